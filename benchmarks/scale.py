@@ -26,7 +26,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks import load_task

@@ -14,7 +14,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from layercut.settings import ModelSettings
 from layercut.tasks import load_task
 

@@ -16,7 +16,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask
 

@@ -17,9 +17,9 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective, search_settings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Readout, Sample, Score, Split
+from layercut.tasks.base import Readout, Sample, Score, Split, Task
 from tests.support.engines import completions
 
 DECODING = Decoding(temperature=0.7, seed=5)
@@ -28,11 +28,10 @@ BATCH_SIZE = 5
 
 
 @dataclass
-class Agreement:
+class Agreement(Task):
     """Whether the first byte of an answer is still what the original model says."""
 
-    golds: Mapping[str, str]
-    """Prompt to the original model's answer."""
+    golds: Mapping[str, str]  # prompt to the original model's answer
     name: str = "agreement"
     version: int = 1
     readouts: tuple[Readout, ...] = ("short",)

@@ -21,7 +21,7 @@ from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import cache_name, now, random_ids
 from layercut.errors import InputError
 from layercut.models.quiet import quiet_transformers
-from layercut.pruning.profile import Profile
+from layercut.pruning.settings import Profile
 from layercut.runs.environment import machine
 from layercut.surgery.remove import ACTIVE, remove_layers
 

@@ -38,8 +38,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.progress.bars import StageProgress
-from layercut.pruning.goal import GoalTasks
-from layercut.pruning.profile import fitted
+from layercut.pruning.settings import GoalTasks, fitted
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable

@@ -20,7 +20,7 @@ from layercut.drafting.forecast import (
 from layercut.drafting.search import AnswerReader, part_name
 from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config, stored_tensors
-from layercut.pruning.sizes import unread_bytes
+from layercut.pruning.speed import unread_bytes
 from layercut.runs.draft import PLAN, DraftMeasured, DraftPlan, DraftResult, DraftTask, DraftVerdict
 from layercut.runs.environment import command_line, machine
 from layercut.runs.prune import Estimated

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from layercut.drafting.settings import DraftSettings
 from layercut.engine.handle import ModelHandle
-from layercut.pruning.goal import GoalTasks
-from layercut.pruning.profile import fitted
+from layercut.pruning.settings import GoalTasks, fitted
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned

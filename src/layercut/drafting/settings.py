@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Settings
 from layercut.errors import InputError
-from layercut.pruning.profile import LAPTOP, PROFILES, TRANSFORMERS, Profile, profile_text
+from layercut.pruning.settings import LAPTOP, PROFILES, TRANSFORMERS, Profile, read_by
 from layercut.selection.specs import Removed
 
 
@@ -26,7 +26,7 @@ class DraftSettings(Settings):
     draft: str | None = Field(
         None, description="Another model with the same tokens as the draft, in place of a plan: a healed checkpoint."
     )
-    serve: Annotated[str, AfterValidator(profile_text)] = Field(
+    serve: Annotated[str, read_by(Profile.parse)] = Field(
         LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
     )
     items: int = Field(32, ge=1, description="Answers to report items of each task, on which plans are forecast.")

@@ -86,20 +86,18 @@ def count_examples(run: PruneRun, plan: CutPlan, method: str, source: PromptSour
 
 
 def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
-    learns_right_ones = source.records is None and not source.tasks
-    how: Mapping[str, Any] = {"method": method}
-    precision = "bfloat16" if run.model.dtype == "bfloat16" else "auto"  # as the model itself computes
+    how: dict[str, Any] = {"method": method}
     if method == TRAINED:
-        rate = short_rate(run.model.loaded.model.config.get_text_config().hidden_size)
-        how = {**SHORT, "learning_rate": rate, "precision": precision}
+        how = {**SHORT, "learning_rate": short_rate(run.model.loaded.model.config.get_text_config().hidden_size)}
     elif method == SEAM:
-        how = {**how, "seam": PROJECTION if plan.channels else run.seam, "precision": precision}
-    tasks = run.goal.tasks
+        how["seam"] = PROJECTION if plan.channels else run.seam
+    if method in (SEAM, TRAINED):
+        how["precision"] = "bfloat16" if run.model.dtype == "bfloat16" else "auto"  # as the model itself computes
     return HealSettings(
         train=TrainSettings(**how, seed=run.seed),
-        responses="original" if learns_right_ones else "self",
-        decontaminate=tuple(sorted(task.task for task in tasks if task.task not in BUILT_IN)),
-        data={task.task: task.data for task in tasks if task.data is not None},
+        responses="original" if source.records is None and not source.tasks else "self",  # right options, or answers
+        decontaminate=tuple(sorted(task.task for task in run.goal.tasks if task.task not in BUILT_IN)),
+        data={task.task: task.data for task in run.goal.tasks if task.data is not None},
         save_dtype=run.settings.save_dtype,
     )
 
@@ -135,14 +133,13 @@ def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSour
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
     groups, known = [], []
     for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
-        part = answered.task
-        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
+        of_task = task_prompts(answered.task.task, readout=answered.task.readout, limit=judged + most)
         fresh = of_task.prompts[judged:]
         prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.prompts
         groups.append(PromptGroup(prompts, of_task))
         names = {sample.id: name for name, sample in of_task.samples.items()}
         ids = {prompt.id for prompt in prompts}
-        known += [record for record in _answers(answered, model_hash, names) if record["id"] in ids]
+        known += [record for record in _answer_records(answered, model_hash, names) if record["id"] in ids]
     return PromptSource(parts=tuple(groups), known=known)
 
 
@@ -156,41 +153,37 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
+        names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
         if is_written and generates(part.readout):
-            names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
-            records += _answers(answered, model_hash, names)
+            records += _answer_records(answered, model_hash, names)
             continue
-        by_id = {record["id"]: record for record in answered.records}
-        for sample in answered.samples:
-            request, record = part.task.request(sample, part.readout), by_id[sample.id]
-            name = f"{part.task.name} {sample.id}"
+        for sample, record in zip(answered.samples, answered.records, strict=True):
+            request = part.task.request(sample, part.readout)
             if isinstance(request, LikelihoodRequest) and not request.prompts:
                 answer = request.continuations[sample.gold_index if sample.options else 0]
             elif generates(part.readout) and record["outcome"] == "right":
                 answer = record["completion"]
             else:
                 continue
-            with_answers.append(NamedPrompt(name, request.prompt, answer))
+            with_answers.append(NamedPrompt(names[sample.id], request.prompt, answer))
             items.setdefault(part.task.name, []).append(sample.id)
     if records:
         return PromptSource(records=records)
     return PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
 
 
-def _answers(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:
+def _answer_records(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:
     """A model's answers to a task that is written, as records of training.
 
     Args:
         names: the records' ids, by the ids of the items.
     """
-    part, by_id = answered.task, {record["id"]: record for record in answered.records}
-    records = []
-    for sample in answered.samples:
-        request, record = part.task.request(sample, part.readout), by_id[sample.id]
-        name = names[sample.id]
+    part, records = answered.task, []
+    for sample, record in zip(answered.samples, answered.records, strict=True):
+        request = part.task.request(sample, part.readout)
         assert isinstance(request, GenerationRequest), f"{part.label} must generate"
         made: AnswerRecord = {
-            "id": name,
+            "id": names[sample.id],
             "prompt": plain_prompt(request.prompt),
             "completion": record["completion"],
             "finish_reason": record["finish_reason"],

@@ -26,32 +26,19 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
-from layercut.pruning.confirm import (
-    SIDE_EFFECTS,
-    Arm,
-    Other,
-    ask_arm,
-    ask_others,
-    check_side_effects,
-    confirm_arms,
-    deepest_passed,
-)
-from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.pruning.original import measure_original, number_report_items
+from layercut.pruning.budget import FLAGS, check_run
+from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
-from layercut.pruning.outline import FLAGS, refuse_early, settings_of_run, sizes_of
-from layercut.pruning.profile import fitted
 from layercut.pruning.pruned import Pruned
-from layercut.pruning.run import PruneRun
+from layercut.pruning.run import PruneRun, measure_original, number_report_items
 from layercut.pruning.search import grow_path, tested_arms
-from layercut.pruning.settings import PruneSettings
-from layercut.pruning.sizes import on_experts
+from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
+from layercut.pruning.speed import on_experts
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable
 from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.select import objective_parts
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.tasks.cells import announce_isolation
@@ -87,33 +74,19 @@ def prune_model(
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    of_model = sizes_of(handle, settings, say)
-    sizes = of_model.wanted(settings, settings.unit) if of_model else ()
-    settings.num_plans(sizes, handle.num_layers)  # refuses more layers than the model has
-    profile = fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
+    _, sizes, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
     for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
         if note:
             say(note)
-    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
-    refuse_early(handle, settings, profile, parts)
-    wanted = settings_of_run(handle, settings, parts, seed)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
-        if (store.path / RESULT).is_file():
-            known = PruneResult.load(store.path)
-            is_weighed = tuple(other.model for other in known.versus) == settings.versus
-            is_timed = known.serve == profile.words or "serve" not in settings.model_fields_set
-            is_written = has_checkpoint(store) if known.checkpoint is not None else not anyway
-            if is_weighed and is_timed and is_written:
-                return Pruned(store.path, known, handle.settings)
+        if result := _known_result(store, settings, profile, anyway=anyway):
+            return Pruned(store.path, result, handle.settings)
         if goal.note:
             say(goal.note)
         search = {**handle.describe(), "seed": seed, "objective": [part.task.name for part in parts]}
         steps = [step for step in _STEPS if step != SIDE_EFFECTS or not settings.no_side_effects]
-        with (
-            RunFolder.begin(store.path / "searches" / "path", search) as searches,
-            SearchJournal(searches) as journal,
-        ):
+        with RunFolder.begin(store.path / "searches" / "path", search) as searches, SearchJournal(searches) as journal:
             run = PruneRun(
                 store=store,
                 model=handle,
@@ -134,6 +107,17 @@ def prune_model(
         return Pruned(store.path, result, handle.settings)
 
 
+def _known_result(store: RunFolder, settings: PruneSettings, profile: Profile, *, anyway: bool) -> PruneResult | None:
+    """The result of a finished run, where nothing more is asked for now."""
+    if not (store.path / RESULT).is_file():
+        return None
+    known = PruneResult.load(store.path)
+    is_weighed = tuple(other.model for other in known.versus) == settings.versus
+    is_timed = known.serve == profile.words or "serve" not in settings.model_fields_set
+    is_written = has_checkpoint(store) if known.checkpoint is not None else not anyway
+    return known if is_weighed and is_timed and is_written else None
+
+
 def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
     """Run all stages, one after the other. A stage whose decisions are in the notes takes them from there."""
     settings, notes, checkpoint = run.settings, run.notes, run.folder / MODEL
@@ -142,6 +126,8 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
     if "general" not in notes:  # a path that was begun without general requests goes on without
         wanted = not settings.goal_alone and "path" not in notes
         notes.put("general", wanted and run.model.has_chat_template)
+    others: dict[str, int] = {}
+    effects: tuple[SideEffect, ...] = ()
     with run.progress.running():
         with run.stage("original"):
             measure_original(run, strict=strict)
@@ -150,26 +136,25 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
         with run.stage("confirm"):
             arms = tested_arms(run)
             number_report_items(run, len(arms) + 1)
-            ask_arm(run, Arm(UNCUT, run.model.plan(), None))
-        others: tuple[Other, ...] = ()
+            ask_arm(run, Arm(UNCUT, run.model.plan()))
         if settings.versus:
             with run.stage("versus"):
                 others = ask_others(run)
         with run.stage("confirm"):
             evidence = confirm_arms(run, arms, others)
         with run.stage("checkpoint"):
-            chosen = deepest_passed(evidence, arms) or arms[0]
-            if anyway or deepest_passed(evidence, arms):
+            passed = {depth.name for depth in evidence.tested if depth.passed}
+            chosen = next((arm for arm in reversed(arms) if arm.name in passed), arms[0])
+            if anyway or passed:
                 write_checkpoint(run, chosen)
-        effects: tuple[SideEffect, ...] = ()
         if not settings.no_side_effects and checkpoint.exists():
             with run.stage(SIDE_EFFECTS):
                 effects = check_side_effects(run, chosen)
         if checkpoint.exists():
             write_card(run, chosen.name, evidence.tested, effects)
         with run.stage("speed"):
-            has_choice = bool(settings.versus or settings.faster)
-            timed = {chosen.name, *(depth.name for depth in evidence.tested if has_choice)}
+            weighed = evidence.tested if settings.versus or settings.faster else ()
+            timed = {chosen.name, *(depth.name for depth in weighed)}
             time_arms(run, [arm for arm in arms if arm.name in timed])
         result = outcome_of(run, arms, evidence, chosen, effects)
         result.save(run.folder)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.paired import ratio_interval
 from layercut.evidence.resampling import METHOD, resampled_sums
 from layercut.models.weights import fingerprint, safetensors_files
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, original_scores, removal_of
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, removal_of
 from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.search import load_steps
-from layercut.pruning.speed import other_model, request_time, run_of, speeds, timed_rounds, timer_of
+from layercut.pruning.speed import RequestTime, other_model, request_time, run_of, speeds, timed_rounds, timer_of
 from layercut.pruning.verdict import answer_of, beside, fastest, next_step
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
@@ -31,6 +31,7 @@ from layercut.runs.prune import (
     MODEL,
     BothEstimated,
     Chosen,
+    Estimated,
     Goal,
     GoalTask,
     PruneResult,
@@ -39,6 +40,7 @@ from layercut.runs.prune import (
     SideEffect,
     Size,
     TaskCost,
+    TaskScore,
     measured,
 )
 from layercut.settings import UNCUT
@@ -46,9 +48,6 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
-
-if TYPE_CHECKING:
-    from layercut.pruning.speed import RequestTime
 
 WRITTEN = "fingerprint of the checkpoint"  # a note: its weights, when they were verified
 
@@ -132,40 +131,33 @@ def _cost(
     row: ComparisonRow, runs: tuple[RunFolder, RunFolder], times: tuple[RequestTime, RequestTime], seed: int
 ) -> TaskCost | None:
     assert row.items is not None, "rows of compare_runs carry their items"
-    records = [{one["id"]: one for one in run.records(row.task, row.readout)} for run in runs]
-    if any("num_new_tokens" not in side[item] for side in records for item in row.items.ids):
+    by_id = [{record["id"]: record for record in run.records(row.task, row.readout)} for run in runs]
+    answers = [[records[item] for item in row.items.ids] for records in by_id]
+    if any("num_new_tokens" not in answer for records in answers for answer in records):
         return None  # options were ranked
-    tokens = [[side[item]["num_new_tokens"] for item in row.items.ids] for side in records]
+    tokens = [[answer["num_new_tokens"] for answer in records] for records in answers]
     seconds = [
-        [time(side[item].get("num_prompt_tokens", 0), side[item]["num_new_tokens"]) for item in row.items.ids]
-        for side, time in zip(records, times, strict=True)
+        [time(answer.get("num_prompt_tokens", 0), answer["num_new_tokens"]) for answer in records]
+        for records, time in zip(answers, times, strict=True)
     ]
-    ones = [1.0] * row.n
-    columns = np.array([ones, *tokens, *seconds, row.items.uncut, row.items.cut], dtype=np.float64)
+    columns = np.array([[1.0] * row.n, *tokens, *seconds, row.items.uncut, row.items.cut], dtype=np.float64)
     sums, whole = resampled_sums(columns, cluster_codes(row.items.clusters, row.n), seed), columns.sum(axis=1)
 
-    def both(above: tuple[int, int], below: tuple[int, int]) -> BothEstimated | None:
+    def divide(above: tuple[int, int], below: tuple[int, int]) -> BothEstimated | None:
         """Ratios of sums, by their columns, for both models; and the second by the first."""
-        if not all(whole[one] > 0 for one in (*above, *below)):
+        if not all(whole[column] > 0 for column in (*above, *below)):
             return None
-        values, draws = whole[list(above)] / whole[list(below)], None
+        first, second = whole[list(above)] / whole[list(below)]
+        estimates = [Estimated(value=float(value), n=row.n) for value in (first, second, second / first)]
         if sums is not None:
-            draws = sums[:, above], sums[:, below]
-        found = [
-            None if draws is None else ratio_interval(values[k], draws[0][:, k], draws[1][:, k], row.n, METHOD)
-            for k in (0, 1)
-        ]
-        ratio = None
-        if draws is not None:
-            over = draws[0][:, 1] * draws[1][:, 0], draws[1][:, 1] * draws[0][:, 0]
-            ratio = ratio_interval(values[1] / values[0], *over, row.n, METHOD)
-        parts = [
-            {"value": float(value), "n": row.n} if one is None else measured(one).model_dump()
-            for value, one in zip((*values, values[1] / values[0]), (*found, ratio), strict=True)
-        ]
-        return BothEstimated.model_validate(dict(zip(("uncut", "this", "ratio"), parts, strict=True)))
+            (over, over_second), (under, under_second) = sums[:, above].T, sums[:, below].T
+            draws = [(over, under), (over_second, under_second), (over_second * under, under_second * over)]
+            for place, (numerator, denominator) in enumerate(draws):
+                interval = ratio_interval(estimates[place].value, numerator, denominator, row.n, METHOD)
+                estimates[place] = measured(interval) if interval else estimates[place]
+        return BothEstimated(uncut=estimates[0], this=estimates[1], ratio=estimates[2])
 
-    tokens_each, seconds_each, solved = both((1, 2), (0, 0)), both((3, 4), (0, 0)), both((3, 4), (5, 6))
+    tokens_each, seconds_each, solved = divide((1, 2), (0, 0)), divide((3, 4), (0, 0)), divide((3, 4), (5, 6))
     if tokens_each is None or seconds_each is None:
         return None
     return TaskCost(task=row.task, readout=row.readout, tokens=tokens_each, seconds=seconds_each, per_solved=solved)
@@ -180,21 +172,36 @@ def outcome_of(
         arms: the tested models.
         arm: the one that is recommended, or the best one.
     """
-    notes, settings, folder, model = run.notes, run.settings, run.folder, run.model
-    checkpoint = MODEL if (folder / MODEL).exists() else None
-    ignored = [SetAside.model_validate(one) for one in notes["ignored"]]
+    notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.model, run.profile
+    has_model, source = (folder / MODEL).exists(), model.source.path
+    ignored = [SetAside.model_validate(task) for task in notes["ignored"]]
     ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in evidence.not_judged]
     chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
     verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
-    profile = run.profile
-    timed = notes["timed"][profile.words]
-    served = _served(run, evidence, arm)
-    source = model.source.path
     disk_bytes = {tested.name: plan_cut(source, tested.plan).bytes_after for tested in arms}
-    cut_bytes = _bytes_of(folder / MODEL) if checkpoint else disk_bytes[arm.name]
-    labels = {one.name: one.label for one in evidence.tested if one.passed}
-    labels |= {one.run: one.model for one in evidence.others if one.passed}
-    passed = [(labels[one.run], one) for one in served if one.run in labels]
+    cut_bytes = _bytes_of(folder / MODEL) if has_model else disk_bytes[arm.name]
+    served = _served_models(run, evidence, arm)
+    labels = {depth.name: depth.label for depth in evidence.tested if depth.passed}
+    labels |= {other.run: other.model for other in evidence.others if other.passed}
+    passed = [(labels[timed.run], timed) for timed in served if timed.run in labels]
+    data = {task.task: task.data for task in run.goal.tasks}
+    original: dict[tuple[str, str], TaskScore] = {}
+    for row in RunFolder.open(folder / UNCUT).metrics()["rows"]:  # the first row of a task is its headline
+        score = Estimated(**{name: row[name] for name in ("value", "low", "high", "n")})
+        original.setdefault(
+            (row["task"], row["readout"]), TaskScore(task=row["task"], readout=row["readout"], score=score)
+        )
+
+    def size(name: str, plan: CutPlan, stored: int) -> Size:
+        timed, file = notes["timed"][profile.words][arm.name][name], gguf_file(model.settings.model)
+        return Size(
+            parameters=model.num_parameters(plan),
+            disk_bytes=stored,
+            gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=model.settings.tie),
+            memory_bytes=timed["memory_bytes"],
+            cache_bytes_per_token=timed["cache_bytes_per_token"],
+        )
+
     return PruneResult(
         model=model.settings.model,
         model_hash=model.metadata.model_hash,
@@ -207,13 +214,13 @@ def outcome_of(
                 GoalTask(
                     task=part.task.name,
                     readout=part.readout,
-                    metric=one.metric,
-                    data=next((task.data for task in run.goal.tasks if task.task == part.task.name), None),
-                    chance=one.chance,
-                    selection_items=one.estimate.n,
+                    metric=uncut.metric,
+                    data=data.get(part.task.name),
+                    chance=uncut.chance,
+                    selection_items=uncut.estimate.n,
                     report_items=notes["report_items"][part.label],
                 )
-                for part, one in zip(run.path.parts, run.path.objective.uncut, strict=True)
+                for part, uncut in zip(run.path.parts, run.path.objective.uncut, strict=True)
             ),
             keep=settings.keep,
             level=LEVEL,
@@ -223,30 +230,27 @@ def outcome_of(
             faster=settings.faster,
         ),
         ignored=tuple(ignored),
-        original=original_scores(folder),
+        original=tuple(original.values()),
         resolution=notes.get("resolution", ""),
         path=tuple(load_steps(run)),
         path_ended=notes["path_ended"],
-        tested=tuple(one.model_copy(update={"disk_bytes": disk_bytes[one.name]}) for one in evidence.tested),
+        tested=tuple(depth.model_copy(update={"disk_bytes": disk_bytes[depth.name]}) for depth in evidence.tested),
         versus=evidence.others,
-        error=(1 - LEVEL) * (1 if {one.model for one in evidence.others} <= {*notes["shared"]} else 2),
+        error=(1 - LEVEL) * (1 if {other.model for other in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
         why=beside(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
         fastest=fastest(passed, settings.faster) if evidence.others or settings.faster else "",
         next=next_step(run, evidence.tested),
-        checkpoint=checkpoint,
+        checkpoint=MODEL if has_model else None,
         verified=str(notes.get("verified", "")),
         general=notes["general"],
         side_effects=side_effects,
         serve=profile.words,
         serve_tokens=profile.batch * profile.tokens,
-        speed=next(one.speed for one in served if one.run == arm.name),
+        speed=next(timed.speed for timed in served if timed.run == arm.name),
         served=served,
-        size={
-            "uncut": _size(run, timed[arm.name][UNCUT], model.plan(), _bytes_of(source)),
-            "cut": _size(run, timed[arm.name][arm.name], arm.plan, cut_bytes),
-        },
+        size={"uncut": size(UNCUT, model.plan(), _bytes_of(source)), "cut": size(arm.name, arm.plan, cut_bytes)},
         where=machine(),
         seed=run.seed,
         command=command_line(sys.argv),
@@ -254,14 +258,12 @@ def outcome_of(
     )
 
 
-def _served(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
+def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
     """Every model that was timed: what its requests take, by the answers that it gave."""
     profile, timed = run.profile, run.notes["timed"][run.profile.words]
     names = [*(depth.name for depth in evidence.tested), arm.name, *(other.run for other in evidence.others)]
     uncut, served = RunFolder.open(run.folder / UNCUT), []
-    for name in dict.fromkeys(names):
-        if name not in timed:
-            continue
+    for name in dict.fromkeys(name for name in names if name in timed):
         own, folder = timed[name], run.folder / name
         times = (request_time(own[UNCUT], profile), request_time(own[name], profile))
         served.append(
@@ -274,17 +276,6 @@ def _served(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, .
             )
         )
     return tuple(served)
-
-
-def _size(run: PruneRun, timed: Mapping[str, Any], plan: CutPlan, disk_bytes: int) -> Size:
-    file = gguf_file(run.model.settings.model)
-    return Size(
-        parameters=run.model.num_parameters(plan),
-        disk_bytes=disk_bytes,
-        gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=run.model.settings.tie),
-        memory_bytes=timed["memory_bytes"],
-        cache_bytes_per_token=timed["cache_bytes_per_token"],
-    )
 
 
 def _bytes_of(folder: Path) -> int:

@@ -11,10 +11,10 @@ All of it is measured on selection items. Three sieves choose the next layer, ea
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress
 from layercut.pruning.budget import CANDIDATES, FEWEST_FRESH, HEALING_ITEMS
-from layercut.pruning.sizes import Sizes
+from layercut.pruning.speed import Sizes
 from layercut.runs.prune import TaskKept, measured
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.base import Context
@@ -36,7 +36,7 @@ from layercut.selection.greedy import best_of, stand
 from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.perplexity import TextObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.trace_damage import correct_traces, first_traces, right_answers
+from layercut.selection.task_criteria import correct_traces, first_traces, right_answers
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, generates
@@ -74,26 +74,26 @@ class PlanPath:
             parts: the tasks of the goal, on each of which the original model is above chance.
             general: requests outside the goal, whose answers choose channels and heal with those to the goal's tasks.
         """
-        self._engine, self._journal, self._progress = engine, journal, progress
+        self.parts = tuple(parts)
         self._general, self._uncut = tuple(general), CutPlan(num_layers=engine.num_layers)
-        self._decoding = decoding
+        self._seed, self._journal, self._progress = decoding.seed, journal, progress
         self.pace: float | None = None
         """Seconds that the last model whose answers were all new took for one selection item of each task."""
-        self.parts = tuple(parts)
-        self.objective = TaskObjective(
-            engine, parts, decoding=decoding, normalise="chance", journal=journal, progress=progress, race="exact"
-        )
+        self._objective_of = partial(TaskObjective, decoding=decoding, journal=journal, progress=progress)
+        self.objective = self._objective_of(engine, parts, normalise="chance", race="exact")
 
     def plan(self, removed: Sequence[int], base: CutPlan, channels: Channels | None = None) -> CutPlan:
         """The plan that removes these layers and keeps these channels, with the items that it was chosen on."""
         scores = {SELECTION_ITEMS: record_items(self.objective.items)} if removed or channels else {}
         tasks = [part.describe() for part in self.parts]
-        settings = {"objective": tasks, "seed": self._decoding.seed, "num_remove": len(removed)}
+        settings = {"objective": tasks, "seed": self._seed, "num_remove": len(removed)}
         if channels is not None and self._general:
             settings["general"] = [part.describe() for part in self._general]
         return replace(
             base, removed=tuple(removed), channels=channels, criterion=CRITERION, settings=settings, scores=scores
         )
+
+    # Which plan is next
 
     def next_layer(self, removed: Sequence[int]) -> tuple[int, int]:
         """The next layer to remove, and the number of candidates that were compared.
@@ -119,15 +119,88 @@ class PlanPath:
             raise InputError("no pruned model has a finite score; load the model with another `dtype`.")
         return best
 
+    def proposed(self, removed: Sequence[int], most: int) -> list[int]:
+        """Layers that may go next, the best one first."""
+        left = [layer for layer in self._alone if layer not in removed]
+        left = left[: max(_FEWEST, len(self._alone) // 3)]
+        if not left:
+            raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
+        if removed and self.traces and len(left) > most:
+            left = self._by_damage(removed, left, TRACES)
+        return left[:most]
+
+    @cached_property
+    def _alone(self) -> list[int]:
+        """Layers that may go, by what the model loses without each of them alone, the least first."""
+        context = Context(
+            num_layers=self._uncut.num_layers,
+            num_remove=1,
+            engine=self.objective.engine,
+            calibration=Calibration(texts=self.read_texts(), num_tokens=0, source="selection items", content_hash=""),
+            progress=self._progress,
+        ).with_first_protected()
+        if self.traces:
+            return self._by_damage((), context.candidates, ALONE)
+        influence = block_influence(context).importance
+        return sorted(influence, key=lambda layer: (influence[layer], -layer))
+
+    def _by_damage(self, removed: Sequence[int], layers: Sequence[int], num_traces: int) -> list[int]:
+        """The layers by trace damage beside what is removed, the least first; of equals the later one."""
+        values = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
+        negative = dict(zip(layers, values, strict=True))
+        return sorted(layers, key=lambda layer: (-negative[layer], -layer))
+
+    def _damage(self, plans: Sequence[CutPlan], num_traces: int) -> list[float]:
+        """The negative divergence of each plan on right answers."""
+        requests = first_traces(self.traces, num_traces)
+        objective = TextObjective(
+            self.objective.engine, requests, name="traces", measure="kl", journal=self._journal, progress=self._progress
+        )
+        return objective.values(plans)
+
+    def _cut(self, removed: Sequence[int], layer: int) -> CutPlan:
+        return CutPlan(num_layers=self._uncut.num_layers, removed=(*removed, layer))
+
+    # What a model keeps
+
     def kept(self, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
         """The plan's retained score of each task on selection items."""
-        return self._kept(self._answers, plan, seed)
+        return self._kept(self.objective.known, plan, seed)
 
     def kept_healed(self, engine: Engine, seed: int) -> tuple[TaskKept, ...]:
         """The same of a healed model."""
         plan = CutPlan(num_layers=engine.num_layers)
-        healed = TaskObjective(engine, self.parts, decoding=self._decoding, normalise="chance", journal=self._journal)
+        healed = self._objective_of(engine, self.parts, normalise="chance")
         return self._kept(healed.answers_on(self.objective.samples), plan, seed)
+
+    def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
+        places, began = range(len(self.parts)), time.monotonic()
+        is_new = not any(answers.part(place, plan).records for place in places)
+        answers.complete(places, [plan], whole=False, progress=self._progress)
+        if is_new:
+            self.pace = (time.monotonic() - began) / max(map(len, self.objective.samples))
+        kept = []
+        for place, (part, score) in enumerate(zip(self.parts, self.objective.uncut, strict=True)):
+            records = (
+                self.objective.known.part(place, self._uncut, whole=True).records,
+                answers.part(place, plan).records,
+            )
+            before, after = ([float(record["metrics"][score.metric]) for record in of_model] for of_model in records)
+            pairs = compare_paired(before, after, chance=score.chance, seed=seed, clusters=clusters_of(records[0]))
+            share = pairs.retention if score.chance is None else pairs.retention_above_chance
+            kept.append(
+                TaskKept(
+                    task=part.task.name,
+                    readout=part.readout,
+                    uncut=measured(pairs.uncut),
+                    cut=measured(pairs.cut),
+                    kept=None if share is None else measured(share),
+                    correlation=correlation_of(before, after),
+                )
+            )
+        return tuple(kept)
+
+    # What the original model answers
 
     def healing_answers(self) -> list[TaskRecords]:
         """The original model's whole answers to further selection items, which no plan is judged on.
@@ -139,88 +212,14 @@ class PlanPath:
         for part, judged in zip(self.parts, self.objective.samples, strict=True):
             more = part.task.samples("selection", 2 * len(judged))[len(judged) :]
             fresh.append((more if len(more) >= FEWEST_FRESH else judged)[:HEALING_ITEMS])
-        answers = self.objective.answers_on(fresh)
-        answers.complete(range(len(fresh)), [self._uncut], whole=True, progress=self._progress)
-        return [
-            TaskRecords(part, samples, answers.part(index, self._uncut, whole=True).records)
-            for index, (part, samples) in enumerate(zip(self.parts, fresh, strict=True))
-        ]
-
-    @cached_property
-    def _answers(self) -> SearchAnswers:
-        return self.objective.answers_on(self.objective.samples)
-
-    def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
-        places, began = range(len(self.parts)), time.monotonic()
-        is_new = not any(answers.part(place, plan).records for place in places)
-        answers.complete(places, [plan], whole=False, progress=self._progress)
-        if is_new:
-            self.pace = (time.monotonic() - began) / max(map(len, self.objective.samples))
-        return tuple(
-            kept_of(
-                part, one.metric, one.chance,
-                self._answers.part(index, self._uncut, whole=True).records, answers.part(index, plan).records, seed,
-            )
-            for index, (part, one) in enumerate(zip(self.parts, self.objective.uncut, strict=True))
-        )  # fmt: skip
-
-    def _cut(self, removed: Sequence[int], layer: int) -> CutPlan:
-        return CutPlan(num_layers=self._engine.num_layers, removed=(*removed, layer))
-
-    def proposed(self, removed: Sequence[int], most: int) -> list[int]:
-        """Layers that may go next, the best one first."""
-        left = [layer for layer in self._alone if layer not in removed]
-        left = left[: max(_FEWEST, len(self._alone) // 3)]
-        if not left:
-            raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
-        if removed and self.traces and len(left) > most:
-            left = self._by_damage(removed, left)
-        return left[:most]
-
-    def _by_damage(self, removed: Sequence[int], layers: Sequence[int], num_traces: int = TRACES) -> list[int]:
-        """The layers by trace damage beside what is removed, the least first; of equals the later one."""
-        values = self._damage([self._cut(removed, layer) for layer in layers], num_traces)
-        negative = dict(zip(layers, values, strict=True))
-        return sorted(layers, key=lambda layer: (-negative[layer], -layer))
-
-    def _damage(self, plans: Sequence[CutPlan], num_traces: int) -> list[float]:
-        """The negative divergence of each plan on right answers."""
-        objective = TextObjective(
-            self._engine,
-            first_traces(self.traces, num_traces),
-            name="traces",
-            measure="kl",
-            journal=self._journal,
-            progress=self._progress,
-        )
-        return objective.values(plans)
-
-    def read_texts(self) -> tuple[str, ...]:
-        """Questions with their right answers, of tasks that are ranked."""
-        return tuple(f"{one.question} {one.gold}" for samples in self.objective.samples for one in samples[:_TEXTS])
-
-    @cached_property
-    def _alone(self) -> list[int]:
-        """Layers that may go, by what the model loses without each of them alone, the least first."""
-        context = Context(
-            num_layers=self._engine.num_layers, num_remove=1, engine=self._engine, progress=self._progress
-        )
-        context = context.with_first_protected()
-        if self.traces:
-            return self._by_damage((), context.candidates, ALONE)
-        calibration = Calibration(texts=self.read_texts(), num_tokens=0, source="selection items", content_hash="")
-        influence = block_influence(replace(context, calibration=calibration)).importance
-        return sorted(influence, key=lambda layer: (influence[layer], -layer))
+        return self.objective.answers(self._uncut, samples=fresh)
 
     @cached_property
     def general(self) -> list[TaskRecords]:
         """The original model's answers to requests outside the goal; empty where the goal alone counts."""
         if not self._general:
             return []
-        objective = TaskObjective(
-            self._engine, self._general, decoding=self._decoding, journal=self._journal, progress=self._progress
-        )
-        return objective.answers(self._uncut, GENERATED)
+        return self._objective_of(self.objective.engine, self._general).answers(self._uncut, GENERATED)
 
     @cached_property
     def traces(self) -> dict[str, list[LikelihoodRequest]]:
@@ -228,6 +227,12 @@ class PlanPath:
         if not any(generates(part.readout) for part in self.parts):
             return {}
         return correct_traces(self.objective).by_task
+
+    def read_texts(self) -> tuple[str, ...]:
+        """Questions with their right answers, of tasks that are ranked."""
+        return tuple(
+            f"{sample.question} {sample.gold}" for samples in self.objective.samples for sample in samples[:_TEXTS]
+        )
 
 
 class SizePath:
@@ -265,42 +270,17 @@ class SizePath:
 
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
         if removed not in self._ranked:
-            loaded, traces = self._model.loaded, path.traces
-            few = {name: requests[:TRACES] for name, requests in traces.items()}
-            texts = {name: answers_as_texts(loaded, requests) for name, requests in few.items() if requests}
+            loaded = self._model.loaded
+            texts = {
+                name: answers_as_texts(loaded, requests[:TRACES]) for name, requests in path.traces.items() if requests
+            }
             read = texts or {"selection items": texts_as_read(loaded, path.read_texts())}
             if path.general:  # as one more task
                 general = {answered.task.task.name: right_answers(answered) for answered in path.general}
                 read["general requests"] = answers_as_texts(loaded, first_traces(general, TRACES))
             self._ranked[removed] = rank_channels(loaded, removed, read)
-        mlp = self.sizes.mlp
-        return CutPlan(
-            num_layers=self._model.num_layers,
-            removed=removed,
-            channels=keep_most(mlp, self._ranked[removed], share),
-        )
-
-
-def kept_of(
-    part: ObjectiveTask,
-    metric: str,
-    chance: float | None,
-    uncut: Sequence[Mapping[str, Any]],
-    cut: Sequence[Mapping[str, Any]],
-    seed: int,
-) -> TaskKept:
-    """The retained score of a task, from the records of the same items in one order."""
-    before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    pairs = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
-    kept = pairs.retention if chance is None else pairs.retention_above_chance
-    return TaskKept(
-        task=part.task.name,
-        readout=part.readout,
-        uncut=measured(pairs.uncut),
-        cut=measured(pairs.cut),
-        kept=None if kept is None else measured(kept),
-        correlation=correlation_of(before, after),
-    )
+        channels = keep_most(self.sizes.mlp, self._ranked[removed], share)
+        return CutPlan(num_layers=self._model.num_layers, removed=removed, channels=channels)
 
 
 def correlation_of(before: Sequence[float], after: Sequence[float]) -> float:

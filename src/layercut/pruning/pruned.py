@@ -44,16 +44,16 @@ class Pruned(Printed):
     @property
     def kept(self) -> dict[str, Estimated | None]:
         """Share of the score above chance that the plan keeps of each task, on report items."""
-        found = next((one for one in self.result.tested if one.name == self.result.chosen.name), None)
-        return {one.task: one.kept for one in found.kept} if found else {}
+        tested = [plan for plan in self.result.tested if plan.name == self.result.chosen.name]
+        return {task.task: task.kept for plan in tested for task in plan.kept}
 
     def to_frame(self) -> DataFrame:
         """A line for each tested plan and task, on report items."""
         return frame(
             [
-                {"plan": one.name, "removed": one.words, "verdict": one.verdict, **kept.model_dump()}
-                for one in self.result.tested
-                for kept in one.kept
+                {"plan": plan.name, "removed": plan.words, "verdict": plan.verdict, **task.model_dump()}
+                for plan in self.result.tested
+                for task in plan.kept
             ]
         )
 

@@ -1,9 +1,13 @@
-"""One run of prune: what was asked for, and the model, notes and search that its stages share."""
+"""One run of prune: what its stages share, and the original model on selection items.
+
+What the original model can do, how long an item takes it, and how many items that allows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,20 +17,36 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
+from layercut.errors import AtChance, InputError
+from layercut.evidence.sample_size import MANY
 from layercut.healing.fold import gain, last_projection, run_until, takes_maps
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import StageProgress
-from layercut.pruning.budget import general_tasks
-from layercut.pruning.goal import GoalTasks
+from layercut.pruning.budget import (
+    CONFIRM,
+    FEWEST,
+    FIRST,
+    MOST,
+    SELECTION_ITEMS,
+    Yardstick,
+    general_tasks,
+    items_for,
+    report_items_in,
+    resolution,
+    selection_items_in,
+)
 from layercut.pruning.path import PlanPath
-from layercut.pruning.profile import Profile
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
 from layercut.runs.directory import RunFolder
 from layercut.runs.notes import Notes
+from layercut.runs.prune import PathStep
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
+from layercut.tasks.own_file import OwnFile
+from layercut.tasks.selected_items import tell_shortfalls
 
 _PROBED = 16  # tokens on which it is measured how a layer adds what its MLP gives
 
@@ -127,3 +147,190 @@ class PruneRun:
         self.progress.step(name)
         with self.notes.stage(name):
             yield
+
+
+def measure_original(run: PruneRun, *, strict: bool) -> None:
+    """Score the original model on selection items, and set aside tasks on which it is at chance.
+
+    Raises:
+        InputError: it is at chance on all of them, or report items are too few and the run is strict.
+    """
+    notes = run.notes
+    run.progress.begin("original", "scoring selection items")
+    if "selection_items" not in notes:
+        notes.put("selection_items", _number_selection_items(run))
+    if "ignored" not in notes:
+        notes.put("ignored", _tasks_at_chance(run, notes["selection_items"]))
+    scores = ", ".join(f"{task.label} {task.score:.0%}" for task in yardsticks_of(run))
+    run.progress.end("original", note=scores)
+    if "announced" not in notes:
+        num_items = count_report_items(run, run.num_plans + 1, run.settings.seconds or 0)
+        counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
+        by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
+        listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
+        run.say(f"{listed} choose the layers")
+        if notes.get("general") and (run.sizes or run.settings.heal != NONE):
+            number = sum(part.limit or 0 for part in general_tasks())
+            run.say(
+                f"the original model also answers {number} general requests, which channels and healing follow so "
+                "that other abilities stay; `goal_alone` leaves them out"
+            )
+        announce_resolution(run, num_items, strict=strict)
+        notes.put("announced", num_items)
+
+
+def _number_selection_items(run: PruneRun) -> int:
+    """Selection items of each task: as many as the goal needs, or as fit into the time by the speed of the first
+    answers."""
+    if (seconds := run.settings.seconds) is None:
+        return min(run.settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
+
+    def seconds_of_an_item(limit: int) -> float:
+        for part in run.asked:
+            with suppress(AtChance):
+                _answer_task(run, part, limit, is_first=True)
+        return _seconds_per_item(run, run.asked)
+
+    per_item = seconds_of_an_item(FEWEST)
+    # Rows of a batch share the reading of weights, so a larger batch tells the speed where the first few took little.
+    more = min(int(FIRST * seconds / max(per_item, 1e-9)), run.model.settings.batch_size, SELECTION_ITEMS)
+    if more >= 2 * FEWEST:
+        per_item = seconds_of_an_item(more)
+    return selection_items_in(seconds, per_item, run.num_plans)
+
+
+def _tasks_at_chance(run: PruneRun, limit: int) -> list[dict[str, str]]:
+    """Ask the original model all selection items, and list the tasks on which it is not above chance."""
+    ignored = []
+    if run.settings.items is not None:
+        tell_shortfalls(((part.task, "selection", limit) for part in run.asked), run.say)
+    for part in run.asked:
+        try:
+            _answer_task(run, part, min(limit, FEWEST), is_first=True)
+            _answer_task(run, part, limit)
+        except AtChance as error:
+            ignored.append({"task": part.task.name, "readout": part.readout, "reason": str(error)})
+            run.say(f"{part.label} decides nothing: {error}")
+    if len(ignored) == len(run.asked):
+        raise InputError(
+            "the original model is not above guessing on any task of this goal, so there is nothing to keep: "
+            + "; ".join(task["reason"] for task in ignored)
+        )
+    return ignored
+
+
+def _answer_task(run: PruneRun, part: ObjectiveTask, limit: int, *, is_first: bool = False) -> None:
+    """Have the original model answer so many items of a task, and note how long one took.
+
+    Raises:
+        AtChance: it is not above chance there; of the first few items, all of its answers score 0.
+    """
+    uncut, notes = CutPlan(num_layers=run.model.num_layers), run.notes
+    objective = TaskObjective(
+        run.model.engine,
+        [replace(part, limit=limit)],
+        decoding=run.decoding,
+        normalise="chance",
+        journal=run.journal,
+        progress=run.progress,
+    )
+    answers, num_items = objective.known, len(objective.samples[0])
+    new, began = num_items - len(answers.part(0, uncut, whole=True).records), time.monotonic()
+    answers.complete([0], [uncut], whole=True, progress=run.progress)
+    timed: dict[str, int] = notes.get("items_timed", {})
+    if new and new >= timed.get(part.label, 0):
+        seconds = (time.monotonic() - began) / new
+        notes.put("seconds_per_item", notes.get("seconds_per_item", {}) | {part.label: seconds})
+        notes.put("items_timed", timed | {part.label: new})
+    if not is_first:
+        _ = objective.uncut
+    elif not any(next(iter(row["metrics"].values())) > 0 for row in answers.part(0, uncut, whole=True).records):
+        raise AtChance(
+            f"the original model answers none of the first {num_items} selection items of {part.label} right, so "
+            "nothing can be lost there"
+        )
+
+
+def _seconds_per_item(run: PruneRun, parts: Sequence[ObjectiveTask]) -> float:
+    """Seconds for one item of each task: of the last plan that was scored, or else of the original model."""
+    known: dict[str, float] = run.notes.get("seconds_per_item", {})
+    return float(run.notes.get("pace", sum(known.get(part.label, 0.0) for part in parts)))
+
+
+def number_report_items(run: PruneRun, num_models: int) -> None:
+    """Decide how many report items of each task are asked, once."""
+    if "report_items" not in run.notes:
+        left = (run.settings.seconds or 0) - sum(run.notes.seconds.values())
+        number = count_report_items(run, num_models, max(left, 0) / CONFIRM * 0.8)
+        run.notes.put("report_items", number)
+        announce_resolution(run, number)
+
+
+def count_report_items(run: PruneRun, num_models: int, seconds: float) -> dict[str, int]:
+    """Report items of each task: as many as were asked for, as fit into the time, or as the goal needs.
+
+    Raises:
+        InputError: a task has none.
+    """
+    counts = {}
+    for part, task in zip(run.parts, yardsticks_of(run), strict=True):
+        number = run.settings.items
+        if number is None and run.settings.seconds is not None:
+            number = report_items_in(CONFIRM * seconds, _seconds_per_item(run, run.parts), num_models)
+        elif number is None:
+            number = items_for(task, run.settings.keep) or MOST
+        counts[part.label] = len(part.task.samples("report", number))
+        if not counts[part.label]:
+            raise InputError(f"{part.task.name} has no report items, so nothing can be shown by it; give more rows.")
+    return counts
+
+
+def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: bool = False) -> None:
+    """Say what this many report items can show, and what to do where that is too little: ask for more items if the
+    task has more, or give more rows of a user's own file.
+
+    Raises:
+        InputError: it is too little, and the run is strict.
+    """
+    tasks, keep = yardsticks_of(run), run.settings.keep
+    text, is_enough = resolution(tasks, num_items, keep)
+    if not is_enough:
+        needed = {task.label: items_for(task, keep, 1.0, MANY * num_items[task.label]) for task in tasks}
+        known = {label: number for label, number in needed.items() if number is not None}
+        if len(known) == len(needed):
+            more = "give more `time`" if run.settings.time else f"give `items` {max(known.values())}"
+            text += f"; {', '.join(lacking(run.parts, known) or [more])}, or ask for a lower `keep`"
+        else:
+            text += "; ask for a lower `keep`"
+        if strict and "path" not in run.notes:
+            raise InputError(f"{text}. Stopped, because `strict` was asked for.")
+    run.notes.put("resolution", text)
+    run.say(text)
+
+
+def lacking(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
+    """For each task that has fewer report items than are needed, what its owner can do."""
+    lines = []
+    for part in parts:
+        more = needed[part.label] - (there := len(part.task.samples("report", needed[part.label])))
+        if more > 0 and isinstance(part.task, OwnFile):
+            lines.append(f"add about {2 * more:,} rows to {part.task.name} (half of them judge)")
+        elif more > 0:
+            lines.append(f"{part.task.name} has only {there:,}")
+    return lines
+
+
+def yardsticks_of(run: PruneRun) -> list[Yardstick]:
+    """Score and chance of each task on selection items, with the correlation that the first plan shows there."""
+    notes = run.notes
+    if "yardsticks" not in notes:
+        scores = zip(run.path.parts, run.path.objective.uncut, strict=True)
+        notes.put("yardsticks", [[part.label, uncut.estimate.value, uncut.chance or 0.0] for part, uncut in scores])
+    tasks = [Yardstick(*score) for score in notes["yardsticks"]]
+    if "path_ended" not in notes:
+        return tasks
+    step = PathStep.model_validate(notes["path"][0 if run.settings.remove is None else -1])
+    return [
+        task if kept.correlation is None else task._replace(correlation=kept.correlation)
+        for task, kept in zip(tasks, step.chosen.kept, strict=True)
+    ]

@@ -56,14 +56,15 @@ def grow_path(run: PruneRun) -> None:
             size_path = size_path or _begin_sizes(run)
             step = _next_size_step(run, steps, size_path)
         else:
-            step = _next_depth_step(run, steps)
+            removed = steps[-1].removed if steps else ()
+            run.progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
+            layer, candidates = run.path.next_layer(removed)
+            step = PathStep(depth=len(removed) + 1, removed=(*removed, layer), candidates=candidates, tried=())
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
-        tried += _try_healing(run, step, tried[0].kept)
+        if method := _healing_that_may_pay(run, step, _least(tried[0].kept)):
+            tried.append(_heal_step(run, step, method))
         step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(step, tried).healing})
-        _note_pace(run)
-        steps = sorted([*steps, step], key=lambda step: (step.size or 0, step.depth))
-        run.notes.put("path", [step.model_dump(mode="json") for step in steps])
-        _show_step(run, step)
+        _note_step(run, sorted([*steps, step], key=lambda step: (step.size or 0, step.depth)), step)
     train_weak_step(run)
 
 
@@ -94,6 +95,14 @@ def _plan_file(run: PruneRun, step: PathStep) -> Path:
     return run.folder / PLANS / f"{step.name}.json"
 
 
+def _note_step(run: PruneRun, steps: Sequence[PathStep], new: PathStep) -> None:
+    """Note the path, and the seconds that its last plan took for an item: the number of report items follows."""
+    if run.path.pace is not None:
+        run.notes.put("pace", run.path.pace)
+    run.notes.put("path", [step.model_dump(mode="json") for step in steps])
+    _show_step(run, new)
+
+
 def _show_step(run: PruneRun, step: PathStep) -> None:
     least = least_kept(step.chosen.kept)
     healed = f", healed by {step.healing}" if step.healing else ""
@@ -102,16 +111,17 @@ def _show_step(run: PruneRun, step: PathStep) -> None:
     )
 
 
-# The next plan
-
-
-def _next_depth_step(run: PruneRun, steps: Sequence[PathStep]) -> PathStep:
-    """One layer more than the last step removes, not judged yet."""
-    removed = steps[-1].removed if steps else ()
-    run.progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
-    layer, num_candidates = run.path.next_layer(removed)
-    layers = (*removed, layer)
-    return PathStep(depth=len(layers), removed=layers, candidates=num_candidates, tried=())
+def _begin_sizes(run: PruneRun) -> SizePath:
+    """The search by size; where sizes are seconds, a request is timed once by layers and channels."""
+    times = None
+    if run.settings.unit == SECONDS:
+        if "request_times" not in run.notes:
+            run.progress.begin("speed", "timing a request by layers and channels")
+            mlp, timer = mlp_width_in(run.model.loaded.model), partial(timer_of, run.model, profile=run.profile)
+            measured = measure_request_times(timer, run.model.num_layers, mlp, run.profile, run.seed, run.progress)
+            run.notes.put("request_times", measured.model_dump())
+        times = RequestTimes.model_validate(run.notes["request_times"])
+    return SizePath(run.model, layers=run.settings.wanted_units == BOTH, times=times)
 
 
 def _next_size_step(run: PruneRun, steps: Sequence[PathStep], size_path: SizePath) -> PathStep:
@@ -123,9 +133,9 @@ def _next_size_step(run: PruneRun, steps: Sequence[PathStep], size_path: SizePat
     removed, start = (before[-1].removed, sizes.index(before[-1].size) + 1) if before else ((), 0)
     run.progress.begin(stage_of(sizes[place], unit), "choosing layers and MLP channels")
     for size in sizes[start : place + 1]:  # each plan removes the layers of the one before
-        plan, num_candidates = size_path.next_plan(run.path, removed, size)
+        plan, candidates = size_path.next_plan(run.path, removed, size)
         removed = plan.removed
-    step = PathStep(size=sizes[place], unit=unit, candidates=num_candidates, tried=(), **removal_of(plan))
+    step = PathStep(size=sizes[place], unit=unit, candidates=candidates, tried=(), **removal_of(plan))
     _plan_file(run, step).parent.mkdir(exist_ok=True)
     plan.save(_plan_file(run, step))
     return step
@@ -145,19 +155,6 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
         return (largest + least) // 2
     first = min((place for place, is_kept in keeps.items() if is_kept), default=0)
     return first // 2 if first > 1 and least > first else None
-
-
-def _begin_sizes(run: PruneRun) -> SizePath:
-    """The search by size; where sizes are seconds, a request is timed once by layers and channels."""
-    times = None
-    if run.settings.unit == SECONDS:
-        if "request_times" not in run.notes:
-            run.progress.begin("speed", "timing a request by layers and channels")
-            mlp, timer = mlp_width_in(run.model.loaded.model), partial(timer_of, run.model, profile=run.profile)
-            measured = measure_request_times(timer, run.model.num_layers, mlp, run.profile, run.seed, run.progress)
-            run.notes.put("request_times", measured.model_dump())
-        times = RequestTimes.model_validate(run.notes["request_times"])
-    return SizePath(run.model, layers=run.settings.wanted_units == BOTH, times=times)
 
 
 def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
@@ -188,20 +185,24 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
 # Healing
 
 
-def _try_healing(run: PruneRun, step: PathStep, plain: tuple[TaskKept, ...]) -> list[Tried]:
-    """The plan healed, where that may pay."""
-    method, least = run.settings.heal, _least(plain)
-    if method == NONE:
-        return []
-    if method == AUTO:
-        pays = least != 1 if step.size is not None else _REASONABLE * run.settings.keep <= least < 1
-        return [_heal_step(run, step, SEAM)] if pays and run.takes_seams else []
-    return [_heal_step(run, step, method)]
+def _healing_that_may_pay(run: PruneRun, step: PathStep, least: float) -> str | None:
+    """The method to heal a plan by, of which ``least`` is kept of the worst task; None where it is left as it is."""
+    method = run.settings.heal
+    if method != AUTO:
+        return None if method == NONE else method
+    pays = least != 1 if step.size is not None else _REASONABLE * run.settings.keep <= least < 1
+    return SEAM if pays and run.takes_seams else None
 
 
-def _methods_of(method: str) -> list[str]:
-    """The healings of a plan, one after the other, whose last one gives the model."""
-    return [SEAM, TRAINED] if method == TRAINED else [method]
+def _prompts_of(run: PruneRun, method: str, training_items: int) -> dict[str, PromptSource]:
+    """What each healing of a plan learns from, one after the other; the last one gives the model."""
+    model_hash = run.model.metadata.model_hash
+    return {
+        name: healing_prompts(run.path, model_hash)
+        if name == SEAM
+        else training_prompts(run.path, training_items, model_hash)
+        for name in ([SEAM, TRAINED] if method == TRAINED else [method])
+    }
 
 
 def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
@@ -209,8 +210,7 @@ def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
     plan = load_plan(run, step)
     run.progress.begin(step.stage, f"healing by {method}")
     began = time.monotonic()
-    number = run.notes.get("training_items", TRAINING_ITEMS[0])
-    sources = {name: _prompts_for(run, name, number) for name in _methods_of(method)}
+    sources = _prompts_of(run, method, run.notes.get("training_items", TRAINING_ITEMS[0]))
     if run.model.num_parameters(run.model.plan()) > _SMALL:
         if SEAM in sources:
             _ = run.seam  # measured while the original model is in memory
@@ -224,19 +224,6 @@ def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
     kept = run.path.kept_healed(healed.engine, run.seed)
     healed.release()
     return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
-
-
-def _prompts_for(run: PruneRun, method: str, training_items: int) -> PromptSource:
-    model_hash = run.model.metadata.model_hash
-    if method == SEAM:
-        return healing_prompts(run.path, model_hash)
-    return training_prompts(run.path, training_items, model_hash)
-
-
-def _note_pace(run: PruneRun) -> None:
-    """Note the seconds that the last plan took for an item; the number of report items follows from them."""
-    if run.path.pace is not None:
-        run.notes.put("pace", run.path.pace)
 
 
 def train_weak_step(run: PruneRun) -> None:
@@ -255,14 +242,11 @@ def train_weak_step(run: PruneRun) -> None:
         if number is not None:
             notes.put("training_items", number)
         notes.put("trained", None if weak is None or number is None else weak.name)
-    place = next((place for place, step in enumerate(steps) if step.name == notes["trained"]), None)
-    if place is None or any(way.healing == _training_of(run) for way in steps[place].tried):
-        return
-    tried = (*steps[place].tried, _heal_step(run, steps[place], _training_of(run)))
-    _note_pace(run)
-    steps[place] = steps[place].model_copy(update={"tried": tried, "healing": best_way(tried).healing})
-    notes.put("path", [step.model_dump(mode="json") for step in steps])
-    _show_step(run, steps[place])
+    for place, step in enumerate(steps):
+        if step.name == notes["trained"] and all(way.healing != _training_of(run) for way in step.tried):
+            tried = (*step.tried, _heal_step(run, step, _training_of(run)))
+            steps[place] = step.model_copy(update={"tried": tried, "healing": best_way(tried).healing})
+            _note_step(run, steps, steps[place])
 
 
 def _training_of(run: PruneRun) -> str:
@@ -278,16 +262,14 @@ def count_training_items(run: PruneRun, step: PathStep, seconds: float) -> int |
         return None
     plan, most, pace = load_plan(run, step), 0.0, run.notes["pace"]
     per_example = _OF_ANSWER * pace
-    took = next((way.seconds for way in step.tried if way.healing == SEAM), 0.0)
-    if took:
-        read = _prompts_for(run, SEAM, 0)
+    if took := next((way.seconds for way in step.tried if way.healing == SEAM), 0.0):
+        read = healing_prompts(run.path, run.model.metadata.model_hash)
         per_example = _OF_SEAM * took / max(len(read.records or read.prompts), 1)
     left = (1 - CONFIRM) * seconds - sum(run.notes.seconds.values())
-    done = {way.healing for way in step.tried}
-    methods = [name for name in _methods_of(_training_of(run)) if name not in done]
+    done = {SEAM, *(way.healing for way in step.tried)}
     for number in TRAINING_ITEMS:
         try:
-            sources = {name: _prompts_for(run, name, number) for name in methods}
+            sources = _prompts_of(run, _training_of(run), number)
         except InputError:
             return None
         # Answers that are still to be written, and examples that are learned from.
@@ -295,15 +277,12 @@ def count_training_items(run: PruneRun, step: PathStep, seconds: float) -> int |
             pace * max(0, len(source.prompts) - len(source.known))
             + per_example * count_examples(run, plan, name, source)
             for name, source in sources.items()
-            if name != SEAM
+            if name not in done
         )
         if most <= left:
             return number
     run.say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
     return None
-
-
-# Which way of making a plan's model is tested
 
 
 def choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:

@@ -1,20 +1,29 @@
-"""Settings of ``layercut prune``: the goal, how deep, how healed, and how much time or how many items."""
+"""Settings of ``layercut prune``: the goal, how deep, how healed, how served, and how much time or how many items.
+
+>>> Profile.parse("batch=4,new=100")
+Profile(batch=4, prompt=300, new=100, engine='transformers')
+>>> Profile.parse("server,engine=llama.cpp")
+Profile(batch=16, prompt=1000, new=300, engine='llama.cpp')
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Self
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Protocol, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
-from layercut.errors import InputError
+from layercut.errors import InputError, unknown
+from layercut.evidence.uses import named_use, tasks_for
 from layercut.healing.settings import METHODS, SAVED_AS
-from layercut.pruning.profile import LAPTOP, PROFILES, Profile, profile_text
 from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.specs import Count
-from layercut.settings import Depth
+from layercut.settings import Depth, TaskSettings
+from layercut.tasks import TASKS, takes
+from layercut.tasks.suites import asked_tasks, with_data
 
 AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
@@ -25,8 +34,91 @@ SEAM, TRAINED = "seam", "seam+lora"
 Training from the seam brought back more than training the cut on answers (three seeds, docs/experiments/healing.md).
 """
 HEALINGS = (AUTO, NONE, *METHODS, TRAINED)
+TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
+_PART = re.compile(r"(\w+)=(\d+)|engine=(transformers|llama\.cpp)")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+class Profile(NamedTuple):
+    """How a model is to be served."""
+
+    batch: int = 1  # requests at once
+    prompt: int = 300  # tokens that each reads
+    new: int = 300  # tokens that each writes
+    engine: str = TRANSFORMERS  # what runs it
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A profile by its name, numbers or both; what is left out is the laptop's.
+
+        Raises:
+            InputError: neither.
+        """
+        first, *rest = (part.strip() for part in text.split(","))
+        named = PROFILES.get(first)
+        changes: dict[str, Any] = {}
+        for part in rest if named else (first, *rest):
+            if (match := _PART.fullmatch(part)) is None:
+                raise InputError(
+                    f"`serve` {text!r:.60} is no profile; write {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; "
+                    f"with engine={LLAMA_CPP}, a GGUF file is timed there."
+                )
+            name, number = match[1] or "engine", int(match[2] or 1)
+            if name not in cls._fields:
+                raise unknown("number of a profile", name, cls._fields)
+            if number < 1:
+                raise InputError(f"`serve` {name}={number} is too few; write 1 or more.")
+            changes[name] = match[3] or number
+        return cls(*named or ())._replace(**changes)
+
+    @property
+    def tokens(self) -> int:
+        """Of one request, read and written."""
+        return self.prompt + self.new
+
+    @property
+    def middle(self) -> int:
+        """Tokens in front of the one that is half way through the answer."""
+        return self.prompt + self.new // 2
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        where = "" if self.engine == TRANSFORMERS else f", {self.engine}"
+        return f"batch {self.batch}, {self.prompt:,} tokens read and {self.new:,} written{where}"
+
+
+LAPTOP = "laptop"
+PROFILES: dict[str, Profile] = {
+    LAPTOP: Profile(1, 300, 300),
+    "server": Profile(16, 1000, 300),
+    "batch": Profile(64, 300, 300),
+}
+
+
+def read_by(parse: Callable[[str], object]) -> AfterValidator:
+    """A check of settings that leaves a text as it was written, if it can be read."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
+def fitted(serve: str, length: int | None, is_given: bool) -> Profile:
+    """A profile in a context of ``length`` tokens; one that nobody asked for is made to fit.
+
+    Raises:
+        InputError: one that was asked for and does not fit.
+    """
+    profile = Profile.parse(serve)
+    if length is None or profile.tokens <= length:
+        return profile
+    if not is_given:
+        return profile._replace(prompt=length // 2, new=length // 2)
+    raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")
 
 
 def seconds_of(text: str) -> float:
@@ -44,10 +136,6 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _depth(text: object) -> str:
-    return Depth(text=str(text)).text
-
-
 def _times(given: object) -> object:
     try:
         return float(given) if isinstance(given, str) else given
@@ -59,11 +147,6 @@ def _faster(times: float) -> float:
     if times > 1:
         return times
     raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
-
-
-def _time(text: str) -> str:
-    seconds_of(text)
-    return text
 
 
 class PruneSettings(Settings):
@@ -79,48 +162,32 @@ class PruneSettings(Settings):
         description="What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever "
         "does less damage at each size. If left out, both; layer where max_depth or remove counts layers.",
     )
-    smaller: Share | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Most bytes to remove; 30% if left out.",
-    )
+    smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
     one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
     faster: Annotated[Number, BeforeValidator(_times), AfterValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
-    serve: Annotated[str, AfterValidator(profile_text)] = Field(
-        LAPTOP,
-        description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.",
+    serve: Annotated[str, read_by(Profile.parse)] = Field(
+        LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
     )
-    max_depth: Annotated[str, BeforeValidator(_depth)] = Field(
+    max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
     )
     remove: Count | None = Field(
         None, description="Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
-        AUTO,
-        description=f"auto (closed form, or training), none, {', '.join((*METHODS, TRAINED))}.",
+        AUTO, description=f"auto (closed form, or training), none, {', '.join((*METHODS, TRAINED))}."
     )
-    time: Annotated[str, AfterValidator(_time)] | None = Field(
+    time: Annotated[str, read_by(seconds_of)] | None = Field(
         None, description="About how long it may take: 45min, 2h, 1d."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
     items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
 
-    versus: Names = Field(
-        (),
-        description="Models to weigh: ids, folders, .gguf, MODEL@int8.",
-    )
-    goal_alone: bool = Field(
-        False,
-        description="Learn from the goal's tasks, not general requests too.",
-    )
-    no_side_effects: bool = Field(
-        False,
-        description="Skip the checks of endings, language and form.",
-    )
+    versus: Names = Field((), description="Models to weigh: ids, folders, .gguf, MODEL@int8.")
+    goal_alone: bool = Field(False, description="Learn from the goal's tasks, not general requests too.")
+    no_side_effects: bool = Field(False, description="Skip the checks of endings, language and form.")
 
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
         "auto", description="Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model."
@@ -167,11 +234,6 @@ class PruneSettings(Settings):
         """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
         return BYTES if self.faster is None or self.smaller is not None else SECONDS
 
-    @property
-    def profile(self) -> Profile:
-        """How the model is to be served."""
-        return Profile.parse(self.serve)
-
     def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
         """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.
 
@@ -190,8 +252,52 @@ class PruneSettings(Settings):
         """
         count = self.remove.count if self.remove else None
         text = count.text if count else self.max_depth
-        found = Depth(text=text).layers(num_layers)
-        if found >= num_layers - 1:
+        depth = Depth(text=text).layers(num_layers)
+        if depth >= num_layers - 1:
             name = "`max_depth`" if self.remove is None else "`remove`"
-            raise InputError(f"{name} {text} is {found} of {num_layers} layers; choose 1 to {num_layers - 2}.")
-        return found
+            raise InputError(f"{name} {text} is {depth} of {num_layers} layers; choose 1 to {num_layers - 2}.")
+        return depth
+
+
+class Named(Protocol):
+    """Settings that name tasks."""
+
+    @property
+    def use(self) -> str | None: ...
+
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_new_tokens(self) -> int | None: ...
+
+
+class GoalTasks(NamedTuple):
+    """The tasks, and what people should know of them."""
+
+    tasks: tuple[TaskSettings, ...]
+    note: str  # says that the use is judged by a proxy; empty where it is not
+
+
+def goal_tasks(settings: Named, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:
+    """The tasks that decide. Nothing is loaded.
+
+    Args:
+        data: local files of tasks; a use is judged by its benchmarks where their data is given.
+        folder: holds a folder with local data for each task.
+
+    Raises:
+        InputError: an unknown use, data for a task that is not asked for, or no such folder.
+    """
+    files, longest = dict(data or {}), settings.max_new_tokens
+    if settings.use is None:
+        named = asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True)
+        return GoalTasks(tuple(task.replace(max_new_tokens=longest) for task in named), "")
+    local = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
+    of_use = tasks_for(settings.use, data=(*files, *local))
+    tasks = tuple(
+        TaskSettings(task=task, readouts=(readout,), max_new_tokens=longest if takes(task, "max_new_tokens") else None)
+        for task, readout in of_use
+    )
+    note = named_use(settings.use).note([task for task, _ in of_use])
+    return GoalTasks(with_data(tasks, files, folder), note)

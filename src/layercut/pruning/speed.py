@@ -1,4 +1,10 @@
-"""Speed and memory of models in a serving profile, timed by turns on this machine; and the other models to weigh."""
+"""How small and how fast models are: the sizes of a path, and speed and memory that are timed on this machine.
+
+At each size of a path the plan before is made smaller in several ways: by thinner MLPs alone, and by one layer more
+with MLPs as thin as the size then needs. All of them have the same bytes, or the same speed where a speed was asked
+for, so that the divergence on the original model's right answers compares them; where nothing is written, task scores
+do. Models are timed in a serving profile, by turns.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +22,15 @@ from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError, MissingExtra
 from layercut.evidence.intervals import mean_ratio
-from layercut.pruning.profile import LLAMA_CPP, Profile
-from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, measured
+from layercut.models.structure import structure_of
+from layercut.models.weights import TensorSpan, read_config, stored_tensors
+from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
+from layercut.runs.prune import BYTES, VERSUS, Estimated, TimedSpeed, measured
 from layercut.settings import QUANTISED, UNCUT, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.slots import MlpWidth
+from layercut.surgery.slots import MlpWidth, stored_slots
+from layercut.surgery.width import mlp_width_of
 from layercut.tasks.cells import slug
 
 if TYPE_CHECKING:
@@ -67,8 +76,8 @@ def timed_rounds(
         progress("rounds timed", number, NUM_ROUNDS + 1)
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
-            found = timers[name](profile.batch, profile.prompt, profile.middle, seed)
-            rounds[name] += [found._asdict()] if number else []
+            timing = timers[name](profile.batch, profile.prompt, profile.middle, seed)
+            rounds[name] += [timing._asdict()] if number else []
     tokens = profile.batch * max(profile.prompt, profile.middle)
     return {
         name: {
@@ -82,41 +91,36 @@ def timed_rounds(
 
 def speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Profile) -> tuple[TimedSpeed, ...]:
     """Speeds of the original model and of another one, from rounds in which both ran."""
-    found = []
-    for measure, unit, better in _MEASURES:
-        before, after = ([_value(one, measure, profile) for one in timed[who]["rounds"]] for who in (UNCUT, name))
-        found.append(
-            TimedSpeed(
-                name=measure,
-                unit=unit,
-                better=better,
-                batch_size=profile.batch,
-                uncut=_mean(before),
-                cut=_mean(after),
-                ratio=measured(mean_ratio(before, after)),
-            )
+
+    def values(model: str, measure: str) -> list[float]:
+        rounds = timed[model]["rounds"]
+        if measure == "request":
+            return [turn["first_token"] + (profile.new - 1) * profile.batch / turn["decode"] for turn in rounds]
+        return [turn[measure.replace(" ", "_")] for turn in rounds]
+
+    return tuple(
+        TimedSpeed(
+            name=measure,
+            unit=unit,
+            better=better,
+            batch_size=profile.batch,
+            uncut=_mean(before := values(UNCUT, measure)),
+            cut=_mean(after := values(name, measure)),
+            ratio=measured(mean_ratio(before, after)),
         )
-    return tuple(found)
+        for measure, unit, better in _MEASURES
+    )
 
 
 def request_time(timed: Mapping[str, Any], profile: Profile) -> RequestTime:
     """Seconds a token of one model, by the geometric mean of its rounds."""
-    rounds = timed["rounds"]
-    read = _mean([one["first_token"] for one in rounds]).value / profile.prompt
-    return RequestTime(read, profile.batch / _mean([one["decode"] for one in rounds]).value)
-
-
-def _value(one: Mapping[str, Any], measure: str, profile: Profile) -> float:
-    if measure == "request":
-        return float(one["first_token"] + (profile.new - 1) * profile.batch / one["decode"])
-    return float(one[measure.replace(" ", "_")])
+    read, decode = (_mean([turn[name] for turn in timed["rounds"]]).value for name in ("first_token", "decode"))
+    return RequestTime(read / profile.prompt, profile.batch / decode)
 
 
 def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
-    found = mean_ratio([1.0] * len(values), values)
-    assert math.isclose(found.value, float(np.exp(np.mean(np.log(values)))))
-    return measured(found)
+    return measured(mean_ratio([1.0] * len(values), values))
 
 
 class TimeParts(BaseModel, frozen=True, extra="forbid"):
@@ -129,10 +133,9 @@ class TimeParts(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def fitted(cls, stay: Sequence[tuple[float, float]], seconds: Sequence[float]) -> TimeParts:
         """Least squares without negative parts, over plans with so many layers and this share of their channels."""
-        parts, _ = scipy.optimize.nnls(
-            np.array([[1.0, layers, layers * share] for layers, share in stay]), np.array(seconds)
-        )
-        return cls(**dict(zip(("fixed", "layer", "channels"), map(float, parts), strict=True)))
+        plans = np.array([[1.0, layers, layers * share] for layers, share in stay])
+        fixed, layer, channels = map(float, scipy.optimize.nnls(plans, np.array(seconds))[0])
+        return cls(fixed=fixed, layer=layer, channels=channels)
 
     def seconds(self, layers: float, channels: float = 1.0) -> float:
         """Of a model of ``layers`` layers, each with this share of its channels."""
@@ -160,12 +163,13 @@ def measure_request_times(
     """Time the model of ``count`` layers whole, without every other one, with half of its channels, and with both, by
     turns.
     """
-    gone = tuple(range(1, count - 1, 2))
-    thin = mlp.first_channels(mlp.num_kept(0.5))
-    plans = [CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), gone) for kept in (None, thin)]
-    timed = timed_rounds({one.key: timer(one) for one in plans}, profile, seed, progress)
-    seconds = [request_time(timed[one.key], profile)(profile.prompt, profile.new) for one in plans]
-    stay = [(len(one.kept), one.channels.num_kept / mlp.width if one.channels else 1.0) for one in plans]
+    every_other, thin = tuple(range(1, count - 1, 2)), mlp.first_channels(mlp.num_kept(0.5))
+    plans = [
+        CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), every_other) for kept in (None, thin)
+    ]
+    timed = timed_rounds({plan.key: timer(plan) for plan in plans}, profile, seed, progress)
+    seconds = [request_time(timed[plan.key], profile)(profile.prompt, profile.new) for plan in plans]
+    stay = [(len(plan.kept), plan.channels.num_kept / mlp.width if plan.channels else 1.0) for plan in plans]
     return RequestTimes(num_layers=count, **TimeParts.fitted(stay, seconds).model_dump())
 
 
@@ -219,3 +223,106 @@ def timer_of(model: ModelHandle, plan: CutPlan | None = None, profile: Profile |
         wanted = settings.replace(engine=LLAMA_CPP, dtype="auto", batch_size=profile.batch)
         return GgufTimer(ModelHandle(wanted), plan)
     return GgufTimer(model, plan) if ENGINES[settings.engine].runs_gguf else CheckpointTimer(model.loaded, plan)
+
+
+STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before
+MOST, MOST_FOR_SPEED = 0.3, 0.6
+"""Share of the bytes that may go where nothing else was asked for, and where a speed was."""
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def on_experts(config: Mapping[str, Any]) -> str:
+    """A line for owners of a mixture of experts: what keeps more at equal bytes, and which tools do it; else empty."""
+    inner = config.get("text_config", config)
+    most = max((number for name in _EXPERTS if isinstance(number := inner.get(name), int)), default=0)
+    if most < 2:
+        return ""
+    return (
+        f"this model has {most} experts a layer: in published comparisons removing experts keeps more at equal bytes "
+        "(Qwen3-30B-A3B, MMLU: .740 with 96 of 128 experts, .652 with 40 of 48 layers; NVIDIA Model-Optimizer #467). "
+        "Model-Optimizer and llm-compressor remove experts; layercut does not."
+    )
+
+
+def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int:
+    """Bytes that no token passes through: the table of input embeddings, where the output has one of its own."""
+    vocabulary = config.get("text_config", config).get("vocab_size")
+    tables = [tensor.entry.num_bytes for tensor in stored if tensor.entry.shape[:1] == (vocabulary,)]
+    return tables[0] if len(tables) > 1 else 0
+
+
+class Sizes:
+    """The bytes of a model's weights, by layer and by MLP channel."""
+
+    def __init__(self, model: ModelHandle) -> None:
+        """Read the headers of the weight files.
+
+        Raises:
+            InputError: a model whose MLPs cannot be thinned.
+        """
+        if ENGINES[model.settings.engine].reads_weights:
+            raise InputError("plans with thinner MLPs are run by `engine` shared or plain")
+        config = read_config(model.source.path)
+        self.mlp = mlp_width_of(config, model.settings.model)
+        stored = stored_tensors(model.source.path)
+        structure = structure_of(config, model.settings.model, [tensor.name for tensor in stored])
+        self.total = sum(tensor.entry.num_bytes for tensor in stored)
+        self._read = self.total - unread_bytes(config, stored)
+        self._layers = dict.fromkeys(range(model.num_layers), 0)
+        self._channels = dict.fromkeys(self.mlp.slots, 0.0)
+        names = stored_slots(stored, self.mlp, structure, config, model.settings.model)
+        for tensor in stored:
+            match = structure.tensor_pattern.match(tensor.name)
+            if match and (layer := int(match[2])) in self._layers:
+                self._layers[layer] += tensor.entry.num_bytes
+                if tensor.name in names:
+                    self._channels[layer] += tensor.entry.num_bytes / self.mlp.width
+
+    def share(self, removed: Sequence[int], smaller: float) -> float | None:
+        """Share of the MLP channels that goes beside the layers, so that this share of the bytes does; None where the
+        layers alone are more, or the channels do not suffice.
+        """
+        left = smaller * self.total - sum(self._layers[layer] for layer in removed)
+        each = sum(size for layer, size in self._channels.items() if layer not in removed)
+        share = left / (each * self.mlp.width)
+        return share if 0 < share < 1 else None
+
+    def forecast(self, smaller: float) -> float:
+        """Times as fast a request should be without this share of the bytes: time goes with the weights that a token
+        passes through, which are all but the table of input embeddings. Attention to earlier tokens is left out.
+        """
+        return self._read / max(self._read - smaller * self.total, 1)
+
+    def bytes_for(self, less: float) -> float:
+        """The share of the bytes that goes where a request takes ``less`` of its time, by the same forecast."""
+        return less * self._read / self.total
+
+    def wanted(self, settings: PruneSettings, unit: str = BYTES) -> tuple[float, ...]:
+        """The sizes of the path, as shares of the bytes or seconds that go: by ``STEP``, and the most that was asked
+        for.
+
+        Raises:
+            InputError: a speed that no such plan should have.
+        """
+        most = settings.smaller or (MOST if settings.faster is None else MOST_FOR_SPEED)
+        if settings.faster is not None:
+            less = 1 - 1 / settings.faster
+            needed = math.ceil(100 * self.bytes_for(less)) / 100
+            if needed > most:
+                raise InputError(
+                    f"`faster` {settings.faster:g} needs about {needed:.0%} fewer bytes, and a plan that is {most:.0%} "
+                    f"smaller is forecast to be {self.forecast(most):.2f} times as fast; ask for less."
+                )
+            most = settings.smaller or (needed if unit == BYTES else math.ceil(100 * less) / 100)
+        steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
+        # No plan reaches the bytes of all MLPs, and of one layer more at each size.
+        count = 0 if settings.wanted_units == WIDTH else len(steps) + 1
+        largest = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:count])
+        thin = sum(size * self.mlp.width for layer, size in self._channels.items() if layer not in largest)
+        limit = (sum(self._layers[layer] for layer in largest) + thin) / self.total
+        if unit == BYTES and most >= limit:
+            raise InputError(
+                f"no plan of this model is {most:.0%} smaller: embeddings and attention stay, and {limit:.0%} is about "
+                "the most; ask for less."
+            )
+        return (*steps, most)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from layercut.pruning.confirm import LEVEL
-from layercut.pruning.run import PruneRun
+from layercut.pruning.run import PruneRun, lacking
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
 from layercut.runs.prune import (
@@ -26,31 +26,23 @@ from layercut.runs.prune import (
 from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.cut import UNMEASURED
-from layercut.tasks.own_file import OwnFile
 from layercut.text import at_least, escape, table
 
 
 def answer_of(
-    tested: Sequence[TestedDepth],
-    chosen: Chosen,
-    keep: float,
-    path_ended: str,
-    parts: Sequence[ObjectiveTask],
+    tested: Sequence[TestedDepth], chosen: Chosen, keep: float, path_ended: str, parts: Sequence[ObjectiveTask]
 ) -> tuple[Verdict, str]:
     """The verdict, and the answer in a few sentences."""
-    passed = [one for one in tested if one.passed]
-    failed = next((one for one in tested if not one.passed), None)
     if not tested:
         return "undecided", (
             "No task could be judged on the report items: the original model is not above chance there. Give more "
             "items, or easier tasks."
         )
-    healed = f", healed by {chosen.healing}," if chosen.healing else ""
+    passed = [depth for depth in tested if depth.passed]
+    failed = next((depth for depth in tested if not depth.passed), None)
     if passed:
-        text = f"Passed: without {chosen.words}{healed} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
-        if failed is not None:
-            return "passed", f"{text} {_failed(failed, parts)}"
-        return "passed", f"{text} Stopped there: {path_ended}."
+        text = f"Passed: without {_model_of(chosen)} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
+        return "passed", f"{text} {_failed(failed, parts) if failed else f'Stopped there: {path_ended}.'}"
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
     return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"
@@ -64,13 +56,12 @@ def beside(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passe
         disk_bytes: of the plan that is recommended, or the best one.
         is_passed: whether it passed.
     """
-    better = better_of(versus, disk_bytes if is_passed else None)
-    if better is not None:
-        found = f"{better.model} passes with {size(better.disk_bytes)}, and keeps {_kept(better.kept)}"
-        return f"Do not prune for size: {found}; the plan has {size(disk_bytes)}. {why}"
+    if better := better_of(versus, disk_bytes if is_passed else None):
+        model = f"{better.model} passes with {size(better.disk_bytes)}, and keeps {_kept(better.kept)}"
+        return f"Do not prune for size: {model}; the plan has {size(disk_bytes)}. {why}"
     if passed := better_of(versus, None):
         return f"{why} {passed.model} passes too, with {size(passed.disk_bytes)}; the plan has {size(disk_bytes)}."
-    names = ", ".join(f"{one.model} keeps {_kept(one.kept)}" for one in versus)
+    names = ", ".join(f"{other.model} keeps {_kept(other.kept)}" for other in versus)
     return f"{why} No other model that was named passes: {names}." if versus else why
 
 
@@ -82,24 +73,26 @@ def fastest(passed: Sequence[tuple[str, Served]], faster: float | None) -> str:
         faster: times as fast as the original model.
     """
     if not passed:
-        if faster is None:
-            return ""
         return (
-            f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
-            "checks, a plan loses nothing: layercut draft forecasts whether that pays."
+            ""
+            if faster is None
+            else (
+                f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
+                "checks, a plan loses nothing: layercut draft forecasts whether that pays."
+            )
         )
-    name, best = min(passed, key=lambda one: one[1].request.ratio.value)
+    name, best = min(passed, key=lambda model: model[1].request.ratio.value)
     ratio = best.request.ratio
     low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
     ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    found = f"{1 / ratio.value:.2f}{ends} times the original's speed a request"
+    text = f"The fastest that passes is {name}: {1 / ratio.value:.2f}{ends} times the original's speed a request"
     if faster is None:
-        return f"The fastest that passes is {name}: {found}."
-    reached = "as asked"
-    if low is None or low < faster:
-        too_slow = high is not None and high < faster
-        reached = f"less than the {faster:g} asked for" if too_slow else f"too near to the {faster:g} asked for to tell"
-    return f"The fastest that passes is {name}: {found}, {reached}."
+        return f"{text}."
+    if low is not None and low >= faster:
+        return f"{text}, as asked."
+    if high is not None and high < faster:
+        return f"{text}, less than the {faster:g} asked for."
+    return f"{text}, too near to the {faster:g} asked for to tell."
 
 
 def next_step(run: PruneRun, tested: Sequence[TestedDepth]) -> NextStep | None:
@@ -132,23 +125,23 @@ def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: 
     command that found it.
     """
     judged = next((depth for depth in tested if depth.name == arm), None)
-    asked = f"{run.settings.keep:.0%} of the score above chance of every task"
+    goal = f"{run.settings.keep:.0%} of the score above chance of every task"
     if judged is not None and judged.passed:
-        text = f"**Passed: it keeps at least {asked}**, by one-sided {LEVEL:.0%} bounds."
+        text = f"**Passed: it keeps at least {goal}**, by one-sided {LEVEL:.0%} bounds."
     else:
         fails = judged is not None and judged.verdict == "shown to fail"
-        text = f"**Not passed: it is {'shown to keep less than' if fails else 'not shown to keep'} {asked}.** "
+        text = f"**Not passed: it is {'shown to keep less than' if fails else 'not shown to keep'} {goal}.** "
         text += "No plan passed; this one was written all the same."
     rows = [
         (
-            f"{escape(one.task)} ({one.readout})",
-            _share(one),
-            "n/a" if one.bound is None else f"{at_least(one.bound)} %",
-            f"{100 * one.uncut.value:.0f} %",
-            f"{100 * one.cut.value:.0f} %",
-            f"{one.cut.n:,}",
+            f"{escape(task.task)} ({task.readout})",
+            _share(task),
+            "n/a" if task.bound is None else f"{at_least(task.bound)} %",
+            f"{100 * task.uncut.value:.0f} %",
+            f"{100 * task.cut.value:.0f} %",
+            f"{task.cut.n:,}",
         )
-        for one in (judged.kept if judged else ())
+        for task in (judged.kept if judged else ())
     ]
     head = ["task", "keeps, with 95 % interval", "at least", "original model", "this model", "items"]
     note = f"Items that nothing was chosen on, seed {run.seed}; `at least` is the bound that decides."
@@ -160,43 +153,33 @@ def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: 
         write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
 
 
-def lacking(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
-    """For each task that has fewer report items than are needed, what its owner can do."""
-    found = []
-    for part in parts:
-        more = needed[part.label] - (there := len(part.task.samples("report", needed[part.label])))
-        if more > 0 and isinstance(part.task, OwnFile):
-            found.append(f"add about {2 * more:,} rows to {part.task.name} (half of them judge)")
-        elif more > 0:
-            found.append(f"{part.task.name} has only {there:,}")
-    return found
+def _model_of(plan: TestedDepth | Chosen) -> str:
+    return f"{plan.words}, healed by {plan.healing}," if plan.healing else plan.words
 
 
-def _failed(one: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
+def _failed(depth: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
     """The evidence on the depth that ended the test."""
-    healed = f", healed by {one.healing}," if one.healing else ""
-    begin = "Best: " if best else "Without "
-    text = f"{begin}{one.words}{healed} "
-    text += f"keeps {_kept(one.kept)}" if best else f"it keeps {_kept(one.kept)}"
-    if one.verdict == "shown to fail":
+    text = f"Best: {_model_of(depth)} keeps" if best else f"Without {_model_of(depth)} it keeps"
+    text += f" {_kept(depth.kept)}"
+    if depth.verdict == "shown to fail":
         return f"{text}; that is shown to be less than asked for."
-    if one.items_needed is None:
+    if depth.items_needed is None:
         return f"{text}; that is too near to what was asked for to say how many more items would decide it."
-    n = max((task.uncut.n for task in one.kept), default=0)
-    text += f"; about {max(one.items_needed - n, 1):,} more items of each task would decide it"
-    if missing := lacking(parts, {part.label: one.items_needed for part in parts}):
+    n = max((task.uncut.n for task in depth.kept), default=0)
+    text += f"; about {max(depth.items_needed - n, 1):,} more items of each task would decide it"
+    if missing := lacking(parts, {part.label: depth.items_needed for part in parts}):
         return f"{text}: {', '.join(missing)}."
     return f"{text} (both runs together err in up to 10 %)."
 
 
 def _kept(kept: Sequence[TaskKept]) -> str:
     """``97 [92, 102] % of arithmetic (n = 100)``, of each task."""
-    return ", ".join(f"{_share(one)} of {one.task} (n = {one.cut.n:,})" for one in kept)
+    return ", ".join(f"{_share(task)} of {task.task} (n = {task.cut.n:,})" for task in kept)
 
 
-def _share(one: TaskKept) -> str:
-    if one.kept is None:
+def _share(task: TaskKept) -> str:
+    if task.kept is None:
         return "n/a"
-    ends = [one.kept.low, one.kept.high]
-    interval = "" if None in ends else f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"  # type: ignore[operator]
-    return f"{100 * one.kept.value:.0f}{interval} %"
+    value, low, high = task.kept.value, task.kept.low, task.kept.high
+    interval = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{100 * value:.0f}{interval} %"

@@ -31,9 +31,9 @@ CRITERIA = {
     "random": CriterionRow(function="layercut.selection.base:random", needs_model=False),
     "reverse": CriterionRow(function="layercut.selection.base:reverse", needs_model=False),
     "task_accuracy": CriterionRow(
-        function="layercut.selection.task_accuracy:task_accuracy", needs_objective=True, protects_first_layer=True
+        function="layercut.selection.task_criteria:task_accuracy", needs_objective=True, protects_first_layer=True
     ),
-    "trace_damage": CriterionRow(function="layercut.selection.trace_damage:trace_damage", needs_objective=True),
+    "trace_damage": CriterionRow(function="layercut.selection.task_criteria:trace_damage", needs_objective=True),
 }
 """By name. A name that is not here is taken as ``my.module:function``."""
 

@@ -52,10 +52,7 @@ class SearchAnswers:
         journal: SearchJournal,
     ) -> None:
         """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order."""
-        self._tasks = tasks
-        self._engine = engine
-        self._decoding = decoding
-        self._journal = journal
+        self._tasks, self._engine, self._decoding, self._journal = tasks, engine, decoding, journal
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
         self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
@@ -74,6 +71,11 @@ class SearchAnswers:
         parts = [self.part(task, plan) for (task, _), plan in list(self._asked_for.items())]
         return [record for part in parts for record in part.records]
 
+    def items(self, task: int, chunks: Sequence[int]) -> list[Sample]:
+        """The samples in these chunks of a task, of those that it has."""
+        own = self.chunks[task]
+        return [sample for chunk in chunks if chunk < len(own) for sample in own[chunk]]
+
     def ask(
         self,
         group: Sequence[int],
@@ -85,8 +87,23 @@ class SearchAnswers:
         learn: Learn = lambda task, plan, records: None,
     ) -> None:
         """Have the ``wanted`` plans answer some chunks of a group of tasks, in one call of the engine."""
-        questions = [self._questions_of(same, chunks, plans, whole, learn) for same in self.sets if same[0] in group]
-        if all(_are_known(question) for question in questions):
+
+        def questions_of(tasks: Sequence[int]) -> Questions:
+            task_of = {self._tasks[task].readout: task for task in tasks}
+            return Questions(
+                self._tasks[tasks[0]].task,
+                self.items(tasks[0], chunks),
+                {readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()},
+                lambda plan, readout, records: learn(task_of[readout], plan, records),
+            )
+
+        questions = [questions_of(same) for same in self.sets if same[0] in group]
+        if all(
+            {sample.id for sample in question.samples} <= {record["id"] for record in part.records}
+            for question in questions
+            for parts in question.journals.values()
+            for part in parts
+        ):
             return
         ask_under(
             self._engine(),
@@ -97,22 +114,6 @@ class SearchAnswers:
             wanted=lambda plan, item: wanted(plan),
         )
 
-    def _questions_of(
-        self, tasks: Sequence[int], chunks: Sequence[int], plans: Sequence[CutPlan], whole: bool, learn: Learn
-    ) -> Questions:
-        task_of = {self._tasks[task].readout: task for task in tasks}
-        return Questions(
-            self._tasks[tasks[0]].task,
-            self.items(tasks[0], chunks),
-            {readout: [self.part(task, plan, whole=whole) for plan in plans] for readout, task in task_of.items()},
-            lambda plan, readout, records: learn(task_of[readout], plan, records),
-        )
-
-    def items(self, task: int, chunks: Sequence[int]) -> list[Sample]:
-        """The samples in these chunks of a task, of those that it has."""
-        own = self.chunks[task]
-        return [sample for chunk in chunks if chunk < len(own) for sample in own[chunk]]
-
     def complete(
         self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = silent
     ) -> None:
@@ -122,7 +123,6 @@ class SearchAnswers:
         """
         plans = distinct(plans)
         tasks = [task for same in self.sets if not {*same}.isdisjoint(tasks) for task in same]
-        groups = [own for group in self.groups if (own := [task for task in group if task in tasks])]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
         done = sum(len(self.part(task, plan, whole=whole).records) for task in tasks for plan in plans)
 
@@ -132,10 +132,11 @@ class SearchAnswers:
             progress(ANSWERS, done, total)
 
         progress(ANSWERS, done, total)
-        for group in groups:
-            chunks = range(max(len(self.chunks[task]) for task in group))
-            for start in chunks[::CHUNKS_AT_ONCE]:
-                self.ask(group, chunks[start : start + CHUNKS_AT_ONCE], plans, whole=whole, learn=learn)
+        for group in self.groups:
+            if own := [task for task in group if task in tasks]:
+                chunks = range(max(len(self.chunks[task]) for task in own))
+                for start in chunks[::CHUNKS_AT_ONCE]:
+                    self.ask(own, chunks[start : start + CHUNKS_AT_ONCE], plans, whole=whole, learn=learn)
 
 
 def race_plans(
@@ -202,13 +203,6 @@ def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]
-
-
-def _are_known(questions: Questions) -> bool:
-    """True if every journal holds every sample."""
-    wanted = {sample.id for sample in questions.samples}
-    journals = (journal for of_plans in questions.journals.values() for journal in of_plans)
-    return all(wanted <= {record["id"] for record in journal.records} for journal in journals)
 
 
 def _groups(

@@ -116,10 +116,6 @@ class RacingObjective(Objective, Protocol):
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         """The best plan's value, and a value or a bound of the others; of equals the later plan wins."""
 
-    @property
-    def racing(self) -> Mapping[str, Any]:
-        """The settings of a race, JSON-able."""
-
 
 def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:
     """The engine and the calibration text of a context; InputError without one of them."""

@@ -193,14 +193,14 @@ class _ExpertInputs(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is Tensor.__getitem__ and (found := self._stacked.get(id(args[0]))):
-            (layer, first), _ = found
+        if func is Tensor.__getitem__ and (stack := self._stacked.get(id(args[0]))):
+            (layer, first), _ = stack
             self._parts[id(result)] = ((layer, first + int(args[1])), result)
         elif len(args) > 1 and isinstance(args[0], Tensor):
             if part := self._parts.pop(id(args[1]), None):
                 self._keep(part[0], args[0])
-            elif found := self._stacked.get(id(args[1])):  # all experts at once: states (E, T, C)
-                (layer, first), _ = found
+            elif stack := self._stacked.get(id(args[1])):  # all experts at once: states (E, T, C)
+                (layer, first), _ = stack
                 for at, states_TC in enumerate(args[0]):
                     self._keep((layer, first + at), states_TC)
         return result

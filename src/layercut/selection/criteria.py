@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,15 +17,6 @@ from layercut.surgery.plan import CutPlan
 
 Measure = Callable[[Tensor], Tensor]
 """From cosines (N,) of a block's input and output to what is averaged (N,); 0 where they point the same way."""
-
-
-class Rotations(NamedTuple):
-    """Means over calibration text, one per block."""
-
-    values: tuple[float, ...]
-    """By the block's first layer: L - n + 1 values. Higher means that the block turns its input further."""
-    num_texts: int
-    num_tokens: int
 
 
 def select_by_rotation(
@@ -50,28 +40,33 @@ def select_by_rotation(
     settings = choose(criterion, context.settings, token=tokens, form=forms)
     contiguous = settings["form"] == "contiguous"
     allowed = _allowed_blocks(context) if contiguous else []  # before the model is run for nothing
-    rotations = mean_rotations(
-        context, criterion, measure, span=context.num_remove if contiguous else 1, token=settings["token"]
-    )
-    details = {**settings, "num_texts": rotations.num_texts, "num_tokens": rotations.num_tokens}
-    if contiguous:
-        # The block with the least value, removed from its last layer to its first; of equals the later block.
-        first = min(allowed, key=lambda start: (rotations.values[start], -start))
-        blocks = [
-            {"first": start, "last": start + context.num_remove - 1, "value": value, "allowed": start in allowed}
-            for start, value in enumerate(rotations.values)
-        ]
-        # The score belongs to the block, so no layer has an importance of its own.
-        return Selection(tuple(range(first, first + context.num_remove))[::-1], {}, {**details, "blocks": blocks})
-    return by_importance(context, {layer: rotations.values[layer] for layer in context.candidates}, details)
+    span = context.num_remove if contiguous else 1
+    values, counts = mean_rotations(context, criterion, measure, span=span, token=settings["token"])
+    details = {**settings, **counts}
+    if not contiguous:
+        return by_importance(context, {layer: values[layer] for layer in context.candidates}, details)
+    # The block with the least value, removed from its last layer to its first; of equals the later block.
+    first = min(allowed, key=lambda start: (values[start], -start))
+    blocks = [
+        {"first": start, "last": start + span - 1, "value": value, "allowed": start in allowed}
+        for start, value in enumerate(values)
+    ]
+    # The score belongs to the block, so no layer has an importance of its own.
+    return Selection(tuple(range(first, first + span))[::-1], {}, {**details, "blocks": blocks})
 
 
-def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: int, token: str) -> Rotations:
+def mean_rotations(
+    context: Context, criterion: str, measure: Measure, *, span: int, token: str
+) -> tuple[list[float], dict[str, int]]:
     """Mean of ``measure`` over the real tokens of the calibration text, for every block of ``span`` layers.
 
     The block that starts at layer l takes h_l to h_{l+span}, where h_0 is the embedding output and h_L the last layer's
     output before the final norm. The original model is run once. ``token``: ``all`` real tokens with the same weight,
     or the ``last`` one of each text. Raises InputError as ``select_by_rotation``, or without a token in the text.
+
+    Returns:
+        L - n + 1 values, by the block's first layer, higher where the block turns its input further; and the numbers of
+        texts and tokens.
     """
     engine, calibration = engine_and_text(context, criterion)
     texts = calibration.texts
@@ -98,7 +93,7 @@ def mean_rotations(context: Context, criterion: str, measure: Measure, *, span: 
             f"{criterion}: the hidden states around layer {layer} are not finite numbers. Load the model with another "
             "dtype, bfloat16 or float32; if they stay, its weights are damaged."
         )
-    return Rotations(tuple((sums / num_tokens).tolist()), num_texts, num_tokens)
+    return (sums / num_tokens).tolist(), {"num_texts": num_texts, "num_tokens": num_tokens}
 
 
 def _allowed_blocks(context: Context) -> list[int]:

@@ -38,7 +38,7 @@ def greedy(
         The value of the best of many noisy candidates is too high by construction: report on other items. Where the
         objective races the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds``
         and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped.
-        ``race`` records the settings of the race, and how many ``answers`` of how many were ``saved``.
+        ``race`` records the mode of the race, and how many ``answers`` of how many were ``saved``.
 
     Raises:
         InputError: the original model, or every candidate of a round, has no finite value.
@@ -66,10 +66,10 @@ def greedy(
         rounds.append(outcome)
     context.progress("rounds", context.num_remove, context.num_remove)
     measured: dict[str, Any] = {"uncut": uncut, "value": rounds[-1]["value"], "rounds": rounds}
-    if isinstance(objective, RacingObjective) and rounds[0].get("num_items"):
+    if rounds[0].get("num_items"):
         answers = sum(sum(outcome["num_answered"]) for outcome in rounds)
         all_answers = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
-        measured["race"] = {**objective.racing, "answers": answers, "saved": all_answers - answers}
+        measured["race"] = {"mode": "exact", "answers": answers, "saved": all_answers - answers}
     return Selection(removed, details={**(details or {}), **measured})
 
 

@@ -1,4 +1,4 @@
-"""Task scores as an objective: the retained score of a plan, on selection items only."""
+"""Task scores as an objective: the retained score of a plan, on selection items only; and on held-out ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine
 from layercut.errors import AtChance, InputError
-from layercut.evidence.intervals import Estimate, mean_interval
+from layercut.evidence.clusters import clusters_of
+from layercut.evidence.intervals import Estimate, mean_interval, plain_estimates
+from layercut.evidence.means import TaskValues, mean_kept
+from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, silent
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
@@ -32,6 +35,7 @@ def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]
     return {"objective": [task.describe() for task in tasks], "decoding": decoding.as_dict()}
 
 
+Records = Sequence[Mapping[str, Any]]
 _ROUNDING = 1e-9  # a mean of equal floats may come out a little above them
 
 
@@ -96,16 +100,13 @@ class TaskObjective:
         self.engine = engine
         self.parts = tuple(tasks)
         self._decoding = decoding or Decoding()
-        self._normalise = normalise
-        self._progress = progress
-        self._race = race
-        self._journal = journal or SearchJournal()
+        self._normalise, self._race = normalise, race
+        self._progress, self._journal = progress, journal or SearchJournal()
         self.samples = [part.task.samples("selection", part.limit) for part in tasks]
         for part, samples in zip(tasks, self.samples, strict=True):
             if not samples:
                 raise InputError(f"{part.task.name} has no selection items, so no layers can be chosen by it.")
-        self._answers = self.answers_on(self.samples)
-        self._ids = self._answers.ids
+        self.known = self.answers_on(self.samples)  # every plan's answers to the selection items
 
     def answers_on(self, samples: Sequence[Sequence[Sample]]) -> SearchAnswers:
         """The objective's questions about other items of its tasks, in the same journal; a task may have none."""
@@ -120,13 +121,13 @@ class TaskObjective:
 
     def describe(self) -> Mapping[str, Any]:
         settings = search_settings(self.parts, self._decoding)
-        for part, ids in zip(settings["objective"], self._ids, strict=True):
+        for part, ids in zip(settings["objective"], self.known.ids, strict=True):
             part |= {"num_items": len(ids), "items_hash": items_hash(ids)}
         return {**settings, "normalise": self._normalise}
 
     @property
     def items(self) -> dict[str, frozenset[str]]:
-        return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self._ids, strict=True)))
+        return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self.known.ids, strict=True)))
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """The original model's value is 1; 0 is the floor, and a plan may fall below it.
@@ -148,35 +149,35 @@ class TaskObjective:
                 f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
                 "use `race` off."
             )
-        return race_plans(
-            self._answers,
-            plans,
-            [uncut.metric for uncut in self.uncut],
-            self._value,
-            progress=self._progress,
-        )
-
-    @property
-    def racing(self) -> dict[str, Any]:
-        return {"mode": self._race}
+        metrics = [uncut.metric for uncut in self.uncut]
+        return race_plans(self.known, plans, metrics, self._value, progress=self._progress)
 
     def scores(self, plans: Sequence[CutPlan]) -> list[list[float]]:
         """Each plan's score per task, not normalised."""
         metrics = [uncut.metric for uncut in self.uncut]  # first, so that a task at chance is refused
         cut = [plan for plan in plans if not plan.is_uncut]
-        self._answers.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
+        self.known.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
         return [
-            [_mean(self._answers.part(index, plan).records, metric) for index, metric in enumerate(metrics)]
+            [_mean(_values(self.known.part(index, plan).records, metric)) for index, metric in enumerate(metrics)]
             for plan in plans
         ]
 
-    def answers(self, plan: CutPlan, readouts: Collection[Readout]) -> list[TaskRecords]:
-        """Whole answers to the selection items of every task with one of these readouts, known or asked now."""
-        wanted = [index for index, part in enumerate(self.parts) if part.readout in readouts]
-        self._answers.complete(wanted, [plan], whole=True, progress=self._progress)
+    def answers(
+        self, plan: CutPlan, readouts: Collection[Readout] | None = None, samples: Sequence[list[Sample]] | None = None
+    ) -> list[TaskRecords]:
+        """Whole answers to the items of every task with one of these readouts, known or asked now.
+
+        Args:
+            readouts: all if left out.
+            samples: items of every task; the selection items of the search if left out.
+        """
+        answers = self.known if samples is None else self.answers_on(samples)
+        wanted = [index for index, part in enumerate(self.parts) if readouts is None or part.readout in readouts]
+        answers.complete(wanted, [plan], whole=True, progress=self._progress)
+        items = self.samples if samples is None else samples
+        records = [answers.part(index, plan, whole=True).records for index in wanted]
         return [
-            TaskRecords(self.parts[index], self.samples[index], self._answers.part(index, plan, whole=True).records)
-            for index in wanted
+            TaskRecords(self.parts[index], items[index], known) for index, known in zip(wanted, records, strict=True)
         ]
 
     @cached_property
@@ -186,13 +187,27 @@ class TaskObjective:
         Raises InputError if the 95 % interval of a score reaches the score of guessing: no loss could be seen there,
         and a ratio to such a score would be noise.
         """
-        plan = CutPlan(num_layers=self.engine.num_layers)
-        # Whole answers, which trace_damage and users read.
-        self._answers.complete(range(len(self.parts)), [plan], whole=True, progress=self._progress)
-        return tuple(
-            self._yardstick(index, self._answers.part(index, plan, whole=True).records)
-            for index in range(len(self.parts))
-        )
+        whole = self.answers(CutPlan(num_layers=self.engine.num_layers))
+        return tuple(self._measure_uncut(answered.task, answered.records) for answered in whole)
+
+    def _measure_uncut(self, part: ObjectiveTask, records: Records) -> Uncut:
+        metric = _headline(records)
+        values = _values(records, metric)
+        estimate = mean_interval(values)._replace(value=_mean(values))  # to the last bit as for other plans
+        if metric == LOG_LIKELIHOOD:
+            return Uncut(metric, estimate, None, 0.0, is_log=True)
+        chance = part.task.split_chance("selection", part.readout).get(metric)
+        guessing = chance or 0.0
+        lowest = estimate.value if estimate.low is None else estimate.low
+        if lowest <= guessing + _ROUNDING:
+            interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
+            raise AtChance(
+                f"the original model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
+                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave this task "
+                "out, or ask more of its items."
+            )
+        is_share = all(value in (0, 1) for value in values)
+        return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
         """Details of the chosen plan for its selection.
@@ -215,40 +230,21 @@ class TaskObjective:
             for part, uncut, score in zip(self.parts, self.uncut, scores, strict=True)
         ]
         # A close answer has a token whose runner-up was as likely, within one rounding of the model's dtype.
-        answers = self._answers.records()
+        answers = self.known.records()
         num_close = sum(bool(record.get("num_close")) for record in answers)
         close = {"close_answers": num_close, "answers": len(answers)} if num_close else {}
         return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
 
-    def _yardstick(self, index: int, records: Sequence[Mapping[str, Any]]) -> Uncut:
-        part = self.parts[index]
-        metric = str(next(iter(records[0]["metrics"])))
-        values = [record["metrics"][metric] for record in records]
-        estimate = mean_interval(values)._replace(value=_mean(records, metric))  # to the last bit as for other plans
-        if metric == LOG_LIKELIHOOD:
-            return Uncut(metric, estimate, None, 0.0, is_log=True)
-        chance = part.task.split_chance("selection", part.readout).get(metric)
-        guessing = chance or 0.0
-        lowest = estimate.value if estimate.low is None else estimate.low
-        if lowest <= guessing + _ROUNDING:
-            interval = "" if estimate.low is None else f" ({estimate.low:.3g} to {estimate.high:.3g})"
-            raise AtChance(
-                f"the original model scores {estimate.value:.3g}{interval} on {estimate.n} selection items of "
-                f"{part.label}, not above guessing ({guessing:.3g}), so no loss can be measured there. Leave this task "
-                "out, or ask more of its items."
-            )
-        is_share = all(value in (0, 1) for value in values)
-        return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
-
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""
-        parts = [
-            math.exp(score - uncut.estimate.value)
-            if uncut.is_log
-            else (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
-            for score, uncut in zip(scores, self.uncut, strict=True)
-        ]
-        return math.fsum(parts) / len(parts)
+        return _mean(
+            [
+                math.exp(score - uncut.estimate.value)
+                if uncut.is_log
+                else (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
+                for score, uncut in zip(scores, self.uncut, strict=True)
+            ]
+        )
 
 
 def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
@@ -257,5 +253,118 @@ def selected_on(objective: Objective, plan: CutPlan) -> dict[str, Any]:
     return {"objective": dict(objective.describe()), **report}
 
 
-def _mean(records: Sequence[Mapping[str, Any]], metric: str) -> float:
-    return math.fsum(record["metrics"][metric] for record in records) / len(records)
+def held_out(
+    objective: TaskObjective,
+    plan: CutPlan,
+    *,
+    num_items: int | None,
+    seen: Mapping[str, Collection[str]],
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
+
+    The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
+    from the selection split of a task, after those of the search; report items stay reserved for reports.
+
+    Args:
+        num_items: held-out items of each task; as many as it had selection items if None.
+        seen: ids per task of all items that the choice rests on; none of them is held out.
+
+    Returns:
+        ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``
+        and ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
+        maximised value as ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
+    """
+    uncut = CutPlan(num_layers=plan.num_layers)
+
+    def answer(samples: Sequence[Sequence[Sample]]) -> list[tuple[Records, Records]]:
+        """Records of the original model and of the plan, per task; empty for a task without samples."""
+        answers = objective.answers_on(samples)
+        tasks = [task for task, items in enumerate(samples) if items]
+        answers.complete(tasks, [uncut], whole=True, progress=progress)
+        answers.complete(tasks, [plan], whole=False, progress=progress)
+        return [
+            (answers.part(task, uncut, whole=True).records, answers.part(task, plan).records)
+            for task in range(len(samples))
+        ]
+
+    fresh = [_unseen_samples(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
+    chosen, unseen = answer(objective.samples), answer(fresh)
+    ids: dict[str, set[str]] = {}
+    for part, samples in zip(objective.parts, fresh, strict=True):
+        ids.setdefault(part.task.name, set()).update(sample.id for sample in samples)
+    rows = [
+        {
+            "task": part.task.name,
+            "readout": part.readout,
+            "metric": _headline(selected[0]),
+            "selected": _compare_records(part, *selected, seed),
+            "held_out": _compare_records(part, *others, seed) if others[0] else None,
+        }
+        for part, selected, others in zip(objective.parts, chosen, unseen, strict=True)
+    ]
+    value = _value_held_out(objective, plan, unseen, seed)
+    return {"items": record_items(ids), "rows": rows, "objective": value, "seed": seed}
+
+
+def _unseen_samples(part: ObjectiveTask, num_items: int | None, seen: Collection[str]) -> list[Sample]:
+    """Selection items of a task that the choice does not rest on, in the task's order; none where it used all."""
+    if part.limit is None:
+        return []
+    wanted = part.limit if num_items is None else num_items
+    # Another readout of the task, or the start of a search, may have used more items than this limit.
+    seen = {*seen, *(sample.id for sample in part.task.samples("selection", part.limit))}
+    more = part.task.samples("selection", len(seen) + wanted)
+    return [sample for sample in more if sample.id not in seen][:wanted]
+
+
+def _compare_records(part: ObjectiveTask, uncut: Records, cut: Records, seed: int) -> dict[str, Any]:
+    metric = _headline(uncut)
+    chance = part.task.split_chance("selection", part.readout).get(metric)
+    before, after = _values(uncut, metric), _values(cut, metric)
+    compared = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut))
+    shown = plain_estimates(compared._asdict())
+    for name in ("lost", "gained"):
+        if shown[name] is None:
+            del shown[name]
+    return {"chance": chance, "n": len(uncut), **shown}
+
+
+def _value_held_out(
+    objective: TaskObjective, plan: CutPlan, unseen: Sequence[tuple[Records, Records]], seed: int
+) -> dict[str, Any]:
+    try:
+        (selected,) = objective.values([plan])
+    except InputError as error:  # a task at chance, which criteria such as trace_damage accept
+        return {"selected": None, "held_out": None, "refused": str(error)}
+    empty = [part.label for part, (before, _) in zip(objective.parts, unseen, strict=True) if not before]
+    if empty:
+        return {"selected": selected, "held_out": None, "refused": f"no items of {', '.join(empty)} were held out"}
+    values = [
+        TaskValues(
+            part.label,
+            _values(before, whole.metric),
+            _values(after, whole.metric),
+            whole.floor,
+            clusters_of(before),
+            whole.is_log,
+        )
+        for part, whole, (before, after) in zip(objective.parts, objective.uncut, unseen, strict=True)
+    ]
+    mean = mean_kept(values, seed=seed)
+    estimate = None if mean.estimate is None else mean.estimate._asdict()
+    return {"selected": selected, "held_out": estimate, "refused": mean.refused}
+
+
+def _headline(records: Records) -> str:
+    return str(next(iter(records[0]["metrics"])))
+
+
+def _values(records: Records, metric: str) -> list[float]:
+    return [float(record["metrics"][metric]) for record in records]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Exactly rounded, so that the order of the values does not matter."""
+    return math.fsum(values) / len(values)

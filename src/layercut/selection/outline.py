@@ -14,7 +14,7 @@ from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
 from layercut.selection.base import whole_numbers
 from layercut.selection.specs import parse_protected
-from layercut.selection.task_accuracy import TRACES
+from layercut.selection.task_criteria import TRACES
 from layercut.settings import GENERATED, ModelSettings
 from layercut.tasks.base import Sample, generates
 from layercut.tasks.cells import Cell
@@ -23,22 +23,14 @@ if TYPE_CHECKING:
     from layercut.selection.select import SelectionRequest
 
 
-def sweep_outline(handle: ModelHandle, cells: Sequence[Cell], num_layers: int, folder: Path) -> Outline:
-    """``num_layers`` layers skipped, each alone, and the original model."""
-    plans = num_layers + 1
-    return _outline(handle, [planned(handle, cell, cell.samples, plans, f"{plans} plans") for cell in cells], folder)
-
-
 def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: Path) -> Outline:
     """Choosing layers; InputError for a model, criterion, task or layer that is unusable."""
     handle, criterion, settings = ModelHandle(model), request.criterion, request.settings
     assert criterion is not None, "checked"
     row, calibration = criterion_row(criterion), request.calibration
-    num_remove = request.num_remove(handle.num_layers)
-    protected = int(row.protects_first_layer)
+    num_remove, candidates = request.num_remove(handle.num_layers), handle.num_layers - row.protects_first_layer
     if request.protect:
-        protected = len(parse_protected(request.protect, handle.num_layers))
-    candidates = handle.num_layers - protected
+        candidates = handle.num_layers - len(parse_protected(request.protect, handle.num_layers))
     greedy = num_greedy(candidates, num_remove)
     steps: list[PlannedStep] = []
     if row.needs_model and row.needs_text:
@@ -49,11 +41,9 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
             passes = (greedy if settings.get("search", "greedy") == "greedy" else candidates) + 1
         steps.append(PlannedStep(f"{criterion} on the text, at most", passes * calibration.num_texts, "text"))
     for part in request.parts() if row.needs_model else ():
-        samples = part.task.samples("selection", part.limit)
-        plans = greedy
+        samples, plans = part.task.samples("selection", part.limit), greedy
         if criterion == "trace_damage":
-            passes = greedy if settings.get("search") == "greedy" else candidates
-            steps += _traces(handle, part, samples, passes)
+            steps += _traces(handle, part, samples, greedy if settings.get("search") == "greedy" else candidates)
             continue
         if criterion == "task_accuracy" and "shortlist" in settings:
             numbers = whole_numbers(criterion, settings, shortlist=1, traces=TRACES)
@@ -64,7 +54,7 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
             held_out = part.task.samples("selection", len(samples) + (request.held_out or len(samples)))[len(samples) :]
             if held_out:
                 steps.append(planned(handle, part, held_out, 2, "held out, uncut and cut"))
-    return _outline(handle, steps, out, loads=row.needs_model)
+    return outline_of(handle, steps, out, loads=row.needs_model)
 
 
 def num_greedy(candidates: int, num_remove: int) -> int:
@@ -99,7 +89,8 @@ def _traces(handle: ModelHandle, part: Cell, samples: Sequence[Sample], passes: 
     return [uncut, PlannedStep(f"{part.label}, right answers read without each layer, at most", passes * len(samples))]
 
 
-def _outline(handle: ModelHandle, steps: Sequence[PlannedStep], folder: Path, *, loads: bool = True) -> Outline:
+def outline_of(handle: ModelHandle, steps: Sequence[PlannedStep], folder: Path, *, loads: bool = True) -> Outline:
+    """The outline of these steps; ``loads``: the model comes into memory."""
     cache = handle.settings.cache_gib * 2**30 if steps and ENGINES[handle.settings.engine].has_cache else 0
     weights = handle.bytes_in_memory if loads else 0
     return Outline(

@@ -51,12 +51,9 @@ class TextObjective:
         name: of the texts, in the journal and in progress.
         journal: in memory if left out.
         """
-        self._engine = engine
-        self._requests = list(requests)
-        self._measure = measure
-        self._name = name
-        self._journal = journal or SearchJournal()
-        self._progress = progress
+        self._engine, self._requests = engine, list(requests)
+        self._measure, self._name = measure, name
+        self._journal, self._progress = journal or SearchJournal(), progress
         self._ids = [request.id for request in requests]
         self._uncut = CutPlan(num_layers=engine.num_layers)
         content = [(request.prompt, request.continuations) for request in requests]
@@ -94,13 +91,13 @@ class TextObjective:
 
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         num_tokens = sum(record["num_tokens"] for record in records)
-        taken = [measure for measure in get_args(Measure) if measure in records[0]]
         # Exactly rounded, so that the order of the batches does not matter; None stands for infinity.
-        sums = {
+        return {
             measure: math.fsum(math.inf if record[measure] is None else record[measure] for record in records)
-            for measure in taken
+            / num_tokens
+            for measure in get_args(Measure)
+            if measure in records[0]
         }
-        return {measure: total / num_tokens for measure, total in sums.items()}
 
     def records(self, plans: Sequence[CutPlan]) -> list[list[dict[str, Any]]]:
         """For each plan a record per text, from the journal or the engine: sums over tokens, with ``num_tokens``."""
@@ -144,35 +141,34 @@ def select_by_text(context: Context, objective: TextObjective, search: str) -> S
     those of ``greedy`` (its values are minus the mean measure). Raises InputError if a measure is infinite for the
     original model, or without one of the layers (one-shot).
     """
-    selection = _one_shot(context, objective) if search == "one_shot" else greedy(context, objective)
-    base = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
-    return selection._replace(details={**base, **selection.details})
+    if search == "greedy":
+        selection = greedy(context, objective)
+    else:
+        uncut = CutPlan(num_layers=context.num_layers)
+        alone = {layer: CutPlan(num_layers=context.num_layers, removed=(layer,)) for layer in context.candidates}
+        value, *values = objective.values([uncut, *alone.values()])
+        importance = {layer: value - without for layer, without in zip(alone, values, strict=True)}
+        for layer, rise in importance.items():
+            if not math.isfinite(rise):
+                raise InputError(
+                    f"without layer {layer} the model gives a token of the text probability 0, so its loss is "
+                    "infinite; protect the layer, or load the model with another dtype."
+                )
+        without = {str(layer): finite_or_none(objective.means(plan)) for layer, plan in alone.items()}
+        selection = by_importance(
+            context, importance, {"uncut": finite_or_none(objective.means(uncut)), "without": without}
+        )
+    about = {"objective": dict(objective.describe()), "num_tokens": objective.num_tokens()}
+    return selection._replace(details={**about, **selection.details})
 
 
-def _one_shot(context: Context, objective: TextObjective) -> Selection:
-    uncut = CutPlan(num_layers=context.num_layers)
-    alone = {layer: CutPlan(num_layers=context.num_layers, removed=(layer,)) for layer in context.candidates}
-    value, *values = objective.values([uncut, *alone.values()])
-    importance = {layer: value - without for layer, without in zip(alone, values, strict=True)}
-    for layer, rise in importance.items():
-        if not math.isfinite(rise):
-            raise InputError(
-                f"without layer {layer} the model gives a token of the text probability 0, so its loss is infinite; "
-                "protect the layer, or load the model with another dtype."
-            )
-    details = {
-        "uncut": _finite(objective.means(uncut)),
-        "without": {str(layer): _finite(objective.means(plan)) for layer, plan in alone.items()},
-    }
-    return by_importance(context, importance, details)
+def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON holds them, which has no NaN."""
+    return {name: as_json(value) for name, value in values.items()}
 
 
 def _record(text: str, num_tokens: int, **sums: float) -> dict[str, Any]:
-    return {"id": text, "num_tokens": num_tokens, **{name: as_json(value) for name, value in sums.items()}}
-
-
-def _finite(means: Mapping[str, float]) -> dict[str, float | None]:
-    return {measure: as_json(mean) for measure, mean in means.items()}
+    return {"id": text, "num_tokens": num_tokens, **finite_or_none(sums)}
 
 
 def perplexity(context: Context) -> Selection:

@@ -123,8 +123,7 @@ class _Field:
     """All candidates of a round."""
 
     def __init__(self, num: int, sizes: Sequence[int], combine: Callable[[Sequence[float]], float]) -> None:
-        self._sizes = sizes
-        self._combine = combine
+        self._sizes, self._combine = sizes, combine
         self.num_items = sum(sizes)
         reach, sure = combine([1.0] * len(sizes)), combine([0.0] * len(sizes))
         self._runners = [_Runner([[] for _ in sizes], reach, sure, reach) for _ in range(num)]
@@ -145,11 +144,11 @@ class _Field:
     def learn(self, task: int, place: int, metrics: Sequence[float]) -> None:
         runner = self._runners[place]
         runner.metrics[task].extend(metrics)
-        sure, most = [], []
-        for values, size in zip(runner.metrics, self._sizes, strict=True):
-            sure.append(math.fsum(values) / size)
-            most.append(math.fsum([*values, *[1.0] * (size - len(values))]) / size)
-        runner.sure, runner.reach = self._combine(sure), self._combine(most)
+        pairs = list(zip(runner.metrics, self._sizes, strict=True))
+        runner.sure = self._combine([math.fsum(values) / size for values, size in pairs])
+        runner.reach = self._combine(
+            [math.fsum([*values, *[1.0] * (size - len(values))]) / size for values, size in pairs]
+        )
         self._best = max(self._best, (runner.sure, place))
 
     def close(self, places: Sequence[int], num_items: int) -> None:
@@ -164,11 +163,13 @@ class _Field:
                 runner.out_at = min(runner.closed_reach, self._best[0])
 
     def leader(self) -> int:
-        def mean(place: int) -> float:
-            return self._combine([math.fsum(values) / len(values) for values in self._runners[place].metrics])
-
-        alive = [place for place in range(len(self._runners)) if not self.is_out(place)]
-        return max(alive, key=lambda place: (mean(place), place))
+        """The place with the best mean so far, of those that can still win."""
+        means = {
+            place: self._combine([math.fsum(values) / len(values) for values in runner.metrics])
+            for place, runner in enumerate(self._runners)
+            if not self.is_out(place)
+        }
+        return max(means, key=lambda place: (means[place], place))
 
     def standing(self, place: int) -> Standing:
         runner = self._runners[place]

@@ -45,17 +45,14 @@ class JournalQuestion:
     @classmethod
     def of(cls, task: Task, readout: Readout, model_hash: str, decoding: Decoding) -> JournalQuestion:
         """The question that ``evaluate`` asks with these arguments."""
+        how = {"temperature": 0.0} if decoding.is_greedy else decoding.as_dict()
         return cls(
             task=task.name,
             readout=readout,
             model_hash=model_hash,
             version=task.version,
             settings_hash=settings_hash(task.settings()),
-            decoding=None
-            if not generates(readout)
-            else {"temperature": 0.0}
-            if decoding.is_greedy
-            else decoding.as_dict(),
+            decoding=how if generates(readout) else None,
         )
 
     def key(self, plan: CutPlan) -> dict[str, Any]:

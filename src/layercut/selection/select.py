@@ -26,11 +26,10 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.greedy import prefix_that_keeps
-from layercut.selection.held_out import held_out
-from layercut.selection.objective import TaskObjective, search_settings
+from layercut.selection.objective import TaskObjective, held_out, search_settings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.specs import LayerSpec, parse_protected, plan_of
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.task_criteria import correct_traces
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
@@ -121,11 +120,11 @@ def select_layers(
     Raises:
         InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
     """
-    row = request.row
+    row, mlp = request.row, request.remove.mlp
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     parts = request.parts()
-    if request.remove.mlp is not None:  # refused before anything is read or written by the model
-        mlp_width_of(read_config(handle.source.path), handle.settings.model).num_kept(request.remove.mlp)
+    if mlp is not None:  # refused before anything is read or written by the model
+        mlp_width_of(read_config(handle.source.path), handle.settings.model).num_kept(mlp)
     if row is not None and row.needs_objective and not parts:
         raise no_objective(str(request.criterion))
     decoding = Decoding(**request.decoding.as_dict(), seed=request.seed)
@@ -135,25 +134,44 @@ def select_layers(
         say(f"start: {begun.describe()}")
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(((part.task, "selection", part.limit) for part in parts), say)
+    reads_text = mlp is not None and not any(generates(part.readout) for part in parts)
+    if row is not None and not reads_text:
+        reads_text = row.needs_text or (row.needs_model and request.calibration != CalibrationSettings())
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, SearchJournal(run) as journal:
-        objective = None
+        material: dict[str, Any] = {}  # the text and the items that the plan rests on
+        objective = text = None
         if parts and request.needs_model:
             objective = TaskObjective(
                 handle.engine, parts, decoding=decoding, journal=journal, progress=progress, **request.search.as_dict()
             )
-        text = _read_text(handle, request, run, progress, say) if _needs_text(request, parts) else None
+        if reads_text:
+            started = perf_counter()
+            text = load_calibration(
+                **request.calibration.as_dict(),
+                loaded=handle.reader,
+                engine=handle.engine,
+                seed=request.seed,
+                folder=run,
+                progress=progress,
+            )
+            read = f"{text.source}, {counted(len(text.texts), 'text')}, {text.num_tokens:,} tokens"
+            say(f"calibration: {read} ({perf_counter() - started:.0f} s)")
+            about = {"source": text.source, "num_texts": len(text.texts), "num_tokens": text.num_tokens}
+            material["calibration"] = {**about, "content_hash": text.content_hash}
+        if objective is not None:
+            material["objective"] = dict(objective.describe())
         job = _Job(handle, request, run, objective, text, progress, say)
         plan = replace(
             handle.plan(),
             removed=request.remove.layers or (),
             criterion="explicit",
-            settings=_material_settings(job),
+            settings=material,
             scores={"importance": {}},
         )
         if row is not None:
             plan = _without_layers(job, plan)
-        if request.remove.mlp is not None:
-            plan = _without_channels(job, plan)
+        if mlp is not None:
+            plan = _without_channels(job, plan, mlp)
         plan = _with_held_out(job, plan)
         name = re.sub(r"[^\w.-]+", "-", plan.criterion)
         width = f"-mlp-{plan.channels.share:.3g}" if plan.channels else ""
@@ -164,10 +182,7 @@ def select_layers(
 
 
 def folder_settings(
-    model: Mapping[str, Any],
-    parts: Sequence[Cell],
-    decoding: Decoding,
-    calibration: CalibrationSettings | None = None,
+    model: Mapping[str, Any], parts: Sequence[Cell], decoding: Decoding, calibration: CalibrationSettings | None = None
 ) -> dict[str, Any]:
     """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one.
 
@@ -192,43 +207,6 @@ def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
     return [ObjectiveTask(task=task, readout=name, limit=wanted.limit or 100) for name in readouts]
 
 
-def _needs_text(request: SelectionRequest, parts: Sequence[ObjectiveTask]) -> bool:
-    row = request.row
-    if row is not None and (row.needs_text or (row.needs_model and request.calibration != CalibrationSettings())):
-        return True
-    return request.remove.mlp is not None and not any(generates(part.readout) for part in parts)
-
-
-def _read_text(
-    handle: ModelHandle, request: SelectionRequest, run: RunFolder, progress: Progress, say: Say
-) -> Calibration:
-    started, wanted = perf_counter(), request.calibration
-    text = load_calibration(
-        wanted.source,
-        handle.reader,
-        engine=handle.engine,
-        num_texts=wanted.num_texts,
-        max_tokens=wanted.max_tokens,
-        seed=request.seed,
-        folder=run,
-        progress=progress,
-    )
-    read = f"{text.source}, {counted(len(text.texts), 'text')}, {text.num_tokens:,} tokens"
-    say(f"calibration: {read} ({perf_counter() - started:.0f} s)")
-    return text
-
-
-def _material_settings(job: _Job) -> dict[str, Any]:
-    """The text and the items that the plan rests on, for its settings."""
-    settings: dict[str, Any] = {}
-    if job.text is not None:
-        about = {"source": job.text.source, "num_texts": len(job.text.texts), "num_tokens": job.text.num_tokens}
-        settings["calibration"] = {**about, "content_hash": job.text.content_hash}
-    if job.objective is not None:
-        settings["objective"] = dict(job.objective.describe())
-    return settings
-
-
 def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
     """The plan without the layers that the criterion chooses, in order of removal.
 
@@ -236,13 +214,12 @@ def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
     """
     handle, request = job.handle, job.request
     assert request.criterion is not None and request.row is not None, "checked"
-    needs_model = request.row.needs_model
     context = Context(
         num_layers=handle.num_layers,
         num_remove=request.num_remove(handle.num_layers),
         seed=request.seed,
         protect=parse_protected(request.protect, handle.num_layers) if request.protect else None,
-        loaded=_in_memory(handle) if needs_model else None,
+        loaded=_in_memory(handle) if request.row.needs_model else None,
         engine=handle.engine if request.needs_model else None,
         calibration=job.text,
         objective=job.objective,
@@ -272,7 +249,7 @@ def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
     return replace(plan, removed=short.removed, scores=short.scores, settings=settings)
 
 
-def _without_channels(job: _Job, plan: CutPlan) -> CutPlan:
+def _without_channels(job: _Job, plan: CutPlan, share: float) -> CutPlan:
     """The plan without a share of the channels of every MLP; see ``layercut.selection.channels``.
 
     They are chosen on the original model's right answers to the tasks; without tasks that generate, on the calibration
@@ -281,7 +258,6 @@ def _without_channels(job: _Job, plan: CutPlan) -> CutPlan:
     from layercut.selection.channels import answers_as_texts, choose_channels, texts_as_read  # torch
 
     request, started = job.request, perf_counter()
-    assert request.remove.mlp is not None, "checked"
     loaded = _in_memory(job.handle)
     if loaded is None:
         raise InputError("MLP channels are ranked with the model in memory; use `engine` shared or plain.")
@@ -294,7 +270,7 @@ def _without_channels(job: _Job, plan: CutPlan) -> CutPlan:
         assert job.text is not None, "without answers there is text"
         texts = {job.text.source: texts_as_read(loaded, job.text.texts)}
     channels, about = choose_channels(
-        loaded, plan.removed, request.remove.mlp, texts, criterion=request.channels, progress=job.progress
+        loaded, plan.removed, share, texts, criterion=request.channels, progress=job.progress
     )
     read = ", ".join(f"{count:,} tokens of {name}" for name, count in about["num_tokens"].items())
     job.say(f"MLP channels ranked by {request.channels} on {read} ({perf_counter() - started:.0f} s)")
@@ -311,7 +287,7 @@ def _without_channels(job: _Job, plan: CutPlan) -> CutPlan:
 def _with_held_out(job: _Job, plan: CutPlan) -> CutPlan:
     """The plan with its scores on other selection items of each task, if it was chosen on some.
 
-    They are as many as it was chosen on, or ``held_out``; see ``layercut.selection.held_out``.
+    They are as many as it was chosen on, or ``held_out``; see ``layercut.selection.objective``.
     """
     request, seen = job.request, selection_items(plan.scores)
     if job.objective is None or not seen or request.held_out == 0:

@@ -85,19 +85,16 @@ class LayerSpec:
             return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
         if TIE in (words := text.split()):
-            others = " ".join(word for word in words if word != TIE)
-            return replace(cls.parse(others) if others else cls(text="", layers=()), text=text, tied=True)
+            return replace(cls._parse_rest(" ".join(word for word in words if word != TIE)), text=text, tied=True)
         if match := _VOCABULARY.search(text):
             check_vocabulary(match[1])
-            rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
-            return replace(cls.parse(rest) if rest else cls(text="", layers=()), text=text, vocabulary=match[1])
+            return replace(cls._parse_rest(_VOCABULARY.sub(" ", text, 1)), text=text, vocabulary=match[1])
         if text.endswith(".json"):
             return cls(text=text, plan=CutPlan.load(Path(text)))
         if text.endswith(SUFFIXES):
             return cls(text=text, kept=read_slices(Path(text)))
         if match := _MLP.search(text):
-            rest = f"{text[: match.start()]} {text[match.end() :]}".strip()
-            layers = cls.parse(rest) if rest else cls(text="", layers=())
+            layers = cls._parse_rest(_MLP.sub(" ", text, 1))
             if layers.plan or layers.order or layers.mlp is not None:
                 raise InputError(f"{text!r:.60}: write mlp:SHARE once, beside layers or a count of layers alone.")
             try:
@@ -128,6 +125,11 @@ class LayerSpec:
         if not re.match(r"^[\d,\- ]+$", text):
             raise InputError(f"{text!r:.60} is not a plan; write {_EXPECTED}.")
         return cls(text=text, layers=parse_layers(text))
+
+    @classmethod
+    def _parse_rest(cls, text: str) -> LayerSpec:
+        """What is written beside another part; nothing removes no layers."""
+        return cls.parse(text) if text.strip() else cls(text="", layers=())
 
     @property
     def is_open(self) -> bool:
@@ -257,12 +259,13 @@ def fits(
 
     A served model has no layers that can be removed, so nothing is checked.
     """
-    given = [spec for spec in specs if spec is not None and not spec.is_open]
+    closed = [spec for spec in specs if spec is not None and not spec.is_open]
     listed = () if layers is None else parse_layers(layers)
-    depth = depth_of(model.model, model.revision) if (given or listed) and not ENGINES[model.engine].is_served else None
-    if depth is None:
+    if ENGINES[model.engine].is_served or not (closed or listed):
         return
-    for spec in given:
+    if (depth := depth_of(model.model, model.revision)) is None:
+        return
+    for spec in closed:
         spec.bind(num_layers=depth, model=model.model, seed=seed)
     if listed and max(listed) >= depth:
         raise InputError(

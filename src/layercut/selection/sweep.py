@@ -31,7 +31,7 @@ from layercut.runs.environment import shown
 from layercut.runs.frame import frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
-from layercut.selection.outline import sweep_outline
+from layercut.selection.outline import outline_of, planned
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
@@ -74,27 +74,79 @@ class PlannedSweep:
 
     def outline(self) -> Outline:
         """What would be asked."""
-        return sweep_outline(self.handle, self.cells, len(self.layers), self.folder)
+        plans = len(self.layers) + 1  # each layer skipped alone, and the original model
+        steps = [planned(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
+        return outline_of(self.handle, steps, self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""
         settings = sweep_settings(self.handle.describe(), self.cells, self.decoding, self.split)
         flags = {"limit": "limit", "objective": "objective"}
         with RunFolder.begin(self.folder, settings, flags=flags, sandbox=self.isolation) as run:
-            rows = measure(run, self.cells, self.layers, self.handle, self.decoding, console, say)
             sweep = Sweep(
                 model=self.handle.settings.model,
                 model_hash=self.handle.metadata.model_hash,
                 num_layers=self.handle.num_layers,
                 split=self.split,
                 items={task: items_hash(ids) for task, ids in items_of(self.cells).items()},
-                rows=tuple(rows),
+                rows=tuple(self.measure_layers(run, console, say)),
                 rankings=tuple(self.rankings),
             )
             sweep.save(run.path)
             if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
                 run.write_metrics([])
             return Swept(run.path, sweep)
+
+    def measure_layers(self, run: RunFolder, console: Console, say: Say) -> list[SweepRow]:
+        """A row for each layer, task and readout: the tasks in order, the layers of each ascending.
+
+        Only answers that the folder does not hold are asked; the model is loaded only for these.
+        """
+        cells, model, seed = self.cells, self.handle, self.decoding.seed
+        uncut = CutPlan(num_layers=model.num_layers)
+        cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in self.layers}
+        groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
+        # A piece is one task under all plans of a group, which the engine is asked together: what they share runs once.
+        pieces = [
+            (f"{name}: {cell.label}", replace(cell.work(), num_items=len(plans) * len(cell.samples)))
+            for name, plans in groups.items()
+            for cell in cells
+        ]
+        progress = Progressing(pieces, console, verb="Scoring", unit="answers")
+        with SearchJournal(run) as journal, progress.running():
+            answers = SearchAnswers(
+                cells,
+                [cell.samples for cell in cells],
+                engine=lambda: model.engine,
+                model_hash=model.metadata.model_hash,
+                decoding=self.decoding,
+                journal=journal,
+            )
+
+            def row_of(task: int, layer: int, plan: CutPlan) -> SweepRow:
+                before, after = (answers.part(task, own, whole=True).records for own in (uncut, plan))
+                return _row(cells[task], layer, before, after, seed)
+
+            for number, plans in enumerate(groups.values()):
+                for task in range(len(cells)):
+                    piece = number * len(cells) + task
+                    if all(answers.part(task, plan, whole=True).is_complete for plan in plans):
+                        progress.skip(piece)
+                        continue
+                    with progress.piece(piece) as on_progress:
+                        # Whole answers: a sweep counts how they ended.
+                        answers.complete([task], plans, whole=True, progress=lambda _, *counts: on_progress(*counts))
+                if plans != [uncut]:
+                    continue
+                # A task that will have no retention is reported as soon as it is known: the sweep is long.
+                for row, cell in ((row_of(task, -1, uncut), cell) for task, cell in enumerate(cells)):
+                    if row.kept_share is None:
+                        why = f"{row.values.refused}; it will have no retention"
+                        say(f"{cell.label}: {why}. Raise `limit`, or leave it out.")
+            rows = [row_of(task, layer, plan) for task in range(len(cells)) for layer, plan in cut.items()]
+        for row in rows:
+            log_numbers({f"sweep/{row.task}.{row.readout}/{row.metric}": row.values.cut.value}, step=row.layer)
+        return rows
 
 
 def plan_sweep(
@@ -202,77 +254,12 @@ def items_of(cells: Sequence[Cell]) -> dict[str, frozenset[str]]:
     return merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in cells))
 
 
-def measure(
-    run: RunFolder,
-    cells: Sequence[Cell],
-    layers: Sequence[int],
-    model: ModelHandle,
-    decoding: Decoding,
-    console: Console,
-    say: Say,
-) -> list[SweepRow]:
-    """A row for each layer, task and readout: the tasks in order, the layers of each ascending.
-
-    Only answers that the folder does not hold are asked; the model is loaded only for these.
-    """
-    uncut = CutPlan(num_layers=model.num_layers)
-    cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in layers}
-    groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
-    # A piece is one task under all plans of a group, which the engine is asked together: what they share is run once.
-    pieces = [
-        (f"{name}: {cell.label}", replace(cell.work(), num_items=len(plans) * len(cell.samples)))
-        for name, plans in groups.items()
-        for cell in cells
-    ]
-    progress = Progressing(pieces, console, verb="Scoring", unit="answers")
-
-    with SearchJournal(run) as journal, progress.running():
-        answers = SearchAnswers(
-            cells,
-            [cell.samples for cell in cells],
-            engine=lambda: model.engine,
-            model_hash=model.metadata.model_hash,
-            decoding=decoding,
-            journal=journal,
-        )
-
-        def records(task: int, plan: CutPlan) -> list[dict[str, Any]]:
-            return answers.part(task, plan, whole=True).records
-
-        for number, plans in enumerate(groups.values()):
-            for task in range(len(cells)):
-                piece = number * len(cells) + task
-                if all(answers.part(task, plan, whole=True).is_complete for plan in plans):
-                    progress.skip(piece)
-                    continue
-                with progress.piece(piece) as on_progress:
-                    # Whole answers: a sweep counts how they ended.
-                    answers.complete([task], plans, whole=True, progress=lambda _, *counts: on_progress(*counts))
-            if plans == [uncut]:
-                # A task that will have no retention is reported as soon as it is known: the sweep is long.
-                for task, cell in enumerate(cells):
-                    row = _row(cell, -1, records(task, uncut), records(task, uncut), decoding.seed)
-                    if row.kept_share is None:
-                        say(
-                            f"{cell.label}: {row.values.refused}; it will have no retention. Raise `limit`, or leave "
-                            "it out."
-                        )
-        rows = [
-            _row(cell, layer, records(task, uncut), records(task, plan), decoding.seed)
-            for task, cell in enumerate(cells)
-            for layer, plan in cut.items()
-        ]
-    for row in rows:
-        log_numbers({f"sweep/{row.task}.{row.readout}/{row.metric}": row.values.cut.value}, step=row.layer)
-    return rows
-
-
 def _row(
     cell: Cell, layer: int, uncut: Sequence[Mapping[str, Any]], cut: Sequence[Mapping[str, Any]], seed: int
 ) -> SweepRow:
     metric = next(iter(uncut[0]["metrics"]))
     before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    chance = cell.task.split_chance(cell.split, cell.readout).get(metric)
+    chance, first, second = cell.task.split_chance(cell.split, cell.readout).get(metric), after[::2], after[1::2]
     return SweepRow(
         layer=layer,
         task=cell.task.name,
@@ -283,13 +270,9 @@ def _row(
         limit=cell.limit,
         seed=seed,
         values=compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut)),
-        halves=(_mean(after[::2]), _mean(after[1::2])) if len(after) > 1 else None,
+        halves=(sum(first) / len(first), sum(second) / len(second)) if second else None,
         outcomes=dict(Counter(record["outcome"] for record in cut)),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def read_rankings(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from layercut.drafting.settings import DraftSettings
-from layercut.pruning.goal import GoalTasks, goal_tasks
+from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.selection.specs import fits
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from layercut.models.sources import depth_of
-from layercut.pruning.goal import GoalTasks, goal_tasks
-from layercut.pruning.settings import LAYER, PruneSettings
+from layercut.pruning.settings import LAYER, GoalTasks, PruneSettings, goal_tasks
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
@@ -88,7 +87,7 @@ class PruneVerb(Verb):
         return done
 
     def rehearse(self, io: Io) -> Shown:
-        from layercut.pruning.outline import prune_outline
+        from layercut.pruning.budget import prune_outline
 
         return shown_outlines(prune_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 

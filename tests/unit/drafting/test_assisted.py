@@ -10,7 +10,7 @@ from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_other
 from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
 from layercut.errors import InputError
 from layercut.progress import silent
-from layercut.pruning.profile import Profile
+from layercut.pruning.settings import Profile
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from tests.support.loaded import tiny_loaded

@@ -9,7 +9,7 @@ import pytest
 from layercut.engine.handle import ModelHandle
 from layercut.engine.timing import CheckpointTimer
 from layercut.errors import InputError
-from layercut.pruning.profile import Profile
+from layercut.pruning.settings import Profile
 from layercut.pruning.speed import other_model, timer_of
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan

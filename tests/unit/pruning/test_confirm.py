@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from layercut.engine.rows import Reader
+from layercut.pruning.budget import ITEMS, checks_for
 from layercut.pruning.confirm import SIDE_EFFECTS
-from layercut.pruning.outline import ITEMS, checks_for
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PruneResult
 from layercut.tasks.suites import SIDE_EFFECTS as TASKS

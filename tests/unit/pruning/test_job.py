@@ -37,7 +37,7 @@ from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.task_criteria import correct_traces
 from layercut.settings import ModelSettings
 from layercut.surgery.cut import UNMEASURED
 from layercut.surgery.plan import CutPlan

@@ -6,8 +6,7 @@ import pytest
 
 from layercut.drafting.settings import DraftSettings
 from layercut.errors import InputError
-from layercut.pruning.profile import PROFILES, Profile, fitted
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.settings import PROFILES, Profile, PruneSettings, fitted
 
 
 def test_a_profile_by_its_name_or_by_numbers() -> None:
@@ -17,7 +16,7 @@ def test_a_profile_by_its_name_or_by_numbers() -> None:
     assert Profile.parse("new=10,engine=llama.cpp").words == "batch 1, 300 tokens read and 10 written, llama.cpp"
     assert Profile.parse("batch,prompt=9") == Profile(64, 9, 300)
     assert Profile(1, 300, 100).middle == 350 and Profile(1, 300, 100).tokens == 400
-    assert PruneSettings(use="math").profile == PROFILES["laptop"]
+    assert Profile.parse(PruneSettings(use="math").serve) == PROFILES["laptop"]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,12 @@ from layercut.pruning.job import prune_model
 from layercut.pruning.path import TRACES, PlanPath, SizePath
 from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
-from layercut.pruning.sizes import Sizes, on_experts
-from layercut.pruning.speed import RequestTimes
+from layercut.pruning.speed import RequestTimes, Sizes, on_experts
 from layercut.report.first import first_of_prune
 from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.trace_damage import correct_traces
+from layercut.selection.task_criteria import correct_traces
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan

@@ -12,7 +12,7 @@ from layercut.engine.timing import CheckpointTimer
 from layercut.models.loading import load_model
 from layercut.progress import silent
 from layercut.pruning import speed
-from layercut.pruning.profile import Profile
+from layercut.pruning.settings import Profile
 from layercut.pruning.speed import RequestTimes, measure_request_times
 from layercut.surgery.width import mlp_width_in
 from tests.support.tiny import save_tiny

@@ -8,8 +8,7 @@ import pytest
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.held_out import held_out
-from layercut.selection.objective import TaskObjective
+from layercut.selection.objective import TaskObjective, held_out
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.selected_items import check_report_items, held_out_items, merge_items
 from tests.support.search import NeedyEngine, NeedyTask, is_right

@@ -20,8 +20,8 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.sweep import items_of, measure, read_rankings, sweep_settings, swept_cells, swept_layers
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.sweep import PlannedSweep, items_of, read_rankings, sweep_settings, swept_cells, swept_layers
+from layercut.selection.task_criteria import task_accuracy
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Split
@@ -50,7 +50,11 @@ def sweep(
     settings = sweep_settings({"model": "fake"}, asked, GREEDY, split)
     with RunFolder.begin(path, settings) as run:
         model: Any = SimpleNamespace(num_layers=6, engine=engine, metadata=SimpleNamespace(model_hash=HASH))
-        return measure(run, asked, layers, model, GREEDY, Console(file=io.StringIO()), say)
+        planned = PlannedSweep(
+            folder=path, handle=model, layers=layers, cells=asked, split=split, rankings=[], decoding=GREEDY,
+            isolation=None,
+        )  # fmt: skip
+        return planned.measure_layers(run, Console(file=io.StringIO()), say)
 
 
 def test_equals_what_the_items_say(tmp_path: Path) -> None:

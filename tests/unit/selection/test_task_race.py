@@ -17,7 +17,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Score
 from tests.support.fake_engine import Killed

@@ -18,7 +18,7 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.trace_damage import correct_traces, trace_damage
+from layercut.selection.task_criteria import correct_traces, trace_damage
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.selected_items import selection_items
 from tests.support.engines import divergences

@@ -10,11 +10,9 @@ import pytest
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, RunMismatch
-from layercut.pruning.goal import goal_tasks
-from layercut.pruning.outline import prune_outline, settings_of_run
-from layercut.pruning.settings import PruneSettings
+from layercut.pruning.budget import check_run, prune_outline
+from layercut.pruning.settings import PruneSettings, goal_tasks
 from layercut.runs.directory import RunFolder
-from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 from tests.support.pruning import spare_model
 
@@ -53,8 +51,7 @@ def test_a_folder_that_the_run_would_refuse(model: ModelSettings, tmp_path: Path
     file.touch()
     settings = PruneSettings(tasks=("copy",), keep=0.7)
     handle = ModelHandle(model)
-    parts = [part for task in goal_tasks(settings).tasks for part in objective_parts(task, 0)]
-    RunFolder.begin(other, settings_of_run(handle, settings, parts, 0)).close()
+    RunFolder.begin(other, check_run(handle, settings, goal_tasks(settings), 0, lambda text: None)[-1]).close()
     cases = [(full, InputError, "not empty"), (file, InputError, "is a file"), (other, RunMismatch, "begun with")]
     for out, kind, words in [*cases, (file / "run", InputError, "no run can be written")]:
         with pytest.raises(kind, match=words):

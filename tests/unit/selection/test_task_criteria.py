@@ -11,7 +11,7 @@ from layercut.selection import criterion
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
-from layercut.selection.task_accuracy import task_accuracy
+from layercut.selection.task_criteria import task_accuracy
 from layercut.tasks.selected_items import selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
 from tests.unit.selection.test_trace_damage import TracedEngine

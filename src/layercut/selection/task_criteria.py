@@ -1,4 +1,4 @@
-"""Trace damage: remove first the layers without which the original model's right answers stay likely."""
+"""Criteria by the tasks of an objective: scores, searched one layer at a time, and damage to right answers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,66 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, choose, wanted_objective
-from layercut.selection.objective import TaskObjective, TaskRecords
+from layercut.selection.base import Context, Selection, check_names, choose, wanted_objective, whole_numbers
+from layercut.selection.greedy import greedy
+from layercut.selection.objective import TaskObjective, TaskRecords, selected_on
 from layercut.selection.perplexity import Measure, TextObjective, select_by_text
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
+
+TRACES = 8
+"""Right answers of each task that a shortlist reads. What scores best may do damage to them: of 27 layers of
+Qwen2.5-Coder-1.5B the two best by scores are at places 8 and 24 by 17 answers (docs/experiments/qwen_selection.md)."""
+
+
+def task_accuracy(context: Context) -> Selection:
+    """Remove, one by one, the layer without which the task scores are best.
+
+    Each round scores every remaining candidate on the selection items of all objective tasks, divides by the original
+    model's score, takes the mean over tasks and removes the best; of equals the later layer. The "iterative" criterion
+    of arXiv:2602.01997, which samples at temperature 0.9; here decoding is greedy by default.
+
+    Layer 0 is protected, as in the paper, unless protected layers are given (``--protect``; ``none`` makes all
+    candidates).
+
+    Settings:
+        shortlist: score only so many candidates a round, those with the least trace damage beside the layers that are
+            gone; of equals the one with the least. All candidates if left out.
+        traces: right answers of each task by which a shortlist is made (default 8).
+
+    Raises:
+        InputError: no objective, a setting that does not exist or has no such value, a shortlist where no task is
+            written, or an original model that is no better than guessing.
+    """
+    objective, settings = wanted_objective(context, "task_accuracy"), context.settings
+    check_names("task_accuracy", settings, ("shortlist", "traces"))
+    if "traces" in settings and "shortlist" not in settings:
+        raise InputError("traces have no effect without a shortlist; give shortlist=8, or leave them out.")
+    context = context.with_first_protected()
+    details: dict[str, Any] = {"protect": sorted(context.protected)}
+    if "shortlist" not in settings:
+        selection = greedy(context, objective, details)
+    else:
+        numbers = whole_numbers("task_accuracy", settings, shortlist=1, traces=TRACES)
+        if not isinstance(objective, TaskObjective):
+            raise InputError("a shortlist reads answers to tasks; give the Context a TaskObjective.")
+        requests = first_traces(correct_traces(objective).by_task, numbers["traces"])
+        with SearchJournal(context.folder) as journal:
+            damage = TextObjective(
+                objective.engine, requests, name="traces", measure="kl", journal=journal, progress=context.progress
+            )
+
+            def propose(plans: Sequence[CutPlan]) -> Sequence[CutPlan]:
+                """The plans of a round that damage right answers of the original model least."""
+                values = damage.values(plans)
+                best = sorted(range(len(plans)), key=lambda place: (values[place], place))[-numbers["shortlist"] :]
+                return [plans[place] for place in best]
+
+            selection = greedy(context, objective, details | numbers, propose)
+    plan = CutPlan(num_layers=context.num_layers, removed=selection.removed)
+    return selection._replace(details={**selection.details, **selected_on(objective, plan)})
 
 
 class Traces(NamedTuple):
@@ -112,13 +165,11 @@ def correct_traces(tasks: TaskObjective) -> Traces:
 
 def right_answers(answers: TaskRecords) -> list[LikelihoodRequest]:
     """The right answers among a model's answers to a task that is written, each with its prompt."""
-    part, by_id = answers.task, {record["id"]: record for record in answers.records}
-    requests = []
-    for sample in answers.samples:
-        record = by_id[sample.id]
-        asked = part.task.request(sample, part.readout)
-        assert isinstance(asked, GenerationRequest), f"{part.label} must generate"
+    part, requests = answers.task, []
+    for sample, record in zip(answers.samples, answers.records, strict=True):
+        request = part.task.request(sample, part.readout)
+        assert isinstance(request, GenerationRequest), f"{part.label} must generate"
         if record["outcome"] == "right" and record["completion"].strip():
             id = f"{part.task.name}.{part.readout}.{sample.id}"
-            requests.append(LikelihoodRequest(id=id, prompt=asked.prompt, continuations=(record["completion"],)))
+            requests.append(LikelihoodRequest(id=id, prompt=request.prompt, continuations=(record["completion"],)))
     return requests
