@@ -7,9 +7,9 @@ from pathlib import Path
 UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
-base_settings diagnostics/diagnose drafting/outcome drafting/outline drafting/search drafting/settings engine/answers
-engine/base engine/by_plan engine/generating engine/rows engine/scores engine/shared_depth engine/stack
-engine/vllm_layers engine/vllm_probe engine/vllm_start evidence/advice evidence/diagnosis evidence/resampling
+base_settings diagnostics/diagnose drafting/outcome drafting/outline drafting/search drafting/settings
+engine/base engine/generating engine/rows engine/scores engine/shared_depth engine/stack
+engine/vllm_layers evidence/advice evidence/diagnosis evidence/resampling
 evidence/sweep evidence/two_runs healing/heal healing/record models/bundled models/cache models/checks
 models/gguf_file models/loaded models/quiet pruning/budget pruning/goal pruning/healing pruning/path pruning/pruned
 pruning/run report/advice_text report/charts report/diagnostics report/draft report/layers report/picture

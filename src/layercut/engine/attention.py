@@ -70,33 +70,24 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, 
     softmax(q k^T * scaling + bias) v, in float32; every query must see at least one key. Long texts go through in
     pieces, so that the scores held at once are bounded.
     """
-    num_keys = sum(part.keys.shape[-2] for part in parts)
-    size = max(1, MAX_SCORES // (query_KRGSd.shape[1] * num_keys))
+    counts = [part.keys.shape[-2] for part in parts]
+    length = max(1, MAX_SCORES // (query_KRGSd.shape[1] * sum(counts)))
     pieces = []
-    for start in range(0, query_KRGSd.shape[3], size):
-        piece = slice(start, start + size)
-        here = [part._replace(bias=part.bias[..., piece, :]) for part in parts]
-        pieces.append(_softmax_over(query_KRGSd[:, :, :, piece], here, scaling, softcap))
+    for start in range(0, query_KRGSd.shape[3], length):
+        piece = slice(start, start + length)
+        query = query_KRGSd[:, :, :, piece].float() * scaling
+        query_KRQd = query.flatten(2, 3)
+        scores = []
+        for part in parts:
+            products = _times(query_KRQd, part.keys.float().transpose(-1, -2))
+            bias = part.bias[..., piece, :].unsqueeze(-3)
+            scores.append(capped(products, softcap).view(*query.shape[:4], -1) + bias)
+        weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
+        output = torch.zeros_like(query_KRQd)
+        for part, own in zip(parts, weights.split_with_sizes(counts, dim=-1), strict=True):
+            output += _times(own.flatten(2, 3), part.values.float())
+        pieces.append(output.view(query.shape))
     return joined(pieces, dim=3)
-
-
-def _softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
-    query = query_KRGSd.float() * scaling
-    num_kv, num_texts, num_groups, num_tokens, size = query.shape
-    query_KRQd = query.reshape(num_kv, num_texts, num_groups * num_tokens, size)
-    scores = []
-    for part in parts:
-        products = _times(query_KRQd, part.keys.float().transpose(-1, -2))
-        scores.append(capped(products, softcap).view(*query.shape[:4], -1) + part.bias.unsqueeze(-3))
-    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
-    output = torch.zeros_like(query_KRQd)
-    start = 0
-    for part in parts:
-        count = part.keys.shape[-2]
-        here = weights[..., start : start + count].reshape(*query_KRQd.shape[:3], count)
-        output += _times(here, part.values.float())
-        start += count
-    return output.view(query.shape)
 
 
 def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float) -> Tensor:

@@ -23,9 +23,9 @@ from layercut.engine.attention import Heads, KeyValue, bias_of, capped, joined
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
-    from layercut.engine.answers import Answer
     from layercut.engine.sampling import Next
     from layercut.engine.stack import Stack
+    from layercut.engine.stopping import Answer
     from layercut.surgery.plan import CutPlan
 
 MAX_ROWS = 1024

@@ -16,8 +16,8 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Divergence, TokenDamage
 from layercut.engine.prompts import decode
 from layercut.engine.rows import Scoring
+from layercut.engine.scores import refuse_nan
 from layercut.engine.stack import HeadInput, chunks, logits, states_at
-from layercut.errors import InputError
 from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
@@ -128,12 +128,7 @@ def divergences_of(
         ids_BT: their rows, padded on the right.
         reference: what they are compared with; a plan that equals it is not run again.
     """
-    rows = [item.rows[0] for item in items]
-    read = [
-        (index, position)
-        for index, row in enumerate(rows)
-        for position in range(len(row.tokens) - row.num_scored, len(row.tokens))
-    ]
+    read = [(index, position) for index, item in enumerate(items) for position in item.rows[0].read_positions]
 
     def states_under(plan: CutPlan) -> HeadInput:
         with bypass(loaded.model, plan):
@@ -154,11 +149,10 @@ def divergences_between(
     chunk are made once for all plans.
 
     Returns:
-        Per plan, what was found of every request.
+        Per plan, the divergence of every request.
     """
     model = loaded.model
-    rows = [item.rows[0] for item in items]
-    token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
+    token_N = torch.tensor([token for item in items for token in item.rows[0].continuations[0]])
     by_token = any(item.request.by_token for item in items)
     parts: list[list[Tensor]] = [[] for _ in plans]
     choices: list[list[Tensor]] = [[] for _ in plans]
@@ -170,43 +164,33 @@ def divergences_between(
             parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
             if by_token:
                 choice = token_choice(reference, plan_CV, token_C)
-                choices[place].append(torch.stack([value.double() for value in choice]).cpu())
-    return [
-        _of_requests(loaded, items, torch.cat(values, dim=1).double(), torch.cat(chosen, dim=1) if by_token else None)
-        for values, chosen in zip(parts, choices, strict=True)
-    ]
+                choices[place].append(torch.stack(choice).cpu())
+    lengths = [item.rows[0].num_scored for item in items]
+    results = []
+    for values, chosen in zip(parts, choices, strict=True):
+        own_values = torch.cat(values, dim=1).double().split_with_sizes(lengths, dim=1)
+        answers = [_summed(loaded, item, values_5T) for item, values_5T in zip(items, own_values, strict=True)]
+        if by_token:
+            own_choices = torch.cat(chosen, dim=1).split_with_sizes(lengths, dim=1)
+            for place, item in enumerate(items):
+                if item.request.by_token:
+                    damage = _token_damage(loaded, item, own_values[place], own_choices[place])
+                    answers[place] = replace(answers[place], tokens=damage)
+        results.append(answers)
+    return results
 
 
-def _of_requests(
-    loaded: LoadedModel, items: Sequence[Scoring], values_5N: Tensor, choices_5N: Tensor | None
-) -> list[Divergence]:
-    answers, start = [], 0
-    for item in items:
-        row = item.rows[0]
-        own = slice(start, start + row.num_scored)
-        answer = _checked(loaded, item, values_5N[:, own])
-        if choices_5N is not None and item.request.by_token:
-            damage = _tokens(loaded, row.continuations[0], values_5N[:, own], choices_5N[:, own])
-            answer = replace(answer, tokens=damage)
-        answers.append(answer)
-        start = own.stop
-    return answers
-
-
-def _tokens(
-    loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_5T: Tensor
-) -> tuple[TokenDamage, ...]:
+def _token_damage(loaded: LoadedModel, item: Scoring, values_5T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
     """The damage at each token of one continuation."""
-    tokenizer, shown = loaded.tokenizer, ""
+    tokenizer, continuation, shown = loaded.tokenizer, item.rows[0].continuations[0], ""
     tokens = []
-    values = zip(*values_5T[:3].tolist(), *choice_5T.tolist(), strict=True)
-    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest) in enumerate(values):
+    values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)
+    for index, (nll, reference_nll, kl, rank, reference_rank, *likeliest) in enumerate(values):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
         text = decode(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
         added, shown = text[len(shown) :], max(shown, text, key=len)
-        first, reference_first = (decode(tokenizer, [int(token)]) for token in (likeliest, reference_likeliest))
-        ranks = (int(rank), int(reference_rank))
-        tokens.append(TokenDamage(added, nll, reference_nll, kl, *ranks, first, reference_first))
+        texts = [decode(tokenizer, [token]) for token in likeliest]
+        tokens.append(TokenDamage(added, nll, reference_nll, kl, rank, reference_rank, *texts))
     return tuple(tokens)
 
 
@@ -223,16 +207,12 @@ def _with_rest(p_NK: Tensor) -> Tensor:
     return torch.cat([p_NK, rest_N1], dim=-1)
 
 
-def _checked(loaded: LoadedModel, item: Scoring, values_5T: Tensor) -> Divergence:
+def _summed(loaded: LoadedModel, item: Scoring, values_5T: Tensor) -> Divergence:
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
     nll, reference_nll, kl, js, disagreements = values_5T.sum(dim=1).tolist()
     nll_T, reference_nll_T = values_5T[:2]
     sure_T = reference_nll_T <= -math.log(SURE)
-    if bool(values_5T.isnan().any()):
-        raise InputError(
-            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
-            "Load it with another dtype, bfloat16 or float32."
-        )
+    refuse_nan(loaded, item.id, bool(values_5T.isnan().any()))
     return Divergence(
         id=item.id,
         num_tokens=item.rows[0].num_scored,

@@ -30,15 +30,13 @@ from layercut.engine.base import (
     always,
     distinct,
 )
-from layercut.engine.batching import Backoff, lay_out
-from layercut.engine.by_plan import PlanByPlan
+from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.divergence import divergences_of
-from layercut.engine.prompts import decode
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, compared_scorings, text_tokens
 from layercut.engine.sampling import drawing
 from layercut.engine.scores import ContinuationScore, Sheet, likelihoods_of
 from layercut.engine.stack import body_of, states_at
-from layercut.engine.stopping import RowStops, ending, stop_tokens
+from layercut.engine.stopping import Answer, RowStops, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -58,11 +56,14 @@ class PlainEngine(PlanByPlan):
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
         self._loaded = loaded
         self._model = loaded.model
-        self._tokenizer = loaded.tokenizer
         self._batch_size = batch_size
         self._backoff = Backoff(batch_size)
-        self._stop_tokens = stop_tokens(self._tokenizer, self._model.generation_config)
-        self._pad_token = self._usable_pad_token()
+        self._stop_tokens = stop_tokens(loaded.tokenizer, self._model.generation_config)
+        # Any token of the model's vocabulary will do, as padding is masked or stands after everything that is read. A
+        # tokenizer's own may lie beyond the embedding matrix.
+        size = self._model.get_input_embeddings().num_embeddings
+        named = (loaded.tokenizer.pad_token_id, *self._stop_tokens)
+        self._pad_token = next((token for token in named if token is not None and token < size), 0)
 
     def describe(self) -> Mapping[str, Any]:
         return self._described("plain", self._model.device.type)
@@ -124,38 +125,22 @@ class PlainEngine(PlanByPlan):
 
     def _generate(self, rows: Sequence[GenerationRow], decoding: Decoding) -> list[Completion]:
         ids_BT, mask_BT = self._padded([row.prompt for row in rows], side="left")
-        width = ids_BT.shape[1]
-        limits = [row.limit for row in rows]
-        stops = RowStops(limits, [row.request.stop for row in rows], width, self._decode, self._stop_tokens)
+        answers = [Answer(row, self._stop_tokens, self._decode, settles=False) for row in rows]
         config = GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=max(limits),
+            max_new_tokens=max(row.limit for row in rows),
             do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
             eos_token_id=list(self._stop_tokens) or None,
             pad_token_id=self._pad_token,
         )
         with without_defaults(self._model):
-            out_BT = self._model.generate(  # type: ignore[operator]
+            self._model.generate(  # type: ignore[operator]
                 ids_BT,
                 attention_mask=mask_BT,
                 generation_config=config,
-                logits_processor=drawing(decoding, [row.id for row in rows], width),
-                stopping_criteria=StoppingCriteriaList([stops]),
+                logits_processor=drawing(decoding, [row.id for row in rows], ids_BT.shape[1]),
+                stopping_criteria=StoppingCriteriaList([RowStops(answers, ids_BT.shape[1])]),
             )
-        return [self._completion(row, new) for row, new in zip(rows, out_BT[:, width:].tolist(), strict=True)]
-
-    def _completion(self, row: GenerationRow, new: list[int]) -> Completion:
-        end = ending(new, limit=row.limit, stop_tokens=self._stop_tokens, stop=row.request.stop, decode=self._decode)
-        return Completion(
-            id=row.id,
-            text=row.given + end.text,
-            finish_reason=end.finish_reason,
-            num_prompt_tokens=len(row.prompt),
-            num_new_tokens=end.num_new_tokens,
-            tokens=tuple(new[: end.num_new_tokens]),
-        )
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return decode(self._tokenizer, tokens)
+        return [answer.completion() for answer in answers]
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
         rows = [row for item in items for row in item.rows]
@@ -168,10 +153,9 @@ class PlainEngine(PlanByPlan):
         read: list[tuple[int, int]] = []  # N: row and position in it
         sheet = Sheet()
         for index, row in enumerate(rows):
-            places = range(len(read), len(read) + row.num_scored)
-            read += [(index, len(row.tokens) - row.num_scored + offset) for offset in range(row.num_scored)]
             for continuation in row.continuations:
-                sheet.add(places, continuation)
+                sheet.add(range(len(read), len(read) + row.num_scored), continuation)
+            read += [(index, position) for position in row.read_positions]
         scores = sheet.scores(self._loaded, states_at(self._model, ids_BT, read))
         return [[next(scores) for _ in row.continuations] for row in rows]
 
@@ -209,15 +193,6 @@ class PlainEngine(PlanByPlan):
                     -1
                 ]  # a pad token without a mask would set off a warning of transformers
         return ids_BT.to(self._model.device), mask_BT.to(self._model.device)
-
-    def _usable_pad_token(self) -> int:
-        """Any token of the model's vocabulary will do, as padding is masked or stands after everything that is read.
-
-        A tokenizer's own may lie beyond the embedding matrix.
-        """
-        size = self._model.get_input_embeddings().num_embeddings
-        named = (self._tokenizer.pad_token_id, *self._stop_tokens)
-        return next((token for token in named if token is not None and token < size), 0)
 
 
 @contextmanager

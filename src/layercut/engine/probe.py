@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
-from layercut.engine.shared_depth import PrefixCache, tree_of, walk
+from layercut.engine.shared_depth import PrefixCache, run_plans
 from layercut.engine.stack import Stack, logits
-from layercut.engine.text_groups import Pack, PackedText
+from layercut.engine.text_groups import PackedText
 from layercut.errors import InputError, one_line
 from layercut.models.quantise import widened
 from layercut.surgery.plan import CutPlan
@@ -88,20 +89,36 @@ def _probed(loaded: LoadedModel) -> str:
         return str(error)
 
 
+@torch.no_grad()
 def _both_ways(loaded: LoadedModel) -> list[_Ways]:
-    plans = [CutPlan(num_layers=loaded.num_layers)]
+    """Logits behind the texts' own tokens: of each text in a pass of its own, and as the shared engine runs them."""
+    embeddings: Any = loaded.model.get_input_embeddings()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(embeddings.weight.shape[0], (PREFIX + sum(LENGTHS),), generator=generator)
+    prefix, *texts = (tuple(part.tolist()) for part in tokens.split_with_sizes([PREFIX, *LENGTHS]))
+
+    def alone(plan: CutPlan) -> Tensor:
+        with bypass(loaded.model, plan):
+            rows = [torch.tensor([[*prefix, *text]], device=loaded.model.device) for text in texts]
+            logits_NV = [loaded.model(input_ids=ids_1T, use_cache=False).logits[0, PREFIX:] for ids_1T in rows]
+        return torch.cat(logits_NV).float().cpu()
+
+    uncut = CutPlan(num_layers=loaded.num_layers)
+    expected = [(uncut, alone(uncut))]
     if loaded.num_layers > 1:
-        plans.append(CutPlan(num_layers=loaded.num_layers, removed=(loaded.num_layers // 2,)))
+        # Where no layer in the middle can go, the model itself must agree all the same.
+        with suppress(InputError):
+            middle = CutPlan(num_layers=loaded.num_layers, removed=(loaded.num_layers // 2,))
+            expected.append((middle, alone(middle)))
     try:
-        expected = [_alone(loaded, plan) for plan in plans]
-    except InputError:  # no layer in the middle can go; the model itself must agree all the same
-        plans = plans[:1]
-        expected = [_alone(loaded, plan) for plan in plans]
-    try:
-        packed = _packed(loaded, plans)
+        stack, lines = Stack(loaded), [PackedText.line(text) for text in texts]
+        packed = {}
+        for leaf in run_plans(stack, [plan for plan, _ in expected], prefix, PrefixCache(2**30), lines, keep=False):
+            before = stack.leave(leaf.states_1TD[0])
+            packed[leaf.plan.key] = logits(loaded.model, before, slice(None)).float().cpu()
     except Exception as error:  # a model's own code, called in a way that it may not know
         raise InputError(f"its layers do not run over packed texts ({one_line(error)})") from error
-    return [_Ways(*ways) for ways in zip(plans, expected, packed, strict=True)]
+    return [_Ways(plan, alone_NV, packed[plan.key]) for plan, alone_NV in expected]
 
 
 def _difference(ways: list[_Ways], loaded: LoadedModel) -> str:
@@ -114,44 +131,6 @@ def _difference(ways: list[_Ways], loaded: LoadedModel) -> str:
             under = "" if plan.is_uncut else f" without layer {plan.removed[0]}"
             return f"packed texts{under} give logits that differ by {worst:.2g}, and rounding explains {bound:.2g}"
     return ""
-
-
-def _texts(loaded: LoadedModel) -> tuple[list[int], list[list[int]]]:
-    """The prefix and what follows it, the same for the same vocabulary."""
-    embeddings: Any = loaded.model.get_input_embeddings()
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(embeddings.weight.shape[0], (PREFIX + sum(LENGTHS),), generator=generator).tolist()
-    first, second = LENGTHS
-    return tokens[:PREFIX], [tokens[PREFIX : PREFIX + first], tokens[PREFIX + first : PREFIX + first + second]]
-
-
-@torch.no_grad()
-def _alone(loaded: LoadedModel, plan: CutPlan) -> Tensor:
-    """Logits behind each text's own tokens, each text in a pass of its own, (N, V)."""
-    prefix, texts = _texts(loaded)
-    rows = []
-    with bypass(loaded.model, plan):
-        for text in texts:
-            ids_1T = torch.tensor([[*prefix, *text]], device=loaded.model.device)
-            rows.append(loaded.model(input_ids=ids_1T, use_cache=False).logits[0, len(prefix) :])
-    return torch.cat(rows).float().cpu()
-
-
-@torch.no_grad()
-def _packed(loaded: LoadedModel, plans: list[CutPlan]) -> list[Tensor]:
-    """The same from packed texts, as the shared engine runs them."""
-    prefix, texts = _texts(loaded)
-    stack, tree = Stack(loaded), tree_of(plans)
-    device = loaded.model.device
-    pack = Pack([PackedText.line(tuple(text)) for text in texts], tuple(prefix), device=device)
-    ahead = Pack([PackedText.line(tuple(prefix))], (), device=device)
-    logits_of = {}
-    for leaf in walk(
-        stack, pack, tree, tuple(prefix), PrefixCache(2**30), ahead=ahead, keep=False, wanted=lambda plan: True
-    ):
-        before = stack.leave(leaf.states_1TD[0])
-        logits_of[leaf.plan.key] = logits(loaded.model, before, slice(0, len(before.states_ND))).float().cpu()
-    return [logits_of[plan.key] for plan in plans]
 
 
 def engine_of(handle: ModelHandle) -> Engine:

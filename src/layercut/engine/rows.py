@@ -66,6 +66,11 @@ class LikelihoodRow:
         """Positions that are read off."""
         return len(self.continuations[0])
 
+    @property
+    def read_positions(self) -> range:
+        """The last positions of the row."""
+        return range(len(self.tokens) - self.num_scored, len(self.tokens))
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -90,46 +95,6 @@ class Scoring:
         """Tokens that the longest row lost at its beginning, because the context is too short."""
         longest = max(len(pair.context) + len(pair.continuation) - 1 for pair in self.pairs)
         return longest - max(len(row.tokens) for row in self.rows)
-
-
-@dataclass(frozen=True)
-class ItemRequest:
-    """The question under one id: an answer, scores of continuations, or both."""
-
-    row: GenerationRow | None
-    scoring: Scoring | None
-
-    @property
-    def id(self) -> str:
-        asked = self.row or self.scoring
-        assert asked is not None, "a question asks for something"
-        return asked.id
-
-    @property
-    def num_rows(self) -> int:
-        """One: it is one text of a pack, however many branches it has."""
-        return 1
-
-    @property
-    def group(self) -> str:
-        """See ``GenerationRequest``; that of all questions that are scored alone is empty."""
-        return "" if self.row is None else self.row.request.group
-
-    @property
-    def ends(self) -> Iterator[tuple[Tokens, int]]:
-        """Its rows, each with the number of last tokens after which something is read."""
-        if self.row is not None:
-            yield self.row.prompt, 1
-        if self.scoring is not None:
-            yield from ((row.tokens, row.num_scored) for row in self.scoring.rows)
-
-
-def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[ItemRequest]:
-    """Prompts and scorings, those with one id as one question: first the prompts in their order, then what is left."""
-    scoring_of = {item.id: item for item in work}
-    both = [ItemRequest(row, scoring_of.get(row.id)) for row in rows]
-    answered = {row.id for row in rows}
-    return both + [ItemRequest(None, item) for item in work if item.id not in answered]
 
 
 def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
