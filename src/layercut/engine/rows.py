@@ -129,11 +129,9 @@ def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | Li
     Raises:
         InputError: see ``generation_row``.
     """
-    written = [
-        request for request in requests if isinstance(request, GenerationRequest) and len(str(request.prompt)) > _LONG
-    ]
-    if written:
-        longest = max(written, key=lambda request: len(str(request.prompt)))
+    written = [request for request in requests if isinstance(request, GenerationRequest)]
+    longest = max(written, key=lambda request: len(str(request.prompt)), default=None)
+    if longest is not None and len(str(longest.prompt)) > _LONG:
         what = [longest.prompt, longest.begins, longest.max_new_tokens]
         handle.read("longest", what, lambda reader: generation_row(reader, longest).limit)
 
@@ -147,11 +145,10 @@ def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> li
 def scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
     """All requests as rows, the longest first; see ``scoring``. A warning says if some are too long."""
     work = [scoring(loaded, request) for request in requests]
-    cut_short = [item for item in work if item.num_dropped]
-    if cut_short:
+    if dropped := [item.num_dropped for item in work if item.num_dropped]:
         logger.warning(
             "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
-            *(len(cut_short), len(work), loaded.name, max(item.num_dropped for item in cut_short)),
+            *(len(dropped), len(work), loaded.name, max(dropped)),
         )
     return sorted(work, key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
 
@@ -189,10 +186,16 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
                 f"there are {len(request.prompts)} prompts and {len(request.continuations)} continuations; give one "
                 "prompt for each, or one for all."
             )
-        pairs = tuple(_pairs(loaded, request))
+        if request.tokens is not None:
+            pairs = [TokenPair(*request.tokens)]
+        elif request.prompts:
+            each = zip(request.prompts, request.continuations, strict=True)
+            pairs = [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
+        else:
+            pairs = encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
         context = loaded.context_length
         if request.rolling and context is not None:
-            pairs = tuple(window for pair in pairs for window in _windows(pair, context))
+            pairs = [window for pair in pairs for window in _windows(pair, context)]
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
             raise InputError(
@@ -207,16 +210,7 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
         places.append((list(shared).index(tokens), len(on_row)))
         on_row.append(pair.continuation)
     rows = tuple(LikelihoodRow(tokens, tuple(continuations)) for tokens, continuations in shared.items())
-    return Scoring(request, pairs, rows, tuple(places))
-
-
-def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[TokenPair]:
-    if request.tokens is not None:
-        return [TokenPair(*request.tokens)]
-    if not request.prompts:
-        return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
-    each = zip(request.prompts, request.continuations, strict=True)
-    return [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
+    return Scoring(request, tuple(pairs), rows, tuple(places))
 
 
 def _windows(pair: TokenPair, length: int) -> Iterator[TokenPair]:

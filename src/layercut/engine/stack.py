@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 
+CHUNK_SIZE = 2**24  # logits of a chunk at most, 64 MB in float32
 LayerCall = tuple[Tensor, tuple[Any, ...], dict[str, Any]]  # states that a layer was given, and its other arguments
+
+
+class HeadInput(NamedTuple):
+    """Input of the language model head at the chosen positions."""
+
+    states_ND: Tensor
+    kind: type[Any]  # class in which the model's body returns its states
 
 
 class Entered(NamedTuple):
@@ -119,16 +127,6 @@ def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterat
         layers._modules = own
 
 
-CHUNK_SIZE = 2**24  # logits of a chunk at most, 64 MB in float32
-
-
-class HeadInput(NamedTuple):
-    """Input of the language model head at the chosen positions."""
-
-    states_ND: Tensor
-    kind: type[Any]  # class in which the model's body returns its states
-
-
 def body_of(model: PreTrainedModel) -> PreTrainedModel:
     """The part of a model below its language model head, final norm included; of a model that also sees, with its eyes.
 
@@ -164,24 +162,19 @@ def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slic
     their logits after the head.
     """
     states_1CD = before.states_ND[chunk].unsqueeze(0)
-    with _body_gives(model, before.kind(last_hidden_state=states_1CD)):
-        tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
+    output = before.kind(last_hidden_state=states_1CD)
+    tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
+    body: Any = body_of(model)
+    own = vars(body).get("forward")  # accelerate puts one there when a model is spread over devices
+    body.forward = lambda *_, **__: output
+    try:
         logits_1CV: Tensor = model(input_ids=tokens_1C, use_cache=False).logits
+    finally:
+        del body.forward
+        if own is not None:
+            body.forward = own
     return logits_1CV[0]
 
 
 logits = torch.no_grad()(logits_with_gradients)
 """Logits (C, V) of a chunk of positions."""
-
-
-@contextmanager
-def _body_gives(model: PreTrainedModel, output: object) -> Iterator[None]:
-    body: Any = body_of(model)
-    own = vars(body).get("forward")  # accelerate puts one there when a model is spread over devices
-    body.forward = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        del body.forward
-        if own is not None:
-            body.forward = own

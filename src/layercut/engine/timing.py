@@ -39,7 +39,6 @@ class Timer(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights in memory."""
-        ...
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """Read ``batch`` prompts of ``prompt`` tokens, and then write greedily behind ``middle`` tokens."""
