@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
@@ -35,18 +35,7 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-class BatchedRequest(Protocol):
-    """One request, ready to run."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the model's input that it takes."""
-
-
-AnyWork = TypeVar("AnyWork", bound=BatchedRequest)
+AnyWork = TypeVar("AnyWork", bound=Any)  # a request, ready to run: its ``id``, and ``num_rows`` of the model's input
 
 
 def lay_out(

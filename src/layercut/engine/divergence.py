@@ -38,15 +38,6 @@ class TokenDivergence(NamedTuple):
     top1_disagrees: Tensor
 
 
-class TokenChoice(NamedTuple):
-    """One value per position, (N,) int64."""
-
-    rank: Tensor  # 1 + how many tokens are strictly likelier than the one that comes next
-    reference_rank: Tensor
-    likeliest: Tensor
-    reference_likeliest: Tensor
-
-
 class Reference(NamedTuple):
     """Next-token distributions of the reference, and what every comparison with them needs."""
 
@@ -77,19 +68,12 @@ class Reference(NamedTuple):
 
 
 @torch.no_grad()
-def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
-    """Rank of the given token among all next tokens in two models, and the likeliest token; see
-    ``token_divergence``."""
-
-    def rank(logits_NV: Tensor) -> Tensor:
-        return 1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1)
-
-    return TokenChoice(
-        rank(plan_NV),
-        rank(reference.logits_NV),
-        plan_NV.argmax(dim=-1),
-        reference.logits_NV.argmax(dim=-1),
-    )
+def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tensor:
+    """(4, N) int64: rank of the token that comes next, and the rank in the reference, each 1 + how many tokens are
+    strictly likelier; the likeliest token, and that of the reference."""
+    both = (plan_NV, reference.logits_NV)
+    ranks = [1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1) for logits_NV in both]
+    return torch.stack([*ranks, *(logits_NV.argmax(dim=-1) for logits_NV in both)])
 
 
 @torch.no_grad()
@@ -106,6 +90,10 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)
+    # An outcome that neither allows adds nothing.
+    p_NK, q_NK = reference.outcomes_NK, _with_rest(q_NV.gather(1, reference.top_NK).exp())
+    sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)
+    terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
     kl_NV = (reference.p_NV - q_NV).mul_(reference.weight_NV)
     if reference.ruled_out_NV is not None:  # ln p = -inf; it adds nothing
         kl_NV = kl_NV.masked_fill_(reference.ruled_out_NV, 0.0)
@@ -113,7 +101,7 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
         nll=-q_NV.gather(1, token_N1).squeeze(1),
         reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
-        js_top100=_js_top(reference, q_NV),
+        js_top100=(terms_NK.sum(dim=-1) / 2).clamp_min(0),
         top1_disagrees=(reference.likeliest_N != q_NV.argmax(dim=-1)).float(),
     )
 
@@ -163,8 +151,7 @@ def divergences_between(
             plan_CV = logits(model, after, chunk)
             parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
             if by_token:
-                choice = token_choice(reference, plan_CV, token_C)
-                choices[place].append(torch.stack(choice).cpu())
+                choices[place].append(token_choice(reference, plan_CV, token_C).cpu())
     lengths = [item.rows[0].num_scored for item in items]
     results = []
     for values, chosen in zip(parts, choices, strict=True):
@@ -192,14 +179,6 @@ def _token_damage(loaded: LoadedModel, item: Scoring, values_5T: Tensor, choice_
         texts = [decode(tokenizer, [token]) for token in likeliest]
         tokens.append(TokenDamage(added, nll, reference_nll, kl, rank, reference_rank, *texts))
     return tuple(tokens)
-
-
-def _js_top(reference: Reference, q_NV: Tensor) -> Tensor:
-    """Jensen-Shannon divergence (N,) of log-probabilities, as in ``token_divergence``."""
-    p_NK, q_NK = reference.outcomes_NK, _with_rest(q_NV.gather(1, reference.top_NK).exp())
-    sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)  # an outcome that neither allows adds nothing
-    terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
-    return (terms_NK.sum(dim=-1) / 2).clamp_min(0)
 
 
 def _with_rest(p_NK: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.divergence import divergences_of
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
 from layercut.engine.sampling import RequestNoise
-from layercut.engine.scores import ContinuationScore, Sheet, likelihoods_of
+from layercut.engine.scores import ContinuationScore, Spans, likelihoods_of, score_spans
 from layercut.engine.stack import body_of, states_at
 from layercut.engine.stopping import Answer, RowStops, stop_tokens
 from layercut.errors import InputError
@@ -144,12 +144,12 @@ class PlainEngine(PlanByPlan):
     def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[ContinuationScore]]:
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")
         read: list[tuple[int, int]] = []  # N: row and position in it
-        sheet = Sheet()
+        spans: Spans = []
         for index, row in enumerate(rows):
-            for continuation in row.continuations:
-                sheet.add(range(len(read), len(read) + row.num_scored), continuation)
+            places = range(len(read), len(read) + row.num_scored)
+            spans += [(places, continuation) for continuation in row.continuations]
             read += [(index, position) for position in row.read_positions]
-        scores = sheet.scores(self._loaded, states_at(self._model, ids_BT, read))
+        scores = score_spans(self._loaded, states_at(self._model, ids_BT, read), spans)
         return [[next(scores) for _ in row.continuations] for row in rows]
 
     @torch.no_grad()

@@ -67,11 +67,9 @@ class Block:
 
     def asked(self, wanted: Wanted) -> dict[str, frozenset[str]]:
         """Ids that are wanted of it now, by plan key, without plans of which nothing is."""
-        ids = {
-            plan.key: frozenset(request.id for request in self.requests if wanted(plan, request.id))
-            for plan in self.plans
-        }
-        return {key: wanted_ids for key, wanted_ids in ids.items() if wanted_ids}
+        names = [request.id for request in self.requests]
+        ids = {plan.key: frozenset(name for name in names if wanted(plan, name)) for plan in self.plans}
+        return {key: asked for key, asked in ids.items() if asked}
 
 
 def item_groups(requests: Sequence[Any], size: int) -> list[list[Any]]:
@@ -223,8 +221,7 @@ class RayPool(Engine):
         except ImportError as error:
             raise MissingExtra("a pool of engines", "ray") from error
         self._ray: Any = ray
-        self._where, self._build = PoolAddress.parse(where), build
-        self._numbers = count(1)
+        self._where, self._build, self._numbers = PoolAddress.parse(where), build, count(1)
         self._actors: list[Any] = []
         self._metadata: MemberMetadata | None = None
         self._owns_ray = False
@@ -240,13 +237,6 @@ class RayPool(Engine):
     def describe(self) -> Mapping[str, Any]:
         """Settings that decide the numbers: what its members say, all the same, but not how many they are."""
         return self._ready().description
-
-    @property
-    def pids(self) -> list[int]:
-        """Processes of the members."""
-        self._ready()
-        now = [actor.metadata.options(concurrency_group=_CONTROL).remote() for actor in self._actors]
-        return [member.pid for member in self._ray.get(now)]
 
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
@@ -270,9 +260,8 @@ class RayPool(Engine):
                 "`engine_pool` auto, or without a pool."
             )
         self._ready()
-        method = self._actors[0].hidden_states
-        streamed = method.options(num_returns="streaming", _generator_backpressure_num_objects=2)
-        for batch in streamed.remote(list(texts), plan):
+        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": 2}
+        for batch in self._actors[0].hidden_states.options(**options).remote(list(texts), plan):
             yield self._result(partial(self._ray.get, batch), "while computing hidden states")
 
     def close(self) -> None:
@@ -282,12 +271,6 @@ class RayPool(Engine):
         if self._owns_ray:
             self._ray.shutdown()
             self._owns_ray = False
-
-    def __enter__(self) -> RayPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _run(self, method: str, requests: Sequence[Any], plans: Plans, rest: Any, wanted: Wanted) -> Under[Any]:
         most = GROUP_BATCHES * int(self._ready().description.get("batch_size", 32))
@@ -345,8 +328,8 @@ class RayPool(Engine):
         if self._metadata is not None:
             return self._metadata
         num_members, options = self._connect()
-        actor_class = self._ray.remote(**options)(PoolWorker)
-        self._actors = [actor_class.remote(self._build) for _ in range(num_members)]
+        worker = self._ray.remote(**options)(PoolWorker)
+        self._actors = [worker.remote(self._build) for _ in range(num_members)]
         starting = [actor.metadata.remote() for actor in self._actors]
         up, _ = self._ray.wait(starting, num_returns=num_members, timeout=START_SECONDS)
         if len(up) < num_members:

@@ -37,40 +37,33 @@ class ContinuationScore(NamedTuple):
     hits: tuple[bool, ...] = ()  # for each token: it is the likeliest
 
 
-class Sheet:
-    """Which positions are read, and which tokens are scored there."""
+Spans = list[tuple[Sequence[int], Sequence[int]]]
+"""Continuations to score: token j of one is scored at the j-th of its places among the positions that are read."""
 
-    def __init__(self) -> None:
-        self._scored: list[tuple[int, int]] = []
-        self._spans: list[slice] = []
 
-    def add(self, positions: Sequence[int], continuation: Sequence[int]) -> None:
-        """Have a continuation scored: token j at the place positions[j] among those that are read."""
-        start = len(self._scored)
-        self._scored += zip(positions, continuation, strict=True)
-        self._spans.append(slice(start, len(self._scored)))
+@torch.no_grad()
+def score_spans(
+    loaded: LoadedModel, before: HeadInput, spans: Spans, on_logits: OnLogits = lambda chunk, logits_CV: None
+) -> Iterator[ContinuationScore]:
+    """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
 
-    @torch.no_grad()
-    def scores(
-        self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
-    ) -> Iterator[ContinuationScore]:
-        """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
-
-        ``on_logits`` is shown the logits of each chunk of positions.
-        """
-        at_M, token_M = torch.tensor(self._scored).unbind(1)
-        log_p_M, hit_M = torch.empty(len(at_M)), torch.empty(len(at_M), dtype=torch.bool)
-        for chunk in chunks(loaded.model, len(before.states_ND)):
-            logits_CV = logits(loaded.model, before, chunk)
-            on_logits(chunk, logits_CV)
-            log_p_CV = log_softmax(logits_CV, dim=-1, dtype=torch.float32)
-            here_M = (at_M >= chunk.start) & (at_M < chunk.stop)
-            at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
-            log_p_M[here_M] = log_p_CV[at, token].cpu()
-            hit_M[here_M] = (log_p_CV.argmax(dim=-1)[at] == token).cpu()
-        for span in self._spans:
-            hits = tuple(hit_M[span].tolist())
-            yield ContinuationScore(float(log_p_M[span].sum()), all(hits), hits)
+    ``on_logits`` is shown the logits of each chunk of positions.
+    """
+    at_M = torch.tensor([place for places, _ in spans for place in places])
+    token_M = torch.tensor([token for _, continuation in spans for token in continuation])
+    log_p_M, hit_M = torch.empty(len(at_M)), torch.empty(len(at_M), dtype=torch.bool)
+    for chunk in chunks(loaded.model, len(before.states_ND)):
+        logits_CV = logits(loaded.model, before, chunk)
+        on_logits(chunk, logits_CV)
+        log_p_CV = log_softmax(logits_CV, dim=-1, dtype=torch.float32)
+        here_M = (at_M >= chunk.start) & (at_M < chunk.stop)
+        at, token = (at_M[here_M] - chunk.start).to(log_p_CV.device), token_M[here_M].to(log_p_CV.device)
+        log_p_M[here_M] = log_p_CV[at, token].cpu()
+        hit_M[here_M] = (log_p_CV.argmax(dim=-1)[at] == token).cpu()
+    lengths = [len(continuation) for _, continuation in spans]
+    for log_ps, own_hits in zip(log_p_M.split_with_sizes(lengths), hit_M.split_with_sizes(lengths), strict=True):
+        hits = tuple(own_hits.tolist())
+        yield ContinuationScore(float(log_ps.sum()), all(hits), hits)
 
 
 def refuse_nan(loaded: Reader, request_id: str, is_nan: bool) -> None:
@@ -129,7 +122,7 @@ class Reading:
         self.block = [item for item in block if item is not None]
         self.num_prefix = num_prefix
         self.texts: list[PackedText] = []
-        self._sheet = Sheet()  # the continuations of all rows of all requests in order
+        self._spans: Spans = []  # the continuations of all rows of all requests in order
         self._read: dict[tuple[int, int], int] = {}  # entry of the block and place in its text, of each position
         self._text_of: list[int] = []  # per entry of the block, the text that it is in
         parts = [[index] for index in range(len(block))] if lines is not None else _kindred(block, num_prefix)
@@ -141,8 +134,7 @@ class Reading:
             self.texts.append(text)
             for (index, row), lane in zip(rows, lanes[len(first) :], strict=True):
                 places = [self._read.setdefault((index, place), len(self._read)) for place in lane[-row.num_scored :]]
-                for continuation in row.continuations:
-                    self._sheet.add(places, continuation)
+                self._spans += [(places, continuation) for continuation in row.continuations]
 
     def head_input(self, stack: Stack, leaf: Leaf) -> HeadInput:
         """Input of the head at the N positions that are read."""
@@ -156,12 +148,12 @@ class Reading:
     def scores(
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
-        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``Sheet.scores``.
+        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``score_spans``.
 
         Raises:
             InputError: scores that are not numbers.
         """
-        return likelihoods_of(loaded, self.block, self._sheet.scores(loaded, before, on_logits))
+        return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
 
 def neighbours(work: Sequence[Scoring]) -> list[Scoring]:

@@ -10,7 +10,7 @@ the design, docs/experiments/speed.md the gain of each part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,6 @@ from layercut.surgery.remove import ACTIVE, bypass, check_plan
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
-    from layercut.surgery.channels import Channels
 
 SHORTEST_PREFIX = 4  # tokens in common below which requests are run as they stand
 _PACKS = 32
@@ -193,23 +192,17 @@ class SharedEngine(PlainEngine):
             def is_wanted(plan: CutPlan, item: str, plan_of: Mapping[str, CutPlan] = plan_of) -> bool:
                 return wanted(plan_of[plan.key], item)
 
-            with self._thin(group[0].channels):
-                depths = [plan.depth_only for plan in group]
-                for plan, found in self._answers(requests, depths, decoding, is_wanted):
-                    yield plan_of[plan.key], found
-
-    @contextmanager
-    def _thin(self, channels: Channels | None) -> Iterator[None]:
-        """Within it the model has these MLP channels alone. Nothing else may be asked meanwhile."""
-        if channels is None:
-            yield
-            return
-        prefixes, self._prefixes = self._prefixes, PrefixCache(self._half_bytes)
-        with bypass(self._model, CutPlan(num_layers=self.num_layers, channels=channels)):
-            try:
-                yield
-            finally:
-                self._prefixes = prefixes
+            depths, channels, prefixes = [plan.depth_only for plan in group], group[0].channels, self._prefixes
+            thin: AbstractContextManager[Any] = nullcontext()
+            if channels is not None:
+                thin = bypass(self._model, CutPlan(num_layers=self.num_layers, channels=channels))
+                self._prefixes = PrefixCache(self._half_bytes)
+            with thin:  # within it the model has these MLP channels alone, and nothing else may be asked
+                try:
+                    for plan, found in self._answers(requests, depths, decoding, is_wanted):
+                        yield plan_of[plan.key], found
+                finally:
+                    self._prefixes = prefixes
 
     def _checked(self, plans: Sequence[CutPlan]) -> list[CutPlan]:
         if getattr(self._model, ACTIVE, None) is not None:

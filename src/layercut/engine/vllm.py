@@ -270,21 +270,17 @@ class VllmEngine(PlanByPlan):
 
     def _check(self, plan: CutPlan) -> None:
         super()._check(plan)
-        if plan.channels is not None:
-            raise InputError(
-                "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
-                "layercut cut and evaluate that, or use `engine` shared."
-            )
-        if self._cuda_graphs and not plan.is_uncut:
-            raise InputError(
-                "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
-                "checkpoint with layercut cut and evaluate that."
-            )
-        if not self._may_skip and not plan.is_uncut:
-            raise InputError(
-                f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
-                "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
-            )
+        refused = {
+            "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
+            "layercut cut and evaluate that, or use `engine` shared.": plan.channels is not None,
+            "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
+            "checkpoint with layercut cut and evaluate that.": self._cuda_graphs and not plan.is_uncut,
+            f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no adapters, "
+            "so no layer is skipped. Use `engine` shared, or merge the adapter.": not (self._may_skip or plan.is_uncut),
+        }
+        for reason, applies in refused.items():
+            if applies:
+                raise InputError(reason)
 
 
 def _import_vllm() -> Any:
