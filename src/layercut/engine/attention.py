@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "layercut_packed"
-_WITHOUT_EFFECT = frozenset({"position_ids", "cache_position", "use_cache"})
-"""Arguments that a layer hands on to its attention and that change nothing there."""
+_WITHOUT_EFFECT = {"position_ids", "cache_position", "use_cache"}  # arguments of a layer that change nothing here
 MAX_SCORES = 2**22  # attention scores per head that are held at once
 
 
@@ -172,10 +171,10 @@ def _attention(
         InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
     """
     arguments = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
-    for name in sorted(name for name, value in arguments.items() if value is not None and name not in _WITHOUT_EFFECT):
+    if others := sorted(name for name, given in arguments.items() if given is not None and name not in _WITHOUT_EFFECT):
         raise InputError(
-            f"{type(module).__name__} calls its attention with the argument {name}, which the engine shared does not "
-            "support, so its results would be wrong; use the engine plain."
+            f"{type(module).__name__} calls its attention with the argument {others[0]}, which the engine shared does "
+            "not support, so its results would be wrong; use the engine plain."
         )
     heads = Heads(
         query_HTd=query[0],

@@ -212,10 +212,9 @@ class _Attends:
         query_AKGd = heads.query_HTd.view(keys_AKCd.shape[1], -1, num_rows, size).permute(2, 0, 1, 3)
         here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         fuses = keys_AKCd.device.type == "cpu" and keys_AKCd.dtype != torch.float32
-        if fuses and heads.softcap is None and heads.window is None:
-            output_AKGd = self._fused(query_AKGd, keys_AKCd, values_AKCd, here, heads)
-        else:
-            output_AKGd = self._in_float32(query_AKGd, keys_AKCd, values_AKCd, here, heads)
+        fuses = fuses and heads.softcap is None and heads.window is None
+        way = self._fused if fuses else self._in_float32
+        output_AKGd = way(query_AKGd, keys_AKCd, values_AKCd, here, heads)
         return output_AKGd.reshape(num_rows, num_heads, size).transpose(0, 1)
 
     def _in_float32(
@@ -275,14 +274,12 @@ class _Attends:
 
 def _by_head(rows_AKG_: Tensor) -> Tensor:
     """(K, A * G, last dimension): what all rows ask of one key-value head, for one product."""
-    num_rows, num_kv, num_groups, size = rows_AKG_.shape
-    return rows_AKG_.transpose(0, 1).reshape(num_kv, num_rows * num_groups, size)
+    return rows_AKG_.transpose(0, 1).flatten(1, 2)
 
 
 def _by_row(heads_KQ_: Tensor, num_groups: int) -> Tensor:
     """The inverse: (A, K, G, last dimension)."""
-    num_kv, num_queries, size = heads_KQ_.shape
-    return heads_KQ_.reshape(num_kv, num_queries // num_groups, num_groups, size).transpose(0, 1)
+    return heads_KQ_.view(len(heads_KQ_), -1, num_groups, heads_KQ_.shape[-1]).transpose(0, 1)
 
 
 def _pieces(kept_AKCd: Tensor) -> list[slice]:

@@ -88,13 +88,12 @@ class PromptBlock(NamedTuple):
 
 
 class _Drafted(NamedTuple):
-    """A request to be answered."""
+    """A request to be answered, and the text that holds its prompt and draft: one for all that are alike in both, such
+    as the drawn answers to one question."""
 
     row: GenerationRow
     draft: Tokens
     place: int
-    """The text that holds its prompt and draft; one text for all that are alike in both, such as the drawn answers to
-    one question."""
 
 
 class Generating:
@@ -228,11 +227,7 @@ class Generating:
         predict([(answer, 0) for answer in answers])
         ended = [answer for answer in answers if answer.add(predictions[answer.id, 0])]
         # Most answers have left their drafts by now; the head is the dearest part of a short pass.
-        on = [
-            answer
-            for answer in answers
-            if answer not in ended and answer.follows_draft and len(answer.tokens) < len(answer.draft)
-        ]
+        on = [answer for answer in answers if answer not in ended and answer.follows_draft and len(answer.draft) > 1]
         predict([(answer, step) for answer in on for step in range(1, len(answer.draft) + 1)])
         return answers, ended + [answer for answer in on if follow(answer)]
 

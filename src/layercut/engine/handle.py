@@ -193,11 +193,8 @@ class ModelHandle:
 
     def describe(self) -> dict[str, Any]:
         """Settings that decide the numbers, with what the commit of a branch and dtype auto stand for."""
-        return self.settings.identity() | {
-            "revision": self.source.revision,
-            "model_hash": self.metadata.model_hash,
-            "dtype": self.dtype,
-        }
+        known = {"revision": self.source.revision, "model_hash": self.metadata.model_hash, "dtype": self.dtype}
+        return self.settings.identity() | known
 
 
 class ServedModel:

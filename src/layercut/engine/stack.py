@@ -176,5 +176,4 @@ def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slic
     return logits_1CV[0]
 
 
-logits = torch.no_grad()(logits_with_gradients)
-"""Logits (C, V) of a chunk of positions."""
+logits = torch.no_grad()(logits_with_gradients)  # logits (C, V) of a chunk of positions

@@ -112,8 +112,7 @@ CONTINUATIONS = (" the", "\n", " x")
 TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
 """Tolerance of a continuation's log-likelihood, in nats: both engines round in their own order."""
 
-Expected = list[tuple[CutPlan, Mapping[str, Likelihoods]]]
-"""Scores of transformers, by request, under some plans."""
+Expected = list[tuple[CutPlan, Mapping[str, Likelihoods]]]  # scores of transformers, by request, under some plans
 
 
 def probe_scores(engine: Engine, plan: CutPlan) -> dict[str, Likelihoods]:
