@@ -73,7 +73,7 @@ def in_a_process(asked: argparse.Namespace, way: str, seed: int, cut: Path, out:
 
 def measured(asked: argparse.Namespace) -> dict[str, Any]:
     """One training."""
-    from layercut.engine import probe
+    from layercut.engine import shared
     from layercut.engine.handle import ModelHandle
     from layercut.engine.plain import PlainEngine
     from layercut.healing import distill
@@ -88,8 +88,8 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     engine, unit = asked.one.split("-")
     if engine == "plain":
         distill.fastest_engine = PlainEngine  # type: ignore[attr-defined]
-    probing, rolling_out = Timed(probe._probed), Timed(OnPolicyTrainer._roll_out)
-    probe._probed = probing  # type: ignore[assignment]
+    probing, rolling_out = Timed(shared._probed), Timed(OnPolicyTrainer._roll_out)
+    shared._probed = probing  # type: ignore[assignment]
     written: list[int] = []
 
     class Measured(OnPolicyTrainer if unit == "step" else by_micro_batch()):  # type: ignore[misc]

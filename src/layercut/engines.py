@@ -35,7 +35,7 @@ class EngineRow:
 
 ENGINES = {
     "shared": EngineRow(
-        made_by="layercut.engine.probe:engine_of",
+        made_by="layercut.engine.shared:engine_of",
         help="what plans have in common is computed once",
         has_cache=True,
         shares_work=True,
