@@ -92,13 +92,8 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, 
 def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float) -> Tensor:
     """Attention output (K, R, G, S, d) by torch's own kernel, which never holds the scores; in float32.
 
-    Args:
-        query_KRGSd: queries, not scaled.
-        keys_KRCd: of each text.
-        values_KRCd: of each text.
-        sees: bool, (S, C) or (R, S, C): which keys a query sees, at least one; None where S = C and each sees those
-            up to its own.
-        scaling: of the scores.
+    ``sees``, bool, (S, C) or (R, S, C), says which keys a query sees, at least one; None where S = C and each sees
+    those up to its own.
     """
     num_kv, num_texts, num_groups, num_tokens, size = query_KRGSd.shape
     query_RHSd = query_KRGSd.float().transpose(0, 1).reshape(num_texts, num_kv * num_groups, num_tokens, size)

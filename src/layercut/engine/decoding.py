@@ -59,13 +59,8 @@ class DecodingPool:
         choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[Next]],
         num_bytes: int,
     ) -> None:
-        """An empty pool.
-
-        Args:
-            choose: each row's next token, from its states (A, D) behind the last layer, its answer, and the number of
-                tokens that this has.
-            num_bytes: of keys and values at most, beside one row's.
-        """
+        """An empty pool, with ``num_bytes`` of keys and values at most, beside one row's. ``choose`` gives each row's
+        next token from its states (A, D) behind the last layer, its answer, and the number of tokens that this has."""
         self._stack, self._num_layers, self._choose, self._num_bytes = stack, num_layers, choose, num_bytes
         self._waiting: deque[DecodingRow] = deque()
         self._active: list[DecodingRow] = []  # a row's place is its slot

@@ -109,13 +109,8 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
 def divergences_of(
     loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plans: Sequence[CutPlan], reference: CutPlan
 ) -> list[list[Divergence]]:
-    """Run a batch under the reference and under every plan, the head chunk by chunk; the results of each plan.
-
-    Args:
-        items: requests of one continuation each.
-        ids_BT: their rows, padded on the right.
-        reference: what they are compared with; a plan that equals it is not run again.
-    """
+    """Run requests of one continuation each, whose rows are padded on the right, under the reference and under every
+    plan that does not equal it; the results of each plan."""
     read = [(index, position) for index, item in enumerate(items) for position in item.rows[0].read_positions]
 
     def states_under(plan: CutPlan) -> HeadInput:
@@ -134,10 +129,7 @@ def divergences_between(
     """Compare states under a reference (``before``) and some plans, the head chunk by chunk.
 
     All hold the N positions before the continuations' tokens, request by request. The reference's distributions of a
-    chunk are made once for all plans.
-
-    Returns:
-        Per plan, the divergence of every request.
+    chunk are made once for all plans. Returns, per plan, the divergence of every request.
     """
     model = loaded.model
     token_N = torch.tensor([token for item in items for token in item.rows[0].continuations[0]])

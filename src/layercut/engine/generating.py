@@ -105,12 +105,8 @@ class Generating:
     """
 
     def __init__(self, loaded: LoadedModel, stack: Stack, decoding: Decoding, wanted: Wanted, num_bytes: int) -> None:
-        """Nothing is computed yet.
-
-        Args:
-            wanted: asked before a plan is run, and while its answers grow.
-            num_bytes: of keys and values of answers under way, at most.
-        """
+        """``wanted`` is asked before a plan is run, and while its answers grow; ``num_bytes`` are those of keys and
+        values of answers under way, at most."""
         self._loaded, self._stack, self._decoding, self._wanted = loaded, stack, decoding, wanted
         self._stop_tokens = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
         # No method: through it the pool would hold this object, and their circle its memory after the last answer.

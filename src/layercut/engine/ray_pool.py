@@ -178,10 +178,7 @@ class PoolWorker:
     ) -> tuple[int, list[tuple[str, list[Any]]]]:
         """The block's number, and plan keys with answers, as far as not dropped meanwhile.
 
-        Args:
-            method: ``ask`` or ``compare``.
-            rest: the argument between plans and wanted: the decoding, or the reference plan.
-            asked: plan key to the ids of the requests that it is to answer.
+        ``rest`` is the method's argument between plans and wanted; ``asked`` has the ids to be answered, by plan key.
         """
 
         def wanted(plan: CutPlan, request_id: str) -> bool:

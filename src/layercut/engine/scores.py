@@ -111,10 +111,9 @@ class Reading:
     def __init__(
         self, block: Sequence[Scoring | None], num_prefix: int, lines: Sequence[Sequence[Tokens]] | None = None
     ) -> None:
-        """Lay the texts out.
+        """Lay out the texts of what is scored; None where a text is there for the sake of its lines alone.
 
         Args:
-            block: what is scored; None where a text is there for the sake of its lines alone.
             num_prefix: tokens that all rows share and that are no part of a text.
             lines: per text, more lines, without the prefix. They come first: token j of the first of them is token j of
                 the text.

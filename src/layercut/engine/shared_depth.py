@@ -103,10 +103,8 @@ def run_plans(
 ) -> Iterator[Leaf]:
     """Run texts behind a prefix under every plan that is still wanted when its turn comes.
 
-    Args:
-        cache: where keys and values of the prefix are kept; what it lacks is run beside the texts.
-        wanted: asked before a branch is taken, for every plan on it.
-        keep: hold the keys and values of the texts on the way, for callers that continue from there.
+    What the cache lacks of the prefix is run beside the texts. ``keep`` holds the keys and values of the texts on the
+    way, for callers that continue from there.
     """
     tree = Node.of([plan for plan in plans if wanted(plan)])
     if not tree.below:

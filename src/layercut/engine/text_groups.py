@@ -89,7 +89,6 @@ class Group:
     def __init__(
         self, texts: Sequence[PackedText], starts: Sequence[int], num_prefix: int, device: torch.device
     ) -> None:
-        """Lay the texts out side by side."""
         longest = max(map(len, texts))
         index, position = (torch.zeros((len(texts), longest), dtype=torch.long) for _ in range(2))
         real = torch.zeros(index.shape, dtype=torch.bool)
@@ -109,13 +108,8 @@ class Group:
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
 
     def attend(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
-        """Attention output (K, R, G, S, d).
-
-        Args:
-            query_KRGSd: queries of the texts, not scaled.
-            own: keys and values of the texts, (K, R, S, d).
-            prefix: those of the prefix, (K, P, d), if there is one.
-        """
+        """Attention output (K, R, G, S, d) of queries that are not scaled; keys and values of the texts are
+        (K, R, S, d) each, those of the prefix (K, P, d)."""
         if heads.softcap is None and self.index_RS.shape[1] >= FUSED:
             return self._fused(query_KRGSd, own, prefix, heads)
         bias, P = self._mask(heads.window, as_bias=True), self._num_prefix
@@ -199,13 +193,8 @@ class Pack:
     """Texts in one row. ``Attending``: as the layers run, it answers their attention."""
 
     def __init__(self, texts: Sequence[PackedText], prefix: Tokens, *, device: torch.device) -> None:
-        """Lay the texts out.
-
-        Args:
-            texts: what stands behind the prefix, each on its own.
-            prefix: P tokens, which are computed in a pack of their own: what a text is computed with must not depend on
-                whether it comes first.
-        """
+        """Lay out texts that stand behind a prefix of P tokens, each on its own. The prefix is in another pack: what a
+        text is computed with must not depend on whether it comes first."""
         self._has_prefix = bool(prefix)
         self.prefix_kv: Mapping[int, KeyValue] = {}
         """Per layer, of the branch that is running: keys and values of the prefix (K, P, d)."""

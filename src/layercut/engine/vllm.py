@@ -233,12 +233,8 @@ class VllmEngine(PlanByPlan):
         )
 
     def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
-        """Run prompts under a plan to their ends.
-
-        Args:
-            prompts: tokens and vLLM's parameters.
-            take: is given a prompt's place and what there is new of it, and says whether it has ended.
-        """
+        """Run prompts, tokens with vLLM's parameters, under a plan to their ends. ``take`` is given a prompt's place
+        and what there is new of it, and says whether it has ended."""
         self._skip_layers(frozenset(plan.removed), plan.num_layers)
         open_ids: set[str] = set()
         try:
