@@ -79,12 +79,8 @@ def join_questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> li
     return both + [ItemRequest(None, item) for item in work if item.id not in answered]
 
 
-class PromptBlock(NamedTuple):
-    """Questions whose prompts are run together, and what runs them."""
-
-    questions: Sequence[ItemRequest]
-    num_prefix: int  # tokens that all prompts begin with, and that the runner has computed
-    run: Runner
+PromptBlock = tuple[Sequence[ItemRequest], int, Runner]
+"""Questions whose prompts are run together, the number of tokens that all of them begin with, and what runs them."""
 
 
 class _Drafted(NamedTuple):
@@ -118,14 +114,14 @@ class Generating:
         """A plan and its scores of a block, or some of its answers, soon after they ended; ``packs``: see ``Stack``."""
         with self._stack.packed() if packs else nullcontext():
             for block in blocks:
-                yield from self._begin(block, set())
+                yield from self._begin(*block, set())
             yield from self._decode(lambda: self._pool.is_empty)
         yield from self._hand_over()
 
-    def _begin(self, block: PromptBlock, begun: set[str]) -> Under[Any]:
+    def _begin(self, questions: Sequence[ItemRequest], num_prefix: int, run: Runner, begun: set[str]) -> Under[Any]:
         """Run a block's prompts under all plans but those that have ``begun``; in halves if memory runs out."""
-        (drafted, reading), questions = self._lay_out(block), block.questions
-        leaves = block.run(
+        drafted, reading = self._lay_out(questions, num_prefix)
+        leaves = run(
             reading.texts,
             lambda plan: plan.key not in begun and any(self._wanted(plan, question.id) for question in questions),
         )
@@ -148,24 +144,24 @@ class Generating:
             self._ended += [(leaf.plan, answer.completion()) for answer in ended]
             for answer, (_, _, place) in zip(answers, drafted, strict=True):
                 if answer not in ended:
-                    self._pool.add(_decoding_row(answer, block.num_prefix, leaf.pack.starts[place], leaf))
+                    self._pool.add(_decoding_row(answer, num_prefix, leaf.pack.starts[place], leaf))
             del leaf
             yield from self._decode(lambda: not self._pool.is_full)
         del leaves
         half = halve_after(questions, "prompts")
         for part in (questions[:half], questions[half:]):
-            yield from self._begin(block._replace(questions=part), set(begun))
+            yield from self._begin(part, num_prefix, run, set(begun))
 
-    def _lay_out(self, block: PromptBlock) -> tuple[list[_Drafted], Reading]:
+    def _lay_out(self, questions: Sequence[ItemRequest], num_prefix: int) -> tuple[list[_Drafted], Reading]:
         drafted: list[_Drafted] = []
         lines: list[list[Tokens]] = []  # per text
         scorings: list[Scoring | None] = []
         known: dict[Tokens, int] = {}
-        for question in block.questions:
+        for question in questions:
             row, line, place = question.row, None, None
             if row is not None:
                 draft = encode_draft(self._loaded.tokenizer, row.request, row.prompt)[: row.limit]
-                line = row.prompt[block.num_prefix :] + draft
+                line = row.prompt[num_prefix:] + draft
                 place = known.get(line) if question.scoring is None else None
             if place is None:
                 place = len(lines)
@@ -174,7 +170,7 @@ class Generating:
             if row is not None and line is not None:
                 known.setdefault(line, place)
                 drafted.append(_Drafted(row, draft, place))
-        return drafted, Reading(scorings, block.num_prefix, lines)
+        return drafted, Reading(scorings, num_prefix, lines)
 
     def _listener(
         self, drafted: Sequence[_Drafted], reading: Reading, predictions: Predictions

@@ -40,7 +40,7 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import halve_after, lay_out, refuse_smallest
 from layercut.engine.divergence import divergences_between
-from layercut.engine.generating import Generating, ItemRequest, PromptBlock, Runner, join_questions
+from layercut.engine.generating import Generating, ItemRequest, Runner, join_questions
 from layercut.engine.plain import PlainEngine
 from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, scorings
 from layercut.engine.scores import Reading, neighbours
@@ -134,15 +134,15 @@ class SharedEngine(PlainEngine):
         groups: dict[str, list[ItemRequest]] = {}
         for question in work:
             groups.setdefault(question.group, []).append(question)
-        block_of = {}
+        runner_of: dict[str, tuple[int, Runner]] = {}
         for name, group in groups.items():
             prefix = _worthwhile(end for question in group for end in question.ends)
             run = partial(run_plans, self._stack, plans, prefix, self._prefixes, keep=True)
-            block_of[name] = partial(PromptBlock, num_prefix=len(prefix), run=run)
+            runner_of[name] = len(prefix), run
         generating = Generating(self._loaded, self._stack, decoding, wanted, self._half_bytes)
         packs = not to_score and max(request.max_new_tokens for request in to_generate) >= _PACKS
         laid = lay_out(chain(*groups.values()), self._batch_size, apart=lambda question: question.group)
-        return generating.answers((block_of[block[0].group](block) for block in laid), packs=packs)
+        return generating.answers(((block, *runner_of[block[0].group]) for block in laid), packs=packs)
 
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
