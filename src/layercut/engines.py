@@ -5,7 +5,6 @@ No engine is imported before it is used, so ``--help`` and the checks of a comma
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -31,13 +30,12 @@ class EngineRow:
     def make(self, handle: Any) -> Any:
         """The engine over a model."""
         module, _, name = self.made_by.partition(":")
-        function: Callable[[Any], Any] = getattr(import_module(module), name)
-        return function(handle)
+        return getattr(import_module(module), name)(handle)
 
 
 ENGINES = {
     "shared": EngineRow(
-        made_by="layercut.engine.probe:engine_of",
+        made_by="layercut.engine.shared:engine_of",
         help="what plans have in common is computed once",
         has_cache=True,
         shares_work=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from layercut.selection.objective import TaskObjective
 from layercut.selection.task_criteria import task_accuracy
 from layercut.settings import ModelSettings
 from layercut.tasks import load_task
+from tests.support.pool_engine import processes
 
 pytest.importorskip("ray", reason="needs the extra [ray]")
 pytestmark = pytest.mark.slow
@@ -39,14 +41,14 @@ def test_a_pool_finds_what_one_process_finds() -> None:
     pooled = ModelSettings(model=MODEL.model, dtype="float32", device="cpu", engine_pool="local:2")
     pool = ModelHandle(pooled).engine
     assert isinstance(pool, RayPool)
-    with pool:
+    with closing(pool):
         assert search(pool) == alone
         killed: list[int] = []
 
         def kill(what: str, done: int, total: int) -> None:
             if done > 60 and not killed:
-                killed.append(pool.pids[0])
+                killed.append(processes(pool)[0])
                 os.kill(killed[0], signal.SIGKILL)
 
         assert search(pool, kill) == alone
-        assert killed and pool.num_deaths == 1
+        assert killed and killed[0] not in processes(pool)

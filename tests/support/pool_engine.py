@@ -70,3 +70,11 @@ def flat(found: Iterator[tuple[CutPlan, Sequence[Any]]]) -> dict[tuple[str, str]
             assert (plan.key, answer.id) not in answers
             answers[plan.key, answer.id] = answer
     return answers
+
+
+def processes(pool: Any) -> list[int]:
+    """Of a pool's members, while they work."""
+    import ray
+
+    now = [actor.metadata.options(concurrency_group="control").remote() for actor in pool._actors]
+    return [member.pid for member in ray.get(now)]

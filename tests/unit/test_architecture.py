@@ -53,7 +53,7 @@ MAY_USE = {
 BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines"}
 ONLY_IN = {
     "lm_eval": {"tasks/lm_eval", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
-    "vllm": {"engine/vllm_start.py"},
+    "vllm": {"engine/vllm.py"},
     "openai": {"engine/openai.py"},
     "ray": {"engine/ray_pool.py"},
     "trl": {"healing/sft.py", "healing/grpo.py"},

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "layercut_packed"
-_WITHOUT_EFFECT = frozenset({"position_ids", "cache_position", "use_cache"})
-"""Arguments that a layer hands on to its attention and that change nothing there."""
+_WITHOUT_EFFECT = {"position_ids", "cache_position", "use_cache"}  # arguments of a layer that change nothing here
 MAX_SCORES = 2**22  # attention scores per head that are held at once
 
 
@@ -70,45 +69,31 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, 
     softmax(q k^T * scaling + bias) v, in float32; every query must see at least one key. Long texts go through in
     pieces, so that the scores held at once are bounded.
     """
-    num_keys = sum(part.keys.shape[-2] for part in parts)
-    size = max(1, MAX_SCORES // (query_KRGSd.shape[1] * num_keys))
+    counts = [part.keys.shape[-2] for part in parts]
+    length = max(1, MAX_SCORES // (query_KRGSd.shape[1] * sum(counts)))
     pieces = []
-    for start in range(0, query_KRGSd.shape[3], size):
-        piece = slice(start, start + size)
-        here = [part._replace(bias=part.bias[..., piece, :]) for part in parts]
-        pieces.append(_softmax_over(query_KRGSd[:, :, :, piece], here, scaling, softcap))
+    for start in range(0, query_KRGSd.shape[3], length):
+        piece = slice(start, start + length)
+        query = query_KRGSd[:, :, :, piece].float() * scaling
+        query_KRQd = query.flatten(2, 3)
+        scores = []
+        for part in parts:
+            products = _times(query_KRQd, part.keys.float().transpose(-1, -2))
+            bias = part.bias[..., piece, :].unsqueeze(-3)
+            scores.append(capped(products, softcap).view(*query.shape[:4], -1) + bias)
+        weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
+        output = torch.zeros_like(query_KRQd)
+        for part, own in zip(parts, weights.split_with_sizes(counts, dim=-1), strict=True):
+            output += _times(own.flatten(2, 3), part.values.float())
+        pieces.append(output.view(query.shape))
     return joined(pieces, dim=3)
-
-
-def _softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
-    query = query_KRGSd.float() * scaling
-    num_kv, num_texts, num_groups, num_tokens, size = query.shape
-    query_KRQd = query.reshape(num_kv, num_texts, num_groups * num_tokens, size)
-    scores = []
-    for part in parts:
-        products = _times(query_KRQd, part.keys.float().transpose(-1, -2))
-        scores.append(capped(products, softcap).view(*query.shape[:4], -1) + part.bias.unsqueeze(-3))
-    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
-    output = torch.zeros_like(query_KRQd)
-    start = 0
-    for part in parts:
-        count = part.keys.shape[-2]
-        here = weights[..., start : start + count].reshape(*query_KRQd.shape[:3], count)
-        output += _times(here, part.values.float())
-        start += count
-    return output.view(query.shape)
 
 
 def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float) -> Tensor:
     """Attention output (K, R, G, S, d) by torch's own kernel, which never holds the scores; in float32.
 
-    Args:
-        query_KRGSd: queries, not scaled.
-        keys_KRCd: of each text.
-        values_KRCd: of each text.
-        sees: bool, (S, C) or (R, S, C): which keys a query sees, at least one; None where S = C and each sees those
-            up to its own.
-        scaling: of the scores.
+    ``sees``, bool, (S, C) or (R, S, C), says which keys a query sees, at least one; None where S = C and each sees
+    those up to its own.
     """
     num_kv, num_texts, num_groups, num_tokens, size = query_KRGSd.shape
     query_RHSd = query_KRGSd.float().transpose(0, 1).reshape(num_texts, num_kv * num_groups, num_tokens, size)
@@ -181,10 +166,10 @@ def _attention(
         InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
     """
     arguments = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
-    for name in sorted(name for name, value in arguments.items() if value is not None and name not in _WITHOUT_EFFECT):
+    if others := sorted(name for name, given in arguments.items() if given is not None and name not in _WITHOUT_EFFECT):
         raise InputError(
-            f"{type(module).__name__} calls its attention with the argument {name}, which the engine shared does not "
-            "support, so its results would be wrong; use the engine plain."
+            f"{type(module).__name__} calls its attention with the argument {others[0]}, which the engine shared does "
+            "not support, so its results would be wrong; use the engine plain."
         )
     heads = Heads(
         query_HTd=query[0],

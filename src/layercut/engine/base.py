@@ -253,10 +253,8 @@ class Engine(Protocol):
 
 def by_kind(requests: Sequence[Request]) -> tuple[list[GenerationRequest], list[LikelihoodRequest]]:
     """The requests to be answered and those to be scored, each in their order."""
-    return (
-        [request for request in requests if isinstance(request, GenerationRequest)],
-        [request for request in requests if isinstance(request, LikelihoodRequest)],
-    )
+    to_generate = [request for request in requests if isinstance(request, GenerationRequest)]
+    return to_generate, [request for request in requests if isinstance(request, LikelihoodRequest)]
 
 
 def distinct(plans: Sequence[CutPlan]) -> list[CutPlan]:

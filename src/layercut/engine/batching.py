@@ -1,33 +1,41 @@
-"""Split requests into batches, and split further when memory runs out."""
+"""Split requests into batches, and split further when memory runs out; and the engines that run plan by plan."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
+from layercut.engine.base import (
+    GREEDY,
+    Completion,
+    Decoding,
+    Engine,
+    Likelihoods,
+    Plans,
+    Request,
+    Under,
+    Wanted,
+    always,
+    by_kind,
+    distinct,
+)
+from layercut.engine.prompts import decode
+from layercut.engine.rows import GenerationRow, Scoring, generation_rows, scorings
 from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
 
 logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-class BatchedRequest(Protocol):
-    """One request, ready to run."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the model's input that it takes."""
-
-
-AnyWork = TypeVar("AnyWork", bound=BatchedRequest)
+AnyWork = TypeVar("AnyWork", bound=Any)  # a request, ready to run: its ``id``, and ``num_rows`` of the model's input
 
 
 def lay_out(
@@ -49,10 +57,9 @@ def lay_out(
             room = batch_size
         batches[-1].append(item)
         room -= item.num_rows
-    counts = Counter(item.id for batch in batches for item in batch)
-    doubled = next((name for name, count in counts.items() if count > 1), None)
-    if doubled is not None:
-        raise InputError(f"the request {doubled!r} is there more than once; give every request its own id.")
+    for name, count in Counter(item.id for batch in batches for item in batch).items():
+        if count > 1:
+            raise InputError(f"the request {name!r} is there more than once; give every request its own id.")
     return batches
 
 
@@ -74,13 +81,96 @@ class Backoff:
             try:
                 result = work(part)
             except RuntimeError as error:
-                if len(part) == 1 or not should_reduce_batch_size(error):
-                    raise
+                refuse_smallest(part, error)
             else:
                 yield result
                 start += len(part)
                 continue
-            # After the handler, because its traceback holds the tensors that filled the memory.
-            self.size = len(part) // 2
-            clear_device_cache(garbage_collection=True)
-            logger.warning("out of memory with %d rows at once; going on with %d", len(part), self.size)
+            self.size = halve_after(part, "rows")
+
+
+def refuse_smallest(part: Sequence[Any], error: RuntimeError) -> None:
+    """Raise an error that smaller parts would not mend; to be followed by ``halve_after``."""
+    if len(part) == 1 or not should_reduce_batch_size(error):
+        raise error
+
+
+def halve_after(part: Sequence[Any], what: str) -> int:
+    """Free memory after it ran out; half of the part's length. To be called after the handler of the error, because
+    its traceback holds the tensors that filled the memory."""
+    half = len(part) // 2
+    clear_device_cache(garbage_collection=True)
+    logger.warning("out of memory with %d %s at once; going on with %d", len(part), what, half)
+    return half
+
+
+class PlanByPlan(Engine):
+    """One model, uncut or under one plan after the other, batch by batch.
+
+    Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter.
+    What is longer than the model's context loses tokens at its beginning when it is scored, as in the LM Evaluation
+    Harness. The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are
+    ignored: a Decoding says all that happens.
+    """
+
+    _loaded: Any  # a LoadedModel, or a WeightlessModel
+    _batch_size: int
+    _batches_at_once = 1  # batches whose answers come together
+    _always_writes = False  # True if a token is written behind each text that is scored, which takes space
+
+    @property
+    def num_layers(self) -> int:
+        return int(self._loaded.num_layers)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._loaded.has_chat_template)
+
+    def ask(
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+    ) -> Under[Any]:
+        """See Engine: first all prompts plan by plan, those with the most tokens first; then all scores.
+
+        ``max_new_tokens`` is shortened where the model's context leaves less space.
+        """
+        to_generate, to_score = by_kind(requests)
+        plans, loaded, size = distinct(plans), self._loaded, self._batches_at_once * self._batch_size
+        for plan in plans:
+            self._check(plan)
+        if self._always_writes:
+            loaded = replace(loaded, context_length=loaded.context_length - 1)
+        written = lay_out(generation_rows(self._loaded, to_generate), size)
+        scored = lay_out(scorings(loaded, to_score), size)
+
+        def replies() -> Iterator[tuple[CutPlan, Sequence[Any]]]:
+            work: tuple[tuple[list[list[Any]], Callable[..., Sequence[Any]]], ...]
+            work = (written, partial(self._write, decoding=decoding)), (scored, self._score)
+            for batches, answer in work:
+                for plan in plans:
+                    for batch in batches:
+                        if any(wanted(plan, item.id) for item in batch):
+                            yield plan, answer(batch, plan)
+
+        return replies()
+
+    def _check(self, plan: CutPlan) -> None:
+        """Refuse a plan that the engine cannot run. Raises InputError."""
+        if plan.num_layers != self.num_layers:
+            raise plan.unfit(f"this one has {self.num_layers}")
+
+    def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
+        """The answers to some prompts."""
+        raise NotImplementedError
+
+    def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
+        """The scores of some requests."""
+        raise NotImplementedError
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return decode(self._loaded.tokenizer, tokens)
+
+    def _described(self, engine: str, device: str) -> dict[str, Any]:
+        """Settings that decide the numbers, for the run's settings."""
+        loaded = self._loaded
+        model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
+        return {**model, "device": device, "batch_size": self._batch_size}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,9 @@ from layercut.engine.attention import Heads, KeyValue, bias_of, capped, joined
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
-    from layercut.engine.answers import Answer
     from layercut.engine.sampling import Next
     from layercut.engine.stack import Stack
+    from layercut.engine.stopping import Answer
     from layercut.surgery.plan import CutPlan
 
 MAX_ROWS = 1024
@@ -34,18 +34,19 @@ _CAPACITY_STEP = 64  # tokens by which space for keys and values grows
 _IN_CACHE = 2**18  # numbers in float32 that stay in a core's cache
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DecodingRow:
     """An answer that goes on: its last token is to be fed next."""
 
     answer: Answer
     plan: CutPlan
     own: Mapping[int, KeyValue]
-    """Per kept layer, keys and values (K, tokens, d) of its tokens behind the prefix, all but the last."""
+    """Per kept layer, keys and values (K, tokens, d) of its tokens behind the prefix, all but the last; read when the
+    row gets a slot."""
     prefix: Mapping[int, KeyValue]
     """Per kept layer, those of the prefix; the same object for all rows of one plan and prefix."""
     num_prefix: int
-    num_own: int
+    num_own: int  # tokens behind the prefix that there are keys for
 
 
 class DecodingPool:
@@ -58,25 +59,14 @@ class DecodingPool:
         choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[Next]],
         num_bytes: int,
     ) -> None:
-        """An empty pool.
-
-        Args:
-            choose: each row's next token, from its states (A, D) behind the last layer, its answer, and the number of
-                tokens that this has.
-            num_bytes: of keys and values at most, beside one row's.
-        """
-        self._stack = stack
-        self._num_layers = num_layers
-        self._choose = choose
-        self._num_bytes = num_bytes
+        """An empty pool, with ``num_bytes`` of keys and values at most, beside one row's. ``choose`` gives each row's
+        next token from its states (A, D) behind the last layer, its answer, and the number of tokens that this has."""
+        self._stack, self._num_layers, self._choose, self._num_bytes = stack, num_layers, choose, num_bytes
         self._waiting: deque[DecodingRow] = deque()
-        self._active: list[DecodingRow] = []
-        self._lengths: list[int] = []
-        """Own tokens that a row has keys for, in the order of the active rows; its place is its slot."""
+        self._active: list[DecodingRow] = []  # a row's place is its slot
         self._held: dict[int, KeyValue] = {}
         """Per layer (slots, K, capacity, d): a row is one piece of memory, and products of some rows copy no keys."""
-        self._slots = 0
-        self._capacity = 0
+        self._slots = self._capacity = 0
 
     @property
     def is_full(self) -> bool:
@@ -102,35 +92,34 @@ class DecodingPool:
     def step(self) -> list[DecodingRow]:
         """One more token for every active row; the rows that ended by it."""
         self._admit()
-        self._reserve(len(self._active), max(self._lengths) + 1)
-        rows = self._active  # freeing space may have sent rows back to wait
+        self._reserve(len(self._active), max(row.num_own for row in self._active) + 1)
+        rows = list(self._active)  # freeing space may have sent rows back to wait
         with torch.no_grad(), self._stack.few_rows():
-            tokens = self._tokens(rows)
+            tokens = self._next_tokens(rows)
         ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
-        finished = [rows[slot] for slot in ended]
         for slot in reversed(ended):
             self._free(slot)
         under_way = (*self._active, *self._waiting)
         wrote(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
-        return finished
+        return [rows[slot] for slot in ended]
 
-    def _tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:
+    def _next_tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:
         """Feed each row's last token; the next ones."""
-        positions = [row.num_prefix + length for row, length in zip(rows, self._lengths, strict=True)]
-        entered = self._stack.enter([row.answer.tokens[-1] for row in rows], positions)
+        answers = [row.answer for row in rows]
+        positions = [row.num_prefix + row.num_own for row in rows]
+        entered = self._stack.enter([answer.tokens[-1] for answer in answers], positions)
         states = entered.states_1TD
-        attends = _Attends(self._held, rows, self._lengths, states.device)
+        attends = _Attends(self._held, rows, states.device)
         for layer in range(self._num_layers):
             keeps = [layer in row.own for row in rows]
             if not any(keeps):
                 continue
             after = self._stack.run(layer, states, entered, attends)
-            if all(keeps):
-                states = after
-            else:
-                states = torch.where(torch.tensor(keeps, device=states.device)[None, :, None], after, states)
-        self._lengths = [length + 1 for length in self._lengths]
-        answers = [row.answer for row in rows]
+            if not all(keeps):
+                after = torch.where(torch.tensor(keeps, device=states.device)[None, :, None], after, states)
+            states = after
+        for row in rows:
+            row.num_own += 1
         return self._choose(states[0], answers, [len(answer.tokens) for answer in answers])
 
     def _admit(self) -> None:
@@ -138,24 +127,20 @@ class DecodingPool:
             self._reserve(len(self._active) + 1, self._waiting[0].num_own + 1)
             if len(self._active) >= self._slots:
                 return
-            row = self._waiting.popleft()
-            slot = len(self._active)
+            row, slot = self._waiting.popleft(), len(self._active)
             for layer, kv in row.own.items():
                 for held, own in zip(self._held[layer], kv, strict=True):
                     held[slot, :, : row.num_own] = own
             self._active.append(row)
-            self._lengths.append(row.num_own)
 
     def _free(self, slot: int) -> None:
         """Give a slot up; the last row moves there, so that active rows stay together."""
-        last = len(self._active) - 1
+        row, last = self._active.pop(), len(self._active)
         if slot != last:
-            length = self._lengths[last]
             for kv in self._held.values():
                 for held in kv:
-                    held[slot, :, :length] = held[last, :, :length]
-            self._active[slot], self._lengths[slot] = self._active[last], self._lengths[last]
-        del self._active[last], self._lengths[last]
+                    held[slot, :, : row.num_own] = held[last, :, : row.num_own]
+            self._active[slot] = row
 
     def _reserve(self, slots: int, capacity: int) -> None:
         """Free space for this many rows of this many own tokens. What does not fit waits until others end, the last
@@ -170,26 +155,24 @@ class DecodingPool:
         num_kv, _, size = sample.shape
         row_bytes = 2 * self._num_layers * num_kv * capacity * size * sample.element_size()
         most = max(1, min(MAX_ROWS, self._num_bytes // row_bytes))
-        slots = min(most, max(_FIRST_SLOTS, self._slots, _power_of_two(slots)))
+        # The power of two that is not below.
+        slots = min(most, max(_FIRST_SLOTS, self._slots, 1 << max(0, slots - 1).bit_length()))
         if (slots, capacity) == (self._slots, self._capacity):
             return
-        while len(self._active) > slots:
-            self._park()
+        while len(self._active) > slots:  # the last row is sent back to wait, with its keys and values
+            row, slot = self._active.pop(), len(self._active)
+            row.own = {
+                layer: KeyValue(*(held[slot, :, : row.num_own].clone() for held in self._held[layer]))
+                for layer in row.own
+            }
+            self._waiting.appendleft(row)
         for layer in range(self._num_layers):
             shape = (slots, num_kv, capacity, size)
             fresh = KeyValue(*(torch.zeros(shape, dtype=sample.dtype, device=sample.device) for _ in range(2)))
-            old = self._held.get(layer)
-            if old is not None:
-                for new, before in zip(fresh, old, strict=True):
-                    new[: len(self._active), :, : self._capacity] = before[: len(self._active)]
+            for new, before in zip(fresh, self._held.get(layer, ()), strict=False):
+                new[: len(self._active), :, : self._capacity] = before[: len(self._active)]
             self._held[layer] = fresh
         self._slots, self._capacity = slots, capacity
-
-    def _park(self) -> None:
-        """Send the last row back to wait, with its keys and values."""
-        row, length, slot = self._active.pop(), self._lengths.pop(), len(self._active)
-        own = {layer: KeyValue(*(held[slot, :, :length].clone() for held in self._held[layer])) for layer in row.own}
-        self._waiting.appendleft(replace(row, own=own, num_own=length))
 
 
 _Shared = tuple[KeyValue, Tensor | slice]  # keys and values of a prefix, and the slots of the rows behind it
@@ -198,19 +181,13 @@ _Shared = tuple[KeyValue, Tensor | slice]  # keys and values of a prefix, and th
 class _Attends:
     """Attention of one step: each row's one query sees its prefix, its own tokens and itself."""
 
-    def __init__(
-        self,
-        held: Mapping[int, KeyValue],
-        rows: Sequence[DecodingRow],
-        lengths: Sequence[int],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, held: Mapping[int, KeyValue], rows: Sequence[DecodingRow], device: torch.device) -> None:
         self._held = held
         self._num_prefix = max(row.num_prefix for row in rows)
+        self._longest = max(row.num_own for row in rows) + 1
         self._prefix_A = torch.tensor([row.num_prefix for row in rows], device=device)
-        self._length_A = torch.tensor(lengths, device=device)
+        self._length_A = torch.tensor([row.num_own for row in rows], device=device)
         self._slots_A = torch.arange(len(rows), device=device)
-        self._longest = max(lengths) + 1
         groups: dict[int, list[int]] = {}
         for slot, row in enumerate(rows):
             groups.setdefault(id(row.prefix), []).append(slot)
@@ -230,10 +207,9 @@ class _Attends:
         query_AKGd = heads.query_HTd.view(keys_AKCd.shape[1], -1, num_rows, size).permute(2, 0, 1, 3)
         here = [(prefix[layer], slots) for prefix, slots in self._groups if layer in prefix]
         fuses = keys_AKCd.device.type == "cpu" and keys_AKCd.dtype != torch.float32
-        if fuses and heads.softcap is None and heads.window is None:
-            output_AKGd = self._fused(query_AKGd, keys_AKCd, values_AKCd, here, heads)
-        else:
-            output_AKGd = self._in_float32(query_AKGd, keys_AKCd, values_AKCd, here, heads)
+        fuses = fuses and heads.softcap is None and heads.window is None
+        way = self._fused if fuses else self._in_float32
+        output_AKGd = way(query_AKGd, keys_AKCd, values_AKCd, here, heads)
         return output_AKGd.reshape(num_rows, num_heads, size).transpose(0, 1)
 
     def _in_float32(
@@ -246,8 +222,8 @@ class _Attends:
         if self._num_prefix:
             ahead_AKGP = scores.new_zeros((*scores.shape[:3], self._num_prefix))
             for kv, slots in here:
-                found_KQP = _by_head(query_AKGd[slots]) @ kv.keys.float().transpose(-1, -2)
-                ahead_AKGP[slots, ..., : found_KQP.shape[-1]] = _by_row(found_KQP, num_groups)
+                products_KQP = _by_head(query_AKGd[slots]) @ kv.keys.float().transpose(-1, -2)
+                ahead_AKGP[slots, ..., : products_KQP.shape[-1]] = _by_row(products_KQP, num_groups)
             scores = torch.cat([ahead_AKGP, scores], dim=-1)
         weights = torch.softmax(capped(scores, heads.softcap) + self._bias(heads.window)[:, None, None], dim=-1)
         weights_AKGC = weights[..., self._num_prefix :]
@@ -282,9 +258,7 @@ class _Attends:
     def _bias(self, window: int | None) -> Tensor:
         """(A, P + C): prefixes that are shorter than the longest one are followed by nothing."""
         if window not in self._biases:
-            at_P, at_C = (
-                torch.arange(size, device=self._length_A.device) for size in (self._num_prefix, self._longest)
-            )
+            at_P, at_C = (torch.arange(num, device=self._length_A.device) for num in (self._num_prefix, self._longest))
             prefix_A1, length_A1 = self._prefix_A[:, None], self._length_A[:, None]
             sees = torch.cat([at_P < prefix_A1, at_C <= length_A1], dim=1)
             if window is not None:
@@ -295,14 +269,12 @@ class _Attends:
 
 def _by_head(rows_AKG_: Tensor) -> Tensor:
     """(K, A * G, last dimension): what all rows ask of one key-value head, for one product."""
-    num_rows, num_kv, num_groups, size = rows_AKG_.shape
-    return rows_AKG_.transpose(0, 1).reshape(num_kv, num_rows * num_groups, size)
+    return rows_AKG_.transpose(0, 1).flatten(1, 2)
 
 
 def _by_row(heads_KQ_: Tensor, num_groups: int) -> Tensor:
     """The inverse: (A, K, G, last dimension)."""
-    num_kv, num_queries, size = heads_KQ_.shape
-    return heads_KQ_.reshape(num_kv, num_queries // num_groups, num_groups, size).transpose(0, 1)
+    return heads_KQ_.view(len(heads_KQ_), -1, num_groups, heads_KQ_.shape[-1]).transpose(0, 1)
 
 
 def _pieces(kept_AKCd: Tensor) -> list[slice]:
@@ -324,8 +296,3 @@ def _flash(
         query_BKSd, keys_BKCd, values_BKCd, 0.0, False, attn_mask=mask, scale=scaling
     )
     return output.float(), log_sum
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest that is not below."""
-    return 1 << max(0, number - 1).bit_length()

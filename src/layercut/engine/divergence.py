@@ -16,8 +16,8 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Divergence, TokenDamage
 from layercut.engine.prompts import decode
 from layercut.engine.rows import Scoring
+from layercut.engine.scores import refuse_nan
 from layercut.engine.stack import HeadInput, chunks, logits, states_at
-from layercut.errors import InputError
 from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
@@ -36,15 +36,6 @@ class TokenDivergence(NamedTuple):
     kl: Tensor
     js_top100: Tensor
     top1_disagrees: Tensor
-
-
-class TokenChoice(NamedTuple):
-    """One value per position, (N,) int64."""
-
-    rank: Tensor  # 1 + how many tokens are strictly likelier than the one that comes next
-    reference_rank: Tensor
-    likeliest: Tensor
-    reference_likeliest: Tensor
 
 
 class Reference(NamedTuple):
@@ -77,19 +68,12 @@ class Reference(NamedTuple):
 
 
 @torch.no_grad()
-def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenChoice:
-    """Rank of the given token among all next tokens in two models, and the likeliest token; see
-    ``token_divergence``."""
-
-    def rank(logits_NV: Tensor) -> Tensor:
-        return 1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1)
-
-    return TokenChoice(
-        rank(plan_NV),
-        rank(reference.logits_NV),
-        plan_NV.argmax(dim=-1),
-        reference.logits_NV.argmax(dim=-1),
-    )
+def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tensor:
+    """(4, N) int64: rank of the token that comes next, and the rank in the reference, each 1 + how many tokens are
+    strictly likelier; the likeliest token, and that of the reference."""
+    both = (plan_NV, reference.logits_NV)
+    ranks = [1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1) for logits_NV in both]
+    return torch.stack([*ranks, *(logits_NV.argmax(dim=-1) for logits_NV in both)])
 
 
 @torch.no_grad()
@@ -106,6 +90,10 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)
+    # An outcome that neither allows adds nothing.
+    p_NK, q_NK = reference.outcomes_NK, _with_rest(q_NV.gather(1, reference.top_NK).exp())
+    sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)
+    terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
     kl_NV = (reference.p_NV - q_NV).mul_(reference.weight_NV)
     if reference.ruled_out_NV is not None:  # ln p = -inf; it adds nothing
         kl_NV = kl_NV.masked_fill_(reference.ruled_out_NV, 0.0)
@@ -113,7 +101,7 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
         nll=-q_NV.gather(1, token_N1).squeeze(1),
         reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
-        js_top100=_js_top(reference, q_NV),
+        js_top100=(terms_NK.sum(dim=-1) / 2).clamp_min(0),
         top1_disagrees=(reference.likeliest_N != q_NV.argmax(dim=-1)).float(),
     )
 
@@ -121,19 +109,9 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
 def divergences_of(
     loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plans: Sequence[CutPlan], reference: CutPlan
 ) -> list[list[Divergence]]:
-    """Run a batch under the reference and under every plan, the head chunk by chunk; the results of each plan.
-
-    Args:
-        items: requests of one continuation each.
-        ids_BT: their rows, padded on the right.
-        reference: what they are compared with; a plan that equals it is not run again.
-    """
-    rows = [item.rows[0] for item in items]
-    read = [
-        (index, position)
-        for index, row in enumerate(rows)
-        for position in range(len(row.tokens) - row.num_scored, len(row.tokens))
-    ]
+    """Run requests of one continuation each, whose rows are padded on the right, under the reference and under every
+    plan that does not equal it; the results of each plan."""
+    read = [(index, position) for index, item in enumerate(items) for position in item.rows[0].read_positions]
 
     def states_under(plan: CutPlan) -> HeadInput:
         with bypass(loaded.model, plan):
@@ -151,14 +129,10 @@ def divergences_between(
     """Compare states under a reference (``before``) and some plans, the head chunk by chunk.
 
     All hold the N positions before the continuations' tokens, request by request. The reference's distributions of a
-    chunk are made once for all plans.
-
-    Returns:
-        Per plan, what was found of every request.
+    chunk are made once for all plans. Returns, per plan, the divergence of every request.
     """
     model = loaded.model
-    rows = [item.rows[0] for item in items]
-    token_N = torch.tensor([token for row in rows for token in row.continuations[0]])
+    token_N = torch.tensor([token for item in items for token in item.rows[0].continuations[0]])
     by_token = any(item.request.by_token for item in items)
     parts: list[list[Tensor]] = [[] for _ in plans]
     choices: list[list[Tensor]] = [[] for _ in plans]
@@ -169,53 +143,34 @@ def divergences_between(
             plan_CV = logits(model, after, chunk)
             parts[place].append(torch.stack(token_divergence(reference, plan_CV, token_C)).cpu())
             if by_token:
-                choice = token_choice(reference, plan_CV, token_C)
-                choices[place].append(torch.stack([value.double() for value in choice]).cpu())
-    return [
-        _of_requests(loaded, items, torch.cat(values, dim=1).double(), torch.cat(chosen, dim=1) if by_token else None)
-        for values, chosen in zip(parts, choices, strict=True)
-    ]
+                choices[place].append(token_choice(reference, plan_CV, token_C).cpu())
+    lengths = [item.rows[0].num_scored for item in items]
+    results = []
+    for values, chosen in zip(parts, choices, strict=True):
+        own_values = torch.cat(values, dim=1).double().split_with_sizes(lengths, dim=1)
+        answers = [_summed(loaded, item, values_5T) for item, values_5T in zip(items, own_values, strict=True)]
+        if by_token:
+            own_choices = torch.cat(chosen, dim=1).split_with_sizes(lengths, dim=1)
+            for place, item in enumerate(items):
+                if item.request.by_token:
+                    damage = _token_damage(loaded, item, own_values[place], own_choices[place])
+                    answers[place] = replace(answers[place], tokens=damage)
+        results.append(answers)
+    return results
 
 
-def _of_requests(
-    loaded: LoadedModel, items: Sequence[Scoring], values_5N: Tensor, choices_5N: Tensor | None
-) -> list[Divergence]:
-    answers, start = [], 0
-    for item in items:
-        row = item.rows[0]
-        own = slice(start, start + row.num_scored)
-        answer = _checked(loaded, item, values_5N[:, own])
-        if choices_5N is not None and item.request.by_token:
-            damage = _tokens(loaded, row.continuations[0], values_5N[:, own], choices_5N[:, own])
-            answer = replace(answer, tokens=damage)
-        answers.append(answer)
-        start = own.stop
-    return answers
-
-
-def _tokens(
-    loaded: LoadedModel, continuation: Sequence[int], values_5T: Tensor, choice_5T: Tensor
-) -> tuple[TokenDamage, ...]:
+def _token_damage(loaded: LoadedModel, item: Scoring, values_5T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
     """The damage at each token of one continuation."""
-    tokenizer, shown = loaded.tokenizer, ""
+    tokenizer, continuation, shown = loaded.tokenizer, item.rows[0].continuations[0], ""
     tokens = []
-    values = zip(*values_5T[:3].tolist(), *choice_5T.tolist(), strict=True)
-    for index, (nll, reference_nll, kl, rank, reference_rank, likeliest, reference_likeliest) in enumerate(values):
+    values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)
+    for index, (nll, reference_nll, kl, rank, reference_rank, *likeliest) in enumerate(values):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
         text = decode(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
         added, shown = text[len(shown) :], max(shown, text, key=len)
-        first, reference_first = (decode(tokenizer, [int(token)]) for token in (likeliest, reference_likeliest))
-        ranks = (int(rank), int(reference_rank))
-        tokens.append(TokenDamage(added, nll, reference_nll, kl, *ranks, first, reference_first))
+        texts = [decode(tokenizer, [token]) for token in likeliest]
+        tokens.append(TokenDamage(added, nll, reference_nll, kl, rank, reference_rank, *texts))
     return tuple(tokens)
-
-
-def _js_top(reference: Reference, q_NV: Tensor) -> Tensor:
-    """Jensen-Shannon divergence (N,) of log-probabilities, as in ``token_divergence``."""
-    p_NK, q_NK = reference.outcomes_NK, _with_rest(q_NV.gather(1, reference.top_NK).exp())
-    sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)  # an outcome that neither allows adds nothing
-    terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
-    return (terms_NK.sum(dim=-1) / 2).clamp_min(0)
 
 
 def _with_rest(p_NK: Tensor) -> Tensor:
@@ -223,16 +178,12 @@ def _with_rest(p_NK: Tensor) -> Tensor:
     return torch.cat([p_NK, rest_N1], dim=-1)
 
 
-def _checked(loaded: LoadedModel, item: Scoring, values_5T: Tensor) -> Divergence:
+def _summed(loaded: LoadedModel, item: Scoring, values_5T: Tensor) -> Divergence:
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
     nll, reference_nll, kl, js, disagreements = values_5T.sum(dim=1).tolist()
     nll_T, reference_nll_T = values_5T[:2]
     sure_T = reference_nll_T <= -math.log(SURE)
-    if bool(values_5T.isnan().any()):
-        raise InputError(
-            f"request {item.id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
-            "Load it with another dtype, bfloat16 or float32."
-        )
+    refuse_nan(loaded, item.id, bool(values_5T.isnan().any()))
     return Divergence(
         id=item.id,
         num_tokens=item.rows[0].num_scored,

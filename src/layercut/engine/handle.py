@@ -46,18 +46,11 @@ class ModelHandle:
                 "plain, and the model itself."
             )
         self.settings = settings
-        self.source: ModelSource = source or resolve(
-            settings.model,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            tie=settings.tie,
-        )
+        options = {name: getattr(settings, name) for name in ("revision", "trust_remote_code", "tie")}
+        self.source: ModelSource = source or resolve(settings.model, **options)
         self.metadata = describe_source(self.source)
+        self.num_layers = self.metadata.num_layers
         self._given = loaded
-
-    @property
-    def num_layers(self) -> int:
-        return self.metadata.num_layers
 
     @cached_property
     def dtype(self) -> str:
@@ -80,10 +73,8 @@ class ModelHandle:
         """The model without its weights."""
         from layercut.models.loading import load_without_weights
 
-        wanted = self.settings
-        return load_without_weights(
-            self.source, dtype=wanted.dtype, device=wanted.device, trust_remote_code=wanted.trust_remote_code
-        )
+        options = {name: getattr(self.settings, name) for name in ("dtype", "device", "trust_remote_code")}
+        return load_without_weights(self.source, **options)
 
     def read(self, kind: str, asked: Any, read: Callable[[WeightlessModel], Any]) -> Any:
         """``read(self.weightless)``, remembered, so that a dry run loads no tokenizer for what was counted before."""
@@ -104,8 +95,7 @@ class ModelHandle:
     @property
     def context_length(self) -> int | None:
         """Tokens that the model takes, by its config; None where the config names no limit."""
-        length: int | None = self.read("contexts", None, lambda model: model.context_length)
-        return length
+        return self.read("contexts", None, lambda model: model.context_length)  # type: ignore[no-any-return]
 
     @property
     def has_chat_template(self) -> bool:
@@ -127,8 +117,7 @@ class ModelHandle:
             alone = wanted.replace(engine_pool=None, dtype=self.dtype)  # what the run's settings say, on any machine
             here = replace(self.source, path=self.source.path.absolute())
             return RayPool(wanted.engine_pool, partial(engine_of, alone, here, self.metadata.model_hash))
-        made: Engine = ENGINES[wanted.engine].make(self)
-        return made
+        return ENGINES[wanted.engine].make(self)  # type: ignore[no-any-return]
 
     def release(self) -> None:
         """Let the weights go. What is asked next loads them again."""
@@ -203,11 +192,8 @@ class ModelHandle:
 
     def describe(self) -> dict[str, Any]:
         """Settings that decide the numbers, with what the commit of a branch and dtype auto stand for."""
-        return self.settings.identity() | {
-            "revision": self.source.revision,
-            "model_hash": self.metadata.model_hash,
-            "dtype": self.dtype,
-        }
+        known = {"revision": self.source.revision, "model_hash": self.metadata.model_hash, "dtype": self.dtype}
+        return self.settings.identity() | known
 
 
 class ServedModel:
@@ -221,8 +207,7 @@ class ServedModel:
 
     @cached_property
     def engine(self) -> Engine:
-        made: Engine = ENGINES[self.settings.engine].make(self)
-        return made
+        return ENGINES[self.settings.engine].make(self)  # type: ignore[no-any-return]
 
     def plan(self, spec: str | CutPlan | None = None) -> CutPlan:
         """The original model, which is taken as one whole. Raises InputError: layers are to be removed."""

@@ -4,8 +4,8 @@
 
 Prompts are tokenised here, and the end of an answer is decided here, token by token, as with the other engines;
 llama.cpp computes. An early verdict cuts an answer that llama.cpp has written to its end. A plan is run from a file of
-its own, which the GGUF-to-GGUF cut writes. A token's likelihood is read off a request whose
-one new token is forced, so that a continuation of n tokens takes n requests.
+its own, which the GGUF-to-GGUF cut writes. A token's likelihood is read off a request whose one new token is forced, so
+that a continuation of n tokens takes n requests.
 """
 
 from __future__ import annotations
@@ -14,26 +14,22 @@ import json
 import os
 import random
 import secrets
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from layercut.engine.answers import Answer
 from layercut.engine.base import Completion, Decoding, Likelihoods
-from layercut.engine.by_plan import PlanByPlan
-from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
+from layercut.engine.batching import PlanByPlan
+from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import stop_tokens
+from layercut.engine.stopping import Answer, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.models.weights import cached_values
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
     from layercut.models.loading import WeightlessModel
 
-BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its slot for the next one
 _FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it
 _HERE = build_opener(ProxyHandler({}))  # asks this machine itself, past any proxy
 _SHORT = 512  # tokens of context below which a slot is of no use
@@ -62,7 +57,7 @@ class LlamaCppEngine(PlanByPlan):
     """
 
     gives_not = "llama.cpp does not give"
-    _batches_at_once = BLOCK
+    _batches_at_once = 4  # so that a finished sequence frees its slot for the next one
     _always_writes = True
 
     def __init__(
@@ -95,106 +90,73 @@ class LlamaCppEngine(PlanByPlan):
         self._library, self.file = xllamacpp, file
         self._leaves_copy_out = "copy" in model.source.origin
         self._batch_size, self._exact, self._device = batch_size, exact, device
-        self._token_bytes = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
-        room = int(cache_gib * 2**30 / self._token_bytes / batch_size)
-        self._context = min(room, model.context_length or room)
-        if self._context < min(_SHORT, model.context_length or _SHORT):
+        self.token_bytes = max(1, model.num_layers * cached_values(model.source.path) * (4 if exact else 2))
+        room = int(cache_gib * 2**30 / self.token_bytes / batch_size)
+        self.context = min(room, model.context_length or room)
+        if self.context < min(_SHORT, model.context_length or _SHORT):
             raise InputError(
                 f"`cache_gib` {cache_gib:g} holds {room:,} tokens for each of {batch_size} requests at once; give "
                 "more, or a smaller `batch_size`."
             )
-        self._loaded = replace(model, context_length=self._context)
+        self._loaded: WeightlessModel = replace(model, context_length=self.context)
         self._stop_tokens = stop_tokens(model.tokenizer, model.generation_config)
-        self._serving: tuple[str, ExitStack, ServerInProcess] | None = None
+        self._serving: tuple[str, ServerInProcess, TemporaryDirectory[str] | None] | None = None
 
     def describe(self) -> Mapping[str, Any]:
         return {**self._described("llama.cpp", self._device), "cache": "float32" if self._exact else "float16"}
 
     def close(self) -> None:
         if self._serving is not None:
-            _, files, _ = self._serving
+            _, _, folder = self._serving
             self._serving = None  # the server ends with its last reference
-            files.close()
-
-    def timing(self, plan: CutPlan, batch: int, prompt: int, middle: int, seed: int) -> Timing:
-        """Time the model under a plan, as ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
-
-        Raises:
-            InputError: more tokens than a slot of the cache holds.
-        """
-        longest = max(prompt, middle)
-        if longest + NUM_NEW_TOKENS > self._context:
-            raise InputError(
-                f"{longest:,} tokens and {NUM_NEW_TOKENS} more do not fit into {self._context:,} tokens of context of "
-                f"{self._loaded.name}; give more `cache_gib`, or fewer tokens in `serve`."
-            )
-        server = self._server(plan)
-        draw = random.Random(seed)
-        texts = [draw.choices(range(len(self._loaded.tokenizer)), k=longest) for _ in range(batch)]
-
-        def seconds(read: int, written: int, *, fresh: bool) -> float:
-            begun = time.perf_counter()
-            asked = {"n_predict": written, "temperature": 0.0, "ignore_eos": True, "cache_prompt": not fresh}
-            self._at_once(lambda one: server.ask(texts[one][:read], id_slot=one, **asked), range(batch))
-            return time.perf_counter() - begun
-
-        first = seconds(prompt, 1, fresh=True)
-        seconds(longest, 1, fresh=False)
-        one, more = (seconds(longest, written, fresh=False) for written in (1, NUM_NEW_TOKENS))
-        return Timing(
-            first_token=first,
-            prefill=batch * prompt / first,
-            decode=batch * (NUM_NEW_TOKENS - 1) / max(more - one, 1e-9),
-            cache_bytes=batch * longest * self._token_bytes * len(plan.kept) // plan.num_layers,
-        )
+            if folder is not None:
+                folder.cleanup()
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        server = self._server(plan)
-        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
-        self._at_once(lambda answer: self._write_one(server, answer, decoding), answers)
-        return [answer.completion() for answer in answers]
+        server = self.serve_plan(plan)
 
-    def _write_one(self, server: ServerInProcess, answer: Answer, decoding: Decoding) -> None:
-        row = answer.row
-        asked: dict[str, Any] = {"n_predict": row.limit, "stop": list(row.request.stop), "min_p": 0.0}
-        if not decoding.is_greedy:
-            asked |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
-            asked["seed"] = noise_key(decoding.seed, answer.id) % 2**31
-        reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **asked)
-        before = answer.num_left
-        any(answer.add(Next(token)) for token in reply["tokens"])
-        wrote(before - answer.num_left)
+        def write(answer: Answer) -> Completion:
+            row, before = answer.row, answer.num_left
+            options: dict[str, Any] = {"n_predict": row.limit, "stop": list(row.request.stop), "min_p": 0.0}
+            if not decoding.is_greedy:
+                options |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
+                options["seed"] = noise_key(decoding.seed, answer.id) % 2**31
+            reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **options)
+            any(answer.add(Next(token)) for token in reply["tokens"])
+            wrote(before - answer.num_left)
+            return answer.completion()
+
+        return self.run_at_once(write, (Answer(row, self._stop_tokens, self._decode) for row in rows))
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
-        server, plain = self._server(plan), self._plain_token
-        parts = [(row, tokens) for item in items for row in item.rows for tokens in row.continuations]
-        scores = self._at_once(lambda part: _score(server, part[0], part[1], plain), parts)
-        return likelihoods_of(self._loaded, items, scores)
+        server, tokenizer = self.serve_plan(plan), self._loaded.tokenizer
+        character = tokenizer.encode("a", add_special_tokens=False)[-1], len(tokenizer)
 
-    @cached_property
-    def _plain_token(self) -> Tokens:
-        """A token that is a whole character, and the number of tokens that there are."""
-        tokenizer = self._loaded.tokenizer
-        return tokenizer.encode("a", add_special_tokens=False)[-1], len(tokenizer)
+        def score(part: tuple[Tokens, Tokens]) -> ContinuationScore:
+            return _score_continuation(server, *part, character)
 
-    def _at_once(self, ask: Any, work: Sequence[Any]) -> list[Any]:
+        parts = ((row.tokens, tokens) for item in items for row in item.rows for tokens in row.continuations)
+        return likelihoods_of(self._loaded, items, self.run_at_once(score, parts))
+
+    def run_at_once(self, ask: Callable[[Any], Any], work: Iterable[Any]) -> list[Any]:
+        """Results of ``ask``, as many at once as there are slots."""
         pool = ThreadPoolExecutor(self._batch_size)
         try:
             return list(pool.map(ask, work))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _server(self, plan: CutPlan) -> ServerInProcess:
+    def serve_plan(self, plan: CutPlan) -> ServerInProcess:
         """llama.cpp with the file of a plan; the one of another plan is let go first."""
         if self._serving is not None and self._serving[0] == plan.key:
-            return self._serving[2]
+            return self._serving[1]
         self.close()
-        with ExitStack() as files:
-            file = self.file
-            bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
+        file, folder = self.file, None
+        bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
+        try:
             if self._leaves_copy_out or not bare.is_uncut:
-                folder = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="layercut-")))
-                file = folder / "plan.gguf"
+                folder = TemporaryDirectory(prefix="layercut-")
+                file = Path(folder.name) / "plan.gguf"
                 settings = ModelSettings(model=str(self.file), tie=self._leaves_copy_out)
                 cut_gguf(settings, lambda **_: bare, self.file, file, verify=False)
             try:
@@ -205,27 +167,29 @@ class LlamaCppEngine(PlanByPlan):
                     f"llama.cpp cannot run {self._loaded.name} ({one_line(error)}). Try a smaller `cache_gib`, or use "
                     "`engine` shared."
                 ) from error
-            self._serving = (plan.key, files.pop_all(), server)
-            return server
-        raise AssertionError("unreachable")
+        except BaseException:
+            if folder is not None:
+                folder.cleanup()
+            raise
+        self._serving = (plan.key, server, folder)
+        return server
 
     def parameters(self, file: Path) -> Any:
         """Of llama.cpp's server for a file."""
-        found, library = self._library.CommonParams(), self._library
-        found.model.path = str(file)
-        found.n_ctx, found.n_parallel = self._context * self._batch_size, self._batch_size
-        found.kv_unified = False
-        found.warmup = found.ui = False
-        found.api_keys = [secrets.token_hex()]  # it listens on this machine, for this process alone
-        found.verbosity = -1
+        parameters, library = self._library.CommonParams(), self._library
+        parameters.model.path = str(file)
+        parameters.n_ctx, parameters.n_parallel = self.context * self._batch_size, self._batch_size
+        parameters.kv_unified = parameters.warmup = parameters.ui = False
+        parameters.api_keys = [secrets.token_hex()]  # it listens on this machine, for this process alone
+        parameters.verbosity = -1
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found.cpuparams.n_threads = found.cpuparams_batch.n_threads = threads
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
         if self._device == "cpu":
-            found.n_gpu_layers = 0
+            parameters.n_gpu_layers = 0
         if self._exact:
-            found.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-            found.cache_type_k = found.cache_type_v = library.ggml_type.GGML_TYPE_F32
-        return found
+            parameters.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            parameters.cache_type_k = parameters.cache_type_v = library.ggml_type.GGML_TYPE_F32
+        return parameters
 
 
 class ServerInProcess:
@@ -235,50 +199,53 @@ class ServerInProcess:
         self._server = server  # it ends with its last reference
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
-    def ask(self, prompt: Sequence[int], **asked: Any) -> Any:
+    def ask(self, prompt: Sequence[int], **options: Any) -> Any:
         """Its reply to a prompt of tokens.
 
         Raises:
             InputError: it refuses the request, or has ended.
         """
-        body = json.dumps({"prompt": list(prompt), "return_tokens": True, **asked}).encode()
+        body = json.dumps({"prompt": list(prompt), "return_tokens": True, **options}).encode()
         request = Request(f"{self._server.listening_address}/completion", body, self._headers)
         try:
             with _HERE.open(request) as reply:
                 return json.load(reply)
         except HTTPError as error:
-            said = one_line(ValueError(error.read().decode()))
-            raise InputError(f"llama.cpp refuses a request of {len(prompt):,} tokens: {said}") from error
+            reason = one_line(ValueError(error.read().decode()))
+            raise InputError(f"llama.cpp refuses a request of {len(prompt):,} tokens: {reason}") from error
         except URLError as error:
             raise InputError(f"llama.cpp does not answer any more ({one_line(error)}).") from error
 
 
-def _score(server: ServerInProcess, row: LikelihoodRow, continuation: Tokens, plain: Tokens) -> ContinuationScore:
+def _score_continuation(
+    server: ServerInProcess, row: Tokens, continuation: Tokens, character: tuple[int, int]
+) -> ContinuationScore:
     """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then.
 
     Nothing is reported of a token that is half a character. Its probability is among those of all tokens that come with
-    another one.
+    another one: ``character``, a token that is a whole character, and the number of tokens that there are.
     """
-    tokens = [*row.tokens, continuation[-1]]
+    tokens = [*row, continuation[-1]]
     total, is_greedy = 0.0, True
+
+    def forced(place: int, token: int, most: int) -> Any:
+        """Log-probabilities of a token at a place and of this many of the likeliest; None where it gives none."""
+        bias = [[token, _FORCED]]
+        options = {"n_predict": 1, "temperature": 0.0, "logit_bias": bias, "n_probs": most, "cache_prompt": True}
+        reply = server.ask(tokens[:place], **options)
+        return next(iter(reply.get("completion_probabilities") or ()), None)
+
     for place in range(len(tokens) - len(continuation), len(tokens)):
-        token, (whole, size) = tokens[place], plain
-        entry = _forced(server, tokens[:place], token, 1)
+        token = tokens[place]
+        entry = forced(place, token, 1)
         if entry is not None:
             total += entry["logprob"]
         else:
-            entry = _forced(server, tokens[:place], whole, size)
+            entry = forced(place, *character)
             assert entry is not None, "a whole character is reported"
-            total += next(one["logprob"] for one in entry["top_logprobs"] if one["id"] == token)
+            total += next(other["logprob"] for other in entry["top_logprobs"] if other["id"] == token)
         is_greedy = is_greedy and entry["top_logprobs"][0]["id"] == token
     return ContinuationScore(total, is_greedy)
-
-
-def _forced(server: ServerInProcess, prompt: Sequence[int], token: int, most: int) -> Any:
-    """Log-probabilities of a token after a prompt and of this many of the likeliest; None where it gives none."""
-    bias = [[token, _FORCED]]
-    reply = server.ask(prompt, n_predict=1, temperature=0.0, logit_bias=bias, n_probs=most, cache_prompt=True)
-    return next(iter(reply.get("completion_probabilities") or ()), None)
 
 
 class GgufTimer:
@@ -287,11 +254,39 @@ class GgufTimer:
     def __init__(self, handle: ModelHandle, plan: CutPlan) -> None:
         """Nothing is loaded yet. Raises InputError as ``engine_of``."""
         self._engine, self._plan = engine_of(handle), plan
+        self._num_tokens = len(handle.weightless.tokenizer)
         self.weight_bytes = gguf_bytes(self._engine.file, plan, tie=handle.settings.tie)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
-        """As ``engine.timing.Timer``."""
-        return self._engine.timing(self._plan, batch, prompt, middle, seed)
+        """As ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
+
+        Raises:
+            InputError: more tokens than a slot of the cache holds.
+        """
+        engine, plan, longest = self._engine, self._plan, max(prompt, middle)
+        if longest + NUM_NEW_TOKENS > engine.context:
+            raise InputError(
+                f"{longest:,} tokens and {NUM_NEW_TOKENS} more do not fit into {engine.context:,} tokens of context of "
+                f"{engine.describe()['model']}; give more `cache_gib`, or fewer tokens in `serve`."
+            )
+        server, draw = engine.serve_plan(plan), random.Random(seed)
+        texts = [draw.choices(range(self._num_tokens), k=longest) for _ in range(batch)]
+
+        def seconds(read: int, written: int, *, fresh: bool) -> float:
+            begun = time.perf_counter()
+            options = {"n_predict": written, "temperature": 0.0, "ignore_eos": True, "cache_prompt": not fresh}
+            engine.run_at_once(lambda slot: server.ask(texts[slot][:read], id_slot=slot, **options), range(batch))
+            return time.perf_counter() - begun
+
+        first = seconds(prompt, 1, fresh=True)
+        seconds(longest, 1, fresh=False)
+        one, more = (seconds(longest, written, fresh=False) for written in (1, NUM_NEW_TOKENS))
+        return Timing(
+            first_token=first,
+            prefill=batch * prompt / first,
+            decode=batch * (NUM_NEW_TOKENS - 1) / max(more - one, 1e-9),
+            cache_bytes=batch * longest * engine.token_bytes * len(plan.kept) // plan.num_layers,
+        )
 
 
 def engine_of(handle: ModelHandle) -> LlamaCppEngine:
@@ -303,11 +298,5 @@ def engine_of(handle: ModelHandle) -> LlamaCppEngine:
             f"llama.cpp runs GGUF files, and {wanted.model} is none. Convert it (docs/how_to/gguf.md), or use `engine` "
             "shared."
         )
-    return LlamaCppEngine(
-        handle.weightless,
-        file,
-        batch_size=wanted.batch_size,
-        device=wanted.device,
-        cache_gib=wanted.cache_gib,
-        exact=wanted.dtype == "float32",
-    )
+    options = {name: getattr(wanted, name) for name in ("batch_size", "device", "cache_gib")}
+    return LlamaCppEngine(handle.weightless, file, **options, exact=wanted.dtype == "float32")

@@ -1,11 +1,6 @@
 """OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as served.
 
-    engine = OpenAIEngine("my-model", "http://localhost:8000/v1", tokenizer=tokenizer, concurrency=32)
-
-With the model's tokenizer, prompts are tokenised here, as for the other engines, and sent as tokens to
-``/completions``. Without it the server does this: text goes to ``/completions`` and conversations to
-``/chat/completions``. Log-likelihoods need the tokenizer and a server that returns the log-probabilities of the prompt
-(``echo`` with ``logprobs``; vLLM's does).
+engine = OpenAIEngine("my-model", "http://localhost:8000/v1", tokenizer=tokenizer, concurrency=32)
 """
 
 from __future__ import annotations
@@ -16,11 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
 
@@ -91,8 +85,7 @@ class _Reply(BaseModel, strict=True):
     num_new_tokens: _Count = Field(0, validation_alias=AliasPath("usage", "completion_tokens"))
 
 
-@dataclass(frozen=True)
-class _Served:
+class _Served(NamedTuple):
     """A Reader. How long a text may be, the server says itself."""
 
     name: str
@@ -104,9 +97,14 @@ class _Served:
 class OpenAIEngine(Engine):
     """One served model, uncut: no plan can leave out layers of it.
 
-    The server's stop tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.
+    With the model's tokenizer, prompts are tokenised here, as for the other engines, and sent as tokens to
+    ``/completions``. Without it the server does this: text goes to ``/completions`` and conversations to
+    ``/chat/completions``. Log-likelihoods need the tokenizer and a server that returns the log-probabilities of the
+    prompt (``echo`` with ``logprobs``; vLLM's does). The server's stop tokens are used. A draw is seeded by the seed
+    and the request's id, where the server heeds seeds.
     """
 
+    num_layers = 1  # what is behind a server is taken as a whole
     gives_not = "a server does not give"
 
     def __init__(
@@ -135,19 +133,11 @@ class OpenAIEngine(Engine):
             import openai
         except ImportError as error:
             raise MissingExtra("asking a server", "openai") from error
-        self._openai = openai
-        self._model = model
-        self._url = base_url
+        self._openai, self._model, self._url, self._concurrency = openai, model, base_url, concurrency
         self._reader = _Served(model, tokenizer) if tokenizer is not None else None
-        self._concurrency = concurrency
         key = os.environ.get("OPENAI_API_KEY", "none")
         self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=retries)
         self._is_reached, self._patience = False, PATIENCE if retries else 0.0
-
-    @property
-    def num_layers(self) -> int:
-        """1: what is behind a server is taken as a whole."""
-        return 1
 
     @property
     def has_chat_template(self) -> bool:
@@ -167,24 +157,22 @@ class OpenAIEngine(Engine):
                 scores without a tokenizer. Later: a server that is not there, refuses a request, or gives back no
                 log-probabilities of the prompt.
         """
-        for plan in plans:
-            if not plan.is_uncut:
-                raise InputError(
-                    "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, "
-                    "or use `engine` vllm."
-                )
+        if not all(plan.is_uncut for plan in plans):
+            raise InputError(
+                "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or "
+                "use `engine` vllm."
+            )
         to_generate, to_score = by_kind(requests)
-        if self._reader is None and to_score:
+        if self._reader is not None:
+            rows, scored = generation_rows(self._reader, to_generate), lay_out(scorings(self._reader, to_score), 1)
+        elif to_score:
             raise InputError(
                 "ranking by likelihood takes the model's own tokenizer; name it with `tokenizer` (a hub id or a "
                 "folder), or ask for `readouts` short,chain."
             )
-        if self._reader is None:  # the server lays out the prompts
-            rows = [GenerationRow(request, (), request.max_new_tokens) for request in to_generate]
-        else:
-            rows = generation_rows(self._reader, to_generate)
+        else:  # the server lays out the prompts
+            rows, scored = [GenerationRow(request, (), request.max_new_tokens) for request in to_generate], []
         written = lay_out(rows, 1)
-        scored = lay_out(scorings(self._reader, to_score), 1) if self._reader else []
 
         def replies() -> Under[Any]:
             for plan in distinct(plans):
@@ -230,25 +218,23 @@ class OpenAIEngine(Engine):
         Raises:
             InputError: nothing answers at the address.
         """
-        began = time.monotonic()
-        for attempt in count():
-            if self._is_reached or (reason := self._why_unreached()) is None:
-                break
+        began, is_told = time.monotonic(), False
+        while not self._is_reached and (reason := self._why_unreached()) is not None:
             if time.monotonic() - began > self._patience - _CONNECT:
                 raise InputError(
                     f"no answer from {self._url} ({reason}). Start the server, or give another `base_url`; most end "
                     "in /v1."
                 )
-            if not attempt:
+            if not is_told:
                 logger.info("%s does not answer (%s); trying for %d s", self._url, reason, self._patience)
+            is_told = True
             time.sleep(1)
         self._is_reached = True
 
     def _why_unreached(self) -> str | None:
         """Why the server cannot be reached; None where it can. One that is there and slow is reached."""
-        asking = self._client.with_options(max_retries=0, timeout=_CONNECT)
         try:
-            _within(2 * _CONNECT, asking.models.list)
+            _within(2 * _CONNECT, self._client.with_options(max_retries=0, timeout=_CONNECT).models.list)
         except Exception as error:  # other errors: an answer that is no list of models
             if isinstance(error, self._openai.APIStatusError) and error.status_code in _UNREACHED:
                 return first_line(error)
@@ -259,20 +245,22 @@ class OpenAIEngine(Engine):
 
     def _complete(self, row: GenerationRow, decoding: Decoding) -> Completion:
         request, extra = row.request, dict[str, Any]()
-        asked: dict[str, Any] = {"max_tokens": row.limit, "temperature": decoding.temperature, "extra_body": extra}
+        options: dict[str, Any] = {"max_tokens": row.limit, "temperature": decoding.temperature, "extra_body": extra}
         if request.stop:
-            asked["stop"] = list(request.stop[:MOST_STOPS])
+            options["stop"] = list(request.stop[:MOST_STOPS])
         if not decoding.is_greedy:
-            asked |= {"top_p": decoding.top_p, "seed": noise_key(decoding.seed, request.id) % 2**31}
+            options |= {"top_p": decoding.top_p, "seed": noise_key(decoding.seed, request.id) % 2**31}
             if decoding.top_k:
                 extra["top_k"] = decoding.top_k  # not OpenAI's own, but known to most servers
+        resource: Any = self._client.completions
         if row.prompt or isinstance(request.prompt, str):
-            reply = self._send(self._client.completions, prompt=list(row.prompt) or request.prompt, **asked)
+            options["prompt"] = list(row.prompt) or request.prompt
         else:
+            resource = self._client.chat.completions
+            options["messages"] = [message._asdict() for message in request.prompt]
             if request.prompt[-1].role == "assistant":  # its beginning of the answer is to be continued
                 extra |= {"continue_final_message": True, "add_generation_prompt": False}
-            messages = [message._asdict() for message in request.prompt]
-            reply = self._send(self._client.chat.completions, messages=messages, **asked)
+        reply = self._send(resource, **options)
         choice = reply.choices[0]
         text = choice.text or choice.content or ""
         stops = [text.find(string) for string in request.stop if string in text]
@@ -291,9 +279,9 @@ class OpenAIEngine(Engine):
 
     def _score_one(self, row: LikelihoodRow, continuation: Tokens) -> ContinuationScore:
         tokens = [*row.tokens, continuation[-1]]
+        options = {"prompt": tokens, "temperature": 0, "echo": True, "logprobs": 1}
         # Some servers take max_tokens=0 for as many as fit.
-        asked = {"prompt": tokens, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
-        choice = self._send(self._client.completions, **asked).choices[0]
+        choice = self._send(self._client.completions, max_tokens=1, **options).choices[0]
         values, tops = choice.log_ps or [], choice.top_log_ps or []
         scored = slice(len(tokens) - len(continuation), len(tokens))
         own = [value for value in values[scored] if value is not None]
@@ -308,11 +296,10 @@ class OpenAIEngine(Engine):
         )
         return ContinuationScore(sum(own), is_greedy)
 
-    def _send(self, resource: Any, **asked: Any) -> _Reply:
-        create = resource.with_raw_response.create
-        reply = b""
+    def _send(self, resource: Any, **options: Any) -> _Reply:
+        create, reply = resource.with_raw_response.create, b""
         try:
-            reply = _within(SECONDS, lambda: create(model=self._model, **asked).content)
+            reply = _within(SECONDS, lambda: create(model=self._model, **options).content)
             return _Reply.model_validate_json(reply)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -358,6 +345,6 @@ def engine_of(handle: ServedModel) -> OpenAIEngine:
     assert wanted.base_url is not None, "checked by the settings"
     if (name := wanted.tokenizer) is not None:
         # Of a hub id only the tokenizer's files are fetched.
-        found = resolve(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
-        tokenizer = load_tokenizer(found, wanted.trust_remote_code)
+        source = resolve(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
+        tokenizer = load_tokenizer(source, wanted.trust_remote_code)
     return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from layercut.engine.base import (
     Completion,
@@ -30,15 +30,13 @@ from layercut.engine.base import (
     always,
     distinct,
 )
-from layercut.engine.batching import Backoff, lay_out
-from layercut.engine.by_plan import PlanByPlan
+from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.divergence import divergences_of
-from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, compared_scorings, text_tokens
-from layercut.engine.sampling import drawing
-from layercut.engine.scores import ContinuationScore, Sheet, likelihoods_of
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
+from layercut.engine.sampling import RequestNoise
+from layercut.engine.scores import ContinuationScore, Spans, likelihoods_of, score_spans
 from layercut.engine.stack import body_of, states_at
-from layercut.engine.stopping import RowStops, ending, stop_tokens
+from layercut.engine.stopping import Answer, RowStops, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -56,13 +54,14 @@ class PlainEngine(PlanByPlan):
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
-        self._loaded = loaded
-        self._model = loaded.model
-        self._tokenizer = loaded.tokenizer
-        self._batch_size = batch_size
-        self._backoff = Backoff(batch_size)
-        self._stop_tokens = stop_tokens(self._tokenizer, self._model.generation_config)
-        self._pad_token = self._usable_pad_token()
+        self._loaded, self._model = loaded, loaded.model
+        self._batch_size, self._backoff = batch_size, Backoff(batch_size)
+        self._stop_tokens = stop_tokens(loaded.tokenizer, self._model.generation_config)
+        # Any token of the model's vocabulary will do, as padding is masked or stands after everything that is read. A
+        # tokenizer's own may lie beyond the embedding matrix.
+        size = self._model.get_input_embeddings().num_embeddings
+        named = (loaded.tokenizer.pad_token_id, *self._stop_tokens)
+        self._pad_token = next((token for token in named if token is not None and token < size), 0)
 
     def describe(self) -> Mapping[str, Any]:
         return self._described("plain", self._model.device.type)
@@ -94,68 +93,47 @@ class PlainEngine(PlanByPlan):
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
 
-        def batch(start: int) -> list[HiddenStates]:
+        def read(start: int) -> list[HiddenStates]:
             indices = order[start : start + self._batch_size]
             # One batch at a time, so that a caller who stops in the middle finds the model whole.
             with bypass(self._model, plan):
-                run = self._backoff.run(indices, lambda part: self._states(part, [encoded[index] for index in part]))
-                return list(run)
+                return list(self._backoff.run(indices, partial(self._states, encoded=encoded)))
 
-        return (states for start in range(0, len(order), self._batch_size) for states in batch(start))
+        return (states for start in range(0, len(order), self._batch_size) for states in read(start))
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        with bypass(self._model, plan):
-            return [
-                completion
-                for group in self._fitting(rows)
-                for part in self._backoff.run(group, lambda part: self._generate(part, decoding))
-                for completion in part
-            ]
-
-    def _fitting(self, rows: Sequence[GenerationRow]) -> Iterator[Sequence[GenerationRow]]:
-        """Split rows so that none is carried beyond the context while it waits for the others: learned position
-        embeddings have no entry there. Nearly always this is one group."""
+        completions: list[Completion] = []
         context = self._loaded.context_length
-        while rows:
-            steps = max(row.limit for row in rows)
-            fits = [context is None or len(row.prompt) + steps <= context for row in rows]
-            yield [row for row, fit in zip(rows, fits, strict=True) if fit]
-            rows = [row for row, fit in zip(rows, fits, strict=True) if not fit]
+        with bypass(self._model, plan):
+            # Rows are split so that none is carried beyond the context while it waits for the others: learned position
+            # embeddings have no entry there. Nearly always they are one group.
+            while rows:
+                steps = max(row.limit for row in rows)
+                group = [row for row in rows if context is None or len(row.prompt) + steps <= context]
+                for part in self._backoff.run(group, lambda part: self._generate(part, decoding)):
+                    completions += part
+                rows = [row for row in rows if context is not None and len(row.prompt) + steps > context]
+        return completions
 
     def _generate(self, rows: Sequence[GenerationRow], decoding: Decoding) -> list[Completion]:
         ids_BT, mask_BT = self._padded([row.prompt for row in rows], side="left")
-        width = ids_BT.shape[1]
-        limits = [row.limit for row in rows]
-        stops = RowStops(limits, [row.request.stop for row in rows], width, self._decode, self._stop_tokens)
+        answers = [Answer(row, self._stop_tokens, self._decode, settles=False) for row in rows]
+        noise = [] if decoding.is_greedy else [RequestNoise(decoding, [row.id for row in rows], ids_BT.shape[1])]
         config = GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=max(limits),
+            max_new_tokens=max(row.limit for row in rows),
             do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
             eos_token_id=list(self._stop_tokens) or None,
             pad_token_id=self._pad_token,
         )
         with without_defaults(self._model):
-            out_BT = self._model.generate(  # type: ignore[operator]
+            self._model.generate(  # type: ignore[operator]
                 ids_BT,
                 attention_mask=mask_BT,
                 generation_config=config,
-                logits_processor=drawing(decoding, [row.id for row in rows], width),
-                stopping_criteria=StoppingCriteriaList([stops]),
+                logits_processor=LogitsProcessorList(noise),
+                stopping_criteria=StoppingCriteriaList([RowStops(answers, ids_BT.shape[1])]),
             )
-        return [self._completion(row, new) for row, new in zip(rows, out_BT[:, width:].tolist(), strict=True)]
-
-    def _completion(self, row: GenerationRow, new: list[int]) -> Completion:
-        end = ending(new, limit=row.limit, stop_tokens=self._stop_tokens, stop=row.request.stop, decode=self._decode)
-        return Completion(
-            id=row.id,
-            text=row.given + end.text,
-            finish_reason=end.finish_reason,
-            num_prompt_tokens=len(row.prompt),
-            num_new_tokens=end.num_new_tokens,
-            tokens=tuple(new[: end.num_new_tokens]),
-        )
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return decode(self._tokenizer, tokens)
+        return [answer.completion() for answer in answers]
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
         rows = [row for item in items for row in item.rows]
@@ -166,18 +144,17 @@ class PlainEngine(PlanByPlan):
     def _score_rows(self, rows: Sequence[LikelihoodRow]) -> list[list[ContinuationScore]]:
         ids_BT, _ = self._padded([row.tokens for row in rows], side="right")
         read: list[tuple[int, int]] = []  # N: row and position in it
-        sheet = Sheet()
+        spans: Spans = []
         for index, row in enumerate(rows):
             places = range(len(read), len(read) + row.num_scored)
-            read += [(index, len(row.tokens) - row.num_scored + offset) for offset in range(row.num_scored)]
-            for continuation in row.continuations:
-                sheet.add(places, continuation)
-        scores = sheet.scores(self._loaded, states_at(self._model, ids_BT, read))
+            spans += [(places, continuation) for continuation in row.continuations]
+            read += [(index, position) for position in row.read_positions]
+        scores = score_spans(self._loaded, states_at(self._model, ids_BT, read), spans)
         return [[next(scores) for _ in row.continuations] for row in rows]
 
     @torch.no_grad()
-    def _states(self, indices: Sequence[int], texts: Sequence[tuple[int, ...]]) -> HiddenStates:
-        ids_BT, mask_BT = self._padded(texts, side="right")
+    def _states(self, indices: Sequence[int], encoded: Sequence[Tokens]) -> HiddenStates:
+        ids_BT, mask_BT = self._padded([encoded[index] for index in indices], side="right")
         states_BTD: list[Tensor] = []
 
         def keep(state: Tensor | tuple[Tensor, ...]) -> None:
@@ -204,20 +181,9 @@ class PlainEngine(PlanByPlan):
             place = slice(width - len(row), width) if side == "left" else slice(len(row))
             ids_BT[index, place] = torch.tensor(row)
             mask_BT[index, place] = 1
-            if side == "right":
-                ids_BT[index, len(row) :] = row[
-                    -1
-                ]  # a pad token without a mask would set off a warning of transformers
+            if side == "right":  # a pad token without a mask would set off a warning of transformers
+                ids_BT[index, len(row) :] = row[-1]
         return ids_BT.to(self._model.device), mask_BT.to(self._model.device)
-
-    def _usable_pad_token(self) -> int:
-        """Any token of the model's vocabulary will do, as padding is masked or stands after everything that is read.
-
-        A tokenizer's own may lie beyond the embedding matrix.
-        """
-        size = self._model.get_input_embeddings().num_embeddings
-        named = (self._tokenizer.pad_token_id, *self._stop_tokens)
-        return next((token for token in named if token is not None and token < size), 0)
 
 
 @contextmanager

@@ -92,13 +92,10 @@ def _gains(layer: nn.Linear) -> bool:
     weight = layer.weight
     is_own = type(layer) is nn.Linear and "forward" not in vars(layer)  # accelerate puts one there
     is_plain = not hasattr(weight, "__tensor_flatten__") and weight.device.type == "cpu" and weight.is_contiguous()
-    return is_own and is_plain and weight.numel() >= _FEWEST_WEIGHTS and _is_fast(weight.dtype)
-
-
-def _is_fast(dtype: torch.dtype) -> bool:
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
+    is_fast = weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+    return is_own and is_plain and weight.numel() >= _FEWEST_WEIGHTS and is_fast
 
 
 def _product(layer: nn.Linear, usual: Callable[[Tensor], Tensor], states_AI: Tensor) -> Tensor:
@@ -110,11 +107,9 @@ def _product(layer: nn.Linear, usual: Callable[[Tensor], Tensor], states_AI: Ten
 
 def one_dnn(states_AI: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(A, O) by oneDNN; the weight lies in torch's order or in oneDNN's."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(states_AI, weight, bias, "none", [], "")
-    return product
+    return torch.ops.mkldnn._linear_pointwise(states_AI, weight, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
 def in_order(weight: Tensor) -> Tensor:
     """The weight in oneDNN's order."""
-    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-    return found
+    return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ token. A final assistant message is continued, so that a task can begin the answ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.engine.base import GenerationRequest, Message, Prompt
 from layercut.errors import InputError, first_line
@@ -31,6 +31,10 @@ class Rendered(NamedTuple):
 
     text: str
     add_special_tokens: bool
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, more: str = "") -> tuple[int, ...]:
+        """Token ids, with more text behind it."""
+        return encode(tokenizer, self.text + more, add_special_tokens=self.add_special_tokens)
 
 
 class TokenPair(NamedTuple):
@@ -67,11 +71,9 @@ def apply_template(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     model: str = "this model",
-    *,
-    add_generation_prompt: bool = False,
-    continue_final_message: bool = False,
+    **options: Any,
 ) -> str:
-    """A conversation as the chat template writes it, on a fixed date.
+    """A conversation as the chat template writes it, on a fixed date; ``options`` are those of transformers.
 
     Raises:
         InputError: the template refuses the conversation.
@@ -80,15 +82,7 @@ def apply_template(
         turns = [message._asdict() for message in messages]
         template = tokenizer.get_chat_template()
         template = _FIXED_CLOCK + template if "strftime_now" in template else template
-        return str(
-            tokenizer.apply_chat_template(
-                turns,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-            )
-        )
+        return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options))
     except Exception as error:  # a template is a program that comes with the model
         roles = ", ".join(message.role for message in messages)
         raise InputError(
@@ -104,8 +98,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens:
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> tuple[int, ...]:
     """Token ids of one prompt."""
-    rendered = render(tokenizer, prompt, model)
-    return encode(tokenizer, rendered.text, add_special_tokens=rendered.add_special_tokens)
+    return render(tokenizer, prompt, model).encode(tokenizer)
 
 
 def encode_begun(
@@ -114,10 +107,8 @@ def encode_begun(
     """Token ids of a request's prompt, and what they hold of its answer: ``begins``, where the tokenizer joins it with
     the prompt's last token; else nothing."""
     rendered = render(tokenizer, request.prompt, model)
-    prompt = encode(tokenizer, rendered.text, add_special_tokens=rendered.add_special_tokens)
-    if not request.begins:
-        return prompt, ""
-    begun = encode(tokenizer, rendered.text + request.begins, add_special_tokens=rendered.add_special_tokens)
+    prompt = rendered.encode(tokenizer)
+    begun = rendered.encode(tokenizer, request.begins) if request.begins else prompt
     return (prompt, "") if begun[: len(prompt)] == prompt else (begun, request.begins)
 
 
@@ -130,8 +121,7 @@ def encode_draft(
     """
     if not request.draft:
         return ()
-    rendered = render(tokenizer, request.prompt)
-    whole = encode(tokenizer, rendered.text + request.draft, add_special_tokens=rendered.add_special_tokens)
+    whole = render(tokenizer, request.prompt).encode(tokenizer, request.draft)
     if whole[: len(prompt)] == tuple(prompt):
         return whole[len(prompt) :]
     return encode(tokenizer, request.draft, add_special_tokens=False)
@@ -155,29 +145,18 @@ def encode_pairs(
         InputError: a continuation without tokens of its own.
     """
     rendered = render(tokenizer, prompt, model)
-    if not rendered.text:
-        return [_after_prefix(tokenizer, continuation) for continuation in continuations]
-    context = rendered.text.rstrip()
-    space = rendered.text[len(context) :]
-    head = encode(tokenizer, context, add_special_tokens=rendered.add_special_tokens)
+    head = rendered._replace(text=rendered.text.rstrip()).encode(tokenizer)
     pairs = []
     for continuation in continuations:
-        whole = encode(tokenizer, context + space + continuation, add_special_tokens=rendered.add_special_tokens)
-        pairs.append(TokenPair(head, whole[len(head) :]))
-    return _checked(pairs, continuations)
-
-
-def _after_prefix(tokenizer: PreTrainedTokenizerBase, continuation: str) -> TokenPair:
-    ids = encode(tokenizer, continuation, add_special_tokens=False)
-    prefix = _prefix_token(tokenizer)
-    if prefix is None:
-        raise InputError("an empty prompt needs a BOS or EOS token to stand for it, and this tokenizer has neither.")
-    pair = TokenPair(ids[:1], ids[1:]) if ids[:1] == (prefix,) else TokenPair((prefix,), ids)
-    return _checked([pair], [continuation])[0]
-
-
-def _checked(pairs: list[TokenPair], continuations: Sequence[str]) -> list[TokenPair]:
-    for pair, continuation in zip(pairs, continuations, strict=True):
+        if rendered.text:
+            pair = TokenPair(head, rendered.encode(tokenizer, continuation)[len(head) :])
+        else:
+            ids, prefix = encode(tokenizer, continuation, add_special_tokens=False), _prefix_token(tokenizer)
+            if prefix is None:
+                raise InputError(
+                    "an empty prompt needs a BOS or EOS token to stand for it, and this tokenizer has neither."
+                )
+            pair = TokenPair(ids[:1], ids[1:]) if ids[:1] == (prefix,) else TokenPair((prefix,), ids)
         if not pair.context:
             raise InputError("the prompt has no tokens; give one that is more than white space.")
         if not pair.continuation:
@@ -185,6 +164,7 @@ def _checked(pairs: list[TokenPair], continuations: Sequence[str]) -> list[Token
                 f"the continuation {continuation!r} has no tokens of its own after this prompt; "
                 "give one that is not empty and does not merge with the prompt's last word."
             )
+        pairs.append(pair)
     return pairs
 
 

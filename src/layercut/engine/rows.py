@@ -66,6 +66,11 @@ class LikelihoodRow:
         """Positions that are read off."""
         return len(self.continuations[0])
 
+    @property
+    def read_positions(self) -> range:
+        """The last positions of the row."""
+        return range(len(self.tokens) - self.num_scored, len(self.tokens))
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -90,46 +95,6 @@ class Scoring:
         """Tokens that the longest row lost at its beginning, because the context is too short."""
         longest = max(len(pair.context) + len(pair.continuation) - 1 for pair in self.pairs)
         return longest - max(len(row.tokens) for row in self.rows)
-
-
-@dataclass(frozen=True)
-class ItemRequest:
-    """The question under one id: an answer, scores of continuations, or both."""
-
-    row: GenerationRow | None
-    scoring: Scoring | None
-
-    @property
-    def id(self) -> str:
-        asked = self.row or self.scoring
-        assert asked is not None, "a question asks for something"
-        return asked.id
-
-    @property
-    def num_rows(self) -> int:
-        """One: it is one text of a pack, however many branches it has."""
-        return 1
-
-    @property
-    def group(self) -> str:
-        """See ``GenerationRequest``; that of all questions that are scored alone is empty."""
-        return "" if self.row is None else self.row.request.group
-
-    @property
-    def ends(self) -> Iterator[tuple[Tokens, int]]:
-        """Its rows, each with the number of last tokens after which something is read."""
-        if self.row is not None:
-            yield self.row.prompt, 1
-        if self.scoring is not None:
-            yield from ((row.tokens, row.num_scored) for row in self.scoring.rows)
-
-
-def questions(rows: Sequence[GenerationRow], work: Sequence[Scoring]) -> list[ItemRequest]:
-    """Prompts and scorings, those with one id as one question: first the prompts in their order, then what is left."""
-    scoring_of = {item.id: item for item in work}
-    both = [ItemRequest(row, scoring_of.get(row.id)) for row in rows]
-    answered = {row.id for row in rows}
-    return both + [ItemRequest(None, item) for item in work if item.id not in answered]
 
 
 def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
@@ -164,11 +129,9 @@ def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | Li
     Raises:
         InputError: see ``generation_row``.
     """
-    written = [
-        request for request in requests if isinstance(request, GenerationRequest) and len(str(request.prompt)) > _LONG
-    ]
-    if written:
-        longest = max(written, key=lambda request: len(str(request.prompt)))
+    written = [request for request in requests if isinstance(request, GenerationRequest)]
+    longest = max(written, key=lambda request: len(str(request.prompt)), default=None)
+    if longest is not None and len(str(longest.prompt)) > _LONG:
         what = [longest.prompt, longest.begins, longest.max_new_tokens]
         handle.read("longest", what, lambda reader: generation_row(reader, longest).limit)
 
@@ -182,11 +145,10 @@ def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> li
 def scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
     """All requests as rows, the longest first; see ``scoring``. A warning says if some are too long."""
     work = [scoring(loaded, request) for request in requests]
-    cut_short = [item for item in work if item.num_dropped]
-    if cut_short:
+    if dropped := [item.num_dropped for item in work if item.num_dropped]:
         logger.warning(
             "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
-            *(len(cut_short), len(work), loaded.name, max(item.num_dropped for item in cut_short)),
+            *(len(dropped), len(work), loaded.name, max(dropped)),
         )
     return sorted(work, key=lambda item: (-max(len(row.tokens) for row in item.rows), item.id))
 
@@ -224,10 +186,16 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
                 f"there are {len(request.prompts)} prompts and {len(request.continuations)} continuations; give one "
                 "prompt for each, or one for all."
             )
-        pairs = tuple(_pairs(loaded, request))
+        if request.tokens is not None:
+            pairs = [TokenPair(*request.tokens)]
+        elif request.prompts:
+            each = zip(request.prompts, request.continuations, strict=True)
+            pairs = [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
+        else:
+            pairs = encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
         context = loaded.context_length
         if request.rolling and context is not None:
-            pairs = tuple(window for pair in pairs for window in _windows(pair, context))
+            pairs = [window for pair in pairs for window in _windows(pair, context)]
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
             raise InputError(
@@ -242,16 +210,7 @@ def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
         places.append((list(shared).index(tokens), len(on_row)))
         on_row.append(pair.continuation)
     rows = tuple(LikelihoodRow(tokens, tuple(continuations)) for tokens, continuations in shared.items())
-    return Scoring(request, pairs, rows, tuple(places))
-
-
-def _pairs(loaded: Reader, request: LikelihoodRequest) -> list[TokenPair]:
-    if request.tokens is not None:
-        return [TokenPair(*request.tokens)]
-    if not request.prompts:
-        return encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
-    each = zip(request.prompts, request.continuations, strict=True)
-    return [encode_pairs(loaded.tokenizer, prompt, [text], loaded.name)[0] for prompt, text in each]
+    return Scoring(request, tuple(pairs), rows, tuple(places))
 
 
 def _windows(pair: TokenPair, length: int) -> Iterator[TokenPair]:

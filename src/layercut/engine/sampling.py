@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from transformers import (
     LogitsProcessor,
-    LogitsProcessorList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -85,46 +84,33 @@ def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str
         first_N = first_N.float()
         close = first_N - second_N.float() <= torch.finfo(scores_NV.dtype).eps * first_N.abs()
         return [Next(token, is_close) for token, is_close in zip(tokens, close.tolist(), strict=True)]
-    scores_NV = scores_NV.float()
-    for warper in _warpers(decoding):
-        scores_NV = warper(None, scores_NV)
-    noisy_NV = _with_noise(scores_NV, [noise_key(decoding.seed, name) for name in request_ids], steps)
-    return [Next(token) for token in noisy_NV.argmax(dim=-1).tolist()]
+    return [Next(token) for token in _noisy(scores_NV, decoding, request_ids, steps).argmax(dim=-1).tolist()]
 
 
 class RequestNoise(LogitsProcessor):  # type: ignore[misc]
-    """Adds each row's own noise to its scores, so that the argmax is a draw."""
+    """Turns a batch's logits into scores whose argmax is a draw, by each row's own noise."""
 
-    def __init__(self, seed: int, request_ids: Sequence[str], num_prompt_tokens: int) -> None:
-        self._keys = [noise_key(seed, request_id) for request_id in request_ids]
-        self._num_prompt_tokens = num_prompt_tokens
+    def __init__(self, decoding: Decoding, request_ids: Sequence[str], num_prompt_tokens: int) -> None:
+        self._decoding, self._request_ids, self._num_prompt_tokens = decoding, request_ids, num_prompt_tokens
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``input_ids`` (B, T) with the prompts padded to a common length; ``scores`` (B, V) float32."""
         step = input_ids.shape[1] - self._num_prompt_tokens
-        return _with_noise(scores, self._keys, [step] * len(self._keys))
+        return _noisy(scores, self._decoding, self._request_ids, [step] * len(self._request_ids))
 
 
-def drawing(decoding: Decoding, request_ids: Sequence[str], num_prompt_tokens: int) -> LogitsProcessorList:
-    """Turns logits into scores whose argmax is the next token: nothing when greedy; else temperature, top-k and
-    top-p (transformers' own, in its order), then the request's noise."""
-    if decoding.is_greedy:
-        return LogitsProcessorList()
-    return LogitsProcessorList([*_warpers(decoding), RequestNoise(decoding.seed, request_ids, num_prompt_tokens)])
-
-
-def _warpers(decoding: Decoding) -> list[LogitsProcessor]:
-    steps: list[LogitsProcessor] = []
+def _noisy(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> Tensor:
+    """Scores after temperature, top-k and top-p (transformers' own, in its order), and with the requests' noise."""
+    warpers: list[LogitsProcessor] = []
     if decoding.temperature != 1:
-        steps.append(TemperatureLogitsWarper(float(decoding.temperature)))  # it refuses an int
+        warpers.append(TemperatureLogitsWarper(float(decoding.temperature)))  # it refuses an int
     if decoding.top_k:
-        steps.append(TopKLogitsWarper(decoding.top_k))
+        warpers.append(TopKLogitsWarper(decoding.top_k))
     if decoding.top_p < 1:
-        steps.append(TopPLogitsWarper(float(decoding.top_p)))
-    return steps
-
-
-def _with_noise(scores_NV: Tensor, keys: Sequence[int], steps: Sequence[int]) -> Tensor:
-    size = scores_NV.shape[1]
-    noise_NV = np.stack([gumbel_noise(key, step, size) for key, step in zip(keys, steps, strict=True)])
+        warpers.append(TopPLogitsWarper(float(decoding.top_p)))
+    scores_NV = scores_NV.float()
+    for warper in warpers:
+        scores_NV = warper(None, scores_NV)
+    keys = [noise_key(decoding.seed, name) for name in request_ids]
+    noise_NV = np.stack([gumbel_noise(key, step, scores_NV.shape[1]) for key, step in zip(keys, steps, strict=True)])
     return scores_NV + torch.from_numpy(noise_NV).to(scores_NV.device)

@@ -11,19 +11,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from layercut.engine.attention import KeyValue
+from layercut.engine.rows import Tokens
+from layercut.engine.stack import Entered, Stack
+from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError
 from layercut.progress.activity import works
-
-if TYPE_CHECKING:
-    from layercut.engine.rows import Tokens
-    from layercut.engine.stack import Entered, Stack
-    from layercut.engine.text_groups import Pack
-    from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan
 
 Path = tuple[int, ...]  # layers that were run so far
 
@@ -37,30 +35,31 @@ class Node:
     below: list[CutPlan] = field(default_factory=list)  # all plans that pass or end here
     children: dict[int, Node] = field(default_factory=dict)  # by the layer that is run next
 
-    def nodes(self) -> Iterator[Node]:
-        """This one and all below."""
-        yield self
-        for child in self.children.values():
-            yield from child.nodes()
-
-
-def tree_of(plans: Sequence[CutPlan]) -> Node:
-    """Plans as a tree of the layers that they keep."""
-    root = Node()
-    for plan in plans:
-        node = root
-        node.below.append(plan)
-        for layer in plan.kept:
-            node = node.children.setdefault(layer, Node(path=(*node.path, layer)))
+    @classmethod
+    def of(cls, plans: Sequence[CutPlan]) -> Node:
+        """Plans as a tree of the layers that they keep."""
+        root = cls()
+        for plan in plans:
+            node = root
             node.below.append(plan)
-        node.plan = plan
-    return root
+            for layer in plan.kept:
+                node = node.children.setdefault(layer, cls(path=(*node.path, layer)))
+                node.below.append(plan)
+            node.plan = plan
+        return root
+
+    def descendants(self) -> Iterator[Node]:
+        """All nodes below, each before those below it."""
+        for child in self.children.values():
+            yield child
+            yield from child.descendants()
 
 
 class Leaf(NamedTuple):
     """A plan, run to the top."""
 
     plan: CutPlan
+    pack: Pack  # the texts that were run
     states_1TD: Tensor  # output of the last layer, before the final norm
     own: Mapping[int, KeyValue]  # per layer, keys and values of all packed tokens; empty unless they were to be kept
     prefix: Mapping[int, KeyValue]  # per layer, keys and values of the prefix
@@ -86,37 +85,41 @@ class PrefixCache:
         if (prefix, path) in self._held:
             return
         self._held[prefix, path] = kv
-        self._used += _size(kv)
+        self._used += kv.keys.nbytes + kv.values.nbytes
         while self._used > self._room:
             _, oldest = self._held.popitem(last=False)
-            self._used -= _size(oldest)
+            self._used -= oldest.keys.nbytes + oldest.values.nbytes
 
 
-def walk(
+def run_plans(
     stack: Stack,
-    pack: Pack,
-    tree: Node,
+    plans: Sequence[CutPlan],
     prefix: Tokens,
     cache: PrefixCache,
+    texts: Sequence[PackedText],
+    wanted: Callable[[CutPlan], bool] = lambda plan: True,
     *,
-    ahead: Pack | None = None,
     keep: bool,
-    wanted: Callable[[CutPlan], bool],
 ) -> Iterator[Leaf]:
-    """Run a pack under every plan of a tree that is still wanted when its turn comes.
+    """Run texts behind a prefix under every plan that is still wanted when its turn comes.
 
-    Args:
-        pack: the texts; it answers the attention of the layers.
-        cache: where keys and values of the prefix are kept.
-        ahead: the prefix as a pack, which is run beside the texts' to fill the cache; without, the cache holds all.
-        keep: hold the keys and values of the texts on the way, for callers that continue from there.
-        wanted: asked before a branch is taken, for every plan on it.
+    What the cache lacks of the prefix is run beside the texts. ``keep`` holds the keys and values of the texts on the
+    way, for callers that continue from there.
     """
-    num_runs, num_ran = sum(1 for _ in tree.nodes()) - 1, 0
+    tree = Node.of([plan for plan in plans if wanted(plan)])
+    if not tree.below:
+        return
+    nodes = list(tree.descendants())
+    # Looked up from the leaves down, so that what is given up first is what the fewest plans need.
+    held = [cache.get(prefix, node.path) for node in nodes] if prefix else []
+    pack, num_ran = Pack(texts, prefix, device=stack.device), 0
     entered = stack.enter(pack.ids, pack.positions)
-    before = None if ahead is None else stack.enter(ahead.ids, ahead.positions)
     todo: list[tuple[Node, Tensor, Tensor | None, Mapping[int, KeyValue], Mapping[int, KeyValue]]]
-    todo = [(tree, entered.states_1TD, None if before is None else before.states_1TD, {}, {})]
+    todo = [(tree, entered.states_1TD, None, {}, {})]
+    if None in held:
+        ahead = Pack([PackedText.line(prefix)], (), device=stack.device)
+        before = stack.enter(ahead.ids, ahead.positions)
+        todo = [(tree, entered.states_1TD, before.states_1TD, {}, {})]
     while todo:
         node, states, states_ahead, own, prefix_kv = todo.pop()
         if not any(wanted(plan) for plan in node.below):
@@ -124,26 +127,26 @@ def walk(
         if node.path:
             layer = node.path[-1]
             if prefix:
-                if ahead is not None and before is not None and states_ahead is not None:
-                    states_ahead, held = _through(stack, layer, states_ahead, before, ahead)
-                    cache.put(prefix, node.path, held)
+                if states_ahead is not None:
+                    states_ahead, kv = _run_layer(stack, layer, states_ahead, before, ahead)
+                    cache.put(prefix, node.path, kv)
                 else:
                     stored = cache.get(prefix, node.path)
                     assert stored is not None, "the prefix was given up while it was needed"
-                    held = stored
-                prefix_kv = pack.prefix_kv = {**prefix_kv, layer: held} if keep else {layer: held}
-            states, kv = _through(stack, layer, states, entered, pack)
+                    kv = stored
+                prefix_kv = pack.prefix_kv = {**prefix_kv, layer: kv} if keep else {layer: kv}
+            states, kv = _run_layer(stack, layer, states, entered, pack)
             own = {**own, layer: kv} if keep else own
             num_ran += 1
-            works(f"reading {len(pack.ids):,} tokens", num_ran / num_runs)
+            works(f"reading {len(pack.ids):,} tokens", num_ran / len(nodes))
         if node.plan is not None:
-            yield Leaf(node.plan, states, own, prefix_kv)
+            yield Leaf(node.plan, pack, states, own, prefix_kv)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.
         for child in sorted(node.children.values(), key=lambda child: -len(child.below)):
             todo.append((child, states, states_ahead, own, prefix_kv))
 
 
-def _through(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pack: Pack) -> tuple[Tensor, KeyValue]:
+def _run_layer(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pack: Pack) -> tuple[Tensor, KeyValue]:
     states_1TD = stack.run(layer, states_1TD, entered, pack)
     if pack.last is None:
         raise InputError(
@@ -152,7 +155,3 @@ def _through(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pac
         )
     kv, pack.last = pack.last, None
     return states_1TD, kv
-
-
-def _size(kv: KeyValue) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in kv)

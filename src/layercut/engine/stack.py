@@ -28,18 +28,22 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
 
 
-class LayerArguments(NamedTuple):
-    """Arguments that the model hands to one layer beside the hidden states."""
+CHUNK_SIZE = 2**24  # logits of a chunk at most, 64 MB in float32
+LayerCall = tuple[Tensor, tuple[Any, ...], dict[str, Any]]  # states that a layer was given, and its other arguments
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+
+class HeadInput(NamedTuple):
+    """Input of the language model head at the chosen positions."""
+
+    states_ND: Tensor
+    kind: type[Any]  # class in which the model's body returns its states
 
 
 class Entered(NamedTuple):
     """A packed row at the bottom of the stack."""
 
     states_1TD: Tensor
-    calls: list[LayerArguments]  # one per layer of the original model
+    calls: list[LayerCall]  # one per layer of the original model
 
 
 class Stack:
@@ -47,6 +51,7 @@ class Stack:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
+        self.device = loaded.model.device
         self._layers = decoder_layers(loaded.model)
         self._large = large_layers(loaded.model)
 
@@ -61,24 +66,23 @@ class Stack:
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
         """Embed T tokens that stand at the given positions of their own texts."""
-        calls: list[tuple[Tensor, LayerArguments]] = []
+        calls: list[LayerCall] = []
         stand_ins = [StandIn(layer, calls) for layer in self._layers]
-        device = self._model.device
-        self._body(torch.tensor([ids], device=device), torch.tensor([positions], device=device), stand_ins)
-        return Entered(calls[0][0], [call for _, call in calls])
+        self._body(torch.tensor([ids], device=self.device), torch.tensor([positions], device=self.device), stand_ins)
+        return Entered(calls[0][0], calls)
 
     @torch.no_grad()
     def run(self, layer: int, states_1TD: Tensor, entered: Entered, attends: Attending) -> Tensor:
         """One layer's output for any hidden states of the tokens that entered; ``attends`` says who sees whom."""
-        call = entered.calls[layer]
+        _, args, kwargs = entered.calls[layer]
         with attending(self._model, attends):
-            output = self._layers[layer](states_1TD, *call.args, **call.kwargs)
+            output = self._layers[layer](states_1TD, *args, **kwargs)
         return output if isinstance(output, Tensor) else output[0]
 
     @torch.no_grad()
     def leave(self, states_ND: Tensor) -> HeadInput:
         """The final norm: what the language model head is given."""
-        ids_1N = torch.zeros((1, len(states_ND)), dtype=torch.long, device=self._model.device)
+        ids_1N = torch.zeros((1, len(states_ND)), dtype=torch.long, device=self.device)
         output = self._body(ids_1N, ids_1N, [StandIn(self._layers[0], [], states_ND.unsqueeze(0))])
         return HeadInput(output.last_hidden_state[0], type(output))
 
@@ -95,16 +99,13 @@ class Stack:
 class StandIn(nn.Module):
     """Takes a layer's call and hands on the states that came, or those it was given."""
 
-    def __init__(
-        self, layer: nn.Module, found: list[tuple[Tensor, LayerArguments]], states: Tensor | None = None
-    ) -> None:
+    def __init__(self, layer: nn.Module, calls: list[LayerCall], states: Tensor | None = None) -> None:
         super().__init__()
         object.__setattr__(self, "_layer", layer)  # beside torch's own bookkeeping: it is not a part of this module
-        self._found = found
-        self._states = states
+        self._calls, self._states = calls, states
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self._found.append((hidden_states, LayerArguments(args, kwargs)))
+        self._calls.append((hidden_states, args, kwargs))
         return hidden_states if self._states is None else self._states
 
     def __getattr__(self, name: str) -> Any:
@@ -124,16 +125,6 @@ def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterat
         yield
     finally:
         layers._modules = own
-
-
-CHUNK_SIZE = 2**24  # logits of a chunk at most, 64 MB in float32
-
-
-class HeadInput(NamedTuple):
-    """Input of the language model head at the chosen positions."""
-
-    states_ND: Tensor
-    kind: type[Any]  # class in which the model's body returns its states
 
 
 def body_of(model: PreTrainedModel) -> PreTrainedModel:
@@ -171,24 +162,18 @@ def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slic
     their logits after the head.
     """
     states_1CD = before.states_ND[chunk].unsqueeze(0)
-    with _body_gives(model, before.kind(last_hidden_state=states_1CD)):
-        tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
-        logits_1CV: Tensor = model(input_ids=tokens_1C, use_cache=False).logits
-    return logits_1CV[0]
-
-
-logits = torch.no_grad()(logits_with_gradients)
-"""Logits (C, V) of a chunk of positions."""
-
-
-@contextmanager
-def _body_gives(model: PreTrainedModel, output: object) -> Iterator[None]:
+    output = before.kind(last_hidden_state=states_1CD)
+    tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
     body: Any = body_of(model)
     own = vars(body).get("forward")  # accelerate puts one there when a model is spread over devices
     body.forward = lambda *_, **__: output
     try:
-        yield
+        logits_1CV: Tensor = model(input_ids=tokens_1C, use_cache=False).logits
     finally:
         del body.forward
         if own is not None:
             body.forward = own
+    return logits_1CV[0]
+
+
+logits = torch.no_grad()(logits_with_gradients)  # logits (C, V) of a chunk of positions

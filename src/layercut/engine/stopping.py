@@ -1,21 +1,22 @@
-"""Decide where an answer ends: at a stop token of the model, a stop string of the request, or the length limit.
+"""Answer: one row while it is generated, and where it ends: at a stop token, a stop string or the length limit.
 
-Stop tokens come from the checkpoint's own configuration, never from the model's name. ``ending`` decides on the
-finished row; ``RowStops`` only ends generation early when it would decide so.
+Stop tokens come from the checkpoint's own configuration, never from the model's name.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from layercut.engine.base import FinishReason, Message
+from layercut.engine.base import Completion, FinishReason, Message
 from layercut.engine.prompts import apply_template
+from layercut.engine.rows import GenerationRow, Tokens
+from layercut.engine.sampling import Next
 from layercut.errors import InputError
 from layercut.progress.activity import wrote
 
@@ -27,20 +28,12 @@ _PROBE = "layercut"
 _SPARE_TOKENS = 8
 
 
-class Ending(NamedTuple):
-    """The end of one row."""
-
-    text: str
-    finish_reason: FinishReason
-    num_new_tokens: int
-
-
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None) -> tuple[int, ...]:
     """Every token that ends an answer: those of the generation config, the tokenizer's EOS and the chat template's
     end of turn. Ascending."""
     listed = generation_config.eos_token_id if generation_config else None
-    tokens = set(listed if isinstance(listed, (list, tuple)) else [listed])
-    tokens |= {tokenizer.eos_token_id, end_of_turn(tokenizer)}
+    tokens = {*(listed if isinstance(listed, (list, tuple)) else [listed]), tokenizer.eos_token_id}
+    tokens.add(end_of_turn(tokenizer))
     return tuple(sorted(token for token in tokens if token is not None))
 
 
@@ -57,94 +50,125 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     # last turn open; there it is what stands before the next one.
     for turns in ((user, assistant), (user, assistant, user)):
         try:
-            text = apply_template(tokenizer, turns)
+            _, probe, after = apply_template(tokenizer, turns).rpartition(_PROBE)
         except InputError:
             continue
-        tail = text[text.rfind(_PROBE) + len(_PROBE) :].lstrip() if _PROBE in text else ""
+        tail = after.lstrip() if probe else ""
         ends = [content for content in added if content.strip() and tail.startswith(content)]
         if ends:
             return added[max(ends, key=len)]
     return None
 
 
-def ending(
-    tokens: Sequence[int], *, limit: int, stop_tokens: Collection[int], stop: Sequence[str], decode: Decode
-) -> Ending:
-    """Cut one row's new tokens at the first stop token, stop string or at ``limit``, whichever comes first.
-
-    A stop string counts from the token that completes it, and the text ends before it; where that token completes two,
-    before the earlier. "Answer: 5\\nQ" with the stop string "\\nQ" gives "Answer: 5".
-    """
-    tokens = list(tokens[:limit])
-    end = next((i for i, token in enumerate(tokens) if token in stop_tokens), None)
-    kept = tokens if end is None else tokens[:end]
-
-    def stopped(length: int) -> bool:
-        text = decode(kept[:length])
-        return any(string in text for string in stop)
-
-    if stop and stopped(len(kept)):
-        length = bisect_left(range(len(kept)), True, key=stopped)
-        text = decode(kept[:length])
-        return Ending(text[: min(text.find(string) for string in stop if string in text)], "stop", length)
-    if end is None:
-        return Ending(decode(kept), "length", len(kept))
-    return Ending(decode(kept), "stop", end + 1)
-
-
-class RowStops(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row at its own limit and stop strings, so that rows of one batch may differ in both, and counts tokens
-    as they are written (``layercut.progress.activity``).
-
-    Only a row's tail is decoded at every step: as many tokens as the longest stop string has bytes, since a token is a
-    byte or more, and a few to spare. What the tail seems to hold is confirmed on the whole row. Rows end at stop tokens
-    elsewhere; here these only end their count.
-    """
+class Answer:
+    """One row's answer under one plan."""
 
     def __init__(
         self,
-        limits: Sequence[int],
-        stops: Sequence[Sequence[str]],
-        num_prompt_tokens: int,
+        row: GenerationRow,
+        stop_tokens: Collection[int],
         decode: Decode,
-        stop_tokens: Collection[int] = (),
+        *,
+        draft: Tokens = (),
+        settles: bool = True,
     ) -> None:
-        self._limits = limits
-        self._stops = stops
-        self._tails = [tail_length(stop) for stop in stops]
-        self._has_own_ends = any(stops) or len(set(limits)) > 1
-        self._num_prompt_tokens = num_prompt_tokens
+        """No tokens yet.
+
+        Args:
+            draft: tokens that may come; the answer itself does not depend on them.
+            settles: heed the request's early verdict.
+        """
+        self.row = row
+        self.draft = draft
+        self.tokens: list[int] = []
+        self._stop_tokens = stop_tokens
         self._decode = decode
-        self._stop_tokens = frozenset(stop_tokens)
-        self._open = set(range(len(limits)))
+        # Tokens at the end that a stop string which is complete now must lie in: a token is a byte or more.
+        self._tail = max((len(string.encode()) for string in row.request.stop), default=0) + _SPARE_TOKENS
+        self._settles = row.request.settled if settles else None
+        self._settled: str | None = None
+        self._num_close = 0
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still come, at most."""
+        return self.row.limit - len(self.tokens)
+
+    @property
+    def follows_draft(self) -> bool:
+        """True if all tokens so far are those of the draft."""
+        return tuple(self.tokens) == self.draft[: len(self.tokens)]
+
+    def add(self, new: Next) -> bool:
+        """Take the next token; whether the answer has ended by it."""
+        self.tokens.append(new.token)
+        self._num_close += new.is_close
+        if new.token in self._stop_tokens or self.num_left <= 0 or self._holds_stop():
+            return True
+        if self._settles is not None:
+            text = self._decode(self.tokens)
+            if self._settles(text):
+                self._settled = text
+        return self._settled is not None
+
+    def _holds_stop(self) -> bool:
+        """True if a stop string stands in the text; it was not there one token before. What the last tokens seem to
+        hold is confirmed on all."""
+        stop, num = self.row.request.stop, len(self.tokens)
+        return bool(stop) and all(
+            self._stops_in(self.tokens[-length:]) for length in dict.fromkeys((min(self._tail, num), num))
+        )
+
+    def _stops_in(self, tokens: Sequence[int]) -> bool:
+        text = self._decode(tokens)
+        return any(string in text for string in self.row.request.stop)
+
+    def completion(self) -> Completion:
+        """The finished completion: cut at the first stop token, stop string or the limit, whichever comes first.
+
+        A stop string counts from the token that completes it, and the text ends before it; where that token completes
+        two, before the earlier. "Answer: 5\\nQ" with the stop string "\\nQ" gives "Answer: 5".
+        """
+        has_stop_token = bool(self.tokens) and self.tokens[-1] in self._stop_tokens
+        kept = self.tokens[:-1] if has_stop_token else self.tokens
+        num_new, stop = len(self.tokens), self.row.request.stop
+        reason: FinishReason = "stop" if has_stop_token else "length"
+        text = self._decode(kept)
+        if any(string in text for string in stop):
+            num_new = bisect_left(range(len(kept)), True, key=lambda length: self._stops_in(kept[:length]))
+            text, reason = self._decode(kept[:num_new]), "stop"
+            text = text[: min(text.find(string) for string in stop if string in text)]
+        if self._settled is not None:
+            text, reason = self._settled, "settled"
+        return Completion(
+            id=self.id,
+            text=self.row.given + text,
+            finish_reason=reason,
+            num_prompt_tokens=len(self.row.prompt),
+            num_new_tokens=num_new,
+            num_close=self._num_close,
+            tokens=tuple(self.tokens[:num_new]),
+        )
+
+
+class RowStops(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row of a batch where its answer ends, and counts tokens as they are written
+    (``layercut.progress.activity``)."""
+
+    def __init__(self, answers: Sequence[Answer], num_prompt_tokens: int) -> None:
+        self._open = dict(enumerate(answers))
+        self._num_rows, self._num_prompt_tokens = len(answers), num_prompt_tokens
 
     def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
         """(B,) bool: which rows of ``input_ids`` (B, T) have ended."""
-        num_new = input_ids.shape[1] - self._num_prompt_tokens
-        ended = [
-            self._has_own_ends
-            and (
-                num_new >= limit
-                or (bool(stop) and holds_stop(input_ids[row, -num_new:].tolist(), stop, tail, self._decode))
-            )
-            for row, (limit, stop, tail) in enumerate(zip(self._limits, self._stops, self._tails, strict=True))
-        ]
-        num_open, last = len(self._open), input_ids[:, -1].tolist()
-        self._open -= {row for row, has_ended in enumerate(ended) if has_ended or last[row] in self._stop_tokens}
-        left = [self._limits[row] - num_new for row in self._open if self._limits[row] > num_new]
-        wrote(num_open, sum(left), len(left))
-        return torch.tensor(ended, device=input_ids.device)
-
-
-def tail_length(stop: Sequence[str]) -> int:
-    """Tokens at the end of an answer that a stop string which is complete now must lie in."""
-    return max((len(string.encode()) for string in stop), default=0) + _SPARE_TOKENS
-
-
-def holds_stop(tokens: Sequence[int], stop: Sequence[str], tail: int, decode: Decode) -> bool:
-    """True if one of the strings stands in the text; it was not there one token before."""
-    for length in dict.fromkeys((min(tail, len(tokens)), len(tokens))):
-        text = decode(tokens[-length:])
-        if not any(string in text for string in stop):
-            return False
-    return True
+        num_open = len(self._open)
+        for row, answer in list(self._open.items()):
+            new = input_ids[row, self._num_prompt_tokens + len(answer.tokens) :].tolist()
+            if any(answer.add(Next(token)) for token in new):
+                del self._open[row]
+        wrote(num_open, sum(answer.num_left for answer in self._open.values()), len(self._open))
+        return torch.tensor([row not in self._open for row in range(self._num_rows)], device=input_ids.device)

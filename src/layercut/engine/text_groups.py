@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,8 +43,8 @@ class PackedText:
     def tree(cls, lines: Sequence[Tokens]) -> tuple[PackedText, list[list[int]]]:
         """Several lines as one text, and for each line the places of its tokens.
 
-        >>> Text.tree([(5, 6, 7), (5, 8)])
-        (Text(tokens=(5, 6, 7, 8), parents=(-1, 0, 1, 0)), [[0, 1, 2], [0, 3]])
+        >>> PackedText.tree([(5, 6, 7), (5, 8)])
+        (PackedText(tokens=(5, 6, 7, 8), parents=(-1, 0, 1, 0)), [[0, 1, 2], [0, 3]])
         """
         places: dict[tuple[int, int], int] = {}
         lanes: list[list[int]] = []
@@ -61,14 +60,9 @@ class PackedText:
         return len(self.tokens)
 
     @property
-    def is_line(self) -> bool:
-        """True if it has no branches."""
-        return self.parents == tuple(range(-1, len(self) - 1))
-
-    @property
     def trunk(self) -> int:
-        """Tokens before the first branch."""
-        return next((i for i, parent in enumerate(self.parents) if parent != i - 1), len(self))
+        """Tokens before the first branch: all of a line."""
+        return next((place for place, parent in enumerate(self.parents) if parent != place - 1), len(self))
 
     @property
     def positions(self) -> list[int]:
@@ -80,31 +74,13 @@ class PackedText:
 
     def visible(self) -> Tensor:
         """(S, S) bool: which tokens each one sees."""
-        if self.is_line:
-            return torch.ones(len(self), len(self), dtype=torch.bool).tril()
         sees = torch.eye(len(self), dtype=torch.bool)
+        if self.trunk == len(self):
+            return torch.ones_like(sees).tril()
         for place, parent in enumerate(self.parents):
             if parent >= 0:
                 sees[place] |= sees[parent]
         return sees
-
-
-@dataclass(frozen=True)
-class _Masks:
-    """Who sees whom under one window."""
-
-    own_RSS: Tensor  # bool: which tokens of its text each one sees
-    prefix_RSP: Tensor | None  # bool: which ones of the prefix
-
-    @cached_property
-    def whole(self) -> Tensor:
-        """(R, S, P + S)."""
-        return self.own_RSS if self.prefix_RSP is None else torch.cat([self.prefix_RSP, self.own_RSS], dim=-1)
-
-    @cached_property
-    def biases(self) -> tuple[Tensor, Tensor | None]:
-        """The same as biases on scores."""
-        return bias_of(self.own_RSS), None if self.prefix_RSP is None else bias_of(self.prefix_RSP)
 
 
 class Group:
@@ -113,7 +89,6 @@ class Group:
     def __init__(
         self, texts: Sequence[PackedText], starts: Sequence[int], num_prefix: int, device: torch.device
     ) -> None:
-        """Lay the texts out side by side."""
         longest = max(map(len, texts))
         index, position = (torch.zeros((len(texts), longest), dtype=torch.long) for _ in range(2))
         real = torch.zeros(index.shape, dtype=torch.bool)
@@ -128,24 +103,19 @@ class Group:
         self._position_RS, self._visible_RSS = position.to(device), visible.to(device)
         """Padding sees itself, as it must see something."""
         self._num_prefix = num_prefix
-        self._trunk = min(longest if text.is_line else text.trunk for text in texts)
+        self._trunk = min(longest if text.trunk == len(text) else text.trunk for text in texts)
         """Tokens before the first branch of any text; what is behind a line is padding, which nobody reads."""
-        self._masks: dict[int | None, _Masks] = {}
+        self._masks: dict[tuple[int | None, bool], Tensor] = {}
 
     def attend(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
-        """Attention output (K, R, G, S, d).
-
-        Args:
-            query_KRGSd: queries of the texts, not scaled.
-            own: keys and values of the texts, (K, R, S, d).
-            prefix: those of the prefix, (K, P, d), if there is one.
-        """
+        """Attention output (K, R, G, S, d) of queries that are not scaled; keys and values of the texts are
+        (K, R, S, d) each, those of the prefix (K, P, d)."""
         if heads.softcap is None and self.index_RS.shape[1] >= FUSED:
             return self._fused(query_KRGSd, own, prefix, heads)
-        own_bias, prefix_bias = self._seen(heads.window).biases
-        parts = [KeySpan(own.keys, own.values, own_bias)]
-        if prefix is not None and prefix_bias is not None:
-            parts.insert(0, KeySpan(prefix.keys, prefix.values, prefix_bias))
+        bias, P = self._mask(heads.window, as_bias=True), self._num_prefix
+        parts = [KeySpan(own.keys, own.values, bias[..., P:])]
+        if prefix is not None:
+            parts.insert(0, KeySpan(prefix.keys, prefix.values, bias[..., :P]))
         return softmax_over(query_KRGSd, parts, heads.scaling, heads.softcap)
 
     def _fused(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
@@ -162,40 +132,35 @@ class Group:
                 # With queries in the prefix's place, which nobody reads, no mask is needed and half the work is done.
                 attended = fused(pad(first, (0, 0, P, 0)), *here, None, heads.scaling)[:, :, :, P:]
             else:
-                sees = causal(trunk, heads.window, before=P, device=output.device)
+                at = torch.arange(P + trunk, device=output.device)
+                ago = at[P:, None] - at
+                sees = ago >= 0 if heads.window is None else (ago >= 0) & (ago < heads.window)
                 attended = fused(first, *here, sees, heads.scaling)
             output[:, :, :, :trunk] = attended
         if trunk < output.shape[3]:
-            sees = self._seen(heads.window).whole[:, trunk:]
+            sees = self._mask(heads.window)[:, trunk:]
             output[:, :, :, trunk:] = fused(query_KRGSd[:, :, :, trunk:], keys, values, sees, heads.scaling)
         return output
 
-    def _seen(self, window: int | None) -> _Masks:
-        if window not in self._masks:
-            at, sees = self._position_RS, self._visible_RSS
-            prefix = None
+    def _mask(self, window: int | None, *, as_bias: bool = False) -> Tensor:
+        """(R, S, P + S): which tokens of the prefix and of its text each one sees; as bool, or as biases on scores."""
+        if (window, as_bias) not in self._masks:
+            at, own_RSS = self._position_RS, self._visible_RSS
+            reach_RSP = at[:, :, None] - torch.arange(self._num_prefix, device=at.device)
+            prefix_RSP = torch.ones_like(reach_RSP, dtype=torch.bool)
             if window is not None:
-                sees = sees & (at[:, :, None] - at[:, None, :] < window)
-            if self._num_prefix:
-                reach = at[:, :, None] - torch.arange(self._num_prefix, device=at.device)
-                prefix = torch.ones_like(reach, dtype=torch.bool) if window is None else reach < window
-            self._masks[window] = _Masks(sees, prefix)
-        return self._masks[window]
-
-
-def causal(num_tokens: int, window: int | None, *, before: int = 0, device: torch.device) -> Tensor:
-    """(T, before + T) bool: what each token of a line sees of the tokens that stand before it and of its own."""
-    at = torch.arange(before + num_tokens, device=device)
-    ago = at[before:, None] - at
-    return ago >= 0 if window is None else (ago >= 0) & (ago < window)
+                own_RSS = own_RSS & (at[:, :, None] - at[:, None, :] < window)
+                prefix_RSP = reach_RSP < window
+            sees = torch.cat([prefix_RSP, own_RSS], dim=-1)
+            self._masks[window, as_bias] = bias_of(sees) if as_bias else sees
+        return self._masks[window, as_bias]
 
 
 def by_length(texts: Sequence[PackedText], num_prefix: int) -> list[list[int]]:
     """Groups of texts, the longest first, with little padding and a bounded number of scores."""
-    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     groups: list[list[int]] = []
     longest = 0
-    for index in order:
+    for index in sorted(range(len(texts)), key=lambda index: -len(texts[index])):
         length = len(texts[index])
         scores = longest * (longest + num_prefix)
         if not groups or 2 * length < longest or (len(groups[-1]) + 1) * scores > GROUP_SCORES:
@@ -203,6 +168,12 @@ def by_length(texts: Sequence[PackedText], num_prefix: int) -> list[list[int]]:
             longest = length
         groups[-1].append(index)
     return groups
+
+
+def num_common(left: Tokens, right: Tokens) -> int:
+    """Tokens that two lines begin with."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
@@ -214,11 +185,7 @@ def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
     prefix: Tokens | None = None
     for tokens, own in rows:
         room = tokens[: len(tokens) - own]
-        if prefix is None:
-            prefix = room
-            continue
-        same = next((i for i, (a, b) in enumerate(zip(prefix, room, strict=False)) if a != b), None)
-        prefix = prefix[: min(len(prefix), len(room)) if same is None else same]
+        prefix = room if prefix is None else prefix[: num_common(prefix, room)]
     return prefix or ()
 
 
@@ -226,14 +193,9 @@ class Pack:
     """Texts in one row. ``Attending``: as the layers run, it answers their attention."""
 
     def __init__(self, texts: Sequence[PackedText], prefix: Tokens, *, device: torch.device) -> None:
-        """Lay the texts out.
-
-        Args:
-            texts: what stands behind the prefix, each on its own.
-            prefix: P tokens, which are computed in a pack of their own: what a text is computed with must not depend on
-                whether it comes first.
-        """
-        self.has_prefix = bool(prefix)
+        """Lay out texts that stand behind a prefix of P tokens, each on its own. The prefix is in another pack: what a
+        text is computed with must not depend on whether it comes first."""
+        self._has_prefix = bool(prefix)
         self.prefix_kv: Mapping[int, KeyValue] = {}
         """Per layer, of the branch that is running: keys and values of the prefix (K, P, d)."""
         self.last: KeyValue | None = None  # keys and values (K, T, d) of the layer that ran last
@@ -245,7 +207,7 @@ class Pack:
             self.ids += text.tokens
             self.positions += [len(prefix) + place for place in text.positions]
         self._groups = [
-            Group([texts[one] for one in members], [self.starts[one] for one in members], len(prefix), device)
+            Group([texts[text] for text in members], [self.starts[text] for text in members], len(prefix), device)
             for members in by_length(texts, len(prefix))
         ]
 
@@ -256,10 +218,10 @@ class Pack:
         num_kv = own.keys.shape[0]
         query_KGTd = heads.query_HTd.view(num_kv, num_heads // num_kv, num_tokens, size)
         output_KGTd = torch.empty(query_KGTd.shape, device=query_KGTd.device)
-        prefix = self.prefix_kv[layer] if self.has_prefix else None
+        prefix = self.prefix_kv[layer] if self._has_prefix else None
         for group in self._groups:
             index_RS = group.index_RS
             here = KeyValue(own.keys[:, index_RS], own.values[:, index_RS])
-            found = group.attend(query_KGTd[:, :, index_RS].transpose(1, 2), here, prefix, heads)
-            output_KGTd[:, :, index_RS[group.real_RS]] = found.transpose(1, 2)[:, :, group.real_RS]
+            attended = group.attend(query_KGTd[:, :, index_RS].transpose(1, 2), here, prefix, heads)
+            output_KGTd[:, :, index_RS[group.real_RS]] = attended.transpose(1, 2)[:, :, group.real_RS]
         return output_KGTd.reshape(num_heads, num_tokens, size)

@@ -39,7 +39,6 @@ class Timer(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights in memory."""
-        ...
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """Read ``batch`` prompts of ``prompt`` tokens, and then write greedily behind ``middle`` tokens."""
@@ -58,22 +57,22 @@ class CheckpointTimer:
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``Timer``."""
         model = self._loaded.model
-        keyword = cache_name(model)
+        keyword, options = cache_name(model), {"use_cache": True, "logits_to_keep": 1}
         ids_BT = random_ids(model, batch, max(prompt, middle), seed)
         with bypass(model, self._plan):
             start = now(model)
-            output = model(input_ids=ids_BT[:, :prompt], use_cache=True, logits_to_keep=1)
+            output = model(input_ids=ids_BT[:, :prompt], **options)
             token_B1 = output.logits[:, -1:].argmax(dim=-1)
             first = now(model)
             cache: Any = getattr(output, keyword)
             if middle > prompt:
-                model(input_ids=ids_BT[:, prompt:middle], **{keyword: cache}, use_cache=True, logits_to_keep=1)
+                model(input_ids=ids_BT[:, prompt:middle], **{keyword: cache}, **options)
             cache_bytes = sum(
                 part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None
             )
             begun = now(model)
             for _ in range(NUM_NEW_TOKENS - 1):
-                output = model(input_ids=token_B1, **{keyword: cache}, use_cache=True, logits_to_keep=1)
+                output = model(input_ids=token_B1, **{keyword: cache}, **options)
                 token_B1 = output.logits[:, -1:].argmax(dim=-1)
             end = now(model)
         return Timing(

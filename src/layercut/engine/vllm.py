@@ -13,23 +13,22 @@ plan, and answers from them look fine as long as prompts are shorter than a cach
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from layercut.engine import vllm_probe
-from layercut.engine.answers import Answer
+from layercut.engine import vllm_layers
 from layercut.engine.base import Completion, Decoding, Likelihoods
-from layercut.engine.by_plan import PlanByPlan
-from layercut.engine.prompts import decode
+from layercut.engine.batching import PlanByPlan
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import stop_tokens
+from layercut.engine.stopping import Answer, stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
-from layercut.engine.vllm_start import device_of, import_vllm, lora_request, start, stop
-from layercut.errors import InputError
+from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import wrote
 
 if TYPE_CHECKING:
@@ -40,7 +39,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_TOKEN_IDS = 128  # next tokens that vLLM scores by their ids in one request
-BLOCK = 4  # answers of this many batches come together, so that a finished sequence frees its place for the next one
+CPU_BLOCK = 32  # tokens of a cache block on a CPU; vLLM's own 128 are more than most prefixes that are shared here
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # ranks that vLLM supports
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model has to be in this process
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
+}
+"""Environment of vLLM, unless it is already set."""
 
 
 class VllmEngine(PlanByPlan):
@@ -51,7 +58,7 @@ class VllmEngine(PlanByPlan):
     """
 
     gives_not = "vLLM does not give"
-    _batches_at_once = BLOCK
+    _batches_at_once = 4  # so that a finished sequence frees its place for the next one
     _always_writes = True
 
     def __init__(
@@ -80,53 +87,87 @@ class VllmEngine(PlanByPlan):
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
-        self._batch_size = batch_size
-        self._cuda_graphs = cuda_graphs
-        self._vllm = import_vllm()
-        self._device = device_of(self._vllm, device)
+        self._batch_size, self._cuda_graphs = batch_size, cuda_graphs
+        self._vllm = _import_vllm()
+        self._device: str = self._vllm.platforms.current_platform.device_type  # that this build of vLLM is for
+        if device not in ("auto", self._device):
+            raise InputError(
+                f"this vLLM runs on {self._device}, not on {device}; use `device` auto, or `engine` shared."
+            )
         expected = None
         if model.structure.model_type not in VERIFIED and not cuda_graphs and model.source.adapter is None:
             logger.info("computing with transformers what vLLM has to give, as %s was not compared before", model.name)
-            expected = vllm_probe.reference(model)
+            expected = vllm_layers.reference_scores(model)
         self._may_skip = expected is not None or model.structure.model_type in VERIFIED
-        self._llm = start(
-            self._vllm, model, device=self._device, batch_size=batch_size, cache_gib=cache_gib, cuda_graphs=cuda_graphs
-        )
+        self._llm = self._start_model(model, cache_gib)
         self._engine = self._llm.llm_engine
-        self._lora = lora_request(model)
+        self._lora = _lora_request(model)
         self._is_closed = False
         self._removed: frozenset[int] | None = None
-        (lists,) = self._llm.apply_model(partial(lists_of, num_layers=model.num_layers))
         try:
+            (lists,) = self._llm.apply_model(partial(lists_of, num_layers=model.num_layers))
             self._layers = pick_list(lists, layers=model.structure.layers, model=model.name)
+            self._skip_layers(frozenset(), model.num_layers)
+            room = self._engine.model_config.max_model_len
+            if model.context_length is not None and room < model.context_length:
+                logger.warning(
+                    "the context is %d tokens, of the %d that %s takes: more do not fit in `cache_gib` %g",
+                    *(room, model.context_length, model.name, cache_gib),
+                )
+            self._loaded = replace(model, context_length=min(room, model.context_length or room))
+            vocabulary = self._engine.model_config.get_vocab_size()
+            stops = stop_tokens(model.tokenizer, model.generation_config)
+            self._stop_tokens = tuple(token for token in stops if token < vocabulary)
+            if expected is not None and (differs := vllm_layers.score_difference(expected, self, model.dtype)):
+                raise InputError(
+                    f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared."
+                )
         except InputError:
             self.close()
             raise
-        self._switch(frozenset(), model.num_layers)
-        room = self._engine.model_config.max_model_len
-        if model.context_length is not None and room < model.context_length:
-            logger.warning(
-                "the context is %d tokens, of the %d that %s takes: more do not fit in `cache_gib` %g",
-                *(room, model.context_length, model.name, cache_gib),
-            )
-        self._loaded = replace(model, context_length=min(room, model.context_length or room))
-        vocabulary = self._engine.model_config.get_vocab_size()
-        stops = stop_tokens(model.tokenizer, model.generation_config)
-        self._stop_tokens = tuple(token for token in stops if token < vocabulary)
-        if expected is not None and (differs := vllm_probe.difference(expected, self, model.dtype)):
-            self.close()
-            raise InputError(f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared.")
 
     def describe(self) -> Mapping[str, Any]:
         return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
 
     def close(self) -> None:
         if not self._is_closed:
-            stop(self._vllm, self._llm)
+            self._llm.llm_engine.engine_core.shutdown()
+            self._vllm.distributed.cleanup_dist_env_and_memory()
         self._is_closed = True
 
+    def _start_model(self, model: WeightlessModel, cache_gib: float) -> Any:
+        """A ``vllm.LLM`` that takes tokens and gives tokens. Raises InputError: vLLM refuses it."""
+        options = _lora_options(model)
+        if self._device == "cpu":
+            options["block_size"] = CPU_BLOCK
+        try:
+            return self._vllm.LLM(
+                str(model.source.path),
+                dtype=model.dtype,
+                trust_remote_code=model.trust_remote_code,
+                skip_tokenizer_init=True,
+                generation_config="vllm",  # none of the checkpoint's own
+                max_model_len=-1,  # what fits
+                max_num_seqs=self._batch_size,
+                kv_cache_memory_bytes=round(cache_gib * 2**30),
+                enable_prefix_caching=True,
+                enforce_eager=not self._cuda_graphs,
+                distributed_executor_backend="uni",
+                async_scheduling=False,  # no step may be under way when layers are switched
+                use_tqdm_on_load=False,
+                **options,
+            )
+        except (ValueError, RuntimeError, OSError, NotImplementedError, AssertionError) as error:  # vLLM raises any
+            # The first line of a validation error only counts what is wrong.
+            reasons = error.errors() if hasattr(error, "errors") else ()
+            reason = str(reasons[0]["msg"]) if reasons else first_line(error)
+            raise InputError(
+                f"vLLM cannot run {model.name} ({shorten(reason, 200, placeholder=' ...').rstrip('.')}). Try a larger "
+                "`cache_gib` or another `dtype`, or use `engine` shared."
+            ) from error
+
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        answers = [Answer(row, (), self._stop_tokens, partial(decode, self._loaded.tokenizer)) for row in rows]
+        answers = [Answer(row, self._stop_tokens, self._decode) for row in rows]
         left, under_way = sum(answer.num_left for answer in answers), len(answers)
 
         def take(index: int, output: Any) -> bool:
@@ -140,9 +181,24 @@ class VllmEngine(PlanByPlan):
             wrote(new, left, under_way)
             return has_ended
 
-        prompts = [(row.prompt, _drawing(self._vllm, row, decoding, self._stop_tokens)) for row in rows]
-        self._run(prompts, plan, take)
+        self._run([(row.prompt, self._drawing(row, decoding)) for row in rows], plan, take)
         return [answer.completion() for answer in answers]
+
+    def _drawing(self, row: GenerationRow, decoding: Decoding) -> Any:
+        """``SamplingParams`` for an answer. Its end is checked here, except at stop tokens."""
+        drawn: dict[str, Any] = {}
+        if not decoding.is_greedy:
+            seed = noise_key(decoding.seed, row.id) % 2**63
+            drawn = {"top_p": decoding.top_p, "top_k": decoding.top_k, "seed": seed}
+        return self._vllm.SamplingParams(
+            temperature=decoding.temperature,
+            max_tokens=row.limit,
+            stop_token_ids=sorted(self._stop_tokens),
+            ignore_eos=True,  # it is among the stop tokens
+            detokenize=False,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.DELTA,
+            **drawn,
+        )
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
         parts = [
@@ -154,21 +210,32 @@ class VllmEngine(PlanByPlan):
         scores: list[list[ContinuationScore]] = [[] for _ in parts]
 
         def take(index: int, output: Any) -> bool:
-            scores[index] = _read_off(*parts[index], output)
+            scores[index] = _read_scores(*parts[index], output)
             return True
 
-        prompts = [(row.tokens, _scoring(self._vllm, row, continuations)) for row, continuations in parts]
-        self._run(prompts, plan, take)
+        self._run([(row.tokens, self._scoring(row, continuations)) for row, continuations in parts], plan, take)
         return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
-    def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
-        """Run prompts under a plan to their ends.
+    def _scoring(self, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
+        """``SamplingParams`` for scores of continuations that differ in their last token alone.
 
-        Args:
-            asked: tokens and vLLM's parameters.
-            take: is given a prompt's place and what there is new of it, and says whether it has ended.
+        That token is scored by its id at the row's end. Only what stands before it, inside of continuations of several
+        tokens, needs scores along the prompt, and only those requests cannot begin with a cached prefix.
         """
-        self._switch(frozenset(plan.removed), plan.num_layers)
+        return self._vllm.SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            ignore_eos=True,
+            detokenize=False,
+            prompt_logprobs=None if row.num_scored == 1 else 0,  # 0: of the prompt's own tokens
+            logprob_token_ids=list(dict.fromkeys(tokens[-1] for tokens in continuations)),
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
+        """Run prompts, tokens with vLLM's parameters, under a plan to their ends. ``take`` is given a prompt's place
+        and what there is new of it, and says whether it has ended."""
+        self._skip_layers(frozenset(plan.removed), plan.num_layers)
         open_ids: set[str] = set()
         try:
             for index, (tokens, parameters) in enumerate(prompts):
@@ -189,73 +256,80 @@ class VllmEngine(PlanByPlan):
             if open_ids:  # stopped in the middle, by Ctrl-C or an error
                 self._engine.abort_request(sorted(open_ids))
 
-    def _switch(self, removed: frozenset[int], num_layers: int) -> None:
+    def _skip_layers(self, removed: frozenset[int], num_layers: int) -> None:
         if removed == self._removed:
             return
         self._removed = None  # should it be stopped half-way
-        (num_found,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
-        assert num_found == num_layers, f"vLLM's {self._layers} has {num_found} layers, the checkpoint {num_layers}"
+        (count,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
+        assert count == num_layers, f"vLLM's {self._layers} has {count} layers, the checkpoint {num_layers}"
         self._removed = removed
 
     def _check(self, plan: CutPlan) -> None:
         super()._check(plan)
-        if plan.channels is not None:
-            raise InputError(
-                "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
-                "layercut cut and evaluate that, or use `engine` shared."
-            )
-        if self._cuda_graphs and not plan.is_uncut:
-            raise InputError(
-                "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
-                "checkpoint with layercut cut and evaluate that."
-            )
-        if not self._may_skip and not plan.is_uncut:
-            raise InputError(
-                f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no "
-                "adapters, so no layer is skipped. Use `engine` shared, or merge the adapter."
-            )
+        refused = {
+            "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
+            "layercut cut and evaluate that, or use `engine` shared.": plan.channels is not None,
+            "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
+            "checkpoint with layercut cut and evaluate that.": self._cuda_graphs and not plan.is_uncut,
+            f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no adapters, "
+            "so no layer is skipped. Use `engine` shared, or merge the adapter.": not (self._may_skip or plan.is_uncut),
+        }
+        for reason, applies in refused.items():
+            if applies:
+                raise InputError(reason)
 
 
-def _drawing(vllm: Any, row: GenerationRow, decoding: Decoding, stop_tokens: Collection[int]) -> Any:
-    """``SamplingParams`` for an answer. The caller checks where it ends, except at stop tokens."""
-    drawn: dict[str, Any] = {}
-    if not decoding.is_greedy:
-        seed = noise_key(decoding.seed, row.id) % 2**63
-        drawn = {"top_p": decoding.top_p, "top_k": decoding.top_k, "seed": seed}
-    return vllm.SamplingParams(
-        temperature=decoding.temperature,
-        max_tokens=row.limit,
-        stop_token_ids=sorted(stop_tokens),
-        ignore_eos=True,  # it is among the stop tokens
-        detokenize=False,
-        output_kind=vllm.sampling_params.RequestOutputKind.DELTA,
-        **drawn,
-    )
+def _import_vllm() -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm
+        import vllm.distributed
+        import vllm.platforms
+    except ImportError as error:
+        raise MissingExtra("running a model with vLLM", "vllm") from error
+    return vllm
 
 
-def _scoring(vllm: Any, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
-    """``SamplingParams`` for scores of continuations that differ in their last token alone.
+def _lora_request(model: WeightlessModel) -> Any:
+    """The request that is sent with every prompt to have the adapter computed beside the weights, unmerged; or None."""
+    adapter = model.source.adapter
+    if adapter is None:
+        return None
+    from vllm.lora.request import LoRARequest
 
-    That token is scored by its id at the row's end. Only what stands before it, inside of continuations of several
-    tokens, needs scores along the prompt, and only those requests cannot begin with a cached prefix.
+    return LoRARequest(adapter.folder.name, 1, str(adapter.folder.absolute()))
+
+
+def _lora_options(model: WeightlessModel) -> dict[str, Any]:
+    """The adapter as vLLM takes it.
+
+    Its places are named, because vLLM otherwise wraps the head too, which then cannot score the tokens of a prompt.
     """
-    return vllm.SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        ignore_eos=True,
-        detokenize=False,
-        prompt_logprobs=None if row.num_scored == 1 else 0,  # 0: of the prompt's own tokens
-        logprob_token_ids=list(dict.fromkeys(tokens[-1] for tokens in continuations)),
-        output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
-    )
+    adapter = model.source.adapter
+    if adapter is None:
+        return {}
+    places = adapter.places()
+    outside = [place for place in places if not model.structure.tensor_pattern.match(f"{place}.weight")]
+    if outside:
+        raise InputError(
+            f"{model.name} changes {outside[0]}, but vLLM supports adapters of decoder layers only; use `engine` "
+            "shared, or merge the adapter."
+        )
+    return {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": next((room for room in MAX_LORA_RANKS if room >= adapter.rank), adapter.rank),
+        "lora_target_modules": sorted({place.rpartition(".")[2] for place in places}),
+    }
 
 
-def _read_off(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[ContinuationScore]:
+def _read_scores(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[ContinuationScore]:
     """Scores from a ``RequestOutput``, as ``_scoring`` asked for them."""
     inner = row.tokens[len(row.tokens) - row.num_scored + 1 :]
     along = output.prompt_logprobs[-len(inner) :] if inner else ()
     read = [entry[token] for token, entry in zip(inner, along, strict=True)]
-    shared, is_greedy = sum(found.logprob for found in read), all(found.rank == 1 for found in read)
+    shared, is_greedy = sum(score.logprob for score in read), all(score.rank == 1 for score in read)
     answer = output.outputs[0]
     (likeliest,), (after,) = answer.token_ids, answer.logprobs
     return [
@@ -269,10 +343,5 @@ def engine_of(handle: ModelHandle) -> VllmEngine:
     wanted = handle.settings
     if wanted.device_map is not None:
         logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
-    return VllmEngine(
-        handle.weightless,
-        batch_size=wanted.batch_size,
-        device=wanted.device,
-        cache_gib=wanted.cache_gib,
-        cuda_graphs=wanted.cuda_graphs,
-    )
+    options = {name: getattr(wanted, name) for name in ("batch_size", "device", "cache_gib", "cuda_graphs")}
+    return VllmEngine(handle.weightless, **options)

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
-from layercut.engine.probe import fastest_engine
 from layercut.engine.rows import Tokens
+from layercut.engine.shared import fastest_engine
 from layercut.errors import InputError, unknown
 from layercut.healing.examples import (
     Logits,

@@ -17,9 +17,9 @@ from typing import Any
 from layercut.errors import InputError, one_line
 from layercut.runs.directory import check_folder
 from layercut.runs.disk import size
+from layercut.runs.environment import shown
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.prune import MODEL, RESULT, PruneResult
-from layercut.runs.settings import shown
 from layercut.text import counted
 
 CARD = "README.md"

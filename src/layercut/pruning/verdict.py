@@ -10,6 +10,7 @@ from layercut.pruning.confirm import LEVEL
 from layercut.pruning.run import PruneRun, lacking
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size
+from layercut.runs.environment import shown
 from layercut.runs.prune import (
     MODEL,
     Alternative,
@@ -23,7 +24,6 @@ from layercut.runs.prune import (
     better_of,
     side_effect_words,
 )
-from layercut.runs.settings import shown
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.cut import UNMEASURED
 from layercut.text import at_least, escape, table

@@ -38,15 +38,15 @@ def test_rows_see_their_prefix_their_own_tokens_and_themselves(
         return KeyValue(drawn(*shape, dtype=dtype), drawn(*shape, dtype=dtype).flip(-1))
 
     prefixes: list[dict[int, KeyValue]] = [{LAYER: kv(NUM_KV, num_prefix, SIZE)} if num_prefix else {}, {}]
-    rows: list[Any] = [
-        SimpleNamespace(prefix=prefixes[num_plans == 2 and row % 3 == 1], num_prefix=num_prefix)
-        for row in range(NUM_ROWS)
-    ]
     lengths = [LONGEST - 1 - 4 * row for row in range(NUM_ROWS)]
+    rows: list[Any] = [
+        SimpleNamespace(prefix=prefixes[num_plans == 2 and row % 3 == 1], num_prefix=num_prefix, num_own=length)
+        for row, length in enumerate(lengths)
+    ]
     held = {LAYER: kv(16, NUM_KV, 64, SIZE)}
     new = kv(NUM_KV, NUM_ROWS, SIZE)
     heads = Heads(drawn(NUM_KV * NUM_GROUPS, NUM_ROWS, SIZE, dtype=dtype), new, SIZE**-0.5, None, None)
-    found = _Attends(held, rows, lengths, torch.device("cpu")).attend(LAYER, heads)
+    found = _Attends(held, rows, torch.device("cpu")).attend(LAYER, heads)
     assert found.dtype == torch.float32
     for slot, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         if num_plans == 2 and row.prefix is prefixes[1]:
@@ -70,12 +70,15 @@ def test_rows_behind_prefixes_of_several_lengths(dtype: torch.dtype, window: int
         for size in (7, 20, 0)
     ]
     sizes = [(7, 20, 0)[row % 3] for row in range(NUM_ROWS)]
-    rows: list[Any] = [SimpleNamespace(prefix=prefixes[row % 3], num_prefix=size) for row, size in enumerate(sizes)]
     lengths = [2 + 5 * row for row in range(NUM_ROWS)]
+    rows: list[Any] = [
+        SimpleNamespace(prefix=prefixes[row % 3], num_prefix=size, num_own=length)
+        for row, (size, length) in enumerate(zip(sizes, lengths, strict=True))
+    ]
     held = {LAYER: KeyValue(*(drawn(16, NUM_KV, 64, SIZE, dtype=dtype) + part for part in (0, 1)))}
     new = KeyValue(*(drawn(NUM_KV, NUM_ROWS, SIZE, dtype=dtype) + part for part in (0, 1)))
     heads = Heads(drawn(NUM_KV * NUM_GROUPS, NUM_ROWS, SIZE, dtype=dtype), new, SIZE**-0.5, window, softcap)
-    found = _Attends(held, rows, lengths, torch.device("cpu")).attend(LAYER, heads)
+    found = _Attends(held, rows, torch.device("cpu")).attend(LAYER, heads)
     for slot, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         keys, values = (
             torch.cat(

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.engine.pool_blocks import FEWEST_ROWS, blocks_of, group_size, item_groups, portable
+from layercut.engine.ray_pool import FEWEST_ROWS, blocks_of, group_size, item_groups, portable
 from layercut.errors import InputError
 from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,22 @@ import pytest
 import torch
 
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
+from layercut.engine.ray_pool import RayPool
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions
-from tests.support.pool_engine import asked, flat, forget, no_engine, slow_engine, text_of, tiny_shared_engine
+from tests.support.pool_engine import (
+    asked,
+    flat,
+    forget,
+    no_engine,
+    processes,
+    slow_engine,
+    text_of,
+    tiny_shared_engine,
+)
 
 ray = pytest.importorskip("ray", reason="needs the extra [ray]")
-from layercut.engine.ray_pool import RayPool  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 PLANS = [CutPlan(num_layers=6, removed=removed) for removed in ((), (1,), (2,), (3,), (4,), (2, 4))]
@@ -47,7 +57,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def slow(notes: Path) -> Iterator[RayPool]:
     """Two members that take 50 ms over an answer; started once, as that takes seconds."""
-    with RayPool("local:2", partial(slow_engine, notes, 0.05)) as pool:
+    with closing(RayPool("local:2", partial(slow_engine, notes, 0.05))) as pool:
+        assert pool.num_layers == 6
         yield pool
 
 
@@ -65,7 +76,7 @@ def requests(num: int, tokens: int = 6) -> list[GenerationRequest]:
 
 def test_it_answers_as_one_engine_does() -> None:
     alone = tiny_shared_engine()
-    with RayPool("local:2", tiny_shared_engine) as pool:
+    with closing(RayPool("local:2", tiny_shared_engine)) as pool:
         assert pool.describe() == alone.describe()
         assert (pool.num_layers, pool.has_chat_template) == (6, True)
         for decoding in (GREEDY, Decoding(temperature=0.8, seed=3)):
@@ -103,7 +114,10 @@ def test_it_answers_as_one_engine_does() -> None:
 
 def test_what_keeps_a_member_from_its_model_is_told() -> None:
     """Before the next pool takes both cores."""
-    with RayPool("local:1", no_engine) as pool, pytest.raises(InputError, match="this machine has no such model"):
+    with (
+        closing(RayPool("local:1", no_engine)) as pool,
+        pytest.raises(InputError, match="this machine has no such model"),
+    ):
         pool.describe()
 
 
@@ -130,7 +144,7 @@ def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: Ra
     plans = PLANS[:5]  # two in one block and three in the other, so that both do not end at once
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
-    killed, deaths = None, slow.num_deaths
+    killed, before = None, processes(slow)
     for plan, some in slow.ask(many, plans, GREEDY):
         for answer in some:
             assert (plan.key, answer.id) not in answers, "an answer came twice"
@@ -140,7 +154,7 @@ def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: Ra
             if killed is not None:
                 os.kill(killed, signal.SIGKILL)
     assert killed is not None, "never was one member at work when the other had answered"
-    assert slow.num_deaths == deaths + 1
+    assert set(before) - set(processes(slow)) == {killed}
     assert answers == {(plan.key, one.id): text_of(one, plan) for plan in plans for one in many}
     twice = len(asked(notes)) - len(answers)
     assert 0 < twice <= 2 * len(many)  # a block, and nothing else
@@ -202,7 +216,7 @@ from layercut.engine.ray_pool import RayPool
 from tests.support.pool_engine import flat, slow_engine
 from tests.unit.engine.test_ray_pool import GREEDY, PLANS, requests
 pool = RayPool("local:2", partial(slow_engine, Path({str(tmp_path)!r}), 0.2))
-print(*pool.pids, flush=True)
+print(pool.num_layers, flush=True)
 flat(pool.ask(requests(200), PLANS, GREEDY))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}

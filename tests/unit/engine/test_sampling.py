@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 
 from layercut.engine.base import GREEDY, Decoding
-from layercut.engine.sampling import Next, RequestNoise, drawing, gumbel, gumbel_noise, next_tokens, noise_key
+from layercut.engine.sampling import Next, RequestNoise, gumbel, gumbel_noise, next_tokens, noise_key
 
 
 def test_noise_is_gumbel_distributed() -> None:
@@ -46,9 +46,10 @@ def test_noise_is_finite_and_reaches_far_at_both_ends() -> None:
 def test_rows_get_their_own_noise_wherever_they_stand() -> None:
     scores_BV = torch.zeros(2, 40)
     ids_BT = torch.zeros(2, 7, dtype=torch.long)
-    both = RequestNoise(5, ["a", "b"], 4)(ids_BT, scores_BV)
-    swapped = RequestNoise(5, ["b", "a"], 4)(ids_BT, scores_BV)
-    longer_prompt = RequestNoise(5, ["a", "b"], 14)(torch.zeros(2, 17, dtype=torch.long), scores_BV)
+    at_random = Decoding(temperature=1, seed=5)
+    both = RequestNoise(at_random, ["a", "b"], 4)(ids_BT, scores_BV)
+    swapped = RequestNoise(at_random, ["b", "a"], 4)(ids_BT, scores_BV)
+    longer_prompt = RequestNoise(at_random, ["a", "b"], 14)(torch.zeros(2, 17, dtype=torch.long), scores_BV)
     assert torch.equal(both, swapped.flip(0))
     assert torch.equal(both, longer_prompt), "the step counts from the end of the prompt"
 
@@ -64,16 +65,12 @@ def test_a_greedy_token_is_close_where_the_runner_up_is_within_one_rounding() ->
     assert next_tokens(scores.float(), GREEDY, ["a"] * 4, [0] * 4) == [Next(0), Next(0), Next(0), Next(1)]
 
 
-def test_greedy_decoding_changes_no_score() -> None:
-    assert len(drawing(Decoding(top_p=0.5, top_k=3), ["a"], 1)) == 0
-
-
 def test_top_k_and_top_p_bound_what_can_be_drawn() -> None:
     scores_BV = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
 
     def drawn(decoding: Decoding) -> set[int]:
         ids = [f"r{i}" for i in range(400)]
-        steps = drawing(decoding, ids, 1)
+        steps = RequestNoise(decoding, ids, 1)
         return set(steps(torch.zeros(400, 1, dtype=torch.long), scores_BV.repeat(400, 1)).argmax(-1).tolist())
 
     assert drawn(Decoding(temperature=1)) == {0, 1, 2, 3}

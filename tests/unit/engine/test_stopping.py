@@ -7,7 +7,10 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from layercut.engine.stopping import Ending, RowStops, end_of_turn, ending, stop_tokens
+from layercut.engine.base import GenerationRequest
+from layercut.engine.rows import GenerationRow
+from layercut.engine.sampling import Next
+from layercut.engine.stopping import Answer, RowStops, end_of_turn, stop_tokens
 from tests.support.tiny import byte_tokenizer
 
 PAD, BOS, START, END = 256, 257, 258, 259
@@ -21,8 +24,18 @@ def decode(tokens: Sequence[int]) -> str:
     return str(byte_tokenizer().decode(list(tokens), skip_special_tokens=True))
 
 
-def end(tokens: list[int], *stop: str, limit: int = 100) -> Ending:
-    return ending(tokens, limit=limit, stop_tokens=(END,), stop=stop, decode=decode)
+def answer(*stop: str, limit: int = 100) -> Answer:
+    request = GenerationRequest(id="a", prompt="", max_new_tokens=limit, stop=stop)
+    return Answer(GenerationRow(request, (), limit), (END,), decode)
+
+
+def end(tokens: list[int], *stop: str, limit: int = 100) -> tuple[str, str, int]:
+    """Whatever would come after the end is not taken."""
+    taken = answer(*stop, limit=limit)
+    assert any(taken.add(Next(token)) for token in tokens)
+    completion = taken.completion()
+    assert list(completion.tokens) == tokens[: completion.num_new_tokens]
+    return completion.text, completion.finish_reason, completion.num_new_tokens
 
 
 def test_an_answer_ends_at_its_limit() -> None:
@@ -63,15 +76,15 @@ def test_a_character_of_several_tokens_counts_when_it_is_whole() -> None:
 
 def test_rows_end_for_themselves() -> None:
     rows = [ids("xxab"), ids("xxac"), ids("xxad"), ids("abxx")]
-    stops = RowStops([9, 2, 9, 9], [["ab"], [], ["ab"], ["ab"]], 2, decode)
+    stops = RowStops([answer("ab"), answer(limit=2), answer("ab"), answer("ab")], 2)
     assert stops(torch.tensor(rows), None).tolist() == [True, True, False, False], "prompts are no part of it"
 
 
 def test_a_stop_string_is_seen_across_special_tokens_and_at_any_length() -> None:
     text = ids("y" * 60 + "stop")
-    stops = RowStops([99], [["stop"]], 0, decode)
+    stops = RowStops([answer("stop")], 0)
     assert [stops(torch.tensor([text[:n]]), None).item() for n in range(60, 65)] == [False] * 4 + [True]
-    assert stops(torch.tensor([[*text[:-1], START, START, text[-1]]]), None).item()
+    assert RowStops([answer("stop")], 0)(torch.tensor([[*text[:-1], START, START, text[-1]]]), None).item()
 
 
 @pytest.fixture

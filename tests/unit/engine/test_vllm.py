@@ -15,13 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from layercut.engine import vllm as engine_module
-from layercut.engine import vllm_probe
+from layercut.engine import vllm_layers
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import decode
-from layercut.engine.vllm import VllmEngine
+from layercut.engine.vllm import VllmEngine, _lora_options
 from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
-from layercut.engine.vllm_start import _lora
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import WeightlessModel, load_model, load_without_weights
 from layercut.models.sources import Adapter, resolve
@@ -233,15 +232,15 @@ def test_vllm_is_told_where_an_adapter_is_and_that_the_head_has_none(model: Weig
         save_file(tensors, tmp_path / "adapter_model.safetensors")
         return replace(model, source=replace(model.source, adapter=Adapter(tmp_path, "base", rank=24)))
 
-    assert _lora(model) == {}
-    assert _lora(with_adapter("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj")) == {
+    assert _lora_options(model) == {}
+    assert _lora_options(with_adapter("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj")) == {
         "enable_lora": True,
         "max_loras": 1,
         "max_lora_rank": 32,
         "lora_target_modules": ["up_proj"],
     }
     with pytest.raises(InputError, match="changes lm_head"):
-        _lora(with_adapter("lm_head", "model.layers.1.mlp.up_proj"))
+        _lora_options(with_adapter("lm_head", "model.layers.1.mlp.up_proj"))
 
 
 def test_a_context_that_does_not_fit_is_said_and_kept_to(
@@ -274,17 +273,13 @@ def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: py
         VllmEngine(model)
 
 
-def scored(engine: VllmEngine, plans: tuple[CutPlan, ...]) -> vllm_probe.ExpectedScores:
-    """What an engine itself gives, as the reference of the probe."""
-    scores = tuple(answers(log_likelihoods(engine, vllm_probe.requests(), plan)) for plan in plans)
-    return vllm_probe.ExpectedScores(plans, scores)
-
-
 @pytest.fixture
 def unknown(model: WeightlessModel, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> WeightlessModel:
     """A model of a type that was not compared, and transformers gives the toy's scores."""
-    own = scored(VllmEngine(model), (PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(3,))))
-    monkeypatch.setattr(vllm_probe, "reference", lambda _: own)
+    engine = VllmEngine(model)
+    plans = (PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(3,)))
+    own = [(plan, vllm_layers.probe_scores(engine, plan)) for plan in plans]
+    monkeypatch.setattr(vllm_layers, "reference_scores", lambda _: own)
     return replace(model, structure=Structure(model_type="martian"))
 
 
@@ -292,7 +287,7 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
     unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = VllmEngine(unknown)
-    assert answers(log_likelihoods(engine, vllm_probe.requests(), PLANS[1]))
+    assert vllm_layers.probe_scores(engine, PLANS[1])
 
     def skips_another(found: Any, *, layers: str, removed: Any) -> int:
         return leave_out(found, layers=layers, removed={number - 1 for number in removed})
@@ -315,33 +310,32 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
 def test_an_adapter_of_a_type_that_was_not_compared_runs_with_all_layers_only(
     unknown: WeightlessModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layercut.engine.vllm_start._lora", lambda _: {})
-    monkeypatch.setattr(engine_module, "lora_request", lambda _: None)
+    monkeypatch.setattr("layercut.engine.vllm._lora_options", lambda _: {})
+    monkeypatch.setattr(engine_module, "_lora_request", lambda _: None)
     adapter = Adapter(tmp_path, "base", rank=24)
     engine = VllmEngine(replace(unknown, source=replace(unknown.source, adapter=adapter)))
-    assert answers(log_likelihoods(engine, vllm_probe.requests(), PLANS[0]))
+    assert vllm_layers.probe_scores(engine, PLANS[0])
     with pytest.raises(InputError, match="takes no adapters"):
-        answers(log_likelihoods(engine, vllm_probe.requests(), PLANS[1]))
+        vllm_layers.probe_scores(engine, PLANS[1])
 
 
 def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
     unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = vllm_probe.reference(unknown)
+    (uncut, scores), cut = vllm_layers.reference_scores(unknown)
     first = {
-        name: replace(one, log_likelihoods=tuple(x - 1 for x in one.log_likelihoods))
-        for name, one in own.scores[0].items()
+        name: replace(one, log_likelihoods=tuple(x - 1 for x in one.log_likelihoods)) for name, one in scores.items()
     }
-    monkeypatch.setattr(vllm_probe, "reference", lambda _: own._replace(scores=(first, own.scores[1])))
+    monkeypatch.setattr(vllm_layers, "reference_scores", lambda _: [(uncut, first), cut])
     with pytest.raises(InputError, match="log-likelihoods differ .*by 1 "):
         VllmEngine(unknown)
 
 
 def test_the_reference_is_that_of_transformers(model: WeightlessModel) -> None:
-    found = vllm_probe.reference(model)
+    found = vllm_layers.reference_scores(model)
     plain = PlainEngine(load_model(model.source, dtype="float32", device="cpu"))
-    for plan, scores in zip(found.plans, found.scores, strict=True):
-        wanted = answers(log_likelihoods(plain, vllm_probe.requests(), plan))
+    for plan, scores in found:
+        wanted = vllm_layers.probe_scores(plain, plan)
         for name, one in scores.items():
             assert one.log_likelihoods == pytest.approx(wanted[name].log_likelihoods, abs=1e-4)
 

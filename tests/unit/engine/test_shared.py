@@ -10,11 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
-from layercut.engine import probe
+from layercut.engine import shared
 from layercut.engine.attention import Heads
 from layercut.engine.plain import PlainEngine
-from layercut.engine.probe import fastest_engine, why_not_shared
-from layercut.engine.shared import SharedEngine
+from layercut.engine.shared import SharedEngine, fastest_engine, why_not_shared
 from layercut.engine.text_groups import Pack
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
@@ -56,7 +55,7 @@ def test_the_plain_engine_runs_what_does_not_agree_and_one_line_says_why(
     with caplog.at_level(logging.WARNING):
         engines = [fastest_engine(model) for _ in range(2)]
     assert {type(engine) for engine in engines} == {PlainEngine}
-    (line,) = [record.getMessage() for record in caplog.records if record.name == probe.__name__]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == shared.__name__]
     assert line.startswith(f"tiny-{model_type} runs in")
     assert says in line
     assert "\n" not in line
@@ -90,7 +89,7 @@ def deep_in_bfloat16() -> LoadedModel:
 
 def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_engine() -> None:
     model = deep_in_bfloat16()
-    assert "differ by" in probe._difference(probe._both_ways(model), model), "no bound of one step explains it"
+    assert "differ by" in shared._difference(shared._both_ways(model), model), "no bound of one step explains it"
     assert why_not_shared(model) == ""
     assert {weight.dtype for weight in model.model.parameters()} == {torch.bfloat16}
 
@@ -118,5 +117,5 @@ def test_packed_texts_that_are_wrong_in_bfloat16_alone_are_seen(monkeypatch: pyt
 def test_a_model_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_loaded("llama")
     first = why_not_shared(model)
-    monkeypatch.setattr(probe, "_probed", lambda _: pytest.fail("asked again"))
+    monkeypatch.setattr(shared, "_probed", lambda _: pytest.fail("asked again"))
     assert why_not_shared(model) == first
