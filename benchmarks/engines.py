@@ -115,7 +115,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
-    from layercut.selection import criterion
+    from layercut.selection import find_criterion
     from layercut.selection.answers import ObjectiveTask
     from layercut.selection.base import Context
     from layercut.selection.objective import TaskObjective
@@ -131,7 +131,7 @@ def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
         engine=engine,
         objective=TaskObjective(engine, [part], race="exact"),
     )
-    removed = criterion("task_accuracy")(context).removed
+    removed = find_criterion("task_accuracy")(context).removed
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "removed": list(removed)}
 
 

@@ -39,12 +39,12 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as hf_logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
-from layercut.cli.main import verb
+from layercut.cli.main import verb_command
 from layercut.errors import InputError, one_line
-from layercut.models.structure import SECTIONS, auto_class, blueprint, structure_in
+from layercut.models.structure import SECTIONS, auto_class, blueprint_model, structure_in
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers, remove_layers
-from layercut.surgery.verify import skipped
+from layercut.surgery.verify import layers_skipped
 from tests.support.tiny import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -225,7 +225,7 @@ def _sized(config: PretrainedConfig, sizes: Mapping[str, Any]) -> dict[str, Any]
 
 def tiny_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A random model, drawn so that each layer has its own say in the logits."""
-    laid_out = blueprint(config)
+    laid_out = blueprint_model(config)
     size = sum(parameter.numel() for parameter in laid_out.parameters())
     if size > MOST_PARAMETERS:
         largest = max(laid_out.named_parameters(), key=lambda pair: pair[1].numel())
@@ -330,7 +330,7 @@ def _agree(
         slow = text_of(model, use_cache=False)
     texts = {"bypassed": text}
     try:
-        with skipped(model, removed):
+        with layers_skipped(model, removed):
             expected = logits_of(model)
     except Exception as error:
         return {"state": "differs", "reason": f"no reference: {type(error).__name__}: {one_line(error)}"}
@@ -366,7 +366,7 @@ def write_cut(uncut: Path, removed: tuple[int, ...], out: Path) -> None:
     layers = ",".join(map(str, removed))
     words = [str(uncut), "--remove", layers, "--out", str(out), "--dtype", "float32", "--device", "cpu"]
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        verb("cut")(words, standalone_mode=False)
+        verb_command("cut")(words, standalone_mode=False)
 
 
 @contextmanager

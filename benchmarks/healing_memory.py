@@ -75,7 +75,7 @@ def measured(asked: argparse.Namespace, way: str) -> dict[str, Any]:
     from layercut.healing.examples import Data, TrainingExample
     from layercut.healing.outline import training_parts
     from layercut.healing.settings import TrainSettings
-    from layercut.healing.sft import train
+    from layercut.healing.sft import train_model
     from layercut.healing.trainable import load_for_training, make_trainable
     from layercut.settings import ModelSettings
 
@@ -98,7 +98,7 @@ def measured(asked: argparse.Namespace, way: str) -> dict[str, Any]:
             options = {"trainer": DistillTrainer, "teacher": uncut, "kind": settings.objective}
         model = make_trainable(loaded.model, settings)
         data = Data(examples * asked.steps, [])
-        train(model, loaded.tokenizer, data, settings, Path(folder) / "run", **options)
+        train_model(model, loaded.tokenizer, data, settings, Path(folder) / "run", **options)
     return {"parts": parts, "peak": peak(on_gpu) - before}
 
 
@@ -107,10 +107,10 @@ def whole(asked: argparse.Namespace, way: str) -> dict[str, Any]:
     import peft  # noqa: F401
     import torch
 
-    from layercut.cli.main import verb
+    from layercut.cli.main import verb_command
     from layercut.healing import checkpoint, heal, seam, sft  # noqa: F401
 
-    heal_verb, on_gpu, size = verb("heal"), torch.cuda.is_available(), asked.micro_batch * asked.accumulation
+    heal_verb, on_gpu, size = verb_command("heal"), torch.cuda.is_available(), asked.micro_batch * asked.accumulation
     given = {"batch_size": size, "micro_batch": asked.micro_batch, **WAYS[way]}
     if given.get("method") != "seam":
         given |= {"max_steps": asked.steps}

@@ -29,7 +29,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.data_files import read_local
-from layercut.tasks.evaluate import evaluate
+from layercut.tasks.evaluate import evaluate_items
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
 
@@ -59,7 +59,7 @@ def compared(handle: Any, name: str, folder: Path, items: int, longest: int | No
     began = time.process_time()
     plan = CutPlan(num_layers=handle.engine.num_layers)
     with Journal(kept / f"{items}.jsonl") if kept else nullcontext() as journal:
-        records = evaluate(task, handle.engine, plan, limit=items, journal=journal).records
+        records = evaluate_items(task, handle.engine, plan, limit=items, journal=journal).records
     ours = time.process_time() - began
     subject, last = samples[-1].data["subject"], samples[-1].data["item"].doc
     docs = subject.docs["test" if "test" in subject.docs else "validation"]

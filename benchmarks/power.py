@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import norm
 
 from layercut.evidence.bounds import retention_bounds
-from layercut.evidence.sample_size import expect, items_needed, outcomes_of
+from layercut.evidence.sample_size import expect_outcomes, items_needed, outcomes_of
 from layercut.pruning.budget import Yardstick, chance_to_pass, must_keep
 from layercut.pruning.path import correlation_of
 
@@ -45,7 +45,7 @@ def passed(kept: float, correlation: float, n: int) -> float:
 
 def before(n: int) -> float:
     """The share that a plan had to keep by the former line."""
-    expected = expect(baseline=SCORE, retention=(1 + KEEP) / 2)
+    expected = expect_outcomes(baseline=SCORE, retention=(1 + KEEP) / 2)
     pinned = items_needed(expected, alpha=2 * ERROR, half_width=0.1).to_pin_the_retention
     return KEEP + 0.1 * math.sqrt(pinned / n) * (1 + float(norm.ppf(0.8)) / float(norm.ppf(1 - ERROR)))
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from layercut.engine.base import Completion
-from layercut.sandbox.runner import describe
+from layercut.sandbox.runner import describe_isolation
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.benchmarks.code_problems import CodeTask
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="DATA/TASK")
     folders: list[Path] = parser.parse_args().folders
-    print(f"isolation of programs: {describe()}; load average {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"isolation of programs: {describe_isolation()}; load average {os.getloadavg()[0]:.1f}", flush=True)
     sys.exit(0 if {True} == {all_pass(folder) for folder in folders} else 1)
 
 

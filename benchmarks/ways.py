@@ -20,7 +20,7 @@ from layercut.engine.prompts import encode_pairs
 from layercut.engine.shared import SharedEngine
 from layercut.engine.stopping import stop_tokens
 from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
@@ -74,7 +74,7 @@ def official_candidate(asked: Settings) -> Result:
     """One candidate: cut to disk, load; in batches of 32 generate with left padding, and all logits of every option."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = resolve(asked["model"])
+    source = resolve_source(asked["model"])
     (layer,) = map(int, asked["layers"].split(","))
     with tempfile.TemporaryDirectory() as folder:
         num_layers = json.loads((source.path / "config.json").read_text())["num_hidden_layers"]

@@ -31,7 +31,7 @@ from benchmarks.families import (
 from layercut.errors import InputError, one_line
 from layercut.selection.channels import keep_most
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass, decoder_layers, masked
+from layercut.surgery.remove import bypass, decoder_layers, masked_channels
 from layercut.surgery.width import mlp_width_in
 
 SECONDS = 60
@@ -56,7 +56,7 @@ def compare(model_type: str) -> tuple[str, str]:
         before = model(input_ids=ids).logits
         with bypass(model, plan):
             thin = model(input_ids=ids).logits
-        with masked(model, plan):
+        with masked_channels(model, plan):
             zeros = model(input_ids=ids).logits
         after = model(input_ids=ids).logits
     scale = max(1.0, float(before.abs().max()))

@@ -86,23 +86,23 @@ MANY, OF_MANY_VERBS = 5, "Options of many verbs"
 
 def command_reference() -> str:
     """The text of reference/cli.md: every verb, its words and its options."""
-    from layercut.cli.main import verbs
-    from layercut.text import table
+    from layercut.cli.main import verb_commands
+    from layercut.text import markdown_table
 
     parts = [
         "# Command line",
         "",
         "Every verb and flag, made from `--help`. Results go to stdout, everything else to stderr.",
         "",
-        *table(["exit code", "meaning"], EXIT_CODES),
+        *markdown_table(["exit code", "meaning"], EXIT_CODES),
         "",
-        *table(["environment variable", "meaning"], VARIABLES),
+        *markdown_table(["environment variable", "meaning"], VARIABLES),
         "",
     ]
-    commands = verbs()
+    commands = verb_commands()
     counts = Counter(option_row(option) for command in commands.values() for option in command.params)
     shared = [row for row, count in counts.items() if count >= MANY]
-    parts += [f"## {OF_MANY_VERBS}", "", *table(["flag", "meaning", "default"], shared), ""]
+    parts += [f"## {OF_MANY_VERBS}", "", *markdown_table(["flag", "meaning", "default"], shared), ""]
     for name, command in commands.items():
         example = re.sub(
             r"^Example: (.+)$", r"```bash\n\1\n```", inspect.cleandoc(command.help or ""), flags=re.MULTILINE
@@ -125,7 +125,7 @@ def command_reference() -> str:
                 else:
                     own.append(row)
             parts += [title, ""] if title and (own or elsewhere) else []
-            parts += [*table(["flag", "meaning", "default"], own), ""] if own else []
+            parts += [*markdown_table(["flag", "meaning", "default"], own), ""] if own else []
             parts += [f"- {link}: {', '.join(names)}" for link, names in elsewhere.items()]
             parts += [""] if elsewhere else []
     return "\n".join(parts) + "\n"
@@ -134,10 +134,10 @@ def command_reference() -> str:
 def groups_of_options(verb: str) -> dict[str, str]:
     """The heading, on the page of settings, of each option of a verb that sets a field of a settings class."""
     from layercut.verbs import verb_class
-    from layercut.verbs.base import slots
+    from layercut.verbs.base import field_slots
 
     titles = {kind: title for title, kind in settings_classes()}
-    found = {name: titles.get(slot.kind) for name, slot in slots(verb_class(verb)).items()}
+    found = {name: titles.get(slot.kind) for name, slot in field_slots(verb_class(verb)).items()}
     return {name: title for name, title in found.items() if title}
 
 
@@ -214,9 +214,9 @@ def stub() -> str:
 def definition(name: str, kind: Any) -> str:
     """The function of a verb as a stub has it."""
     import layercut
-    from layercut.verbs.base import plain_type, slots
+    from layercut.verbs.base import field_slots, plain_type
 
-    signature, known = inspect.signature(getattr(layercut, name)), slots(kind)
+    signature, known = inspect.signature(getattr(layercut, name)), field_slots(kind)
     parts, star = [], False
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
@@ -323,12 +323,12 @@ def default_text(field: Any) -> str:
 
 def meaning(field: Any) -> str:
     """The help of a field, and the numbers that it takes where the help does not name them."""
-    from layercut.base_settings import bounds, choices_of, limits
+    from layercut.base_settings import choices_of, describe_bounds, field_limits
 
     text = " ".join((field.description or "").split()).replace("|", r"\|").replace("<", "&lt;")
     names = [name for name in choices_of(field) if name not in text]
     takes = f" One of {', '.join(f'`{name}`' for name in choices_of(field))}." if names else ""
-    return text + takes + (f" {bounds(field).capitalize()}." if limits(field) else "")
+    return text + takes + (f" {describe_bounds(field).capitalize()}." if field_limits(field) else "")
 
 
 def study_keys() -> str:

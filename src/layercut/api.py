@@ -22,13 +22,13 @@ from io import StringIO
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.progress.heartbeat import SafeConsole
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
-from layercut.text import printed
+from layercut.text import printed_result
 from layercut.verbs import verb_class
-from layercut.verbs.base import Slot, Verb, slots
+from layercut.verbs.base import Slot, Verb, field_slots
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _MODELS = ("model", "teacher")  # fields that may be a model in memory
 
 def function_of(kind: type[Verb]) -> Callable[..., Any]:
     """The Python function of a verb. Signature and help name every field, with its default and description."""
-    name, known, first = kind.FUNCTION or kind.VERB, slots(kind), kind.POSITIONAL
+    name, known, first = kind.FUNCTION or kind.VERB, field_slots(kind), kind.POSITIONAL
     door = {name: text for name, text in _DOOR.items() if name != "tokenizer" or "model" in known}
     takes = {**known, **door}
 
@@ -75,7 +75,7 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
         verb.fit()
         with verb.tracked():
             done = verb.run(io._replace(loaded=loaded))
-        return printed(verb.returned(done), _Drawing(verb, done, io))
+        return printed_result(verb.returned(done), _Drawing(verb, done, io))
 
     listed = {name: slot.info.description or "" for name, slot in known.items()} | door
     lines = "".join(f"        {name}: {' '.join(text.split())}\n" for name, text in listed.items())
@@ -128,7 +128,7 @@ def _refusing(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 def _check(function: str, names: Iterable[str], takes: Iterable[str]) -> None:
     for name in names:
         if name not in takes:
-            raise unknown(f"argument of {function}", name, takes)
+            raise unknown_name(f"argument of {function}", name, takes)
 
 
 def _parameter(name: str, slot: Slot | None, by_position: bool) -> inspect.Parameter:
@@ -212,12 +212,12 @@ def evaluate_task(
         InputError: a model, task, readout or plan that cannot be used.
     """
     from layercut.models.loading import LoadedModel
-    from layercut.progress.bars import watched
-    from layercut.selection.specs import fits
-    from layercut.surgery.checkpoint import earlier_plans, healings
+    from layercut.progress.bars import progress_bar
+    from layercut.selection.specs import check_fits
+    from layercut.surgery.checkpoint import earlier_plans, recorded_healings
     from layercut.surgery.plan import CutPlan
     from layercut.tasks import load_task
-    from layercut.tasks.evaluate import evaluate as ask
+    from layercut.tasks.evaluate import evaluate_items as ask
     from layercut.tasks.selected_items import reported_split, used_items
 
     if isinstance(task, str):
@@ -238,17 +238,17 @@ def evaluate_task(
         io = _heard(progress, None)
         named = _named(model, tokenizer, io, loaded)
         settings = named if isinstance(named, ModelSettings) else ModelSettings(model=named)
-        fits(settings, [None if plan is None else LayerSpec.parse(plan)])
+        check_fits(settings, [None if plan is None else LayerSpec.parse(plan)])
         handle = io._replace(loaded=loaded).handle(settings)
         engine, source = handle.engine, handle.source
     cut = CutPlan(num_layers=engine.num_layers)
     if plan is not None:
         cut = LayerSpec.parse(plan).bind(num_layers=engine.num_layers)
     if split is None:
-        used = None if source is None else used_items([*earlier_plans(source.path), cut], healings(source))
+        used = None if source is None else used_items([*earlier_plans(source.path), cut], recorded_healings(source))
         split = reported_split(task, used)
     console = _heard(progress and on_progress is None, None).console
-    with watched(f"Scoring {task.name}", len(task.samples(split, limit)), console, "items") as shown:
+    with progress_bar(f"Scoring {task.name}", len(task.samples(split, limit)), console, "items") as shown:
         return ask(
             task,
             engine,

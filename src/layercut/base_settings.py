@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ValidationInfo
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.seed import check_seed
 
 
@@ -54,7 +54,7 @@ class Choices(NamedTuple):
     def __call__(self, value: str, info: ValidationInfo) -> str:
         """The value, if it is one of them."""
         if value not in self.names:
-            raise unknown(str(info.field_name), value, self.names)
+            raise unknown_name(str(info.field_name), value, self.names)
         return value
 
 
@@ -82,10 +82,10 @@ def _number(value: Any, check: Any) -> Any:
     return value if type(value) is int else checked
 
 
-def share(value: Any, name: str) -> Any:
+def read_share(value: Any, name: str) -> Any:
     """A share as people write it: ``0.9``, or ``"90%"``.
 
-    >>> share("90%", "keep"), share("0.9", "keep"), share(1, "keep")
+    >>> read_share("90%", "keep"), read_share("0.9", "keep"), read_share(1, "keep")
     (0.9, 0.9, 1)
 
     Raises:
@@ -103,7 +103,7 @@ def share(value: Any, name: str) -> Any:
 
 
 def _share(value: Any, info: ValidationInfo) -> Any:
-    return share(value, str(info.field_name))
+    return read_share(value, str(info.field_name))
 
 
 Number = Annotated[float, WrapValidator(_number), PlainSerializer(lambda value: value)]
@@ -123,13 +123,13 @@ def _refusal(kind: type[Settings], error: ValidationError) -> InputError:
         said = first["ctx"]["error"]
         return said if isinstance(said, InputError) else InputError(f"{name}: {said}")
     if first["type"] == "extra_forbidden":
-        return unknown("setting", name, kind.model_fields)
+        return unknown_name("setting", name, kind.model_fields)
     if first["type"] == "missing":
         return InputError(f"{name} is missing, and has no default: {(field and field.description) or 'give it'}")
     if field and first["type"].startswith(("greater", "less")):
         size = "too small" if first["type"].startswith("greater") else "too large"
         size = "no number" if value != value else size
-        return InputError(f"{name} {value} is {size}; write {bounds(field)}.")
+        return InputError(f"{name} {value} is {size}; write {describe_bounds(field)}.")
     if first["type"] == "tuple_type":
         return InputError(
             f"{name}: {value!r} is not a list; write [one, two], or in a file one entry a line, each after a dash."
@@ -137,15 +137,15 @@ def _refusal(kind: type[Settings], error: ValidationError) -> InputError:
     return InputError(f"{name}: {value!r} is not of the kind {_kind(field, first['type'])}.")
 
 
-def limits(field: FieldInfo) -> Mapping[str, Any]:
+def field_limits(field: FieldInfo) -> Mapping[str, Any]:
     """Bounds of a field by ge, gt, le and lt."""
     names = ("ge", "gt", "le", "lt")
     return {name: getattr(bound, name) for bound in field.metadata for name in names if hasattr(bound, name)}
 
 
-def bounds(field: FieldInfo) -> str:
+def describe_bounds(field: FieldInfo) -> str:
     """The numbers that a field takes, in words."""
-    known = limits(field)
+    known = field_limits(field)
     if {"ge", "le"} <= {*known}:
         return f"{known['ge']} to {known['le']}"
     low = f"{known['ge']} or more" if "ge" in known else f"a number above {known['gt']}" if "gt" in known else ""

@@ -85,10 +85,10 @@ def one_line(error: Exception, most: int = 300) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> InputError:
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that is not in a list, with the nearest right one and the whole list.
 
-    >>> str(unknown("task", "arithmetics", ["arithmetic", "copy"]))
+    >>> str(unknown_name("task", "arithmetics", ["arithmetic", "copy"]))
     "unknown task 'arithmetics'. Did you mean arithmetic? Known: arithmetic, copy."
     """
     names = sorted(known)

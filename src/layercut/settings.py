@@ -36,8 +36,8 @@ class PoolAddress(NamedTuple):
     def parse(cls, text: str) -> PoolAddress:
         """``local:N`` or ``ray://HOST:PORT`` (or ``auto``, on a machine of the cluster), with ``?members=M&gpus=K``.
 
-        >>> Where.parse("ray://head:10001?gpus=4")
-        Where(address='ray://head:10001', members=None, gpus=4.0)
+        >>> PoolAddress.parse("ray://head:10001?gpus=4")
+        PoolAddress(address='ray://head:10001', members=None, gpus=4.0)
 
         Raises:
             InputError: neither of them, or other options.

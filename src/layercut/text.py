@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def counted(n: int, what: str) -> str:
+def count_of(n: int, what: str) -> str:
     """``1 item``, ``2 items``, ``1,234 items``."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
@@ -58,11 +58,13 @@ class HasInterval(Protocol):
         ...
 
 
-def number(value: float, *, share: bool = True, digits: int = 0, sign: bool = False) -> str:
+def number_text(value: float, *, share: bool = True, digits: int = 0, sign: bool = False) -> str:
     """A value: shares in percent without the sign, anything else with three significant digits.
 
-    >>> number(0.578), number(0.578, digits=1), number(-0.21, sign=True), number(3.14159, share=False)
-    ('58', '57.8', '-21', '3.14')
+    >>> number_text(0.578), number_text(0.578, digits=1), number_text(-0.21, sign=True)
+    ('58', '57.8', '-21')
+    >>> number_text(3.14159, share=False)
+    '3.14'
     """
     if not share:
         return f"{value:+.3g}" if sign else f"{value:.3g}"
@@ -78,15 +80,15 @@ def at_least(share: float) -> str:
     >>> at_least(0.896), at_least(0.29)
     ('89', '29')
     """
-    return number(math.floor(100 * share + 1e-9) / 100)
+    return number_text(math.floor(100 * share + 1e-9) / 100)
 
 
 def with_interval(estimate: HasInterval, *, share: bool = True, digits: int = 0, sign: bool = False) -> str:
     """A value and its interval: ``58 [45, 69]``; ``58 [n/a]`` where the items say nothing about the spread."""
     if estimate.low is None or estimate.high is None:
-        return f"{number(estimate.value, share=share, digits=digits, sign=sign)} [n/a]"
+        return f"{number_text(estimate.value, share=share, digits=digits, sign=sign)} [n/a]"
     value, low, high = (
-        number(x, share=share, digits=digits, sign=sign) for x in (estimate.value, estimate.low, estimate.high)
+        number_text(x, share=share, digits=digits, sign=sign) for x in (estimate.value, estimate.low, estimate.high)
     )
     return f"{value} [{low}, {high}]"
 
@@ -103,7 +105,7 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def parameters(count: int) -> str:
+def parameters_text(count: int) -> str:
     """A number of parameters: ``134.5M``, ``8.03B``."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
@@ -120,13 +122,13 @@ def label_of(removed: Sequence[int], mlp: float) -> str:
     return " ".join(filter(None, (format_layers(removed), f"mlp:{mlp:.3g}" if mlp else "")))
 
 
-def amount(depth: int, mlp: float) -> str:
+def amount_text(depth: int, mlp: float) -> str:
     """How much goes, in words.
 
-    >>> amount(3, 0), amount(1, 0.1), amount(0, 0.279)
+    >>> amount_text(3, 0), amount_text(1, 0.1), amount_text(0, 0.279)
     ('3 layers', '1 layer and 10 % of the MLP channels', '27.9 % of the MLP channels')
     """
-    parts = [counted(depth, "layer")] if depth or not mlp else []
+    parts = [count_of(depth, "layer")] if depth or not mlp else []
     return " and ".join([*parts, *([f"{100 * mlp:.3g} % of the MLP channels"] if mlp else [])])
 
 
@@ -164,7 +166,7 @@ class Removal:
     @property
     def amount(self) -> str:
         """Number of removed layers and share of removed channels, in words."""
-        return amount(len(self.removed), self.mlp)
+        return amount_text(len(self.removed), self.mlp)
 
 
 MOST_CHARACTERS = 600
@@ -176,14 +178,14 @@ _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
 
 
-def fenced(text: str) -> list[str]:
+def fenced_block(text: str) -> list[str]:
     """Text as it stands, in a fence longer than any run of backticks in it, cut after 600 characters."""
     shortened = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]"
     fence = "`" * max(3, 1 + _longest_run(shortened))
-    return [f"{fence}text", *printable(shortened).strip("\n").split("\n"), fence]
+    return [f"{fence}text", *printable_text(shortened).strip("\n").split("\n"), fence]
 
 
-def code(text: str, most: int = 80) -> str:
+def code_span(text: str, most: int = 80) -> str:
     """Text on one line as code inside a table cell, cut after ``most`` characters."""
     line = on_one_line(text, most)
     if not line:
@@ -193,10 +195,10 @@ def code(text: str, most: int = 80) -> str:
     return f"{ticks}{space}{line}{space}{ticks}".replace("|", "\\|")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> list[str]:
     """Lines of a table whose cells are Markdown already; columns of ``numeric`` are set to the right.
 
-    >>> table(["", "n"], [["a", "1"]], {1})
+    >>> markdown_table(["", "n"], [["a", "1"]], {1})
     ['| | n |', '|---|---:|', '| a | 1 |']
     """
     first = "".join(f" {cell} |" if cell else " |" for cell in head)
@@ -206,21 +208,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collectio
 
 def on_one_line(text: str, most: int = 80) -> str:
     """Text on one line, cut after ``most`` characters."""
-    line = " ".join(printable(text).split())
+    line = " ".join(printable_text(text).split())
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
-def escape(text: str) -> str:
+def escape_inline(text: str) -> str:
     """A name inside a sentence or a table cell."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
-def escaped(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """Plain text in Markdown, without escapes that no Markdown needs."""
-    return _INTERVAL.sub(lambda match: f"[{match[1]}]" if match[1] else "", escape(text))
+    return _INTERVAL.sub(lambda match: f"[{match[1]}]" if match[1] else "", escape_inline(text))
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Characters that are not seen but change what is, which a broken model may well write, as visible escapes."""
     return re.sub(rf"[\x00-\x08\x0b-\x1f{UNSEEN}]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
@@ -261,7 +263,7 @@ class Printed:
         return f"{type(self).__name__}({', '.join(f'{name}={_SHORT.repr(getattr(self, name))}' for name in names)})"
 
 
-def printed(result: Any, draw: Callable[[int | None], Console]) -> Any:
+def printed_result(result: Any, draw: Callable[[int | None], Console]) -> Any:
     """A result that prints what ``draw`` records at a width; a tuple or list becomes an equal one of a subclass."""
     if isinstance(result, tuple | list):
         kind = _printed_kind(type(result))

@@ -12,7 +12,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import load_model
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.selection.base import Context
 from tests.support.criteria import calibration
 
@@ -55,7 +55,7 @@ def test_block_influence_equals_output_hidden_states(loaded: Any, monkeypatch: p
             states = [state[0].double() for state in body(ids, output_hidden_states=True).hidden_states]
             for layer, found in enumerate(cosines):
                 found += cosine_similarity(states[layer], states[layer + 1]).tolist()
-    selection = criterion("block_influence")(context(loaded))
+    selection = find_criterion("block_influence")(context(loaded))
     expected = [1 - sum(found) / len(found) for found in cosines]
     assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-5)
 
@@ -69,6 +69,6 @@ def test_block_influence_equals_output_hidden_states(loaded: Any, monkeypatch: p
     ],
 )
 def test_criteria_give_plans(loaded: Any, name: str, settings: dict[str, str]) -> None:
-    removed = criterion(name)(context(loaded, settings=settings, protect=frozenset({0}))).removed
+    removed = find_criterion(name)(context(loaded, settings=settings, protect=frozenset({0}))).removed
     assert len(set(removed)) == 4
     assert set(removed) <= set(range(1, 30))

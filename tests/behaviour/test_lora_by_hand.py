@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 from layercut import api
 from layercut.healing.examples import Data, encode_example
 from layercut.healing.settings import TrainSettings
-from layercut.healing.sft import train
+from layercut.healing.sft import train_model
 from layercut.healing.trainable import make_trainable
 from layercut.models.loading import load_model
 
@@ -93,7 +93,7 @@ def test_lora_trains_as_peft_and_trl_do(checkpoint: Path, tmp_path: Path) -> Non
     ]
     examples = [encode_example(loaded.tokenizer, record) for record in records]
     torch.manual_seed(SEED)
-    ours = train(
+    ours = train_model(
         make_trainable(loaded.model, SETTINGS), loaded.tokenizer, Data(examples, []), SETTINGS, tmp_path / "ours"
     )
     theirs = by_hand(checkpoint, tmp_path / "theirs")

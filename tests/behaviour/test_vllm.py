@@ -25,7 +25,7 @@ from layercut.engine.vllm_layers import VERIFIED
 from layercut.errors import InputError
 from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model, load_without_weights
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.surgery.plan import CutPlan
 from tests.support import tiny
 from tests.support.engines import completions, log_likelihoods
@@ -61,7 +61,7 @@ def by_id(answers: Iterator[list[Any]]) -> dict[str, Any]:
 
 
 def started(source: str, **settings: Any) -> VllmEngine:
-    return VllmEngine(load_without_weights(resolve(source), dtype="float32"), **settings)
+    return VllmEngine(load_without_weights(resolve_source(source), dtype="float32"), **settings)
 
 
 def assert_same(

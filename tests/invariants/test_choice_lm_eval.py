@@ -23,7 +23,7 @@ from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.evaluate import evaluate
+from layercut.tasks.evaluate import evaluate_items
 from layercut.tasks.lm_eval.local_rows import prepare_hellaswag
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.loaded import tiny_loaded
@@ -147,7 +147,7 @@ def compare(
         write(local / f"{split}.jsonl", part)
     task = load_task(f"{name}:{shots}" if shots else name, data=str(local))
     plan = CutPlan(num_layers=engine.num_layers)
-    ours = evaluate(task, engine, plan, readout="rank", limit=number).records
+    ours = evaluate_items(task, engine, plan, readout="rank", limit=number).records
     docs = [sample.data["item"].doc for sample in task.samples("report", number)]
     reported = rows["test" if "test" in rows else "validation"]
     as_asked = prepare_hellaswag(reported) if name == "hellaswag" else reported
@@ -209,7 +209,7 @@ def test_mmlu_scores_as_in_lm_evals_run(
     task = load_task(f"mmlu:{shots}" if shots else "mmlu", data=str(benchmark_data / "mmlu"))
     samples = task.samples("report", number)
     engine = SharedEngine(real, batch_size=16)
-    ours = evaluate(task, engine, CutPlan(num_layers=real.num_layers), readout="rank", limit=number).records
+    ours = evaluate_items(task, engine, CutPlan(num_layers=real.num_layers), readout="rank", limit=number).records
     rows = {"test": read(benchmark_data / "mmlu" / "test.jsonl.gz"), "dev": read(benchmark_data / "mmlu" / "dev.jsonl")}
     subjects = {sample.data["item"].doc["subject"] for sample in samples}
     own = {

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from layercut.engine.base import LikelihoodRequest, Message
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import render
+from layercut.engine.prompts import render_prompt
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from tests.support.engines import log_likelihoods
@@ -102,6 +102,6 @@ def test_a_conversation_is_scored_as_lm_eval_scores_the_rendered_text() -> None:
     prompt = (Message("user", "Which of these is larger?"),)
     request = LikelihoodRequest(id="a", prompt=prompt, continuations=CONTINUATIONS)
     ((answer,),) = log_likelihoods(PlainEngine(loaded), [request], CutPlan(num_layers=NUM_LAYERS))
-    text = render(loaded.tokenizer, prompt).text
+    text = render_prompt(loaded.tokenizer, prompt).text
     theirs = lm_eval_scores(loaded.model, loaded.tokenizer, [(text, continuation) for continuation in CONTINUATIONS])
     assert list(answer.log_likelihoods) == pytest.approx([total for total, _ in theirs], rel=1e-5, abs=1e-5)

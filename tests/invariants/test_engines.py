@@ -21,7 +21,7 @@ from layercut.runs.records import Journal
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.evaluate import evaluate
+from layercut.tasks.evaluate import evaluate_items
 from tests.support.engines import completions, log_likelihoods
 from tests.support.fake_server import Served, serving
 from tests.support.loaded import tiny_loaded
@@ -153,7 +153,7 @@ def test_stopped_behind_any_item_and_resumed_is_run_through_bit_by_bit(
         engine: Engine = row.make(Handle())  # a new process has empty caches
         plan, task = CutPlan(num_layers=NUM_LAYERS, removed=(2, 3)), load_task("arithmetic", seed=1)
         with Journal(path) as journal:
-            evaluate(task, engine, plan, readout=readout, limit=NUM_ITEMS, decoding=GREEDY, journal=journal)
+            evaluate_items(task, engine, plan, readout=readout, limit=NUM_ITEMS, decoding=GREEDY, journal=journal)
         return path.read_text().splitlines()
 
     whole = run(tmp_path / "whole.jsonl")

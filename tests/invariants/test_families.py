@@ -15,7 +15,7 @@ from benchmarks.families import NUM_LAYERS, compare, hf_quiet, tiny_config, type
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions, log_likelihoods
@@ -66,7 +66,7 @@ def test_what_is_not_the_language_model_travels_byte_for_byte(model_type: str, t
     model.save_pretrained(tmp_path / "uncut")
     byte_tokenizer().save_pretrained(tmp_path / "uncut")
     plan = CutPlan(num_layers=NUM_LAYERS, removed=(1, 3))
-    source = resolve(str(tmp_path / "uncut"))
+    source = resolve_source(str(tmp_path / "uncut"))
     done = cut_model(source, plan, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
     assert "by at most 0 (float32" in done.verified
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("uncut", "cut"))

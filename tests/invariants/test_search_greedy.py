@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from layercut.selection.base import Context
-from layercut.selection.greedy import greedy
+from layercut.selection.greedy import remove_greedily
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, remove_layers
 from tests.support.tiny import NUM_LAYERS, tiny_model
@@ -52,7 +52,7 @@ def test_equals_brute_force_over_models_that_were_really_cut(model_type: str) ->
         values.append([mean_log_likelihood(remove_layers(tiny_model(model_type), plan)) for plan in plans])
         removed.append(candidates[max(range(len(candidates)), key=lambda place: values[-1][place])])
 
-    selection = greedy(Context(num_layers=NUM_LAYERS, num_remove=3), LogLikelihood(tiny_model(model_type)))
+    selection = remove_greedily(Context(num_layers=NUM_LAYERS, num_remove=3), LogLikelihood(tiny_model(model_type)))
     assert list(selection.removed) == removed
     for found, expected in zip(selection.details["rounds"], values, strict=True):
         assert found["values"] == pytest.approx(expected, abs=1e-6)

@@ -9,7 +9,7 @@ from torch import nn
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers, remove_layers
-from layercut.surgery.verify import skipped
+from layercut.surgery.verify import layers_skipped
 from tests.support.surgery import PLANS, generate, left_padded_batch, logits_of, plan_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
 
@@ -49,7 +49,7 @@ def test_bypass_equals_cut_in_memory(model_type, removed):
 def test_bypass_equals_layers_skipped_in_place(model_type, removed):
     """An independent oracle: nothing is renumbered in the original stack, and the text is written without a cache."""
     model, reference = tiny_model(model_type), tiny_model(model_type)
-    with bypass(model, plan_of(removed)), skipped(reference, removed):
+    with bypass(model, plan_of(removed)), layers_skipped(reference, removed):
         assert torch.equal(logits_of(model), logits_of(reference))
         assert generate(model, use_cache=True) == generate(reference, use_cache=False)
 

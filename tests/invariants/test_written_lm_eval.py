@@ -15,12 +15,12 @@ import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import render
+from layercut.engine.prompts import render_prompt
 from layercut.engine.shared import SharedEngine
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
-from layercut.tasks.evaluate import evaluate
+from layercut.tasks.evaluate import evaluate_items
 from tests.invariants.test_choice_lm_eval import invented
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.fake_engine import FakeEngine, Killed
@@ -163,7 +163,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
     task = load_task(our_name(name) if shots is None else f"{our_name(name)}:{shots}", data=data)
     samples = task.samples("report", None)
     requests = {sample.id: task.request(sample, "chain") for sample in samples}
-    result = evaluate(task, FakeEngine(texts=lambda request, plan: answer(str(request.prompt))), PLAN)
+    result = evaluate_items(task, FakeEngine(texts=lambda request, plan: answer(str(request.prompt))), PLAN)
     several = len({one["filter"] for one in theirs["samples"][name]}) > 1
     checked, outcomes = 0, set()
     for record in result.records:
@@ -222,7 +222,7 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
     task = load_task(f"{our_name(name)}:{shots}", data=data, max_new_tokens=longest)
     for subject in task._subjects:  # type: ignore[attr-defined]  # the file's own would hardly end a random text
         subject.stop = tuple(until)
-    result = evaluate(task, kind(loaded, batch_size=4), plan)
+    result = evaluate_items(task, kind(loaded, batch_size=4), plan)
     several = len({one["filter"] for one in theirs}) > 1
     checked = 0
     for sample, record in zip(task.samples("report", None), result.records, strict=True):
@@ -263,12 +263,13 @@ def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> No
     task = load_task(f"{name}:2+chat", data=data)
     for subject in task._subjects:  # type: ignore[attr-defined]
         subject.stop, subject.max_new_tokens = ("\n", "e"), 12
-    result = evaluate(task, SharedEngine(loaded, batch_size=4), CutPlan(num_layers=loaded.num_layers))
+    result = evaluate_items(task, SharedEngine(loaded, batch_size=4), CutPlan(num_layers=loaded.num_layers))
     assert len(result.records) == len(theirs) == 9
     for sample, record, one in zip(task.samples("report", None), result.records, theirs, strict=True):
         request = task.request(sample, task.readouts[0])
         texts = [
-            render(loaded.tokenizer, prompt).text for prompt in getattr(request, "prompts", ()) or [request.prompt]
+            render_prompt(loaded.tokenizer, prompt).text
+            for prompt in getattr(request, "prompts", ()) or [request.prompt]
         ]
         assert list(dict.fromkeys(texts)) == list(dict.fromkeys(asked[0] for asked in one["arguments"]))
         if name == "triviaqa":
@@ -294,14 +295,14 @@ def test_a_killed_run_goes_on_by_item_with_the_same_result(tmp_path: Path) -> No
         def append(self, records: Any) -> None:
             self.records.extend(records)
 
-    whole = evaluate(load_task("lm-eval:gsm8k:2", data=data), FakeEngine(texts=texts), PLAN)
+    whole = evaluate_items(load_task("lm-eval:gsm8k:2", data=data), FakeEngine(texts=texts), PLAN)
     kept = Kept()
     with pytest.raises(Killed):
         killed = FakeEngine(texts=texts, kill_after=1)
-        evaluate(load_task("lm-eval:gsm8k:2", data=data), killed, PLAN, journal=kept)  # type: ignore[arg-type]
+        evaluate_items(load_task("lm-eval:gsm8k:2", data=data), killed, PLAN, journal=kept)  # type: ignore[arg-type]
     assert 0 < len(kept.records) < 9
     engine = FakeEngine(texts=texts)
-    resumed = evaluate(load_task("lm-eval:gsm8k:2", data=data), engine, PLAN, journal=kept)  # type: ignore[arg-type]
+    resumed = evaluate_items(load_task("lm-eval:gsm8k:2", data=data), engine, PLAN, journal=kept)  # type: ignore[arg-type]
     assert resumed == whole
     assert sum(map(len, engine.batches)) < 9
 
@@ -330,7 +331,7 @@ def test_documents_longer_than_the_context_are_scored_in_lm_evals_windows(kind: 
     windows = set()
     for split in ("report", "selection"):
         samples = task.samples(split, None)  # type: ignore[arg-type]
-        records = evaluate(task, kind(loaded, batch_size=2), plan, split=split).records  # type: ignore[arg-type]
+        records = evaluate_items(task, kind(loaded, batch_size=2), plan, split=split).records  # type: ignore[arg-type]
         for sample, record in zip(samples, records, strict=True):
             request = task.request(sample, "gold")
             assert isinstance(request, LikelihoodRequest)
@@ -350,7 +351,7 @@ def test_documents_have_lm_evals_perplexities(tmp_path: Path) -> None:
     theirs = run_of_lm_eval(scripted(lambda prompt: "", likelihood), [changed])
     task = load_task("wikitext", data=data)
     engine = FakeEngine(scores=lambda request, plan: [likelihood(text) for text in request.continuations])
-    result = evaluate(task, engine, PLAN)
+    result = evaluate_items(task, engine, PLAN)
     assert [row["metric"] for row in result.metrics] == ["log_likelihood", "neg_bits_per_byte"]
     assert all(row["readout"] == "gold" and row["chance"] is None for row in result.metrics)
     table = theirs["results"]["wikitext"]

@@ -20,9 +20,9 @@ from layercut.engine.base import (
     Request,
     Under,
     Wanted,
-    always,
+    always_wanted,
     by_kind,
-    distinct,
+    distinct_plans,
 )
 from layercut.surgery.plan import CutPlan
 
@@ -81,20 +81,20 @@ class FakeEngine(Engine):
         return {"engine": "fake", "model": self.name, "batch_size": self.batch_size}
 
     def ask(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
         to_generate, to_score = by_kind(requests)
-        for plan in distinct(plans) if to_generate else ():
+        for plan in distinct_plans(plans) if to_generate else ():
             for answers in self.completions(to_generate, plan, decoding, Unwanted(plan, wanted)):
                 yield plan, answers
-        for plan in distinct(plans) if to_score else ():
+        for plan in distinct_plans(plans) if to_score else ():
             for scores in self.log_likelihoods(to_score, plan, Unwanted(plan, wanted)):
                 yield plan, scores
 
     def compare(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
-        for plan in distinct(plans):
+        for plan in distinct_plans(plans):
             for answers in self.divergences(requests, plan, reference, Unwanted(plan, wanted)):
                 yield plan, answers
 

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from layercut.diagnostics.arithmetic import expressions
-from layercut.diagnostics.brackets import CLOSERS, nested
+from layercut.diagnostics.arithmetic import make_expressions
+from layercut.diagnostics.brackets import CLOSERS, nested_brackets
 from layercut.diagnostics.programs import make_functions
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import (
@@ -36,7 +36,13 @@ _CHAIN = " Half of it is 2 * 9 = 18, and ( 18 - 4 ) is 14. The answer is {}."
 def right_answers() -> dict[str, str]:
     """By item: what a model without fault writes, without the mark that ends it."""
     known = {}
-    for task in (load_task("arithmetic"), load_task("brackets"), load_task("copy"), expressions(), nested()):
+    for task in (
+        load_task("arithmetic"),
+        load_task("brackets"),
+        load_task("copy"),
+        make_expressions(),
+        nested_brackets(),
+    ):
         for sample in task.samples("report", LIMIT):
             known[sample.id] = task.answer(sample.gold).rstrip("\n")  # type: ignore[attr-defined]
     for sample in load_task("gsm_symbolic").samples("report", LIMIT):

@@ -7,7 +7,7 @@ from typing import Any
 
 from layercut.healing.examples import Data
 from layercut.healing.settings import TrainSettings
-from layercut.healing.sft import Trained, train
+from layercut.healing.sft import Trained, train_model
 from layercut.healing.trainable import make_trainable
 from tests.support.tiny import byte_tokenizer
 
@@ -29,7 +29,7 @@ def train_tiny(
             raise Killed
 
     model = make_trainable(model, settings)
-    return train(model, byte_tokenizer(), data, settings, folder, on_progress=on_progress, **options)
+    return train_model(model, byte_tokenizer(), data, settings, folder, on_progress=on_progress, **options)
 
 
 def curve_of(trained: Trained) -> list[dict[str, float]]:

@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused_before_the_model_is_read(
         raise AssertionError("the model was read")
 
     monkeypatch.setattr("layercut.engine.handle.ModelHandle.__init__", read)
-    monkeypatch.setattr("layercut.models.sources.resolve", read)
+    monkeypatch.setattr("layercut.models.sources.resolve_source", read)
     with pytest.raises(InputError) as caught:
         call(tiny, tmp_path / "out")
     assert message in str(caught.value) and not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from layercut.cli.main import verbs
+from layercut.cli.main import verb_commands
 from layercut.selection import criterion_row
 from layercut.tasks import check_task
 from layercut.tasks.suites import asked_tasks
@@ -19,7 +19,7 @@ from tests.support.foreign import passthrough
 from tests.support.tiny import CONFIGS, byte_tokenizer, save_tiny
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
-COMMANDS: dict[str, Any] = verbs()
+COMMANDS: dict[str, Any] = verb_commands()
 ALL = all_commands()
 
 

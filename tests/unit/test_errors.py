@@ -86,10 +86,10 @@ def test_the_command_line_says_flags_for_the_fields_of_its_verb() -> None:
     try:
         console.speak_of({"rank": "--rank", "top_p": "--top-p", "batch_size": "--train-batch", "out": "--out"})
         with console.log.capture() as said:
-            console.error("rank 0 is too small; write 1 or more.")
-            console.error("batch_size 6 is no multiple of micro_batch 4; use another `out`, not `elsewhere`.")
-            console.error("unknown setting 'top'. Did you mean top_p? Known: batch_size, top_p.")
-            console.error("/tmp/rank/top_p/batch_size.txt is no file, and rank is a word.")
+            console.print_error("rank 0 is too small; write 1 or more.")
+            console.print_error("batch_size 6 is no multiple of micro_batch 4; use another `out`, not `elsewhere`.")
+            console.print_error("unknown setting 'top'. Did you mean top_p? Known: batch_size, top_p.")
+            console.print_error("/tmp/rank/top_p/batch_size.txt is no file, and rank is a word.")
     finally:
         console.speak_of({})
     flags = [re.findall(r"--[a-z-]+", line) for line in said.get().splitlines()]

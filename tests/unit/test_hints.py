@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from layercut.cli.main import verbs
+from layercut.cli.main import verb_commands
 from layercut.diagnostics import DIAGNOSTICS
 from layercut.runs.settings import _by_flag
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "layercut"
-COMMANDS: dict[str, Any] = verbs()
+COMMANDS: dict[str, Any] = verb_commands()
 FLAGS = {
     verb: {word for one in kind.params for word in (*one.opts, *one.secondary_opts)} for verb, kind in COMMANDS.items()
 }

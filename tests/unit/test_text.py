@@ -9,7 +9,7 @@ import pytest
 from layercut import text
 from layercut.evidence.intervals import Estimate
 from layercut.surgery.plan import parse_layers
-from layercut.text import amount, format_layers, label_of, p_value, parameters, with_interval
+from layercut.text import amount_text, format_layers, label_of, p_value, parameters_text, with_interval
 
 
 def test_examples_in_the_docstrings():
@@ -40,7 +40,7 @@ def test_p_values(p, text):
     ("count", "text"), [(134_515_008, "134.5M"), (8_030_261_248, "8.03B"), (999, "999"), (12_345, "12.3k")]
 )
 def test_parameters(count, text):
-    assert parameters(count) == text
+    assert parameters_text(count) == text
 
 
 @pytest.mark.parametrize("layers", [(), (3,), (1, 2), (1, 2, 3), (0, 4, 5, 6, 9, 11, 12)])
@@ -58,4 +58,4 @@ def test_layers_are_written_as_they_are_read(layers: tuple[int, ...]) -> None:
     ],
 )
 def test_layers_and_channels_stand_side_by_side(layers: tuple[int, ...], mlp: float, label: str, words: str) -> None:
-    assert (label_of(layers, mlp), amount(len(layers), mlp)) == (label, words)
+    assert (label_of(layers, mlp), amount_text(len(layers), mlp)) == (label, words)

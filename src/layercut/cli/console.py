@@ -30,17 +30,17 @@ def _with_flags(message: str, field: str = _FIELD) -> str:
     return re.sub(field, lambda match: _FLAGS.get(match[1], match[0]), message)
 
 
-def say(message: str) -> None:
+def print_line(message: str) -> None:
     """One line for people, on stderr."""
     _print(log, _with_flags(message))
 
 
-def warn(message: str) -> None:
+def print_warning(message: str) -> None:
     """A line that should not be overlooked, on stderr."""
     _print(log, Text.assemble(("note:", "yellow"), f" {_with_flags(message)}"))
 
 
-def error(message: str) -> None:
+def print_error(message: str) -> None:
     """Print the reason why a command stops, on stderr."""
     # Also a field that is said first with its value, and names that are no words otherwise: rank 0 is ..., top_p.
     said, known, names = str(message).partition(" Known: ")
@@ -49,7 +49,7 @@ def error(message: str) -> None:
     _print(log, Text.assemble(("error:", "red"), f" {said}{known}{names}"))
 
 
-def result(text: str) -> None:
+def print_result_line(text: str) -> None:
     """One line of a result, on stdout, never wrapped or coloured where it is piped."""
     _print(out, text)
 
@@ -61,7 +61,7 @@ def as_json(data: Any) -> None:
     out.print(escaped, soft_wrap=True)
 
 
-def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] = (), *, json: bool) -> None:
+def show_result(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] = (), *, json: bool) -> None:
     """A result: all of it for machines, or tables and then lines for people."""
     if json:
         as_json(data)
@@ -69,10 +69,10 @@ def show(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] 
     for block in blocks:
         out.print(block)
     for line in lines:
-        result(line)
+        print_result_line(line)
 
 
-IO = Io(log, say)  # progress and lines for people go to stderr
+IO = Io(log, print_line)  # progress and lines for people go to stderr
 
 
 def _print(console: Console, text: str | Text) -> None:

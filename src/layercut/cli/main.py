@@ -18,18 +18,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from layercut import __version__
-from layercut.cli.console import error, log, say, warn
+from layercut.cli.console import log, print_error, print_line, print_warning
 from layercut.errors import InputError, VerificationError
-from layercut.progress.cost import clock
+from layercut.progress.cost import clock_text
 from layercut.progress.heartbeat import under_way
 from layercut.runs.disk import disk_problem
-from layercut.text import printable
+from layercut.text import printable_text
 from layercut.verbs import VERBS, verb_class
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-def verb(name: str) -> Any:
+def verb_command(name: str) -> Any:
     """A verb as typer runs it; paragraphs of its help are one line each, as the terminal breaks lines itself."""
     from layercut.cli.options import VerbCommand, command_of
 
@@ -41,9 +41,9 @@ def verb(name: str) -> Any:
     return command
 
 
-def verbs() -> dict[str, Any]:
+def verb_commands() -> dict[str, Any]:
     """All of them by name."""
-    return {name: verb(name) for name in VERBS}
+    return {name: verb_command(name) for name in VERBS}
 
 
 class _Verbs(TyperGroup):
@@ -61,7 +61,7 @@ class _Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The verb; only its name and what it does where all are listed."""
-        return verb(cmd_name) if cmd_name in VERBS and not self._is_listing else self.commands.get(cmd_name)
+        return verb_command(cmd_name) if cmd_name in VERBS and not self._is_listing else self.commands.get(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See click."""
@@ -72,23 +72,23 @@ class _Verbs(TyperGroup):
         began = time.monotonic()
 
         def still_running() -> str:
-            return f"layercut {ctx.invoked_subcommand}: still running, {clock(time.monotonic() - began)} so far"
+            return f"layercut {ctx.invoked_subcommand}: still running, {clock_text(time.monotonic() - began)} so far"
 
         try:
             with under_way(log, still_running):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left without a word
-            say(_stopped(stop, ctx.invoked_subcommand))
+            print_line(_stopped(stop, ctx.invoked_subcommand))
             raise typer.Exit(130) from None
 
 
 def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
     """A line on what Ctrl-C left on disk, and how to go on."""
-    from layercut.runs.directory import saved
+    from layercut.runs.directory import describe_saved
 
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
-    if folders and (left := saved(Path(folders[-1]))):
+    if folders and (left := describe_saved(Path(folders[-1]))):
         return f"Stopped. {left}; run the same command to continue."
     if verb == "generate" and not folders:
         return (
@@ -129,7 +129,7 @@ class _Notes(logging.Handler):
     """Prints the library's log lines on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        print_warning(record.getMessage())
 
 
 def _show_notes() -> None:
@@ -147,8 +147,8 @@ def main() -> None:
         for name in ("torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)
     for number, argument in enumerate(sys.argv[1:], start=1):
-        if (shown := printable(argument)) != argument:
-            error(f"argument {number} is {shown!r}, with characters that are no text; leave them out.")
+        if (shown := printable_text(argument)) != argument:
+            print_error(f"argument {number} is {shown!r}, with characters that are no text; leave them out.")
             sys.exit(2)
     try:
         app()
@@ -158,7 +158,7 @@ def main() -> None:
         if (message := _message(problem)) is None:  # our fault; what it quotes may come from anywhere
             log.print(traceback.format_exc().rstrip(), soft_wrap=True)
         else:
-            error(message)
+            print_error(message)
         sys.exit(1)
 
 

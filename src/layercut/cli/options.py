@@ -11,12 +11,12 @@ import typer
 from pydantic import BeforeValidator
 from typer.core import TyperCommand
 
-from layercut.base_settings import choices_of, limits
-from layercut.cli.console import IO, result, show, speak_of, warn
-from layercut.errors import InputError, unknown
+from layercut.base_settings import choices_of, field_limits
+from layercut.cli.console import IO, print_result_line, print_warning, show_result, speak_of
+from layercut.errors import InputError, unknown_name
 from layercut.selection.specs import LayerSpec
 from layercut.tasks.lm_eval.names import NAMING, of_folder
-from layercut.verbs.base import Fields, Flag, Slot, Verb, name_of, plain_type, slots
+from layercut.verbs.base import Fields, Flag, Slot, Verb, field_slots, name_of, plain_type
 
 _HYPHEN = "\u2011"  # at which no line is broken
 
@@ -27,7 +27,7 @@ def command_of(kind: type[Verb]) -> Callable[..., None]:
     A verb holds as given what was written on the command line, so that presets know. ``--help-all`` shows flags that
     ``--help`` does not, and ``--set NAME=VALUE`` reaches each; see ``VerbCommand``. The help is the class docstring.
     """
-    known = slots(kind)
+    known = field_slots(kind)
     # A verb with settings of its own reads --set itself.
     shared = [option for option in _shared_options(kind) if option.name != "setting" or "settings" not in known]
 
@@ -37,20 +37,20 @@ def command_of(kind: type[Verb]) -> Callable[..., None]:
         source = context.get_parameter_source
         verb = kind.of(**{name: values[name] for name in known if source(name).name != "DEFAULT"})
         if own["print_request"]:
-            result(verb.to_yaml().rstrip())
+            print_result_line(verb.to_yaml().rstrip())
             return
         verb.fit()
         if own.get("dry_run"):
             if not own["json"]:
-                result(verb.to_yaml().rstrip())
+                print_result_line(verb.to_yaml().rstrip())
             shown = verb.rehearse(IO)
         else:
             with verb.tracked():
                 shown = verb.show(verb.run(IO), IO)
         if shown.data is not None:  # None in all but the first process of a launcher
-            show(shown.data, shown.blocks, shown.lines, json=own["json"])
+            show_result(shown.data, shown.blocks, shown.lines, json=own["json"])
         for note in shown.notes:
-            warn(note)
+            print_warning(note)
         if shown.failed:
             raise typer.Exit(1)
 
@@ -86,7 +86,7 @@ def _shared_options(kind: type[Verb]) -> list[inspect.Parameter]:
         )
         options.append(flag("unsafe_exec", unsafe, callback=_allow_unsafe))
     options.append(flag("json", "Print the result as JSON."))
-    if any(name in NAMING for name in slots(kind)):
+    if any(name in NAMING for name in field_slots(kind)):
         folder = typer.Option(hidden=True, help="Folder with own lm-eval tasks.", metavar="DIR")
         options.append(_keyword("include_path", Annotated[Path | None, folder], None))
     help_of_set = "Any option of --help-all. Repeatable."
@@ -118,7 +118,7 @@ def _refuse_setting(context: typer.Context, entries: list[str] | None) -> None:
         name, equals, _ = entry.partition("=")
         if not equals:
             raise InputError(f"--set {entry!r} is not NAME=VALUE, such as seed=1.")
-        raise unknown("setting", name, _settable(context.command))
+        raise unknown_name("setting", name, _settable(context.command))
 
 
 def _option_of(slot: Slot) -> inspect.Parameter:
@@ -141,7 +141,7 @@ def _option_of(slot: Slot) -> inspect.Parameter:
         mark: Any = typer.Argument(help=info.description, metavar=metavar)
         return _keyword(slot.name, Annotated[kind, mark], inspect.Parameter.empty if required else default)
     more: dict[str, Any] = {"metavar": metavar} if metavar else {}
-    bounds = limits(info)
+    bounds = field_limits(info)
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if plain is float and high is not None:  # a share, which may be written in percent
         more |= {"parser": str, "metavar": "SHARE"}
@@ -152,7 +152,8 @@ def _option_of(slot: Slot) -> inspect.Parameter:
     name, about = slot.name.replace("_", "-"), info.description or ""
     if any(choice not in about for choice in choices_of(info)):
         about += f" One of {', '.join(choices_of(info))}."
-    word = f"--{name}/--no-{name}" if default is True else f"--{name}"  # what is on can be switched off
+    words = (name, f"no-{name}") if default is True else (name,)  # what is on can be switched off
+    word = "--" + "/--".join(words)
     word = flag.spelled if flag.spelled.startswith("--") else word
     mark = typer.Option(word, help=about, rich_help_panel=panel, hidden=flag.hidden and not required, **more)
     if required:

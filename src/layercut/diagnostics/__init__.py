@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import Field
 
 from layercut.base_settings import Seed, Settings
-from layercut.errors import unknown
+from layercut.errors import unknown_name
 from layercut.models.convert import PREFIX
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def load_diagnostic(
     return function
 
 
-def known(names: Sequence[str], forms: Iterable[str] = DIAGNOSTICS) -> list[str]:
+def chosen_diagnostics(names: Sequence[str], forms: Iterable[str] = DIAGNOSTICS) -> list[str]:
     """The names in the order of the list, each once; all of them for none. InputError for an unknown one."""
     for name in names:
         if name not in forms:
-            raise unknown("diagnostic", name, forms)
+            raise unknown_name("diagnostic", name, forms)
     return [name for name in forms if name in names or not names]
 
 

@@ -23,7 +23,7 @@ from layercut.evidence.intervals import pass_at_k
 from layercut.tasks.builtin.lines import find_number, same_number
 from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
 from layercut.tasks.grading import can_be_number
-from layercut.text import counted
+from layercut.text import count_of
 
 ARITHMETIC, DEMOTED = "arithmetic", "demoted"
 VERSION = 1  # raised by any change of the generator, the near misses, the examples or the prompt
@@ -47,9 +47,9 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
     """Ask expressions of every model: written, ranked among near misses, and by their first digit.
 
     Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
-    ``place`` of the right answer among the four options, 1 to 4. The items are generated ``expressions``.
+    ``place`` of the right answer among the four options, 1 to 4. The items are generated ``make_expressions``.
     """
-    task = expressions(seed=session.seed)
+    task = make_expressions(seed=session.seed)
     written = session.grade("arithmetic.written", task)
     samples = written.samples
     ranked = session.ask("arithmetic.ranked", [task.request(sample, "rank") for sample in samples])
@@ -90,7 +90,7 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
     lost item is *demoted* if the right number is at least ``LIKELIER`` times as likely as by guessing its digits, else
     *erased*.
     """
-    task, longer = expressions(seed=session.seed), expressions(seed=session.seed, num_examples=4)
+    task, longer = make_expressions(seed=session.seed), make_expressions(seed=session.seed, num_examples=4)
     num_samples = session.num_samples
     greedy = session.grade("demoted.greedy", task)
     samples, first = greedy.samples, greedy.right
@@ -142,7 +142,8 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
         "data": {"verdicts": verdicts},
         "examples": [],
         "notes": [
-            f"{counted(num_samples, 'answer')} sampled for each item at temperature {TEMPERATURE}, seed {session.seed}."
+            f"{count_of(num_samples, 'answer')} sampled for each item at temperature {TEMPERATURE}, "
+            f"seed {session.seed}."
         ],
     }
 
@@ -177,7 +178,7 @@ def guessing_score(task: FewShotTask) -> float:
     return task.split_chance("report", "short")["accuracy"]
 
 
-def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShotTask:
+def make_expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShotTask:
     """Expressions of one to five digits and one to three operators: sums and differences, and with one digit products
     too.
 
@@ -197,7 +198,7 @@ def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShot
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(f"{question} = {value(question)}\n" for question in shown),
+        examples="".join(f"{question} = {expression_value(question)}\n" for question in shown),
         example_questions=frozenset(("9 - 2", *_EXAMPLES)),
         prompt=lambda question: f"{question} =",
         answer=lambda option: f" {option}\n",
@@ -209,10 +210,10 @@ def expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShot
     )
 
 
-def value(question: str) -> int:
+def expression_value(question: str) -> int:
     """The value of an expression, products first.
 
-    >>> value("6 + 4 * 8"), value("7 - 2 - 1")
+    >>> expression_value("6 + 4 * 8"), expression_value("7 - 2 - 1")
     (38, 4)
     """
     while "*" in question:
@@ -232,7 +233,7 @@ def _problems(seed: int) -> Iterator[Problem]:
     for index in count():
         digits, operators = KINDS[index % len(KINDS)]
         question = _question(Random(f"expressions {VERSION} {seed} {index}"), digits, operators)
-        gold = value(question)
+        gold = expression_value(question)
         near = near_numbers(gold, item_rng("expressions", VERSION, question), also=(_from_left(question),))
         kind = f"{digits} digit{'s' * (digits > 1)}, {operators} operator{'s' * (operators > 1)}"
         yield Problem(question, str(gold), near, {"kind": kind})
@@ -243,5 +244,5 @@ def _question(rng: Random, digits: int, operators: int) -> str:
         numbers = [str(rng.randint(10 ** (digits - 1), 10**digits - 1)) for _ in range(operators + 1)]
         signs = [rng.choice("+-*" if digits == 1 else "+-") for _ in range(operators)]
         question = " ".join(part for pair in zip(numbers, [*signs, ""], strict=True) for part in pair).strip()
-        if value(question) >= 0:
+        if expression_value(question) >= 0:
             return question

@@ -18,7 +18,7 @@ from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import Sample
-from layercut.tasks.builtin.lines import closing, find_brackets
+from layercut.tasks.builtin.lines import closing_brackets, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
 NAME = "brackets"
@@ -35,7 +35,7 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     closing brackets is the likeliest after each part of the right sequence, averaged per item; ``log-probability`` of
     the whole sequence in nats; and those of ``written_programs``.
     """
-    task = nested(seed=session.seed)
+    task = nested_brackets(seed=session.seed)
     written = session.grade("brackets.closed", task)
     samples = written.samples
     likely = session.ask(
@@ -73,7 +73,7 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     }
 
 
-def nested(*, seed: int = 0) -> FewShotTask:
+def nested_brackets(*, seed: int = 0) -> FewShotTask:
     """Sequences with one to eight open brackets at the end, in equal numbers, and closed pairs between them.
 
     A sample problem: ``( [ [ ( ) ->`` is answered by `` ] ] )`` and a line break. Graded as the task ``brackets``.
@@ -85,7 +85,7 @@ def nested(*, seed: int = 0) -> FewShotTask:
         seed=seed,
         problems=_problems,
         num_samples=1000,
-        examples="".join(f"{question} -> {closing(question)}\n" for question in _EXAMPLES),
+        examples="".join(f"{question} -> {closing_brackets(question)}\n" for question in _EXAMPLES),
         example_questions=frozenset(_EXAMPLES),
         prompt=lambda question: f"{question} ->",
         answer=lambda option: f" {option}\n",
@@ -106,7 +106,7 @@ def _problems(seed: int) -> Iterator[Problem]:
             if rng.random() < 0.3:
                 parts.append(rng.choice(("( )", "[ ]", "{ }")))
         question = " ".join(parts)
-        yield Problem(question, closing(question), (), {"depth": depth})
+        yield Problem(question, closing_brackets(question), (), {"depth": depth})
 
 
 def _step(task: FewShotTask, sample: Sample, place: int) -> LikelihoodRequest:

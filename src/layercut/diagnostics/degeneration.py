@@ -13,7 +13,7 @@ from layercut.engine.base import Decoding, GenerationRequest
 from layercut.evidence.degeneration import NAME, is_broken, measure_texts
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import content_id
-from layercut.text import counted
+from layercut.text import count_of
 
 MAX_NEW_TOKENS = 128
 TEMPERATURE, TOP_K = 0.9, 50
@@ -40,7 +40,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
     Drawn at temperature 0.9 among the 50 likeliest tokens, as in the paper, with the same noise for all models. Greedy
     decoding makes even intact small models loop.
     """
-    prompts = openings(session.limit, session.seed)
+    prompts = text_openings(session.limit, session.seed)
     session.came("openings", prompts)
     answers = session.ask(
         "degeneration.written",
@@ -53,7 +53,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
     }
     result = measure_texts(written, seed=session.seed)
     drawn = (
-        f"{counted(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
+        f"{count_of(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
     healthy = {model: [float(not is_broken(text)) for text, _ in of_model] for model, of_model in written.items()}
@@ -65,7 +65,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
     }
 
 
-def openings(limit: int, seed: int) -> dict[str, str]:
+def text_openings(limit: int, seed: int) -> dict[str, str]:
     """The first ``limit`` prompts by id, no two alike; a smaller limit gives a prefix of a larger one."""
     prompts: dict[str, str] = {}
     for index in count():

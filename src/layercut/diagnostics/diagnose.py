@@ -25,8 +25,8 @@ from layercut.diagnostics import (
     LAYER_FORMS,
     DiagnoseSettings,
     KnownDiagnostic,
+    chosen_diagnostics,
     is_plan,
-    known,
     load_diagnostic,
 )
 from layercut.diagnostics.session import STEPS, DiagnosticSession, Needs, SessionModel
@@ -46,8 +46,8 @@ from layercut.selection.specs import plan_of
 from layercut.selection.sweep import swept_layers
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.plan import CutPlan, parse_layers, removed_by
-from layercut.tasks.cells import slug
-from layercut.text import counted, format_layers
+from layercut.tasks.cells import folder_name
+from layercut.text import count_of, format_layers
 
 LIMIT = 16  # default items of each kind of question for ``plan_layers``: every layer is asked all of them
 _ORIGINAL = "uncut"  # source of the models whose weights are the original ones
@@ -89,8 +89,8 @@ class PlannedDiagnosis:
     def outline(self) -> Outline:
         """What would be asked."""
         lines = [f"{name}: {self.forms[name].summary}" for name in self.names]
-        items = counted(self.how.limit, "item")
-        lines.append(f"at most {items} of each kind, of {counted(len(self.models), 'model')}")
+        items = count_of(self.how.limit, "item")
+        lines.append(f"at most {items} of each kind, of {count_of(len(self.models), 'model')}")
         return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=self.folder, more=tuple(lines))
 
     def run(self, console: Console, say: Say) -> Diagnosed:
@@ -149,7 +149,9 @@ class PlannedDiagnosis:
                 said += session.shortfalls
                 rows, notes = [row.to_dict() for row in result["rows"]], [*result["notes"], *session.shortfalls]
                 results = {**data["diagnostics"], name: {**result, "rows": rows, "notes": notes}}
-                data["diagnostics"] = {known_name: results[known_name] for known_name in known(list(results))}
+                data["diagnostics"] = {
+                    known_name: results[known_name] for known_name in chosen_diagnostics(list(results))
+                }
                 write_json(run.path / self.file, data)
         return said
 
@@ -181,7 +183,7 @@ def plan_diagnosis(
     Raises:
         InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
     """
-    names = known(only)
+    names = chosen_diagnostics(only)
     if not cuts:
         raise InputError(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
@@ -202,7 +204,7 @@ def plan_diagnosis(
     for each in models:
         say(f"{each.name}: {_describe(each, uncut.num_layers)}")
     return PlannedDiagnosis(
-        folder=out or Path("runs", slug(f"{model.model}-diagnose")),
+        folder=out or Path("runs", folder_name(f"{model.model}-diagnose")),
         models=models,
         names=names,
         how=DiagnoseSettings(limit=limit, num_samples=num_samples, seed=seed),
@@ -238,13 +240,13 @@ def plan_layers(
     Raises:
         InputError: a layer or diagnostic that is not known, or a run folder that holds another run.
     """
-    names = known(only, LAYER_FORMS)
+    names = chosen_diagnostics(only, LAYER_FORMS)
     handle = ModelHandle(model)
     skipped = swept_layers(layers, handle.num_layers, model.model)
     say(f"{model.model}: layers {format_layers(skipped)} of {handle.num_layers}, each skipped alone, and uncut")
     plans = {arm_name(layer): CutPlan(num_layers=handle.num_layers, removed=(layer,)) for layer in skipped}
     return PlannedDiagnosis(
-        folder=out or Path("runs", slug(f"{model.model}-layers")),
+        folder=out or Path("runs", folder_name(f"{model.model}-layers")),
         models=[_plan_model(handle, name, plan) for name, plan in {UNCUT: handle.plan(), **plans}.items()],
         names=names,
         how=DiagnoseSettings(limit=limit, num_samples=1, seed=seed),
@@ -270,10 +272,10 @@ def _pruned_model(
             raise InputError(f"`layers` {layers} says which layers another model has; {cut} says it already.")
         file = path.resolve().parent.name if path.name == "plan.json" else path.stem
         words = file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", "")
-        return _plan_model(uncut, name or slug(words), plan_of(uncut, cut, seed))
+        return _plan_model(uncut, name or folder_name(words), plan_of(uncut, cut, seed))
     other = ModelHandle(uncut.settings.replace(model=cut, revision=None))
     return SessionModel(
-        name=name or slug(path.resolve().parent.name if path.name == "checkpoint" else path.resolve().name),
+        name=name or folder_name(path.resolve().parent.name if path.name == "checkpoint" else path.resolve().name),
         source=f"checkpoint {other.metadata.model_hash}",
         plan=other.plan(),
         layers=_known_layers(uncut, other, layers),

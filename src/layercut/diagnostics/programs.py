@@ -15,11 +15,11 @@ from layercut.diagnostics.session import DiagnosticSession, Record
 from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.program_classes import FINE, ProgramClass, classify, measure_programs
+from layercut.evidence.program_classes import FINE, ProgramClass, classify_program, measure_programs
 from layercut.sandbox.isolation import Limits
-from layercut.sandbox.runner import Program, describe, run_programs
+from layercut.sandbox.runner import Program, describe_isolation, run_programs
 from layercut.tasks.base import content_id
-from layercut.text import counted
+from layercut.text import count_of
 
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""
@@ -63,7 +63,7 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
 
     runs: dict[str, Record] = {model: {"failures": {}} for model in answers}
     try:
-        isolation = describe()
+        isolation = describe_isolation()
     except InputError as error:
         isolation = ""
         ran = f"by text alone, so a program that parses may still be wrong: {str(error).rstrip('.')}"
@@ -81,7 +81,7 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
     return {
         **measure_programs(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
         "examples": session.examples(diagnostic, items, answers, right),
-        "notes": [f"{counted(len(functions), 'program')}; {ran}."],
+        "notes": [f"{count_of(len(functions), 'program')}; {ran}."],
     }
 
 
@@ -90,7 +90,7 @@ def is_right_program(function: Function, record: Record) -> bool:
     if _class_of(function, record) != "parses":
         return False
     try:
-        describe()
+        describe_isolation()
     except InputError:
         return True
     return run_programs([_program(function, record["text"])], limits=LIMITS)[0].passed
@@ -103,7 +103,7 @@ def _program(function: Function, text: str) -> Program:
 def _class_of(function: Function, record: Record, outcome: str | None = None) -> ProgramClass:
     """The class of an answer; ``outcome`` says how the program ended if it was run."""
     source = function.head + record["text"]
-    return classify(source, head=function.head, finish_reason=record["finish_reason"], outcome=outcome)
+    return classify_program(source, head=function.head, finish_reason=record["finish_reason"], outcome=outcome)
 
 
 def make_functions(limit: int, seed: int) -> list[Function]:

@@ -96,7 +96,7 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
 
 
 def teacher_forced(session: DiagnosticSession) -> Diagnosis:
-    """The forced part of ``propagation``, which writes nothing: for many models, such as one without each layer.
+    """The forced part of ``propagation``, which writes nothing: for many models.
 
     Measures: ``first choice`` by kind of token; and of all tokens ``teacher-forced``, ``in the top 10``, ``1 / rank``,
     ``extra loss`` and ``KL``. ``extra loss`` also by ``token_kinds``: a mean over all tokens hardly shows a layer that

@@ -18,11 +18,11 @@ from transformers import GenerationConfig
 from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
 from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
-from layercut.engine.timing import cache_name, now, random_ids
+from layercut.engine.timing import cache_name, random_ids, synchronised_time
 from layercut.errors import InputError
 from layercut.models.quiet import quiet_transformers
 from layercut.pruning.settings import Profile
-from layercut.runs.environment import machine
+from layercut.runs.environment import describe_machine
 from layercut.surgery.remove import ACTIVE, remove_layers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def measure_times(
         model=loaded.name,
         model_hash=loaded.model_hash,
         dtype=loaded.dtype,
-        where=machine(),
+        where=describe_machine(),
         batch=profile.batch,
         prompt=profile.prompt,
         middle=profile.middle,
@@ -146,9 +146,9 @@ class _Stepper:
         return took
 
     def _timed(self, ids_BT: torch.Tensor, **more: Any) -> float:
-        began = now(self._model)
+        began = synchronised_time(self._model)
         self._forward(ids_BT, **more)
-        return now(self._model) - began
+        return synchronised_time(self._model) - began
 
     def _forward(self, ids_BT: torch.Tensor, **more: Any) -> Any:
         return self._model(input_ids=ids_BT, use_cache=True, **{"logits_to_keep": 1, **more})
@@ -260,8 +260,8 @@ def _timed_passes(model: PreTrainedModel) -> Iterator[list[float]]:
     seconds: list[float] = []
     begun: list[float] = []
     hooks = (
-        model.register_forward_pre_hook(lambda *_: begun.append(now(model))),
-        model.register_forward_hook(lambda *_: seconds.append(now(model) - begun.pop())),
+        model.register_forward_pre_hook(lambda *_: begun.append(synchronised_time(model))),
+        model.register_forward_hook(lambda *_: seconds.append(synchronised_time(model) - begun.pop())),
     )
     try:
         yield seconds

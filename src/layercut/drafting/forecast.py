@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from layercut.errors import InputError
 from layercut.evidence.paired import sums_ratio
 from layercut.pruning.speed import TimeParts
-from layercut.runs.json_text import load
-from layercut.runs.prune import Estimated, measured
+from layercut.runs.json_text import load_json
+from layercut.runs.prune import Estimated, as_estimated
 from layercut.surgery.plan import CutPlan
 
 WIDTH, DEPTH, BOTH, OTHER = "channels", "layers", "both", "model"
@@ -116,7 +116,7 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
     def load(cls, file: Path) -> StepTimes:
         """Read times.json. Raises InputError: no such file, or another one."""
         try:
-            return cls.model_validate(load(file))
+            return cls.model_validate(load_json(file))
         except (ValidationError, OSError) as error:
             raise InputError(f"{file} holds no times of `layercut draft`; write them with `times_only`.") from error
 
@@ -197,4 +197,4 @@ def estimate_ratio(answers: Sequence[Mapping[str, Any]], above: str, below: str,
     numerator, denominator = (
         np.array([answer[name] for answer in answers], dtype=np.float64) for name in (above, below)
     )
-    return measured(sums_ratio(numerator, denominator, seed))
+    return as_estimated(sums_ratio(numerator, denominator, seed))

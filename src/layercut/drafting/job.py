@@ -38,12 +38,12 @@ from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.progress.bars import StageProgress
-from layercut.pruning.settings import GoalTasks, fitted
+from layercut.pruning.settings import GoalTasks, fitted_profile
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
-from layercut.runs.disk import resumable
+from layercut.runs.disk import resumable_writing
 from layercut.runs.draft import MODEL, PLAN, TIMES, DraftResult
-from layercut.runs.environment import machine
+from layercut.runs.environment import describe_machine
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.channels import keep_most, rank_channels
 from layercut.selection.search_journal import JournalPart, SearchJournal
@@ -71,7 +71,7 @@ class DraftDone(NamedTuple):
     times: StepTimes
 
 
-def draft(
+def run_draft(
     model: ModelHandle,
     settings: DraftSettings,
     goal: GoalTasks | None,
@@ -108,7 +108,7 @@ def draft(
         seconds[name] = round(time.monotonic() - began, 1)
         progress.end(name, note="done")
 
-    with resumable(out), RunFolder.begin(out, wanted) as run, SearchJournal(run) as journal, progress.running():
+    with resumable_writing(out), RunFolder.begin(out, wanted) as run, SearchJournal(run) as journal, progress.running():
         original = reader = AnswerReader(model, journal, progress)
         if settings.draft is not None:
             other = ModelHandle(model.settings.replace(model=settings.draft, revision=None))
@@ -163,7 +163,7 @@ def _step_times(
         return times
     if file.is_file():
         return StepTimes.load(file)
-    profile = fitted(settings.serve, model.context_length, "serve" in settings.model_fields_set)
+    profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
     # Half of the layers and half of the channels, as far as the model can be run so.
     layers, mlp = model.num_layers, _mlp_of(model)
     whole = CutPlan(num_layers=layers)
@@ -256,7 +256,7 @@ def _with_other(
             f"`draft` {other.name} has other tokens than {original.model.settings.model}; take one with the same."
         )
     view = draft_view(models[1].model, other.plan)
-    known = reader.part("times", "window-0", other.plan, ["step"], machine())
+    known = reader.part("times", "window-0", other.plan, ["step"], describe_machine())
     return _measured_once(known, lambda: measure_other(models[0], view, other, times, seed, original.progress))
 
 
@@ -281,14 +281,14 @@ def _write_with(
     by_task = [[answer for answer in answers if answer.task == part_name(part)] for part in parts]
     turns = [answer for answer in chain(*zip_longest(*by_task)) if answer is not None]
     wanted = {f"{answer.task}.{answer.id}": answer for answer in turns[:number]}
-    written = reader.part("written", readout, best.plan, list(wanted), machine())
+    written = reader.part("written", readout, best.plan, list(wanted), describe_machine())
     view = draft_view(reader.model.loaded.model, best.plan)
 
     def within_loops() -> StepTimes:
         first = [original.write(part, "selection", ASKED)[0] for part in parts][:LOOPS]
         return times_within(times, best, first, [*write_twice(loaded, view, first, best.window)])
 
-    within = _measured_once(reader.part("loops", readout, best.plan, ["step"], machine()), within_loops)
+    within = _measured_once(reader.part("loops", readout, best.plan, ["step"], describe_machine()), within_loops)
     done = {record["id"] for record in written.records}
     if left := {name: answer for name, answer in wanted.items() if name not in done}:
         progress("answers written twice", len(done), len(wanted))

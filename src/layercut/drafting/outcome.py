@@ -22,12 +22,12 @@ from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config, stored_tensors
 from layercut.pruning.speed import unread_bytes
 from layercut.runs.draft import PLAN, DraftMeasured, DraftPlan, DraftResult, DraftTask, DraftVerdict
-from layercut.runs.environment import command_line, machine
+from layercut.runs.environment import command_line, describe_machine
 from layercut.runs.prune import Estimated
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
-from layercut.text import amount, counted, two_decimals
+from layercut.text import amount_text, count_of, two_decimals
 
 COMMANDS = {
     "transformers": "view = layercut.draft_view($view); view.generation_config.num_assistant_tokens = $window; "
@@ -103,7 +103,7 @@ def make_result(
         checkpoint=checkpoint,
         commands=() if checkpoint is None else _commands(model.settings.model, best, checkpoint),
         times=times.where,
-        where=machine(),
+        where=describe_machine(),
         seed=seed,
         command=command_line(sys.argv),
         seconds=seconds,
@@ -155,13 +155,13 @@ def _commands(model: str, best: TriedDraft, checkpoint: str) -> tuple[tuple[str,
 def _why(result: DraftResult) -> str:
     """The answer in a sentence."""
     best = result.chosen
-    what = best.name or f"the model without {amount(len(best.removed), best.mlp)}"
-    what += f", {counted(best.window, 'token')} at a time"
+    what = best.name or f"the model without {amount_text(len(best.removed), best.mlp)}"
+    what += f", {count_of(best.window, 'token')} at a time"
     speed = f"x {two_decimals(best.speedup)}"
     if result.verdict == "slower":
         return f"None: with the best draft ({what}) the model writes slower, {speed} by forecast."
     sentence = f"TriedDraft: {what}. The model writes {speed} by forecast"
     if (measured := result.measured) is not None:
-        sentence += f", x {two_decimals(measured.speedup)} measured on {counted(measured.speedup.n, 'answer')}"
+        sentence += f", x {two_decimals(measured.speedup)} measured on {count_of(measured.speedup.n, 'answer')}"
         sentence += f", of which {measured.num_same} have the same tokens"
     return f"{sentence}." + ("" if result.verdict == "faster" else " Whether it is faster is not shown.")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from layercut.drafting.settings import DraftSettings
 from layercut.engine.handle import ModelHandle
-from layercut.pruning.settings import GoalTasks, fitted
+from layercut.pruning.settings import GoalTasks, fitted_profile
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.outline import planned
+from layercut.selection.outline import planned_answers
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 
@@ -29,20 +29,20 @@ def draft_outline(
     handle = ModelHandle(model)
     if settings.draft is not None:
         ModelHandle(model.replace(model=settings.draft, revision=None))  # refused where there is none
-    fitted(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
+    fitted_profile(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     searches = settings.remove is None and settings.draft is None
     plans = ("read under plans, about", _OUTLINED) if searches else ("read under the plan", 1)
     steps: list[PlannedStep] = []
     for part in goal_parts(goal, seed):
         chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)
         steps += [
-            planned(handle, part, chosen, 1, "selection, the original"),
-            planned(handle, part, shown, 1, "report, the original"),
+            planned_answers(handle, part, chosen, 1, "selection, the original"),
+            planned_answers(handle, part, shown, 1, "report, the original"),
             PlannedStep(f"{part.label}, {plans[0]}", plans[1], "plan"),
         ]
         if settings.times is None and settings.measured:
             written = part.task.samples("report", settings.measured)
-            steps.append(planned(handle, part, written, 2, "written alone and with the draft"))
+            steps.append(planned_answers(handle, part, written, 2, "written alone and with the draft"))
     stored = handle.bytes_in_memory
     return Outline(
         steps=tuple(steps),

@@ -22,7 +22,7 @@ from layercut.selection.search_journal import JournalPart, JournalQuestion, Sear
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan
-from layercut.tasks.base import Split, generates
+from layercut.tasks.base import Split, is_generated
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
@@ -49,7 +49,7 @@ class AnswerReader:
         Raises:
             InputError: a task that is not answered by writing, or one without such items.
         """
-        if not generates(part.readout):
+        if not is_generated(part.readout):
             raise InputError(
                 f"{part.label} is not written, so there is nothing to draft; name a task that is, such as gsm8k."
             )

@@ -80,16 +80,18 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, 
         for part in parts:
             products = _times(query_KRQd, part.keys.float().transpose(-1, -2))
             bias = part.bias[..., piece, :].unsqueeze(-3)
-            scores.append(capped(products, softcap).view(*query.shape[:4], -1) + bias)
+            scores.append(capped_scores(products, softcap).view(*query.shape[:4], -1) + bias)
         weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
         output = torch.zeros_like(query_KRQd)
         for part, own in zip(parts, weights.split_with_sizes(counts, dim=-1), strict=True):
             output += _times(own.flatten(2, 3), part.values.float())
         pieces.append(output.view(query.shape))
-    return joined(pieces, dim=3)
+    return joined_pieces(pieces, dim=3)
 
 
-def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float) -> Tensor:
+def fused_attention(
+    query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float
+) -> Tensor:
     """Attention output (K, R, G, S, d) by torch's own kernel, which never holds the scores; in float32.
 
     ``sees``, bool, (S, C) or (R, S, C), says which keys a query sees, at least one; None where S = C and each sees
@@ -107,12 +109,12 @@ def fused(query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Ten
     return output_RHSd.view(num_texts, num_kv, num_groups, num_tokens, size).transpose(0, 1)
 
 
-def joined(pieces: Sequence[Tensor], dim: int) -> Tensor:
+def joined_pieces(pieces: Sequence[Tensor], dim: int) -> Tensor:
     """Pieces side by side; a single one without a copy."""
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=dim)
 
 
-def capped(scores: Tensor, softcap: float | None) -> Tensor:
+def capped_scores(scores: Tensor, softcap: float | None) -> Tensor:
     """Scores s as softcap * tanh(s / softcap)."""
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
@@ -134,7 +136,7 @@ _current: list[Attending | None] = []
 
 
 @contextmanager
-def attending(model: PreTrainedModel, who: Attending | None) -> Iterator[None]:
+def attention_asks(model: PreTrainedModel, who: Attending | None) -> Iterator[None]:
     """Have the model's attention ask ``who`` inside a ``with`` block, and make no masks; None if no layer runs."""
     configs = language_configs(model)
     own = [config._attn_implementation for config in configs]

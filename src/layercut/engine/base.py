@@ -183,7 +183,7 @@ class HiddenStates(NamedTuple):
 Wanted = Callable[[CutPlan, str], bool]  # True if a plan's answer to the request with this id is still wanted
 
 
-def always(plan: CutPlan, request_id: str) -> bool:
+def always_wanted(plan: CutPlan, request_id: str) -> bool:
     """Every answer is wanted."""
     return True
 
@@ -210,7 +210,7 @@ class Engine(Protocol):
         """Settings that decide the numbers, JSON-able: engine, model, hash, dtype, device, batch size."""
 
     def ask(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
         """Answer and score requests under every plan, as far as it is wanted: a plan and some of its replies at a time.
 
@@ -226,7 +226,7 @@ class Engine(Protocol):
         """
 
     def compare(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
         """Compare every plan with the reference on every request, as far as it is wanted; see ``ask``.
 
@@ -257,6 +257,6 @@ def by_kind(requests: Sequence[Request]) -> tuple[list[GenerationRequest], list[
     return to_generate, [request for request in requests if isinstance(request, LikelihoodRequest)]
 
 
-def distinct(plans: Sequence[CutPlan]) -> list[CutPlan]:
+def distinct_plans(plans: Sequence[CutPlan]) -> list[CutPlan]:
     """The plans in their order, each set of removed layers once."""
     return list({plan.key: plan for plan in plans}.values())

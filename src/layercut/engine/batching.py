@@ -21,12 +21,12 @@ from layercut.engine.base import (
     Request,
     Under,
     Wanted,
-    always,
+    always_wanted,
     by_kind,
-    distinct,
+    distinct_plans,
 )
-from layercut.engine.prompts import decode
-from layercut.engine.rows import GenerationRow, Scoring, generation_rows, scorings
+from layercut.engine.prompts import decode_tokens
+from layercut.engine.rows import GenerationRow, Scoring, generation_rows, make_scorings
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 
@@ -127,20 +127,20 @@ class PlanByPlan(Engine):
         return bool(self._loaded.has_chat_template)
 
     def ask(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
         """See Engine: first all prompts plan by plan, those with the most tokens first; then all scores.
 
         ``max_new_tokens`` is shortened where the model's context leaves less space.
         """
         to_generate, to_score = by_kind(requests)
-        plans, loaded, size = distinct(plans), self._loaded, self._batches_at_once * self._batch_size
+        plans, loaded, size = distinct_plans(plans), self._loaded, self._batches_at_once * self._batch_size
         for plan in plans:
             self._check(plan)
         if self._always_writes:
             loaded = replace(loaded, context_length=loaded.context_length - 1)
         written = lay_out(generation_rows(self._loaded, to_generate), size)
-        scored = lay_out(scorings(loaded, to_score), size)
+        scored = lay_out(make_scorings(loaded, to_score), size)
 
         def replies() -> Iterator[tuple[CutPlan, Sequence[Any]]]:
             work: tuple[tuple[list[list[Any]], Callable[..., Sequence[Any]]], ...]
@@ -167,7 +167,7 @@ class PlanByPlan(Engine):
         raise NotImplementedError
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return decode(self._loaded.tokenizer, tokens)
+        return decode_tokens(self._loaded.tokenizer, tokens)
 
     def _described(self, engine: str, device: str) -> dict[str, Any]:
         """Settings that decide the numbers, for the run's settings."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import Heads, KeyValue, bias_of, capped, joined
-from layercut.progress.activity import wrote
+from layercut.engine.attention import Heads, KeyValue, bias_of, capped_scores, joined_pieces
+from layercut.progress.activity import report_tokens
 
 if TYPE_CHECKING:
     from layercut.engine.sampling import Next
@@ -100,7 +100,7 @@ class DecodingPool:
         for slot in reversed(ended):
             self._free(slot)
         under_way = (*self._active, *self._waiting)
-        wrote(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
+        report_tokens(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
         return [rows[slot] for slot in ended]
 
     def _next_tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:
@@ -218,16 +218,16 @@ class _Attends:
         num_groups = query_AKGd.shape[2]
         query_AKGd = query_AKGd.float() * heads.scaling
         pieces = _pieces(keys_AKCd)
-        scores = joined([query_AKGd[rows] @ keys_AKCd[rows].float().transpose(-1, -2) for rows in pieces], dim=0)
+        scores = joined_pieces([query_AKGd[rows] @ keys_AKCd[rows].float().transpose(-1, -2) for rows in pieces], dim=0)
         if self._num_prefix:
             ahead_AKGP = scores.new_zeros((*scores.shape[:3], self._num_prefix))
             for kv, slots in here:
                 products_KQP = _by_head(query_AKGd[slots]) @ kv.keys.float().transpose(-1, -2)
                 ahead_AKGP[slots, ..., : products_KQP.shape[-1]] = _by_row(products_KQP, num_groups)
             scores = torch.cat([ahead_AKGP, scores], dim=-1)
-        weights = torch.softmax(capped(scores, heads.softcap) + self._bias(heads.window)[:, None, None], dim=-1)
+        weights = torch.softmax(capped_scores(scores, heads.softcap) + self._bias(heads.window)[:, None, None], dim=-1)
         weights_AKGC = weights[..., self._num_prefix :]
-        output_AKGd = joined([weights_AKGC[rows] @ values_AKCd[rows].float() for rows in pieces], dim=0)
+        output_AKGd = joined_pieces([weights_AKGC[rows] @ values_AKCd[rows].float() for rows in pieces], dim=0)
         for kv, slots in here:
             ahead_KQd = _by_head(weights[slots, ..., : kv.values.shape[1]]) @ kv.values.float()
             output_AKGd[slots] += _by_row(ahead_KQd, num_groups)

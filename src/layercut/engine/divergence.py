@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Divergence, TokenDamage
-from layercut.engine.prompts import decode
+from layercut.engine.prompts import decode_tokens
 from layercut.engine.rows import Scoring
 from layercut.engine.scores import refuse_nan
-from layercut.engine.stack import HeadInput, chunks, logits, states_at
+from layercut.engine.stack import HeadInput, logits, position_chunks, states_at
 from layercut.surgery.remove import bypass
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def divergences_between(
     by_token = any(item.request.by_token for item in items)
     parts: list[list[Tensor]] = [[] for _ in plans]
     choices: list[list[Tensor]] = [[] for _ in plans]
-    for chunk in chunks(model, len(token_N)):
+    for chunk in position_chunks(model, len(token_N)):
         reference = Reference.of(logits(model, before, chunk))
         token_C = token_N[chunk].to(reference.logits_NV.device)
         for place, after in enumerate(plans):
@@ -166,9 +166,9 @@ def _token_damage(loaded: LoadedModel, item: Scoring, values_5T: Tensor, choice_
     values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)
     for index, (nll, reference_nll, kl, rank, reference_rank, *likeliest) in enumerate(values):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
-        text = decode(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
+        text = decode_tokens(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
         added, shown = text[len(shown) :], max(shown, text, key=len)
-        texts = [decode(tokenizer, [token]) for token in likeliest]
+        texts = [decode_tokens(tokenizer, [token]) for token in likeliest]
         tokens.append(TokenDamage(added, nll, reference_nll, kl, rank, reference_rank, *texts))
     return tuple(tokens)
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from layercut.engine.attention import KeyValue
-from layercut.engine.base import Completion, Decoding, Under, Wanted, distinct
+from layercut.engine.base import Completion, Decoding, Under, Wanted, distinct_plans
 from layercut.engine.batching import halve_after, refuse_smallest
 from layercut.engine.decoding import DecodingPool, DecodingRow
-from layercut.engine.prompts import decode, encode_draft
+from layercut.engine.prompts import decode_tokens, encode_draft
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.sampling import Next, next_tokens
 from layercut.engine.scores import Reading
 from layercut.engine.shared_depth import Leaf
-from layercut.engine.stack import chunks, logits
+from layercut.engine.stack import logits, position_chunks
 from layercut.engine.stopping import Answer, stop_tokens
 from layercut.engine.text_groups import PackedText
 from layercut.surgery.plan import CutPlan
@@ -196,7 +196,7 @@ class Generating:
         self, drafted: Sequence[_Drafted], reading: Reading, leaf: Leaf, predictions: Predictions
     ) -> tuple[list[Answer], list[Answer]]:
         """A block's answers under a plan, as far as their drafts go; and those of them that ended by it."""
-        as_text = partial(decode, self._loaded.tokenizer)
+        as_text = partial(decode_tokens, self._loaded.tokenizer)
         answers = [Answer(row, self._stop_tokens, as_text, draft=draft) for row, draft, _ in drafted]
         end_of = {  # packed place of each prompt's last token
             row.id: leaf.pack.starts[place] + len(row.prompt) - reading.num_prefix - 1 for row, _, place in drafted
@@ -235,7 +235,7 @@ class Generating:
     def _hand_over(self) -> Under[Completion]:
         """The answers that have ended, plan by plan."""
         ended, self._ended = self._ended, []
-        for plan in distinct([plan for plan, _ in ended]):
+        for plan in distinct_plans([plan for plan, _ in ended]):
             own = [completion for of_plan, completion in ended if of_plan.key == plan.key]
             yield from ((plan, own[start : start + _AT_ONCE]) for start in range(0, len(own), _AT_ONCE))
 
@@ -259,7 +259,7 @@ def _choose_next(
     """The next token behind each of N states: token number ``steps`` of its answer."""
     before = stack.leave(states_ND)
     tokens: list[Next] = []
-    for chunk in chunks(model, len(answers)):
+    for chunk in position_chunks(model, len(answers)):
         names = [answer.id for answer in answers[chunk]]
         tokens += next_tokens(logits(model, before, chunk), decoding, names, steps[chunk])
     return tokens

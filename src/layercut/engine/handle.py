@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.models.cache import remembered
+from layercut.models.cache import remembered_value
 from layercut.models.convert import file_sha256
-from layercut.models.placement import dtype_as_set, give_back_memory, quantise, stored_bytes
-from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.placement import dtype_as_set, give_back_memory, quantise_weights, stored_bytes
+from layercut.models.sources import ModelSource, describe_source, resolve_source
 from layercut.models.weights import WeightCounts, weight_counts
 from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import earlier_plans, files_to_copy, healings, plan_cut, with_earlier
+from layercut.surgery.checkpoint import earlier_plans, files_to_copy, plan_cut, recorded_healings, with_earlier
 from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
@@ -47,7 +47,7 @@ class ModelHandle:
             )
         self.settings = settings
         options = {name: getattr(settings, name) for name in ("revision", "trust_remote_code", "tie")}
-        self.source: ModelSource = source or resolve(settings.model, **options)
+        self.source: ModelSource = source or resolve_source(settings.model, **options)
         self.metadata = describe_source(self.source)
         self.num_layers = self.metadata.num_layers
         self._given = loaded
@@ -65,7 +65,7 @@ class ModelHandle:
 
         model = load_as_set(self.settings, self.source)
         if self.settings.quantize is not None:
-            quantise(model.model, self.settings.quantize, self.settings.model)
+            quantise_weights(model.model, self.settings.quantize, self.settings.model)
         return model
 
     @cached_property
@@ -79,7 +79,9 @@ class ModelHandle:
     def read(self, kind: str, asked: Any, read: Callable[[WeightlessModel], Any]) -> Any:
         """``read(self.weightless)``, remembered, so that a dry run loads no tokenizer for what was counted before."""
         _ = self.dtype  # refuses a device that this machine does not have
-        return remembered(kind, [self._texts, self.settings.trust_remote_code, asked], lambda: read(self.weightless))
+        return remembered_value(
+            kind, [self._texts, self.settings.trust_remote_code, asked], lambda: read(self.weightless)
+        )
 
     @cached_property
     def _texts(self) -> dict[str, str]:
@@ -182,7 +184,7 @@ class ModelHandle:
     @cached_property
     def healings(self) -> list[dict[str, Any]]:
         """Entries of the healings that made this very checkpoint, oldest first."""
-        return healings(self.source)
+        return recorded_healings(self.source)
 
     def introduce(self, plan: CutPlan) -> str:
         return f"{self.settings.model}: {plan.describe()}"

@@ -33,7 +33,7 @@ from layercut.engine.stopping import Answer, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.models.weights import cached_values
-from layercut.progress.activity import wrote
+from layercut.progress.activity import report_tokens
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
@@ -123,7 +123,7 @@ class LlamaCppEngine(PlanByPlan):
                 options["seed"] = noise_key(decoding.seed, answer.id) % 2**31
             reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **options)
             any(answer.add(Next(token)) for token in reply["tokens"])
-            wrote(before - answer.num_left)
+            report_tokens(before - answer.num_left)
             return answer.completion()
 
         return self.run_at_once(write, (Answer(row, self._stop_tokens, self._decode) for row in rows))

@@ -28,16 +28,16 @@ from layercut.engine.base import (
     Request,
     Under,
     Wanted,
-    always,
+    always_wanted,
     by_kind,
-    distinct,
+    distinct_plans,
 )
 from layercut.engine.batching import AnyWork, lay_out
-from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, scorings
+from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, make_scorings
 from layercut.engine.sampling import noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.errors import InputError, MissingExtra, first_line
-from layercut.progress.activity import wrote
+from layercut.progress.activity import report_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -148,7 +148,7 @@ class OpenAIEngine(Engine):
         return {"engine": "openai", "model": self._model, "model_hash": None, "own_tokenizer": self._reader is not None}
 
     def ask(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
         """See Engine: as the answers come.
 
@@ -164,7 +164,7 @@ class OpenAIEngine(Engine):
             )
         to_generate, to_score = by_kind(requests)
         if self._reader is not None:
-            rows, scored = generation_rows(self._reader, to_generate), lay_out(scorings(self._reader, to_score), 1)
+            rows, scored = generation_rows(self._reader, to_generate), lay_out(make_scorings(self._reader, to_score), 1)
         elif to_score:
             raise InputError(
                 "ranking by likelihood takes the model's own tokenizer; name it with `tokenizer` (a hub id or a "
@@ -175,10 +175,10 @@ class OpenAIEngine(Engine):
         written = lay_out(rows, 1)
 
         def replies() -> Under[Any]:
-            for plan in distinct(plans):
+            for plan in distinct_plans(plans):
                 for answers in self._each(written, partial(wanted, plan), lambda row: self._complete(row, decoding)):
                     # Counted when they arrive, because nothing is known of an answer before.
-                    wrote(sum(answer.num_new_tokens for answer in answers))
+                    report_tokens(sum(answer.num_new_tokens for answer in answers))
                     yield plan, answers
                 for scores in self._each(scored, partial(wanted, plan), self._score):
                     yield plan, scores
@@ -339,12 +339,12 @@ def engine_of(handle: ServedModel) -> OpenAIEngine:
     """The engine of a row of ENGINES."""
     from layercut.models.convert import PREFIX
     from layercut.models.loading import load_tokenizer
-    from layercut.models.sources import ModelSource, resolve
+    from layercut.models.sources import ModelSource, resolve_source
 
     wanted, tokenizer = handle.settings, None
     assert wanted.base_url is not None, "checked by the settings"
     if (name := wanted.tokenizer) is not None:
         # Of a hub id only the tokenizer's files are fetched.
-        source = resolve(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
+        source = resolve_source(name) if name.startswith(PREFIX) else ModelSource(name=name, path=Path(name))
         tokenizer = load_tokenizer(source, wanted.trust_remote_code)
     return OpenAIEngine(wanted.model, wanted.base_url, tokenizer=tokenizer, concurrency=wanted.batch_size)

@@ -27,8 +27,8 @@ from layercut.engine.base import (
     Plans,
     Under,
     Wanted,
-    always,
-    distinct,
+    always_wanted,
+    distinct_plans,
 )
 from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.divergence import divergences_of
@@ -67,12 +67,12 @@ class PlainEngine(PlanByPlan):
         return self._described("plain", self._model.device.type)
 
     def compare(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
         """See Engine: batch by batch, the longest first; each runs the reference once, and every plan that removes
         something else.
         """
-        each = distinct(plans)
+        each = distinct_plans(plans)
         batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size)
 
         def compare(part: Sequence[Scoring], due: Sequence[CutPlan]) -> list[list[Divergence]]:

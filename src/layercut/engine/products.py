@@ -1,8 +1,8 @@
 """Matrix products on a CPU by oneDNN, where it reads weights faster than torch's own way does.
 
 A product with few rows, as decoding has them, takes as long as reading its weights. torch leaves float32 to MKL, and
-puts bfloat16 weights in oneDNN's order anew for each product. ``packed`` puts them in that order once, in place of
-their own. ``fast_products`` has oneDNN read float32 weights as they lie. Sums are taken in another order, so results
+puts bfloat16 weights in oneDNN's order anew for each product. ``packed_weights`` does it once, in place of their own.
+``fast_products`` has oneDNN read float32 weights as they lie. Sums are taken in another order, so results
 differ by rounding. Scores of texts are left to torch, so that they stay those of transformers
 (``docs/experiments/speed_engines.md``).
 """
@@ -48,7 +48,7 @@ def fast_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
 
 
 @contextmanager
-def packed(model: nn.Module) -> Iterator[None]:
+def packed_weights(model: nn.Module) -> Iterator[None]:
     """Within it large layers hold their weights in oneDNN's order, in place of their own, and compute by oneDNN.
 
     A layer's weights are put in order when it is first called; where a model reads a layer's weights without calling

@@ -34,7 +34,7 @@ class Rendered(NamedTuple):
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, more: str = "") -> tuple[int, ...]:
         """Token ids, with more text behind it."""
-        return encode(tokenizer, self.text + more, add_special_tokens=self.add_special_tokens)
+        return encode_text(tokenizer, self.text + more, add_special_tokens=self.add_special_tokens)
 
 
 class TokenPair(NamedTuple):
@@ -44,7 +44,7 @@ class TokenPair(NamedTuple):
     continuation: tuple[int, ...]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
     """The text that the model reads.
 
     Raises:
@@ -91,14 +91,14 @@ def apply_template(
         ) from error
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
     """Token ids of one text, never truncated."""
     return tuple(tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> tuple[int, ...]:
     """Token ids of one prompt."""
-    return render(tokenizer, prompt, model).encode(tokenizer)
+    return render_prompt(tokenizer, prompt, model).encode(tokenizer)
 
 
 def encode_begun(
@@ -106,7 +106,7 @@ def encode_begun(
 ) -> tuple[tuple[int, ...], str]:
     """Token ids of a request's prompt, and what they hold of its answer: ``begins``, where the tokenizer joins it with
     the prompt's last token; else nothing."""
-    rendered = render(tokenizer, request.prompt, model)
+    rendered = render_prompt(tokenizer, request.prompt, model)
     prompt = rendered.encode(tokenizer)
     begun = rendered.encode(tokenizer, request.begins) if request.begins else prompt
     return (prompt, "") if begun[: len(prompt)] == prompt else (begun, request.begins)
@@ -121,13 +121,13 @@ def encode_draft(
     """
     if not request.draft:
         return ()
-    whole = render(tokenizer, request.prompt).encode(tokenizer, request.draft)
+    whole = render_prompt(tokenizer, request.prompt).encode(tokenizer, request.draft)
     if whole[: len(prompt)] == tuple(prompt):
         return whole[len(prompt) :]
-    return encode(tokenizer, request.draft, add_special_tokens=False)
+    return encode_text(tokenizer, request.draft, add_special_tokens=False)
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+def decode_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     """The text of an answer, without special tokens. Cleaning up would take away spaces that were shown before."""
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
@@ -144,14 +144,14 @@ def encode_pairs(
     Raises:
         InputError: a continuation without tokens of its own.
     """
-    rendered = render(tokenizer, prompt, model)
+    rendered = render_prompt(tokenizer, prompt, model)
     head = rendered._replace(text=rendered.text.rstrip()).encode(tokenizer)
     pairs = []
     for continuation in continuations:
         if rendered.text:
             pair = TokenPair(head, rendered.encode(tokenizer, continuation)[len(head) :])
         else:
-            ids, prefix = encode(tokenizer, continuation, add_special_tokens=False), _prefix_token(tokenizer)
+            ids, prefix = encode_text(tokenizer, continuation, add_special_tokens=False), _prefix_token(tokenizer)
             if prefix is None:
                 raise InputError(
                     "an empty prompt needs a BOS or EOS token to stand for it, and this tokenizer has neither."

@@ -35,14 +35,14 @@ from layercut.engine.base import (
     Request,
     Under,
     Wanted,
-    always,
-    distinct,
+    always_wanted,
+    distinct_plans,
 )
 from layercut.errors import InputError, MissingExtra
-from layercut.progress.activity import wrote
+from layercut.progress.activity import report_tokens
 from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
-from layercut.text import counted
+from layercut.text import count_of
 
 BLOCKS_PER_MEMBER = 2
 """Blocks of the same items for each member: fast members take over from slow ones, and a member that is asked to stop
@@ -112,7 +112,7 @@ def blocks_of(
 
     Neighbours in the list of plans share a block, as they share the most layers.
     """
-    plans = distinct(plans)
+    plans = distinct_plans(plans)
     num_parts = min(len(plans), max(1, -(-BLOCKS_PER_MEMBER * num_members // max(1, len(groups)))))
     for group, requests in enumerate(groups):
         for part in range(num_parts):
@@ -120,7 +120,7 @@ def blocks_of(
             yield Block(next(numbers), group, requests, chosen)
 
 
-def portable(requests: Sequence[Any]) -> list[Any]:
+def portable_requests(requests: Sequence[Any]) -> list[Any]:
     """The requests as another process can take them: an early verdict that cannot travel stays behind.
 
     It changes the speed and no score.
@@ -236,12 +236,12 @@ class RayPool(Engine):
         return self._ready().description
 
     def ask(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        return self._run("ask", portable(requests), plans, decoding, wanted)
+        return self._run("ask", portable_requests(requests), plans, decoding, wanted)
 
     def compare(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
         return self._run("compare", requests, plans, reference, wanted)
 
@@ -291,14 +291,16 @@ class RayPool(Engine):
                     under_way[block.number] = block
                 if not under_way:
                     return
-                over = f"on the same {counted(len(next(iter(under_way.values())).requests), 'request')}"
+                over = f"on the same {count_of(len(next(iter(under_way.values())).requests), 'request')}"
                 with suppress(TimeoutError):
                     next_reply = partial(pool.get_next_unordered, timeout=_CHECK_EVERY)
                     number, replies = self._result(next_reply, over)
                     del under_way[number]
                     for key, answers in replies:
                         if tokens := sum(getattr(answer, "num_new_tokens", 0) for answer in answers):
-                            wrote(tokens)  # members write elsewhere: their tokens are heard of with their answers
+                            report_tokens(
+                                tokens
+                            )  # members write elsewhere: their tokens are heard of with their answers
                         yield by_key[key], answers
                 self._drop_unwanted(under_way.values(), wanted)
         finally:

@@ -142,9 +142,9 @@ def generation_rows(loaded: Reader, requests: Sequence[GenerationRequest]) -> li
     return sorted(rows, key=lambda row: (-row.request.max_new_tokens, -len(row.prompt), row.id))
 
 
-def scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
-    """All requests as rows, the longest first; see ``scoring``. A warning says if some are too long."""
-    work = [scoring(loaded, request) for request in requests]
+def make_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
+    """All requests as rows, the longest first; see ``make_scoring``. A warning says if some are too long."""
+    work = [make_scoring(loaded, request) for request in requests]
     if dropped := [item.num_dropped for item in work if item.num_dropped]:
         logger.warning(
             "%d of %d prompts are longer than the context of %s and lose up to %d tokens at their beginning",
@@ -154,10 +154,10 @@ def scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scor
 
 
 def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
-    """``scorings`` for a comparison of plans.
+    """``make_scorings`` for a comparison of plans.
 
     Raises:
-        InputError: as in ``scoring``, and for a request that has not exactly one continuation.
+        InputError: as in ``make_scoring``, and for a request that has not exactly one continuation.
     """
     for request in requests:
         if (count := len(request.continuations)) != 1:
@@ -165,10 +165,10 @@ def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> 
                 f"request {request.id!r}: plans are compared on one continuation, not {count}; give each its "
                 "own request."
             )
-    return scorings(loaded, requests)
+    return make_scorings(loaded, requests)
 
 
-def scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
+def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     """Encode a context with its continuations, and drop the beginning of what is longer than the context.
 
     The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no

@@ -40,10 +40,10 @@ def gumbel_noise(key: int, step: int, size: int) -> npt.NDArray[np.float32]:
     changes nothing."""
     generator = np.random.Philox(key=key, counter=[0, step, 0, 0])
     draws = generator.random_raw((size + 1) // 2).astype("<u8", copy=False).view("<u4")[:size]
-    return gumbel(draws)
+    return gumbel_values(draws)
 
 
-def gumbel(draws: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+def gumbel_values(draws: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     """Gumbel(0, 1) values of uniform 32-bit integers k: g = -ln(-ln(1 - u)) with u = (k + 1/2) / 2^32. Always finite.
 
     Written in 1 - u because the token that wins has u near 0, where float32 is fine-grained. With the usual 24-bit

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Likelihoods
-from layercut.engine.stack import HeadInput, Stack, chunks, logits
+from layercut.engine.stack import HeadInput, Stack, logits, position_chunks
 from layercut.engine.text_groups import PackedText, num_common
 from layercut.errors import InputError
 
@@ -52,7 +52,7 @@ def score_spans(
     at_M = torch.tensor([place for places, _ in spans for place in places])
     token_M = torch.tensor([token for _, continuation in spans for token in continuation])
     log_p_M, hit_M = torch.empty(len(at_M)), torch.empty(len(at_M), dtype=torch.bool)
-    for chunk in chunks(loaded.model, len(before.states_ND)):
+    for chunk in position_chunks(loaded.model, len(before.states_ND)):
         logits_CV = logits(loaded.model, before, chunk)
         on_logits(chunk, logits_CV)
         log_p_CV = log_softmax(logits_CV, dim=-1, dtype=torch.float32)
@@ -155,7 +155,7 @@ class Reading:
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
 
-def neighbours(work: Sequence[Scoring]) -> list[Scoring]:
+def group_neighbours(work: Sequence[Scoring]) -> list[Scoring]:
     """The requests in their order, but those of which most is the same behind one another."""
     kin: list[list[Scoring]] = []
     for item in sorted(work, key=lambda item: (item.rows[0].tokens, item.id)):

@@ -34,22 +34,22 @@ from layercut.engine.base import (
     Request,
     Under,
     Wanted,
-    always,
+    always_wanted,
     by_kind,
-    distinct,
+    distinct_plans,
 )
 from layercut.engine.batching import halve_after, lay_out, refuse_smallest
 from layercut.engine.divergence import divergences_between
 from layercut.engine.generating import Generating, ItemRequest, Runner, join_questions
 from layercut.engine.plain import PlainEngine
-from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, scorings
-from layercut.engine.scores import Reading, neighbours
+from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, make_scorings
+from layercut.engine.scores import Reading, group_neighbours
 from layercut.engine.shared_depth import PrefixCache, run_plans
 from layercut.engine.stack import HeadInput, Stack, logits
 from layercut.engine.text_groups import PackedText, shared_prefix
 from layercut.errors import InputError, one_line
-from layercut.models.placement import widened
-from layercut.progress.activity import muted
+from layercut.models.placement import widened_model
+from layercut.progress.activity import muted_activity
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE, bypass, check_plan
 
@@ -106,7 +106,7 @@ class SharedEngine(PlainEngine):
         return {**super().describe(), "engine": "shared"}
 
     def ask(
-        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always
+        self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
         """See Engine: block by block of requests, in each under all plans; answers come soon after they ended.
 
@@ -124,13 +124,13 @@ class SharedEngine(PlainEngine):
         """The same under plans that remove layers alone, from the model with the MLP channels that it has now."""
         to_generate, to_score = by_kind(requests)
         if not to_generate:
-            scored = neighbours(scorings(self._loaded, to_score))
+            scored = group_neighbours(make_scorings(self._loaded, to_score))
 
             def scoring(reading: Reading, run: Runner) -> _Reader[Likelihoods]:
                 return lambda states: [reading.scores(self._loaded, of_plan) for of_plan in states]
 
             return self._read_all(scored, plans, wanted, scoring)
-        work = join_questions(generation_rows(self._loaded, to_generate), scorings(self._loaded, to_score))
+        work = join_questions(generation_rows(self._loaded, to_generate), make_scorings(self._loaded, to_score))
         groups: dict[str, list[ItemRequest]] = {}
         for question in work:
             groups.setdefault(question.group, []).append(question)
@@ -145,7 +145,7 @@ class SharedEngine(PlainEngine):
         return generating.answers(((block, *runner_of[block[0].group]) for block in laid), packs=packs)
 
     def compare(
-        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always
+        self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
         """See Engine: block by block of requests; the reference runs once a block, and its distributions are made once
         for several plans.
@@ -158,11 +158,11 @@ class SharedEngine(PlainEngine):
             )
 
         def comparing(reading: Reading, run: Runner) -> _Reader[Divergence]:
-            with muted():
+            with muted_activity():
                 (leaf,) = run(reading.texts, lambda _: True)
             return partial(divergences_between, self._loaded, reading.block, reading.head_input(self._stack, leaf))
 
-        work = neighbours(compared_scorings(self._loaded, requests))
+        work = group_neighbours(compared_scorings(self._loaded, requests))
         return self._read_all(work, self._checked(plans), wanted, comparing, self._checked([reference]), _PLANS)
 
     def _read_all(
@@ -234,7 +234,7 @@ class SharedEngine(PlainEngine):
         for plan in plans:
             self._check(plan)
             check_plan(self._model, plan)
-        return distinct(plans)
+        return distinct_plans(plans)
 
 
 def _worthwhile(rows: Iterator[tuple[Tokens, int]]) -> Tokens:
@@ -276,7 +276,7 @@ def _probed(loaded: LoadedModel) -> str:
     try:
         ways = _both_ways(loaded)
         reason = _difference(ways, loaded)
-        if not reason or loaded.model.dtype not in _HALF or (wide := widened(loaded.model)) is None:
+        if not reason or loaded.model.dtype not in _HALF or (wide := widened_model(loaded.model)) is None:
             return reason
         exact = _both_ways(wider := replace(loaded, model=wide))
         # In half precision packed texts must be about as near to float32 as the model itself is.

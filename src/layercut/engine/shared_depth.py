@@ -20,7 +20,7 @@ from layercut.engine.rows import Tokens
 from layercut.engine.stack import Entered, Stack
 from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError
-from layercut.progress.activity import works
+from layercut.progress.activity import report_share
 from layercut.surgery.plan import CutPlan
 
 Path = tuple[int, ...]  # layers that were run so far
@@ -138,7 +138,7 @@ def run_plans(
             states, kv = _run_layer(stack, layer, states, entered, pack)
             own = {**own, layer: kv} if keep else own
             num_ran += 1
-            works(f"reading {len(pack.ids):,} tokens", num_ran / len(nodes))
+            report_share(f"reading {len(pack.ids):,} tokens", num_ran / len(nodes))
         if node.plan is not None:
             yield Leaf(node.plan, pack, states, own, prefix_kv)
         # The largest branch is pushed first and taken last: by then nothing else holds the states it starts from.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from layercut.engine.attention import Attending, attending
-from layercut.engine.products import fast_products, large_layers, packed
+from layercut.engine.attention import Attending, attention_asks
+from layercut.engine.products import fast_products, large_layers, packed_weights
 from layercut.models.structure import structure_in
 from layercut.surgery.remove import decoder_layers
 
@@ -61,7 +61,7 @@ class Stack:
 
     def packed(self) -> AbstractContextManager[None]:
         """The same for a whole call and faster; nothing else may read the model's weights meanwhile."""
-        return packed(self._model)
+        return packed_weights(self._model)
 
     @torch.no_grad()
     def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
@@ -75,7 +75,7 @@ class Stack:
     def run(self, layer: int, states_1TD: Tensor, entered: Entered, attends: Attending) -> Tensor:
         """One layer's output for any hidden states of the tokens that entered; ``attends`` says who sees whom."""
         _, args, kwargs = entered.calls[layer]
-        with attending(self._model, attends):
+        with attention_asks(self._model, attends):
             output = self._layers[layer](states_1TD, *args, **kwargs)
         return output if isinstance(output, Tensor) else output[0]
 
@@ -87,7 +87,7 @@ class Stack:
         return HeadInput(output.last_hidden_state[0], type(output))
 
     def _body(self, ids_1T: Tensor, positions_1T: Tensor, stand_ins: Sequence[nn.Module]) -> Any:
-        with in_place_of(self._layers, stand_ins), attending(self._model, None):
+        with in_place_of(self._layers, stand_ins), attention_asks(self._model, None):
             return body_of(self._model)(
                 input_ids=ids_1T,
                 position_ids=positions_1T,
@@ -148,7 +148,7 @@ def states_at(model: PreTrainedModel, ids_BT: Tensor, read: Sequence[tuple[int, 
     return HeadInput(output.last_hidden_state[row_N, token_N], type(output))
 
 
-def chunks(model: PreTrainedModel, num_positions: int) -> Iterator[slice]:
+def position_chunks(model: PreTrainedModel, num_positions: int) -> Iterator[slice]:
     """Runs of positions whose logits are few enough to be made at once."""
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     size = max(1, CHUNK_SIZE // head.weight.shape[0])

@@ -18,7 +18,7 @@ from layercut.engine.prompts import apply_template
 from layercut.engine.rows import GenerationRow, Tokens
 from layercut.engine.sampling import Next
 from layercut.errors import InputError
-from layercut.progress.activity import wrote
+from layercut.progress.activity import report_tokens
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -170,5 +170,5 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
             new = input_ids[row, self._num_prompt_tokens + len(answer.tokens) :].tolist()
             if any(answer.add(Next(token)) for token in new):
                 del self._open[row]
-        wrote(num_open, sum(answer.num_left for answer in self._open.values()), len(self._open))
+        report_tokens(num_open, sum(answer.num_left for answer in self._open.values()), len(self._open))
         return torch.tensor([row not in self._open for row in range(self._num_rows)], device=input_ids.device)

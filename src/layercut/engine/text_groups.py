@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from layercut.engine.attention import Heads, KeySpan, KeyValue, bias_of, fused, softmax_over
+from layercut.engine.attention import Heads, KeySpan, KeyValue, bias_of, fused_attention, softmax_over
 from layercut.engine.rows import Tokens
 
 FUSED = 64
@@ -130,16 +130,16 @@ class Group:
             first, here = query_KRGSd[:, :, :, :trunk], (keys[:, :, : P + trunk], values[:, :, : P + trunk])
             if heads.window is None and trunk >= P:
                 # With queries in the prefix's place, which nobody reads, no mask is needed and half the work is done.
-                attended = fused(pad(first, (0, 0, P, 0)), *here, None, heads.scaling)[:, :, :, P:]
+                attended = fused_attention(pad(first, (0, 0, P, 0)), *here, None, heads.scaling)[:, :, :, P:]
             else:
                 at = torch.arange(P + trunk, device=output.device)
                 ago = at[P:, None] - at
                 sees = ago >= 0 if heads.window is None else (ago >= 0) & (ago < heads.window)
-                attended = fused(first, *here, sees, heads.scaling)
+                attended = fused_attention(first, *here, sees, heads.scaling)
             output[:, :, :, :trunk] = attended
         if trunk < output.shape[3]:
             sees = self._mask(heads.window)[:, trunk:]
-            output[:, :, :, trunk:] = fused(query_KRGSd[:, :, :, trunk:], keys, values, sees, heads.scaling)
+            output[:, :, :, trunk:] = fused_attention(query_KRGSd[:, :, :, trunk:], keys, values, sees, heads.scaling)
         return output
 
     def _mask(self, window: int | None, *, as_bias: bool = False) -> Tensor:

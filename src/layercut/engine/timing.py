@@ -60,21 +60,21 @@ class CheckpointTimer:
         keyword, options = cache_name(model), {"use_cache": True, "logits_to_keep": 1}
         ids_BT = random_ids(model, batch, max(prompt, middle), seed)
         with bypass(model, self._plan):
-            start = now(model)
+            start = synchronised_time(model)
             output = model(input_ids=ids_BT[:, :prompt], **options)
             token_B1 = output.logits[:, -1:].argmax(dim=-1)
-            first = now(model)
+            first = synchronised_time(model)
             cache: Any = getattr(output, keyword)
             if middle > prompt:
                 model(input_ids=ids_BT[:, prompt:middle], **{keyword: cache}, **options)
             cache_bytes = sum(
                 part.nbytes for layer in cache.layers for part in (layer.keys, layer.values) if part is not None
             )
-            begun = now(model)
+            begun = synchronised_time(model)
             for _ in range(NUM_NEW_TOKENS - 1):
                 output = model(input_ids=token_B1, **{keyword: cache}, **options)
                 token_B1 = output.logits[:, -1:].argmax(dim=-1)
-            end = now(model)
+            end = synchronised_time(model)
         return Timing(
             first_token=first - start,
             prefill=batch * prompt / (first - start),
@@ -95,7 +95,7 @@ def random_ids(model: Any, batch: int, tokens: int, seed: int) -> torch.Tensor:
     return torch.randint(0, size, (batch, tokens), generator=generator).to(model.device)
 
 
-def now(model: Any) -> float:
+def synchronised_time(model: Any) -> float:
     """Seconds, once the model's device has done what it was asked."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)

@@ -29,7 +29,7 @@ from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
 from layercut.errors import InputError, MissingExtra, first_line
-from layercut.progress.activity import wrote
+from layercut.progress.activity import report_tokens
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
@@ -178,7 +178,7 @@ class VllmEngine(PlanByPlan):
             new = before - answer.num_left
             left -= before if has_ended else new
             under_way -= has_ended
-            wrote(new, left, under_way)
+            report_tokens(new, left, under_way)
             return has_ended
 
         self._run([(row.prompt, self._drawing(row, decoding)) for row in rows], plan, take)

@@ -30,7 +30,7 @@ from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import prune_result, study_runs
 from layercut.evidence.uses import Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.prune import VERSUS, PruneResult
 from layercut.text import Printed
 
@@ -197,14 +197,14 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
     others = [RunFolder.open(path) for path in runs_in(Path(folder) / VERSUS)]
     rows = compare_runs(runs.uncut, [*runs.cuts, *(run for run in others if run.is_finished)], seed=seed)
     try:
-        return judge(
+        return judge_plans(
             rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder), pruned=prune_result(folder)
         )
     except InputError as error:
-        raise InputError(f"{shown(folder)}: {error}") from error
+        raise InputError(f"{shown_path(folder)}: {error}") from error
 
 
-def judge(
+def judge_plans(
     rows: Sequence[ComparisonRow],
     use: Use,
     *,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
-from layercut.evidence.intervals import ALPHA, Estimate, holm, plain_estimates
+from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.runs.records import NO_SHARE
 from layercut.surgery.plan import lost_since, mlp_share, origin_of
-from layercut.text import Removal, counted, of_test_set
+from layercut.text import Removal, count_of, of_test_set
 
 if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
@@ -201,7 +201,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
                 + ("; lm-eval's task is read from the file's name, samples_TASK_DATE.jsonl." if renamed else ".")
             )
         rows += [_compare(base, run, key, seed) for key in shared]
-    adjusted = holm([row.values.p_value for row in rows])
+    adjusted = adjust_by_holm([row.values.p_value for row in rows])
     return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
@@ -299,7 +299,7 @@ def _compare(base: _Run, run: _Run, key: tuple[str, str, str], seed: int) -> Com
     notes = []
     if len(ids) < max(len(before), len(after)):
         notes.append(
-            f"{counted(len(ids), 'item')} of {task} in common ({base.arm.name} has {len(before)}, "
+            f"{count_of(len(ids), 'item')} of {task} in common ({base.arm.name} has {len(before)}, "
             f"{run.arm.name} has {len(after)})"
         )
     if any(side.get("selection_items") for side in sides):

@@ -26,7 +26,7 @@ from layercut.runs.atomic import write_json
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.surgery.plan import CutPlan
-from layercut.text import counted
+from layercut.text import count_of
 
 FILE = "completions.json"
 PROGRAMS = "programs"
@@ -115,14 +115,14 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     }
     if any(2 * sum(len(words_of(text)) >= FEWEST_WORDS for text, _ in own) >= len(own) for own in texts.values()):
         measured = measure_texts(texts, seed=seed, clusters=clusters_of(first))
-        notes = [f"{counted(len(first), 'answer')} of each model.", *measured["notes"]]
+        notes = [f"{count_of(len(first), 'answer')} of each model.", *measured["notes"]]
         diagnoses[NAME] = {**measured, "notes": notes}
     every = {name: [record.get(CLASS) for record in of_arm] for name, of_arm in records.items()}
     known = [place for place in range(len(first)) if all(of_arm[place] is not None for of_arm in every.values())]
     if known:
         classes = {name: [kind for place in known if (kind := of_arm[place])] for name, of_arm in every.items()}
         clusters = clusters_of([first[place] for place in known])
-        notes = [f"{counted(len(known), 'program')} of each model."]
+        notes = [f"{count_of(len(known), 'program')} of each model."]
         diagnoses[PROGRAMS] = {**measure_programs(PROGRAMS, classes, seed=seed, clusters=clusters), "notes": notes}
     return diagnoses
 

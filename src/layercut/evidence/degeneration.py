@@ -56,9 +56,9 @@ def measure_text(text: str, finish_reason: str) -> dict[str, float]:
     return {
         "loops": loop >= max(LEAST_LOOP, LOOPS * len(text)),
         "empty": not text.strip(),
-        **{f"Rep-{n}": repetition(words, n) for n in (4, 3, 2)},
+        **{f"Rep-{n}": repeated_share(words, n) for n in (4, 3, 2)},
         "Self-BLEU-4": self_bleu(text),
-        **{f"distinct-{n}": distinct(words, n) for n in (1, 2)},
+        **{f"distinct-{n}": distinct_share(words, n) for n in (1, 2)},
         "longest loop": loop / len(text) if text else 0.0,
         "no end within the limit": finish_reason == "length",
         "length": len(words),
@@ -80,22 +80,22 @@ def sentences_of(text: str) -> list[str]:
     return [part for part in _SENTENCE.split(text) if _WORD.search(part)]
 
 
-def repetition(words: Sequence[str], n: int) -> float:
+def repeated_share(words: Sequence[str], n: int) -> float:
     """Rep-n: 1 - distinct n-grams / n-grams, from 0 (none comes twice) to nearly 1; 0 for fewer than n words.
 
     Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv:1908.04319 (seq-rep-n).
 
-    >>> repetition("a b a b a b".split(), 2), repetition("a".split(), 2)
+    >>> repeated_share("a b a b a b".split(), 2), repeated_share("a".split(), 2)
     (0.6, 0.0)
     """
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def distinct(words: Sequence[str], n: int) -> float:
+def distinct_share(words: Sequence[str], n: int) -> float:
     """distinct-n: distinct n-grams / words; 0 for no words. Li et al., arXiv:1510.03055.
 
-    >>> distinct("a b a b".split(), 1)
+    >>> distinct_share("a b a b".split(), 1)
     0.5
     """
     return len({tuple(words[i : i + n]) for i in range(len(words) - n + 1)}) / len(words) if words else 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from layercut.evidence.intervals import ALPHA, Estimate, holm
+from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm
 from layercut.evidence.paired import Comparison, PairedRow, compare_paired
 from layercut.runs.directory import DIAGNOSIS
 from layercut.runs.settings import read_format
@@ -116,7 +116,7 @@ def arm_name(layer: int) -> str:
     return f"layer-{layer}"
 
 
-def load(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
+def load_diagnosis(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
     """Read diagnose.json, or another file of its format, from a run folder.
 
     Raises:
@@ -125,14 +125,14 @@ def load(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
     return with_rows(read_format(Path(folder) / name, "diagnosis"))
 
 
-def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
+def layer_damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     """Every headline measure of a pruned model that is significantly worse than uncut, the largest loss first.
 
     Significant: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all
     headline measures of this model. Measures without a headline explain; they do not test for damage.
     """
     rows = [row for diagnosis in diagnoses.values() for row in diagnosis["rows"] if row.arm == arm and row.headline]
-    adjusted = holm([row.values.p_value for row in rows])
+    adjusted = adjust_by_holm([row.values.p_value for row in rows])
     worse = [Damage(row, p) for row, p in zip(rows, adjusted, strict=True) if p < ALPHA and row.is_worse]
     return sorted(worse, key=lambda damage: (-damage.severity, damage.p_adjusted))
 
@@ -140,7 +140,7 @@ def damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
 def over_models(diagnosis: Diagnosis, measure: str, group: str = "") -> dict[str, tuple[MeasureRow, bool]]:
     """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
     rows = [row for row in diagnosis["rows"] if row.metric == measure and row.group == group]
-    adjusted = holm([row.values.p_value for row in rows])
+    adjusted = adjust_by_holm([row.values.p_value for row in rows])
     return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
 
 

@@ -165,7 +165,7 @@ ALPHA = 0.05
 """A difference counts where its adjusted p-value is below this."""
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given.
 
     The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. Calling all adjusted

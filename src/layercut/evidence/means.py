@@ -12,7 +12,7 @@ import numpy as np
 
 from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes
 from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
-from layercut.evidence.paired import change, share_kept
+from layercut.evidence.paired import estimate_change, share_kept
 from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
@@ -132,7 +132,7 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
     if len(chances) == len(rows) and uncut > (chance := fmean(chances)):
         above_chance = share_kept(uncut, cut, means, chance, n, "bootstrap")
     names = tuple(row.task for row in rows)
-    return TaskMean(names, uncut, cut, change(uncut, cut, means, n, "bootstrap"), retention, above_chance)
+    return TaskMean(names, uncut, cut, estimate_change(uncut, cut, means, n, "bootstrap"), retention, above_chance)
 
 
 class FormMean(NamedTuple):

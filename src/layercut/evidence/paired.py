@@ -175,7 +175,7 @@ def compare_paired(
         if above_chance is None:
             refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
-    discordant = mcnemar(before, after) if binary else None
+    discordant = mcnemar_test(before, after) if binary else None
     if codes is not None:
         test, p_value = "clustered sign-flip", _sign_flip(cluster_sums(after - before, codes), seed)
     elif discordant is not None:
@@ -185,7 +185,7 @@ def compare_paired(
     return Comparison(
         uncut=uncut_estimate,
         cut=cut_estimate,
-        difference=change(value, cut_value, means, n, method),
+        difference=estimate_change(value, cut_value, means, n, method),
         retention=retention,
         retention_above_chance=above_chance,
         lost=None if discordant is None else discordant.lost,
@@ -197,7 +197,7 @@ def compare_paired(
     )
 
 
-def change(uncut: float, cut: float, means: Means | None, n: int, method: str) -> Estimate:
+def estimate_change(uncut: float, cut: float, means: Means | None, n: int, method: str) -> Estimate:
     """cut - uncut, with the middle 95 % of the draws; without an interval where there are none."""
     if means is None:
         return Estimate(cut - uncut, None, None, n, "none")
@@ -282,7 +282,7 @@ class McNemar(NamedTuple):
     p_value: float  # two-sided, of the hypothesis that either outcome is as likely as the other
 
 
-def mcnemar(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McNemar:
+def mcnemar_test(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McNemar:
     """McNemar's test in its exact form, from one value of 0 or 1 per item and model.
 
     Only discordant items speak: with ``lost + gained = m`` the test asks how unusual ``lost`` is for Binomial(m, 1/2).

@@ -58,7 +58,9 @@ OUTCOMES: Mapping[str, ProgramClass] = {
 """From the end of a program's run to its class: exception class, ``timeout``, ``memory``; empty if it passed."""
 
 
-def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcome: str | None = None) -> ProgramClass:
+def classify_program(
+    source: str, *, head: str = "", finish_reason: str = "stop", outcome: str | None = None
+) -> ProgramClass:
     """The class of one program.
 
     Without code there is none to judge: ``no_code``. A program that does not parse has the class of what goes wrong
@@ -66,10 +68,12 @@ def classify(source: str, *, head: str = "", finish_reason: str = "stop", outcom
     if more text could still make it right; what it did wrong before counts as its own. A program that parses is judged
     by ``outcome``, if it was run.
 
-    >>> classify("def f(x):\\n    return (x"), classify("def f(x):\\nreturn x"), classify("def f(x): return x")
-    ('never_closed', 'indentation', 'parses')
-    >>> classify("def f(x): return y", outcome="NameError"), classify("return (", finish_reason="length")
-    ('name', 'cut')
+    >>> [classify_program(text) for text in ("def f(x):\\n    return (x", "def f(x):\\nreturn x", "def f(x): return x")]
+    ['never_closed', 'indentation', 'parses']
+    >>> classify_program("def f(x): return y", outcome="NameError")
+    'name'
+    >>> classify_program("return (", finish_reason="length")
+    'cut'
 
     Args:
         source: the whole program.

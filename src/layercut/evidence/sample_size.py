@@ -61,7 +61,7 @@ class ItemsNeeded(NamedTuple):
     to_pin_the_retention: int  # for a 1 - alpha interval of the retention of the half-width asked for
 
 
-def expect(
+def expect_outcomes(
     *,
     baseline: float,
     retention: float,
@@ -238,7 +238,7 @@ class Differences(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def decides(differences: Differences, num_items: int, error: float) -> float:
+def power_to_decide(differences: Differences, num_items: int, error: float) -> float:
     """Probability that ``num_items`` items show that the mean of x is at least 0, at this error rate, by simulation.
 
     The rule is that of ``layercut.evidence.bounds``: P(S < 0) is at most the error, with S = sum_i g_i x_i + g_0 x_0,
@@ -262,10 +262,10 @@ def items_to_decide(
     differences: Differences, error: float, *, start: int, most: int, power: float = POWER
 ) -> int | None:
     """The least number of items from ``start`` to ``most`` that decide with this power, to 2 %, or None."""
-    return least(lambda number: decides(differences, number, error) >= power, start, most)
+    return least_number(lambda number: power_to_decide(differences, number, error) >= power, start, most)
 
 
-def least(enough: Callable[[int], bool], start: int, most: int, parts: int = 50) -> int | None:
+def least_number(enough: Callable[[int], bool], start: int, most: int, parts: int = 50) -> int | None:
     """The least number between ``start`` and ``most`` that is enough, to one of ``parts``; None where none is."""
     low, high = start - 1, start
     while not enough(high):

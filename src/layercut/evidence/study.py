@@ -15,9 +15,9 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import RunFolder, check_folder, is_run, runs_in
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.healing import ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
-from layercut.runs.json_text import load
+from layercut.runs.json_text import load_json
 from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
 from layercut.runs.study import UNCUT, arms_in, failures_in
 
@@ -50,7 +50,7 @@ def study_runs(folder: Path) -> StudyRuns:
     check_folder(folder)
     if not is_run(folder / UNCUT):
         raise InputError(
-            f"{shown(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
+            f"{shown_path(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
             "`layercut ls` lists your runs."
         )
     given_up = {name for failure in failures_in(folder) for name in failure.arms}
@@ -58,7 +58,7 @@ def study_runs(folder: Path) -> StudyRuns:
     runs = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
     runs = [run for run in runs if run.is_finished or run.name not in given_up]
     if not runs:
-        raise InputError(f"{shown(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
+        raise InputError(f"{shown_path(folder)} holds no run of a pruned model, so there is nothing to compare yet.")
 
     uncut = RunFolder.open(folder / UNCUT)
 
@@ -142,7 +142,7 @@ class Place(NamedTuple):
         return self.criterion if self.arm == NOT_HEALED else f"{self.criterion}, healed: {self.arm}"
 
 
-def places(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
+def places_of_runs(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
     """The place of each cut run, by its name; ``rows`` compare them with the original model.
 
     What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
@@ -211,7 +211,7 @@ def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed
     An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
     items, given these seeds.
     """
-    where = {name: place[:3] for name, place in places(cuts, rows).items()}
+    where = {name: place[:3] for name, place in places_of_runs(cuts, rows).items()}
     groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
     for row in rows:
         groups.setdefault((where[row.cut.name], row.task, row.readout, row.metric), []).append(row)
@@ -255,7 +255,7 @@ def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
         return FoundCheckpoint(None, shlex.join(["layercut", "run", file, "--out", out]))
     plan, model = folder / arm.name / "plan.json", "MODEL"
     with suppress(OSError, ValueError, AttributeError):
-        model = str(load(plan).get("model") or model)
+        model = str(load_json(plan).get("model") or model)
     words = ["layercut", "cut", model, "--remove", str(plan), "--out", str(place)]
     return FoundCheckpoint(None, shlex.join(words))
 
@@ -275,5 +275,5 @@ def command_of(folder: Path) -> str:
     """The command that made the study, as its folder records it; empty where it does not."""
     for place in (folder, folder / "uncut"):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return str(load(place / "environment.json")["command"])
+            return str(load_json(place / "environment.json")["command"])
     return ""

@@ -16,11 +16,11 @@ import numpy as np
 import scipy
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import ALPHA, Estimate, finite_array, holm, plain_estimates
+from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, finite_array, plain_estimates
 from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.settings import FORMAT_VERSION, check_version, read_json
 from layercut.text import Printed
 
@@ -116,7 +116,7 @@ class Curve(NamedTuple):
     @property
     def p_adjusted(self) -> dict[int, float]:
         """The p-value of each layer, after Holm's correction over the layers of this curve."""
-        adjusted = holm([row.values.p_value for row in self.rows])
+        adjusted = adjust_by_holm([row.values.p_value for row in self.rows])
         return {row.layer: p for row, p in zip(self.rows, adjusted, strict=True)}
 
     @property
@@ -240,7 +240,7 @@ class Sweep(Printed):
         """
         file = Path(folder) / SWEEP
         again = "run the same `layercut sweep` command again to finish it"
-        data = read_json(file, f"{shown(Path(folder))} holds no {SWEEP}; {again}")
+        data = read_json(file, f"{shown_path(Path(folder))} holds no {SWEEP}; {again}")
         check_version(data.get("format_version") if isinstance(data, dict) else None, file)
         try:
             return cls(
@@ -249,7 +249,9 @@ class Sweep(Printed):
                 rankings=tuple(map(Ranking.from_dict, data["criteria"])),
             )
         except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise InputError(f"{shown(file)} is damaged ({type(error).__name__}: {error}); sweep again.") from error
+            raise InputError(
+                f"{shown_path(file)} is damaged ({type(error).__name__}: {error}); sweep again."
+            ) from error
 
 
 def is_sweep(folder: Path) -> bool:

@@ -15,10 +15,10 @@ from layercut.evidence.intervals import ALPHA, plain_estimates
 from layercut.evidence.means import form_means
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run
-from layercut.runs.environment import shown
-from layercut.runs.json_text import load
+from layercut.runs.environment import shown_path
+from layercut.runs.json_text import load_json
 from layercut.runs.logs import open_log
-from layercut.runs.logs.logged import LoggedRun, differences
+from layercut.runs.logs.logged import LoggedRun, settings_differences
 from layercut.runs.study import UNCUT
 
 Verdict = Literal["better", "worse", "not shown"]
@@ -36,22 +36,24 @@ def open_run(path: Path) -> RunFolder:
     if not is_run(path) and path.exists() and (logged := open_log(path)) is not None:
         return logged
     if is_run(path / UNCUT):
-        raise InputError(f"{shown(path)} is a whole study; give two of its runs, such as {shown(path / UNCUT)}.")
+        raise InputError(
+            f"{shown_path(path)} is a whole study; give two of its runs, such as {shown_path(path / UNCUT)}."
+        )
     return RunFolder.open(path)
 
 
 def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[ComparisonRow]:
     """Compare two runs on every task, readout and metric that both hold; ``uncut`` of a row is the first run.
 
-    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``notes``. Where one run
-    holds a whole test set and the other one its rest, the items in common are compared, and the row's note says so.
+    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``comparison_notes``. Where
+    one run holds a whole test set and the other its rest, the items in common are compared; the row's note says so.
 
     Raises:
         InputError: a run that is not finished, or two that cannot be compared: one given twice, other decoding, no task
             in common, other items, other versions of a task.
     """
     if first.path.resolve() == second.path.resolve():
-        raise InputError(f"both runs are {shown(first.path)}; give two different ones.")
+        raise InputError(f"both runs are {shown_path(first.path)}; give two different ones.")
     are_logs = any(isinstance(run, LoggedRun) for run in (first, second))
     decoding = [run.settings.get("decoding") for run in (first, second)]
     if decoding[0] != decoding[1] and not are_logs:
@@ -77,10 +79,10 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     return rows
 
 
-def notes(first: RunFolder, second: RunFolder) -> list[str]:
+def comparison_notes(first: RunFolder, second: RunFolder) -> list[str]:
     """Remarks on tasks that one run lacks, and on special models or choices of layers, a line each."""
     if isinstance(first, LoggedRun) and isinstance(second, LoggedRun):
-        return [*differences(first, second), *left_out(first, [second])]
+        return [*settings_differences(first, second), *left_out(first, [second])]
     if isinstance(first, LoggedRun) or isinstance(second, LoggedRun):
         return [*left_out(first, [second]), "a log of another tool and a run of layercut: prompts were not compared"]
     origins = [f"{run.name}: {origin}" for run in (first, second) if (origin := arm_of(run).origin)]
@@ -113,7 +115,7 @@ def _equal_answers(first: RunFolder, second: RunFolder) -> list[str]:
     return [f"answers that are equal to the letter: {'; '.join(counts)}"] if counts else []
 
 
-def verdict(row: ComparisonRow) -> Verdict:
+def verdict_on_row(row: ComparisonRow) -> Verdict:
     """Judge the second run against the first: the interval must exclude 0, and p be below 0.05 after Holm."""
     low, high = row.values.difference.low, row.values.difference.high
     if low is None or high is None or row.p_value >= ALPHA or low <= 0 <= high:
@@ -135,7 +137,7 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
             **plain_estimates({renamed.get(name, name): getattr(row.values, name) for name in of_values}),
             "p_adjusted": row.p_adjusted,
             **{name: getattr(row.values, name) for name in ("test", "num_clusters")},
-            "verdict": verdict(row),
+            "verdict": verdict_on_row(row),
             "seed": row.seed,
             "note": row.note,
         }
@@ -160,7 +162,7 @@ def _uncut_model(run: RunFolder) -> str:
     named = model.get("model") if isinstance(model, dict) else model
     for file in (Path(str(named)) / name for name in _PLANS):
         if file.is_file():
-            data = load(file)
+            data = load_json(file)
             oldest = data[0] if isinstance(data, list) and data else data
             if isinstance(oldest, dict) and oldest.get("model_hash"):
                 return str(oldest["model_hash"])

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 
 _NOT_WRITTEN = ("rank", "gold", "token")
 
@@ -120,7 +120,7 @@ def named_use(name: str) -> Use:
     if "," in name:
         raise InputError(f"use {name!r:.60} names several, and one is taken; write one of {', '.join(USES)}.")
     if name not in USES:
-        raise unknown("use", name, USES)
+        raise unknown_name("use", name, USES)
     return USES[name]
 
 

@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
-from layercut.healing.examples import Data, TrainingExample, in_loss, lazy_logits_in_loss, over_rows, padded
+from layercut.healing.examples import Data, TrainingExample, in_loss, lazy_logits_in_loss, over_rows, pad_examples
 from layercut.healing.record import HealingRecord
 from layercut.healing.settings import METHODS, HealSettings
-from layercut.healing.trainable import merge_adapters, probe_logits, quantization
+from layercut.healing.trainable import merge_adapters, nf4_quantization, probe_logits
 from layercut.models.loading import load_model
 from layercut.models.placement import give_back_memory
 from layercut.models.quiet import quiet_transformers
@@ -41,7 +41,7 @@ from layercut.surgery.config_fields import with_older_fields
 from layercut.surgery.cut import UNMEASURED, with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
-from layercut.text import escape, escaped, table
+from layercut.text import escape_inline, escaped_markdown, markdown_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,7 +89,7 @@ def write_trained(
     method, judge, checked = METHODS[settings.train.method], None, []
     if method.base == "nf4":  # the adapter was trained on weights rounded to 4 bits: round them and return
         with quiet_transformers():
-            packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=quantization())
+            packed: Any = AutoModelForCausalLM.from_pretrained(cut.path, quantization_config=nf4_quantization())
             model: Any = packed.dequantize().float()
     else:
         model = load_model(cut, dtype="float32", device="cpu").model
@@ -182,8 +182,8 @@ def healed_card(cut_card: str, entry: Mapping[str, Any]) -> str:
         for name, value in entry.items()
         if value not in (None, [], {}) and name not in _IN_LINES
     ]
-    lines = [*(f"- {escaped(line)}" for line in healing_lines(entry)), ""]
-    lines += table(["", ""], ((escape(name), escape(value)) for name, value in rows))
+    lines = [*(f"- {escaped_markdown(line)}" for line in healing_lines(entry)), ""]
+    lines += markdown_table(["", ""], ((escape_inline(name), escape_inline(value)) for name, value in rows))
     return "\n".join([text, "", "## Healing", "", *lines, ""])
 
 
@@ -228,7 +228,7 @@ def mean_loss(model: Any, examples: Sequence[TrainingExample]) -> float:
     total, count = 0.0, 0
     ordered = sorted(examples, key=len)
     for start in range(0, len(ordered), _BATCH):
-        batch = {name: ids.to(model.device) for name, ids in padded(ordered[start : start + _BATCH]).items()}
+        batch = {name: ids.to(model.device) for name, ids in pad_examples(ordered[start : start + _BATCH]).items()}
         targets_N = batch["labels"][:, 1:][in_loss(batch)]
         sums = over_rows(_sum_of_losses, lazy_logits_in_loss(model, batch), rows=[targets_N])
         total += sums.double().sum().item()

@@ -17,7 +17,7 @@ from layercut.progress import Say
 from layercut.tasks import TASKS, base_name, load_task
 from layercut.tasks.base import Split, Task
 from layercut.tasks.selected_items import merge_items, reported_split
-from layercut.text import counted
+from layercut.text import count_of
 
 if TYPE_CHECKING:
     from layercut.healing.examples import TrainingExample
@@ -84,10 +84,10 @@ def examples_of(
         counts = {"answers": len(records), "dropped": dict(dropped)}
         reasons = ", ".join(f"{count} {rule}" for rule, count in dropped.items()) or "none dropped"
         advice = "; unfinished ones reached `max_new_tokens`: raise it, or keep them with `finished_only=false`"
-        kept = f"{len(clean)} of {counted(len(records), 'answer')} kept ({reasons})"
+        kept = f"{len(clean)} of {count_of(len(records), 'answer')} kept ({reasons})"
         say(f"{what}: {kept}{advice if dropped['unfinished'] else ''}")
     num_filtered = len(clean)
-    clean, removed = decontaminate(clean, items)
+    clean, removed = remove_contaminated(clean, items)
     of_tasks = f" ({', '.join(f'{count} {task}' for task, count in removed.items())})" if removed else ""
     say(
         f"{what}: {num_filtered - len(clean)} answers removed because they contain report items{of_tasks}; "
@@ -133,7 +133,7 @@ def match_tokens(
     examples = [common[variant][index] for index in sorted(chosen)]
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     say(
-        f"{counted(len(shared), 'prompt')} answered in both arms, tokens: {listed}; training on "
+        f"{count_of(len(shared), 'prompt')} answered in both arms, tokens: {listed}; training on "
         f"{len(examples)} {variant} answers of {num_loss_tokens(examples):,} tokens"
     )
     return examples
@@ -162,7 +162,7 @@ def filter_answers(
     prompts: set[Words] = set()
     for record in records:
         num_new = record.get("num_new_tokens", 0)
-        prompt = words(prompt_text(record, system=False)) if "task" not in record else ()
+        prompt = normalised_words(prompt_text(record, system=False)) if "task" not in record else ()
         rules = {
             "empty": not record["completion"].strip(),
             "unfinished": settings.finished_only and record.get("finish_reason") == "length",
@@ -189,10 +189,10 @@ def prompt_text(record: AnswerRecord, *, system: bool = True) -> str:
     return "\n".join(turn["content"] for turn in prompt if system or turn["role"] != "system")
 
 
-def words(text: str) -> Words:
+def normalised_words(text: str) -> Words:
     """A text normalised for comparison: lower case, words and signs one by one, so ``12+3`` equals ``12 + 3``.
 
-    >>> words("What is 12+3?")
+    >>> normalised_words("What is 12+3?")
     ('what', 'is', '12', '+', '3', '?')
     """
     return tuple(_WORD.findall(text.casefold()))
@@ -214,7 +214,7 @@ class ReportItems:
         for task, questions in items.items():
             for question in questions:
                 self.num_items += 1
-                item = words(question)
+                item = normalised_words(question)
                 for gram in _grams(item, min(N, len(item))):
                     self._grams.setdefault(len(gram), {}).setdefault(gram, set()).add(task)
 
@@ -227,8 +227,8 @@ class ReportItems:
         line.
         """
         tasks: set[str] = set()
-        question, everything = words(prompt), words(f"{prompt}\n{completion}")
-        lines = [words(line) for line in prompt.splitlines()]
+        question, everything = normalised_words(prompt), normalised_words(f"{prompt}\n{completion}")
+        lines = [normalised_words(line) for line in prompt.splitlines()]
         for length, known in self._grams.items():
             if length < FEWEST:
                 tasks.update(*(known.get(line, ()) for line in lines))
@@ -250,7 +250,7 @@ def _continues(neighbours: Words) -> bool:
     return any(word.isdigit() or word in _OPERATORS for word in neighbours)
 
 
-def decontaminate(records: Sequence[AnswerRecord], items: ReportItems) -> tuple[list[AnswerRecord], Counter[str]]:
+def remove_contaminated(records: Sequence[AnswerRecord], items: ReportItems) -> tuple[list[AnswerRecord], Counter[str]]:
     """The records that contain no report item, and the number of others by task; one may hold items of two tasks.
 
     A record made of a task's own selection item (``task``) is not compared with that task's report items. They are

@@ -25,12 +25,12 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.engine.shared import fastest_engine
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.healing.examples import (
     Logits,
     TrainingExample,
     at_least_float32,
-    bare,
+    bare_model,
     encode_example,
     lazy_logits_in_loss,
     over_rows,
@@ -52,7 +52,7 @@ WASTED = 0.2  # mean share of repeated 4-grams below which answers double in len
 _STATE = "rollouts.json"
 
 
-def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
+def token_divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
     """Divergence of the student's next-token distribution q from the teacher's p, (N,) float32 in nats.
 
     forward-kl: KL(p || q), as in Hinton et al., arXiv:1503.02531. reverse-kl: KL(q || p), as in MiniLLM,
@@ -60,7 +60,7 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tensor:
     """
     log_q, log_p = (log_softmax(at_least_float32(logits), -1) for logits in (student_NV, teacher_NV))
     if kind not in KINDS:
-        raise unknown("divergence", kind, KINDS)
+        raise unknown_name("divergence", kind, KINDS)
     log_a, log_b = (log_p, log_q) if kind == "forward-kl" else (log_q, log_p)
     return (log_a.exp() * (log_a - log_b)).sum(-1)
 
@@ -97,7 +97,7 @@ class DistillTrainer(HealingTrainer):
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) divergence at every token in the loss."""
-        return over_rows(partial(divergence, kind=self._kind), *self._logits(model, inputs))
+        return over_rows(partial(token_divergence, kind=self._kind), *self._logits(model, inputs))
 
     def _logits(self, model: Any, inputs: dict[str, Any]) -> tuple[Logits, Logits]:
         """The student's and the teacher's logits (N, V) at every token in the loss."""
@@ -106,10 +106,10 @@ class DistillTrainer(HealingTrainer):
         return lazy_logits_in_loss(model, inputs), teacher
 
 
-def repetition(tokens: Sequence[int], n: int = 4) -> float:
+def repeated_share(tokens: Sequence[int], n: int = 4) -> float:
     """Share of n-grams that occurred earlier in the same answer: 1 - different / all; 0 for an answer of fewer tokens.
 
-    >>> repetition([1, 2, 3, 4, 5]), repetition([7] * 13)
+    >>> repeated_share([1, 2, 3, 4, 5]), repeated_share([7] * 13)
     (0.0, 0.9)
     """
     grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
@@ -158,7 +158,7 @@ def answers_in_training(
     was_training, autocasting = model.training, vars(model).pop("forward", None)
     model.eval()
     try:
-        engine = fastest_engine(replace(cut, model=bare(model)), batch_size=batch_size)
+        engine = fastest_engine(replace(cut, model=bare_model(model)), batch_size=batch_size)
         replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
         return [answer for _, batch in replies for answer in batch]
     finally:
@@ -226,7 +226,7 @@ class OnPolicyTrainer(DistillTrainer):
             batch = self.data_collator(items)
             inputs = {name: value.to(self.args.device) for name, value in batch.items() if isinstance(value, Tensor)}
         losses_N = self._losses(model, inputs)
-        repeated = sum(repetition(answer.completion) for answer in answers) / max(len(answers), 1)
+        repeated = sum(repeated_share(answer.completion) for answer in answers) / max(len(answers), 1)
         self.note("repetition", repeated)
         self.note("rollout_tokens", sum(len(answer.completion) for answer in answers) / max(len(answers), 1))
         if self._length.saw(repeated):

@@ -149,7 +149,7 @@ def prompts_in(batch: Mapping[str, Any]) -> list[tuple[int, ...]]:
     return [tuple(ids[labels == IGNORED].tolist()) for ids, labels in examples]
 
 
-def padded(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
+def pad_examples(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     """``input_ids`` and ``labels`` (B, T) of examples. Padding comes after all real tokens, so no mask is needed."""
     width = max(map(len, examples))
     ids = [[*example.input_ids, *([example.input_ids[-1]] * (width - len(example)))] for example in examples]
@@ -191,7 +191,7 @@ def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
     row_N, token_N = places_BT.nonzero(as_tuple=True)
     # Tokens of any row, in order. The head, most of the work of a small model, is computed there alone.
     column_P = places_BT.any(0).nonzero().flatten()
-    plain = bare(model)
+    plain = bare_model(model)
     head: Any = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None  # type: ignore[no-untyped-call]
     size = len(inputs["input_ids"]) * len(column_P)
     if head is not None and size * head.weight.shape[0] > CHUNK_SIZE:
@@ -246,7 +246,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def bare(model: Any) -> Any:
+def bare_model(model: Any) -> Any:
     """The transformers model without its adapters' wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

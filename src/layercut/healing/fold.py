@@ -3,7 +3,7 @@
 In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
 (T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,
 olmo3, glm4) take only a factor per channel, into that norm's weight. Every fold is compared with the map itself. How a
-layer adds the MLP's output to the stream is measured (``gain``): granite multiplies it first.
+layer adds the MLP's output to the stream is measured (``norm_gain``): granite multiplies it first.
 """
 
 # Shapes: B batch, T tokens, N tokens, D hidden size, I intermediate size, E experts.
@@ -27,7 +27,7 @@ _LINEAR = 0.05
 stays below it."""
 
 
-def branch(layer: nn.Module) -> nn.Module:
+def residual_branch(layer: nn.Module) -> nn.Module:
     """The module of a decoder layer whose output is what the MLP adds to the stream; InputError if none is known."""
     for name in (*_NORMS, "mlp"):
         module = getattr(layer, name, None)
@@ -38,7 +38,7 @@ def branch(layer: nn.Module) -> nn.Module:
 
 def takes_maps(layer: nn.Module) -> bool:
     """True if any linear map folds into the layer; otherwise only a factor per channel does."""
-    return branch(layer) is getattr(layer, "mlp", None)
+    return residual_branch(layer) is getattr(layer, "mlp", None)
 
 
 def last_projection(layer: nn.Module) -> Any:
@@ -48,14 +48,14 @@ def last_projection(layer: nn.Module) -> Any:
             f"{type(layer).__name__} normalises what its MLP adds to the stream, so its last matrix cannot be solved "
             "for; use `seam` scale."
         )
-    if _stacked(branch(layer)) is not None:
+    if _stacked(residual_branch(layer)) is not None:
         raise InputError(f"{type(layer).__name__} has experts, so there is no one last matrix; use `seam` linear.")
-    return _projection(branch(layer))
+    return _projection(residual_branch(layer))
 
 
 @torch.no_grad()
-def gain(layer: nn.Module, run: Callable[[], None]) -> float:
-    """The factor by which a layer of a model adds what ``branch`` gives to the stream; 1 in most families.
+def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
+    """The factor by which a layer of a model adds what ``residual_branch`` gives to the stream; 1 in most families.
 
     Measured on some tokens: the output of the branch is changed at random, by as much as the layer's output is large so
     that rounding hides nothing, and the layer's output must follow.
@@ -66,7 +66,7 @@ def gain(layer: nn.Module, run: Callable[[], None]) -> float:
     Raises:
         InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
     """
-    module = branch(layer)
+    module = residual_branch(layer)
     with outputs_of([module, layer], range(2)) as seen:
         run()
     plain = seen[1].double()
@@ -90,7 +90,7 @@ def gain(layer: nn.Module, run: Callable[[], None]) -> float:
 
 
 @torch.no_grad()
-def fold(layer: nn.Module, map_DD: Tensor) -> None:
+def fold_maps(layer: nn.Module, map_DD: Tensor) -> None:
     """Change the layer's weights so that its MLP adds ``map_DD @ x`` where it added ``x`` before.
 
     Args:
@@ -101,7 +101,7 @@ def fold(layer: nn.Module, map_DD: Tensor) -> None:
         InputError: a map that is not diagonal for a layer that takes only factors, or an MLP of unknown shape.
         VerificationError: the folded layer computes something else; the old weights are restored.
     """
-    module = branch(layer)
+    module = residual_branch(layer)
     states_1ND = _random_states(module, map_DD.shape[0])
     wanted_1ND = _output(module, states_1ND).double() @ map_DD.to(states_1ND.device).double().T
     with _verified(module, states_1ND, wanted_1ND):
@@ -119,7 +119,7 @@ def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
         InputError: a layer without one last matrix, such as one with experts, or one that normalises what the MLP adds.
         VerificationError: the changed layer computes something else; the old weights are restored.
     """
-    module, projection = branch(layer), last_projection(layer)
+    module, projection = residual_branch(layer), last_projection(layer)
     states_1ND = _random_states(module, change_DI.shape[0])
     change = change_DI.to(states_1ND.device).double()
     with inputs_of(projection) as seen:

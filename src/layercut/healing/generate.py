@@ -15,13 +15,13 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.progress import Say
-from layercut.progress.bars import watched
+from layercut.progress.bars import progress_bar
 from layercut.runs.directory import RunFolder
-from layercut.runs.disk import resumable
+from layercut.runs.disk import resumable_writing
 from layercut.runs.records import Journal
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.surgery.plan import CutPlan
-from layercut.text import counted
+from layercut.text import count_of
 
 
 def answer_prompts(
@@ -43,7 +43,7 @@ def answer_prompts(
         with TemporaryDirectory() as scratch:
             return answers_of(model, plan, source, how, seed, Path(scratch), console, say)
     settings = {**model.describe(), **plan.gone, **source.asked(how, seed)}
-    with resumable(out), RunFolder.begin(out, settings) as run:
+    with resumable_writing(out), RunFolder.begin(out, settings) as run:
         plan.save(run.path / "plan.json")
         answers = answers_of(model, plan, source, how, seed, run.path, console, say)
         run.write_metrics([], plan=plan.to_dict())
@@ -74,7 +74,7 @@ def answers_of(
         journal.append([record for name, record in known.items() if name in missing])
         missing -= set(known)
         if missing:
-            with watched(f"Answering with {handle.settings.model}", len(ids), console, "answers") as on_progress:
+            with progress_bar(f"Answering with {handle.settings.model}", len(ids), console, "answers") as on_progress:
 
                 def keep(records: list[dict[str, Any]]) -> None:
                     journal.append(records)
@@ -148,7 +148,7 @@ def _short_enough(handle: ModelHandle, source: PromptSource, most: int | None, s
         ]
         short = [prompt for prompt, length in zip(group.prompts, lengths, strict=True) if length <= most]
         if left_out := len(lengths) - len(short):
-            say(f"{left_out} of {counted(len(lengths), 'prompt')} left out, over {most} tokens")
+            say(f"{left_out} of {count_of(len(lengths), 'prompt')} left out, over {most} tokens")
         groups.append(group._replace(prompts=short))
     if not any(group.prompts for group in groups):
         raise InputError(f"all prompts have more than {most} tokens; allow more with `max_prompt_tokens`.")

@@ -38,16 +38,16 @@ from layercut.healing.trainable import load_for_training, load_pair, load_teache
 from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
-from layercut.progress.bars import watched
+from layercut.progress.bars import progress_bar
 from layercut.runs.directory import REPORT, RunFolder
-from layercut.runs.disk import resumable
+from layercut.runs.disk import resumable_writing
 from layercut.runs.healing import CHECKPOINT, MARKS, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
 from layercut.tasks.selected_items import record_items
-from layercut.text import counted
+from layercut.text import count_of
 
 if TYPE_CHECKING:
     from layercut.healing.sft import Trained
@@ -117,7 +117,7 @@ def heal_model(
         **({IN_FULL: list(in_full)} if in_full else {}),
     }
     isolation = announce_isolation([prompts.task for prompts in source.tasks] if train.goal.is_graded else [], say)
-    with resumable(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
+    with resumable_writing(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
         checkpoint = run.path / CHECKPOINT
         if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)
@@ -214,9 +214,9 @@ def _training_data(
         )
     chosen = match_tokens(examples, variant, train.seed, say) if settings.match_tokens else examples[variant]
     data = hold_out(chosen, train.held_out, train.seed)
-    what = f"{counted(len(data.train), 'example')} with {counted(num_loss_tokens(data.train), 'answer token')}"
+    what = f"{count_of(len(data.train), 'example')} with {count_of(num_loss_tokens(data.train), 'answer token')}"
     if train.goal.is_graded:
-        what = f"{counted(len(data.train), 'prompt')}, {train.group} answers to each at a time"
+        what = f"{count_of(len(data.train), 'prompt')}, {train.group} answers to each at a time"
     say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
     return data, counts[variant]
 
@@ -241,7 +241,7 @@ def _heal_in_closed_form(
     judge = judged_by(model, data)
     half = train.autocasts(has_bfloat16=has_bfloat16(cut))
     total = len(places_of(plan, train.seam)) * (len(data.train) + len(data.held_out))
-    with watched("Reading both models", total, console, "texts") as on_progress:
+    with progress_bar("Reading both models", total, console, "texts") as on_progress:
         fits = repair_seams(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
     for fit in fits:
         say(fit.describe())
@@ -273,10 +273,10 @@ def _heal_by_training(
 ) -> None:
     """Train, or take the training that has ended, and write the marks and the checkpoint."""
     from layercut.healing.checkpoint import write_trained
-    from layercut.healing.sft import CURVE, finished, learned
+    from layercut.healing.sft import CURVE, count_learned, finished_training
 
     train, folder = settings.train, run.path / TRAINING
-    trained = finished(folder)
+    trained = finished_training(folder)
     group.share(None if trained else (data, folder))
     if trained is None:
         trained = _train(cut, teacher, train, data, folder, group, records, tasks, console, say)
@@ -291,7 +291,7 @@ def _heal_by_training(
         held_out_loss=trained.held_out,
     )
     if not train.goal.answers_itself:
-        record = replace(record, answer_tokens=[*islice(learned(data.train, train), trained.steps)][-1])
+        record = replace(record, answer_tokens=[*islice(count_learned(data.train, train), trained.steps)][-1])
     for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
         out = run.path / MARKS / kept.name
         if not out.exists():
@@ -314,7 +314,7 @@ def _train(
     say: Say = lambda text: None,
 ) -> Trained:
     """Train in every process of a group; the models are freed with this call."""
-    from layercut.healing.sft import train
+    from layercut.healing.sft import train_model
 
     loaded, uncut = load_pair(cut, teacher, settings, say)
     options = objective_of(loaded, uncut, settings, data, records, tasks)
@@ -322,9 +322,9 @@ def _train(
     say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
     settings = within_memory(cut, teacher if settings.goal.divergence else None, settings, data, say)
     steps, console = settings.num_steps(len(data.train)), console or Console(quiet=True)
-    with watched("Training", steps, console, "steps") as on_progress:
+    with progress_bar("Training", steps, console, "steps") as on_progress:
         options |= {"on_progress": on_progress, "num_processes": group.size}
-        trained = train(model, loaded.tokenizer, data, settings, folder, **options)
+        trained = train_model(model, loaded.tokenizer, data, settings, folder, **options)
     group.leave()
     return trained
 

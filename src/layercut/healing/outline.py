@@ -14,11 +14,11 @@ import psutil
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
-from layercut.errors import InputError, MissingExtra, unknown
+from layercut.errors import InputError, MissingExtra, unknown_name
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt
 from layercut.healing.settings import METHODS, HealSettings, TrainSettings, num_held_out
-from layercut.models.cache import remembered
+from layercut.models.cache import remembered_value
 from layercut.models.placement import device_type
 from layercut.models.weights import WeightCounts
 from layercut.progress import Say
@@ -186,15 +186,15 @@ def check_method(train: TrainSettings, group: ProcessGroup, source: PromptSource
         what = train.objective if train.goal.answers_itself else train.method
         raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if method.base == "nf4":
-        from layercut.healing.trainable import quantization
+        from layercut.healing.trainable import nf4_quantization
 
-        quantization()
+        nf4_quantization()
     if method.made_by:
         train.batches(group.size)
         if find_spec("trl") is None:
             raise MissingExtra("healing by training", "heal")
-        if train.optimizer not in (names := remembered("optimizers", None, _read_optimizers)):
-            raise unknown("optimizer", train.optimizer, names)
+        if train.optimizer not in (names := remembered_value("optimizers", None, _read_optimizers)):
+            raise unknown_name("optimizer", train.optimizer, names)
 
 
 def _read_optimizers() -> list[str]:

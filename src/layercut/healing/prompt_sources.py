@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from layercut.base_settings import Seed, Settings
 from layercut.engine.base import Completion, GenerationRequest
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, prompts_in, read_prompts
 from layercut.healing.settings import SYSTEM
 from layercut.runs.records import read_records
@@ -21,8 +21,8 @@ from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task
 from layercut.tasks.hub import HUB, hub_rows
-from layercut.tasks.selected_items import merge_items, shortfall
-from layercut.text import counted
+from layercut.tasks.selected_items import describe_shortfall, merge_items
+from layercut.text import count_of
 
 Item = TypeVar("Item")
 Kind = TypeVar("Kind", bound=Settings)
@@ -72,7 +72,7 @@ class PromptSpec(PromptReading):
         """The prompts that ``skip`` and ``limit`` leave; InputError if none."""
         if prompts and self.skip >= len(prompts):
             raise InputError(
-                f"{self.source} has {counted(len(prompts), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
+                f"{self.source} has {count_of(len(prompts), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
             )
         return prompts[self.skip :][: self.limit]
 
@@ -129,7 +129,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     if not generated:
         raise InputError(f"{task.name} is scored by likelihood only, so it has no prompts to answer; use another task.")
     if readout is not None and readout not in generated:
-        raise unknown(f"generated readout of {task.name}", readout, generated)
+        raise unknown_name(f"generated readout of {task.name}", readout, generated)
     chosen: Readout = readout or generated[0]
     samples = {sample.id: sample for sample in task.samples("selection", limit)}
     if not samples:
@@ -190,7 +190,8 @@ class PromptSource:
             ids = {prompt.id for prompt in part.prompts}
             if both := seen & ids:
                 raise InputError(
-                    f"{counted(len(both), 'prompt')} come from two sources, such as {min(both)}; take each source once."
+                    f"{count_of(len(both), 'prompt')} come from two sources, such as {min(both)}; take each source "
+                    "once."
                 )
             seen |= ids
 
@@ -248,11 +249,11 @@ def under_preset(preset: str | None, settings: Kind, values: Mapping[str, Any] |
 def with_preset(preset: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
     """The given fields over those of a preset."""
     if preset is not None and preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
+        raise unknown_name("preset", preset, PRESETS)
     return {**(PRESETS[preset] if preset else {}), **values}
 
 
-def answering(preset: str | None, decoding: DecodingSettings, **given: Any) -> Answering:
+def answering_under(preset: str | None, decoding: DecodingSettings, **given: Any) -> Answering:
     """Answering from a preset and ``given`` fields, where None is not given; decoding settings stay together."""
     fields = {"decoding": None if decoding == DecodingSettings() else decoding, **given}
     return under_preset(preset, Answering(), {name: value for name, value in fields.items() if value is not None})
@@ -277,7 +278,7 @@ def check_prompts(specs: Iterable[PromptSpec]) -> None:
         if spec.source.startswith(PREFIX):
             check_task(spec.source.removeprefix(PREFIX))
             if spec.readout is not None and spec.readout not in GENERATED:
-                raise unknown(f"generated readout of {spec.source}", spec.readout, GENERATED)
+                raise unknown_name(f"generated readout of {spec.source}", spec.readout, GENERATED)
 
 
 def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, plain: bool = False) -> PromptSource:
@@ -304,7 +305,7 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
             raise InputError(f"{source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(source.removeprefix(PREFIX), data=spec.data)
         of_task = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
-        return PromptGroup(spec.chosen(of_task.prompts), of_task, note=shortfall(task, "selection", limit))
+        return PromptGroup(spec.chosen(of_task.prompts), of_task, note=describe_shortfall(task, "selection", limit))
     if source.startswith(HUB):
         rows = hub_rows(source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
         left_out: list[str] = []

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from layercut.engine.base import FinishReason, Message, Prompt
 from layercut.errors import InputError
-from layercut.runs.json_text import parse
+from layercut.runs.json_text import parse_json
 from layercut.tasks.data_files import DataRow, read_rows, read_text
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -170,7 +170,7 @@ def _listed(value: Any, *, as_json: bool) -> list[Any] | None:
     """A list of turns, which a CSV file holds as JSON; None for any other value."""
     if as_json and isinstance(value, str):
         try:
-            value = parse(value)
+            value = parse_json(value)
         except ValueError:
             return None
     return value if isinstance(value, list) else None

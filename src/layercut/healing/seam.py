@@ -25,16 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from layercut.engine.stack import StandIn, in_place_of
-from layercut.errors import InputError, unknown
-from layercut.healing.examples import Data, TrainingExample, padded
+from layercut.errors import InputError, unknown_name
+from layercut.healing.examples import Data, TrainingExample, pad_examples
 from layercut.healing.fold import (
     add_to_projection,
-    branch,
-    fold,
-    gain,
+    fold_maps,
     inputs_of,
     last_projection,
+    norm_gain,
     outputs_of,
+    residual_branch,
     run_until,
     takes_maps,
 )
@@ -128,7 +128,7 @@ def repair_seams(
     ours, theirs, text = (
         HeldStream(cut, ids),
         HeldStream(uncut, ids),
-        HeldStream(cut, [padded(data.train[:1])["input_ids"]]),
+        HeldStream(cut, [pad_examples(data.train[:1])["input_ids"]]),
     )
     done, total = 0, len(seams) * (len(data.train) + len(data.held_out))
     on_progress(0, total)
@@ -137,7 +137,7 @@ def repair_seams(
         layer = layers[seam.below]
         if seam.below:
             text.above(0, seam.below - 1)
-        factor = gain(layer, partial(text.run, 0, seam.below))
+        factor = norm_gain(layer, partial(text.run, 0, seam.below))
         num_inputs = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
         dtype = torch.float32 if kind == PROJECTION else torch.float64
         fitted, judged = (Sums(min(num_inputs, MOST_INPUTS), cut.device, size, dtype) for _ in range(2))
@@ -155,7 +155,7 @@ def repair_seams(
         if fit.is_folded and kind == PROJECTION:
             add_to_projection(layer, map_FD.new_zeros(num_inputs, size).index_copy(0, columns_F, map_FD).T)
         elif fit.is_folded:
-            fold(layer, map_FD.T)
+            fold_maps(layer, map_FD.T)
         fits.append(fit)
     return fits
 
@@ -168,7 +168,7 @@ def _check(cut: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan, kind: st
             f"pruned model {num_ours}; give the very model that was cut as `teacher`."
         )
     if kind not in SEAMS:
-        raise unknown("seam repair", kind, SEAMS)
+        raise unknown_name("seam repair", kind, SEAMS)
     if kind == "linear" and not all(map(takes_maps, places)):
         raise InputError(
             f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
@@ -243,7 +243,7 @@ class Sums:
         return ((map_FD * (self.xx_FF @ map_FD)).sum() - 2 * (map_FD * self.xz_FD).sum()).item() + self.zz
 
 
-def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
+def solve_map(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
@@ -251,7 +251,7 @@ def solve(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     InputError for an unknown kind, or without tokens.
     """
     if kind not in SEAMS:
-        raise unknown("seam map", kind, SEAMS)
+        raise unknown_name("seam map", kind, SEAMS)
     if not sums.num_tokens:
         raise InputError("there is no text to fit a seam on; give prompts.")
     if kind in ("linear", PROJECTION):
@@ -277,8 +277,8 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
     ridge: float | None = None if kind == "scale" else RIDGE
     if ridge is not None and judged is not fitted:
         few, shown = (sums.part(COLUMNS) if kind == PROJECTION else sums for sums in (fitted, judged))
-        ridge = min(RIDGES, key=lambda ridge: shown.error(solve(few, kind, ridge)))
-    map_FD = solve(fitted, kind, ridge or 0.0)
+        ridge = min(RIDGES, key=lambda ridge: shown.error(solve_map(few, kind, ridge)))
+    map_FD = solve_map(fitted, kind, ridge or 0.0)
     nothing = judged.zz if kind == PROJECTION else judged.error(_unchanged(judged, kind))
     return map_FD, SeamFit(seam, kind, ridge, judged.error(map_FD) / max(nothing, 1e-30), fitted.num_tokens)
 
@@ -304,8 +304,8 @@ def _read(
     with torch.autocast(mask_BT.device.type, torch.bfloat16, enabled=half):
         if seam.below:
             ours.above(place, seam.below - 1)
-        module = last_projection(layer) if kind == PROJECTION else branch(layer)
-        with outputs_of([branch(layer), layer], range(2)) as seen, inputs_of(module) as inputs:
+        module = last_projection(layer) if kind == PROJECTION else residual_branch(layer)
+        with outputs_of([residual_branch(layer), layer], range(2)) as seen, inputs_of(module) as inputs:
             ours.run(place, seam.below)
         seen[2] = theirs.above(place, seam.last)
     output_ND, ours_ND, theirs_ND = (seen[index].to(mask_BT.device)[mask_BT].double() for index in range(3))
@@ -322,7 +322,7 @@ def _batches(examples: Sequence[TrainingExample], size: int) -> list[tuple[Tenso
     ordered = sorted(examples, key=len)
     parts = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     lengths = [torch.tensor([*map(len, part)])[:, None] for part in parts]
-    ids = [padded(part)["input_ids"] for part in parts]
+    ids = [pad_examples(part)["input_ids"] for part in parts]
     return [
         (ids_BT, torch.arange(ids_BT.shape[1]) < lengths_B1) for ids_BT, lengths_B1 in zip(ids, lengths, strict=True)
     ]

@@ -35,7 +35,7 @@ from layercut.healing.settings import TrainSettings
 from layercut.healing.trainable import FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
-from layercut.progress.activity import works
+from layercut.progress.activity import report_share
 from layercut.runs.atomic import new_directory, write_json, write_text
 from layercut.runs.healing import MARKS
 
@@ -171,14 +171,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._num_passes = 0
-        works("learning", 0)
+        report_share("learning", 0)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._num_passes += 1
-        works("learning", self._num_passes / args.gradient_accumulation_steps)
+        report_share("learning", self._num_passes / args.gradient_accumulation_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        works("learning", 1)
+        report_share("learning", 1)
         self._on_progress(state.global_step, state.max_steps)
 
     on_train_begin = on_step_end
@@ -204,12 +204,12 @@ class _Marks(TrainerCallback):  # type: ignore[misc]
 def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[tuple[int, str]]:
     """Each mark that is reached, after the step in which its number of answer tokens was learned from."""
     waiting = sorted(settings.marks, key=int)
-    for step, seen in enumerate(learned(examples, settings), 1):
+    for step, seen in enumerate(count_learned(examples, settings), 1):
         while waiting and seen >= int(waiting[0]):
             yield step, waiting.pop(0)
 
 
-def learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[int]:
+def count_learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[int]:
     """After each step of a training on given answers, how many of their tokens it has learned from."""
     order, size = StepsByLength([*map(len, examples)], settings.batch_size, settings.seed), settings.batch_size
     epochs = ([len(examples[index].completion) for index in order] for _ in count())
@@ -217,7 +217,7 @@ def learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Ite
     return accumulate(islice(steps, settings.num_steps(len(examples))))
 
 
-def train(
+def train_model(
     model: Any,
     tokenizer: Any,
     data: Data,
@@ -238,7 +238,7 @@ def train(
         trainer: a Watched trainer of TRL; ``options`` are for its constructor.
         on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
     """
-    if (earlier := finished(folder)) is not None:
+    if (earlier := finished_training(folder)) is not None:
         return earlier
     with quiet_transformers():
         arguments = shared_arguments(model, settings, folder, bool(data.held_out), num_processes)
@@ -282,7 +282,7 @@ def train(
     return trained
 
 
-def finished(folder: Path) -> Trained | None:
+def finished_training(folder: Path) -> Trained | None:
     """The result of a training in this folder; None where it has not ended."""
     mark = folder / FINAL / _DONE
     if not mark.is_file():

@@ -51,7 +51,7 @@ def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedMod
 
         with quiet_transformers():
             packed: Any = AutoModelForCausalLM.from_pretrained(
-                handle.source.path, quantization_config=quantization(), device_map={"": 0}
+                handle.source.path, quantization_config=nf4_quantization(), device_map={"": 0}
             )
         metadata, tokenizer = handle.metadata, load_tokenizer(handle.source, False)
         return LoadedModel(
@@ -229,7 +229,7 @@ def merge_adapters(base: PreTrainedModel, adapter: Path) -> tuple[PreTrainedMode
     return merged, compared
 
 
-def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
+def random_probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
     """Random tokens (2, T), the same for the same vocabulary."""
     embeddings: Any = model.get_input_embeddings()
     generator = torch.Generator().manual_seed(0)
@@ -239,12 +239,12 @@ def probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
 
 @torch.no_grad()
 def probe_logits(model: Any) -> Tensor:
-    """Logits (2, T, V) on the random tokens of ``probe``, in float32 on the CPU."""
-    logits: Tensor = model(input_ids=probe(model), use_cache=False).logits
+    """Logits (2, T, V) on the random tokens of ``random_probe``, in float32 on the CPU."""
+    logits: Tensor = model(input_ids=random_probe(model), use_cache=False).logits
     return logits.float().cpu()
 
 
-def quantization() -> Any:
+def nf4_quantization() -> Any:
     """The 4-bit settings of QLoRA (Dettmers et al., arXiv:2305.14314): NF4, double quantisation, bfloat16 compute.
 
     Raises InputError where bitsandbytes is not installed or cannot train.

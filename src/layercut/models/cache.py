@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from layercut.runs.atomic import fill_directory, write_json
-from layercut.runs.disk import writing
-from layercut.runs.json_text import load
+from layercut.runs.disk import writing_to
+from layercut.runs.json_text import load_json
 from layercut.runs.lock import sole_writer
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def fill_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator
     if is_whole():
         yield None
         return
-    with writing(target, ELSEWHERE):
+    with writing_to(target, ELSEWHERE):
         target.parent.mkdir(parents=True, exist_ok=True)
         waiting = lambda: logger.info("waiting for another process that %s", work)  # noqa: E731
         with sole_writer(target, waiting=waiting) as is_sole:
@@ -61,7 +61,7 @@ def fill_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator
                 yield folder
 
 
-def remembered(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
+def remembered_value(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
     """``compute()``, as JSON has it; kept on disk, because what it needs, torch and transformers, take seconds to load.
 
     ``kind`` is a folder of the cache; ``inputs`` is all that it follows from, besides layercut's code and transformers.
@@ -69,7 +69,7 @@ def remembered(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
     key = hashlib.sha256(json.dumps([inputs, _code()], sort_keys=True).encode()).hexdigest()[:32]
     file = cache_dir() / kind / f"{key}.json"
     try:
-        return load(file)
+        return load_json(file)
     except (OSError, ValueError):  # not there, or not whole
         made = compute()
     with suppress(OSError, ValueError):  # it only saves time

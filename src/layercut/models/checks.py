@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import Structure, auto_class, blueprint, config_of, counted_field, text_part
+from layercut.models.structure import Structure, auto_class, blueprint_model, config_of, counted_field, text_part
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], w
 def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
     """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
     with suppress(InputError):
-        named = blueprint(config_of(config, where), name=where).named_parameters()
+        named = blueprint_model(config_of(config, where), name=where).named_parameters()
         return embedding in [tuple(weight.shape) for name, weight in named if _EMBEDDING.search(name)]
     return False
 

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError, first_line, unknown
+from layercut.errors import CheckpointError, InputError, first_line, unknown_name
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
 from layercut.models.checks import refuse_incomplete, refuse_larger
 from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copy, read_gguf_head, recorded_plans
@@ -261,7 +261,7 @@ def bundled_model(source: str) -> Bundled:
     """The row of ``bundled:NAME``. Raises InputError: no such bundled model."""
     name = source.removeprefix(PREFIX)
     if name not in BUNDLED:
-        raise unknown("bundled model", name, BUNDLED)
+        raise unknown_name("bundled model", name, BUNDLED)
     return BUNDLED[name]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError
-from layercut.runs.json_text import parse
+from layercut.runs.json_text import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +154,7 @@ def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
     for key in (EARLIER, PLAN):
         if key in head.metadata:
             try:
-                recorded = parse(head.metadata[key])
+                recorded = parse_json(head.metadata[key])
             except (TypeError, ValueError) as error:
                 raise CheckpointError(f"{key} of this GGUF file is not the JSON of a plan ({error}).") from error
             plans += recorded if isinstance(recorded, list) else [recorded]

@@ -13,7 +13,7 @@ from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models import checks
 from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource, attach, describe_source, resolve
+from layercut.models.sources import ModelSource, attach_adapter, describe_source, resolve_source
 from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import num_elements, stored_tensors
 from layercut.settings import ModelSettings
@@ -101,7 +101,7 @@ def load_model(
     """
     placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
-        source = resolve(source, revision=revision, trust_remote_code=trust_remote_code)
+        source = resolve_source(source, revision=revision, trust_remote_code=trust_remote_code)
     dtype = pick_dtype(source.path, dtype, device=device, device_map=device_map)
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
@@ -147,7 +147,7 @@ def _load_weights(
     checks.refuse_nonfinite(model, source.path)
     if source.adapter is not None:
         with quiet_transformers():
-            model = attach(model, source.adapter)
+            model = attach_adapter(model, source.adapter)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
 

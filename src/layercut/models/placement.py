@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError, MissingExtra, one_line, unknown
+from layercut.errors import InputError, MissingExtra, one_line, unknown_name
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import plain_experts
 from layercut.models.weights import num_elements, read_config
@@ -44,7 +44,7 @@ def pick_dtype(
     ``device_map`` spreads. Raises InputError: an unknown dtype or device.
     """
     if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+        raise unknown_name("dtype", dtype, DTYPES)
     if dtype != "auto" or device_map is not None or device_type(device) != "cpu":
         return dtype
     if "quantization_config" in read_config(folder):
@@ -74,7 +74,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
     kind = device.partition(":")[0]
     if kind not in DEVICE_TYPES:
-        raise unknown("device", device, DEVICE_TYPES)
+        raise unknown_name("device", device, DEVICE_TYPES)
     if device == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(kind)
@@ -109,7 +109,7 @@ def placement_of(device: str, device_map: str | Mapping[str, Any] | None) -> str
     return device_map if isinstance(device_map, str) else dict(device_map)
 
 
-def quantise(model: nn.Module, kind: str, name: str) -> None:
+def quantise_weights(model: nn.Module, kind: str, name: str) -> None:
     """Replace the weights of all linear layers; the products are computed in the model's dtype.
 
     ``kind`` is one of ``layercut.settings.QUANTISED``, and ``name`` the model's, for messages.
@@ -168,7 +168,7 @@ def stored_bytes(model: nn.Module, each: float | None = None) -> int:
     return round(sum(num_bytes(parameter, each) for parameter in model.parameters()))
 
 
-def widened(model: PreTrainedModel) -> PreTrainedModel | None:
+def widened_model(model: PreTrainedModel) -> PreTrainedModel | None:
     """Copy a model with every weight in the next wider dtype, to tell another model from sums in another order.
 
     None for quantized weights, a model that is spread over devices, a device without that dtype, and where the copy

@@ -16,11 +16,11 @@ from typing import Any
 
 from layercut.errors import InputError, one_line
 from layercut.runs.directory import check_folder
-from layercut.runs.disk import size
-from layercut.runs.environment import shown
+from layercut.runs.disk import size_text
+from layercut.runs.environment import shown_path
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.prune import MODEL, RESULT, PruneResult
-from layercut.text import counted
+from layercut.text import count_of
 
 CARD = "README.md"
 EVIDENCE = f"evidence/{RESULT}"
@@ -56,7 +56,7 @@ class Upload:
             name = file.relative_to(self.checkpoint).as_posix()
             if file.is_symlink() or not (file.is_dir() or _KINDS.fullmatch(name)):
                 what = "a link" if file.is_symlink() else "no file that layercut puts into a model folder"
-                raise InputError(f"{shown(file)} is {what}; move it away, or push with `hf upload`.")
+                raise InputError(f"{shown_path(file)} is {what}; move it away, or push with `hf upload`.")
             if file.is_file() and name != CARD:
                 yield name, file.stat().st_size
         yield from ((name, len(text.encode())) for name, text in self.texts.items())
@@ -66,12 +66,12 @@ class Upload:
 
     def lines(self) -> list[str]:
         files = list(self.files())
-        total = f"{counted(len(files), 'file')}, {size(sum(count for _, count in files))}"
-        return [*(f"{name}: {size(count)}" for name, count in files), total]
+        total = f"{count_of(len(files), 'file')}, {size_text(sum(count for _, count in files))}"
+        return [*(f"{name}: {size_text(count)}" for name, count in files), total]
 
 
-def prepare(folder: Path, repo: str) -> Upload:
-    """Put together what ``push`` uploads to ``user/name``; nothing is sent.
+def prepare_upload(folder: Path, repo: str) -> Upload:
+    """Put together what ``upload_checkpoint`` uploads to ``user/name``; nothing is sent.
 
     ``folder`` is that of a run of prune or heal, or a checkpoint that layercut wrote.
     Raises InputError: a folder without a checkpoint or with a damaged card, a link or a file that is none of a model,
@@ -84,10 +84,13 @@ def prepare(folder: Path, repo: str) -> Upload:
     checkpoint = next((place for place in places if (place / "config.json").is_file()), None)
     if checkpoint is None:
         raise InputError(
-            f"{shown(folder)} holds no checkpoint; give the folder of a prune that wrote one, of a heal, or of a cut."
+            f"{shown_path(folder)} holds no checkpoint; give the folder of a prune that wrote one, of a heal, or "
+            "of a cut."
         )
     if not (checkpoint / CARD).is_file():
-        raise InputError(f"{shown(checkpoint)} has no {CARD}, so layercut did not write it; push it with `hf upload`.")
+        raise InputError(
+            f"{shown_path(checkpoint)} has no {CARD}, so layercut did not write it; push it with `hf upload`."
+        )
     result = PruneResult.load(folder) if (folder / RESULT).is_file() and checkpoint == folder / MODEL else None
     try:
         card = _card(checkpoint / CARD, repo, result)
@@ -95,14 +98,15 @@ def prepare(folder: Path, repo: str) -> Upload:
         raise
     except Exception as error:  # huggingface_hub and PyYAML raise all kinds on what people write there
         raise InputError(
-            f"{shown(checkpoint / CARD)}'s metadata cannot be read ({one_line(error)}). Mend the lines between its ---."
+            f"{shown_path(checkpoint / CARD)}'s metadata cannot be read ({one_line(error)}). Mend the lines between "
+            "its ---."
         ) from error
     upload = Upload(repo, checkpoint, card, result)
     list(upload.files())
     return upload
 
 
-def push(upload: Upload, *, private: bool = False) -> str:
+def upload_checkpoint(upload: Upload, *, private: bool = False) -> str:
     """Create the repository, if it is not there, and upload in one commit; gives its address.
     Raises InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
     """

@@ -85,7 +85,7 @@ class ModelSource:
             )
 
 
-def resolve(
+def resolve_source(
     source: str, *, revision: str | None = None, trust_remote_code: bool = False, tie: bool = True
 ) -> ModelSource:
     """Find a model, downloading or converting it if it has not been yet.
@@ -112,7 +112,7 @@ def resolve(
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
         if (adapter := adapter_in(path)) is not None:
-            base = resolve(adapter.base, trust_remote_code=trust_remote_code)
+            base = resolve_source(adapter.base, trust_remote_code=trust_remote_code)
             base.refuse_adapter("another adapter")
             return replace(base, name=source, adapter=adapter, origin={**base.origin, "kind": "adapter"})
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
@@ -122,7 +122,7 @@ def resolve(
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
-    path = download(source, revision=revision, with_code=trust_remote_code)
+    path = download_model(source, revision=revision, with_code=trust_remote_code)
     commit = path.name
     origin = {"kind": "hub", "repo": source, "revision": commit}
     return ModelSource(name=source, path=path, revision=commit, origin=origin)
@@ -158,7 +158,7 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     """Decoder layers as the config counts them; None where it does not say, or where there is no such model.
 
     Whether the weights hold as many is seen when they are read. Of a hub model that is not in the cache, all but the
-    weights is fetched. ``source`` and ``revision`` are as in ``resolve``.
+    weights is fetched. ``source`` and ``revision`` are as in ``resolve_source``.
 
     Raises InputError: an unknown bundled model, or a hub that does not give it; CheckpointError: a damaged config or
     GGUF file.
@@ -176,15 +176,15 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    with refusals(source, revision):
+    with refusals_of_hub(source, revision):
         cached = try_to_load_from_cache(source, "config.json", revision=revision)
     if isinstance(cached, str):
         return counted_layers(read_config(Path(cached).parent))
-    return counted_layers(read_config(download(source, revision=revision, with_weights=False)))
+    return counted_layers(read_config(download_model(source, revision=revision, with_weights=False)))
 
 
 def is_hub_id(source: str) -> bool:
-    """True if ``resolve`` would look for it on the hub."""
+    """True if ``resolve_source`` would look for it on the hub."""
     return not (
         source.startswith(PREFIX)
         or not source.strip()
@@ -198,7 +198,9 @@ def _looks_like_path(source: str) -> bool:
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
 
 
-def download(repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True) -> Path:
+def download_model(
+    repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True
+) -> Path:
     """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; code only if asked for.
     Raises InputError: no such model or revision, no access, or no network and nothing in the cache; CheckpointError: a
     repository without safetensors.
@@ -207,7 +209,7 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False,
 
     api = HfApi()
     wanted = [*_WANTED, *(("*.safetensors",) if with_weights else ()), *(("*.py",) if with_code else ())]
-    with refusals(repo, revision):
+    with refusals_of_hub(repo, revision):
         online = _look_up(api, repo, revision)
         path = api.snapshot_download(
             repo,
@@ -221,7 +223,7 @@ def download(repo: str, *, revision: str | None = None, with_code: bool = False,
 
 
 @contextmanager
-def refusals(repo: str, revision: str | None) -> Iterator[None]:
+def refusals_of_hub(repo: str, revision: str | None) -> Iterator[None]:
     """Turn a refusal of the hub inside the block into one line for the user.
     Raises InputError: no such model or revision, no access, or no network and nothing in the cache.
     """
@@ -302,7 +304,7 @@ def adapter_in(folder: Path) -> Adapter | None:
     return Adapter(folder, base, max(ranks))
 
 
-def attach(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     """The model with the adapter in it, as PEFT computes it: base plus low-rank term, unmerged. ``model`` is changed.
     Raises MissingExtra: PEFT is not installed; CheckpointError: the adapter is not for this model.
     """

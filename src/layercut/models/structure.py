@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from layercut.errors import CheckpointError, InputError, one_line
-from layercut.models.cache import remembered
+from layercut.models.cache import remembered_value
 from layercut.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
         structure, stored = _laid_out(json.dumps(config, sort_keys=True), name)
         return asdict(replace(structure, stored=_heads(structure.layers, lambda tensor: stored(tensor)[0], listed)))
 
-    known = remembered("structures", [config, listed], find)
+    known = remembered_value("structures", [config, listed], find)
     fields: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in known.items()}
     return Structure(**fields)
 
@@ -119,7 +119,7 @@ def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> d
         stored = _laid_out(json.dumps(config, sort_keys=True), name)[1]
         return {tensor: stored(tensor) for tensor in tensors}
 
-    by_name: dict[str, tuple[str, list[str]]] = remembered("stored", [config, [*tensors]], rename)
+    by_name: dict[str, tuple[str, list[str]]] = remembered_value("stored", [config, [*tensors]], rename)
     return by_name
 
 
@@ -181,7 +181,7 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
     raise InputError(f"{name} ({config.model_type}) is {what}; layercut removes layers from decoder-only models.")
 
 
-def blueprint(
+def blueprint_model(
     config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, name: str = "this model"
 ) -> PreTrainedModel:
     """The model laid out without memory, on torch's meta device; of the class that transformers takes, without another.
@@ -252,7 +252,7 @@ def _language_lists(module: nn.Module, kind: type, path: str = "", is_text: bool
 def _laid_out(config_json: str, name: str) -> tuple[Structure, Stored]:
     """The structure by the model's own names, and how names of a checkpoint become these."""
     config = config_of(json.loads(config_json), name)
-    model = blueprint(config, name=name)
+    model = blueprint_model(config, name=name)
     text = config.get_text_config(decoder=True)
     section = next((key for key in SECTIONS if getattr(config, key, None) is text), "")
     paths = {module: path for path, module in model.named_modules()}

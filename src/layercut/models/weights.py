@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from layercut.errors import CheckpointError, one_line
 from layercut.models.structure import Structure, text_part
-from layercut.runs.json_text import load
+from layercut.runs.json_text import load_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -234,7 +234,7 @@ def num_elements(folder: Path) -> int:
     return sum(tensor.entry.num_parameters for tensor in stored_tensors(folder))
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint_weights(folder: Path) -> str:
     """SHA-256 (hex) of a checkpoint: same for the same tensors under any sharding, other when a tensor is another.
 
     Cheap, so not a full checksum: of each tensor, sorted by name, it takes name, dtype, shape and four samples of
@@ -246,7 +246,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
-    """``fingerprint`` of a checkpoint with this config.json that need not be written."""
+    """``fingerprint_weights`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         for part in samples_of(tensor):
@@ -286,7 +286,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises CheckpointError: it cannot be read, or holds something else.
     """
     try:
-        value = load(path)
+        value = load_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
     if not isinstance(value, dict):

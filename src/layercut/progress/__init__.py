@@ -9,5 +9,5 @@ OnProgress = Callable[[int, int], None]  # (pieces done, pieces in all)
 Say = Callable[[str], None]  # prints a line for people
 
 
-def silent(what: str, done: int, total: int) -> None:
+def show_nothing(what: str, done: int, total: int) -> None:
     """No progress shown."""

@@ -1,7 +1,7 @@
 """Activity inside one batch, so that long prompts, long answers and long steps show progress before they end.
 
-Engines call ``wrote`` after each step, and ``works`` while they read prompts; so does training within a step. Listening
-changes no result.
+Engines call ``report_tokens`` after each step, and ``report_share`` while they read prompts; so does training
+within a step. Listening changes no result.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from contextlib import contextmanager
 _listeners: list[Tokens] = []
 
 
-def wrote(num_tokens: int, num_left: int | None = None, num_answers: int | None = None) -> None:
+def report_tokens(num_tokens: int, num_left: int | None = None, num_answers: int | None = None) -> None:
     """Report new tokens, and of the answers in progress the most they may still get, and how many these are; None
     where unknown."""
     for listener in tuple(_listeners):
         listener.wrote(num_tokens, num_left, num_answers)
 
 
-def works(what: str, share: float) -> None:
+def report_share(what: str, share: float) -> None:
     """Report the share that is done of ``reading 8,210 tokens``, or of other work that is done at once."""
     for listener in tuple(_listeners):
         listener.works(what, share)
 
 
 @contextmanager
-def listening(listener: Tokens) -> Iterator[None]:
+def listening_to(listener: Tokens) -> Iterator[None]:
     """Notify ``listener`` inside the block of all that any engine or training of this process does."""
     _listeners.append(listener)
     try:
@@ -37,7 +37,7 @@ def listening(listener: Tokens) -> Iterator[None]:
 
 
 @contextmanager
-def muted() -> Iterator[None]:
+def muted_activity() -> Iterator[None]:
     """Notify nobody inside the block: it belongs to a larger piece of work, whose share goes on after it."""
     heard = tuple(_listeners)
     _listeners.clear()

@@ -17,10 +17,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from layercut.progress import OnProgress
-from layercut.progress.activity import Tokens, listening
-from layercut.progress.cost import Eta, Pace, Workload, clock
-from layercut.progress.heartbeat import line, under_way
-from layercut.text import counted
+from layercut.progress.activity import Tokens, listening_to
+from layercut.progress.cost import Eta, Pace, Workload, clock_text
+from layercut.progress.heartbeat import print_above_live, under_way
+from layercut.text import count_of
 
 State = Literal["waiting", "searching", "asking", "healing", "finished", "failed"]
 
@@ -40,13 +40,13 @@ class _Live:
         """Show the progress inside the block; that of a step within is shown below it."""
         live = Live(self, console=self._console, refresh_per_second=4, transient=True)
         shown = live if self._console.is_terminal else nullcontext()
-        with listening(self._tokens), under_way(self._console, self._now), shown:
+        with listening_to(self._tokens), under_way(self._console, self._now), shown:
             yield self
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table.grid(Column(width=12), Column(ratio=1), padding=(0, 1), expand=True)
         done, total = self._share()
-        now = Text(_joined(self._now(), f"{clock(time.monotonic() - self._began)} so far", by=" · "), style="cyan")
+        now = Text(_joined(self._now(), f"{clock_text(time.monotonic() - self._began)} so far", by=" · "), style="cyan")
         table.add_row(ProgressBar(max(1, total), done, width=12), now)
         yield table
 
@@ -91,10 +91,10 @@ class Progressing(_Live):
         finally:
             self._active = []
         if (done := self._eta.count(indices)[0]) > before:
-            count = counted(done, self._unit) if self._unit and self._eta.cells[indices[0]].is_item else ""
+            count = count_of(done, self._unit) if self._unit and self._eta.cells[indices[0]].is_item else ""
             all_done, total = self._share()
             left = self._left() if all_done < total else ""
-            line(self._console, f"{name}: {_joined(count, clock(time.monotonic() - began), left)}")
+            print_above_live(self._console, f"{name}: {_joined(count, clock_text(time.monotonic() - began), left)}")
 
     def _share(self) -> tuple[int, int]:
         return self._eta.count(range(len(self._names)))
@@ -103,7 +103,7 @@ class Progressing(_Live):
         if not (active := self._active):
             return _joined("Loading or writing", self._left())
         done, total = self._eta.count(active)
-        count = f": {done:,} of {counted(total, self._unit)}" if self._unit else f": {done / max(1, total):.0%}"
+        count = f": {done:,} of {count_of(total, self._unit)}" if self._unit else f": {done / max(1, total):.0%}"
         count = count if self._eta.cells[active[0]].is_item else ""
         return _joined(f"{self._doing}{count}", self._tokens.describe(), self._left())
 
@@ -114,15 +114,15 @@ class Progressing(_Live):
         if (seconds := self._eta.remaining) is not None:
             unknown = self._eta.unknown
             steps = f"{unknown} untimed {'search or healing run' if unknown == 1 else 'searches or healing runs'}"
-            return _joined(f"{clock(seconds)} left", f"excluding {steps}" if unknown else "")
+            return _joined(f"{clock_text(seconds)} left", f"excluding {steps}" if unknown else "")
         if cell and cell.is_item and (seconds := self._eta.remaining_of(active)) is not None:
-            return f"{clock(seconds)} left of this step"
+            return f"{clock_text(seconds)} left of this step"
         wanted = self._eta.wanted(cell.kind) if cell else 0
-        return f"time left: after {counted(wanted, self._unit or 'step')}" if wanted else ""
+        return f"time left: after {count_of(wanted, self._unit or 'step')}" if wanted else ""
 
 
 @contextmanager
-def watched(name: str, total: int, console: Console, unit: str) -> Iterator[OnProgress]:
+def progress_bar(name: str, total: int, console: Console, unit: str) -> Iterator[OnProgress]:
     """Progress over one piece of work: the block calls what it gets with (pieces done, pieces in all)."""
     progress = Progressing([(name, Workload(kind=name, num_items=total))], console, unit=unit)
     with progress.running(), progress.piece(0) as on_progress:
@@ -155,7 +155,7 @@ class StageProgress(_Live):
     def end(self, stage: str, *, chosen: str = "", shown: str = "", note: str = "") -> None:
         """It is done, with retained scores on selection items and on report items."""
         kept = [chosen and f"keeps {chosen} on selection items", shown and f"keeps {shown} on report items"]
-        line(self._console, f"{stage}: {_joined(note, *kept, self._position)}")
+        print_above_live(self._console, f"{stage}: {_joined(note, *kept, self._position)}")
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """A counter of the active stage, such as rounds or answers."""
@@ -280,5 +280,5 @@ class StudyProgress(Progressing):
     def _now(self) -> str:
         states = list(self._states.values())
         failed = states.count("failed")
-        finished = f"{states.count('finished')} of {counted(len(states), 'arm')} finished"
+        finished = f"{states.count('finished')} of {count_of(len(states), 'arm')} finished"
         return _joined(super()._now(), finished, f"{failed} failed" if failed else "")

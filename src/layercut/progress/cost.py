@@ -24,10 +24,10 @@ _SHORT = 10.0  # seconds that an item may take longer than expected without a wo
 _KNOWN = 10  # the first steps were known before if they are so many times as fast as the slowest
 
 
-def clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """``00:41``, ``1:02:03`` or ``2 days 3:00:00``.
 
-    >>> clock(41), clock(3723.4)
+    >>> clock_text(41), clock_text(3723.4)
     ('00:41', '1:02:03')
     """
     return str(timedelta(seconds=round(seconds))).replace(", ", " ").removeprefix("0:")
@@ -163,4 +163,4 @@ class Pace:
         if not timed or self.done >= self.total:
             return ""
         each = sum(seconds for seconds, _ in timed) / sum(count for _, count in timed)
-        return f"{clock(max(0.0, each * (self.total - self.done) - min(each, spent)))} left"
+        return f"{clock_text(max(0.0, each * (self.total - self.done) - min(each, spent)))} left"

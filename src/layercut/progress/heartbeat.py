@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from layercut.text import printable
+from layercut.text import printable_text
 
 EVERY = 30.0  # seconds without a line, at most
 _steps: list[tuple[Console, Callable[[], str]]] = []
@@ -33,10 +33,10 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See Console. Its own control codes are segments of another kind, and pass."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+            yield segment if segment.control else Segment(printable_text(segment.text), segment.style)
 
 
-def line(console: Console, text: str) -> None:
+def print_above_live(console: Console, text: str) -> None:
     """Print a line; on a terminal it stands above the live one."""
     global _last_line
     _last_line = time.monotonic()
@@ -56,7 +56,7 @@ def under_way(console: Console, describe: Callable[[], str]) -> Iterator[None]:
         while not stop.wait(min(1.0, EVERY / 4)):
             if time.monotonic() - _last_line >= EVERY and _steps:
                 where, innermost = _steps[-1]
-                line(where, innermost())
+                print_above_live(where, innermost())
 
     if not _steps:
         _last_line = time.monotonic()

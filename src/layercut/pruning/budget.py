@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
-from layercut.evidence.sample_size import CORRELATION, MANY, POWER, Differences, decides, least, outcomes_of
+from layercut.evidence.sample_size import (
+    CORRELATION,
+    MANY,
+    POWER,
+    Differences,
+    least_number,
+    outcomes_of,
+    power_to_decide,
+)
 from layercut.pruning.settings import (
     AUTO,
     LAYER,
@@ -26,22 +34,22 @@ from layercut.pruning.settings import (
     GoalTasks,
     Profile,
     PruneSettings,
-    fitted,
+    fitted_profile,
 )
 from layercut.pruning.speed import Sizes, other_model, timer_of
 from layercut.runs.directory import RunFolder
-from layercut.runs.disk import size
+from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.runs.prune import BYTES
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.outline import planned
+from layercut.selection.outline import planned_answers
 from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 from layercut.tasks import load_task
 from layercut.tasks.builtin.checked import CODE, GENERAL
 from layercut.tasks.cells import Cell, make_cells
 from layercut.tasks.own_file import OwnFile
-from layercut.tasks.suites import suite
+from layercut.tasks.suites import suite_named
 
 SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
 FEWEST, MOST = 16, 500
@@ -83,7 +91,7 @@ def chance_to_pass(task: Yardstick, num_items: int, keep: float, kept: float = 1
     score = min(max(task.score, task.chance + 0.01), 0.99)
     cut = task.chance + kept * (score - task.chance)
     outcomes = outcomes_of(score, cut, task.correlation)
-    return decides(Differences.expected(outcomes, keep=keep, chance=task.chance), num_items, ERROR)
+    return power_to_decide(Differences.expected(outcomes, keep=keep, chance=task.chance), num_items, ERROR)
 
 
 def must_keep(task: Yardstick, num_items: int, keep: float) -> float | None:
@@ -92,7 +100,9 @@ def must_keep(task: Yardstick, num_items: int, keep: float) -> float | None:
     None where even a plan that loses nothing passes less often.
     """
     lowest = round(1000 * keep)
-    permille = least(lambda value: chance_to_pass(task, num_items, keep, value / 1000) >= POWER, lowest, 1000, 1000)
+    permille = least_number(
+        lambda value: chance_to_pass(task, num_items, keep, value / 1000) >= POWER, lowest, 1000, 1000
+    )
     return None if permille is None else permille / 1000
 
 
@@ -105,10 +115,10 @@ def items_for(task: Yardstick, keep: float, kept: float | None = None, most: int
         most: None is returned where even this many do not suffice.
     """
     share = (1 + keep) / 2 if kept is None else kept
-    return least(lambda number: chance_to_pass(task, number, keep, share) >= POWER, FEWEST, most)
+    return least_number(lambda number: chance_to_pass(task, number, keep, share) >= POWER, FEWEST, most)
 
 
-def resolution(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> tuple[str, bool]:
+def describe_power(tasks: Sequence[Yardstick], num_items: Mapping[str, int], keep: float) -> tuple[str, bool]:
     """The power of this many report items on the task on which a plan passes least often, in words; and whether a plan
     that loses nothing passes with a probability of at least 80 %.
     """
@@ -159,8 +169,8 @@ def prune_outline(
     steps: list[PlannedStep] = []
     for part in parts:
         chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
-        steps.append(planned(handle, part, chosen, plans, f"selection, up to {plans} plans"))
-        steps.append(planned(handle, part, shown, models, f"report, up to {models} models"))
+        steps.append(planned_answers(handle, part, chosen, plans, f"selection, up to {plans} plans"))
+        steps.append(planned_answers(handle, part, shown, models, f"report, up to {models} models"))
     texts = min(steps[0].items, HEALING_ITEMS)
     if not settings.no_side_effects and (checks := checks_for(handle, seed)):
         num_answers = 2 * sum(len(check.samples) for check in checks)
@@ -168,13 +178,13 @@ def prune_outline(
     if not settings.goal_alone and handle.has_chat_template:
         for part in general_tasks():
             samples = part.task.samples("selection", part.limit)
-            steps.append(planned(handle, part, samples, 1, "original model"))
+            steps.append(planned_answers(handle, part, samples, 1, "original model"))
             texts += min(len(samples), HEALING_ITEMS)
     if settings.heal in (AUTO, SEAM):
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
     more: tuple[str, ...] = ()
     if sizes is not None and settings.unit == BYTES:
-        more = ("sizes: " + ", ".join(f"-{less:.0%} {size(round((1 - less) * sizes.total))}" for less in shares),)
+        more = ("sizes: " + ", ".join(f"-{less:.0%} {size_text(round((1 - less) * sizes.total))}" for less in shares),)
     elif sizes is not None:
         listed = ", ".join(f"-{less:.0%}" for less in shares)
         more = (f"seconds of a request ({profile.words}), timed before the run chooses: {listed}",)
@@ -214,7 +224,7 @@ def check_run(
             say(f"layers alone are removed: {error}")
     shares = sizes.wanted(settings, settings.unit) if sizes else ()
     settings.num_plans(shares, model.num_layers)  # refuses more layers than the model has
-    profile = fitted(settings.serve, model.context_length, "serve" in settings.model_fields_set)
+    profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     if profile.engine != TRANSFORMERS:
         timer_of(model, profile=profile)
@@ -238,7 +248,7 @@ def check_run(
 
 def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
     """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
-    cells = make_cells(suite("side_effects", limit=ITEMS), seed)
+    cells = make_cells(suite_named("side_effects", limit=ITEMS), seed)
     requests: dict[str, list[Any]] = {
         cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
         for cell in cells

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 from layercut.engine.handle import ModelHandle
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
-from layercut.evidence.intervals import ALPHA, holm
+from layercut.evidence.intervals import ALPHA, adjust_by_holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.budget import checks_for
 from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
-from layercut.runs.prune import MODEL, Alternative, SideEffect, TaskKept, TestedDepth, least_kept, measured
+from layercut.runs.prune import MODEL, Alternative, SideEffect, TaskKept, TestedDepth, as_estimated, least_kept
 from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, run_cells, run_settings
-from layercut.text import counted
+from layercut.text import count_of
 
 LEVEL = 0.95  # confidence level of all tests together
 _PLANS = "plans"
@@ -122,7 +122,7 @@ def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) 
     evidence = FixedSequence()
     for number, arm in enumerate(arms, start=1):
         ask_arm(run, arm)
-        evidence = judge(run, arms[:number], sharing)
+        evidence = judge_arms(run, arms[:number], sharing)
         last = evidence.tested[-1] if evidence.tested else None
         _show_verdict(run, arm.stage, last)
         if last is None or not last.passed:
@@ -130,7 +130,7 @@ def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) 
     _note_arms(run, [arm for arm in arms if (run.folder / arm.name).exists()])
     alternatives = evidence.others
     if later := {name: others[name] for name in others if name not in sharing}:
-        alternatives += judge(run, (), later).others
+        alternatives += judge_arms(run, (), later).others
     judged = {alternative.model: alternative for alternative in alternatives}
     evidence = evidence._replace(others=tuple(judged[name] for name in run.settings.versus))
     for alternative in evidence.others:
@@ -147,7 +147,7 @@ def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative |
     run.progress.end(stage, shown=f"{least.value:.0%} {judged.verdict}" if judged and least else "n/a")
 
 
-def judge(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
+def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
     """Test the arms in order of depth, and each other model, from their run folders.
 
     All share the error 1 - LEVEL: the arms are one path and each other model is one; a path on which all passed hands
@@ -212,9 +212,9 @@ def _kept_of_tasks(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[
         TaskKept(
             task=row.task,
             readout=row.readout,
-            uncut=measured(row.values.uncut),
-            cut=measured(row.values.cut),
-            kept=None if row.kept_share is None else measured(row.kept_share),
+            uncut=as_estimated(row.values.uncut),
+            cut=as_estimated(row.values.cut),
+            kept=None if row.kept_share is None else as_estimated(row.kept_share),
             bound=task.low if (task := tasks.get((row.task, row.readout))) else None,
             passed=task.verdict == "passed" if task else None,
         )
@@ -239,14 +239,14 @@ def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
     effects = tuple(
         SideEffect(
             task=row.task,
-            uncut=measured(row.values.uncut),
-            cut=measured(row.values.cut),
-            difference=measured(row.values.difference),
+            uncut=as_estimated(row.values.uncut),
+            cut=as_estimated(row.values.cut),
+            difference=as_estimated(row.values.difference),
             p=p,
             is_shown=p < ALPHA,
         )
-        for row, p in zip(rows, holm([row.values.p_value for row in rows]), strict=True)
+        for row, p in zip(rows, adjust_by_holm([row.values.p_value for row in rows]), strict=True)
     )
     shown = sum(effect.is_shown for effect in effects)
-    run.progress.end(SIDE_EFFECTS, note=f"{counted(len(effects), 'check')}, {shown} with a difference that counts")
+    run.progress.end(SIDE_EFFECTS, note=f"{count_of(len(effects), 'check')}, {shown} with a difference that counts")
     return effects

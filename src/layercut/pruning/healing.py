@@ -22,7 +22,7 @@ from layercut.pruning.settings import SEAM, TRAINED
 from layercut.selection.objective import TaskRecords
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import generates
+from layercut.tasks.base import is_generated
 
 CUT = "checkpoint"
 SHORT: Mapping[str, Any] = {
@@ -127,7 +127,7 @@ def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSour
     written = [
         (answered, len(judged), number)
         for answered, judged in zip(path.healing_answers(), path.objective.samples, strict=True)
-        if generates(answered.task.readout)
+        if is_generated(answered.task.readout)
     ]
     if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
@@ -147,21 +147,21 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     """Data of seams: the original model's answers where a task is written, else the right options. Its answers to
     general requests come with either.
     """
-    is_written = any(generates(part.readout) for part in path.parts)
+    is_written = any(is_generated(part.readout) for part in path.parts)
     records: list[AnswerRecord] = []
     with_answers: list[NamedPrompt] = []
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
         names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
-        if is_written and generates(part.readout):
+        if is_written and is_generated(part.readout):
             records += _answer_records(answered, model_hash, names)
             continue
         for sample, record in zip(answered.samples, answered.records, strict=True):
             request = part.task.request(sample, part.readout)
             if isinstance(request, LikelihoodRequest) and not request.prompts:
                 answer = request.continuations[sample.gold_index if sample.options else 0]
-            elif generates(part.readout) and record["outcome"] == "right":
+            elif is_generated(part.readout) and record["outcome"] == "right":
                 answer = record["completion"]
             else:
                 continue

@@ -36,7 +36,7 @@ from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_ta
 from layercut.pruning.speed import on_experts
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
-from layercut.runs.disk import resumable
+from layercut.runs.disk import resumable_writing
 from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect
 from layercut.selection.search_journal import SearchJournal
 from layercut.settings import UNCUT, ModelSettings
@@ -79,7 +79,7 @@ def prune_model(
         if note:
             say(note)
     isolation = announce_isolation((part.task for part in parts), say)
-    with resumable(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
+    with resumable_writing(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):
             return Pruned(store.path, result, handle.settings)
         if goal.note:

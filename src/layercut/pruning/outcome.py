@@ -16,17 +16,17 @@ from layercut.evidence.clusters import cluster_codes
 from layercut.evidence.comparison import ComparisonRow, compare_runs
 from layercut.evidence.paired import ratio_interval
 from layercut.evidence.resampling import METHOD, resampled_sums
-from layercut.models.weights import fingerprint, safetensors_files
+from layercut.models.weights import fingerprint_weights, safetensors_files
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, removal_of
 from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.search import load_steps
-from layercut.pruning.speed import RequestTime, other_model, request_time, run_of, speeds, timed_rounds, timer_of
-from layercut.pruning.verdict import answer_of, beside, fastest, next_step
+from layercut.pruning.speed import RequestTime, other_model, request_time, run_of, timed_rounds, timed_speeds, timer_of
+from layercut.pruning.verdict import answer_beside_others, answer_of, describe_fastest, next_step
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
-from layercut.runs.environment import command_line, machine, shown
-from layercut.runs.json_text import load
+from layercut.runs.environment import command_line, describe_machine, shown_path
+from layercut.runs.json_text import load_json
 from layercut.runs.prune import (
     MODEL,
     BothEstimated,
@@ -41,7 +41,7 @@ from layercut.runs.prune import (
     Size,
     TaskCost,
     TaskScore,
-    measured,
+    as_estimated,
 )
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
@@ -61,9 +61,9 @@ def has_checkpoint(store: RunFolder) -> bool:
     folder = store.path / MODEL
     if not folder.exists():
         return False
-    if fingerprint(folder) != store.notes[WRITTEN]:
+    if fingerprint_weights(folder) != store.notes[WRITTEN]:
         raise InputError(
-            f"the weights in {shown(folder)} are not those that were verified, so this verdict does not hold for "
+            f"the weights in {shown_path(folder)} are not those that were verified, so this verdict does not hold for "
             "them. Move that folder elsewhere, and the same command writes it again."
         )
     return True
@@ -80,13 +80,15 @@ def write_checkpoint(run: PruneRun, arm: Arm) -> None:
     if arm.healing:
         healed = healed_checkpoint(run, arm.plan, arm.healing)
         if not healed.exists():
-            raise InputError(f"{shown(target)} is gone, and only there were the healed weights; use another `out`.")
+            raise InputError(
+                f"{shown_path(target)} is gone, and only there were the healed weights; use another `out`."
+            )
         with new_directory(target) as folder:
             shutil.copytree(healed, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        checked = "; ".join(load(target / "plan.json")["healing"][-1].get("checked", []))
+        checked = "; ".join(load_json(target / "plan.json")["healing"][-1].get("checked", []))
     else:
         checked = cut_model(run.model.source, arm.plan, target, uncut=lambda: run.model.loaded).verified
-    run.notes.put(WRITTEN, fingerprint(target))
+    run.notes.put(WRITTEN, fingerprint_weights(target))
     run.notes.put("verified", checked)
     run.progress.end("checkpoint", note=str(target))
 
@@ -154,7 +156,7 @@ def _cost(
             draws = [(over, under), (over_second, under_second), (over_second * under, under_second * over)]
             for place, (numerator, denominator) in enumerate(draws):
                 interval = ratio_interval(estimates[place].value, numerator, denominator, row.n, METHOD)
-                estimates[place] = measured(interval) if interval else estimates[place]
+                estimates[place] = as_estimated(interval) if interval else estimates[place]
         return BothEstimated(uncut=estimates[0], this=estimates[1], ratio=estimates[2])
 
     tokens_each, seconds_each, solved = divide((1, 2), (0, 0)), divide((3, 4), (0, 0)), divide((3, 4), (5, 6))
@@ -239,8 +241,8 @@ def outcome_of(
         error=(1 - LEVEL) * (1 if {other.model for other in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
-        why=beside(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
-        fastest=fastest(passed, settings.faster) if evidence.others or settings.faster else "",
+        why=answer_beside_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
+        fastest=describe_fastest(passed, settings.faster) if evidence.others or settings.faster else "",
         next=next_step(run, evidence.tested),
         checkpoint=MODEL if has_model else None,
         verified=str(notes.get("verified", "")),
@@ -251,7 +253,7 @@ def outcome_of(
         speed=next(timed.speed for timed in served if timed.run == arm.name),
         served=served,
         size={"uncut": size(UNCUT, model.plan(), _bytes_of(source)), "cut": size(arm.name, arm.plan, cut_bytes)},
-        where=machine(),
+        where=describe_machine(),
         seed=run.seed,
         command=command_line(sys.argv),
         seconds=notes.seconds,
@@ -269,7 +271,7 @@ def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Se
         served.append(
             Served(
                 run=name,
-                speed=speeds(own, name, profile),
+                speed=timed_speeds(own, name, profile),
                 memory_bytes=own[name]["memory_bytes"],
                 cache_bytes_per_token=own[name]["cache_bytes_per_token"],
                 costs=task_costs(uncut, RunFolder.open(folder), times, run.seed) if folder.exists() else (),

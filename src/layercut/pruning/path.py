@@ -26,20 +26,20 @@ from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress
 from layercut.pruning.budget import CANDIDATES, FEWEST_FRESH, HEALING_ITEMS
 from layercut.pruning.speed import Sizes
-from layercut.runs.prune import TaskKept, measured
+from layercut.runs.prune import TaskKept, as_estimated
 from layercut.selection.answers import ObjectiveTask, SearchAnswers
 from layercut.selection.base import Context
 from layercut.selection.calibration import Calibration
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
 from layercut.selection.criteria import block_influence
-from layercut.selection.greedy import best_of, stand
+from layercut.selection.greedy import best_of, standings_of
 from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.perplexity import TextObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_criteria import correct_traces, first_traces, right_answers
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import GENERATED, generates
+from layercut.tasks.base import GENERATED, is_generated
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class PlanPath:
         return max(range(len(plans)), key=lambda place: (negative[place], -place))
 
     def _best_by_score(self, plans: Sequence[CutPlan]) -> int:
-        candidates = stand(self.objective, plans).candidates
+        candidates = standings_of(self.objective, plans).candidates
         values = [float("-inf") if plan.value is None else plan.value for plan in candidates]
         best = best_of(values)
         if values[best] == float("-inf"):
@@ -192,9 +192,9 @@ class PlanPath:
                 TaskKept(
                     task=part.task.name,
                     readout=part.readout,
-                    uncut=measured(pairs.uncut),
-                    cut=measured(pairs.cut),
-                    kept=None if share is None else measured(share),
+                    uncut=as_estimated(pairs.uncut),
+                    cut=as_estimated(pairs.cut),
+                    kept=None if share is None else as_estimated(share),
                     correlation=correlation_of(before, after),
                 )
             )
@@ -224,7 +224,7 @@ class PlanPath:
     @cached_property
     def traces(self) -> dict[str, list[LikelihoodRequest]]:
         """By task, the original model's right answers; empty where no task is written."""
-        if not any(generates(part.readout) for part in self.parts):
+        if not any(is_generated(part.readout) for part in self.parts):
             return {}
         return correct_traces(self.objective).by_task
 

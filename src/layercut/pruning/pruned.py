@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from layercut.errors import InputError
 from layercut.runs.directory import PAGE
-from layercut.runs.frame import frame
+from layercut.runs.frame import data_frame
 from layercut.runs.prune import RESULT, Estimated, PruneResult
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -49,7 +49,7 @@ class Pruned(Printed):
 
     def to_frame(self) -> DataFrame:
         """A line for each tested plan and task, on report items."""
-        return frame(
+        return data_frame(
             [
                 {"plan": plan.name, "removed": plan.words, "verdict": plan.verdict, **task.model_dump()}
                 for plan in self.result.tested

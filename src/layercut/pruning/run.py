@@ -19,7 +19,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import AtChance, InputError
 from layercut.evidence.sample_size import MANY
-from layercut.healing.fold import gain, last_projection, run_until, takes_maps
+from layercut.healing.fold import last_projection, norm_gain, run_until, takes_maps
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import (
@@ -29,10 +29,10 @@ from layercut.pruning.budget import (
     MOST,
     SELECTION_ITEMS,
     Yardstick,
+    describe_power,
     general_tasks,
     items_for,
     report_items_in,
-    resolution,
     selection_items_in,
 )
 from layercut.pruning.path import PlanPath
@@ -117,7 +117,7 @@ class PruneRun:
         model = self.model.loaded.model
         layer = decoder_layers(model)[0]
         ids_1T = torch.arange(_PROBED, device=model.device)[None]
-        gain(layer, lambda: run_until(layer, model, ids_1T))
+        norm_gain(layer, lambda: run_until(layer, model, ids_1T))
         if self.sizes:
             last_projection(layer)
             return PROJECTION
@@ -293,13 +293,13 @@ def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: 
         InputError: it is too little, and the run is strict.
     """
     tasks, keep = yardsticks_of(run), run.settings.keep
-    text, is_enough = resolution(tasks, num_items, keep)
+    text, is_enough = describe_power(tasks, num_items, keep)
     if not is_enough:
         needed = {task.label: items_for(task, keep, 1.0, MANY * num_items[task.label]) for task in tasks}
         known = {label: number for label, number in needed.items() if number is not None}
         if len(known) == len(needed):
             more = "give more `time`" if run.settings.time else f"give `items` {max(known.values())}"
-            text += f"; {', '.join(lacking(run.parts, known) or [more])}, or ask for a lower `keep`"
+            text += f"; {', '.join(lacking_items(run.parts, known) or [more])}, or ask for a lower `keep`"
         else:
             text += "; ask for a lower `keep`"
         if strict and "path" not in run.notes:
@@ -308,7 +308,7 @@ def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: 
     run.say(text)
 
 
-def lacking(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
+def lacking_items(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
     """For each task that has fewer report items than are needed, what its owner can do."""
     lines = []
     for part in parts:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import PromptSource
-from layercut.progress.cost import clock
+from layercut.progress.cost import clock_text
 from layercut.pruning.budget import CONFIRM
 from layercut.pruning.confirm import Arm, removal_of
 from layercut.pruning.healing import (
@@ -281,7 +281,7 @@ def count_training_items(run: PruneRun, step: PathStep, seconds: float) -> int |
         )
         if most <= left:
             return number
-    run.say(f"healing by training may take {clock(most)}, and {clock(max(left, 0))} is left for it: left out")
+    run.say(f"healing by training may take {clock_text(most)}, and {clock_text(max(left, 0))} is left for it: left out")
     return None
 
 

@@ -16,13 +16,13 @@ from typing import Annotated, Any, NamedTuple, Protocol, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.evidence.uses import named_use, tasks_for
 from layercut.healing.settings import METHODS, SAVED_AS
 from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.specs import Count
 from layercut.settings import Depth, TaskSettings
-from layercut.tasks import TASKS, takes
+from layercut.tasks import TASKS, takes_option
 from layercut.tasks.suites import asked_tasks, with_data
 
 AUTO, NONE = "auto", "none"
@@ -66,7 +66,7 @@ class Profile(NamedTuple):
                 )
             name, number = match[1] or "engine", int(match[2] or 1)
             if name not in cls._fields:
-                raise unknown("number of a profile", name, cls._fields)
+                raise unknown_name("number of a profile", name, cls._fields)
             if number < 1:
                 raise InputError(f"`serve` {name}={number} is too few; write 1 or more.")
             changes[name] = match[3] or number
@@ -107,7 +107,7 @@ def read_by(parse: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def fitted(serve: str, length: int | None, is_given: bool) -> Profile:
+def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
     """A profile in a context of ``length`` tokens; one that nobody asked for is made to fit.
 
     Raises:
@@ -296,7 +296,9 @@ def goal_tasks(settings: Named, data: Mapping[str, str] | None = None, folder: P
     local = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
     of_use = tasks_for(settings.use, data=(*files, *local))
     tasks = tuple(
-        TaskSettings(task=task, readouts=(readout,), max_new_tokens=longest if takes(task, "max_new_tokens") else None)
+        TaskSettings(
+            task=task, readouts=(readout,), max_new_tokens=longest if takes_option(task, "max_new_tokens") else None
+        )
         for task, readout in of_use
     )
     note = named_use(settings.use).note([task for task, _ in of_use])

@@ -25,13 +25,13 @@ from layercut.evidence.intervals import mean_ratio
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
-from layercut.runs.prune import BYTES, VERSUS, Estimated, TimedSpeed, measured
+from layercut.runs.prune import BYTES, VERSUS, Estimated, TimedSpeed, as_estimated
 from layercut.settings import QUANTISED, UNCUT, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import MlpWidth, stored_slots
 from layercut.surgery.width import mlp_width_of
-from layercut.tasks.cells import slug
+from layercut.tasks.cells import folder_name
 
 if TYPE_CHECKING:
     from layercut.engine.timing import Timer
@@ -89,7 +89,7 @@ def timed_rounds(
     }
 
 
-def speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Profile) -> tuple[TimedSpeed, ...]:
+def timed_speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Profile) -> tuple[TimedSpeed, ...]:
     """Speeds of the original model and of another one, from rounds in which both ran."""
 
     def values(model: str, measure: str) -> list[float]:
@@ -106,7 +106,7 @@ def speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Profile) 
             batch_size=profile.batch,
             uncut=_mean(before := values(UNCUT, measure)),
             cut=_mean(after := values(name, measure)),
-            ratio=measured(mean_ratio(before, after)),
+            ratio=as_estimated(mean_ratio(before, after)),
         )
         for measure, unit, better in _MEASURES
     )
@@ -120,7 +120,7 @@ def request_time(timed: Mapping[str, Any], profile: Profile) -> RequestTime:
 
 def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
-    return measured(mean_ratio([1.0] * len(values), values))
+    return as_estimated(mean_ratio([1.0] * len(values), values))
 
 
 class TimeParts(BaseModel, frozen=True, extra="forbid"):
@@ -200,7 +200,7 @@ def other_model(settings: ModelSettings, name: str) -> ModelHandle:
 
 def run_of(name: str) -> str:
     """The run folder of a named model, inside the folder of prune."""
-    return f"{VERSUS}/{slug(name)}"
+    return f"{VERSUS}/{folder_name(name)}"
 
 
 def timer_of(model: ModelHandle, plan: CutPlan | None = None, profile: Profile | None = None) -> Timer:

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Sequence
 
 from layercut.pruning.confirm import LEVEL
-from layercut.pruning.run import PruneRun, lacking
+from layercut.pruning.run import PruneRun, lacking_items
 from layercut.runs.atomic import write_text
-from layercut.runs.disk import size
-from layercut.runs.environment import shown
+from layercut.runs.disk import size_text
+from layercut.runs.environment import shown_path
 from layercut.runs.prune import (
     MODEL,
     Alternative,
@@ -26,7 +26,7 @@ from layercut.runs.prune import (
 )
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.cut import UNMEASURED
-from layercut.text import at_least, escape, table
+from layercut.text import at_least, escape_inline, markdown_table
 
 
 def answer_of(
@@ -48,7 +48,7 @@ def answer_of(
     return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"
 
 
-def beside(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
+def answer_beside_others(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
     """The answer with what other models say of it; what a user should take comes first.
 
     Args:
@@ -57,15 +57,16 @@ def beside(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passe
         is_passed: whether it passed.
     """
     if better := better_of(versus, disk_bytes if is_passed else None):
-        model = f"{better.model} passes with {size(better.disk_bytes)}, and keeps {_kept(better.kept)}"
-        return f"Do not prune for size: {model}; the plan has {size(disk_bytes)}. {why}"
+        model = f"{better.model} passes with {size_text(better.disk_bytes)}, and keeps {_kept(better.kept)}"
+        return f"Do not prune for size: {model}; the plan has {size_text(disk_bytes)}. {why}"
     if passed := better_of(versus, None):
-        return f"{why} {passed.model} passes too, with {size(passed.disk_bytes)}; the plan has {size(disk_bytes)}."
+        sizes = f"with {size_text(passed.disk_bytes)}; the plan has {size_text(disk_bytes)}"
+        return f"{why} {passed.model} passes too, {sizes}."
     names = ", ".join(f"{other.model} keeps {_kept(other.kept)}" for other in versus)
     return f"{why} No other model that was named passes: {names}." if versus else why
 
 
-def fastest(passed: Sequence[tuple[str, Served]], faster: float | None) -> str:
+def describe_fastest(passed: Sequence[tuple[str, Served]], faster: float | None) -> str:
     """The model that passed whose requests take the least time, and whether that is as fast as was asked for.
 
     Args:
@@ -116,7 +117,7 @@ def next_step(run: PruneRun, tested: Sequence[TestedDepth]) -> NextStep | None:
         if name != "model" and value is not None:
             words += ["--set", f"{name}={json.dumps(value) if isinstance(value, bool | float) else value}"]
     words += ["--seed", str(run.seed)] if run.seed else []
-    words += ["--items", str(items), "--out", f"{shown(run.folder)}-{items}"]
+    words += ["--items", str(items), "--out", f"{shown_path(run.folder)}-{items}"]
     return NextStep(items=items, command=shlex.join(words))
 
 
@@ -134,7 +135,7 @@ def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: 
         text += "No plan passed; this one was written all the same."
     rows = [
         (
-            f"{escape(task.task)} ({task.readout})",
+            f"{escape_inline(task.task)} ({task.readout})",
             _share(task),
             "n/a" if task.bound is None else f"{at_least(task.bound)} %",
             f"{100 * task.uncut.value:.0f} %",
@@ -145,9 +146,11 @@ def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: 
     ]
     head = ["task", "keeps, with 95 % interval", "at least", "original model", "this model", "items"]
     note = f"Items that nothing was chosen on, seed {run.seed}; `at least` is the bound that decides."
-    text += f"\n\n**Side effects:** {escape(words)}." if (words := side_effect_words(effects)) else ""
+    text += f"\n\n**Side effects:** {escape_inline(words)}." if (words := side_effect_words(effects)) else ""
     command = run.store.environment["command"]
-    verdict = "\n".join([text, "", *table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"])
+    verdict = "\n".join(
+        [text, "", *markdown_table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"]
+    )
     card = run.folder / MODEL / "README.md"
     if card.exists():
         write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
@@ -167,7 +170,7 @@ def _failed(depth: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = 
         return f"{text}; that is too near to what was asked for to say how many more items would decide it."
     n = max((task.uncut.n for task in depth.kept), default=0)
     text += f"; about {max(depth.items_needed - n, 1):,} more items of each task would decide it"
-    if missing := lacking(parts, {part.label: depth.items_needed for part in parts}):
+    if missing := lacking_items(parts, {part.label: depth.items_needed for part in parts}):
         return f"{text}: {', '.join(missing)}."
     return f"{text} (both runs together err in up to 10 %)."
 

@@ -14,13 +14,13 @@ from layercut.evidence.advice import advise
 from layercut.evidence.study import checkpoint_of, is_of_single_runs, study_file
 from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.elements import Block, bullets
+from layercut.report.elements import Block, bullet_list
 from layercut.report.front import front_of_advice, front_table
-from layercut.report.table import Table, terminal, texts
+from layercut.report.table import Table, terminal_table, text_columns
 from layercut.report.writers import markdown_of
 from layercut.runs.atomic import write_text
-from layercut.runs.disk import size
-from layercut.text import PATH_CHARACTERS, at_least, code, counted, escape, number
+from layercut.runs.disk import size_text
+from layercut.text import PATH_CHARACTERS, at_least, code_span, count_of, escape_inline, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +50,12 @@ def write_advice(
         InputError: see layercut.evidence.advice.advise.
     """
     advice = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
-    text = page(advice)
+    text = advice_page(advice)
     write_text(Path(folder) / FILE, text)
     return advice, text
 
 
-def page(advice: Advice) -> str:
+def advice_page(advice: Advice) -> str:
     """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
     return markdown_of(advice_blocks(advice)) + "\n"
 
@@ -64,27 +64,29 @@ def advice_on_terminal(advice: Advice) -> RenderableType:
     """The same for a terminal; its tables show every plan's whole name, however narrow the terminal is."""
     from rich.markdown import Markdown
 
-    shown = (terminal(block) if isinstance(block, Table) else Markdown(str(block)) for block in advice_blocks(advice))
+    shown = (
+        terminal_table(block) if isinstance(block, Table) else Markdown(str(block)) for block in advice_blocks(advice)
+    )
     return Group(*(part for block in shown for part in (block, Text())))
 
 
 def advice_blocks(advice: Advice) -> list[Block]:
     """The answer with the next step, what is gained, the kind of evidence, other models, and the bounds of all."""
     judged = (*advice.plans, *advice.others)
-    blocks: list[Block] = [f"{answer(advice)} {next_step(advice)}".rstrip()]
+    blocks: list[Block] = [f"{advice_answer(advice)} {next_step(advice)}".rstrip()]
     if advice.recommended is not None:
         blocks.append(_gained(advice, advice.recommended))
     if advice.answer in ("cut", "other"):
         blocks.append("Abilities that were not measured may be lost entirely.")
     elif advice.answer == "no evidence":
-        wanted = escape(advice.use.wanted)
+        wanted = escape_inline(advice.use.wanted)
         blocks.append(f"Run the study with {wanted}, on more items or a model that is above chance there.")
     if any(plan.items_needed for plan in judged):
         blocks.append(
             "Numbers of items are estimates. They assume that the retention measured on these items is the true one, "
             "and give an 80 % probability of a decision."
         )
-    blocks += [evidence(advice), _ignored(advice)]
+    blocks += [advice_evidence(advice), _ignored(advice)]
     if (front := front_of_advice(advice)) is not None:
         blocks += [front_table(front), front.note]
     if any(plan.tasks for plan in judged):
@@ -92,13 +94,13 @@ def advice_blocks(advice: Advice) -> list[Block]:
     return [block for block in blocks if block]
 
 
-def answer(advice: Advice) -> str:
+def advice_answer(advice: Advice) -> str:
     """The answer in one sentence, in Markdown; and one more where only a proxy was measured."""
     chosen, best, other = advice.recommended, advice.best, advice.better
     start, keep = f"**For {advice.use.what},", f"{100 * advice.keep:.4g} %"
-    note = f" {escape(advice.proxy)}" if advice.proxy else ""
+    note = f" {escape_inline(advice.proxy)}" if advice.proxy else ""
     if other is not None:
-        text = f"{start} take {escape(other.arm.other)} ({_size(other)}):** it keeps {kept_words(other.tasks)}"
+        text = f"{start} take {escape_inline(other.arm.other)} ({_size(other)}):** it keeps {kept_words(other.tasks)}"
         against = chosen and f"; {_plan(chosen)} has {_size(chosen)} and keeps {kept_words(chosen.tasks)}"
         return f"{text}{against or ''}.{note}"
     if chosen is not None:
@@ -111,7 +113,7 @@ def answer(advice: Advice) -> str:
     if best.verdict == "shown to fail":
         decided = "that is shown to be less than " + keep
     elif best.missing:
-        decided = f"it was not run on {escape(', '.join(best.missing))}"
+        decided = f"it was not run on {escape_inline(', '.join(best.missing))}"
     return f"{start} no plan passed {keep}.** Best: {_plan(best)} keeps {kept_words(best.tasks)}; {decided}.{note}"
 
 
@@ -123,7 +125,7 @@ def kept_words(tasks: Sequence[JudgedTask]) -> str:
         low = "?" if task.low is None else at_least(task.low)
         high = "?" if task.high is None else _at_most(task.high)
         how = words.readout_words(task.readout)
-        return f"{number(task.kept)} % [{low}, {high}] of {escape(task.task)} ({how}, n = {task.n:,})"
+        return f"{number_text(task.kept)} % [{low}, {high}] of {escape_inline(task.task)} ({how}, n = {task.n:,})"
 
     if len(tasks) > 3:
         worst = min(tasks, key=lambda task: (task.low is not None, task.low or 0.0, task.kept))
@@ -164,7 +166,7 @@ def next_step(advice: Advice) -> str:
     out = str(advice.folder.with_name(f"{advice.folder.name}-{items}"))
     ask = shlex.join(["layercut", "advise", out, "--use", advice.use.name, "--keep", f"{advice.keep:g}"])
     if is_of_single_runs(advice.folder):
-        more = f"{ask_more(advice.folder, items)} and `--out` in {code(out, PATH_CHARACTERS)}, then `{ask}`"
+        more = f"{ask_more(advice.folder, items)} and `--out` in {code_span(out, PATH_CHARACTERS)}, then `{ask}`"
     else:
         again = shlex.join(["layercut", "run", study_file(advice.folder), "--out", out])
         more = f"{ask_more(advice.folder, items)}, then `{again} && {ask}`"
@@ -175,7 +177,7 @@ def ask_more(folder: Path, items: int) -> str:
     """The place where the number of items is raised, in Markdown."""
     if is_of_single_runs(folder):
         return f"repeat the commands of the runs with `--limit {items}`"
-    return f"raise `limit` to {items} in {escape(study_file(folder))}"
+    return f"raise `limit` to {items} in {escape_inline(study_file(folder))}"
 
 
 def _plan(plan: JudgedPlan) -> str:
@@ -183,20 +185,20 @@ def _plan(plan: JudgedPlan) -> str:
 
 
 def _size(plan: JudgedPlan) -> str:
-    return "size not recorded" if plan.arm.disk_bytes is None else size(plan.arm.disk_bytes)
+    return "size not recorded" if plan.arm.disk_bytes is None else size_text(plan.arm.disk_bytes)
 
 
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
-    less = words.size(advice.uncut, plan.arm)
+    less = words.size_words(advice.uncut, plan.arm)
     gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
     if advice.pruned is None:
         return f"**Gained:** {gained}. This study does not measure speed; `layercut prune` does."
     served = [served.speed for served in advice.pruned.served if served.run == plan.arm.name]
-    speeds = [words.speed(speed) for of_model in served for speed in of_model]
+    speeds = [words.speed_words(speed) for of_model in served for speed in of_model]
     return f"**Gained:** {gained}; {'; '.join(speeds) or 'its speed was not timed'}."
 
 
-def evidence(advice: Advice) -> str:
+def advice_evidence(advice: Advice) -> str:
     """Name the kind of answers that decided, in Markdown; empty where none did."""
     text = _EVIDENCE[advice.evidence]
     if advice.use.name == "classify" and advice.evidence == "likelihood":
@@ -208,12 +210,12 @@ def _ignored(advice: Advice) -> str:
     """Readouts without evidence, by reason; says so where a written use was only ranked."""
     by_reason: dict[str, list[str]] = {}
     for readout in advice.ignored:
-        by_reason.setdefault(readout.reason, []).append(f"{escape(readout.task)} ({readout.readout})")
+        by_reason.setdefault(readout.reason, []).append(f"{escape_inline(readout.task)} ({readout.readout})")
     lines = [f"{', '.join(names)}: {reason}." for reason, names in by_reason.items()]
-    text = f"**Did not decide**\n\n{bullets(lines)}" if lines else ""
+    text = f"**Did not decide**\n\n{bullet_list(lines)}" if lines else ""
     written = {task.task for plan in advice.plans for task in plan.tasks}
     written |= {readout.task for readout in advice.ignored if is_written(readout.readout)}
-    ranked = dict.fromkeys(escape(readout.task) for readout in advice.ignored if readout.task not in written)
+    ranked = dict.fromkeys(escape_inline(readout.task) for readout in advice.ignored if readout.task not in written)
     if advice.use.answers == "written" and ranked:
         text += (
             f"\n\nFor {', '.join(ranked)} there is likelihood evidence only. A model that ranks right answers may be "
@@ -230,7 +232,7 @@ def bounds_table(advice: Advice) -> Table:
         depth = "-" if plan.arm.other else str(plan.arm.depth)
         start = [plan.arm.name, depth, *([f"{100 * plan.arm.mlp:.1f}"] if is_thin else [])]
         for task in plan.tasks:
-            bounds = [words.bound(task.low), "n/a" if task.high is None else f"{_at_most(task.high)} %"]
+            bounds = [words.bound_words(task.low), "n/a" if task.high is None else f"{_at_most(task.high)} %"]
             needed = "-" if task.items_needed is None else f"~{_round_up(task.items_needed):,}"
             verdict = words.finding_cell(task.verdict)
             lines.append([*start, task.task, task.readout, f"{task.n:,}", *bounds, verdict, needed])
@@ -243,7 +245,7 @@ def bounds_table(advice: Advice) -> Table:
     return Table(
         name="advice",
         caption="Bounds of what each plan keeps, for everything that was measured",
-        columns=texts(
+        columns=text_columns(
             *heads,
             last,
             numeric=("layers removed", *thin, "n", "keeps at least", "at most", last),
@@ -256,7 +258,7 @@ def bounds_table(advice: Advice) -> Table:
 def how_made(advice: Advice) -> str:
     """Explain how the plans were tested, and what the bounds mean."""
     error, confidence = f"{100 * round(1 - advice.confidence, 9):.4g} %", f"{100 * advice.confidence:.4g} %"
-    shared = f" {counted(advice.num_paths, 'path')} share the error rate of {error}; one on which every plan passed "
+    shared = f" {count_of(advice.num_paths, 'path')} share the error rate of {error}; one on which every plan passed "
     shared = f"{shared}hands its part on." if advice.num_paths > 1 else ""
     return (
         "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items; brackets hold "
@@ -271,7 +273,7 @@ def how_made(advice: Advice) -> str:
 
 def _at_most(share: float) -> str:
     """An upper bound in percent, rounded up, so that 89.6 % at most is not called 89 %."""
-    return number(math.ceil(100 * share - 1e-9) / 100)
+    return number_text(math.ceil(100 * share - 1e-9) / 100)
 
 
 def _round_up(count: int) -> int:

@@ -19,11 +19,11 @@ from layercut.evidence.diagnosis import over_models
 from layercut.evidence.intervals import ALPHA
 from layercut.report.diagnosis import diagnosis_examples, different_side, measure_column, measure_table
 from layercut.report.diagnostics import PROGRAM_SHARES, program_cell, program_classes, program_words
-from layercut.report.elements import Block, Details, Example, Html, Section, Side, bullets
-from layercut.report.table import Column, Surface, Table, terminal, texts
+from layercut.report.elements import Block, Details, Example, Html, Section, Side, bullet_list
+from layercut.report.table import Column, Surface, Table, terminal_table, text_columns
 from layercut.report.words import readout_words
-from layercut.report.writers import filled
-from layercut.text import counted, escape, on_one_line, printable, with_interval
+from layercut.report.writers import fill_template
+from layercut.text import count_of, escape_inline, on_one_line, printable_text, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,22 +78,24 @@ def items_section(study: StudyResults, original: str = "", others: str = "Plan")
         before = study.uncut.records(task, readout)
         measured = {row.cut.name for row in study.rows if (row.task, row.readout) == (task, readout)}
         runs = [run for run in study.cuts if run.name in measured]
-        questions = [[printable(record[key]) for key in ("id", "question", "gold")] for record in before]
+        questions = [[printable_text(record[key]) for key in ("id", "question", "gold")] for record in before]
         blocks.append(_packed([questions, list(map(_answer, before))]))
-        plans = [{"name": printable(run.name), "block": place} for place, run in enumerate(runs, start=len(blocks))]
-        named = {"task": printable(task), "readout": printable(readout), "words": readout_words(readout)}
+        plans = [
+            {"name": printable_text(run.name), "block": place} for place, run in enumerate(runs, start=len(blocks))
+        ]
+        named = {"task": printable_text(task), "readout": printable_text(readout), "words": readout_words(readout)}
         index.append({**named, "block": len(blocks) - 1, "plans": plans})
         for run in runs:
             after = {record["id"]: record for record in run.records(task, readout)}
             blocks.append(_packed([_answer(after[old["id"]], old) if old["id"] in after else None for old in before]))
-    about = {"tasks": index, "outcomes": OUTCOMES, "original": printable(original or "uncut")}
+    about = {"tasks": index, "outcomes": OUTCOMES, "original": printable_text(original or "uncut")}
     text = Markup(json.dumps(about, ensure_ascii=True).replace("<", "\\u003c"))
     return Section(
         name="items",
         title="Every answer, before and after",
         short="Answers",
         lead=f"Marked: the first word or sign that differs from {original or 'the original model'}'s answer.",
-        blocks=(Html(html=filled("browser.html", blocks=blocks, index=text, others=others)),),
+        blocks=(Html(html=fill_template("browser.html", blocks=blocks, index=text, others=others)),),
         on=Surface.PAGE,
     )
 
@@ -103,8 +105,8 @@ def _answer(record: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
     text, old = (str(each.get("completion", each["answer"])) for each in (record, before or record))
     # JavaScript counts UTF-16 code units, of the text as it is shown.
     places = first_difference(old, text) if text != old else ()
-    ends = [len(printable(text[:place]).encode("utf-16-le")) // 2 for place in places]
-    return [record["outcome"], printable(record["answer"]), printable(text), *ends]
+    ends = [len(printable_text(text[:place]).encode("utf-16-le")) // 2 for place in places]
+    return [record["outcome"], printable_text(record["answer"]), printable_text(text), *ends]
 
 
 def _packed(data: Any) -> str:
@@ -112,7 +114,7 @@ def _packed(data: Any) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
-def errors(source: Source) -> Section | None:
+def errors_section(source: Source) -> Section | None:
     """Make the section of lost items; None where nothing was lost, or texts are left out."""
     if not source.texts:
         return None
@@ -122,12 +124,12 @@ def errors(source: Source) -> Section | None:
         for task in dict.fromkeys(row.task for row in source.study.rows):
             readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
             if lost := lost_items(runs, task, readouts):
-                title = f"{task}: {counted(len(lost), 'item')} that were right before"
+                title = f"{task}: {count_of(len(lost), 'item')} that were right before"
                 blocks.append(Details(summary=title, blocks=lost))
     if source.diagnosis is not None:
         on = Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE
         for name, shown in diagnosis_examples(source.diagnosis).items():
-            title = f"Diagnostic {name}: {counted(len(shown), 'item')} that were right before"
+            title = f"Diagnostic {name}: {count_of(len(shown), 'item')} that were right before"
             blocks.append(Details(summary=title, blocks=shown, on=on))
     section = Section(
         name="errors",
@@ -213,7 +215,7 @@ def _example(
     )
 
 
-def endings(source: Source) -> Section | None:
+def endings_section(source: Source) -> Section | None:
     """Make the section of endings; None without written answers or a study."""
     blocks: list[Block] = []
     runs: list[RunFolder] = []
@@ -252,7 +254,7 @@ def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
         for run, outcomes in of_runs.items()
     ]
     shown = [OUTCOMES.get(name, name) for name in names_shown]
-    columns = texts("task", "readout", "run", *shown, numeric=shown)
+    columns = text_columns("task", "readout", "run", *shown, numeric=shown)
     return Table(name="outcomes", caption="Number of answers by how they ended", columns=columns, rows=lines)
 
 
@@ -284,7 +286,7 @@ def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
         printed += [Text(f"\n{title}")] if blocks else []
         for block in blocks:
             if isinstance(block, Table):
-                printed += [Text(block.caption), terminal(block)]
+                printed += [Text(block.caption), terminal_table(block)]
             else:
                 printed.append(Text(re.sub(r"\\", "", str(block))))
     return printed
@@ -302,7 +304,7 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
             caption = f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}"
             names = program_classes(classes)
             rows = [[of.removeprefix("layer-"), *(program_cell(classes[of], kind) for kind in names)] for of in classes]
-            columns = texts(model, *map(program_words, names))
+            columns = text_columns(model, *map(program_words, names))
             blocks.append(Table(name=_table_name("classes-of", cell), caption=caption, columns=columns, rows=rows))
         measures = [
             measure_column(
@@ -317,14 +319,14 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
         columns = [variant, Column("n", num_items.__getitem__, numeric=True), *measures]
         name = _table_name(f"{diagnostic}-of", cell)
         blocks.append(Table(name=name, caption=_caption(cell), columns=columns, rows=models))
-        blocks.append(bullets(map(escape, diagnosis["notes"])))
+        blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     legend = (
         _LEGENDS[diagnostic],
         "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
         f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
         "flips).",
     )
-    return [*blocks, bullets(legend)] if blocks else []
+    return [*blocks, bullet_list(legend)] if blocks else []
 
 
 def _table_name(kind: str, cell: DiagnosedAnswers) -> str:

@@ -55,12 +55,14 @@ def readout_dash(readout: str) -> Sequence[int]:
     return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
+def series_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each name, in their order."""
     return {name: SERIES[place % len(SERIES)] for place, name in enumerate(dict.fromkeys(names))}
 
 
-def ends(estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIGH) -> dict[str, float | str | None]:
+def percent_point(
+    estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIGH
+) -> dict[str, float | str | None]:
     """Value and interval in percent as a point of a plot, inside the scale's ends.
 
     ``top`` and ``bottom`` are the scale's end where the interval or the value goes beyond it, ``beyond`` is the value
@@ -89,7 +91,7 @@ def num_items(rows: Sequence[PairedRow]) -> str:
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:
+def axis_reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:
     """Ends of a scale that holds the values, with a margin; of a logarithmic one, those above 0."""
     if scale == "log":
         return 0.9 * min(value for value in values if value > 0), 1.1 * max(values)
@@ -97,13 +99,13 @@ def reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]
     return min(values) - margin, max(values) + margin
 
 
-def point(value: Sequence[Any], series: str, scale: float = 1.0, **more: Any) -> Spec:
-    """A point by its value, lower and upper end, which may be None; ``scale`` multiplies them. See ``marked``."""
+def chart_point(value: Sequence[Any], series: str, scale: float = 1.0, **more: Any) -> Spec:
+    """A point by its value, lower and upper end, which may be None; ``scale`` multiplies them. See ``marked_point``."""
     y, low, high = (None if end is None else scale * end for end in value[:3])
-    return marked({"y": y, "low": low, "high": high}, series, **more)
+    return marked_point({"y": y, "low": low, "high": high}, series, **more)
 
 
-def marked(
+def marked_point(
     value: Mapping[str, Any],
     series: str,
     *,
@@ -112,10 +114,10 @@ def marked(
     about: Mapping[str, str] | None = None,
     **place: Any,
 ) -> Spec:
-    """A point of ``curves``, or with a ``name`` in place of ``x`` one of ``forest``.
+    """A point of ``curve_chart``, or with a ``name`` in place of ``x`` one of ``forest_chart``.
 
     Args:
-        value: ``y``, ``low``, ``high`` (the last two may be None; see ``ends`` for more).
+        value: ``y``, ``low``, ``high`` (the last two may be None; see ``percent_point`` for more).
         series: name of its colour.
         part: an unbroken stretch of the series.
         hollow: whether it is not filled.
@@ -129,13 +131,13 @@ def marked(
 def kept_panel(
     points: Sequence[Spec], title: str, label: str, *, x_title: str, x: tuple[float, float], **look: Any
 ) -> Panel:
-    """A panel of what is kept above chance against something else; ``look``: of ``curves``."""
+    """A panel of what is kept above chance against something else; ``look``: of ``curve_chart``."""
     y = (KEPT_LOW, KEPT_HIGH)
-    spec = curves(points, x_title=x_title, x=x, y=y, **{"y_title": "kept, %", "marks": LEVELS, **look})
+    spec = curve_chart(points, x_title=x_title, x=x, y=y, **{"y_title": "kept, %", "marks": LEVELS, **look})
     return Panel(spec=spec, title=title, label=label)
 
 
-def curves(
+def curve_chart(
     points: Sequence[Mapping[str, Any]],
     *,
     x_title: str,
@@ -153,7 +155,7 @@ def curves(
     """Lines with the intervals of their points, over x.
 
     Args:
-        points: of ``marked``. A line joins those of a ``part``.
+        points: of ``marked_point``. A line joins those of a ``part``.
         x: ends of the scale; so is ``y``.
         marks: levels with their names, as dashed lines with the names on the axis.
         scale: of y, ``linear`` or ``log``.
@@ -188,7 +190,7 @@ def curves(
     return _frame(points, height, list(colours), layers)
 
 
-def forest(
+def forest_chart(
     points: Sequence[Mapping[str, Any]],
     *,
     x_title: str,
@@ -200,7 +202,7 @@ def forest(
     """A line of points with their intervals for each name, from left to right.
 
     Args:
-        points: of ``marked``. Within a line, series are in the order of ``colours``.
+        points: of ``marked_point``. Within a line, series are in the order of ``colours``.
         marks: levels with their names, as dashed lines.
         ticks: the level of guessing, by name of the line.
     """

@@ -11,10 +11,19 @@ from rich.text import Text
 
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
-from layercut.evidence.two_runs import verdict
+from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
-from layercut.report.table import Column, Styled, Surface, Table, raw_estimates, raw_values, terminal, texts
-from layercut.text import counted, number, p_value, with_interval
+from layercut.report.table import (
+    Column,
+    Styled,
+    Surface,
+    Table,
+    raw_estimates,
+    raw_values,
+    terminal_table,
+    text_columns,
+)
+from layercut.text import count_of, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,7 +54,7 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
     above_chance = raw_estimates(retention_above_chance="values.retention_above_chance")
 
     def kept(row: ComparisonRow) -> str:
-        return words.retained(row.values.retention)
+        return words.retained_words(row.values.retention)
 
     def faint_finding(row: ComparisonRow) -> Styled:
         return words.finding_cell(row.finding, "faint")
@@ -61,8 +70,8 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
         *_score_columns("cut"),
         Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
         Column("retention", kept, on=on_terminal | Surface.MARKDOWN | csv, narrow=(3, 5), raw=retention),
-        Column("above chance", lambda row: words.retained(row.values.retention_above_chance), raw=above_chance),
-        Column("-/+", words.swapped, numeric=True, narrow=tests, raw=swapped),
+        Column("above chance", lambda row: words.retained_words(row.values.retention_above_chance), raw=above_chance),
+        Column("-/+", words.swapped_words, numeric=True, narrow=tests, raw=swapped),
         Column("p", _p_value, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
         Column("Holm", _holm, numeric=True, on=reports | csv, raw=adjusted),
         Column("p", _holm, numeric=True, on=on_terminal, narrow=tests),
@@ -100,7 +109,7 @@ def _holm(row: ComparisonRow) -> str:
 
 
 def _chance(row: ComparisonRow, digits: int = 1) -> str:
-    return "-" if row.chance is None else number(row.chance, share=row.is_share, digits=digits)
+    return "-" if row.chance is None else number_text(row.chance, share=row.is_share, digits=digits)
 
 
 def _difference(row: ComparisonRow, digits: int = 1) -> str:
@@ -121,7 +130,7 @@ def kept_table(
         Column("task", attrgetter("task")),
         Column("readout", attrgetter("readout")),
         NUM_ITEMS,
-        Column("kept above chance, %", lambda row: words.retained(row.kept_share)),
+        Column("kept above chance, %", lambda row: words.retained_words(row.kept_share)),
         *last,
     ]
     return Table(name=name, caption=caption, columns=columns, rows=rows, download=score_table(rows))
@@ -133,12 +142,12 @@ def means_table(
     """A line for each run and form, in %; no table where no run has two tasks of one form."""
     lines = []
     for run, form, mean in form_means(rows):
-        both = [number(value, digits=digits) for value in (mean.uncut, mean.cut)]
+        both = [number_text(value, digits=digits) for value in (mean.uncut, mean.cut)]
         difference = with_interval(mean.difference, digits=digits, sign=True)
-        kept = [words.retained(value) for value in (mean.retention, mean.retention_above_chance)]
+        kept = [words.retained_words(value) for value in (mean.retention, mean.retention_above_chance)]
         lines.append([run, form, str(len(mean.tasks)), f"{mean.difference.n:,}", *both, difference, *kept])
     heads = ("plan", "form", "tasks", "n", *names, "retention", "above chance")
-    columns = texts(*heads, numeric=("tasks", "n", *names[:2]), narrow={"retention": [1]})
+    columns = text_columns(*heads, numeric=("tasks", "n", *names[:2]), narrow={"retention": [1]})
     columns[0] = replace(columns[0], on=Surface.REPORTS | Surface.CSV)  # the terminal shows a table of one run
     caption = "Ranked tasks together, and written tasks together: means over tasks, in %"
     return [Table(name="task-means", caption=caption, columns=columns, rows=lines)] if lines else []
@@ -150,12 +159,15 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
     for name in dict.fromkeys(row.cut.name for row in rows):
         own = [row for row in rows if row.cut.name == name]
         sets = words.test_sets(own)
-        blocks += [Text.assemble("\n", (name, "bold"), " · ", " · ".join(words.scope(own))), terminal(score_table(own))]
-        blocks += [part for table in means_table(own, digits=0) for part in (Text(), terminal(table))]
+        blocks += [
+            Text.assemble("\n", (name, "bold"), " · ", " · ".join(words.scope_words(own))),
+            terminal_table(score_table(own)),
+        ]
+        blocks += [part for table in means_table(own, digits=0) for part in (Text(), terminal_table(table))]
         blocks += [Text(f"items: {sets}", style="dim")] if sets else []
         notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in own if row.note)
         blocks += [Text(f"note: {note}", style="yellow") for note in notes]
-    legend = [*words.how_made(rows), *words.meanings(rows)]
+    legend = [*words.how_made(rows), *words.word_meanings(rows)]
     return [*blocks, Text("\n".join(["", *legend]), style="dim")] if rows else []
 
 
@@ -166,18 +178,18 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[
         Lines on both runs and the items; tables, of each task, readout and metric and of means; lines of a legend.
     """
     first, second = rows[0].uncut, rows[0].cut
-    scope = [f"A: {first.name}, {words.removal(first)}", f"B: {second.name}, {words.removal(second)}"]
+    scope = [f"A: {first.name}, {words.removal_words(first)}", f"B: {second.name}, {words.removal_words(second)}"]
     scope += [words.items_of(rows), *([f"items: {sets}"] if (sets := words.test_sets(rows)) else [])]
     legend = [
         f"{words.scores_in(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
         f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
-        f"p: of no difference, corrected for all {counted(len(rows), 'row')} (Holm). better, worse: B beside A, "
+        f"p: of no difference, corrected for all {count_of(len(rows), 'row')} (Holm). better, worse: B beside A, "
         "p < 0.05 and an interval without 0. kept: of A's score above chance.",
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]
 
     def finding(row: ComparisonRow) -> Styled:
-        relation = verdict(row)
+        relation = verdict_on_row(row)
         return Styled(relation, "right" if relation == "better" else "wrong" if relation == "worse" else "faint")
 
     columns = [
@@ -185,12 +197,12 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[
         Column("readout", words.readout_name(rows)),
         NUM_ITEMS,
         Column("chance", lambda row: _chance(row, 0), numeric=True, narrow=(1, 2, 3)),
-        Column("A", lambda row: number(row.values.uncut.value, share=row.is_share), numeric=True),
-        Column("B", lambda row: number(row.values.cut.value, share=row.is_share), numeric=True),
+        Column("A", lambda row: number_text(row.values.uncut.value, share=row.is_share), numeric=True),
+        Column("B", lambda row: number_text(row.values.cut.value, share=row.is_share), numeric=True),
         Column("B - A", _brief_difference),
-        Column("-/+", words.swapped, numeric=True),
+        Column("-/+", words.swapped_words, numeric=True),
         Column("p", _holm, numeric=True),
-        Column("kept", lambda row: words.retained(row.kept_share), narrow=(2, 3)),
+        Column("kept", lambda row: words.retained_words(row.kept_share), narrow=(2, 3)),
         Column("finding", finding),
     ]
     table = Table(name="two-runs", caption="B beside A", columns=columns, rows=rows)
@@ -200,22 +212,22 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
     """Two runs on a terminal; what is printed one after the other."""
     scope, tables, legend = two_runs(rows, notes)
-    shown = (part for table in tables for part in (terminal(table), Text()))
+    shown = (part for table in tables for part in (terminal_table(table), Text()))
     return [Text("\n".join(["", *scope])), *shown, Text("\n".join(legend), style="dim")]
 
 
-def about(row: ComparisonRow) -> dict[str, str]:
+def point_tooltip(row: ComparisonRow) -> dict[str, str]:
     """The tooltip of a point of a pruned model."""
     before, after = words.before_and_after(row, row.is_share)
-    chance = "none" if row.chance is None else words.score(row.chance, row.is_share)
-    contexts = "" if row.values.num_clusters is None else f"; {counted(row.values.num_clusters, 'context')}"
+    chance = "none" if row.chance is None else words.score_words(row.chance, row.is_share)
+    contexts = "" if row.values.num_clusters is None else f"; {count_of(row.values.num_clusters, 'context')}"
     return {
         "plan": row.cut.name,
         "removed": f"{row.cut.amount}: {row.cut.label}",
         "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "kept of the score" if row.chance is None else "kept above chance": words.kept(row.kept_share),
+        "kept of the score" if row.chance is None else "kept above chance": words.kept_words(row.kept_share),
         "score": f"{before} uncut, {after} cut, guessing {chance}",
-        "items": f"n {row.n:,}; lost/gained {words.swapped(row)}{contexts}",
+        "items": f"n {row.n:,}; lost/gained {words.swapped_words(row)}{contexts}",
         "p (Holm)": p_value(row.p_value),
         "finding": row.finding,
     }

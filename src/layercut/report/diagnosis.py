@@ -15,14 +15,14 @@ from layercut.evidence.diagnosis import (
     Diagnosis,
     DiagnosisExample,
     MeasureRow,
-    damages,
+    layer_damages,
     with_rows,
 )
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.diagnostics import SECTIONS
-from layercut.report.elements import Block, Details, Example, Section, Side, bullets
+from layercut.report.elements import Block, Details, Example, Section, Side, bullet_list
 from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values
-from layercut.text import counted, escape, number, p_value, with_interval
+from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
     from layercut.report.source import Source
@@ -31,17 +31,19 @@ NUM_EXAMPLES = 2
 """Examples of each diagnostic and pruned model."""
 
 
-def broken(source: Source) -> Section | None:
+def broken_section(source: Source) -> Section | None:
     """Make the section of diagnostics; None without a diagnosis."""
     if source.diagnosis is None:
         return None
     data = source.diagnosis
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
     arms = [arm["name"] for arm in data["arms"][1:]]
-    blocks: list[Block] = [bullets(f"{escape(arm['name'])}: {escape(arm['describe'])}" for arm in data["arms"])]
+    blocks: list[Block] = [
+        bullet_list(f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"])
+    ]
     for arm in arms:
-        first, *rest = summary(diagnoses, arm)
-        blocks.append("\n".join([f"**{escape(arm)}.** {first}", *rest]))
+        first, *rest = damage_summary(diagnoses, arm)
+        blocks.append("\n".join([f"**{escape_inline(arm)}.** {first}", *rest]))
     for name, diagnosis in diagnoses.items():
         section = SECTIONS[name]
         table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{section.title}: all measures, shares in %")
@@ -51,21 +53,21 @@ def broken(source: Source) -> Section | None:
             blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
         elif table.rows:
             blocks.append(table)
-        blocks += [*section.lines(diagnosis), bullets(map(escape, diagnosis["notes"]))]
-    blocks.append(Details(summary="How to read this", blocks=[bullets([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
+        blocks += [*section.lines(diagnosis), bullet_list(map(escape_inline, diagnosis["notes"]))]
+    blocks.append(Details(summary="How to read this", blocks=[bullet_list([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
     return Section(
         name="broken",
         title="What exactly broke",
         short="Damage",
         lead="Each diagnostic asks the original and the pruned models the same questions: at most "
-        f"{counted(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. Intervals are "
+        f"{count_of(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. Intervals are "
         "95 %.",
         blocks=blocks,
         on=Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE,
     )
 
 
-def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
+def damage_summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     """List the diagnostics with significant damage in one pruned model, the largest loss first, and those without."""
     judged = [
         name
@@ -74,7 +76,7 @@ def summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
     ]
     if not judged:
         return ["None of the chosen diagnostics tests for damage."]
-    significant = damages(diagnoses, arm)
+    significant = layer_damages(diagnoses, arm)
     if not significant:
         return [f"No significant damage in {', '.join(judged)}. Damage may still exist: see the intervals."]
     first, *rest = map(_words, significant)
@@ -99,7 +101,7 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
     """Return what broke first in each pruned model as plain text; ``data`` is what diagnose.json holds."""
     diagnoses, lines = with_rows(data)["diagnostics"], []
     for arm in data["arms"][1:]:
-        found = (re.sub(r"[*\\]", "", line) for line in summary(diagnoses, arm["name"]) if line)
+        found = (re.sub(r"[*\\]", "", line) for line in damage_summary(diagnoses, arm["name"]) if line)
         lines += [arm["name"], *(f"  {line}" for line in found)]
     return lines
 
@@ -107,11 +109,11 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
 def _words(damage: Damage) -> str:
     row = damage.row
     unit = " %" if row.unit == "share" else ""
-    before, after = (f"{number(level.value, share=row.unit == 'share')}{unit}" for level in row.values[:2])
+    before, after = (f"{number_text(level.value, share=row.unit == 'share')}{unit}" for level in row.values[:2])
     text = f"{row.diagnostic}, {row.label}: {before} uncut, {after} cut"
     if row.kept_share is not None:
         text += f", {with_interval(row.kept_share)} % kept{'' if row.chance is None else ' above chance'}"
-    return f"{escape(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
+    return f"{escape_inline(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
 
 
 def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
@@ -179,7 +181,7 @@ def _level(level: Estimate, row: MeasureRow, *, sign: bool = False) -> str:
 
 
 def _chance(row: MeasureRow) -> str:
-    return "-" if row.chance is None else number(row.chance, share=row.unit == "share")
+    return "-" if row.chance is None else number_text(row.chance, share=row.unit == "share")
 
 
 def _kept(row: MeasureRow) -> str:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.program_classes import FINE
 from layercut.report import charts
-from layercut.report.elements import Block, Figure, Key, Panel, bullets
+from layercut.report.elements import Block, Figure, Key, Panel, bullet_list
 from layercut.report.table import Column, Table
-from layercut.text import counted, escape, number, p_value, with_interval
+from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 _WORDS = {
     "never_closed": "bracket never closed",
@@ -56,7 +56,7 @@ def _bracket_blocks(diagnosis: Diagnosis) -> list[Block]:
 def _degeneration_blocks(diagnosis: Diagnosis) -> list[Block]:
     """Endings of the answers."""
     ended = [
-        f"{escape(arm)}: " + ", ".join(f"{count} by {reason}" for reason, count in sorted(counts.items()))
+        f"{escape_inline(arm)}: " + ", ".join(f"{count} by {reason}" for reason, count in sorted(counts.items()))
         for arm, counts in diagnosis["data"].get("finish", {}).items()
     ]
     return [f"How answers ended. {'; '.join(ended)}."] if ended else []
@@ -66,8 +66,8 @@ def _propagation_blocks(diagnosis: Diagnosis) -> list[Block]:
     """Places where answers first go wrong."""
     lines = []
     for arm, where in diagnosis["data"].get("first_wrong", {}).items():
-        differ = counted(where["traces"], "answer")
-        line = f"{escape(arm)}: {where['parted']} of {differ} differ from the original model's"
+        differ = count_of(where["traces"], "answer")
+        line = f"{escape_inline(arm)}: {where['parted']} of {differ} differ from the original model's"
         if where["parted"]:
             kinds = sorted(where["kinds"].items(), key=lambda kind: -kind[1])
             line += (
@@ -76,7 +76,7 @@ def _propagation_blocks(diagnosis: Diagnosis) -> list[Block]:
                 "original token is not the first choice under teacher forcing either"
             )
         lines.append(f"{line}.")
-    return [bullets(lines)] if lines else []
+    return [bullet_list(lines)] if lines else []
 
 
 def _demoted_blocks(diagnosis: Diagnosis) -> list[Block]:
@@ -84,12 +84,12 @@ def _demoted_blocks(diagnosis: Diagnosis) -> list[Block]:
     verdicts = diagnosis["data"].get("verdicts", {})
     lines = []
     for arm, counts in verdicts.items():
-        line = f"{escape(arm)}: of {counted(counts['lost'], 'item')} lost under greedy decoding, "
+        line = f"{escape_inline(arm)}: of {count_of(counts['lost'], 'item')} lost under greedy decoding, "
         line += f"{counts['demoted']} demoted and {counts['erased']} erased."
         if counts["lost"]:
             line += (
-                f" Their right numbers are {number(counts['times'], share=False)} times as likely as by guessing the "
-                f"digits (geometric mean). {counts['drawn']} come right in at least one sampled answer, "
+                f" Their right numbers are {number_text(counts['times'], share=False)} times as likely as by guessing "
+                f"the digits (geometric mean). {counts['drawn']} come right in at least one sampled answer, "
                 f"{counts['guessed']:.1f} would by guessing. One more worked example recovers {counts['helped']}."
             )
         lines.append(line)
@@ -98,7 +98,7 @@ def _demoted_blocks(diagnosis: Diagnosis) -> list[Block]:
             "Demoted: the right number is at least four times as likely as by guessing its digits. A model that knows "
             "nothing of the result reaches that for one item in four at most."
         )
-    return [bullets(lines)] if lines else []
+    return [bullet_list(lines)] if lines else []
 
 
 def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
@@ -106,7 +106,7 @@ def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
     return [row for row in diagnosis["rows"] if row.unit == "share" and (not row.group or row.n >= FEWEST)]
 
 
-def shares(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
+def share_table(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
     """A line for each measure that is a share of items."""
     rows = share_rows(diagnosis)
     if not rows:
@@ -128,9 +128,9 @@ def _propagation_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | N
             about = {"model": row.arm, "given": row.group, "n": f"{row.n} items"}
             about["come right"] = f"{with_interval(row.values.cut)} %"
             points.append(_point(row.values.cut, row.arm, about, x=float(row.group.partition("%")[0])))
-        spec = charts.curves(
+        spec = charts.curve_chart(
             points, x_title="of the right answer given, %", y_title="answers that come right, %", x=(-3, 103),
-            y=(-4, 104), colours=charts.colours(arms),
+            y=(-4, 104), colours=charts.series_colours(arms),
         )  # fmt: skip
         title = "Answers that come right when a part is given"
         panels.append(Panel(spec=spec, title=title, label=f"Line plot. {title}: {_values(clamped)}."))
@@ -146,7 +146,7 @@ def _figure(title: str, panels: Sequence[Panel], caption: str, arms: Sequence[st
 
 
 def _colours(arms: Sequence[str]) -> dict[str, str]:
-    return {UNCUT: charts.UNCUT} | charts.colours(arms)
+    return {UNCUT: charts.UNCUT} | charts.series_colours(arms)
 
 
 def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title: str, groups: bool = False) -> Panel:
@@ -163,17 +163,17 @@ def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title
         change = {"cut": f"{with_interval(cut)} %", "difference": with_interval(difference, sign=True)}
         about = {"model": row.arm, **about, **change, "p": p_value(row.values.p_value)}
         points.append(_point(cut, row.arm, about, name=name))
-    spec = charts.forest(points, x_title=x_title, x=(-2, 102), colours=_colours(arms), ticks=ticks)
+    spec = charts.forest_chart(points, x_title=x_title, x=(-2, 102), colours=_colours(arms), ticks=ticks)
     return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {title}: {_values(rows)}.")
 
 
 def _point(value: Sequence[Any], series: str, about: Mapping[str, str], **place: Any) -> dict[str, Any]:
-    return charts.point(value, series, 100, hollow=series == UNCUT, about=about, **place)
+    return charts.chart_point(value, series, 100, hollow=series == UNCUT, about=about, **place)
 
 
 def _values(rows: Sequence[MeasureRow]) -> str:
     return "; ".join(
-        f"{row.label}: uncut {number(row.values.uncut.value)} %, {row.arm} {number(row.values.cut.value)} %"
+        f"{row.label}: uncut {number_text(row.values.uncut.value)} %, {row.arm} {number_text(row.values.cut.value)} %"
         for row in rows
     )
 
@@ -183,7 +183,7 @@ class DiagnosticSection(NamedTuple):
 
     title: str
     question: str
-    figure: Callable[[Diagnosis, Sequence[str]], Figure | None] = shares
+    figure: Callable[[Diagnosis, Sequence[str]], Figure | None] = share_table
     """Draws the diagnosis of the named pruned models; None where there is nothing to draw."""
     lines: Callable[[Diagnosis], list[Block]] = lambda diagnosis: []  # text and tables beside the table of measures
 

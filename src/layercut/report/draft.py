@@ -9,7 +9,7 @@ from layercut.report.elements import Block, Figure, Key, Lead, Panel, Section
 from layercut.report.table import Column, Styled, Table
 from layercut.runs.draft import DraftResult
 from layercut.runs.prune import Estimated
-from layercut.text import fenced, number, two_decimals
+from layercut.text import fenced_block, number_text, two_decimals
 
 if TYPE_CHECKING:
     from layercut.report.source import Source
@@ -53,11 +53,11 @@ def draft_numbers(source: Source) -> Section | None:
     return Section(name="numbers", title="Tasks and measurements", short="Numbers", blocks=blocks)
 
 
-def serving(source: Source) -> Section | None:
+def serving_section(source: Source) -> Section | None:
     """Make the section of the commands that serve it; None without any."""
     if source.draft is None or not source.draft.commands:
         return None
-    commands = [f"{engine}:\n\n" + "\n".join(fenced(command)) for engine, command in source.draft.commands]
+    commands = [f"{engine}:\n\n" + "\n".join(fenced_block(command)) for engine, command in source.draft.commands]
     lead = "Relative paths are from this folder."
     return Section(name="serving", title="Serve it", short="Serve", lead=lead, blocks=commands)
 
@@ -70,11 +70,11 @@ def draft_tables(result: DraftResult) -> list[Table]:
     ]
     drafts = [
         Column("draft", lambda row: Styled(row.words, "strong" if row is result.chosen else "plain")),
-        Column("reads", lambda row: f"{number(row.read)} %", numeric=True, narrow=(1,)),
-        Column("a step", lambda row: f"{number(row.step)} %", numeric=True),
-        Column("same token", lambda row: f"{number(row.agrees.value)} %", numeric=True),
+        Column("reads", lambda row: f"{number_text(row.read)} %", numeric=True, narrow=(1,)),
+        Column("a step", lambda row: f"{number_text(row.step)} %", numeric=True),
+        Column("same token", lambda row: f"{number_text(row.agrees.value)} %", numeric=True),
         Column("window", lambda row: str(row.window), numeric=True),
-        Column("accepted", lambda row: f"{number(row.accepted.value)} %", numeric=True, narrow=(1,)),
+        Column("accepted", lambda row: f"{number_text(row.accepted.value)} %", numeric=True, narrow=(1,)),
         *shared,
         Column("by bytes", lambda row: _times(row.bandwidth), narrow=(1,)),
     ]
@@ -105,7 +105,7 @@ def _figure(result: DraftResult) -> Figure:
         lines += [(task.task, FORECAST, task.speedup) for task in result.tasks]
     colours = {FORECAST: charts.SERIES[0], MEASURED: charts.SERIES[1]}
     points = [
-        charts.point(
+        charts.chart_point(
             (speedup.value, speedup.low, speedup.high),
             series,
             name=name,
@@ -115,8 +115,12 @@ def _figure(result: DraftResult) -> Figure:
     ]
     ends = [point[end] for point in points for end in ("y", "low", "high") if point[end] is not None]
     marks = ((1.0, "without a draft"),)
-    spec = charts.forest(
-        points, x_title="times as fast as without a draft", x=charts.reach([*ends, 1.0]), colours=colours, marks=marks
+    spec = charts.forest_chart(
+        points,
+        x_title="times as fast as without a draft",
+        x=charts.axis_reach([*ends, 1.0]),
+        colours=colours,
+        marks=marks,
     )
     return Figure(
         name="speedups",

@@ -22,7 +22,7 @@ class Key:
     line: bool = True
 
 
-def keys(colours: Mapping[str, str], **look: Any) -> list[Key]:
+def legend_keys(colours: Mapping[str, str], **look: Any) -> list[Key]:
     """A legend of colours by their names."""
     return [Key(label=label, colour=colour, **look) for label, colour in colours.items()]
 
@@ -130,6 +130,6 @@ class Section:
     on: Surface = Surface.REPORTS
 
 
-def bullets(lines: Iterable[str]) -> str:
+def bullet_list(lines: Iterable[str]) -> str:
     """A list of lines of Markdown; empty for none."""
     return "\n".join(f"- {line}" for line in lines)

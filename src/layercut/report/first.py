@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import InputError
-from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge
+from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge_plans
 from layercut.evidence.study import are_thinner, checkpoint_of, prune_result, task_verdict
 from layercut.evidence.uses import USES
 from layercut.report import advice_text, front, sweep, words
 from layercut.report.comparison import score_table
-from layercut.report.diagnosis import summary
-from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullets
-from layercut.report.table import Cell, Table, terminal, texts
+from layercut.report.diagnosis import damage_summary
+from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullet_list
+from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
-from layercut.runs.disk import size, size_change
+from layercut.runs.disk import size_change, size_text
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.prune import SHARED, PruneResult, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
-    code,
-    counted,
-    escape,
-    escaped,
+    code_span,
+    count_of,
+    escape_inline,
+    escaped_markdown,
     format_layers,
-    number,
+    number_text,
     p_value,
-    parameters,
+    parameters_text,
     two_decimals,
     with_interval,
 )
@@ -52,11 +52,11 @@ class FirstScreen(NamedTuple):
     behind: Sequence[Block] = ()  # the evidence, to be unfolded
 
 
-def answer(source: Source) -> Section:
+def answer_section(source: Source) -> Section:
     """Make the section of a study's answer; else of the findings of a sweep, or of the first damage."""
     lines: list[tuple[str, str]] = []
     blocks: list[Block] = []
-    scope = [("model", escape(source.model))]
+    scope = [("model", escape_inline(source.model))]
     title = "What broke first?"
     if source.study is not None:
         first, rows = first_screen(source.study.uncut.path.parent, source.study), source.study.rows
@@ -71,19 +71,19 @@ def answer(source: Source) -> Section:
         scope += _scope(source.study)
     elif source.sweep is not None:
         title = "Which layers matter?"
-        lines = [("", escape(line)) for line in sweep.findings(source.sweep)]
-        scope.append(("measured", escape(sweep.scope(source.sweep))))
+        lines = [("", escape_inline(line)) for line in sweep.sweep_findings(source.sweep)]
+        scope.append(("measured", escape_inline(sweep.sweep_scope(source.sweep))))
     if (data := source.diagnosis) is not None:
         for name in (variant["name"] for variant in data["arms"][1:]):
-            lines.append((f"What broke first in {name}", summary(data["diagnostics"], name)[0]))
-        scope.append(("diagnosed", f"at most {counted(data['limit'], 'item')} of each kind"))
+            lines.append((f"What broke first in {name}", damage_summary(data["diagnostics"], name)[0]))
+        scope.append(("diagnosed", f"at most {count_of(data['limit'], 'item')} of each kind"))
     top = Lead(lines=lines, large=source.study is not None)
     return Section(name="answer", title=title, short="Answer", blocks=(top, *blocks, Facts(facts=scope)))
 
 
 def _scope(study: StudyResults) -> list[tuple[str, str]]:
     """The plans, tasks, items and seed of a study."""
-    rows, tried = study.rows, counted(len(study.cuts), "plan")
+    rows, tried = study.rows, count_of(len(study.cuts), "plan")
     if not are_thinner(rows):
         depths = sorted({row.cut.depth for row in rows})
         deep = " to ".join(map(str, dict.fromkeys((depths[0], depths[-1]))))
@@ -91,9 +91,9 @@ def _scope(study: StudyResults) -> list[tuple[str, str]]:
     sets = words.test_sets(rows)
     return [
         ("tried", tried),
-        ("tasks", ", ".join(dict.fromkeys(escape(row.task) for row in rows))),
+        ("tasks", ", ".join(dict.fromkeys(escape_inline(row.task) for row in rows))),
         ("measured", words.items_of(rows)),
-        *([("test sets", escape(sets))] if sets else []),
+        *([("test sets", escape_inline(sets))] if sets else []),
         ("seed", str(study.seed)),
     ]
 
@@ -104,7 +104,7 @@ def title_of(study: StudyResults) -> str:
     if result is None or result.verdict != "passed":
         return ""
     chosen = result.chosen
-    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {counted(result.num_layers, 'layer')}"
+    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {count_of(result.num_layers, 'layer')}"
     return f"What MODEL keeps without {depth}"
 
 
@@ -119,23 +119,28 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
 def first_of_study(study: StudyResults) -> FirstScreen:
     """The plan that advice for all tasks recommends, or the best one."""
     try:
-        advice = judge(study.rows, USES["all"], keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
+        advice = judge_plans(study.rows, USES["all"], keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
     except InputError:
         return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
     plan = advice.recommended or advice.best
     others = front.front_of_advice(advice)
     figure = others and front.front_figure(others)
     if plan is None:
-        return FirstScreen(advice_text.answer(advice), figure=figure)
+        return FirstScreen(advice_text.advice_answer(advice), figure=figure)
     rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
     target = (
         f"The target here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
         "task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
     )
     evidence: list[Block] = [others.note] if others else []
-    evidence += [advice_text.evidence(advice), advice_text.bounds_table(advice), advice_text.how_made(advice), target]
+    evidence += [
+        advice_text.advice_evidence(advice),
+        advice_text.bounds_table(advice),
+        advice_text.how_made(advice),
+        target,
+    ]
     return FirstScreen(
-        advice_text.answer(advice),
+        advice_text.advice_answer(advice),
         facts=_study_facts(study, advice, plan),
         table=_kept_by_task(plan.arm.name, rows),
         figure=figure,
@@ -147,12 +152,12 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     arm, is_passed = plan.arm, plan is advice.recommended
     run = next(run for run in study.cuts if run.name == arm.name)
     folder = run.path.parent
-    healed = f", healed ({escape(arm.healing)})" if arm.healing else ""
+    healed = f", healed ({escape_inline(arm.healing)})" if arm.healing else ""
     layers = arm.label if arm.mlp else f"{arm.label} ({arm.depth} of {arm.num_layers})"
     if arm.checkpoint:
-        checkpoint = code(arm.checkpoint, PATH_CHARACTERS)
+        checkpoint = code_span(arm.checkpoint, PATH_CHARACTERS)
     elif (kept := checkpoint_of(folder, arm).checkpoint) is not None:
-        checkpoint = f"{code(kept.relative_to(folder).as_posix(), PATH_CHARACTERS)} in this folder"
+        checkpoint = f"{code_span(kept.relative_to(folder).as_posix(), PATH_CHARACTERS)} in this folder"
     elif arm.is_healing_arm:
         checkpoint = "not kept; the study writes it with `checkpoints: true`"
     else:
@@ -161,9 +166,9 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
         checkpoint = f"not kept; {_command(f'{command} --out {arm.name}')} writes it"
     more = None if is_passed or plan.verdict != "undecided" else plan.items_needed
     return [
-        ("recommended plan" if is_passed else "best plan", code(arm.name)),
+        ("recommended plan" if is_passed else "best plan", code_span(arm.name)),
         ("removed" if arm.mlp else "layers removed", layers + healed),
-        ("size", words.size(advice.uncut, arm) or "not recorded"),
+        ("size", words.size_words(advice.uncut, arm) or "not recorded"),
         ("speed", "not measured; `layercut prune` does"),
         ("checkpoint", checkpoint),
         *([] if more is None else [("to decide it", advice_text.ask_more(folder, more))]),
@@ -176,10 +181,10 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
     is_judged = any(row.judged for row in rows)
     lines: list[list[Cell]] = []
     for row in rows:
-        keeps = words.kept(row.kept_share)
+        keeps = words.kept_words(row.kept_share)
         if row.uncut_is_at_chance or row.kept_share is None:
             keeps = f"difference {with_interval(row.values.difference, share=row.is_share, sign=True)}"
-        least = [words.bound(row.bound)] if is_judged else []
+        least = [words.bound_words(row.bound)] if is_judged else []
         scores = words.before_and_after(row, row.is_share, 0)
         finding = words.finding_cell(row.finding)
         lines.append([front.task_cell(row.task, row.readout), finding, keeps, *least, *scores, f"{row.n:,}"])
@@ -188,7 +193,7 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
     return Table(
         name="kept",
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals{decides}",
-        columns=texts("task", "finding", "keeps", *numeric, numeric=numeric),
+        columns=text_columns("task", "finding", "keeps", *numeric, numeric=numeric),
         rows=lines,
         download=score_table(rows),
     )
@@ -206,19 +211,25 @@ def first_of_prune(
     """
     chosen, goal, is_passed = result.chosen, result.goal, result.verdict == "passed"
     start = f"Remove {chosen.amount}." if is_passed else ""
-    start = f"Take {escaped(result.better.model)}." if result.better else start
-    why, note = escaped(f"{result.why} {result.fastest}".rstrip()), f" {escape(goal.note)}" if goal.note else ""
+    start = f"Take {escaped_markdown(result.better.model)}." if result.better else start
+    why, note = (
+        escaped_markdown(f"{result.why} {result.fastest}".rstrip()),
+        f" {escape_inline(goal.note)}" if goal.note else "",
+    )
     others = front.front_of(result)
     tables = [depths_table(result), costs_table(result), side_effect_table(result)]
-    stages = ", ".join(f"{escape(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
+    stages = ", ".join(f"{escape_inline(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     notes = [
-        *(f"{escape(task.task)} ({task.readout}) decides nothing: {escape(task.reason)}." for task in result.ignored),
-        f"{escape(result.path_ended or 'The path is whole')}; {escape(result.resolution)}.",
+        *(
+            f"{escape_inline(task.task)} ({task.readout}) decides nothing: {escape_inline(task.reason)}."
+            for task in result.ignored
+        ),
+        f"{escape_inline(result.path_ended or 'The path is whole')}; {escape_inline(result.resolution)}.",
         f"Plans are tested on report items in order, each at {goal.level:.0%}, up to the first that fails. That needs "
         "no correction for their number.",
         *(["Channels were chosen, and plans healed, on answers to general requests too."] if result.general else []),
-        *([f"Checkpoint: {escape(result.verified)}."] if result.verified else []),
-        f"Timed on {escape(result.where)}. Time used: {stages}.",
+        *([f"Checkpoint: {escape_inline(result.verified)}."] if result.verified else []),
+        f"Timed on {escape_inline(result.where)}. Time used: {stages}.",
     ]
     tested = [row for row in rows if row.judged and row.cut.name == chosen.name]
     return FirstScreen(
@@ -226,7 +237,7 @@ def first_of_prune(
         facts=_prune_facts(result, drafted),
         table=_kept_by_task(chosen.name, tested) if tested else None,
         figure=others and front.front_figure(others),
-        behind=[*(table for table in tables if table.rows), *([others.note] if others else []), bullets(notes)],
+        behind=[*(table for table in tables if table.rows), *([others.note] if others else []), bullet_list(notes)],
     )
 
 
@@ -234,20 +245,20 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_words(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
-    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else counted(goal.max_depth, "layer")
+    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else count_of(goal.max_depth, "layer")
     layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"
-    healed = f", healed ({escape(chosen.healing)})" if chosen.healing else ""
-    place = f"{code(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
+    healed = f", healed ({escape_inline(chosen.healing)})" if chosen.healing else ""
+    place = f"{code_span(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
     facts = [
-        ("asked for", f"{escape(asked)}; at most {most}"),
-        ("recommended plan" if result.verdict == "passed" else "best plan", code(chosen.name)),
+        ("asked for", f"{escape_inline(asked)}; at most {most}"),
+        ("recommended plan" if result.verdict == "passed" else "best plan", code_span(chosen.name)),
         ("removed" if chosen.mlp else "layers removed", layers + healed),
         ("size", size_words(result)),
-        ("speed", "; ".join(map(words.speed, result.speed)) or "not measured"),
+        ("speed", "; ".join(map(words.speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
-        ("side effects", escape(side_effect_words(result.side_effects))),
-        ("other models", escape(front.unweighed_words(result))),
-        ("with a draft", f"{escape(drafted.why)} Nothing is lost." if drafted else ""),
+        ("side effects", escape_inline(side_effect_words(result.side_effects))),
+        ("other models", escape_inline(front.unweighed_words(result))),
+        ("with a draft", f"{escape_inline(drafted.why)} Nothing is lost." if drafted else ""),
         ("to decide it", _command(result.next.command) if result.next else ""),
         ("made by", _command(result.command)),
     ]
@@ -266,7 +277,10 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
         gguf = ""
         if before.gguf_bytes and after.gguf_bytes:
             gguf = f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
-        less, sizes = 1 - after.disk_bytes / before.disk_bytes, (size(before.disk_bytes), size(after.disk_bytes))
+        less, sizes = (
+            1 - after.disk_bytes / before.disk_bytes,
+            (size_text(before.disk_bytes), size_text(after.disk_bytes)),
+        )
         text = f"{less:.0%} fewer bytes ({' to '.join(sizes)}{gguf})"
         for ratio in (speed.ratio for speed in result.speed if speed.name == "request"):
             if ratio.low and ratio.high:
@@ -292,7 +306,7 @@ def result_tables(result: PruneResult) -> list[RenderableType]:
         *([depths_table(result)] if len(result.path) > 1 else []),
         *([front.front_table(others)] if others else []),
     ]
-    return [terminal(table) for table in shown if table.rows]
+    return [terminal_table(table) for table in shown if table.rows]
 
 
 def depths_table(result: PruneResult) -> Table:
@@ -312,9 +326,9 @@ def depths_table(result: PruneResult) -> Table:
                 rows.append([*line, "-", "-", "not tested"])
             else:
                 verdict = words.finding_cell(task_verdict(plan, shown, result.goal.keep))
-                rows.append([*line, front.share_cell(shown), words.bound(shown.bound, "-"), verdict])
+                rows.append([*line, front.share_cell(shown), words.bound_words(shown.bound, "-"), verdict])
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
-    columns = texts(*names, numeric=["at least"], narrow={"selection items": [1]})
+    columns = text_columns(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
 
@@ -338,7 +352,7 @@ def costs_table(result: PruneResult) -> Table:
         for cost in served.costs
     ]
     names = ("model", "task", "tokens a request", "seconds a request", "seconds a solved one")
-    columns = texts(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]})
+    columns = text_columns(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]})
     caption = f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})"
     return Table(name="costs", caption=caption, columns=columns, rows=rows)
 
@@ -347,11 +361,11 @@ def side_effect_table(result: PruneResult) -> Table:
     """Every check of both models."""
     rows = []
     for effect in result.side_effects:
-        both = [f"{number(share.value)} %" for share in (effect.uncut, effect.cut)]
+        both = [f"{number_text(share.value)} %" for share in (effect.uncut, effect.cut)]
         difference = with_interval(effect.difference, sign=True)
         rows.append([effect.what, *both, difference, p_value(effect.p), f"{effect.cut.n:,}"])
     heads = ("check", "original", "pruned", "difference, points", "p", "n")
-    columns = texts(*heads, numeric=("original", "pruned", "p", "n"))
+    columns = text_columns(*heads, numeric=("original", "pruned", "p", "n"))
     caption = (
         "What else changed: share of the answers that pass each check, in %, with 95 % intervals; p adjusted (Holm)"
     )
@@ -364,15 +378,15 @@ def size_words(result: PruneResult) -> str:
     if before is None or after is None:
         return "not recorded"
     change = f"{after.parameters / before.parameters - 1:+.1%}"
-    text = f"{parameters(before.parameters)} to {parameters(after.parameters)} parameters ({change})"
+    text = f"{parameters_text(before.parameters)} to {parameters_text(after.parameters)} parameters ({change})"
     text += f", {size_change(before.disk_bytes, after.disk_bytes)} on disk"
     if before.gguf_bytes and after.gguf_bytes:
         text += f", {size_change(before.gguf_bytes, after.gguf_bytes)} from GGUF to GGUF"
     if before.memory_bytes and after.memory_bytes:
-        text += f", {size(before.memory_bytes)} to {size(after.memory_bytes)} in memory"
+        text += f", {size_text(before.memory_bytes)} to {size_text(after.memory_bytes)} in memory"
     return text
 
 
 def _command(text: str) -> str:
     """A whole command as code; ``code`` would shorten it."""
-    return f"`{text}`" if "`" not in text and text else escape(text)
+    return f"`{text}`" if "`" not in text and text else escape_inline(text)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.evidence.study import task_verdict
 from layercut.report import charts, words
-from layercut.report.elements import Figure, Panel, keys
-from layercut.report.table import Styled, Table, texts
-from layercut.runs.disk import size
+from layercut.report.elements import Figure, Panel, legend_keys
+from layercut.report.table import Styled, Table, text_columns
+from layercut.runs.disk import size_text
 from layercut.text import HasInterval
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def task_cell(task: str, readout: str) -> Styled:
 
 def share_cell(share: TaskKept | Share) -> str:
     """The share that is kept, with its interval."""
-    return words.kept(share.kept)
+    return words.kept_words(share.kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +170,19 @@ def front_table(front: Front) -> Table:
     lines: list[list[Cell]] = []
     for model in front.models:
         fronts = [name for name, is_on in (("bytes", model.smallest), ("seconds", model.fastest)) if is_on]
-        weights = f"{size(model.disk_bytes)} ({100 * model.change:+.0f} %)"
+        weights = f"{size_text(model.disk_bytes)} ({100 * model.change:+.0f} %)"
         start: list[Cell] = [Styled(model.label, "strong" if model.picked else "plain"), weights]
-        start += ["not timed" if model.memory is None else size(model.memory)] if has_memory else []
+        start += ["not timed" if model.memory is None else size_text(model.memory)] if has_memory else []
         start += [request_words(model.request)] if is_timed else []
         for share in model.kept:
-            shown: list[Cell] = [task_cell(share.task, share.readout), share_cell(share), words.bound(share.bound, "-")]
+            shown: list[Cell] = [
+                task_cell(share.task, share.readout),
+                share_cell(share),
+                words.bound_words(share.bound, "-"),
+            ]
             lines.append([*start, *shown, words.finding_cell(share.verdict), " and ".join(fronts) or "-"])
     costs = [*(["in memory"] if has_memory else []), *(["a request"] if is_timed else [])]
-    columns = texts(
+    columns = text_columns(
         "model", "weights", *costs, "task", "keeps", "at least", "verdict", "front",
         numeric=("weights", *costs, "at least"), narrow={"in memory": (1,), "at least": (1,)},
     )  # fmt: skip
@@ -199,7 +203,7 @@ def front_figure(front: Front) -> Figure:
         panels=panels,
         caption="The further left, the smaller or faster; filled: what the answer takes.",
         columns=min(2, len(panels)),
-        legend=keys(colours, line=False),
+        legend=legend_keys(colours, line=False),
         table=front_table(front),
     )
 
@@ -207,14 +211,14 @@ def front_figure(front: Front) -> Figure:
 def _panel(front: Front, task: tuple[str, str], axis: str, colours: dict[str, str]) -> Panel:
     places = {model.label: round(100 * cost, 2) for model in front.models if (cost := model.cost(axis)) is not None}
     points = [
-        charts.marked(
-            charts.ends(share.kept),
+        charts.marked_point(
+            charts.percent_point(share.kept),
             model.series if (model.smallest if axis == "bytes" else model.fastest) else BEHIND,
             part=model.label,
             hollow=not model.picked,
             about={
                 "model": model.label,
-                "weights": size(model.disk_bytes),
+                "weights": size_text(model.disk_bytes),
                 "a request": request_words(model.request),
                 "keeps": share_cell(share),
             },
@@ -230,7 +234,7 @@ def _panel(front: Front, task: tuple[str, str], axis: str, colours: dict[str, st
         f"Plot of what each model keeps of {task[0]}, against its {axis}.",
         x_title=_AXES[axis],
         y_title="kept above chance, %",
-        x=charts.reach([*places.values(), 100.0]),
+        x=charts.axis_reach([*places.values(), 100.0]),
         colours=colours,
         marks=((100 * front.keep, "goal"),),
     )
@@ -248,4 +252,4 @@ def unweighed_words(result: PruneResult) -> str:
 
 def request_words(timed: TimedSpeed | None) -> str:
     """Seconds of a request and their share of the original model's: ``3.41 s (x 0.72 [0.70, 0.74])``."""
-    return "not timed" if timed is None else f"{timed.cut.value:.3g} s ({words.times(timed)})"
+    return "not timed" if timed is None else f"{timed.cut.value:.3g} s ({words.times_words(timed)})"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report import charts
-from layercut.report.elements import Block, Figure, Panel, Section, bullets, keys
-from layercut.report.table import Table, texts
+from layercut.report.elements import Block, Figure, Panel, Section, bullet_list, legend_keys
+from layercut.report.table import Table, text_columns
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import CHECKPOINT, ON_POLICY, healing_lines, is_graded
 from layercut.runs.records import read_records
-from layercut.text import counted, escaped, format_layers, with_interval
+from layercut.text import count_of, escaped_markdown, format_layers, with_interval
 
 if TYPE_CHECKING:
     from layercut.report.source import Source
@@ -31,7 +31,7 @@ _ANSWERS = {
 _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
 
 
-def healing(source: Source) -> Section | None:
+def healing_section(source: Source) -> Section | None:
     """Make the section of the plan, the method and the training data; None without a healing."""
     entry = source.healing
     if entry is None:
@@ -45,7 +45,7 @@ def healing(source: Source) -> Section | None:
         name="healing",
         title="Method and training data",
         lead=f"{removed.capitalize()}; {how}, on {data}. Original model: {hide_home(str(entry['teacher']))}.",
-        blocks=(bullets(map(escaped, healing_lines(entry))), _facts(entry)),
+        blocks=(bullet_list(map(escaped_markdown, healing_lines(entry))), _facts(entry)),
     )
 
 
@@ -54,17 +54,17 @@ def _facts(entry: Line) -> Table:
     is_own = is_graded(entry) or entry["objective"] == ON_POLICY
     left_out = {**entry.get("dropped", {}), **{name: entry[key] for key, name in _LEFT_OUT.items() if entry.get(key)}}
     facts = {
-        "trained on": counted(entry["num_examples"], "prompt" if is_own else "answer"),
+        "trained on": count_of(entry["num_examples"], "prompt" if is_own else "answer"),
         "tokens in the loss": "" if entry["objective"] == ON_POLICY else f"{entry.get('loss_tokens', 0):,}",
-        "held out": counted(entry["num_held_out"], "prompt" if is_graded(entry) else "answer"),
+        "held out": count_of(entry["num_held_out"], "prompt" if is_graded(entry) else "answer"),
         "left out": ", ".join(f"{name} {count:,}".replace("_", " ") for name, count in left_out.items()) or "none",
         **{name: f"{entry[name]:,}" for name in ("steps", "tokens", "seconds") if name in entry},
     }
     rows = [(name, text) for name, text in facts.items() if text not in ("", "0")]
-    return Table(name="examples", caption="Examples", columns=texts("", ""), rows=rows)
+    return Table(name="examples", caption="Examples", columns=text_columns("", ""), rows=rows)
 
 
-def training(source: Source) -> Section | None:
+def training_section(source: Source) -> Section | None:
     """Make the section of what was measured while it trained; None where nothing was."""
     entry = source.healing
     if entry is None or "loss_curve" not in entry:
@@ -79,7 +79,7 @@ def training(source: Source) -> Section | None:
         head, note = "held-out loss", "Held-out loss: mean over the held-out examples, in nats a token."
     if rows:
         heads = ("step", f"{head}, n={entry['num_held_out']}")
-        columns = texts(*heads, numeric=heads)
+        columns = text_columns(*heads, numeric=heads)
         blocks += [Table(name="evaluations", caption="Evaluations", columns=columns, rows=rows), note]
     return Section(name="training", title="While it trained", blocks=blocks) if blocks else None
 
@@ -97,25 +97,31 @@ def _figure(entry: Line, curve: Sequence[Line]) -> Figure | None:
         return None
     if is_graded(entry):
         drawn, name = "answers drawn in training", f"held out, n={entry['num_held_out']}"
-        points = [charts.point((100 * share, None, None), drawn, x=step) for step, share in _means(curve, "reward")]
-        points += [charts.point(share, name, 100, x=step) for step, share in _held_out(entry, curve).items()]
+        points = [
+            charts.chart_point((100 * share, None, None), drawn, x=step) for step, share in _means(curve, "reward")
+        ]
+        points += [charts.chart_point(share, name, 100, x=step) for step, share in _held_out(entry, curve).items()]
         y_title, reach = "right, %", (-4.0, 104.0)
     else:
         held_out = [(line["step"], line["held_out_loss"]) for line in curve if "held_out_loss" in line]
         values = {"training loss": _means(curve, "loss"), "held-out loss": held_out}
-        points = [charts.point((loss, None, None), name, x=step) for name in values for step, loss in values[name]]
-        y_title, reach = "nats a token", charts.reach([point["y"] for point in points])
+        points = [
+            charts.chart_point((loss, None, None), name, x=step) for name in values for step, loss in values[name]
+        ]
+        y_title, reach = "nats a token", charts.axis_reach([point["y"] for point in points])
     if not points:
         return None
-    colours = charts.colours(point["series"] for point in points)
+    colours = charts.series_colours(point["series"] for point in points)
     last = max(1, *(point["x"] for point in points))
-    spec = charts.curves(points, x_title="step", y_title=y_title, x=(0, last), y=reach, colours=colours, height=170)
+    spec = charts.curve_chart(
+        points, x_title="step", y_title=y_title, x=(0, last), y=reach, colours=colours, height=170
+    )
     return Figure(
         name="healing",
         title="While it trained",
         panels=[Panel(spec=spec, title="", label=f"Line plot over the steps: {y_title}.")],
         caption="",
-        legend=keys(colours),
+        legend=legend_keys(colours),
         columns=1,
         picture=PLOT,
     )

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow, damages, over_models
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, layer_damages, over_models
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report import charts
 from layercut.report.diagnosis import measure_column, measure_table
-from layercut.report.elements import Block, Figure, Panel, Section, bullets
-from layercut.report.table import Column, Table, terminal
-from layercut.text import escape, number
+from layercut.report.elements import Block, Figure, Panel, Section, bullet_list
+from layercut.report.table import Column, Table, terminal_table
+from layercut.text import escape_inline, number_text
 
 if TYPE_CHECKING:
     from layercut.report.source import Source
@@ -64,10 +64,10 @@ def each_layer(source: Source) -> Section | None:
             for key, name in columns_of(data["diagnostics"]).items()
         ],
         caption="Every point is the model without this one layer, with its 95 % interval; dashed: uncut.",
-        table=overview(data),
+        table=layers_overview(data),
         picture=PLOT,
     )
-    return Section(name="layers", title=title, lead=scope(data), blocks=(figure, bullets(_LEGEND)))
+    return Section(name="layers", title=title, lead=skipped_layers(data), blocks=(figure, bullet_list(_LEGEND)))
 
 
 def layer_measures(source: Source) -> Section | None:
@@ -83,16 +83,16 @@ def layer_measures(source: Source) -> Section | None:
             blocks.append(measure_table(rows, f"layers-{name}", name.capitalize()))
         if name == "propagation" and (of_kinds := token_table(source.layers)):
             blocks.append(of_kinds)
-        blocks.append(bullets(map(escape, diagnosis["notes"])))
+        blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     return Section(name="measures", title="All measures", blocks=blocks)
 
 
-def overview(data: Mapping[str, Any]) -> Table:
+def layers_overview(data: Mapping[str, Any]) -> Table:
     """A line for the original model and one for each layer, by name; the last column names the largest damage."""
     diagnoses: dict[str, Diagnosis] = data["diagnostics"]
 
     def broke_first(variant: str) -> str:
-        broken = damages(diagnoses, variant)
+        broken = layer_damages(diagnoses, variant)
         nothing = "" if variant == _UNCUT else "-"
         return f"{broken[0].row.diagnostic}, {broken[0].row.label}" if broken else nothing
 
@@ -121,7 +121,7 @@ def token_table(data: Mapping[str, Any]) -> Table | None:
     return Table(name="layers-tokens", caption=caption, columns=[_LAYER, *of_kinds], rows=rows) if kinds else None
 
 
-def scope(data: Mapping[str, Any]) -> str:
+def skipped_layers(data: Mapping[str, Any]) -> str:
     """Name the skipped layers and the items, in a sentence."""
     return (
         f"{len(data['arms']) - 1} of {data['num_layers']} decoder layers, each skipped alone; at most {data['limit']} "
@@ -132,16 +132,16 @@ def scope(data: Mapping[str, Any]) -> str:
 def layers_table(data: Mapping[str, Any]) -> list[RenderableType]:
     """Blocks for the terminal, to be printed one after the other: the overview, and the layers without which something
     broke."""
-    whole = overview(data)
+    whole = layers_overview(data)
     *measures, broke_first = whole.columns
-    tables: list[RenderableType] = [terminal(replace(whole, columns=measures), in_parts=True)]
+    tables: list[RenderableType] = [terminal_table(replace(whole, columns=measures), in_parts=True)]
     broken = [variant for variant in whole.rows if broke_first.value(variant) not in ("", "-")]
     if broken:
-        tables.append(terminal(replace(whole, rows=broken, columns=[_LAYER, broke_first])))
+        tables.append(terminal_table(replace(whole, rows=broken, columns=[_LAYER, broke_first])))
     if of_kinds := token_table(data):
-        tables += [Text(of_kinds.caption), terminal(of_kinds)]
+        tables += [Text(of_kinds.caption), terminal_table(of_kinds)]
     legend = _LEGEND if broken else _LEGEND[:-1]
-    return [Text(scope(data)), *tables, Text("\n".join(legend), style="dim")]
+    return [Text(skipped_layers(data)), *tables, Text("\n".join(legend), style="dim")]
 
 
 def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]:
@@ -151,23 +151,23 @@ def columns_of(diagnoses: Mapping[str, Diagnosis]) -> dict[tuple[str, str], str]
 
 
 def _value(level: Estimate, row: MeasureRow) -> str:
-    return number(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
+    return number_text(level.value, share=True) if row.unit == "share" else f"{level.value:.2f}"
 
 
 def _panel(rows: Sequence[MeasureRow], name: str, num_layers: int) -> Panel:
     """A measure without each layer, with 95 % intervals; dashed, the original model."""
     first = rows[0]
     times = 100.0 if first.unit == "share" else 1.0
-    points = [charts.point(row.values.cut, name, times, x=int(row.arm.removeprefix("layer-"))) for row in rows]
+    points = [charts.chart_point(row.values.cut, name, times, x=int(row.arm.removeprefix("layer-"))) for row in rows]
     uncut = times * first.values.uncut.value
     scale = "log" if first.metric == "KL" else "linear"  # the first layers are worth a hundred times the others
     values = [uncut, *(end for point in points for end in (point["y"], point["low"], point["high"]) if end is not None)]
-    spec = charts.curves(
+    spec = charts.curve_chart(
         points,
         x_title="skipped layer",
         y_title=_UNITS.get(first.metric, "%"),
         x=(-0.5, num_layers - 0.5),
-        y=(-4.0, 104.0) if first.unit == "share" else charts.reach(values, scale),
+        y=(-4.0, 104.0) if first.unit == "share" else charts.axis_reach(values, scale),
         colours={name: charts.SERIES[0]},
         marks=() if scale == "log" else ((uncut, _UNCUT),),
         height=150,

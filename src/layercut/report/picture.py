@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from layercut.report.charts import SCHEMA
 from layercut.report.elements import Figure, Key, Panel
 from layercut.runs.atomic import write_bytes
-from layercut.text import printable
+from layercut.text import printable_text
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ _OWN = {
 """Panels that name other series have other colours and dashes."""
 
 
-def save(figure: Figure | None, path: Path) -> bool:
+def save_picture(figure: Figure | None, path: Path) -> bool:
     """Write a figure as PNG, if there is one; the same figure gives the same bytes with the same vl-convert."""
     if figure is None or not figure.panels or not _can_draw():
         return False
     import vl_convert
 
-    write_bytes(path, vl_convert.vegalite_to_png(specification(figure), scale=_SCALE))
+    write_bytes(path, vl_convert.vegalite_to_png(picture_spec(figure), scale=_SCALE))
     return True
 
 
-def drawn(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
+def draw_picture(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
     """A panel as SVG for a phone and for a wide screen.
 
     Marks carry ``data-s``, the name of their series, and points ``data-tip``, what hovering over them shows. Colours
@@ -88,9 +88,9 @@ def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str:
     anchors = {node.get("id"): f"{name}-{place}" for place, node in enumerate(root.iterfind(".//*[@id]"))}
     for node in root.iter():
         if mark := re.fullmatch(r"(\d+) (\d+)", node.get("aria-label", "")):
-            node.set("data-s", printable(spec["usermeta"]["series"][int(mark[1])]))
+            node.set("data-s", printable_text(spec["usermeta"]["series"][int(mark[1])]))
             if node.get("opacity") == "0":
-                node.set("data-tip", printable(spec["usermeta"]["hover"][int(mark[2])]))
+                node.set("data-tip", printable_text(spec["usermeta"]["hover"][int(mark[2])]))
         for key, value in list(node.attrib.items()):
             if key in _DROPPED or _DEFAULTS.get(key) == value:
                 del node.attrib[key]
@@ -110,10 +110,10 @@ def _visible(data: Any) -> Any:
         return {key: _visible(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_visible(value) for value in data]
-    return printable(data) if isinstance(data, str) else data
+    return printable_text(data) if isinstance(data, str) else data
 
 
-def specification(figure: Figure) -> dict[str, Any]:
+def picture_spec(figure: Figure) -> dict[str, Any]:
     """The whole figure as one Vega-Lite specification, with widths in pixels and without CSS variables."""
     columns = min(figure.columns, len(figure.panels))
     width = (_WIDTH - (columns - 1) * _GAP) // columns

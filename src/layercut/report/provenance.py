@@ -9,11 +9,11 @@ import yaml
 
 from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
 from layercut.report import words
-from layercut.report.elements import Block, Details, Section, bullets
+from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.source import Source, model_settings
-from layercut.report.table import Styled, Surface, Table, texts
+from layercut.report.table import Styled, Surface, Table, text_columns
 from layercut.runs.environment import hide_home
-from layercut.text import escape, fenced, label_of, parameters
+from layercut.text import escape_inline, fenced_block, label_of, parameters_text
 
 if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
@@ -28,7 +28,7 @@ _MODEL_KEYS = {
 }
 
 
-def cost(source: Source) -> Section | None:
+def cost_section(source: Source) -> Section | None:
     """Make the section of sizes; None without a study."""
     study = source.study
     if study is None:
@@ -48,19 +48,19 @@ def _sizes(variants: Sequence[ComparedRun]) -> Table:
     for variant in variants:
         change, count = "-", "-"
         if variant.num_parameters:
-            count = parameters(variant.num_parameters)
+            count = parameters_text(variant.num_parameters)
             change = f"{100 * (variant.num_parameters / whole - 1):+.1f}" if whole and variant.is_cut else "-"
         share = f"{100 * variant.depth / variant.num_layers:.1f}" if variant.num_layers else "-"
         removed = [str(variant.depth), share, variant.label or "-"]
         lines.append([variant.name, *removed, chosen_by(variant), count, change])
     numeric = ("layers removed", "of the layers, %", "parameters", "change, %")
-    columns = texts("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
+    columns = text_columns("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
     return Table(name="cost", caption="Size of every model", columns=columns, rows=lines)
 
 
-def provenance(source: Source) -> Section:
+def provenance_section(source: Source) -> Section:
     """The facts as a table, everything else folded."""
-    columns, rows = texts("what", "value"), _facts(source.runs[0], source)
+    columns, rows = text_columns("what", "value"), _facts(source.runs[0], source)
     blocks: list[Block] = [Table(name="provenance", caption="What decides the numbers", columns=columns, rows=rows)]
     if source.study is not None:
         runs = [source.study.uncut, *source.study.cuts]
@@ -68,7 +68,7 @@ def provenance(source: Source) -> Section:
         blocks.append(Details(summary=summary, blocks=[_runs_table(runs), *_settings(runs)]))
     for name, run in source.own_runs.items():
         on = Surface.REPORTS if name == source.kind else Surface.PAGE
-        own = ["\n".join(fenced(run.environment["command"])), *_settings([run])]
+        own = ["\n".join(fenced_block(run.environment["command"])), *_settings([run])]
         blocks.append(Details(summary=f"Command, versions and settings of the {name}", blocks=own, on=on))
     return Section(
         name="provenance",
@@ -127,7 +127,7 @@ def _runs_table(runs: Sequence[RunFolder]) -> Table:
         removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of((), variant.mlp))))
         version = version_of(run.environment)
         lines.append([run.name, removed or "none", chosen_by(variant), Styled(command, "code"), version])
-    columns = texts("run", "removed, in order", "chosen by", "command", "layercut")
+    columns = text_columns("run", "removed, in order", "chosen by", "command", "layercut")
     return Table(name="provenance-runs", caption="Plans, commands and versions", columns=columns, rows=lines)
 
 
@@ -139,8 +139,8 @@ def chosen_by(variant: ComparedRun) -> str:
 def _settings(runs: Sequence[RunFolder]) -> list[Block]:
     """Isolation, resumptions and settings of runs, those of the first one in full."""
     first = runs[0]
-    notes = words.isolation(first.environment) + [
-        f"{escape(run.name)} was resumed {later['time']} under other versions or on another machine "
+    notes = words.isolation_words(first.environment) + [
+        f"{escape_inline(run.name)} was resumed {later['time']} under other versions or on another machine "
         f"(layercut {later['layercut']}); its environment.json has the details."
         for run in runs
         for later in run.environment.get("resumed", ())
@@ -148,4 +148,4 @@ def _settings(runs: Sequence[RunFolder]) -> list[Block]:
     text = yaml.safe_dump(dict(first.settings), sort_keys=False, allow_unicode=True, width=110)
     settings = "\n".join(["```yaml", *map(hide_home, text.rstrip("\n").split("\n")), "```"])
     others = "Settings of the uncut run; those of the others are in their folders, in config.yaml."
-    return [bullets(notes), *([others] if len(runs) > 1 else []), settings]
+    return [bullet_list(notes), *([others] if len(runs) > 1 else []), settings]

@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
-from layercut.report.answers import endings, errors, items, items_section
+from layercut.report.answers import endings_section, errors_section, items, items_section
 from layercut.report.comparison import two_runs
-from layercut.report.diagnosis import broken
-from layercut.report.draft import draft_answer, draft_numbers, serving
-from layercut.report.elements import Block, Section, bullets
-from layercut.report.first import answer, title_of
-from layercut.report.healing import healing, training
+from layercut.report.diagnosis import broken_section
+from layercut.report.draft import draft_answer, draft_numbers, serving_section
+from layercut.report.elements import Block, Section, bullet_list
+from layercut.report.first import answer_section, title_of
+from layercut.report.healing import healing_section, training_section
 from layercut.report.layers import each_layer, layer_measures
-from layercut.report.provenance import cost, provenance
-from layercut.report.retention import retention
-from layercut.report.scores import evaluation, readouts, scores, seeds
+from layercut.report.provenance import cost_section, provenance_section
+from layercut.report.retention import retention_section
+from layercut.report.scores import evaluation_section, readouts_section, scores_section, seeds_section
 from layercut.report.source import Kind, Source, read_source
-from layercut.report.sweep import sensitivity
+from layercut.report.sweep import sensitivity_section
 from layercut.report.writers import MARK, markdown_text, page_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
 from layercut.runs.healing import healings_in
-from layercut.text import escape
+from layercut.text import escape_inline
 
 
 class KindOfReport(NamedTuple):
@@ -45,18 +45,23 @@ class KindOfReport(NamedTuple):
 
 
 _STUDY = (
-    answer, scores, retention, readouts, seeds, sensitivity, broken, items, errors, endings, cost, provenance,
+    answer_section, scores_section, retention_section, readouts_section, seeds_section, sensitivity_section,
+    broken_section, items, errors_section, endings_section, cost_section, provenance_section,
 )  # fmt: skip
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(_STUDY),
     "sweep": KindOfReport(_STUDY, "What MODEL loses without each of its layers", "sweep.md"),
     "diagnosis": KindOfReport(_STUDY, "What broke in MODEL", "diagnose.md"),
     "layers": KindOfReport(
-        (each_layer, layer_measures, provenance), "What each layer of MODEL is needed for", "layers.md", False
+        (each_layer, layer_measures, provenance_section), "What each layer of MODEL is needed for", "layers.md", False
     ),
-    "healing": KindOfReport((healing, training, provenance), "Healing of MODEL", has_page=False),
-    "draft": KindOfReport((draft_answer, draft_numbers, serving, provenance), "MODEL with a draft of itself"),
-    "evaluation": KindOfReport((evaluation, endings, provenance), "MODEL", has_page=False),
+    "healing": KindOfReport(
+        (healing_section, training_section, provenance_section), "Healing of MODEL", has_page=False
+    ),
+    "draft": KindOfReport(
+        (draft_answer, draft_numbers, serving_section, provenance_section), "MODEL with a draft of itself"
+    ),
+    "evaluation": KindOfReport((evaluation_section, endings_section, provenance_section), "MODEL", has_page=False),
 }
 
 
@@ -127,7 +132,7 @@ def write_comparison(file: Path, study: StudyResults, notes: Sequence[str]) -> P
     """Write a page of two runs, with remarks on them: their scores, and every answer of both; gives its path."""
     first, second = study.uncut.name, study.cuts[0].name
     scope, tables, legend = two_runs(study.rows, notes)
-    blocks: list[Block] = [*tables, bullets(map(escape, legend))]
+    blocks: list[Block] = [*tables, bullet_list(map(escape_inline, legend))]
     scores_of_both = Section(name="scores", title="Scores", lead=" ".join(scope), blocks=blocks)
     answers = items_section(study, first, "Compared with")
     write_output(file, page_text(f"{second} beside {first}", [scores_of_both, answers]), MARK)

@@ -7,11 +7,19 @@ from dataclasses import replace
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from layercut.evidence.study import NOT_HEALED, Place, StudyResults, along_trainings, are_thinner, healed_as, places
+from layercut.evidence.study import (
+    NOT_HEALED,
+    Place,
+    StudyResults,
+    along_trainings,
+    are_thinner,
+    healed_as,
+    places_of_runs,
+)
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
-from layercut.report.comparison import about, about_uncut, kept_table
-from layercut.report.elements import Figure, Key, Panel, Section, keys
+from layercut.report.comparison import about_uncut, kept_table, point_tooltip
+from layercut.report.elements import Figure, Key, Panel, Section, legend_keys
 from layercut.report.table import Column
 from layercut.runs.healing import MARK
 
@@ -34,7 +42,7 @@ Looks = Mapping[str, tuple[str, Sequence[int]]]
 """Colours and dashes of lines, by name."""
 
 
-def retention(source: Source) -> Section | None:
+def retention_section(source: Source) -> Section | None:
     """Make the section of retention; None without a score that has one."""
     if source.study is None or (figure := retention_figure(source.study.cuts, source.study.rows)) is None:
         return None
@@ -57,12 +65,12 @@ def _drawn(rows: Sequence[ComparisonRow], runs: set[str]) -> list[ComparisonRow]
 def _point(row: ComparisonRow, series: str, **look: Any) -> charts.Spec:
     """The point of a row that is drawn; ``look``: of ``charts.marked``."""
     assert row.kept_share is not None
-    return charts.marked(charts.ends(row.kept_share), series, **{"about": about(row), **look})
+    return charts.marked_point(charts.percent_point(row.kept_share), series, **{"about": point_tooltip(row), **look})
 
 
 def _values(rows: Sequence[ComparisonRow]) -> str:
     """What a panel shows, for readers who do not see it."""
-    return "; ".join(f"{row.cut.name}, {row.task}: {words.kept(row.kept_share)}" for row in rows)
+    return "; ".join(f"{row.cut.name}, {row.task}: {words.kept_words(row.kept_share)}" for row in rows)
 
 
 def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
@@ -76,7 +84,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     if not drawn:
         return None
     rows = [row for row in rows if row.is_headline and row.cut.name in shown]
-    where = places(cuts, rows)
+    where = places_of_runs(cuts, rows)
     looks = _line_styles([where[run.name] for run in cuts])
     tasks = list(dict.fromkeys(row.task for row in drawn))
     pairs = {(row.task, row.readout) for row in drawn}
@@ -153,7 +161,9 @@ def _retention_panel(
         series = where[own[0].cut.name].series
         # Lines are set side by side around the depth, in the order of the legend.
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
-        points.append(charts.point((100, 100, 100), series, part=part, hollow=True, about=about_uncut(own[0]), x=0))
+        points.append(
+            charts.chart_point((100, 100, 100), series, part=part, hollow=True, about=about_uncut(own[0]), x=0)
+        )
         points += [_point(row, series, part=part, x=round(where[row.cut.name].depth + aside, 3)) for row in own]
     task, readout = rows[0].task, rows[0].readout
     written = is_written(readout)
@@ -179,12 +189,12 @@ def tokens_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> F
     drawn = _drawn(rows, set(learned))
     if not drawn:
         return None
-    colours, last = charts.colours(trainings), max(learned.values()) / 1000
+    colours, last = charts.series_colours(trainings), max(learned.values()) / 1000
     panels = []
     for task, readout in dict.fromkeys((row.task, row.readout) for row in drawn):
         own = {row.cut.name: row for row in drawn if (row.task, row.readout) == (task, readout)}
         points = [
-            _point(own[run], training, about={"answer tokens": f"{num:,}", **about(own[run])}, x=num / 1000)
+            _point(own[run], training, about={"answer tokens": f"{num:,}", **point_tooltip(own[run])}, x=num / 1000)
             for training, stages in trainings.items()
             for run, num in stages
             if run in own
@@ -211,7 +221,7 @@ def tokens_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> F
             f"({_items_and_seeds(drawn, cuts)}). Points of one line are not independent."
         ),
         columns=min(2, len(panels)),
-        legend=keys(colours),
+        legend=legend_keys(colours),
         table=kept_table("tokens", "What is kept along the trainings, with 95 % intervals", drawn, [tokens]),
     )
 
@@ -233,7 +243,7 @@ def readouts_figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figur
         title="Kept above chance, by readout",
         panels=[
             Panel(
-                spec=charts.forest(
+                spec=charts.forest_chart(
                     [
                         _point(
                             row,

@@ -12,9 +12,9 @@ from rich.text import Text
 from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
-from layercut.report.table import Cell, Styled, Table, terminal, texts
+from layercut.report.table import Cell, Styled, Table, terminal_table, text_columns
 from layercut.surgery.plan import mlp_share, origin_of
-from layercut.text import bare_table, counted, number, of_test_set, with_interval
+from layercut.text import bare_table, count_of, number_text, of_test_set, with_interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,9 +39,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     if plan:
         removed, num_layers = tuple(plan.get("removed", ())), plan.get("num_layers")
         run = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
-        scope.append(words.removal(run))
+        scope.append(words.removal_words(run))
     if rows:
-        scope.append(words.items([row["n"] for row in rows], [row["limit"] for row in rows]))
+        scope.append(words.items_words([row["n"] for row in rows], [row["limit"] for row in rows]))
     sets = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
     named = "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in sets if text))
     notes = [
@@ -51,7 +51,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
         (f"* {SELECTED_ON}" if any(row.get("selection_items") for row in rows) else "", "yellow"),
     ]
     shown = (Text(text, style=style) for text, style in notes if text)
-    return Group(Text(" · ".join(scope)), terminal(scores_table(rows)), *shown)
+    return Group(Text(" · ".join(scope)), terminal_table(scores_table(rows)), *shown)
 
 
 def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -73,14 +73,14 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 row["task"] * is_new + "*" * bool(row.get("selection_items")),
                 row["readout"] + (f": {row['metric']}" if keys.count(key) > 1 else ""),
                 f"{row['n']:,}",
-                "-" if row["chance"] is None else number(row["chance"], share=share),
+                "-" if row["chance"] is None else number_text(row["chance"], share=share),
                 with_interval(estimate, share=share),
                 *("" if key in keys[:place] else str(row["outcomes"].get(name, 0)) for name in OUTCOMES),
             ]
         )
     ends = [name.replace("_", " ") for name in OUTCOMES]
     heads = ("task", "readout", "n", "chance", "score", *ends)
-    columns = texts(*heads, numeric=("n", "chance", *ends), narrow={"n": [1]})
+    columns = text_columns(*heads, numeric=("n", "chance", *ends), narrow={"n": [1]})
     return Table(name="metrics", caption="", columns=columns, rows=lines)
 
 
@@ -127,11 +127,11 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
         everyone = race["answers"] + race["saved"]
         parts.append(
             f"{num_stopped} candidates were stopped when they could no longer win; that saved {race['saved']} of "
-            f"{counted(everyone, 'answer')} ({100 * race['saved'] / max(1, everyone):.0f} %)."
+            f"{count_of(everyone, 'answer')} ({100 * race['saved'] / max(1, everyone):.0f} %)."
         )
     if close := scores.get("close_answers"):
         parts.append(
-            f"{close} of {counted(scores['answers'], 'answer')} have a token whose runner-up is as likely to within "
+            f"{close} of {count_of(scores['answers'], 'answer')} have a token whose runner-up is as likely to within "
             "one rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
         )
     if blocks := scores.get("blocks"):
@@ -145,11 +145,11 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
     parts = list(filter(None, parts))
     if not parts and removed:
         parts.append("order of removal: " + ", ".join(map(str, removed)))
-    return Group(*(Text(part) if isinstance(part, str) else terminal(part) for part in parts))
+    return Group(*(Text(part) if isinstance(part, str) else terminal_table(part) for part in parts))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
-    columns = texts(*heads, numeric=[head for head in heads if head not in ("block", "")])
+    columns = text_columns(*heads, numeric=[head for head in heads if head not in ("block", "")])
     return Table(name="ranking", caption="", columns=columns, rows=rows)
 
 
@@ -165,7 +165,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
         second, its_objective = outcome.get("runner_up"), _value(outcome.get("runner_up_value"))
         if outcome.get("runner_up_is_bound"):
             seen = outcome["num_answered"][outcome["candidates"].index(second)]
-            its_objective = f"<= {its_objective}, stopped after {seen} of {counted(outcome['num_items'], 'item')}"
+            its_objective = f"<= {its_objective}, stopped after {seen} of {count_of(outcome['num_items'], 'item')}"
         stopped = f", {sum(value is None for value in outcome['values'])} stopped" if outcome.get("num_items") else ""
         chosen = [str(place), str(outcome["chosen"]), _value(outcome["value"])]
         ties = ", ".join(map(str, outcome["ties"])) or "-"
@@ -182,7 +182,7 @@ def objective_line(scores: Mapping[str, Any]) -> str:
     """
     objective = scores.get("objective") or {}
     if measure := _MEASURES.get(str(objective.get("measure"))):
-        texts = counted(objective["num_texts"], "text")
+        texts = count_of(objective["num_texts"], "text")
         if traces := scores.get("traces"):
             of_tasks = ", ".join(f"{count} of {name}" for name, count in traces.items())
             texts = f"right answers of the original model: {of_tasks}"
@@ -209,9 +209,9 @@ def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
             ["", *_side("held out", row["held_out"])],
         )
     ]
-    columns = texts("task", "items", "n", "chance", "uncut", "cut", "difference", numeric=("n", "chance"))
+    columns = text_columns("task", "items", "n", "chance", "uncut", "cut", "difference", numeric=("n", "chance"))
     return Group(
-        terminal(Table(name="held-out", caption="", columns=columns, rows=rows)),
+        terminal_table(Table(name="held-out", caption="", columns=columns, rows=rows)),
         Text(held_out_line(held_out["objective"])),
         Text(f"Intervals: 95 %, seed {held_out['seed']}."),
     )
@@ -235,4 +235,4 @@ def _side(kind: str, side: Mapping[str, Any] | None) -> list[str]:
     estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
     share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
     shown = [with_interval(each, share=share, sign=name == "difference") for name, each in estimates.items()]
-    return [kind, str(side["n"]), "-" if side["chance"] is None else number(side["chance"], share=share), *shown]
+    return [kind, str(side["n"]), "-" if side["chance"] is None else number_text(side["chance"], share=share), *shown]

@@ -10,27 +10,27 @@ from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
 from layercut.evidence.study import are_thinner, over_seeds
 from layercut.report import words
 from layercut.report.comparison import means_table, score_table
-from layercut.report.elements import Block, Details, Section, bullets
+from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.retention import MOST_PANELS, readouts_figure
 from layercut.report.runs import scores_legend, scores_table
-from layercut.report.table import Styled, Table, texts
-from layercut.text import counted, escape, number, p_value, with_interval
+from layercut.report.table import Styled, Table, text_columns
+from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
     from layercut.report.source import Source
 
 
-def evaluation(source: Source) -> Section | None:
+def evaluation_section(source: Source) -> Section | None:
     """Make the section of the scores of one run; None for any other folder."""
     rows = source.evaluation
     if rows is None:
         return None
-    removed = words.removal(arm_of(source.own_runs["evaluation"]))
-    lead = f"{removed}, {words.items([row['n'] for row in rows], [row['limit'] for row in rows])}."
+    removed = words.removal_words(arm_of(source.own_runs["evaluation"]))
+    lead = f"{removed}, {words.items_words([row['n'] for row in rows], [row['limit'] for row in rows])}."
     return Section(name="scores", title="Scores", lead=lead, blocks=(scores_table(rows), scores_legend(rows)))
 
 
-def scores(source: Source) -> Section | None:
+def scores_section(source: Source) -> Section | None:
     """Make the section of scores; None without a study."""
     study = source.study
     if study is None:
@@ -44,9 +44,9 @@ def scores(source: Source) -> Section | None:
     notes += [*study.failed, *left_out(study.uncut, study.cuts)]
     notes += dict.fromkeys(f"{row.cut.name}, {row.task} ({row.readout}): {row.note}" for row in rows if row.note)
     meaning = [
-        *words.meanings(rows),
+        *words.word_meanings(rows),
         f"p: McNemar's exact test; sign flips for scores that are not 0/1 or items that share a context. Holm: p "
-        f"corrected for all {counted(len(rows), 'row')}; findings use it. -/+: items lost and gained.",
+        f"corrected for all {count_of(len(rows), 'row')}; findings use it. -/+: items lost and gained.",
         *words.how_made(rows),
         *dict.fromkeys(
             f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
@@ -54,13 +54,13 @@ def scores(source: Source) -> Section | None:
             if row.values.refused
         ),
     ]
-    plans = counted(len(study.cuts), "plan")
+    plans = count_of(len(study.cuts), "plan")
     blocks: list[Block] = [
         _matrix(rows, [pair for pair in pairs if pair in above]),
         *means_table(rows),
-        bullets(map(escape, notes)),
+        bullet_list(map(escape_inline, notes)),
         Details(summary=f"Every number of {plans}: a line for each metric", blocks=(score_table(rows),)),
-        Details(summary="What the findings and numbers mean", blocks=(bullets(map(escape, meaning)),)),
+        Details(summary="What the findings and numbers mean", blocks=(bullet_list(map(escape_inline, meaning)),)),
     ]
     return Section(
         name="scores",
@@ -88,7 +88,7 @@ def _matrix(rows: Sequence[ComparisonRow], pairs: Sequence[tuple[str, str]]) -> 
     return Table(
         name="matrix",
         caption="Plans and tasks, coloured by finding" + ("" if by_size else "; layers: how many are removed"),
-        columns=texts("plan", what, *map(": ".join, pairs), numeric=["layers"]),
+        columns=text_columns("plan", what, *map(": ".join, pairs), numeric=["layers"]),
         rows=lines,
         matrix=True,
         download=score_table(list(main.values())),
@@ -102,11 +102,11 @@ def _cell(row: ComparisonRow) -> Styled:
         change = with_interval(row.values.difference, share=row.is_share, sign=True)
         return replace(words.finding_cell(row.finding, "faint"), below=(f"difference {change}", tests))
     interval = with_interval(kept).partition(" ")[2]
-    text = f"{number(kept.value)} % {row.finding}"
+    text = f"{number_text(kept.value)} % {row.finding}"
     return replace(words.finding_cell(row.finding), text=text, below=(interval, tests))
 
 
-def seeds(source: Source) -> Section | None:
+def seeds_section(source: Source) -> Section | None:
     """Make the section of plans that were measured under several seeds; None where every plan has one."""
     study = source.study
     groups = over_seeds(study.cuts, study.rows, seed=study.seed) if study is not None else []
@@ -120,12 +120,14 @@ def seeds(source: Source) -> Section | None:
         alone = [row.values.cut.value for row in group.rows]
         start = [first.cut.plan or first.cut.name, first.task, readout(first), str(len(group.rows)), f"{first.n:,}"]
         scores_of_both = [with_interval(value, **shown) for value in (values.uncut, values.cut)]
-        ends = [number(value, **shown) for value in (min(alone), max(alone))]
+        ends = [number_text(value, **shown) for value in (min(alone), max(alone))]
         difference = with_interval(values.difference, **shown, sign=True)
-        kept = [words.retained(value) for value in (values.retention, values.retention_above_chance)]
+        kept = [words.retained_words(value) for value in (values.retention, values.retention_above_chance)]
         lines.append([*start, *scores_of_both, *ends, difference, *kept])
     heads = ("plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest")
-    columns = texts(*heads, "difference", "retention", "above chance", numeric=("seeds", "items", "lowest", "highest"))
+    columns = text_columns(
+        *heads, "difference", "retention", "above chance", numeric=("seeds", "items", "lowest", "highest")
+    )
     return Section(
         name="seeds",
         title="All seeds together",
@@ -138,7 +140,7 @@ def seeds(source: Source) -> Section | None:
     )
 
 
-def readouts(source: Source) -> Section | None:
+def readouts_section(source: Source) -> Section | None:
     """Make the section that compares readouts; None where no task has two."""
     study = source.study
     main = [row for row in study.rows if row.is_headline] if study is not None else []

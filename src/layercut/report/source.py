@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import load
+from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
 from layercut.runs.draft import DRAFT, DraftResult
-from layercut.runs.environment import hide_home, shown
+from layercut.runs.environment import hide_home, shown_path
 from layercut.runs.healing import entries_of, is_healing
 from layercut.runs.study import UNCUT
 
@@ -85,7 +85,9 @@ def read_source(
     for path in more:
         other, value = _read_with_others(path, seed)
         if other in parts:
-            raise InputError(f"{shown(path)} is a second {other}; one page shows one study, one sweep, one diagnosis.")
+            raise InputError(
+                f"{shown_path(path)} is a second {other}; one page shows one study, one sweep, one diagnosis."
+            )
         parts[other] = path, value
     own_runs = {name: RunFolder.open(path) for name, (path, _) in parts.items() if name != "study"}
     values: dict[str, Any] = {name: value for name, (_, value) in parts.items()}
@@ -95,8 +97,8 @@ def read_source(
     for run in others:
         if (model := _fingerprint(run)) != (known := _fingerprint(first)):
             raise InputError(
-                f"{shown(run.path)} is of another model ({model}) than {shown(first.path)} ({known}); one page shows "
-                "one model."
+                f"{shown_path(run.path)} is of another model ({model}) than {shown_path(first.path)} ({known}); one "
+                "page shows one model."
             )
     return source
 
@@ -104,7 +106,7 @@ def read_source(
 def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     """The kind of a run folder, and what it holds."""
     if (folder / LAYERS).is_file():
-        return "layers", load(folder, LAYERS)
+        return "layers", load_diagnosis(folder, LAYERS)
     if (folder / DRAFT).is_file():
         return "draft", DraftResult.load(folder)
     if is_healing(folder):
@@ -118,7 +120,7 @@ def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
 def _read_with_others(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     """The same of a run that a page can show with others."""
     if (folder / DIAGNOSIS).is_file():
-        return "diagnosis", load(folder)
+        return "diagnosis", load_diagnosis(folder)
     if is_sweep(folder):
         return "sweep", Sweep.load(folder)
     return "study", study_results(folder, seed=seed)

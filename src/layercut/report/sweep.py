@@ -13,9 +13,19 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
 from layercut.report.answers import answer_details
-from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullets
-from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values, terminal, texts
-from layercut.text import counted, escape, format_layers, number, p_value, two_decimals
+from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullet_list
+from layercut.report.table import (
+    Cell,
+    Column,
+    Styled,
+    Surface,
+    Table,
+    raw_estimates,
+    raw_values,
+    terminal_table,
+    text_columns,
+)
+from layercut.text import count_of, escape_inline, format_layers, number_text, p_value, two_decimals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,19 +35,23 @@ if TYPE_CHECKING:
 PLOT = "sweep.png"
 
 
-def sensitivity(source: Source) -> Section | None:
+def sensitivity_section(source: Source) -> Section | None:
     """A panel for each task, and the agreement of tasks and criteria; None without a sweep."""
     sweep = source.sweep
     if sweep is None:
         return None
     is_own = source.kind == "sweep"  # its findings are then the answer of the report
-    blocks: list[Block] = [] if is_own else [f"{escape(scope(sweep))}.", bullets(map(escape, findings(sweep)))]
-    blocks += [layers_figure(sweep) or overview_table(sweep), bullets(map(escape, how_made(sweep)))]
+    blocks: list[Block] = (
+        []
+        if is_own
+        else [f"{escape_inline(sweep_scope(sweep))}.", bullet_list(map(escape_inline, sweep_findings(sweep)))]
+    )
+    blocks += [layers_figure(sweep) or overview_table(sweep), bullet_list(map(escape_inline, how_made(sweep)))]
     agreement: list[Block] = [
         "There is nothing to compare: no task whose uncut score is above chance, and fewer than two criteria."
     ]
     if table := agreement_table(sweep):
-        agreement = [table, bullets(map(escape, about_agreements(sweep)))]
+        agreement = [table, bullet_list(map(escape_inline, about_agreements(sweep)))]
     blocks.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=agreement))
     blocks += answer_details(diagnose_sweep(source.own_runs["sweep"], sweep), model="layer")
     return Section(
@@ -52,29 +66,33 @@ def sensitivity(source: Source) -> Section | None:
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
-    blocks: list[RenderableType] = [Text(), Text(scope(sweep)), terminal(overview_table(sweep), in_parts=True)]
-    blocks += [Text(f"- {line}") for line in findings(sweep)]
+    blocks: list[RenderableType] = [
+        Text(),
+        Text(sweep_scope(sweep)),
+        terminal_table(overview_table(sweep), in_parts=True),
+    ]
+    blocks += [Text(f"- {line}") for line in sweep_findings(sweep)]
     legend = how_made(sweep)
     if table := agreement_table(sweep):
-        blocks.append(Padding(terminal(table), (1, 0, 0, 0)))
+        blocks.append(Padding(terminal_table(table), (1, 0, 0, 0)))
         legend += about_agreements(sweep)
     return [*blocks, Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0))]
 
 
-def scope(sweep: Sweep) -> str:
+def sweep_scope(sweep: Sweep) -> str:
     """Name the skipped layers and the items, in one line."""
     first = [curve.rows[0] for curve in sweep.curves]
-    skipped = f"{counted(len(sweep.layers), 'decoder layer')} of {sweep.num_layers} skipped alone"
-    items = words.items([row.n for row in first], [row.limit for row in first])
+    skipped = f"{count_of(len(sweep.layers), 'decoder layer')} of {sweep.num_layers} skipped alone"
+    items = words.items_words([row.n for row in first], [row.limit for row in first])
     return f"{skipped} ({format_layers(sweep.layers)}), {items}, {sweep.split} items"
 
 
-def findings(sweep: Sweep) -> list[str]:
+def sweep_findings(sweep: Sweep) -> list[str]:
     """A sentence on each task and readout: where a loss is significant, and how small a loss the items can detect."""
     lines = []
     for curve in sweep.curves:
-        num_layers = counted(len(curve.rows), "layer")
-        start = f"{curve.label}, uncut {words.score(curve.rows[0].values.uncut.value, _is_share(curve), 0)}"
+        num_layers = count_of(len(curve.rows), "layer")
+        start = f"{curve.label}, uncut {words.score_words(curve.rows[0].values.uncut.value, _is_share(curve), 0)}"
         lost, sure = [row.layer for row in curve.rows if row.shows_loss], sorted(curve.significant)
         if curve.refused:
             lines.append(f"{start}: no retention, because {curve.refused}.")
@@ -98,7 +116,7 @@ def _lowest(curve: Curve) -> str:
         return ""
     above = "" if rows[0].chance is None else " above chance"
     where = " or ".join(str(row.layer) for row in rows)
-    return f"; lowest without layer {where}: {words.kept(kept)} of the score{above} kept"
+    return f"; lowest without layer {where}: {words.kept_words(kept)} of the score{above} kept"
 
 
 def _resolution(curve: Curve) -> str:
@@ -108,7 +126,7 @@ def _resolution(curve: Curve) -> str:
     if not widths:
         return ""
     share = _is_share(curve)
-    reach = number(widths[len(widths) // 2] / 2, share=share, digits=1) + " points" * share
+    reach = number_text(widths[len(widths) // 2] / 2, share=share, digits=1) + " points" * share
     return f" The interval of a difference typically reaches {reach} to each side."
 
 
@@ -163,12 +181,12 @@ def _of_curve(curve: Curve) -> Column:
 
     def value(layer: int) -> Cell:
         row, star = by_layer[layer], "*" * (layer in significant)
-        text = words.retained(row.kept_share)
+        text = words.retained_words(row.kept_share)
         return Styled(text, "strong", star) if row.shows_loss and row.kept_share else text + star
 
     def brief(layer: int) -> Cell:
         row = by_layer[layer]
-        text = words.retained(row.kept_share) + "*" * (layer in significant)
+        text = words.retained_words(row.kept_share) + "*" * (layer in significant)
         return Styled(text, "faint" if row.kept_share is None else "wrong" if row.shows_loss else "plain")
 
     return Column(curve.label, value, brief=brief)
@@ -183,7 +201,7 @@ def agreement_table(sweep: Sweep) -> Table | None:
         rho = ["-", f"n/a: {refused}"] if estimate is None else [str(estimate.n), two_decimals(estimate)]
         lines.append([pair.first, second, *rho])
     caption = "Spearman's rank correlation of every two rankings of the layers"
-    columns = texts("ranking", "and", "layers", "Spearman's rho", numeric=["layers"])
+    columns = text_columns("ranking", "and", "layers", "Spearman's rho", numeric=["layers"])
     return Table(name="agreement", caption=caption, columns=columns, rows=lines) if lines else None
 
 
@@ -251,21 +269,23 @@ def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
             part += row.layer > before + 1  # no line runs over layers that were not skipped
             before = row.layer
             uncut, cut = words.before_and_after(row, share)
-            swapped = "" if row.values.lost is None else f"; lost/gained {words.swapped(row)}"
+            swapped = "" if row.values.lost is None else f"; lost/gained {words.swapped_words(row)}"
             about = {
                 "without layer": str(row.layer),
                 "task": f"{row.task}, {name}",
-                "kept": words.kept(row.kept_share),
+                "kept": words.kept_words(row.kept_share),
                 "score": f"{uncut} uncut, {cut} without it",
                 "items": f"n {row.n:,}{swapped}",
                 "p (Holm)": p_value(adjusted[row.layer]),
             }
             hollow = row.layer not in significant
-            point = charts.ends(row.kept_share)
-            points.append(charts.marked(point, name, part=f"{name} {part}", hollow=hollow, about=about, x=row.layer))
+            point = charts.percent_point(row.kept_share)
+            points.append(
+                charts.marked_point(point, name, part=f"{name} {part}", hollow=hollow, about=about, x=row.layer)
+            )
     readouts = {words.readout_words(curve.readout): curve.readout for curve in curves}
     label = "; ".join(
-        f"{curve.label}: a loss stands at {len(curve.significant)} of {counted(len(curve.rows), 'layer')}"
+        f"{curve.label}: a loss stands at {len(curve.significant)} of {count_of(len(curve.rows), 'layer')}"
         for curve in curves
     )
     return charts.kept_panel(

@@ -19,8 +19,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from layercut.text import bare_table, code, escape, escaped, on_one_line, printable
-from layercut.text import table as markdown_table
+from layercut.text import bare_table, code_span, escape_inline, escaped_markdown, on_one_line, printable_text
+from layercut.text import markdown_table as markdown_table
 
 _TOGETHER = re.compile(
     r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
@@ -60,7 +60,7 @@ class Styled:
         tag = self.style if self.style in ("strong", "code") else "span"
         look = Markup(' class="{}"').format(self.style) if tag == "span" else ""
         text = on_one_line(self.text) if self.style == "code" else self.text
-        lines = (Markup(" <small>{}</small>").format(units(line)) for line in self.below)
+        lines = (Markup(" <small>{}</small>").format(join_units(line)) for line in self.below)
         return Markup("<{0}{1}>{2}</{0}>{3}").format(tag, look, text, self.mark) + Markup("").join(lines)
 
 
@@ -143,7 +143,9 @@ def raw_estimates(**paths: str) -> Values:
     return {name + ending: end(path, place) for name, path in paths.items() for place, ending in enumerate(endings)}
 
 
-def texts(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, Sequence[int]] | None = None) -> list[Column]:
+def text_columns(
+    *names: str, numeric: Sequence[str] = (), narrow: Mapping[str, Sequence[int]] | None = None
+) -> list[Column]:
     """Columns of rows that are cells already, in the order of the columns; see Column for the rest, by name."""
     layouts = narrow or {}
     return [
@@ -152,17 +154,17 @@ def texts(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, Sequenc
     ]
 
 
-def units(text: str) -> str:
+def join_units(text: str) -> str:
     """Keep numbers and their units, and both ends of an interval, on one line.
 
-    >>> units("88 % [74, 106] of 3 layers").count(chr(0xA0))
+    >>> join_units("88 % [74, 106] of 3 layers").count(chr(0xA0))
     4
     """
     joined = _TOGETHER.sub("\u00a0", text)
     return Markup(joined) if isinstance(text, Markup) else joined
 
 
-def plain(cell: Cell) -> str:
+def plain_cell(cell: Cell) -> str:
     """The text of a cell without its look."""
     if isinstance(cell, str):
         return cell
@@ -171,10 +173,10 @@ def plain(cell: Cell) -> str:
 
 def _csv_cell(cell: Any) -> Any:
     """Spreadsheets run what begins like a formula, also behind what cannot be seen; text of models must not."""
-    cell = plain(cell) if isinstance(cell, Styled) else cell
+    cell = plain_cell(cell) if isinstance(cell, Styled) else cell
     if not isinstance(cell, str):
         return "" if cell is None else cell
-    text = printable(cell)  # a bare carriage return would begin a row of its own
+    text = printable_text(cell)  # a bare carriage return would begin a row of its own
     seen = (symbol for symbol in text if unicodedata.category(symbol)[0] not in "CMZ" and symbol not in _BLANK_LETTERS)
     runs = next(seen, "") in _FORMULA or text.startswith(("\t", "\n"))
     return f"'{text}" if text and runs and not _NUMBER.fullmatch(text) and text != "-" else text
@@ -185,16 +187,16 @@ def markdown_lines(table: Table) -> list[str]:
     columns = table.on(Surface.MARKDOWN)
     rows = ([_markdown_cell(column.value(row)) for column in columns] for row in table.rows)
     numeric = {place for place, column in enumerate(columns) if column.numeric}
-    return markdown_table([escaped(column.name) for column in columns], rows, numeric)
+    return markdown_table([escaped_markdown(column.name) for column in columns], rows, numeric)
 
 
 def _markdown_cell(cell: Cell) -> str:
     if isinstance(cell, str):
-        return escaped(cell)
+        return escaped_markdown(cell)
     if cell.style == "code":
-        return code(cell.text) + cell.mark
-    text = f"**{escaped(cell.text)}**" if cell.style == "strong" else escaped(cell.text)
-    return ", ".join([text + escape(cell.mark), *map(escaped, cell.below)])
+        return code_span(cell.text) + cell.mark
+    text = f"**{escaped_markdown(cell.text)}**" if cell.style == "strong" else escaped_markdown(cell.text)
+    return ", ".join([text + escape_inline(cell.mark), *map(escaped_markdown, cell.below)])
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class _Fitting:
             others = others[count:]
 
 
-def terminal(table: Table, *, in_parts: bool = False) -> RenderableType:
+def terminal_table(table: Table, *, in_parts: bool = False) -> RenderableType:
     """The widest layout that fits the terminal, without a shortened name.
 
     Where none fits, texts of the first column get lines of their own. ``in_parts``: several tables below each other
@@ -235,7 +237,7 @@ def terminal(table: Table, *, in_parts: bool = False) -> RenderableType:
 def _rich_table(table: Table, columns: Sequence[Column], *, by_first: bool = False) -> RichTable:
     """One layout; ``by_first``: with the first column's text above the rows that share it."""
     lines = [[(column.brief or column.value)(row) for column in columns] for row in table.rows]
-    names = [plain(line[0]) for line in lines] if by_first else []
+    names = [plain_cell(line[0]) for line in lines] if by_first else []
     if by_first:
         columns, lines = columns[1:], [line[1:] for line in lines]
     shown = bare_table()
@@ -251,7 +253,7 @@ def _rich_table(table: Table, columns: Sequence[Column], *, by_first: bool = Fal
         cells = [
             Text(
                 "  " * (by_first and not number)
-                + ("" if column.once and place and cell == lines[place - 1][number] else plain(cell)),
+                + ("" if column.once and place and cell == lines[place - 1][number] else plain_cell(cell)),
                 style=_STYLES[cell.style] if isinstance(cell, Styled) else otherwise,
             )
             for number, (column, cell) in enumerate(zip(columns, line, strict=True))

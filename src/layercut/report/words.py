@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layercut.evidence.comparison import KEPT
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.report.table import Styled
-from layercut.text import at_least, counted, format_layers, number, parameters, with_interval
+from layercut.text import at_least, count_of, format_layers, number_text, parameters_text, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,7 +51,7 @@ def finding_cell(finding: str, otherwise: Look = "plain") -> Styled:
     return Styled(finding, otherwise if look == "plain" else look)
 
 
-def meanings(rows: Sequence[ComparisonRow]) -> list[str]:
+def word_meanings(rows: Sequence[ComparisonRow]) -> list[str]:
     """Meaning of the findings of these rows, a sentence each."""
     present = {row.finding for row in rows}
     return [f"{name}: {meaning}." for name, (_, meaning) in FINDINGS.items() if name in present]
@@ -86,12 +86,12 @@ def readout_name(rows: Sequence[ComparisonRow]) -> Callable[[ComparisonRow], str
     return name
 
 
-def removal(run: ComparedRun) -> str:
+def removal_words(run: ComparedRun) -> str:
     """``3 of 30 decoder layers removed (10.0 %): 27-29``; ``uncut`` where none is, and how it was healed."""
     if run.num_layers is None:
         return run.origin or "no plan recorded"
     if not run.is_cut:
-        return f"{run.origin or 'uncut'}, {counted(run.num_layers, 'decoder layer')}"
+        return f"{run.origin or 'uncut'}, {count_of(run.num_layers, 'decoder layer')}"
     of_layers = f"{run.depth} of {run.num_layers} decoder layers removed ({run.depth / run.num_layers:.1%})"
     layers = f"{of_layers}: {format_layers(run.removed)}" if run.removed else ""
     channels = f"{run.mlp:.1%} of the MLP channels removed" if run.mlp else ""
@@ -99,31 +99,33 @@ def removal(run: ComparedRun) -> str:
     return "; ".join(filter(None, ("; ".join(filter(None, (layers, channels))) + healed, run.origin)))
 
 
-def size(uncut: ComparedRun, cut: ComparedRun) -> str:
+def size_words(uncut: ComparedRun, cut: ComparedRun) -> str:
     """``134.5M to 123.9M parameters (-7.9 %)``; empty where a run does not record them."""
     if not uncut.num_parameters or not cut.num_parameters:
         return ""
     change = cut.num_parameters / uncut.num_parameters - 1
-    return f"{parameters(uncut.num_parameters)} to {parameters(cut.num_parameters)} parameters ({change:+.1%})"
+    return (
+        f"{parameters_text(uncut.num_parameters)} to {parameters_text(cut.num_parameters)} parameters ({change:+.1%})"
+    )
 
 
-def scope(rows: Sequence[ComparisonRow]) -> list[str]:
+def scope_words(rows: Sequence[ComparisonRow]) -> list[str]:
     """What one plan removes, the size of both models where it is recorded, and the items; rows of one pruned model."""
     first = rows[0]
-    return [*filter(None, (removal(first.cut), size(first.uncut, first.cut))), items_of(rows)]
+    return [*filter(None, (removal_words(first.cut), size_words(first.uncut, first.cut))), items_of(rows)]
 
 
-def items(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
+def items_words(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
     """``64 items per task (--limit 64)``; a limit always shows."""
     least, most = min(numbers), max(numbers)
-    text = counted(least, "item") if least == most else f"{least:,} to {most:,} items"
+    text = count_of(least, "item") if least == most else f"{least:,} to {most:,} items"
     set_limits = ", ".join(map(str, sorted({limit for limit in limits if limit is not None})))
     return f"{text} per task (--limit {set_limits})" if set_limits else f"{text} per task"
 
 
 def items_of(rows: Sequence[ComparisonRow]) -> str:
     """The number of items of compared tasks."""
-    return items([row.n for row in rows], [row.limit for row in rows])
+    return items_words([row.n for row in rows], [row.limit for row in rows])
 
 
 def test_sets(rows: Sequence[ComparisonRow]) -> str:
@@ -131,32 +133,32 @@ def test_sets(rows: Sequence[ComparisonRow]) -> str:
     return "; ".join(dict.fromkeys(f"{row.task}: {row.asked}" for row in rows if row.asked))
 
 
-def swapped(row: Any) -> str:
+def swapped_words(row: Any) -> str:
     """Items lost and gained, ``12/3``; a dash for scores that are not 0/1."""
     return "-" if row.values.lost is None else f"{row.values.lost}/{row.values.gained}"
 
 
-def score(value: float, is_share: bool, digits: int = 1) -> str:
+def score_words(value: float, is_share: bool, digits: int = 1) -> str:
     """A score with its unit: ``57.8 %``."""
-    return number(value, share=is_share, digits=digits) + " %" * is_share
+    return number_text(value, share=is_share, digits=digits) + " %" * is_share
 
 
 def before_and_after(row: Any, is_share: bool, digits: int = 1) -> list[str]:
     """Both models' scores with their unit."""
-    return [score(model.value, is_share, digits) for model in (row.values.uncut, row.values.cut)]
+    return [score_words(model.value, is_share, digits) for model in (row.values.uncut, row.values.cut)]
 
 
-def retained(estimate: HasInterval | None) -> str:
+def retained_words(estimate: HasInterval | None) -> str:
     """A retention with its interval, without the unit."""
     return "n/a" if estimate is None else with_interval(estimate)
 
 
-def kept(estimate: HasInterval | None) -> str:
+def kept_words(estimate: HasInterval | None) -> str:
     """A retention with its interval in percent."""
     return "n/a" if estimate is None else f"{with_interval(estimate)} %"
 
 
-def bound(share: float | None, none: str = "n/a") -> str:
+def bound_words(share: float | None, none: str = "n/a") -> str:
     """A lower bound of what is kept, in percent."""
     return none if share is None else f"{at_least(share)} %"
 
@@ -167,7 +169,7 @@ def scores_in(shares: Iterable[bool]) -> str:
     return f"Scores in {', and in '.join(units[share] for share in sorted(set(shares), reverse=True)) or '%'}"
 
 
-def isolation(environment: Mapping[str, Any]) -> list[str]:
+def isolation_words(environment: Mapping[str, Any]) -> list[str]:
     """A sentence that names the isolation of generated programs, first and after each resumption under another one;
     none where no program was run."""
     entries = [environment, *environment.get("resumed", ())]
@@ -194,21 +196,21 @@ def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
         lines.append(REST)
     contexts = {row.task: row.values.num_clusters for row in rows if row.values.num_clusters is not None}
     if contexts:
-        named = ", ".join(f"{task} ({counted(count, 'context')})" for task, count in contexts.items())
+        named = ", ".join(f"{task} ({count_of(count, 'context')})" for task, count in contexts.items())
         lines.append(f"Items that share a template, subject or text are clustered: {named}.")
     return lines
 
 
-def speed(timed: TimedSpeed) -> str:
+def speed_words(timed: TimedSpeed) -> str:
     """One speed of both models with their ratio."""
     short = timed.unit == "s" and max(timed.uncut.value, timed.cut.value) < 1
     values = [(1000 if short else 1) * model.value for model in (timed.uncut, timed.cut)]
     before, after = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
-    ratio = f"{times(timed)}, batch {timed.batch_size}, n {timed.ratio.n}"
+    ratio = f"{times_words(timed)}, batch {timed.batch_size}, n {timed.ratio.n}"
     return f"{timed.name} {before} to {after} {'ms' if short else timed.unit} ({ratio})"
 
 
-def times(timed: TimedSpeed) -> str:
+def times_words(timed: TimedSpeed) -> str:
     """The ratio of both models' speeds: ``x 0.72 [0.70, 0.74]``."""
     low, high = timed.ratio.low, timed.ratio.high
     return f"x {timed.ratio.value:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")

@@ -18,11 +18,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from layercut.report import picture
-from layercut.report.elements import Beside, Block, Details, Example, Facts, Figure, Lead, Section, Side, bullets
-from layercut.report.table import Surface, Table, markdown_lines, units
-from layercut.text import MOST_CHARACTERS, code, escaped, fenced, printable
-from layercut.text import escape as escape_markdown
-from layercut.text import table as markdown_table
+from layercut.report.elements import Beside, Block, Details, Example, Facts, Figure, Lead, Section, Side, bullet_list
+from layercut.report.table import Surface, Table, join_units, markdown_lines
+from layercut.text import MOST_CHARACTERS, code_span, escaped_markdown, fenced_block, printable_text
+from layercut.text import escape_inline as escape_markdown
+from layercut.text import markdown_table as markdown_table
 
 ASSETS = Path(__file__).parent / "assets"
 MARK = '<meta name="generator" content="layercut">'
@@ -42,7 +42,7 @@ def page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
     if 0 < len(model) <= _SHORT:
         heading = Markup('{}<span class="model">{}</span>{}').format(*title.partition(model))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return filled(
+    return fill_template(
         "page.html",
         title=title,
         heading=heading,
@@ -54,13 +54,13 @@ def page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
     )
 
 
-def filled(template: str, **values: Any) -> Markup:
+def fill_template(template: str, **values: Any) -> Markup:
     """A template of the folder assets with values."""
-    return Markup(templates().get_template(template).render(**values))
+    return Markup(page_templates().get_template(template).render(**values))
 
 
 @cache
-def templates() -> Environment:
+def page_templates() -> Environment:
     """The templates of the folder assets."""
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
@@ -71,21 +71,21 @@ def templates() -> Environment:
     )
     environment.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
-        "units": units,
-        "drawn": lambda panel, name, columns: Markup("".join(picture.drawn(panel, name, columns=columns))),
-        "inline": inline,
+        "units": join_units,
+        "drawn": lambda panel, name, columns: Markup("".join(picture.draw_picture(panel, name, columns=columns))),
+        "inline": inline_html,
         "prose": lambda text: Markup(_markdown().render(text)),
-        "printable": printable,
-        "shortened": lambda text: printable(
+        "printable": printable_text,
+        "shortened": lambda text: printable_text(
             text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]"
         ),
-        "pieces": pieces,
+        "pieces": answer_pieces,
     }
     environment.globals["PAGE"] = Surface.PAGE
     return environment
 
 
-def inline(text: str) -> Markup:
+def inline_html(text: str) -> Markup:
     """One line of Markdown as HTML, without a paragraph around it."""
     return Markup(_markdown().renderInline(text))
 
@@ -94,7 +94,7 @@ def inline(text: str) -> Markup:
 def _markdown() -> MarkdownIt:
     rules = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
     markdown = MarkdownIt("commonmark", {"html": False}).disable(rules)
-    markdown.add_render_rule("text", lambda _, tokens, place, *__: escape(units(tokens[place].content)))
+    markdown.add_render_rule("text", lambda _, tokens, place, *__: escape(join_units(tokens[place].content)))
     return markdown
 
 
@@ -106,7 +106,7 @@ class MarkedText(NamedTuple):
     after: str
 
 
-def pieces(side: Side) -> MarkedText:
+def answer_pieces(side: Side) -> MarkedText:
     """An answer in three pieces, the middle one to be marked; a long one around the first difference."""
     text, (start, end) = side.text, side.difference or (0, 0)
     first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
@@ -116,9 +116,9 @@ def pieces(side: Side) -> MarkedText:
         start, wrong = text.index(word, start), word  # the mark begins at the word, not at the space before it
     is_shorter = side.difference is not None and start == end
     return MarkedText(
-        ("[...] " if first else "") + printable(text[first:start]),
-        printable(wrong) or ("(ends here)" if is_shorter else ""),
-        printable(text[end:last]) + (" [...]" if last < len(text) else ""),
+        ("[...] " if first else "") + printable_text(text[first:start]),
+        printable_text(wrong) or ("(ends here)" if is_shorter else ""),
+        printable_text(text[end:last]) + (" [...]" if last < len(text) else ""),
     )
 
 
@@ -127,7 +127,11 @@ def markdown_text(title: str, sections: Sequence[Section], folder: Path) -> str:
     parts = [f"# {escape_markdown(title)}"]
     for section in sections:
         if Surface.MARKDOWN in section.on:
-            parts += [f"## {escaped(section.title)}", escaped(section.lead), markdown_of(section.blocks, folder)]
+            parts += [
+                f"## {escaped_markdown(section.title)}",
+                escaped_markdown(section.lead),
+                markdown_of(section.blocks, folder),
+            ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -141,21 +145,23 @@ def _block_markdown(block: Block, folder: Path | None, level: int) -> str:
         case str():
             return block.strip("\n")
         case Table():
-            caption = [f"**{escaped(block.caption)}**", ""] if block.caption else []
+            caption = [f"**{escaped_markdown(block.caption)}**", ""] if block.caption else []
             return "\n".join([*caption, *markdown_lines(block)])
         case Figure():
-            has_picture = block.picture and folder is not None and picture.save(block, folder / block.picture)
+            has_picture = block.picture and folder is not None and picture.save_picture(block, folder / block.picture)
             return markdown_of([f"![{block.title}]({block.picture})" if has_picture else "", block.table or ""])
         case Lead(lines=[("", text)]):
             return text
         case Lead():
-            return bullets(f"**{escaped(about)}:** {text}" if about else text for about, text in block.lines)
+            return bullet_list(
+                f"**{escaped_markdown(about)}:** {text}" if about else text for about, text in block.lines
+            )
         case Facts():
-            return bullets(f"{name}: {text}" for name, text in block.facts)
+            return bullet_list(f"{name}: {text}" for name, text in block.facts)
         case Example():
             return _example_markdown(block)
         case Details() if Surface.MARKDOWN in block.on:
-            return f"{'#' * level} {escaped(block.summary)}\n\n{markdown_of(block.blocks, folder, level + 1)}"
+            return f"{'#' * level} {escaped_markdown(block.summary)}\n\n{markdown_of(block.blocks, folder, level + 1)}"
         case Beside():
             return markdown_of(block.blocks, folder, level)
     return ""
@@ -163,19 +169,22 @@ def _block_markdown(block: Block, folder: Path | None, level: int) -> str:
 
 def _example_markdown(example: Example) -> str:
     """The item with all its answers, and in full the original model's and the first other one's, if they are more."""
-    gold = f", right answer {code(example.gold)}" if example.gold else ""
-    parts = [f"Item {code(example.item)}{gold}:", "\n".join(fenced(example.question))]
+    gold = f", right answer {code_span(example.gold)}" if example.gold else ""
+    parts = [f"Item {code_span(example.item)}{gold}:", "\n".join(fenced_block(example.question))]
     if example.rows:
         rows = [
-            [escape_markdown(model), *(f"{code(answer)} {ended}" if answer else ended for answer, ended in answers)]
+            [
+                escape_markdown(model),
+                *(f"{code_span(answer)} {ended}" if answer else ended for answer, ended in answers),
+            ]
             for model, answers in example.rows
         ]
         parts.append("\n".join(markdown_table(["model", *example.head], rows)))
     brief = {answer for _, answers in example.rows for answer, _ in answers}
     for readout, sides in example.texts:
         for side in sides[:2]:
-            if " ".join(printable(side.text).split()) not in brief:
-                before, mark, after = pieces(side)
+            if " ".join(printable_text(side.text).split()) not in brief:
+                before, mark, after = answer_pieces(side)
                 named = ", ".join(filter(None, (escape_markdown(side.name), readout)))
-                parts += [f"{named}:", "\n".join(fenced(f"{before}⟦{mark}⟧{after}" if mark else before + after))]
+                parts += [f"{named}:", "\n".join(fenced_block(f"{before}⟦{mark}⟧{after}" if mark else before + after))]
     return "\n\n".join(parts)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.runs.environment import shown
-from layercut.runs.leftovers import parts_of, prefix
+from layercut.runs.environment import shown_path
+from layercut.runs.leftovers import part_prefix, parts_of
 from layercut.runs.lock import sole_writer
 
 
@@ -26,7 +26,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """``write_text`` for bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix(path))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=part_prefix(path))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -50,15 +50,15 @@ def write_output(path: Path, text: str, mark: str) -> None:
     """
     try:
         if path.is_dir():
-            raise InputError(f"{shown(path)} is a folder; name a file in it.")
+            raise InputError(f"{shown_path(path)} is a folder; name a file in it.")
         if path.exists():
             with path.open("rb") if path.is_file() else nullcontext() as file:
                 start = file.read(4096) if file else b"no file"
             if start and mark.encode() not in start:
-                raise InputError(f"{shown(path)} exists and was not written by layercut; name another file.")
+                raise InputError(f"{shown_path(path)} exists and was not written by layercut; name another file.")
         write_text(path, text)
     except OSError as error:
-        raise InputError(f"{shown(path)} cannot be written ({error.strerror}); name another file.") from error
+        raise InputError(f"{shown_path(path)} cannot be written ({error.strerror}); name another file.") from error
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -86,7 +86,7 @@ def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
     refuse_used(path)
     for left in parts_of(path) if is_sole else ():  # of killed processes, as running ones would hold the lock
         shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path)))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=part_prefix(path)))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -113,7 +113,7 @@ def new_file(path: Path) -> Iterator[Path]:
     with _parents_of(path), sole_writer(path) as is_sole:
         for left in parts_of(path) if is_sole else ():
             shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix(path)))
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=part_prefix(path)))
         try:
             yield folder / path.name
             (folder / path.name).replace(path)
@@ -144,20 +144,20 @@ def refuse_existing(path: Path) -> None:
     """Raise InputError if something has the name that a new file is to take."""
     refuse_dead_link(path)
     if path.exists():
-        raise InputError(f"{shown(path)} exists already; choose another `out`.")
+        raise InputError(f"{shown_path(path)} exists already; choose another `out`.")
 
 
 def refuse_used(path: Path) -> None:
     """Raise InputError if the path exists and is not an empty folder."""
     refuse_dead_link(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{shown(path)} exists already and is not an empty folder; choose another `out`.")
+        raise InputError(f"{shown_path(path)} exists already and is not an empty folder; choose another `out`.")
 
 
 def refuse_dead_link(path: Path) -> None:
     """Raise InputError if the path is a link to nothing."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{shown(path)} is a link that leads nowhere. Remove it, or choose another `out`.")
+        raise InputError(f"{shown_path(path)} is a link that leads nowhere. Remove it, or choose another `out`.")
 
 
 def _umask() -> int:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TextIO
 
 from layercut.errors import InputError
 from layercut.runs.atomic import nearest_existing, refuse_dead_link, write_json
-from layercut.runs.environment import collect, shown
+from layercut.runs.environment import collect_environment, shown_path
 from layercut.runs.lock import LOCK, is_locked, take_lock
 from layercut.runs.notes import Notes
 from layercut.runs.records import Journal, MetricRow, are_numbers, read_records
@@ -31,14 +31,14 @@ from layercut.runs.settings import (
     FORMAT_VERSION,
     check_same,
     check_version,
-    plain,
+    plain_settings,
     read_config,
     read_json,
     write_config,
 )
 from layercut.runs.study import failures_in
 from layercut.runs.trackers import log_numbers
-from layercut.text import counted
+from layercut.text import count_of
 
 SWEEP, DIAGNOSIS, LAYERS = "sweep.json", "diagnose.json", "layers.json"  # result files of runs that are not evaluations
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
@@ -95,14 +95,14 @@ class RunFolder:
             InputError: the folder is not empty and holds no run, is no folder, or another process writes it.
         """
         path = Path(path)
-        wanted = plain(settings)
+        wanted = plain_settings(settings)
         cls.check(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path)
         except OSError as error:
             raise InputError(
-                f"no run can be written to {shown(path)} ({error.strerror}). Use another `out`."
+                f"no run can be written to {shown_path(path)} ({error.strerror}). Use another `out`."
             ) from error
         try:
             if (path / CONFIG).exists():
@@ -114,7 +114,7 @@ class RunFolder:
             else:
                 write_config(path, wanted)
             isolation = {} if sandbox is None else {"sandbox": sandbox}
-            _note_environment(path / ENVIRONMENT, collect(argv) | isolation)
+            _note_environment(path / ENVIRONMENT, collect_environment(argv) | isolation)
         except BaseException:
             lock.close()
             raise
@@ -127,17 +127,17 @@ class RunFolder:
         """Refuse what ``begin`` would refuse, and write nothing; settings are not compared where they are left out."""
         refuse_dead_link(path)
         if path.exists() and not path.is_dir():
-            raise InputError(f"{shown(path)} is a file, and a run needs a folder. Use another `out`.")
+            raise InputError(f"{shown_path(path)} is a file, and a run needs a folder. Use another `out`.")
         if (path / CONFIG).exists():
             if settings is not None:
-                check_same(path, read_config(path), plain(settings), flags=flags)
+                check_same(path, read_config(path), plain_settings(settings), flags=flags)
         elif _holds_something(path):
-            raise InputError(f"{shown(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
+            raise InputError(f"{shown_path(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
         try:
             Path(mkdtemp(prefix=f".{CONFIG}.", dir=nearest_existing(path))).rmdir()
         except OSError as error:
             raise InputError(
-                f"no run can be written to {shown(path)} ({error.strerror}). Use another `out`."
+                f"no run can be written to {shown_path(path)} ({error.strerror}). Use another `out`."
             ) from error
 
     @classmethod
@@ -146,7 +146,9 @@ class RunFolder:
         path = Path(path)
         check_folder(path)
         if not (path / CONFIG).is_file():
-            raise InputError(f"{shown(path)} is not a run folder: it has no {CONFIG}. `layercut ls` lists your runs.")
+            raise InputError(
+                f"{shown_path(path)} is not a run folder: it has no {CONFIG}. `layercut ls` lists your runs."
+            )
         return cls(path, read_config(path), None)
 
     @property
@@ -219,7 +221,7 @@ class RunFolder:
         Raises InputError if the run is not finished, or the file is damaged or of an unknown format.
         """
         if not self.is_finished:
-            raise InputError(f"{shown(self.path)} is not finished; run the same command again to finish it.")
+            raise InputError(f"{shown_path(self.path)} is not finished; run the same command again to finish it.")
         data = _read_json(self.path / METRICS)
         check_version(data.get("format_version"), self.path / METRICS)
         rows = data.get("rows", [])
@@ -229,8 +231,8 @@ class RunFolder:
             numbers = {name: fields.get(name) for name in _NUMBERS}
             if not all(isinstance(fields.get(name), str) for name in _NAMES) or not are_numbers(numbers, may_lack=True):
                 raise InputError(
-                    f"{shown(self.path / METRICS)} was changed: a row lacks its names, or a score is no number. Delete "
-                    "the file and run the same command again to make it from the saved answers."
+                    f"{shown_path(self.path / METRICS)} was changed: a row lacks its names, or a score is no number. "
+                    "Delete the file and run the same command again to make it from the saved answers."
                 )
         return data
 
@@ -256,14 +258,14 @@ class RunFolder:
 def check_folder(path: Path) -> None:
     """Raise InputError if there is no such folder."""
     if not path.is_dir():
-        raise InputError(f"{shown(path)} is not a folder. `layercut ls DIR` lists the runs in DIR.")
+        raise InputError(f"{shown_path(path)} is not a folder. `layercut ls DIR` lists the runs in DIR.")
 
 
-def saved(path: Path) -> str:
+def describe_saved(path: Path) -> str:
     """A line on the answers that an unfinished run has on disk, ``412 answers are saved``; or nothing."""
     answers = _answers(path, "**/")
     steps = [int(match[1]) for folder in path.glob("**/checkpoint-*") if (match := _TRAINED.fullmatch(folder.name))]
-    words = [f"{counted(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
+    words = [f"{count_of(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
     return ", and ".join([*words, *([f"training is saved up to step {max(steps):,}"] if steps else [])])
 
 
@@ -326,7 +328,7 @@ def _summary(path: Path) -> RunSummary:
         headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else ""
         headline = "; ".join(text for text in (headline, _measured(path)) if text)
         if not headline and (answers := _answers(path)):
-            headline = f"{counted(answers, 'answer')} so far"
+            headline = f"{count_of(answers, 'answer')} so far"
     except InputError as error:
         headline = str(error)
     if inner and not (path / METRICS).is_file():
@@ -344,7 +346,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         before = [len(step["removed"]) for step in plan.get("earlier", ())]
         earlier = f"checkpoint that was already pruned by {' and '.join(map(str, before))} layers" if before else ""
         thin = plan.get("channels")
-        layers = f"{removed} of {counted(plan['num_layers'], 'layer')} removed" if removed else ""
+        layers = f"{removed} of {count_of(plan['num_layers'], 'layer')} removed" if removed else ""
         mlp = f"{thin['width'] - thin['num_kept']} of {thin['width']} MLP channels removed" if thin else ""
         words += [text for text in (layers, mlp, earlier) if text] or ["uncut"]
     seen = set()
@@ -363,7 +365,7 @@ def _measured(path: Path) -> str:
     if (path / SWEEP).is_file():
         rows = _read_json(path / SWEEP).get("rows", [])
         cells = dict.fromkeys(f"{row['task']} {row['readout']}" for row in rows)
-        measured.append(f"sweep of {counted(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
+        measured.append(f"sweep of {count_of(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
     for file, what in ((DIAGNOSIS, "diagnosis of"), (LAYERS, "diagnosis layer by layer:")):
         if (path / file).is_file():
             data = _read_json(path / file)
@@ -383,9 +385,9 @@ def _note_environment(file: Path, environment: dict[str, Any]) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    data = read_json(file, f"{shown(file)} cannot be read")
+    data = read_json(file, f"{shown_path(file)} cannot be read")
     if not isinstance(data, dict):
-        raise InputError(f"{shown(file)} is damaged: a JSON object was expected.")
+        raise InputError(f"{shown_path(file)} is damaged: a JSON object was expected.")
     return data
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layercut.errors import InputError
 from layercut.runs.atomic import nearest_existing
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 BROKEN = {*_FULL, errno.EROFS, errno.EIO, errno.EFBIG}  # errors that stop a run, because its results cannot be written
@@ -21,7 +21,7 @@ _FORBIDDEN = {
 }  # fmt: skip
 
 
-def size(num_bytes: int) -> str:
+def size_text(num_bytes: int) -> str:
     """Bytes for people: ``1.23 GB``, ``45.6 MB``, ``789 kB`` (powers of ten), ``12 bytes``."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if num_bytes >= unit:
@@ -32,7 +32,7 @@ def size(num_bytes: int) -> str:
 
 def size_change(before: int, after: int) -> str:
     """``538 MB to 401 MB (-25.5 %)``."""
-    return f"{size(before)} to {size(after)} ({100 * (after / before - 1):+.1f} %)"
+    return f"{size_text(before)} to {size_text(after)} ({100 * (after / before - 1):+.1f} %)"
 
 
 def check_room(path: Path, num_bytes: int, advice: str) -> None:
@@ -40,13 +40,13 @@ def check_room(path: Path, num_bytes: int, advice: str) -> None:
     free = _free(path)
     if num_bytes > free:
         raise InputError(
-            f"{shown(path)} needs {size(num_bytes)} and its disk has {size(free)} free, {size(num_bytes - free)} too "
-            f"little. Free space and run the same command again, or {advice}."
+            f"{shown_path(path)} needs {size_text(num_bytes)} and its disk has {size_text(free)} free, "
+            f"{size_text(num_bytes - free)} too little. Free space and run the same command again, or {advice}."
         )
 
 
 @contextmanager
-def writing(path: Path, advice: str) -> Iterator[None]:
+def writing_to(path: Path, advice: str) -> Iterator[None]:
     """Turn disk errors inside the block into an InputError of one line that names ``path`` and ends with ``advice``.
 
     ``advice``: another way for the user, such as ``use another --out``.
@@ -59,8 +59,8 @@ def writing(path: Path, advice: str) -> Iterator[None]:
                 f"or {advice}."
             )
         at = getattr(error, "filename", None)
-        where = f" at {shown(Path(str(at)))}" if at else ""
-        return f"{shown(path)} cannot be written ({os.strerror(code)}{where}); {advice}."
+        where = f" at {shown_path(Path(str(at)))}" if at else ""
+        return f"{shown_path(path)} cannot be written ({os.strerror(code)}{where}); {advice}."
 
     with _one_line(refused, path):
         yield
@@ -70,13 +70,13 @@ def disk_problem(error: OSError) -> str | None:
     """One line for a disk that is full, read-only or broken while results are written; None for any other error."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     if isinstance(error, PermissionError) and path is not None:
-        return f"{shown(path)} cannot be read or written ({error.strerror}). Change that, or use another place."
+        return f"{shown_path(path)} cannot be read or written ({error.strerror}). Change that, or use another place."
     if error.errno not in BROKEN:
         return None
     kept = "What was finished before is kept; {way} and run the same command again to go on."
     if error.errno in _FULL:
         return f"{_full(path)}. {kept.format(way='free space')}"
-    where = "a file" if path is None else shown(path)
+    where = "a file" if path is None else shown_path(path)
     if error.errno == errno.EFBIG:
         return f"{where} may not grow further (ulimit -f). {kept.format(way='raise that limit')}"
     way = "mend that, or use another `out`,"
@@ -84,14 +84,14 @@ def disk_problem(error: OSError) -> str | None:
 
 
 @contextmanager
-def resumable(path: Path) -> Iterator[None]:
+def resumable_writing(path: Path) -> Iterator[None]:
     """Turn disk errors inside the block into an InputError that says what a run folder holds, and how to continue."""
 
     def refused(error: Exception, code: int) -> str:
-        from layercut.runs.directory import saved
+        from layercut.runs.directory import describe_saved
 
-        what = _full(path) if code in _FULL else f"{shown(path)} cannot be written ({os.strerror(code)})"
-        held = saved(path) or "nothing is saved"
+        what = _full(path) if code in _FULL else f"{shown_path(path)} cannot be written ({os.strerror(code)})"
+        held = describe_saved(path) or "nothing is saved"
         do = "Free space" if code in _FULL else "Make it writable"
         return f"{what}; {held}. {do} and run the same command to continue, or use another `out`."
 
@@ -124,7 +124,7 @@ def _free(path: Path) -> int:
 
 
 def _disk_of(path: Path | None) -> str:
-    return "the disk" if path is None else f"the disk of {shown(path)}"
+    return "the disk" if path is None else f"the disk of {shown_path(path)}"
 
 
 def _full(path: Path | None, free: str = " ({} free)") -> str:
@@ -134,7 +134,7 @@ def _full(path: Path | None, free: str = " ({} free)") -> str:
         disk = os.statvfs(nearest_existing(path or Path()))
         if disk.f_files and not disk.f_favail:
             return f"{where} can hold no more files (its {disk.f_files:,} inodes are in use)"
-        return f"{where} is full{free.format(size(_free(path or Path())))}"
+        return f"{where} is full{free.format(size_text(_free(path or Path())))}"
     return f"{where} is full"
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.runs.atomic import nearest_existing
-from layercut.runs.disk import size
-from layercut.text import counted
+from layercut.runs.disk import size_text
+from layercut.text import count_of
 
 ANSWER_BYTES = 1000  # of an answer on disk, with its text
 
@@ -31,7 +31,7 @@ class PlannedStep(NamedTuple):
 
     def describe(self) -> str:
         """``answers: 40 items``."""
-        return f"{self.name}: {counted(self.items, self.unit)}"
+        return f"{self.name}: {count_of(self.items, self.unit)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +68,15 @@ class Outline:
         free = self._free_bytes()
         if free is not None and self.disk_bytes:
             whole = self.stays_bytes in (None, self.disk_bytes)
-            stays = "" if whole else f", of which {size(self.stays_bytes or 0)} stays"
-            checkpoints = f" with {counted(self.checkpoints, 'checkpoint')}" if self.checkpoints else ""
+            stays = "" if whole else f", of which {size_text(self.stays_bytes or 0)} stays"
+            checkpoints = f" with {count_of(self.checkpoints, 'checkpoint')}" if self.checkpoints else ""
             short = ": too little" if self.disk_bytes > free else ""
-            lines.append(f"disk: up to {size(self.disk_bytes)}{checkpoints}{stays}; {size(free)} is free{short}")
+            lines.append(
+                f"disk: up to {size_text(self.disk_bytes)}{checkpoints}{stays}; {size_text(free)} is free{short}"
+            )
         if self.memory_bytes:
-            lines.append(f"memory: about {size(self.memory_bytes)} plus Python and its libraries")
-        if parts := [f"{name} {size(part)}" for name, part in self.memory_parts.items() if part]:
+            lines.append(f"memory: about {size_text(self.memory_bytes)} plus Python and its libraries")
+        if parts := [f"{name} {size_text(part)}" for name, part in self.memory_parts.items() if part]:
             lines.append(f"of that memory: {', '.join(parts)}")
         if self.folder is not None:
             lines.append(f"would write to {self.folder}")

@@ -24,7 +24,7 @@ PACKAGES = (
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
-def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def collect_environment(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Versions, machine and code, JSON-able, for a reader who judges or repeats a run.
 
     Args:
@@ -53,7 +53,7 @@ def collect(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any
     }
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """The machine in a few words; an accelerator only once torch was imported."""
     return _accelerator() or f"{_cpu()}, {_cores()} cores"
 
@@ -81,7 +81,7 @@ def hide_home(text: str) -> str:
     return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$|[\s,:;'\")\]])", "~", text)
 
 
-def shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """A path for messages."""
     return hide_home(str(path))
 

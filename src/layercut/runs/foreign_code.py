@@ -20,7 +20,7 @@ _untrusted: list[str] = []
 
 
 @contextmanager
-def untrusted(source: str) -> Iterator[None]:
+def untrusted_code(source: str) -> Iterator[None]:
     """Inside the block, no foreign code is imported; ``source`` is the file that names it, for the message."""
     _untrusted.append(source)
     try:
@@ -30,7 +30,7 @@ def untrusted(source: str) -> Iterator[None]:
 
 
 def check_trust(what: str) -> None:
-    """Raise InputError inside ``untrusted``; ``what`` names the code, such as ``trust_remote_code: true``."""
+    """Raise InputError inside ``untrusted_code``; ``what`` names the code, such as ``trust_remote_code: true``."""
     if _untrusted:
         raise InputError(
             f"{_untrusted[-1]} runs code of its own ({what}). If you know what that code does, add `trust_study_code`; "
@@ -39,7 +39,7 @@ def check_trust(what: str) -> None:
 
 
 def check_function_name(name: str, kind: str) -> None:
-    """Raise InputError for other text than ``my.module:function``, and inside ``untrusted``."""
+    """Raise InputError for other text than ``my.module:function``, and inside ``untrusted_code``."""
     if not _NAME.fullmatch(name):
         raise InputError(f"the {kind} {name[:80]!r} is not module:function, such as my_package.my_module:my_function.")
     check_trust(f"the {kind} {name}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
+def data_frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
     """A data frame with a line for each row; a field within a field is a column ``kept.low``.
 
     Raises:

@@ -8,9 +8,9 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder, is_run
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.settings import read_json
-from layercut.text import counted
+from layercut.text import count_of
 
 HEAL = "heal"  # key in the settings of a run of heal
 CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"
@@ -41,8 +41,10 @@ def entries_of(run: RunFolder) -> list[dict[str, Any]]:
     """
     file = run.path / CHECKPOINT / PLAN
     if not file.is_file():
-        raise InputError(f"{shown(run.path)} holds no healed checkpoint yet; run its command again, which goes on.")
-    entries: list[dict[str, Any]] = read_json(file, f"{shown(file)} cannot be read")["healing"]
+        raise InputError(
+            f"{shown_path(run.path)} holds no healed checkpoint yet; run its command again, which goes on."
+        )
+    entries: list[dict[str, Any]] = read_json(file, f"{shown_path(file)} cannot be read")["healing"]
     return entries
 
 
@@ -59,12 +61,12 @@ def healing_lines(entry: Mapping[str, Any]) -> list[str]:
 
 def _trained_on(entry: Mapping[str, Any]) -> str:
     if is_graded(entry):
-        prompts = counted(entry["num_examples"], "prompt")
+        prompts = count_of(entry["num_examples"], "prompt")
         return f"trained on graded answers to {prompts}, {entry['settings']['group']} to each at a time"
     if entry["objective"] == ON_POLICY:
-        return f"trained on the pruned model's own answers to {counted(entry['num_examples'], 'prompt')}"
-    trained = counted(entry["num_examples"], "answer")
-    return f"trained on {trained}, {counted(entry['loss_tokens'], 'answer token')}"
+        return f"trained on the pruned model's own answers to {count_of(entry['num_examples'], 'prompt')}"
+    trained = count_of(entry["num_examples"], "answer")
+    return f"trained on {trained}, {count_of(entry['loss_tokens'], 'answer token')}"
 
 
 def is_graded(entry: Mapping[str, Any]) -> bool:

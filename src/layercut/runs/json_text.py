@@ -16,7 +16,7 @@ DEEPEST = 100  # nested lists and objects. No file of layercut, and no data set 
 LARGEST = 2**26  # bytes of a file of settings, a plan or metrics: 64 MiB
 
 
-def parse(text: str | bytes, *, halves: bool = False) -> Any:
+def parse_json(text: str | bytes, *, halves: bool = False) -> Any:
     """``json.loads`` that refuses what would fail later; ValueError for it.
 
     It refuses text that is no JSON in UTF-8, and nesting deeper than 100 levels (Python's own limit depends on the
@@ -34,9 +34,9 @@ def parse(text: str | bytes, *, halves: bool = False) -> Any:
     return value
 
 
-def load(path: Path) -> Any:
-    """The JSON of a file of at most 64 MiB; OSError if it cannot be read, ValueError as ``parse``."""
-    return parse(read_small(path))
+def load_json(path: Path) -> Any:
+    """The JSON of a file of at most 64 MiB; OSError if it cannot be read, ValueError as ``parse_json``."""
+    return parse_json(read_small(path))
 
 
 def check_fields(fields: type[Fields], data: Any, where: str, remedy: str) -> Fields:

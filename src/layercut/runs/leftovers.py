@@ -22,14 +22,14 @@ class Leftover(NamedTuple):
     num_bytes: int
 
 
-def prefix(path: Path) -> str:
+def part_prefix(path: Path) -> str:
     """The beginning of the temporary name of a folder or file."""
     return f".{path.name}.layercut-"
 
 
 def parts_of(path: Path) -> list[Path]:
     """Unfinished folders of the final name ``path``."""
-    parts = (part for part in path.parent.iterdir() if part.name.startswith(prefix(path)))
+    parts = (part for part in path.parent.iterdir() if part.name.startswith(part_prefix(path)))
     return sorted(part for part in parts if _PART.fullmatch(part.name) and part.is_dir() and not part.is_symlink())
 
 

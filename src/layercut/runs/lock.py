@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from layercut.errors import InputError
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 
 LOCK = ".lock"
 NAME_LOCK = "layercut-lock"  # the lock of a new folder ``x`` is the file ``.x.layercut-lock`` beside it
@@ -106,7 +106,7 @@ def _is_held(path: Path, file: TextIO) -> InputError:
     file.seek(0)
     pid = file.read().strip() or "unknown"
     return InputError(
-        f"{shown(path)} is being written by another layercut process (pid {pid}). "
+        f"{shown_path(path)} is being written by another layercut process (pid {pid}). "
         "Wait for it, end it, or use another `out`."
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.records import Journal, read_records
 
 NOTES = "notes.jsonl"
@@ -40,7 +40,7 @@ class Notes(Mapping[str, Any]):
         for number, line in enumerate(lines, start=1):
             took = line.get("seconds", 0.0)
             if not isinstance(line.get("name"), str) or "value" not in line or not isinstance(took, int | float):
-                raise InputError(f"{shown(self._file)}: line {number} is no note of layercut; remove that line.")
+                raise InputError(f"{shown_path(self._file)}: line {number} is no note of layercut; remove that line.")
             self._values[line["name"]] = line["value"]
             self._seconds[str(line.get("stage", ""))] += took
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.settings import FORMAT_VERSION, read_format
-from layercut.text import Printed, Removal, amount, format_layers
+from layercut.text import Printed, Removal, amount_text, format_layers
 
 RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune
@@ -41,7 +41,7 @@ class Estimated(_Plain):
     n: int  # items, or timed rounds
 
 
-def measured(estimate: Any) -> Estimated:
+def as_estimated(estimate: Any) -> Estimated:
     """An estimate as results hold it; an end that is not finite is left out."""
     ends = (end if end is not None and abs(end) < float("inf") else None for end in (estimate.low, estimate.high))
     low, high = ends
@@ -125,8 +125,8 @@ class Gone(Removal, _Plain):
     @property
     def words(self) -> str:
         """How much and what: ``2 layers (6,9) and 10 % of the MLP channels``."""
-        layers = f"{amount(self.depth, 0)} ({format_layers(self.removed)})" if self.removed else ""
-        return " and ".join(filter(None, (layers, amount(0, self.mlp) if self.mlp else "")))
+        layers = f"{amount_text(self.depth, 0)} ({format_layers(self.removed)})" if self.removed else ""
+        return " and ".join(filter(None, (layers, amount_text(0, self.mlp) if self.mlp else "")))
 
 
 _SIZES = {BYTES: "size", SECONDS: "time"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from layercut.errors import InputError
-from layercut.runs.json_text import parse
+from layercut.runs.json_text import parse_json
 
 
 class MetricRow(TypedDict):
@@ -142,7 +142,7 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     records = []
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
         try:
-            record = parse(line, halves=True)
+            record = parse_json(line, halves=True)
         except ValueError as error:
             raise _damaged(path, number) from error
         if not isinstance(record, dict):

@@ -13,8 +13,8 @@ import yaml
 from layercut.errors import InputError, RunMismatch, first_line
 from layercut.runs.atomic import write_text
 from layercut.runs.environment import hide_home
-from layercut.runs.environment import shown as shown
-from layercut.runs.json_text import load
+from layercut.runs.environment import shown_path as shown
+from layercut.runs.json_text import load_json
 from layercut.runs.yaml_text import load_yaml
 
 FORMAT_VERSION = 2  # of every file of a run folder but plan.json
@@ -25,11 +25,11 @@ _MISSING = object()
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the settings, in any order of their names."""
-    canonical = json.dumps(plain(settings), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(plain_settings(settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as they are read back: tuples are lists, names are strings."""
     read_back: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
     return read_back
@@ -38,7 +38,7 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def write_config(path: Path, settings: Mapping[str, Any]) -> None:
     """Write a run folder's config.yaml."""
     head = {"format_version": FORMAT_VERSION, "settings_hash": settings_hash(settings)}
-    data = {**head, "settings": plain(settings)}
+    data = {**head, "settings": plain_settings(settings)}
     write_text(path / CONFIG, _HEADER + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -80,7 +80,7 @@ def check_version(version: object, file: Path) -> None:
 def read_json(file: Path, refused: str) -> Any:
     """The JSON in a file; an InputError that begins with ``refused`` if it cannot be read, or for any other text."""
     try:
-        return load(file)
+        return load_json(file)
     except OSError as error:
         raise InputError(f"{refused} ({error.strerror}).") from error
     except ValueError as error:

@@ -4,7 +4,7 @@
         ...
         log_numbers({"copy.short/accuracy": 0.7})
 
-Code that computes a result calls ``log_numbers``; outside a ``tracking`` block that does nothing.
+Code that computes a result calls ``log_numbers``; outside a ``track_numbers`` block that does nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 
 TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 PROJECT = "layercut"
@@ -60,7 +60,7 @@ _session: ContextVar[_Session | None] = ContextVar("layercut trackers", default=
 
 
 @contextmanager
-def tracking(names: Sequence[str], run: str, config: Mapping[str, Any]) -> Iterator[None]:
+def track_numbers(names: Sequence[str], run: str, config: Mapping[str, Any]) -> Iterator[None]:
     """Within it the numbers that ``log_numbers`` gets go to these trackers, as one run of the project ``layercut``.
 
     Args:
@@ -73,7 +73,7 @@ def tracking(names: Sequence[str], run: str, config: Mapping[str, Any]) -> Itera
     """
     for name in names:
         if name not in TRACKERS:
-            raise unknown("tracker", name, TRACKERS)
+            raise unknown_name("tracker", name, TRACKERS)
         if find_spec(name) is None:
             raise InputError(f"reporting to {name} needs its package: pip install {name}.")
     session = _Session(names, run, {key: str(value) for key, value in config.items()})

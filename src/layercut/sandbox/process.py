@@ -49,7 +49,7 @@ class Look(NamedTuple):
     is_running: bool  # a thread of the program or of the judge computes, wants a processor, or waits for a disk
 
 
-def watch(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Limits) -> Seen:
+def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Limits) -> Seen:
     """Read a process's output and its verdict, and leave none of its processes behind.
 
     Args:

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.sandbox.isolation import Limits, Mode, bubblewrap, command, visible
-from layercut.sandbox.process import watch
+from layercut.sandbox.isolation import Limits, Mode, find_bubblewrap, isolated_command, visible_paths
+from layercut.sandbox.process import watch_process
 
 _UNSAFE: set[bool] = set()
 _SET_UP_FAILED = 99
@@ -87,7 +87,7 @@ def in_force() -> Mode:
     return "none"
 
 
-def describe() -> str:
+def describe_isolation() -> str:
     """The isolation in force, for users."""
     return {
         "bubblewrap": "bubblewrap and limits",
@@ -98,7 +98,7 @@ def describe() -> str:
 def describe_or_why_not() -> str:
     """The isolation in force, or why there is none."""
     try:
-        return describe()
+        return describe_isolation()
     except InputError as error:
         return f"none: {error}"
 
@@ -138,7 +138,7 @@ def run_program(
         start = time.monotonic()
         try:
             process = subprocess.Popen(
-                command(mode, limits, verdict_write, alive_read),
+                isolated_command(mode, limits, verdict_write, alive_read),
                 stdin=file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -154,7 +154,7 @@ def run_program(
         finally:
             os.close(verdict_write)
             os.close(alive_read)
-        seen = watch(process, verdict_read, alive_write, limits)
+        seen = watch_process(process, verdict_read, alive_write, limits)
     seconds = time.monotonic() - start
     output = seen.output.decode("utf-8", "replace")
     if seen.stopped:
@@ -242,10 +242,10 @@ def _why_not(mode: Mode) -> str:
     """Reason why programs cannot be run in this way here; empty if they can."""
     if mode != "none" and sys.platform != "linux":
         return "needs Linux"
-    if mode == "bubblewrap" and bubblewrap() is None:
+    if mode == "bubblewrap" and find_bubblewrap() is None:
         return "not installed"
     home = Path.home()
-    shown = [Path(path).relative_to(home).parts[0] for path in visible()[0] if Path(path).is_relative_to(home)]
+    shown = [Path(path).relative_to(home).parts[0] for path in visible_paths()[0] if Path(path).is_relative_to(home)]
     tests = f"found = holes({str(home)!r}, {shown!r})\nassert not found, ', '.join(found)"
     limits = Limits(wall_seconds=20, processes=8, memory_mb=512)
     try:

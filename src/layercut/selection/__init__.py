@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from layercut.errors import unknown
+from layercut.errors import unknown_name
 from layercut.runs.foreign_code import check_function_name, function_named
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class CriterionRow:
 CRITERIA = {
     "angular_distance": CriterionRow(function="layercut.selection.criteria:angular_distance", needs_text=True),
     "block_influence": CriterionRow(function="layercut.selection.criteria:block_influence", needs_text=True),
-    "perplexity": CriterionRow(function="layercut.selection.perplexity:perplexity", needs_text=True),
-    "random": CriterionRow(function="layercut.selection.base:random", needs_model=False),
-    "reverse": CriterionRow(function="layercut.selection.base:reverse", needs_model=False),
+    "perplexity": CriterionRow(function="layercut.selection.perplexity:choose_by_loss", needs_text=True),
+    "random": CriterionRow(function="layercut.selection.base:random_layers", needs_model=False),
+    "reverse": CriterionRow(function="layercut.selection.base:last_layers", needs_model=False),
     "task_accuracy": CriterionRow(
         function="layercut.selection.task_criteria:task_accuracy", needs_objective=True, protects_first_layer=True
     ),
@@ -46,12 +46,12 @@ def criterion_row(name: str) -> CriterionRow:
     if name in CRITERIA:
         return CRITERIA[name]
     if ":" not in name:
-        raise unknown("criterion", name, CRITERIA, "Your own is named my.module:function.")
+        raise unknown_name("criterion", name, CRITERIA, "Your own is named my.module:function.")
     check_function_name(name, "criterion")
     return CriterionRow(function=name)
 
 
-def criterion(name: str) -> Criterion:
+def find_criterion(name: str) -> Criterion:
     """The function of a criterion, or of ``my.module:function``; InputError for an unknown name."""
     module, _, function = criterion_row(name).function.partition(":")
     if name in CRITERIA:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layercut.engine.base import Decoding, Engine, distinct
+from layercut.engine.base import Decoding, Engine, distinct_plans
 from layercut.errors import InputError
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, show_nothing
 from layercut.selection import racing
-from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race
+from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race_round
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Sample, Split
@@ -55,7 +55,7 @@ class SearchAnswers:
         self._tasks, self._engine, self._decoding, self._journal = tasks, engine, decoding, journal
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
-        self.chunks = [chunks(of_task, decoding.seed) for of_task in samples]
+        self.chunks = [sample_chunks(of_task, decoding.seed) for of_task in samples]
         self.sets = _sets(tasks, samples)  # places of tasks that have the same items and share their prompts
         self.groups = _groups(tasks, self.ids, self.sets)
         """Sets that are asked together where nothing is decided between them."""
@@ -115,13 +115,13 @@ class SearchAnswers:
         )
 
     def complete(
-        self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = silent
+        self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = show_nothing
     ) -> None:
         """Have plans answer all items of some tasks, and of tasks that share prompts with them.
 
         ``progress`` gets the number of answers, and the number expected.
         """
-        plans = distinct(plans)
+        plans = distinct_plans(plans)
         tasks = [task for same in self.sets if not {*same}.isdisjoint(tasks) for task in same]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
         done = sum(len(self.part(task, plan, whole=whole).records) for task in tasks for plan in plans)
@@ -183,7 +183,7 @@ def race_plans(
                 learned(task, plan, [record for record in known if record["id"] in items])
         answers.ask(group, chunks, running, whole=False, wanted=lambda plan: wanted(place_of[plan.key]), learn=learned)
 
-    return race(
+    return race_round(
         ask,
         len(plans),
         [[len(chunk) for chunk in of_task] for of_task in answers.chunks],
@@ -194,7 +194,7 @@ def race_plans(
     )
 
 
-def chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
+def sample_chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     """The samples in chunks of CHUNK_SIZE, the last one shorter.
 
     The order is that of a hash of (seed, id), so the first chunks are a random draw from all items, also from a file

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, runtime_
 from pydantic import Field
 
 from layercut.base_settings import Settings, one_of
-from layercut.errors import InputError, unknown
-from layercut.progress import Progress, silent
+from layercut.errors import InputError, unknown_name
+from layercut.progress import Progress, show_nothing
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Context:
     folder: RunFolder | None = None  # folder of a search's journal; without it, in memory
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's own settings, such as ``token`` or ``norm``."""
-    progress: Progress = silent
+    progress: Progress = show_nothing
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -146,13 +146,13 @@ def check_names(criterion: str, settings: Mapping[str, Any], known: Collection[s
         raise InputError(f"{criterion} has no settings, but {next(iter(settings))!r} was given; leave it out.")
     for name in settings:
         if name not in known:
-            raise unknown(f"setting of {criterion}", name, known)
+            raise unknown_name(f"setting of {criterion}", name, known)
 
 
-def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ...]) -> dict[str, str]:
+def chosen_settings(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ...]) -> dict[str, str]:
     """Every setting of a criterion, as given or by default: the first of its ``choices``.
 
-    >>> choose("perplexity", {}, search=("greedy", "one_shot"))
+    >>> chosen_settings("perplexity", {}, search=("greedy", "one_shot"))
     {'search': 'greedy'}
 
     Raises InputError for a setting that the criterion does not have, or a value that is not among the choices.
@@ -161,7 +161,7 @@ def choose(criterion: str, settings: Mapping[str, Any], **choices: tuple[str, ..
     chosen = {name: str(settings.get(name, values[0])) for name, values in choices.items()}
     for name, value in chosen.items():
         if value not in choices[name]:
-            raise unknown(f"{name} of {criterion}", value, choices[name])
+            raise unknown_name(f"{name} of {criterion}", value, choices[name])
     return chosen
 
 
@@ -191,21 +191,21 @@ def by_importance(
     return Selection(tuple(order[: context.num_remove]), dict(importance), details or {})
 
 
-def reverse(context: Context) -> Selection:
+def last_layers(context: Context) -> Selection:
     """The last layers, the very last one first. "Reverse order", arXiv:2602.01997. No settings; the seed has no effect.
 
-    >>> reverse(Context(num_layers=30, num_remove=3)).removed
+    >>> last_layers(Context(num_layers=30, num_remove=3)).removed
     (29, 28, 27)
     """
-    choose("reverse", context.settings)
+    chosen_settings("reverse", context.settings)
     return Selection(context.candidates[::-1][: context.num_remove])
 
 
-def random(context: Context) -> Selection:
+def random_layers(context: Context) -> Selection:
     """Random layers, the same for the same seed on every machine and Python. No settings.
 
     Layers are ordered by a hash of (seed, layer), so a deeper cut with the same seed contains the shallower one.
     """
-    choose("random", context.settings)
+    chosen_settings("random", context.settings)
     order = sorted(context.candidates, key=lambda layer: hashlib.sha256(f"{context.seed}:{layer}".encode()).digest())
     return Selection(tuple(order[: context.num_remove]))

@@ -20,7 +20,7 @@ from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.prompts import encode_prompt
 from layercut.engine.rows import Reader
 from layercut.errors import InputError
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, show_nothing
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
@@ -85,7 +85,7 @@ def load_calibration(
     max_tokens: int = 512,
     seed: int = 0,
     folder: RunFolder | None = None,
-    progress: Progress = silent,
+    progress: Progress = show_nothing,
 ) -> Calibration:
     """The first texts of a source, each cut to the model's context. The same call gives the same texts.
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from layercut.engine.rows import Tokens, compared_scorings, text_tokens
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.models.structure import plain_experts
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, show_nothing
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
@@ -51,7 +51,7 @@ def choose_channels(
     sources: Mapping[str, Sequence[Tokens]],
     *,
     criterion: str = "rms",
-    progress: Progress = silent,
+    progress: Progress = show_nothing,
 ) -> tuple[Channels, dict[str, Any]]:
     """The channels that stay, and what they were chosen by; JSON-able.
 
@@ -90,14 +90,14 @@ def rank_channels(
     sources: Mapping[str, Sequence[Tokens]],
     *,
     criterion: str = "rms",
-    progress: Progress = silent,
+    progress: Progress = show_nothing,
 ) -> dict[int, tuple[int, ...]]:
     """By layer that stays, its channels, the most needed first; of equals the earlier one. See ``choose_channels``.
 
     Those of an expert are ranked on the tokens that reach it, and by their columns alone where none does.
     """
     if criterion not in CHANNEL_CRITERIA:
-        raise unknown("channel criterion", criterion, CHANNEL_CRITERIA)
+        raise unknown_name("channel criterion", criterion, CHANNEL_CRITERIA)
     model = loaded.model
     mlp, stack = mlp_width_in(model), decoder_layers(model)
     layers = [layer for layer in mlp.slots if layer not in set(removed)]

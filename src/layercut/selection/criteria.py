@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, by_importance, choose, engine_and_text
+from layercut.selection.base import Context, Selection, by_importance, chosen_settings, engine_and_text
 from layercut.surgery.plan import CutPlan
 
 Measure = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ def select_by_rotation(
         InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run of
             ``num_remove`` layers without a protected one.
     """
-    settings = choose(criterion, context.settings, token=tokens, form=forms)
+    settings = chosen_settings(criterion, context.settings, token=tokens, form=forms)
     contiguous = settings["form"] == "contiguous"
     allowed = _allowed_blocks(context) if contiguous else []  # before the model is run for nothing
     span = context.num_remove if contiguous else 1

@@ -17,7 +17,7 @@ Propose = Callable[[Sequence[CutPlan]], Sequence[CutPlan]]
 """From the plans of a round to those of them that are scored, the most promising last."""
 
 
-def greedy(
+def remove_greedily(
     context: Context,
     objective: Objective,
     details: Mapping[str, Any] | None = None,
@@ -53,7 +53,7 @@ def greedy(
         left = [layer for layer in context.candidates if layer not in removed]
         plans = propose([CutPlan(num_layers=context.num_layers, removed=(*removed, layer)) for layer in left])
         candidates = [plan.removed[-1] for plan in plans]
-        outcome = _round(candidates, stand(objective, plans))
+        outcome = _round(candidates, standings_of(objective, plans))
         if outcome["value"] is None:
             raise InputError(
                 f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
@@ -112,13 +112,13 @@ def best_of(values: Sequence[float]) -> int:
     >>> best_of([0.5, 0.7, 0.7, float("nan")])
     2
     """
-    return max(range(len(values)), key=lambda place: (rank(values[place]), place))
+    return max(range(len(values)), key=lambda place: (rank_value(values[place]), place))
 
 
-def rank(value: float) -> float:
+def rank_value(value: float) -> float:
     """The value to compare by.
 
-    >>> rank(0.5), rank(float("nan"))
+    >>> rank_value(0.5), rank_value(float("nan"))
     (0.5, -inf)
     """
     return value if math.isfinite(value) else -math.inf
@@ -129,7 +129,7 @@ def as_json(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def stand(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
+def standings_of(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
     """The standings of the plans of a round: raced if the objective can, else the values of all."""
     return objective.round(plans) if isinstance(objective, RacingObjective) else Standings.of(objective.values(plans))
 
@@ -140,7 +140,9 @@ def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
     best = best_of(values)
     others = [place for place in range(len(values)) if place != best]
     second = max(
-        others, key=lambda place: (rank(results[place].upper_bound), results[place].num_answered, place), default=-1
+        others,
+        key=lambda place: (rank_value(results[place].upper_bound), results[place].num_answered, place),
+        default=-1,
     )
     outcome = {
         "candidates": list(candidates),

@@ -15,7 +15,7 @@ from layercut.evidence.intervals import Estimate, mean_interval, plain_estimates
 from layercut.evidence.means import TaskValues, mean_kept
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, show_nothing
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
 from layercut.selection.base import Objective, SearchSettings
 from layercut.selection.racing import Standings
@@ -79,7 +79,7 @@ class TaskObjective:
         decoding: Decoding | None = None,
         normalise: str = "raw",
         journal: SearchJournal | None = None,
-        progress: Progress = silent,
+        progress: Progress = show_nothing,
         race: str = "exact",
     ) -> None:
         """Args:
@@ -260,7 +260,7 @@ def held_out(
     num_items: int | None,
     seen: Mapping[str, Collection[str]],
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = show_nothing,
 ) -> dict[str, Any]:
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 

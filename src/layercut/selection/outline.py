@@ -16,7 +16,7 @@ from layercut.selection.base import whole_numbers
 from layercut.selection.specs import parse_protected
 from layercut.selection.task_criteria import TRACES
 from layercut.settings import GENERATED, ModelSettings
-from layercut.tasks.base import Sample, generates
+from layercut.tasks.base import Sample, is_generated
 from layercut.tasks.cells import Cell
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
             numbers = whole_numbers(criterion, settings, shortlist=1, traces=TRACES)
             plans = min(greedy, num_remove * numbers["shortlist"])
             steps += _traces(handle, part, samples[: numbers["traces"]], greedy)[1:]
-        steps.append(planned(handle, part, samples, plans + 1, f"at most {plans + 1} plans"))
+        steps.append(planned_answers(handle, part, samples, plans + 1, f"at most {plans + 1} plans"))
         if request.held_out != 0:
             held_out = part.task.samples("selection", len(samples) + (request.held_out or len(samples)))[len(samples) :]
             if held_out:
-                steps.append(planned(handle, part, held_out, 2, "held out, uncut and cut"))
+                steps.append(planned_answers(handle, part, held_out, 2, "held out, uncut and cut"))
     return outline_of(handle, steps, out, loads=row.needs_model)
 
 
@@ -66,7 +66,7 @@ def num_greedy(candidates: int, num_remove: int) -> int:
     return num_remove * candidates - num_remove * (num_remove - 1) // 2
 
 
-def planned(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
+def planned_answers(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
     """Answers to items under plans.
 
     Raises:
@@ -83,9 +83,9 @@ def planned(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: i
 
 def _traces(handle: ModelHandle, part: Cell, samples: Sequence[Sample], passes: int) -> list[PlannedStep]:
     """The original model's answers, if it writes any, and reading them under plans."""
-    if not generates(part.readout):
+    if not is_generated(part.readout):
         return []
-    uncut = planned(handle, part, samples, 1, "uncut")
+    uncut = planned_answers(handle, part, samples, 1, "uncut")
     return [uncut, PlannedStep(f"{part.label}, right answers read without each layer, at most", passes * len(samples))]
 
 

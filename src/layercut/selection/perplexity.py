@@ -11,10 +11,10 @@ from typing import Any, Literal, cast, get_args
 
 from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
-from layercut.progress import Progress, silent
+from layercut.progress import Progress, show_nothing
 from layercut.runs.settings import settings_hash
-from layercut.selection.base import Context, Selection, by_importance, choose, engine_and_text
-from layercut.selection.greedy import as_json, greedy
+from layercut.selection.base import Context, Selection, by_importance, chosen_settings, engine_and_text
+from layercut.selection.greedy import as_json, remove_greedily
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
@@ -44,7 +44,7 @@ class TextObjective:
         name: str,
         measure: Measure,
         journal: SearchJournal | None = None,
-        progress: Progress = silent,
+        progress: Progress = show_nothing,
     ) -> None:
         """Args:
         requests: texts, each with one continuation; only continuations are measured.
@@ -142,7 +142,7 @@ def select_by_text(context: Context, objective: TextObjective, search: str) -> S
     original model, or without one of the layers (one-shot).
     """
     if search == "greedy":
-        selection = greedy(context, objective)
+        selection = remove_greedily(context, objective)
     else:
         uncut = CutPlan(num_layers=context.num_layers)
         alone = {layer: CutPlan(num_layers=context.num_layers, removed=(layer,)) for layer in context.candidates}
@@ -171,7 +171,7 @@ def _record(text: str, num_tokens: int, **sums: float) -> dict[str, Any]:
     return {"id": text, "num_tokens": num_tokens, **finite_or_none(sums)}
 
 
-def perplexity(context: Context) -> Selection:
+def choose_by_loss(context: Context) -> Selection:
     """Choose decoder layers by the loss on calibration text.
 
     Perplexity is exp of the mean of -ln p(token) over all tokens of the text, each text on its own and from its first
@@ -194,7 +194,7 @@ def perplexity(context: Context) -> Selection:
     Raises:
         InputError: an unknown setting or value, no engine or no text, or losses that are not numbers.
     """
-    chosen = choose("perplexity", context.settings, search=("greedy", "one_shot"), form=("nll", "kl"))
+    chosen = chosen_settings("perplexity", context.settings, search=("greedy", "one_shot"), form=("nll", "kl"))
     engine, calibration = engine_and_text(context, "perplexity")
     texts = calibration.texts
     requests = [LikelihoodRequest(id=str(i), prompt="", continuations=(text,)) for i, text in enumerate(texts)]

@@ -22,7 +22,7 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal
 from layercut.runs.settings import settings_hash
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Readout, Task, generates
+from layercut.tasks.base import Readout, Task, is_generated
 
 KEY = "key"  # field of a record with the conditions that it was measured under
 
@@ -52,7 +52,7 @@ class JournalQuestion:
             model_hash=model_hash,
             version=task.version,
             settings_hash=settings_hash(task.settings()),
-            decoding=how if generates(readout) else None,
+            decoding=how if is_generated(readout) else None,
         )
 
     def key(self, plan: CutPlan) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from layercut.models.weights import PLAN_FILE, read_config
 from layercut.progress import Progress, Say
 from layercut.runs.directory import RunFolder
 from layercut.selection import CriterionRow, criterion_row
-from layercut.selection import criterion as criterion_of
+from layercut.selection import find_criterion as criterion_of
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
@@ -34,7 +34,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettin
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of
 from layercut.tasks import load_task
-from layercut.tasks.base import generates
+from layercut.tasks.base import is_generated
 from layercut.tasks.cells import Cell, announce_isolation
 from layercut.tasks.selected_items import (
     HELD_OUT,
@@ -44,7 +44,7 @@ from layercut.tasks.selected_items import (
     selection_items,
     tell_shortfalls,
 )
-from layercut.text import counted
+from layercut.text import count_of
 
 if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
@@ -134,7 +134,7 @@ def select_layers(
         say(f"start: {begun.describe()}")
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(((part.task, "selection", part.limit) for part in parts), say)
-    reads_text = mlp is not None and not any(generates(part.readout) for part in parts)
+    reads_text = mlp is not None and not any(is_generated(part.readout) for part in parts)
     if row is not None and not reads_text:
         reads_text = row.needs_text or (row.needs_model and request.calibration != CalibrationSettings())
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, SearchJournal(run) as journal:
@@ -154,7 +154,7 @@ def select_layers(
                 folder=run,
                 progress=progress,
             )
-            read = f"{text.source}, {counted(len(text.texts), 'text')}, {text.num_tokens:,} tokens"
+            read = f"{text.source}, {count_of(len(text.texts), 'text')}, {text.num_tokens:,} tokens"
             say(f"calibration: {read} ({perf_counter() - started:.0f} s)")
             about = {"source": text.source, "num_texts": len(text.texts), "num_tokens": text.num_tokens}
             material["calibration"] = {**about, "content_hash": text.content_hash}
@@ -262,7 +262,7 @@ def _without_channels(job: _Job, plan: CutPlan, share: float) -> CutPlan:
     if loaded is None:
         raise InputError("MLP channels are ranked with the model in memory; use `engine` shared or plain.")
     items: Mapping[str, Sequence[str]] = {}
-    if job.objective is not None and any(generates(part.readout) for part in job.objective.parts):
+    if job.objective is not None and any(is_generated(part.readout) for part in job.objective.parts):
         traces = correct_traces(job.objective)
         texts = {name: answers_as_texts(loaded, answers) for name, answers in traces.by_task.items() if answers}
         items = traces.items

@@ -27,13 +27,13 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.seed import check_seed
-from layercut.selection import CRITERIA, criterion, criterion_row
+from layercut.selection import CRITERIA, criterion_row, find_criterion
 from layercut.selection.base import Context
 from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
-from layercut.text import counted
+from layercut.text import count_of
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
@@ -192,7 +192,7 @@ class LayerSpec:
                 f"{self.text} does not say which layers; write {_EXPECTED}. layercut select, cut and prune choose them."
             )
         number = self.count.layers(num_layers)
-        removed = criterion(self.order)(Context(num_layers=num_layers, num_remove=number, seed=seed)).removed
+        removed = find_criterion(self.order)(Context(num_layers=num_layers, num_remove=number, seed=seed)).removed
         settings = {"seed": seed, "num_remove": number} if self.order == "random" else {"num_remove": number}
         return replace(plan, removed=removed, criterion=self.order, settings=settings)
 
@@ -209,7 +209,7 @@ def _counted(given: object, info: ValidationInfo) -> LayerSpec:
         named = "the layers themselves" if number is None else f"layer {number}"
         raise InputError(
             f"`{info.field_name}` {spec.text!r:.60} names {named}, and here it is chosen which layers go; write "
-            f"'{counted(number or 3, 'layer')}', or 25%."
+            f"'{count_of(number or 3, 'layer')}', or 25%."
         )
     return spec
 
@@ -252,7 +252,7 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
     return model.plan(plan)
 
 
-def fits(
+def check_fits(
     model: ModelSettings, specs: Iterable[LayerSpec | None] = (), seed: int = 0, layers: str | None = None
 ) -> None:
     """Refuse plans, and a list of layers, with a layer that the model does not have by its config.

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
@@ -27,20 +27,20 @@ from layercut.progress import Say
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
-from layercut.runs.environment import shown
-from layercut.runs.frame import frame
+from layercut.runs.environment import shown_path
+from layercut.runs.frame import data_frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
-from layercut.selection.outline import outline_of, planned
+from layercut.selection.outline import outline_of, planned_answers
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, origin_of, parse_layers
 from layercut.tasks.base import Split
-from layercut.tasks.cells import Cell, announce_isolation, make_cells, slug
+from layercut.tasks.cells import Cell, announce_isolation, folder_name, make_cells
 from layercut.tasks.selected_items import merge_items, selection_items, tell_shortfalls
-from layercut.text import counted, format_layers
+from layercut.text import count_of, format_layers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,7 +56,7 @@ class Swept(NamedTuple):
 
     def to_frame(self) -> DataFrame:
         """A line for each layer, task and readout."""
-        return frame([row.to_dict() for row in self.sweep.rows])
+        return data_frame([row.to_dict() for row in self.sweep.rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class PlannedSweep:
     def outline(self) -> Outline:
         """What would be asked."""
         plans = len(self.layers) + 1  # each layer skipped alone, and the original model
-        steps = [planned(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
+        steps = [planned_answers(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
         return outline_of(self.handle, steps, self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
@@ -105,7 +105,7 @@ class PlannedSweep:
         cells, model, seed = self.cells, self.handle, self.decoding.seed
         uncut = CutPlan(num_layers=model.num_layers)
         cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in self.layers}
-        groups = {"uncut": [uncut], f"without one of {counted(len(cut), 'layer')}": list(cut.values())}
+        groups = {"uncut": [uncut], f"without one of {count_of(len(cut), 'layer')}": list(cut.values())}
         # A piece is one task under all plans of a group, which the engine is asked together: what they share runs once.
         pieces = [
             (f"{name}: {cell.label}", replace(cell.work(), num_items=len(plans) * len(cell.samples)))
@@ -172,7 +172,7 @@ def plan_sweep(
         InputError: a layer, task, readout, split or plan that cannot be used, or a run folder that holds another run.
     """
     if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+        raise unknown_name("split", split, SPLITS)
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
     cells = swept_cells(objective, seed, split)
@@ -190,7 +190,7 @@ def plan_sweep(
     isolation = announce_isolation((cell.task for cell in cells), say)
     tell_shortfalls(((cell.task, split, cell.limit) for cell in cells), say)
     return PlannedSweep(
-        folder=out or Path("runs", slug(f"{model.model}-sweep")),
+        folder=out or Path("runs", folder_name(f"{model.model}-sweep")),
         handle=handle,
         layers=wanted,
         cells=cells,
@@ -295,19 +295,22 @@ def read_rankings(
     for path, plan in zip(paths, plans, strict=True):
         if plan.num_layers != num_layers:
             raise InputError(
-                f"{shown(path)} was made for a model of {plan.num_layers} decoder layers, but {model} has {num_layers}."
+                f"{shown_path(path)} was made for a model of {plan.num_layers} decoder layers, but {model} has "
+                f"{num_layers}."
             )
-        plan = plan_for_model(plan, model, model_hash, where=shown(path), from_another_model=from_another_model)
+        plan = plan_for_model(plan, model, model_hash, where=shown_path(path), from_another_model=from_another_model)
         importance = _importance(plan.scores)
         if not importance:
             raise InputError(
-                f"{shown(path)} holds no score for each layer (criterion {plan.criterion}), so there is nothing to "
-                "compare. Give a plan of a criterion that scores layers, such as block_influence or task_accuracy."
+                f"{shown_path(path)} holds no score for each layer (criterion {plan.criterion}), so there is nothing "
+                "to compare. Give a plan of a criterion that scores layers, such as block_influence or task_accuracy."
             )
         is_only = [other.criterion for other in plans].count(plan.criterion) == 1
         name = plan.criterion if is_only else f"{plan.criterion} ({path.parent.name}/{path.name})"
         if any(ranking.name == name for ranking in rankings):
-            raise InputError(f"`compare` names {shown(path)} more than once, or two files of its name; name each once.")
+            raise InputError(
+                f"`compare` names {shown_path(path)} more than once, or two files of its name; name each once."
+            )
         note = origin_of({"chosen_on": plan.chosen_on})
         chosen = selection_items(plan.scores, str(path))
         if both := [task for task, ids in items.items() if ids & chosen.get(task, frozenset())]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
-from layercut.selection.base import Context, Selection, check_names, choose, wanted_objective, whole_numbers
-from layercut.selection.greedy import greedy
+from layercut.selection.base import Context, Selection, check_names, chosen_settings, wanted_objective, whole_numbers
+from layercut.selection.greedy import remove_greedily
 from layercut.selection.objective import TaskObjective, TaskRecords, selected_on
 from layercut.selection.perplexity import Measure, TextObjective, select_by_text
 from layercut.selection.search_journal import SearchJournal
@@ -47,7 +47,7 @@ def task_accuracy(context: Context) -> Selection:
     context = context.with_first_protected()
     details: dict[str, Any] = {"protect": sorted(context.protected)}
     if "shortlist" not in settings:
-        selection = greedy(context, objective, details)
+        selection = remove_greedily(context, objective, details)
     else:
         numbers = whole_numbers("task_accuracy", settings, shortlist=1, traces=TRACES)
         if not isinstance(objective, TaskObjective):
@@ -64,7 +64,7 @@ def task_accuracy(context: Context) -> Selection:
                 best = sorted(range(len(plans)), key=lambda place: (values[place], place))[-numbers["shortlist"] :]
                 return [plans[place] for place in best]
 
-            selection = greedy(context, objective, details | numbers, propose)
+            selection = remove_greedily(context, objective, details | numbers, propose)
     plan = CutPlan(num_layers=context.num_layers, removed=selection.removed)
     return selection._replace(details={**selection.details, **selected_on(objective, plan)})
 
@@ -109,7 +109,7 @@ def trace_damage(context: Context) -> Selection:
         InputError: an unknown setting or value, no objective of tasks or none with a readout that generates, no right
             answer by the original model, or measures that are not numbers.
     """
-    chosen = choose(
+    chosen = chosen_settings(
         "trace_damage", context.settings, measure=("kl", "nll", "top1", "js", "sure"), search=("one_shot", "greedy")
     )
     tasks = wanted_objective(context, "trace_damage")

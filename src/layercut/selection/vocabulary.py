@@ -144,7 +144,7 @@ class Coverage(NamedTuple):
         )
 
 
-def cover(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage | UsedTokens]:
+def count_covered(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage | UsedTokens]:
     """How the texts of a file, or questions and answers of a run folder, are tokenised with the tokens that stay.
 
     Each text is tokenised with both vocabularies and compared token by token. Of a run of this tokenizer, the tokens of

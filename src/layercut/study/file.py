@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from layercut.base_settings import Settings
-from layercut.errors import InputError, first_line, unknown
+from layercut.errors import InputError, first_line, unknown_name
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.runs.foreign_code import check_trust
@@ -21,7 +21,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, Depth, Mode
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name
 from layercut.tasks.lm_eval.names import of_folder
-from layercut.tasks.suites import check_tasks, suite, with_data
+from layercut.tasks.suites import check_tasks, suite_named, with_data
 
 Built = TypeVar("Built", bound=Settings)
 
@@ -114,7 +114,9 @@ def _tasks(keys: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
         wanted = keys["suite"] if isinstance(keys["suite"], dict) else {"name": keys["suite"]}
         _check_keys(wanted, ("name", "limit"))
         _expect(wanted.get("name"), "name", str, "the name of a suite")
-        of_suite = tuple(task for task in suite(wanted["name"], limit=wanted.get("limit")) if task.task not in named)
+        of_suite = tuple(
+            task for task in suite_named(wanted["name"], limit=wanted.get("limit")) if task.task not in named
+        )
     return (*of_suite, *listed)
 
 
@@ -239,7 +241,7 @@ def _expect(value: Any, key: str, kind: type, what: str) -> Any:
 def _check_keys(data: Mapping[str, Any], known: Any) -> None:
     for key in data:
         if key not in known:
-            raise unknown("key", str(key), known)
+            raise unknown_name("key", str(key), known)
 
 
 _READ: dict[Any, Callable[[Any], Any]] = {

@@ -28,7 +28,7 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Questions, ask_under
-from layercut.text import counted
+from layercut.text import count_of
 
 Result = TypeVar("Result")
 
@@ -131,7 +131,7 @@ class StudyJob:
 
         measured = self._attempt(step, [variant.name], measure)
         for source, num_items in measured.reused if measured else ():
-            self.say(f"{step}: {counted(num_items, 'answer')} reused from {source}")
+            self.say(f"{step}: {count_of(num_items, 'answer')} reused from {source}")
         return measured
 
     def _answer_together(self, index: int, first: StudyVariant, cell: Cell) -> None:

@@ -34,7 +34,7 @@ from layercut.progress import Say
 from layercut.progress.bars import StudyProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
-from layercut.runs.frame import frame
+from layercut.runs.frame import data_frame
 from layercut.runs.settings import CONFIG
 from layercut.runs.study import ARMS, failures_in
 from layercut.study.healer import is_begun
@@ -42,7 +42,7 @@ from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
 from layercut.study.store import CellStore
 from layercut.study.work import StudyWork
-from layercut.tasks.cells import announce_isolation, slug
+from layercut.tasks.cells import announce_isolation, folder_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,7 +62,7 @@ class StudyOutcome(NamedTuple):
 
     def to_frame(self) -> DataFrame:
         """A line for each comparison."""
-        return frame([row.to_dict() for row in self.rows])
+        return data_frame([row.to_dict() for row in self.rows])
 
     @property
     def rows(self) -> list[ComparisonRow]:
@@ -165,9 +165,9 @@ def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:
     """Each model with its folder: the study's own, or one for each of several."""
     if len(settings.models) == 1:
         return [(settings.models[0], settings.out)]
-    names = [slug(model.model.rstrip("/").rsplit("/", 1)[-1]) for model in settings.models]
+    names = [folder_name(model.model.rstrip("/").rsplit("/", 1)[-1]) for model in settings.models]
     if len(set(names)) < len(names):
-        names = [slug(model.model) for model in settings.models]
+        names = [folder_name(model.model) for model in settings.models]
     return [(model, settings.out / name) for model, name in zip(settings.models, names, strict=True)]
 
 

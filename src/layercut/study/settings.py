@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
-from layercut.healing.prompt_sources import Answering, PromptSpec, answering
+from layercut.healing.prompt_sources import Answering, PromptSpec, answering_under
 from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
@@ -122,7 +122,7 @@ class HealingArm(ArmSettings, Answering):
     @property
     def with_its_preset(self) -> Answering:
         """Settings of the answers to prompts."""
-        return answering(self.preset, **{name: getattr(self, name) for name in Answering.model_fields})
+        return answering_under(self.preset, **{name: getattr(self, name) for name in Answering.model_fields})
 
 
 class StudySettings(Settings):

@@ -21,7 +21,7 @@ from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.progress import OnProgress
 from layercut.runs.directory import RunFolder, runs_in
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.notes import Notes
 from layercut.runs.records import MetricRow
 from layercut.runs.settings import settings_hash
@@ -164,7 +164,7 @@ class CellStore:
             ]
             if taken:
                 left -= {record["id"] for record in taken}
-                yield (shown(run), len(taken)), taken
+                yield (shown_path(run), len(taken)), taken
 
     def fill(
         self, journal: Records, identity: Mapping[str, Any], ids: Collection[str], *, exclude: Path
@@ -182,7 +182,7 @@ class CellStore:
         others = (folder for near in runs_in(self._root) for folder in (near, *runs_in(near)))  # also of several models
         for folder in (study, *others):
             if (plan := read_notes(folder).get(CHOSEN + key)) is not None:
-                return CutPlan.from_dict(plan), shown(folder)
+                return CutPlan.from_dict(plan), shown_path(folder)
         return None
 
     @cached_property

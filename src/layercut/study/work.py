@@ -12,14 +12,14 @@ from typing import Any
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.healing.outline import training_disk
-from layercut.progress import Progress, Say, silent
+from layercut.progress import Progress, Say, show_nothing
 from layercut.progress.bars import StudyStep
 from layercut.progress.cost import Workload
 from layercut.runs.dry_run import Outline, PlannedStep
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash, settings_in
-from layercut.selection import criterion as criterion_of
+from layercut.selection import find_criterion as criterion_of
 from layercut.selection.base import Context, SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, parse_protected, plan_of
@@ -32,7 +32,7 @@ from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
-from layercut.tasks.selected_items import check_report_items, decided, tell_shortfalls, used_items
+from layercut.tasks.selected_items import check_report_items, decide_split, tell_shortfalls, used_items
 
 SEARCHES = "searches"  # folder of a study with the run folders of its searches
 
@@ -58,7 +58,7 @@ class StudyWork:
             self.choose(name)
         begun = settings_in(folder)
         used = self._used_items() if begun is None else None
-        self.cells = make_cells(settings.tasks, settings.seed, limit, decided(used, begun))
+        self.cells = make_cells(settings.tasks, settings.seed, limit, decide_split(used, begun))
         self.order = list(order_cells(self.variants, self.cells))
         loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
         in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
@@ -108,7 +108,7 @@ class StudyWork:
         return [variant for variant in self.cuts if variant.search == search]
 
     def choose(
-        self, search: str, notes: Notes | None = None, progress: Progress = silent, say: Say = lambda text: None
+        self, search: str, notes: Notes | None = None, progress: Progress = show_nothing, say: Say = lambda text: None
     ) -> None:
         """Make a search, and record the plans of its cuts in ``notes``; without them, take what is known.
 
@@ -128,7 +128,7 @@ class StudyWork:
             key = settings_hash(self._search_identity(criterion, depth, seed))
             if (known := self.store.plan(key, self.folder)) is not None:
                 plans[depth], source = known
-                if notes is None or source == shown(self.folder):
+                if notes is None or source == shown_path(self.folder):
                     continue
                 say(f"{criterion.name}-{depth}: layers as chosen in {source}")
             elif notes is None:

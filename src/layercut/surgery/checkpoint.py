@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.cache import remembered
+from layercut.models.cache import remembered_value
 from layercut.models.convert import SOURCE_FILE, read_source
 from layercut.models.gguf_file import describe_copy
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_header, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
-from layercut.runs.disk import check_room, size_change, writing
+from layercut.runs.disk import check_room, size_change, writing_to
 from layercut.runs.settings import read_json
 from layercut.surgery import shards
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
@@ -27,7 +27,7 @@ from layercut.surgery.plan import TIE, CutPlan
 from layercut.surgery.quantized import follow_config, follow_files, modules_of
 from layercut.surgery.trimming import SLOW_FILES, follow_ids, trim_files
 from layercut.surgery.width import thin_config
-from layercut.text import parameters
+from layercut.text import parameters_text
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -81,7 +81,7 @@ class CutReport:
         """The result for people."""
         share = 100 * (1 - self.bytes_after / self.bytes_before)
         lines = [
-            f"parameters: {parameters(self.parameters_before)} -> {parameters(self.parameters_after)}",
+            f"parameters: {parameters_text(self.parameters_before)} -> {parameters_text(self.parameters_after)}",
             f"weights: {_size(self.bytes_before)} -> {_size(self.bytes_after)} ({share:.1f} % less), "
             f"{self.tensors_before} -> {self.tensors_after} tensors in {len(self.shards)} file(s)",
         ]
@@ -144,7 +144,7 @@ def cut_checkpoint(
     refuse_used(out)
     work = _prepare(source, plan, max_shard_bytes)
     report = work.report
-    with writing(out, _ELSEWHERE), new_directory(out) as folder:
+    with writing_to(out, _ELSEWHERE), new_directory(out) as folder:
         copied_bytes = sum((source / name).stat().st_size for name in report.copied)
         check_room(out, report.bytes_after + copied_bytes, _ELSEWHERE)
         shards.write_shards(work.shards, folder, report.parameters_after)
@@ -183,7 +183,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         metadata = {**read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     following = [raw, asdict(structure), plan.num_layers, plan.removed]
-    cut = remembered("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
+    cut = remembered_value("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
     copy, left_out = "", 0  # a remark on an output head that is a copy, and its bytes in a checkpoint of two
@@ -284,7 +284,7 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
         whole = _text_of(config_of(bare, str(source))) if lists else {}
         return {name: whole.get(name) for name in sorted(lists)}
 
-    default = remembered("lists", [bare, sorted(lists)], read_lists)
+    default = remembered_value("lists", [bare, sorted(lists)], read_lists)
     return tuple(
         f"{name} of the kept layers differs from the default of {structure.model_type} for this depth. transformers "
         "reads it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "
@@ -313,7 +313,7 @@ def earlier_plans(folder: Path) -> list[CutPlan]:
     return [CutPlan.from_dict(plan, str(folder)) for plan in read_plans(folder)]
 
 
-def healings(source: ModelSource) -> list[dict[str, Any]]:
+def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
     """The entries of all healings behind a checkpoint, oldest first."""
     plans = read_plans(source.adapter.folder if source.adapter else source.path)
     return [entry for plan in plans for entry in plan.get("healing", ())]

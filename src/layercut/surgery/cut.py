@@ -12,14 +12,14 @@ import yaml
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import LoadedModel, load_as_set
-from layercut.models.sources import ModelSource, describe_source, resolve
+from layercut.models.sources import ModelSource, describe_source, resolve_source
 from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
 from layercut.surgery.plan import CutPlan, list_removed, origin_of
 from layercut.surgery.quantized import is_quantized
-from layercut.text import counted, escape, format_layers, parameters, table
+from layercut.text import count_of, escape_inline, format_layers, markdown_table, parameters_text
 
 UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
 """The first line of a card, until scores of this very checkpoint are known."""
@@ -116,7 +116,7 @@ def cut_source(
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
     Raises InputError: no such model, or a plan that does not fit it.
     """
-    source = resolve(
+    source = resolve_source(
         settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code, tie=settings.tie
     )
     metadata = describe_source(source)
@@ -172,11 +172,11 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         "tokens removed": vocabulary.describe() if vocabulary else None,
         "output head": "the embeddings; its own copy was removed" if plan.tied else None,
         "chosen by": "; ".join(filter(None, (chosen, thin))),
-        "parameters": f"{parameters(after)}, before {parameters(before)} ({after / before - 1:+.1%})",
+        "parameters": f"{parameters_text(after)}, before {parameters_text(before)} ({after / before - 1:+.1%})",
         "weights": size,
         "made with": f"layercut {__version__}",
     }
-    amounts = [counted(len(plan.removed), "decoder layer")] if plan.removed else []
+    amounts = [count_of(len(plan.removed), "decoder layer")] if plan.removed else []
     amounts += [f"{channels.share:.1%} of the MLP channels"] if channels else []
     amounts += [f"{vocabulary.share:.1%} of the tokens"] if vocabulary else []
     amounts += ["a copy of the embeddings"] if plan.tied else []
@@ -187,10 +187,12 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         front=yaml.safe_dump(
             {key: value for key, value in front.items() if value}, sort_keys=False, allow_unicode=True
         ),
-        title=f"{escape(name.rstrip('/').rsplit('/', 1)[-1])}, {' and '.join(amounts)} removed",
+        title=f"{escape_inline(name.rstrip('/').rsplit('/', 1)[-1])}, {' and '.join(amounts)} removed",
         unmeasured=UNMEASURED,
-        sentence=f"{escape(name)} without {' and '.join(list_removed(plan, some))}.",
-        rows="\n".join(table(["", ""], ((key, escape(text)) for key, text in facts.items() if text is not None))),
+        sentence=f"{escape_inline(name)} without {' and '.join(list_removed(plan, some))}.",
+        rows="\n".join(
+            markdown_table(["", ""], ((key, escape_inline(text)) for key, text in facts.items() if text is not None))
+        ),
         whole=whole,
         verified=report.verified or "Nothing was verified after writing.",
         warnings=f"## Warnings\n\n{noted}\n" if noted else "",

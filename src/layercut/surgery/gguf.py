@@ -23,10 +23,10 @@ from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sh
 from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copy, read_gguf_head, recorded_plans
 from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from layercut.models.weights import CHUNK
 from layercut.runs.atomic import new_file, refuse_existing
-from layercut.runs.disk import check_room, writing
+from layercut.runs.disk import check_room, writing_to
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf_parts
 from layercut.surgery.checkpoint import CutReport, step_of
@@ -120,7 +120,7 @@ def cut_gguf(
     sha256 = None if dry_run else file_sha256(file)
     if compares:
         try:
-            source = resolve(settings.model, tie=settings.tie)
+            source = resolve_source(settings.model, tie=settings.tie)
         except InputError as error:
             raise type(error)(
                 f"{error} To cut the file by its bytes, without comparing logits, say `verify=false`."
@@ -146,11 +146,11 @@ def cut_gguf(
         if not compares:
             raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
         repaired = gguf_parts.read_healed_cut(healed, source.path, plan)
-        loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve(str(healed)))  # noqa: E731
+        loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve_source(str(healed)))  # noqa: E731
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
         return work.report
-    with writing(out, _ELSEWHERE), new_file(out) as part:
+    with writing_to(out, _ELSEWHERE), new_file(out) as part:
         check_room(out, work.num_bytes, _ELSEWHERE)
         with part.open("wb", buffering=0) as target:
             target.write(work.header)

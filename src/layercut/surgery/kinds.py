@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import Structure, blueprint, structure_in, with_text_fields
+from layercut.models.structure import Structure, blueprint_model, structure_in, with_text_fields
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.plan import CutPlan
 from layercut.text import format_layers
@@ -57,7 +57,7 @@ def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan
     """
     if not plan.is_uncut:
         _check_attention_stays(before, plan)
-        _compared(_model(blueprint(before)), _model(blueprint(after)), plan)
+        _compared(_model(blueprint_model(before)), _model(blueprint_model(after)), plan)
 
 
 def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig, plan: CutPlan) -> tuple[Setting, ...]:
@@ -114,7 +114,7 @@ def _original(key: _Key, num_layers: int) -> tuple[_Model, list[tuple[str, str]]
     """A model, and the places of its positions where its layers are the same but for these, and nothing outside of them
     changes with their number: then each takes on the positions of the layer whose place it takes.
     """
-    before = _model(blueprint(key.config, key.model_class))
+    before = _model(blueprint_model(key.config, key.model_class))
     first = before.layers[0]
     positions = [place for place in first if any(layer.get(place) != first[place] for layer in before.layers)]
     is_alike = all(layer.keys() == first.keys() for layer in before.layers) and num_layers > 1
@@ -154,7 +154,7 @@ def _under(key: _Key, plan: CutPlan, structure: Structure) -> _Model:
         cut = with_text_fields(key.config, cut_config(text, plan, structure))
     except CheckpointError as error:
         raise InputError(f"transformers accepts no such pruned model: {error}") from error
-    return _model(blueprint(cut, key.model_class))
+    return _model(blueprint_model(cut, key.model_class))
 
 
 def _model(model: PreTrainedModel) -> _Model:

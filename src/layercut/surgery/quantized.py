@@ -91,7 +91,7 @@ def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], modules: Mo
     return {
         name: value
         if not isinstance(value, dict) or not isinstance(raw.get(name), dict)
-        else follow(raw[name], modules, name)
+        else rename_modules(raw[name], modules, name)
         if name in FIELDS
         else follow_config(value, raw[name], modules)
         for name, value in config.items()
@@ -105,12 +105,12 @@ def follow_files(source: Path, modules: Modules) -> dict[str, str]:
     texts = {}
     for name in FILES:
         if (source / name).is_file():
-            followed = follow(read_object(source / name), modules, name)
+            followed = rename_modules(read_object(source / name), modules, name)
             texts[name] = json.dumps(followed, indent=2, ensure_ascii=False) + "\n"
     return texts
 
 
-def follow(value: Any, modules: Modules, where: str) -> Any:
+def rename_modules(value: Any, modules: Modules, where: str) -> Any:
     """One such field: strings in lists and keys of dictionaries name modules, wherever they stand."""
     if isinstance(value, str):
         return (modules.renumbered(value, is_name=True) or value) if _PLAIN_NAME.fullmatch(value) else value
@@ -122,13 +122,13 @@ def follow(value: Any, modules: Modules, where: str) -> Any:
             )
         entries: list[Any] = []
         for item in value:
-            entries += _names(item, modules, where) if isinstance(item, str) else [follow(item, modules, where)]
+            entries += _names(item, modules, where) if isinstance(item, str) else [rename_modules(item, modules, where)]
         return list(dict.fromkeys(entries)) if all(isinstance(item, str) for item in entries) else entries
     if not isinstance(value, dict):
         return value
     new: dict[str, Any] = {}
     for key, item in value.items():
-        followed = follow(item, modules, f"{where}.{key}")
+        followed = rename_modules(item, modules, f"{where}.{key}")
         lost = isinstance(item, dict) and item.get("targets") and not followed.get("targets")
         for name in [] if lost else _names(key, modules, where, is_key=True):
             new.setdefault(name, followed)

@@ -22,7 +22,7 @@ from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import Setting, settings_under
 from layercut.surgery.plan import CutPlan, as_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
-from layercut.surgery.slots import taken, zeroed
+from layercut.surgery.slots import taken_entries, zeroed_entries
 from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
             key = (plan.channels.key, layer, slot.name)
             whole, version, thin = held.get(key, (None, 0, before))
             if whole is not before or version != before._version:
-                data = taken(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
+                data = taken_entries(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
                 thin = nn.Parameter(data, requires_grad=before.requires_grad)
                 held[key] = (before, before._version, thin)
             swap_parameter(undo, module, slot.tensor, thin)
@@ -197,7 +197,7 @@ def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 
 @contextmanager
-def masked(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
+def masked_channels(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
     """Run ``model`` with zeros in the columns of the MLP channels that a plan removes: what thinner MLPs must equal.
 
     Nothing is sliced, so that this is a reference of its own. Layers stay.
@@ -210,7 +210,7 @@ def masked(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
             for slot in mlp_width_in(model).readers(layer):
                 module = layers[layer].get_submodule(slot.module)
                 whole: nn.Parameter = getattr(module, slot.tensor)
-                zeros = zeroed(whole.detach(), slot.dim, slot.entries(gone, channels.width))
+                zeros = zeroed_entries(whole.detach(), slot.dim, slot.entries(gone, channels.width))
                 swap_parameter(undo, module, slot.tensor, nn.Parameter(zeros, requires_grad=False))
         yield model
 

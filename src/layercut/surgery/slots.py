@@ -122,7 +122,7 @@ class MlpWidth(NamedTuple):
             )
 
 
-def taken(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
+def taken_entries(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     """The entries of a tensor along one dimension, in memory of its own."""
     import torch
 
@@ -132,7 +132,7 @@ def taken(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     return torch.stack([matrix.index_select(dim - 1, own) for matrix, own in zip(tensor, index, strict=True)])
 
 
-def zeroed(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
+def zeroed_entries(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
     """A copy of a tensor with zeros in these entries along one dimension."""
     import torch
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.loading import LoadedModel
-from layercut.models.placement import widened
+from layercut.models.placement import widened_model
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass, masked, swap_parameter
+from layercut.surgery.remove import bypass, masked_channels, swap_parameter
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def verify_cut(
         return _Run(_logits(model, texts[-1]), [], model.dtype)
 
     def run_skipped(whole: PreTrainedModel) -> _Run:
-        with skipped(whole, plan.removed):
+        with layers_skipped(whole, plan.removed):
             return _Run(_logits(whole, texts[-1], kept), [], whole.dtype)
 
     readers: list[str] = []  # paths of the last matrices of the MLPs that stay, in the pruned model
@@ -160,9 +160,9 @@ def verify_cut(
         # Thinner MLPs and whole ones under zeros for the removed channels share no slicing code. They take sums of
         # different length, so they differ by rounding, a small part of what thinning changes; a channel at the wrong
         # place changes as much as that.
-        with skipped(model, plan.removed):
+        with layers_skipped(model, plan.removed):
             whole_NV = _logits(model, batch, kept)
-            with masked(model, plan):
+            with masked_channels(model, plan):
                 masked_NV = _logits(model, batch, kept)
         change, wrong = (whole_NV - thin_NV).abs().mean(), (masked_NV - thin_NV).abs().mean()
         if not wrong <= 0.1 * change:
@@ -252,7 +252,7 @@ def _compared(
         return result
     wide_runs = []
     for narrow, run in runs:  # one copy at a time
-        if (wide := widened(narrow)) is None:
+        if (wide := widened_model(narrow)) is None:
             return result
         try:
             wide_runs.append(run(wide))
@@ -313,7 +313,7 @@ def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
 
 
 @contextmanager
-def skipped(model: PreTrainedModel, removed: Sequence[int]) -> Iterator[None]:
+def layers_skipped(model: PreTrainedModel, removed: Sequence[int]) -> Iterator[None]:
     """Have these layers of the original ``model`` hand on the states that they are given: the reference of every cut.
 
     All other layers keep their place, their number and their config, so it shares no rule with ``remove``, ``kinds`` or

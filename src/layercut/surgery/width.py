@@ -13,12 +13,12 @@ from itertools import product, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.cache import remembered
-from layercut.models.structure import blueprint, config_of, plain_experts, structure_in, with_text_fields
+from layercut.models.cache import remembered_value
+from layercut.models.structure import blueprint_model, config_of, plain_experts, structure_in, with_text_fields
 from layercut.surgery.channels import Channels
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
 from layercut.surgery.quantized import is_quantized
-from layercut.surgery.slots import ChannelSlot, MlpWidth, Order, taken, zeroed
+from layercut.surgery.slots import ChannelSlot, MlpWidth, Order, taken_entries, zeroed_entries
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ def mlp_width_of(config: Mapping[str, Any], name: str) -> MlpWidth:
     Raises InputError: a quantised model, or structure does not show it; says why.
     """
     text = json.dumps(config, sort_keys=True)
-    field, width, slots = remembered("widths", text, lambda: _mlp_width(text, None, name))
+    field, width, slots = remembered_value("widths", text, lambda: _mlp_width(text, None, name))
     return MlpWidth(
         field, width, {int(layer): tuple(ChannelSlot(*slot) for slot in own) for layer, own in slots.items()}
     )
@@ -134,7 +134,7 @@ def with_width(config: str, field: str, width: int, name: str) -> PretrainedConf
 def _laid_out(config: str, kind: Any, field: str, width: int | None, name: str) -> tuple[Attributes, ...]:
     """The layers of the model at a width; None for its own."""
     made = config_of(json.loads(config), name) if width is None else with_width(config, field, width, name)
-    model = blueprint(made, kind, name)
+    model = blueprint_model(made, kind, name)
     stack: Any = model.get_submodule(structure_in(model).layers)
     return tuple(map(attributes_of, stack))
 
@@ -258,7 +258,7 @@ def _mlp_of(config: str, kind: Any, field: str, name: str, layer: int, path: str
     """One MLP of the model with a few channels and random weights, in float32."""
     import torch
 
-    model = blueprint(with_width(config, field, width, name), kind, name)
+    model = blueprint_model(with_width(config, field, width, name), kind, name)
     plain_experts(model)
     stack: Any = model.get_submodule(structure_in(model).layers)
     mlp: nn.Module = stack[layer].get_submodule(path).to_empty(device="cpu").float().eval()
@@ -288,10 +288,10 @@ def _difference(whole: nn.Module, thin: nn.Module, slots: Mapping[str, ChannelSl
         with torch.no_grad():
             for name, parameter in whole.named_parameters():
                 own, data = slots.get(name), parameter.data
-                kept = data if own is None else taken(data, own.dim, own.entries(stay, _FEW))
+                kept = data if own is None else taken_entries(data, own.dim, own.entries(stay, _FEW))
                 thin.get_parameter(name).data = kept
                 if own is not None and own.reads:
-                    parameter.data = zeroed(data, own.dim, own.entries(gone, _FEW))
+                    parameter.data = zeroed_entries(data, own.dim, own.entries(gone, _FEW))
             outputs = [mlp(states) for mlp in (whole, thin)]
             # Those of experts may come with the router's numbers.
             masked, cut = (output[0] if isinstance(output, tuple) else output for output in outputs)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.runs.foreign_code import check_function_name, function_named
 from layercut.seed import check_seed
 from layercut.tasks.lm_eval.names import check_mentioned, has_lm_eval
@@ -41,21 +41,34 @@ class KnownTask(NamedTuple):
 TASKS = {
     name: KnownTask(*known)
     for name, known in {
-        "arithmetic": ("builtin.lines:arithmetic", "sums, differences and products of one and two digits (built in)"),
-        "brackets": ("builtin.lines:brackets", "close open brackets: ( [ { (built in)"),
-        "copy": ("builtin.lines:copying", "repeat a list of four to eight words (built in)"),
+        "arithmetic": (
+            "builtin.lines:arithmetic_task",
+            "sums, differences and products of one and two digits (built in)",
+        ),
+        "brackets": ("builtin.lines:brackets_task", "close open brackets: ( [ { (built in)"),
+        "copy": ("builtin.lines:copying_task", "repeat a list of four to eight words (built in)"),
         "chain_sum": ("builtin.steps:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"),
         "gsm_symbolic": ("builtin.steps:gsm_symbolic", "grade-school word problems made from templates (built in)"),
-        "gsm8k": ("benchmarks.boxed:gsm8k", "grade-school word problems (openai/gsm8k, or a local copy)", "gsm8k_cot"),
-        "humaneval": (f"{_CODE}:humaneval", "complete a Python function (openai/openai_humaneval, or a local copy)"),
+        "gsm8k": (
+            "benchmarks.boxed:gsm8k_task",
+            "grade-school word problems (openai/gsm8k, or a local copy)",
+            "gsm8k_cot",
+        ),
+        "humaneval": (
+            f"{_CODE}:humaneval_task",
+            "complete a Python function (openai/openai_humaneval, or a local copy)",
+        ),
         "humaneval_plus": (
             f"{_CODE}:humaneval_plus",
             "the same, many more tests (evalplus/humanevalplus, or a local copy)",
         ),
-        "mbpp": (f"{_CODE}:mbpp", "short Python problems (google-research-datasets/mbpp, or a local copy)"),
+        "mbpp": (f"{_CODE}:mbpp_task", "short Python problems (google-research-datasets/mbpp, or a local copy)"),
         "mbpp_plus": (f"{_CODE}:mbpp_plus", "the same, many more tests (evalplus/mbppplus, or a local copy)"),
-        "math500": ("benchmarks.boxed:math500", "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)"),
-        "xsum": ("benchmarks.xsum:xsum", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"),
+        "math500": (
+            "benchmarks.boxed:math500_task",
+            "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)",
+        ),
+        "xsum": ("benchmarks.xsum:xsum_task", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"),
         "arc_easy": (_BY_LM_EVAL, "science questions with three to five choices"),
         "arc_challenge": (_BY_LM_EVAL, "the harder of these science questions"),
         "hellaswag": (_BY_LM_EVAL, "which of four sentences continues a text"),
@@ -148,7 +161,7 @@ def check_task(
         check_known(name, readout, OF_LM_EVAL)
 
 
-def takes(name: str, option: str) -> bool:
+def takes_option(name: str, option: str) -> bool:
     """True if a task has an option, such as ``max_new_tokens``. Raises InputError: no such task."""
     return option in inspect.signature(_factory(name)[0]).parameters
 
@@ -192,7 +205,7 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     misspelt = difflib.get_close_matches(base, TASKS, n=1, cutoff=0.75)
     if not (base in TASKS or base.startswith(_PREFIXES)) and (misspelt or not has_lm_eval()):
         hint = f"Or {LM_EVAL}NAME for a task of lm-eval, my.jsonl or module:function for your own."
-        raise unknown("task", name, TASKS, hint)
+        raise unknown_name("task", name, TASKS, hint)
     from layercut.tasks.lm_eval.loading import lm_eval_task
 
     if worked:

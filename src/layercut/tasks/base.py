@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
-from layercut.errors import unknown
+from layercut.errors import unknown_name
 
 Readout = str
 """How an item is asked and read: by likelihood over options (``rank``), by the likelihood of the right answer per token
@@ -173,10 +173,10 @@ class Task:
 def check_known(name: str, readout: Readout, readouts: Sequence[Readout]) -> None:
     """Refuse a readout that is not among those of the task ``name``. Raises InputError."""
     if readout not in readouts:
-        raise unknown(f"readout of {name}", readout, readouts)
+        raise unknown_name(f"readout of {name}", readout, readouts)
 
 
-def generates(readout: Readout) -> bool:
+def is_generated(readout: Readout) -> bool:
     """True if the model writes the answer itself."""
     return readout in GENERATED
 

@@ -13,23 +13,23 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding, Engine, by_kind
 from layercut.engine.handle import ModelHandle, ServedModel
-from layercut.engine.prompts import encode
-from layercut.engine.rows import check_longest, generation_row, scoring
+from layercut.engine.prompts import encode_text
+from layercut.engine.rows import check_longest, generation_row, make_scoring
 from layercut.errors import InputError
 from layercut.progress import OnProgress
 from layercut.progress.bars import Progressing, StageProgress
 from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
-from layercut.runs.frame import frame
+from layercut.runs.frame import data_frame
 from layercut.runs.settings import settings_in
-from layercut.sandbox.runner import describe
+from layercut.sandbox.runner import describe_isolation
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.base import Readout, Sample, Split, Task, generates
-from layercut.tasks.evaluate import Records, TaskResult, evaluate
-from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decided, tell_shortfalls, used_items
+from layercut.tasks.base import Readout, Sample, Split, Task, is_generated
+from layercut.tasks.evaluate import Records, TaskResult, evaluate_items
+from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decide_split, tell_shortfalls, used_items
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,7 +52,7 @@ class Evaluated(NamedTuple):
 
     def to_frame(self) -> DataFrame:
         """A line for each task, readout and metric."""
-        return frame(self.metrics["rows"])
+        return data_frame(self.metrics["rows"])
 
 
 def evaluate_model(
@@ -105,7 +105,7 @@ def _prepare(
 ) -> tuple[list[Cell], str | None]:
     """The cells and the isolation of generated programs, and lines on both."""
     used = used_items([*model.earlier_plans, plan], model.healings)
-    cells = make_cells(tasks, seed, split_of=decided(used, settings_in(out)))
+    cells = make_cells(tasks, seed, split_of=decide_split(used, settings_in(out)))
     say(model.introduce(plan))
     isolation = announce_isolation((cell.task for cell in cells), say)
     tell_shortfalls(((cell.task, cell.split, cell.limit) for cell in cells), say)
@@ -142,7 +142,7 @@ class Cell:
         self, engine: Engine, plan: CutPlan, decoding: Decoding, journal: Records, on_progress: OnProgress
     ) -> TaskResult:
         """Have a model answer what the journal lacks, and score all answers."""
-        return evaluate(
+        return evaluate_items(
             self.task,
             engine,
             plan,
@@ -200,7 +200,7 @@ def make_cells(
         lowest = min((number for number in (wanted.limit, limit) if number is not None), default=None)
         for readout in wanted.readouts or task.readouts:
             task.check_readout(readout)
-            several = wanted.samples if generates(readout) else 1
+            several = wanted.samples if is_generated(readout) else 1
             cells.append(Cell(task=task, readout=readout, limit=lowest, num_samples=several, split=split))
     return cells
 
@@ -212,7 +212,7 @@ def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str
     """
     if not any(task.runs_programs for task in tasks):
         return None
-    isolation = describe()
+    isolation = describe_isolation()
     say(f"isolation of generated programs: {isolation}")
     return isolation
 
@@ -285,18 +285,18 @@ def _note_used_tokens(
     answered, scored = by_kind(requests)
     used = {token for request in answered for token in generation_row(reader, request).prompt}
     for request in scored:
-        for row in scoring(reader, request).rows:
+        for row in make_scoring(reader, request).rows:
             used.update(row.tokens, *row.continuations)
     for record in records:
         used.update(record.get("tokens", ()))
         # An answer is read again as text, which the tokenizer may split in another way than the model wrote it.
-        used.update(encode(reader.tokenizer, record.get("completion", ""), add_special_tokens=False))
+        used.update(encode_text(reader.tokenizer, record.get("completion", ""), add_special_tokens=False))
     greedy = decoding.is_greedy and bool(answered) and all("tokens" in record for record in records)
     note = {"tokenizer": model.tokenizer_hash, "ids": sorted(used), "greedy": greedy}
     folder.notes.put(USED_TOKENS + cell.label, note)
 
 
-def slug(text: str) -> str:
+def folder_name(text: str) -> str:
     """A folder name made from any text."""
     name = re.sub(r"[^A-Za-z0-9.,_-]+", "-", text).strip("-.") or "run"
     return name if len(name) <= 150 else f"{name[:130]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

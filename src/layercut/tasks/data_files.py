@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from layercut.errors import InputError, MissingExtra
-from layercut.runs.json_text import parse
+from layercut.runs.json_text import parse_json
 
 LONGEST_LINE = 2**26  # bytes of a line of JSON lines or CSV: 64 MiB
 LARGEST_WHOLE = 2**29  # bytes of a file that is read as a whole, a JSON list or running text, after unpacking: 512 MiB
@@ -142,7 +142,7 @@ def _json_lines(path: Path) -> Iterator[DataRow]:
         if line.strip():
             where = f"{path}, line {number}"
             try:
-                fields = parse(line)
+                fields = parse_json(line)
             except ValueError as error:  # not JSON, or not UTF-8
                 raise InputError(f"{where}: not a JSON object ({error}). Mend or remove the line.") from error
             yield _row(where, fields)
@@ -150,7 +150,7 @@ def _json_lines(path: Path) -> Iterator[DataRow]:
 
 def _json_list(path: Path) -> Iterator[DataRow]:
     try:
-        rows = parse(_read_whole(path, "rows", _FINE))
+        rows = parse_json(_read_whole(path, "rows", _FINE))
     except InputError:
         raise
     except ValueError as error:

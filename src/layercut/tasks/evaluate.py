@@ -21,14 +21,14 @@ from layercut.engine.base import (
     Likelihoods,
     Request,
     Wanted,
-    always,
+    always_wanted,
 )
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.intervals import mean_interval, pass_at_k
 from layercut.evidence.program_classes import CLASS
-from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, generates
-from layercut.text import counted
+from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, is_generated
+from layercut.text import count_of
 
 if TYPE_CHECKING:
     from layercut.runs.records import MetricRow
@@ -89,7 +89,7 @@ class TaskResult:
     """A record per item, in the order of the task's samples."""
 
 
-def evaluate(
+def evaluate_items(
     task: Task,
     engine: Engine,
     plan: CutPlan,
@@ -136,7 +136,7 @@ def evaluate(
 
     report_progress(plan, readout, [])
     questions = Questions(task, samples, {readout: [journal]}, report_progress)
-    if generates(readout) and num_samples != 1:
+    if is_generated(readout) and num_samples != 1:
         _ask_repeatedly(engine, plan, questions, decoding, num_samples)
     else:
         ask_under(engine, [plan], [questions], decoding=decoding, early=False)
@@ -158,7 +158,7 @@ def ask_under(
     *,
     decoding: Decoding,
     early: bool,
-    wanted: Wanted = always,
+    wanted: Wanted = always_wanted,
 ) -> None:
     """Ask the model under many plans, in one call of the engine, and put graded answers into journals.
 
@@ -318,7 +318,7 @@ def _check_records(journal: Records, task: Task, ids: Collection[str]) -> None:
         if record.get("id") not in ids:
             raise RunMismatch(
                 f"{journal.path} holds the item {record.get('id')}, which is not among the "
-                f"{counted(len(ids), 'item')} of {task.name} here. Use the seed, limit and data that it was begun "
+                f"{count_of(len(ids), 'item')} of {task.name} here. Use the seed, limit and data that it was begun "
                 "with, or another `out`."
             )
 
@@ -382,7 +382,7 @@ def _metric_rows(
     limit: int | None,
 ) -> list[MetricRow]:
     outcomes = Counter(record["outcome"] for record in records)
-    finishes = Counter(record["finish_reason"] for record in records) if generates(readout) else None
+    finishes = Counter(record["finish_reason"] for record in records) if is_generated(readout) else None
     rows: list[MetricRow] = []
     for metric in records[0]["metrics"]:
         estimate = mean_interval([record["metrics"][metric] for record in records], clusters=clusters_of(records))

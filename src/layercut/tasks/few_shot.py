@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.evidence.splits import half_of
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, content_id
-from layercut.tasks.grading import LETTERS, grade_gold, grade_rank, grade_text, guessing, lettered
+from layercut.tasks.grading import LETTERS, grade_gold, grade_rank, grade_text, guessing_chance, lettered_options
 
 NUM_LETTERED = 4  # worked examples of ``token``
 NUM_NEAR_MISSES = 3  # wrong options of a problem
@@ -133,11 +133,11 @@ class FewShotTask(Task):
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Guessing among the options, or always giving the most common right answer."""
-        return guessing(samples, readout, ("accuracy",))
+        return guessing_chance(samples, readout, ("accuracy",))
 
 
 def _listed(sample: Sample) -> str:
-    return f"{sample.question}\n{lettered(sample.options)}\nAnswer:"
+    return f"{sample.question}\n{lettered_options(sample.options)}\nAnswer:"
 
 
 def draw_questions(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> Iterator[str]:

@@ -147,7 +147,7 @@ def _value(text: str) -> Decimal:
     return Decimal(text.replace(",", "").replace("−", "-"))
 
 
-def outcome(*, right: bool, answer: str, finish_reason: str) -> str:
+def outcome_of(*, right: bool, answer: str, finish_reason: str) -> str:
     """The class of a generated answer; see Score."""
     if right:
         return "right"
@@ -160,7 +160,7 @@ def outcome(*, right: bool, answer: str, finish_reason: str) -> str:
 
 def grade_text(answer: str, right: bool, completion: Completion) -> Score:
     """Accuracy of a generated answer that was found in a completion; an empty one was not found."""
-    kind = outcome(right=right, answer=answer, finish_reason=completion.finish_reason)
+    kind = outcome_of(right=right, answer=answer, finish_reason=completion.finish_reason)
     return Score({"accuracy": float(right)}, answer, kind)
 
 
@@ -188,7 +188,7 @@ def grade_gold(sample: Sample, likelihoods: Likelihoods) -> Score:
     return Score({LOG_LIKELIHOOD: per_token}, sample.gold if greedy else "", "right" if greedy else "wrong")
 
 
-def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]) -> Mapping[str, float]:
+def guessing_chance(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]) -> Mapping[str, float]:
     """Chance on these samples: 1 / number of options, averaged, for ``rank`` and ``token``; the share of the best
     constant answer for what is generated; none for ``gold``."""
     if readout == "gold":
@@ -204,7 +204,7 @@ def guessing(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]
 def letter_chance(samples: Sequence[Sample]) -> Mapping[str, float]:
     """Chance where letters are written: 1 / number of options, at least the share of the most common right letter."""
     share = Counter(sample.gold_index for sample in samples).most_common(1)[0][1] / len(samples)
-    return {"accuracy": max(share, guessing(samples, "rank", ["accuracy"])["accuracy"])}
+    return {"accuracy": max(share, guessing_chance(samples, "rank", ["accuracy"])["accuracy"])}
 
 
 class NamedOption(NamedTuple):
@@ -214,10 +214,10 @@ class NamedOption(NamedTuple):
     start: int  # characters before it
 
 
-def lettered(options: Sequence[str]) -> str:
+def lettered_options(options: Sequence[str]) -> str:
     r"""One option a line.
 
-    >>> lettered(["red", "blue"])
+    >>> lettered_options(["red", "blue"])
     'A. red\nB. blue'
     """
     return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))

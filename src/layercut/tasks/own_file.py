@@ -127,7 +127,7 @@ class OwnFile(Task):
         """
         if self.runs_programs:
             in_force()
-        return balanced(first_of(split, _HALVES, lambda _: self._samples, None), self.seed)[:limit]
+        return balanced_order(first_of(split, _HALVES, lambda _: self._samples, None), self.seed)[:limit]
 
     @cached_property
     def _rows(self) -> DataSet:
@@ -159,9 +159,9 @@ class OwnFile(Task):
             return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(space + text for text in texts))
         stop = sample.data["stop"] or (("\n\n",) if plain else ())
         if grade == "choice" and plain:
-            prompt, stop = f"{prompt}\n{grading.lettered(sample.options)}\nAnswer:", ("\n",)
+            prompt, stop = f"{prompt}\n{grading.lettered_options(sample.options)}\nAnswer:", ("\n",)
         elif grade == "choice":
-            listed, last = f"{grading.lettered(sample.options)}\n\n{grading.SHORT}", prompt[-1]
+            listed, last = f"{grading.lettered_options(sample.options)}\n\n{grading.SHORT}", prompt[-1]
             if last.role == "user":  # most chat templates want roles to alternate
                 prompt = (*prompt[:-1], Message("user", f"{last.content}\n{listed}"))
             else:
@@ -232,7 +232,7 @@ class OwnFile(Task):
             return {PROBABILITY: 0.0}
         if samples[0].options:
             return (
-                grading.guessing(samples, "rank", ("accuracy",))
+                grading.guessing_chance(samples, "rank", ("accuracy",))
                 if readout == "rank"
                 else grading.letter_chance(samples)
             )
@@ -245,7 +245,7 @@ class OwnFile(Task):
         return {"accuracy": max(num_right, default=0) / len(samples)}
 
 
-def balanced(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
+def balanced_order(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
     """Samples in an order of which every beginning holds each right answer in its share, drawn by hash.
 
     The order of the file has no effect. The samples of an answer are spread evenly over the whole, in the order of the

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import regex
 
 from layercut.engine.base import Message
-from layercut.errors import InputError, one_line, unknown
+from layercut.errors import InputError, one_line, unknown_name
 from layercut.tasks.base import Sample, content_id
 from layercut.tasks.data_files import DataRow
 from layercut.tasks.grading import LETTERS, parse_number
-from layercut.tasks.program_answers import NOT_PYTHON, undefined
+from layercut.tasks.program_answers import NOT_PYTHON, undefined_names
 
 Grade = Literal["exact", "number", "contains", "regex", "code", "choice", "likelihood"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
@@ -55,7 +55,7 @@ def samples_of(rows: Sequence[DataRow], default: Grade | None) -> list[Sample]:
 def check_grade(name: str) -> Grade:
     """A grade by its name. Raises InputError: no such grade."""
     if name not in GRADES:
-        raise unknown("grade", name, GRADES)
+        raise unknown_name("grade", name, GRADES)
     return name  # type: ignore[return-value]
 
 
@@ -166,7 +166,7 @@ def _tests(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     if not tests.strip():
         raise InputError("no field 'tests'. Give Python that fails where the program is wrong: assert double(2) == 4.")
     try:
-        return tests, tuple(sorted(undefined(tests)))
+        return tests, tuple(sorted(undefined_names(tests)))
     except NOT_PYTHON as error:
         raise InputError(f"the tests are not Python ({error}). Mend them.") from error
 

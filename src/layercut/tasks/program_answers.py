@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from layercut.engine.base import Completion
-from layercut.evidence.program_classes import FENCE_LINE, ProgramClass, classify
+from layercut.evidence.program_classes import FENCE_LINE, ProgramClass, classify_program
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, run_programs
 from layercut.tasks.base import Sample
@@ -68,9 +68,9 @@ def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     text = _INDENT.sub(lambda indent: indent[0].replace("\t", "    "), text.replace("\r\n", "\n"))
     for lines in _runs(_below(head, text).split("\n")):
         code = "\n".join(lines)
-        if names and all(any(defines(node, name) for node in parse(code).body) for name in names):
+        if names and all(any(defines_name(node, name) for node in parse_program(code).body) for name in names):
             both = code if head in code else f"{code}\n{head}"
-            return needed(both if _failure(both) is None else code, names)
+            return needed_names(both if _failure(both) is None else code, names)
     pieces = (piece.rstrip() for piece in FENCE_LINE.split(text))
     code = next((piece for piece in pieces if _is_code(piece, head)), "")
     return _below(head, code) if code and head else code.strip("\n")
@@ -97,7 +97,7 @@ def judge_programs(
             judged.append(("", False, "cut" if was_cut else "no_code"))
             continue
         result, head = next(results), sample.data.get("head", "")
-        fate = classify(program.source, head=head, finish_reason=answer.finish_reason, outcome=result.failure)
+        fate = classify_program(program.source, head=head, finish_reason=answer.finish_reason, outcome=result.failure)
         judged.append(("passed" if result.passed else f"{result.failure}: {result.detail}", result.passed, fate))
     return judged
 
@@ -138,7 +138,7 @@ def _longest(lines: list[str], budget: list[int]) -> tuple[int, int]:
 def _failure(source: str) -> int | None:
     """The line at which a text stops to be Python, from 1; None if it is."""
     try:
-        parse(source)
+        parse_program(source)
     except NOT_PYTHON as error:
         return getattr(error, "lineno", None) or 10**9
     return None
@@ -149,20 +149,20 @@ def _is_code(code: str, head: str) -> bool:
     return bool(_TOP_LEVEL.search(code) or (head and _INDENTED.match(first)))
 
 
-def parse(source: str) -> ast.Module:
+def parse_program(source: str) -> ast.Module:
     """Its tree, without warnings about its text."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
-def needed(source: str, names: Sequence[str]) -> str:
+def needed_names(source: str, names: Sequence[str]) -> str:
     """The statements that define the names, and all that those need; imports first, the rest in order.
 
     Of several functions with one name the first that returns or yields counts, as in EvalPlus: the head of a problem is
     a function without a body, and models that do not stop write a function again. Raises SyntaxError.
     """
-    parts = [_part(source, node) for node in parse(source).body]
+    parts = [_part(source, node) for node in parse_program(source).body]
     chosen: dict[str, _Part] = {}
     for part in sorted(parts, key=lambda part: not part.returns):
         if part.defines:
@@ -175,13 +175,13 @@ def needed(source: str, names: Sequence[str]) -> str:
     return "\n".join(part.text for part in sorted((parts[n] for n in sorted(kept)), key=lambda part: part.place))
 
 
-def defined(source: str) -> set[str]:
+def defined_names(source: str) -> set[str]:
     """Functions, variables and modules that a program defines at its top level, but classes. Raises SyntaxError."""
-    nodes = [node for node in parse(source).body if not isinstance(node, ast.ClassDef)]
+    nodes = [node for node in parse_program(source).body if not isinstance(node, ast.ClassDef)]
     return {name for node in nodes for name in _part(source, node).provides} - {"", "*"}
 
 
-def undefined(source: str) -> set[str]:
+def undefined_names(source: str) -> set[str]:
     """Names that a program uses and does not define, builtins among them. Raises SyntaxError."""
     tables = _tables(source)
     own = {
@@ -192,7 +192,7 @@ def undefined(source: str) -> set[str]:
     return _global_names(tables) - own
 
 
-def defines(node: ast.stmt, name: str) -> bool:
+def defines_name(node: ast.stmt, name: str) -> bool:
     """True if a statement binds the name to something that can be called, other than a function without a result."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return node.name == name and any(
@@ -224,7 +224,7 @@ def _part(source: str, node: ast.stmt) -> _Part:
     text = ast.get_source_segment(source, node) or ""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         text = "".join(f"@{ast.get_source_segment(source, part)}\n" for part in node.decorator_list) + text
-        return _Part(text, 2, _globals(text), node.name, defines(node, node.name))
+        return _Part(text, 2, _globals(text), node.name, defines_name(node, node.name))
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and isinstance(node.targets[0], ast.Name):
         return _Part(text, 2, _globals(text), node.targets[0].id, True)
     binds, changes, place = set[str](), set[str](), 2

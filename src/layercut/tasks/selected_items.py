@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError
 from layercut.evidence.splits import items_hash
 from layercut.tasks.base import Split, Task
-from layercut.text import counted
+from layercut.text import count_of
 
 if TYPE_CHECKING:
     from layercut.surgery.plan import CutPlan
@@ -100,7 +100,7 @@ def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: b
     Raises InputError: at least one item was such an item, or the plan's own list was changed.
     """
     wanted = set(ids)
-    items = f"of these {counted(len(wanted), 'item')} of {task}"
+    items = f"of these {count_of(len(wanted), 'item')} of {task}"
     instead = "Use the report split, or `allow_selection_items`, which marks every number."
     selected = wanted.intersection(chain(*selection_items(plan.scores).values()))
     judged = wanted.intersection(chain(*held_out_items(plan.scores).values()))
@@ -128,7 +128,7 @@ def reported_split(task: Task, used: Collection[str] | None) -> Split:
     return "full" if task.selection_part.isdisjoint(used) else "report"
 
 
-def decided(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Callable[[Task], Split]:
+def decide_split(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Callable[[Task], Split]:
     """From a task to its split: as a run was begun, or as ``reported_split`` says.
 
     ``begun`` holds the settings of the run that the folder holds already; a run keeps its items.
@@ -141,7 +141,7 @@ def decided(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Ca
     return lambda task: known.get(task.name) or reported_split(task, used)
 
 
-def shortfall(task: Task, split: Split, limit: int | None) -> str:
+def describe_shortfall(task: Task, split: Split, limit: int | None) -> str:
     """``only 88 of the 100 requested selection items ...`` with the reason; empty where all come, or all are asked."""
     if limit is None or (there := len(task.samples(split, limit))) >= limit:
         return ""
@@ -154,6 +154,6 @@ def shortfall(task: Task, split: Split, limit: int | None) -> str:
 
 def tell_shortfalls(wanted: Iterable[tuple[Task, Split, int | None]], say: Callable[[str], None]) -> None:
     """Say once of each task that it has fewer items than its limit asks for."""
-    for line in dict.fromkeys(shortfall(task, split, limit) for task, split, limit in wanted):
+    for line in dict.fromkeys(describe_shortfall(task, split, limit) for task, split, limit in wanted):
         if line:
             say(line)

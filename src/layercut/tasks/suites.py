@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from layercut.errors import InputError, unknown
+from layercut.errors import InputError, unknown_name
 from layercut.settings import TaskSettings
 from layercut.tasks import base_name, check_task
 
@@ -40,7 +40,9 @@ classification and five generation tasks of arXiv:2602.01997; there the first 20
 of it or a limit."""
 
 
-def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | None = None) -> tuple[TaskSettings, ...]:
+def suite_named(
+    name: str, *, limit: int | None = None, readouts: tuple[str, ...] | None = None
+) -> tuple[TaskSettings, ...]:
     """The tasks of a suite, in order.
 
     Args:
@@ -50,7 +52,7 @@ def suite(name: str, *, limit: int | None = None, readouts: tuple[str, ...] | No
     Raises InputError: no such suite.
     """
     if name not in SUITES:
-        raise unknown("suite", name, SUITES)
+        raise unknown_name("suite", name, SUITES)
     return tuple(
         task.replace(
             limit=min((number for number in (task.limit, limit) if number is not None), default=None),
@@ -85,7 +87,7 @@ def asked_tasks(
         if not name.startswith(SUITE):
             tasks.append(TaskSettings(task=name, readouts=readouts, limit=limit))
             continue
-        for task in suite(name.removeprefix(SUITE), limit=limit, readouts=readouts):
+        for task in suite_named(name.removeprefix(SUITE), limit=limit, readouts=readouts):
             by_first = first_readouts and readouts is None and task.readouts
             tasks.append(task.replace(readouts=by_first[:1]) if by_first else task)
     return with_data(tuple(tasks), dict(files or {}), folder)

@@ -20,7 +20,7 @@ from typing import Any
 
 from layercut.errors import InputError, MissingExtra
 from layercut.models.placement import pick_device
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from layercut.selection.specs import LayerSpec
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import remove_layers
@@ -64,7 +64,7 @@ class LayercutLM(HFLM):  # type: ignore[misc]
         device: str | None = None,
         **options: Any,
     ) -> None:
-        source = resolve(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
+        source = resolve_source(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
         metadata = describe_source(source)
         self.plan = _plan(
             remove,

@@ -21,8 +21,8 @@ from pydantic import model_validator
 from pydantic.fields import FieldInfo
 
 from layercut.base_settings import Settings
-from layercut.errors import InputError, unknown
-from layercut.runs.trackers import tracking
+from layercut.errors import InputError, unknown_name
+from layercut.runs.trackers import track_numbers
 from layercut.selection.specs import LayerSpec
 from layercut.verbs.io import Io
 
@@ -129,10 +129,10 @@ class Verb(Settings, arbitrary_types_allowed=True):
     @property
     def run_folder(self) -> Path:
         """The run folder: ``out``, or one that is called by the verb and the model."""
-        from layercut.tasks.cells import slug
+        from layercut.tasks.cells import folder_name
 
         fields: Any = self
-        return fields.out or Path("runs", slug(f"{self.VERB}-{fields.model.model}"))
+        return fields.out or Path("runs", folder_name(f"{self.VERB}-{fields.model.model}"))
 
     def run(self, io: Io) -> Any:
         """Do it, reports included."""
@@ -161,14 +161,14 @@ class Verb(Settings, arbitrary_types_allowed=True):
         Raises:
             InputError: a name that it does not take, with the nearest one, or values that cannot be used.
         """
-        known = slots(cls)
+        known = field_slots(cls)
         groups: dict[str, dict[str, Any]] = {slot.group: {} for slot in known.values() if slot.group}
         own: dict[str, Any] = {}
         for name, value in given.items():
             if name in groups and isinstance(value, Settings):
                 groups[name] |= value.given()
             elif (slot := known.get(name)) is None:
-                raise unknown(f"argument of {cls.VERB}", name, known)
+                raise unknown_name(f"argument of {cls.VERB}", name, known)
             elif value is not None:
                 (own if slot.group is None else groups[slot.group])[slot.field] = slot.read(value)
         kinds = {slot.group: slot.kind for slot in known.values() if slot.group}
@@ -177,7 +177,7 @@ class Verb(Settings, arbitrary_types_allowed=True):
     def flat(self) -> dict[str, Any]:
         """All that was given, as plain data by the names that ``of`` takes."""
         values = {}
-        for name, slot in slots(type(self)).items():
+        for name, slot in field_slots(type(self)).items():
             holder = self if slot.group is None else getattr(self, slot.group)
             if slot.field in holder.model_fields_set:
                 values[name] = _plain(getattr(holder, slot.field))
@@ -190,11 +190,13 @@ class Verb(Settings, arbitrary_types_allowed=True):
     def tracked(self) -> AbstractContextManager[None]:
         """A block whose numbers go to the trackers that are asked for. Raises InputError: one that is not there."""
         names: tuple[str, ...] = getattr(self, "report_to", ())
-        return tracking(names, str(getattr(self, "out", None) or self.VERB), self.flat()) if names else nullcontext()
+        return (
+            track_numbers(names, str(getattr(self, "out", None) or self.VERB), self.flat()) if names else nullcontext()
+        )
 
 
 @cache
-def slots(kind: type[Verb]) -> dict[str, Slot]:
+def field_slots(kind: type[Verb]) -> dict[str, Slot]:
     """All names that a request takes, in order."""
     known: dict[str, Slot] = {}
     for field, info in kind.model_fields.items():

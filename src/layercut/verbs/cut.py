@@ -13,7 +13,7 @@ from pydantic import Field
 from layercut.errors import InputError
 from layercut.models.weights import PLAN_FILE
 from layercut.runs.atomic import refuse_used, write_output
-from layercut.selection.specs import LayerSpec, Removed, fits
+from layercut.selection.specs import LayerSpec, Removed, check_fits
 from layercut.settings import ModelSettings
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Shown, Verb
@@ -114,7 +114,7 @@ class CutVerb(Verb):
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
         assert self.removed is not None, "checked"
-        fits(self.model, [replace(self.removed, vocabulary=None)], self.seed)
+        check_fits(self.model, [replace(self.removed, vocabulary=None)], self.seed)
 
     def run(self, io: Io) -> CutReport:
         """Write the smaller model."""
@@ -134,13 +134,13 @@ class CutVerb(Verb):
 
     def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:
         """What the tokens that stay cover of the texts that were named."""
-        from layercut.models.sources import resolve
-        from layercut.selection.vocabulary import cover
+        from layercut.models.sources import resolve_source
+        from layercut.selection.vocabulary import count_covered
 
         if self.texts is None or done.plan.vocabulary is None:
             return []
-        source = resolve(self.model.model, revision=self.model.revision, tie=self.model.tie)
-        return cover(source.path, done.plan.vocabulary, self.texts)
+        source = resolve_source(self.model.model, revision=self.model.revision, tie=self.model.tie)
+        return count_covered(source.path, done.plan.vocabulary, self.texts)
 
     def returned(self, done: CutReport) -> Path:
         return cast("Path", self.out)
@@ -225,7 +225,7 @@ class CutVerb(Verb):
 
     def _vocabulary(self) -> Vocabulary:
         """The tokens that stay."""
-        from layercut.models.sources import resolve
+        from layercut.models.sources import resolve_source
         from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, files_in
         from layercut.surgery.gguf import gguf_to_gguf
 
@@ -234,7 +234,9 @@ class CutVerb(Verb):
         if file is not None and not files_in(self.removed.vocabulary):
             return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
         trusted = self.model.trust_remote_code
-        source = resolve(self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie)
+        source = resolve_source(
+            self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie
+        )
         return choose_vocabulary(source.path, self.removed.vocabulary)
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:

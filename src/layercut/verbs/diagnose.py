@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from layercut.base_settings import Names
-from layercut.diagnostics import DIAGNOSTICS, is_plan, known
+from layercut.diagnostics import DIAGNOSTICS, chosen_diagnostics, is_plan
 from layercut.errors import InputError
-from layercut.selection.specs import LayerSpec, fits
+from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
@@ -53,14 +53,14 @@ class DiagnoseVerb(Verb):
     def check(self) -> None:
         if not self.cuts:
             raise InputError("there is nothing to compare with the original model; give a cut, such as reverse:3.")
-        known(self.only)
+        chosen_diagnostics(self.only)
         for cut in self.cuts:
             if is_plan(cut):
                 LayerSpec.parse(cut)
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        fits(self.model, [LayerSpec.parse(cut) for cut in self.cuts if is_plan(cut)], self.seed)
+        check_fits(self.model, [LayerSpec.parse(cut) for cut in self.cuts if is_plan(cut)], self.seed)
 
     def run(self, io: Io) -> Diagnosed:
         """Ask all models and compare."""

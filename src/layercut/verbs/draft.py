@@ -9,7 +9,7 @@ from pydantic import Field
 
 from layercut.drafting.settings import DraftSettings
 from layercut.pruning.settings import GoalTasks, goal_tasks
-from layercut.selection.specs import fits
+from layercut.selection.specs import check_fits
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
@@ -59,7 +59,7 @@ class DraftVerb(Verb):
     def fit(self) -> None:
         """Check the plan against the model's config. Raises InputError."""
         if self.goal.remove is not None and self.goal.remove.mlp is None:
-            fits(self.model, [self.goal.remove], self.seed)
+            check_fits(self.model, [self.goal.remove], self.seed)
 
     def rehearse(self, io: Io) -> Shown:
         from layercut.drafting.outline import draft_outline
@@ -68,10 +68,10 @@ class DraftVerb(Verb):
 
     def run(self, io: Io) -> DraftDone:
         """Search, forecast and measure, or go on with it."""
-        from layercut.drafting.job import draft
+        from layercut.drafting.job import run_draft
         from layercut.report.reports import write_reports
 
-        done = draft(
+        done = run_draft(
             io.handle(self.model),
             self.goal,
             self.tasks,
@@ -86,7 +86,7 @@ class DraftVerb(Verb):
 
     def show(self, done: DraftDone, io: Io) -> Shown:
         from layercut.report.draft import draft_tables
-        from layercut.report.table import terminal
+        from layercut.report.table import terminal_table
         from layercut.runs.directory import PAGE
         from layercut.runs.draft import TIMES
 
@@ -99,5 +99,5 @@ class DraftVerb(Verb):
             f"draft: {checkpoint or 'not written, because it does not pay'}",
             f"page: {done.folder / PAGE}",
         ]
-        tables = map(terminal, draft_tables(done.result))
+        tables = map(terminal_table, draft_tables(done.result))
         return Shown(done.result.to_dict(), tables, lines, failed=done.result.verdict == "slower")

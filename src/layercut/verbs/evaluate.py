@@ -11,9 +11,9 @@ from pydantic import Field
 from layercut.base_settings import Names
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.selection.specs import Removed, fits
+from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.tasks import takes
+from layercut.tasks import takes_option
 from layercut.tasks.suites import SUITE, check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
@@ -84,14 +84,14 @@ class EvalVerb(Verb):
         length = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
         listed = fields.asked_by(self, (SUITE + self.suite,) if self.suite else self.tasks, self.limit)
         # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
-        can = [bool(self.tasks) or takes(task.task, "max_new_tokens") for task in listed]
+        can = [bool(self.tasks) or takes_option(task.task, "max_new_tokens") for task in listed]
         tasks = tuple(task.replace(**more, **(length if may else {})) for task, may in zip(listed, can, strict=True))
         check_tasks(tasks)
         return tasks
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        fits(self.model, [self.remove], self.seed)
+        check_fits(self.model, [self.remove], self.seed)
 
     def run(self, io: Io) -> Evaluated:
         """Ask and grade."""
@@ -120,7 +120,7 @@ class EvalVerb(Verb):
         return shown_outlines(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
 
     def show(self, done: Evaluated, io: Io) -> Shown:
-        from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict
+        from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, to_dict
         from layercut.report.comparison import comparison_tables
         from layercut.report.runs import metrics_table
 
@@ -128,7 +128,7 @@ class EvalVerb(Verb):
         if self.against is None:
             return Shown(done.metrics, [scores], [folder])
         runs = [open_run(self.against), open_run(done.folder)]
-        rows, remarks = compare_two(*runs, seed=self.seed), notes(*runs)
+        rows, remarks = compare_two(*runs, seed=self.seed), comparison_notes(*runs)
         tables = [scores, *comparison_tables(rows)]
         return Shown({**done.metrics, "against": to_dict(rows, remarks)}, tables, [*remarks, folder])
 
@@ -136,9 +136,9 @@ class EvalVerb(Verb):
         """The model, what it loses, and the run folder."""
         from layercut.engine.handle import handle_of
         from layercut.selection.specs import plan_of
-        from layercut.tasks.cells import slug
+        from layercut.tasks.cells import folder_name
 
         handle = handle_of(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
         plan = plan_of(handle, self.remove, self.seed)
-        named = slug(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
+        named = folder_name(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
         return handle, plan, self.out or Path("runs", named)

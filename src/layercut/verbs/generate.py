@@ -12,14 +12,14 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
-    answering,
+    answering_under,
     check_prompts,
     prompt_specs,
     under_preset,
 )
-from layercut.selection.specs import Removed, fits
+from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings
-from layercut.text import counted
+from layercut.text import count_of
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
@@ -80,7 +80,7 @@ class GenerateVerb(Verb):
     @cached_property
     def how(self) -> Answering:
         """Answering under the preset."""
-        return answering(self.preset, self.decoding, **self.answers.given())
+        return answering_under(self.preset, self.decoding, **self.answers.given())
 
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or that holds answers."""
@@ -98,7 +98,7 @@ class GenerateVerb(Verb):
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        fits(self.model, [self.remove], self.seed)
+        check_fits(self.model, [self.remove], self.seed)
 
     def run(self, io: Io) -> list[AnswerRecord]:
         """Answer all prompts; with ``out``, into a run folder that resumes."""
@@ -120,7 +120,7 @@ class GenerateVerb(Verb):
     def show(self, done: list[AnswerRecord], io: Io) -> Shown:
         lines = [record["completion"] for record in done]
         if self.out is not None:
-            lines = [f"{counted(len(done), 'answer')}: {self.out}/samples/responses.jsonl"]
+            lines = [f"{count_of(len(done), 'answer')}: {self.out}/samples/responses.jsonl"]
         return Shown(done, lines=lines)
 
     def rehearse(self, io: Io) -> Shown:

@@ -12,7 +12,7 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
-    answering,
+    answering_under,
     check_prompts,
     prompt_specs,
     under_preset,
@@ -96,7 +96,7 @@ class HealVerb(Verb):
     @cached_property
     def how(self) -> Answering:
         """Answering under the preset."""
-        return answering(self.preset, self.decoding, **self.answers.given())
+        return answering_under(self.preset, self.decoding, **self.answers.given())
 
     @cached_property
     def settings(self) -> HealSettings:

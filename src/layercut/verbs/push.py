@@ -38,15 +38,15 @@ class PushVerb(Verb):
     @cached_property
     def upload(self) -> Upload:
         """Files and card to upload. Raises InputError: nothing that can be."""
-        from layercut.models.push import prepare
+        from layercut.models.push import prepare_upload
 
-        return prepare(self.folder, self.repo)
+        return prepare_upload(self.folder, self.repo)
 
     def run(self, io: Io) -> str:
         """Upload; gives the address of the repository."""
-        from layercut.models.push import push
+        from layercut.models.push import upload_checkpoint
 
-        return push(self.upload, private=self.private)
+        return upload_checkpoint(self.upload, private=self.private)
 
     def rehearse(self, io: Io) -> Shown:
         return self._shown("dry run: nothing was uploaded")

@@ -98,10 +98,10 @@ class CompareVerb(Verb):
 
     def run(self, io: Io) -> Compared:
         """Compare, and write the page."""
-        from layercut.evidence.two_runs import compare_two, notes, open_run
+        from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
 
         runs = open_run(self.first), open_run(self.second)
-        done = Compared(runs, compare_two(*runs, seed=self.seed), notes(*runs))
+        done = Compared(runs, compare_two(*runs, seed=self.seed), comparison_notes(*runs))
         if self.page is not None:
             from layercut.evidence.study import StudyResults
             from layercut.report.reports import write_comparison
@@ -185,9 +185,9 @@ class PlanSizeVerb(Verb):
 
     def run(self, io: Io) -> Any:
         """The outcomes that are expected, and the items that they need."""
-        from layercut.evidence.sample_size import expect, items_needed
+        from layercut.evidence.sample_size import expect_outcomes, items_needed
 
-        expected = expect(
+        expected = expect_outcomes(
             baseline=self.baseline,
             retention=self.retention,
             chance=self.chance,
@@ -244,12 +244,12 @@ class LsVerb(Verb):
 
     def show(self, done: Any, io: Io) -> Shown:
         from layercut.report.runs import runs_table
-        from layercut.runs.disk import size
+        from layercut.runs.disk import size_text
 
         runs, left = done
-        notes = [f"left by a killed process: {part.path} ({size(part.num_bytes)})" for part in left]
+        notes = [f"left by a killed process: {part.path} ({size_text(part.num_bytes)})" for part in left]
         if left:
-            total = size(sum(part.num_bytes for part in left))
+            total = size_text(sum(part.num_bytes for part in left))
             notes.append(f"{total} in all. Their writers are gone, so they can be removed.")
         if not runs:
             notes.insert(0, f"no runs in {self.root}; `layercut run examples/quickstart.yaml` makes one.")
@@ -268,10 +268,10 @@ class EnvVerb(Verb):
         """All of it."""
         import torch  # noqa: F401  so that devices are listed
 
-        from layercut.runs.environment import collect
+        from layercut.runs.environment import collect_environment
         from layercut.sandbox.runner import describe_or_why_not
 
-        return collect() | {"sandbox": describe_or_why_not()}
+        return collect_environment() | {"sandbox": describe_or_why_not()}
 
     def show(self, done: dict[str, Any], io: Io) -> Shown:
         pairs = (

@@ -14,12 +14,12 @@ from layercut.base_settings import Seed
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
-from layercut.runs.foreign_code import check_trust, untrusted
+from layercut.runs.foreign_code import check_trust, untrusted_code
 from layercut.selection.base import Context
-from layercut.selection.specs import LayerSpec, fits, parse_protected
+from layercut.selection.specs import LayerSpec, check_fits, parse_protected
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
-from layercut.text import counted
+from layercut.text import count_of
 from layercut.verbs import VERBS, fields, verb_class
 from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
@@ -67,7 +67,7 @@ class RunVerb(Verb):
 
     def trust(self) -> AbstractContextManager[None]:
         """Code that the file names runs only where it is trusted."""
-        return untrusted(self.file) if self.file and not self.trust_study_code else nullcontext()
+        return untrusted_code(self.file) if self.file and not self.trust_study_code else nullcontext()
 
     @cached_property
     def _data(self) -> Mapping[str, Any]:
@@ -168,7 +168,7 @@ class RunVerb(Verb):
         failed = [line for outcome in outcomes for line in outcome.failed]
         if failed:
             failed.append(
-                f"{counted(len(failed), 'step')} of the study failed; the same command tries again what failed, and "
+                f"{count_of(len(failed), 'step')} of the study failed; the same command tries again what failed, and "
                 "nothing else."
             )
         data = outcomes[0].to_dict() if len(outcomes) == 1 else [outcome.to_dict() for outcome in outcomes]
@@ -195,7 +195,7 @@ def _shown_outcome(outcome: StudyOutcome, is_named: bool) -> Iterator[Any]:
 
 def _fit(study: StudySettings) -> None:
     (model,) = study.models
-    fits(model, map(LayerSpec.parse, study.plans.values()), study.seed)
+    check_fits(model, map(LayerSpec.parse, study.plans.values()), study.seed)
     depth = depth_of(model.model, model.revision) if study.criteria and not ENGINES[model.engine].is_served else None
     for wanted in study.depths if depth is not None else ():
         assert depth is not None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import Field
 
 from layercut.base_settings import Names, one_of
-from layercut.diagnostics import LAYER_FORMS, known
+from layercut.diagnostics import LAYER_FORMS, chosen_diagnostics
 from layercut.errors import InputError
-from layercut.selection.specs import fits
+from layercut.selection.specs import check_fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.base import Split
 from layercut.verbs import fields
@@ -75,7 +75,7 @@ class SweepVerb(Verb):
             raise InputError("say what is asked: `objective` arithmetic,copy, or `diagnose`; one of the two.")
         if self.only and not self.diagnose:
             raise InputError("`only` has no effect without `diagnose`; leave it out.")
-        known(self.only, LAYER_FORMS)
+        chosen_diagnostics(self.only, LAYER_FORMS)
         _ = self.tasks
 
     @cached_property
@@ -85,7 +85,7 @@ class SweepVerb(Verb):
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        fits(self.model, layers=self.layers)
+        check_fits(self.model, layers=self.layers)
 
     def run(self, io: Io) -> Swept | Diagnosed:
         """Skip each layer alone.

@@ -9,7 +9,7 @@ import pytest
 
 from layercut import api
 from layercut.errors import InputError
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Ran, Run
@@ -23,7 +23,7 @@ def said_by(ran: Ran) -> str:
 
 
 def hash_of(model: Path) -> str:
-    return describe_source(resolve(str(model))).model_hash
+    return describe_source(resolve_source(str(model))).model_hash
 
 
 @pytest.fixture

@@ -10,7 +10,12 @@ import pytest
 from layercut.cli import console
 
 TEXT = "gsm8k (chain): the uncut value is not above 0, so there is [nothing] to retain; raise --limit, or leave it out."
-FORMS = {console.say: TEXT, console.warn: f"note: {TEXT}", console.error: f"error: {TEXT}", console.result: TEXT}
+FORMS = {
+    console.print_line: TEXT,
+    console.print_warning: f"note: {TEXT}",
+    console.print_error: f"error: {TEXT}",
+    console.print_result_line: TEXT,
+}
 
 
 @pytest.mark.parametrize("form", FORMS)

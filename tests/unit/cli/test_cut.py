@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from layercut.models.gguf_file import read_gguf_head
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from layercut.surgery.plan import CutPlan
 from tests.unit.cli.conftest import Run
 from tests.unit.models.gguf_maker import write_gguf
@@ -39,7 +39,7 @@ def test_the_command(layercut: Run, file: Path, tmp_path: Path) -> None:
 
 
 def test_plan_json_and_hashes(layercut: Run, file: Path, tmp_path: Path) -> None:
-    digest = describe_source(resolve(str(file))).model_hash
+    digest = describe_source(resolve_source(str(file))).model_hash
     plan = CutPlan(num_layers=6, removed=(2,), criterion="block_influence", model=str(file), model_hash=digest)
     plan.save(tmp_path / "plan.json")
     ran = layercut("cut", file, "--remove", tmp_path / "plan.json", "--out", tmp_path / "a.gguf", "--device", "cpu")

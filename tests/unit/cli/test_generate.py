@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from tests.unit.cli.conftest import Run
 
 SHORT = ("--max-new-tokens", 6, "--seed", 3)
@@ -35,7 +35,7 @@ def test_a_record_says_how_it_was_made_and_the_same_command_changes_nothing(
     records = lines(out / "samples" / "responses.jsonl")
     assert len({record["id"] for record in records}) == 5
     for record in records:
-        assert record["model_hash"] == describe_source(resolve(str(tiny))).model_hash
+        assert record["model_hash"] == describe_source(resolve_source(str(tiny))).model_hash
         assert record["seed"] == 3 and record["removed"] == [] and record["source"] == str(prompts)
         assert record["finish_reason"] in ("stop", "length") and 1 <= record["num_new_tokens"] <= 6
         assert record["num_prompt_tokens"] > 5

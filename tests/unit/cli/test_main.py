@@ -159,8 +159,8 @@ def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny
     command = ("eval", tiny, "--tasks", "humaneval", "--data", f"humaneval={tmp_path / 'rows.jsonl'}", "--limit", "1")
     ran = layercut(*command, "--max-new-tokens", "4", "--out", tmp_path / "run", "--unsafe-exec")
     assert ran.code == 0, ran.err
-    assert f"isolation of generated programs: {sandbox.describe()}" in " ".join(ran.err.split())
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["sandbox"] == sandbox.describe()
+    assert f"isolation of generated programs: {sandbox.describe_isolation()}" in " ".join(ran.err.split())
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["sandbox"] == sandbox.describe_isolation()
     other = layercut("eval", tiny, "--tasks", "copy", "--limit", "1", "--out", tmp_path / "other", "--dry-run")
     assert "programs" not in other.err
 

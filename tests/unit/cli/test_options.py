@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from layercut.cli import options
-from layercut.cli.main import verbs
+from layercut.cli.main import verb_commands
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import PromptReading, under_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
@@ -23,7 +23,7 @@ from layercut.verbs.base import Fields, Shown, Verb
 from layercut.verbs.io import Io
 from tests.unit.cli.conftest import Run
 
-COMMANDS: dict[str, Any] = verbs()
+COMMANDS: dict[str, Any] = verb_commands()
 MODEL_FLAGS = {name: field.default for name, field in ModelSettings.model_fields.items() if name != "model"}
 DECODING_FLAGS = {name: field.default for name, field in DecodingSettings.model_fields.items()}
 

@@ -11,7 +11,7 @@ import pytest
 
 from layercut.cli.main import _message
 from layercut.runs.atomic import new_directory, new_file
-from layercut.runs.disk import writing
+from layercut.runs.disk import writing_to
 from tests.unit.cli.conftest import Run
 
 COMMANDS = {
@@ -98,7 +98,7 @@ def test_a_dead_link_is_refused_before_anything_is_written(place: str, tmp_path:
 
 
 def test_a_missing_file_elsewhere_is_no_fault_of_the_place(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), writing(tmp_path / "new", "use another `out`"):
+    with pytest.raises(FileNotFoundError), writing_to(tmp_path / "new", "use another `out`"):
         (tmp_path.parent / "no-such-shard").read_bytes()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import layercut
-from layercut.cli.main import verbs
+from layercut.cli.main import verb_commands
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
@@ -23,7 +23,7 @@ from layercut.study.file import study_from_dict
 from layercut.tasks import load_task
 from tests.unit.cli.conftest import Run
 
-COMMANDS: dict[str, Any] = verbs()
+COMMANDS: dict[str, Any] = verb_commands()
 SEEDED = sorted(verb for verb, command in COMMANDS.items() if any(one.name == "seed" for one in command.params))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from layercut.base_settings import limits
-from layercut.cli.main import verbs
+from layercut.base_settings import field_limits
+from layercut.cli.main import verb_commands
 from layercut.errors import InputError
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.pruning.settings import PruneSettings
@@ -23,7 +23,9 @@ CLASSES: tuple[Any, ...] = (PruneSettings, FilterSettings, TrainSettings, Search
 
 
 def is_share(field: FieldInfo) -> bool:
-    return "float" in str(field.annotation) and (limits(field).get("le") == 1 or limits(field).get("lt") == 1)
+    return "float" in str(field.annotation) and (
+        field_limits(field).get("le") == 1 or field_limits(field).get("lt") == 1
+    )
 
 
 SHARES = [(kind, name) for kind in CLASSES for name, field in kind.model_fields.items() if is_share(field)]
@@ -38,7 +40,7 @@ def test_every_share_may_be_written_in_percent(kind: Any, name: str) -> None:
         kind(**{name: 90}, **more)
     with pytest.raises(InputError, match=f"^{name} 'most' is no share; .*90% or 0.9"):
         kind(**{name: "most"}, **more)
-    if limits(kind.model_fields[name]).get("le") == 1:
+    if field_limits(kind.model_fields[name]).get("le") == 1:
         assert type(getattr(kind(**{name: 1}, **more), name)) is int  # settings' hashes of earlier runs
 
 
@@ -54,7 +56,7 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
     """Percent is refused only where a number is no share."""
     floats = {
         (verb, option.name)
-        for verb, command in verbs().items()
+        for verb, command in verb_commands().items()
         for option in command.params
         if "float" in str(option.type_descriptor.annotation) and option.metavar != "SHARE"
     }

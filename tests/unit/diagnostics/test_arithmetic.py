@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from layercut.diagnostics.arithmetic import KINDS, LIKELIER, above_guessing, expressions, value
+from layercut.diagnostics.arithmetic import KINDS, LIKELIER, above_guessing, expression_value, make_expressions
 
 
 def test_expressions_are_right_and_of_the_size_they_say() -> None:
-    samples = expressions(seed=1).samples("report", 200)
+    samples = make_expressions(seed=1).samples("report", 200)
     for sample in samples:
-        assert str(eval(sample.question)) == sample.gold == str(value(sample.question))
+        assert str(eval(sample.question)) == sample.gold == str(expression_value(sample.question))
         digits, operators = (int(part.split()[0]) for part in sample.data["kind"].split(", "))
         numbers = sample.question.split()[::2]
         assert len(numbers) == operators + 1
@@ -19,10 +19,10 @@ def test_expressions_are_right_and_of_the_size_they_say() -> None:
     assert {sample.data["kind"] for sample in samples} == {
         f"{d} digit{'s' * (d > 1)}, {o} operator{'s' * (o > 1)}" for d, o in KINDS
     }
-    assert expressions(seed=1).samples("report", 50) == samples[:50]
-    longer = expressions(num_examples=4)
-    assert longer.examples.endswith(expressions().examples)
-    assert longer.samples("report", 20) == expressions().samples("report", 20)
+    assert make_expressions(seed=1).samples("report", 50) == samples[:50]
+    longer = make_expressions(num_examples=4)
+    assert longer.examples.endswith(make_expressions().examples)
+    assert longer.samples("report", 20) == make_expressions().samples("report", 20)
 
 
 def test_a_number_whose_digits_are_guessed_is_erased() -> None:

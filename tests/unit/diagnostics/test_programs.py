@@ -10,7 +10,7 @@ from layercut.diagnostics import programs as module
 from layercut.diagnostics.programs import FORMS, LIMITS, make_functions, written_programs
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
-from layercut.evidence.program_classes import classify
+from layercut.evidence.program_classes import classify_program
 from layercut.runs.records import read_records
 from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
@@ -70,7 +70,7 @@ def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert rows["programs that pass"] == 0
     assert rows["programs with a bracket error"] == pytest.approx(1 / 12)
     assert len(found["examples"]) == len(ENDINGS)
-    assert sandbox.describe() in found["notes"][0]
+    assert sandbox.describe_isolation() in found["notes"][0]
     # How programs ended is kept: nothing is run again.
     assert len(read_records(tmp_path / "brackets.runs.all.jsonl")) == 2
     monkeypatch.setattr(module, "run_programs", lambda *_, **__: pytest.fail("run again"))
@@ -82,7 +82,7 @@ def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch:
     def none() -> str:
         raise InputError("generated programs cannot be run safely here (bubblewrap: not installed).")
 
-    monkeypatch.setattr(module, "describe", none)
+    monkeypatch.setattr(module, "describe_isolation", none)
     found = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), "brackets")
     assert found["data"]["classes"]["uncut"] == {"parses": len(ENDINGS)}
     assert found["data"]["classes"]["cut"]["parses"] == 9
@@ -95,5 +95,5 @@ def test_functions_differ_and_grow() -> None:
     wanted = make_functions(60, 0)
     assert len({one.id for one in wanted}) == 60
     assert wanted[:10] == make_functions(10, 0)
-    assert {classify(one.head, head=one.head) for one in wanted} == {"no_code"}
-    assert {classify(one.head + "\n    return 1", head=one.head) for one in wanted} == {"parses"}
+    assert {classify_program(one.head, head=one.head) for one in wanted} == {"no_code"}
+    assert {classify_program(one.head + "\n    return 1", head=one.head) for one in wanted} == {"parses"}

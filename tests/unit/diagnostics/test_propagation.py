@@ -6,7 +6,7 @@ import pytest
 
 from layercut.diagnostics import LAYER_FORMS, load_diagnostic
 from layercut.diagnostics.traces import TOKEN_KINDS
-from layercut.evidence.diagnosis import damages
+from layercut.evidence.diagnosis import layer_damages
 from tests.support.accused import accused
 from tests.support.patient import PatientEngine, session
 from tests.unit.diagnostics.test_defects import diagnose, row
@@ -14,7 +14,7 @@ from tests.unit.diagnostics.test_defects import diagnose, row
 
 def test_a_token_whose_logit_is_destroyed() -> None:
     found = diagnose("no_times")["propagation"]
-    shown = damages({"propagation": found}, "cut")
+    shown = layer_damages({"propagation": found}, "cut")
     assert [(one.row.metric, one.row.group) for one in shown] == [("first choice (copy, gsm_symbolic)", "operator")]
     # One operator of three in each chain: two thirds of them are still the first choice.
     assert shown[0].row.values.cut.value == pytest.approx(2 / 3)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from layercut.diagnostics import DIAGNOSTICS, known, load_diagnostic
+from layercut.diagnostics import DIAGNOSTICS, chosen_diagnostics, load_diagnostic
 from layercut.diagnostics.session import STEPS, DiagnosticSession, SessionModel
 from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError, RunMismatch
@@ -119,7 +119,7 @@ def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_of_diagnostics() -> None:
-    assert known([])[0] == "arithmetic"
-    assert known(["demoted", "brackets"]) == ["brackets", "demoted"]
+    assert chosen_diagnostics([])[0] == "arithmetic"
+    assert chosen_diagnostics(["demoted", "brackets"]) == ["brackets", "demoted"]
     with pytest.raises(InputError, match="unknown diagnostic 'bracket'.*brackets"):
-        known(["bracket"])
+        chosen_diagnostics(["bracket"])

@@ -9,7 +9,7 @@ import pytest
 from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_other, measure_times, times_within
 from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
 from layercut.errors import InputError
-from layercut.progress import silent
+from layercut.progress import show_nothing
 from layercut.pruning.settings import Profile
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
@@ -62,11 +62,11 @@ def test_times_travel_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])  # full attention, and windows of 8
 def test_steps_leave_the_cache_as_it_was(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
-    found = measure_times(loaded, [WHOLE, HALF, THIN], Profile(2, 8, 8), 3, 0, silent)
+    found = measure_times(loaded, [WHOLE, HALF, THIN], Profile(2, 8, 8), 3, 0, show_nothing)
     assert (len(found.check), len(found.drafts), found.batch) == (4, 3, 2)
     assert all(one > 0 for one in (*found.check, *(two.step for two in found.drafts)))
     view, other = draft_view(loaded.model, HALF), TriedDraft(HALF, name="other")
-    exact = measure_other(loaded, view, other, found, 0, silent)
+    exact = measure_other(loaded, view, other, found, 0, show_nothing)
     assert len(exact.drafts) == 4 and exact.cost(other).draft == exact.drafts[-1].step
 
 

@@ -15,7 +15,7 @@ from layercut.drafting.forecast import DraftSteps, StepTimes
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.loading import load_model
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
@@ -30,7 +30,7 @@ def elsewhere(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shares = [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5)]
     times = StepTimes(
         model="spare",
-        model_hash=describe_source(resolve(str(model))).model_hash,
+        model_hash=describe_source(resolve_source(str(model))).model_hash,
         dtype="float32",
         where="a GPU",
         batch=1,

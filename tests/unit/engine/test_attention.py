@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from layercut.engine.attention import attending
+from layercut.engine.attention import attention_asks
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
@@ -58,5 +58,5 @@ def test_masks_and_other_arguments_are_refused_by_name(argument: dict[str, objec
     else:
         name = next(iter(argument))
     call = {"attention_mask": None, **argument}
-    with attending(model, None), pytest.raises(InputError, match=f"LlamaAttention .* argument {name},"):
+    with attention_asks(model, None), pytest.raises(InputError, match=f"LlamaAttention .* argument {name},"):
         attention(hidden_states=states, position_embeddings=(turn, turn), **call)

@@ -14,7 +14,7 @@ from layercut.engine.llamacpp import LlamaCppEngine
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.loading import load_model, load_without_weights
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
@@ -66,7 +66,7 @@ def plain_of(file: Path) -> Any:
 
 
 def engine_of(file: Path, **more: Any) -> LlamaCppEngine:
-    model = load_without_weights(resolve(str(file.with_suffix(""))), dtype="float32", device="cpu")
+    model = load_without_weights(resolve_source(str(file.with_suffix(""))), dtype="float32", device="cpu")
     return LlamaCppEngine(model, file, **{"batch_size": 3, "device": "cpu", "cache_gib": 0.1, "exact": True, **more})
 
 

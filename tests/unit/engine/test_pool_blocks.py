@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.engine.ray_pool import FEWEST_ROWS, blocks_of, group_size, item_groups, portable
+from layercut.engine.ray_pool import FEWEST_ROWS, blocks_of, group_size, item_groups, portable_requests
 from layercut.errors import InputError
 from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
@@ -80,7 +80,7 @@ def test_a_verdict_that_cannot_travel_stays_behind() -> None:
     lock = threading.Lock()
     stays = GenerationRequest(id="a", prompt="x", max_new_tokens=1, settled=lambda text: bool(lock))
     goes = GenerationRequest(id="b", prompt="x", max_new_tokens=1, settled=lambda text: True)
-    sent = portable([stays, goes])
+    sent = portable_requests([stays, goes])
     assert sent[0].settled is None
     assert sent[1] is goes
 

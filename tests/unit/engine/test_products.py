@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from layercut.engine import products
-from layercut.engine.products import fast_products, large_layers, packed
+from layercut.engine.products import fast_products, large_layers, packed_weights
 
 pytestmark = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()),
@@ -85,7 +85,7 @@ def test_packed_products_are_torchs_own_within_rounding(bias: bool, dtype: torch
     shapes = [(48,), (1, 48), (3, 48), (70, 48), (1, 7, 48), (3, 2, 48)]
     with torch.no_grad():
         expected = [layer(drawn(*shape).to(dtype)) for shape in shapes]
-        with packed(layer):
+        with packed_weights(layer):
             found = [layer(drawn(*shape).to(dtype)) for shape in shapes]
     for ours, own in zip(found, expected, strict=True):
         rounding = 1e-5 if dtype == torch.float32 else 2**-6
@@ -96,7 +96,7 @@ def test_packed_products_are_torchs_own_within_rounding(bias: bool, dtype: torch
 def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype: torch.dtype) -> None:
     layer = linear(True).to(dtype)
     weight, before = layer.weight, layer.weight.detach().clone()
-    with pytest.raises(RuntimeError), torch.no_grad(), packed(layer):
+    with pytest.raises(RuntimeError), torch.no_grad(), packed_weights(layer):
         assert torch.equal(weight, before)
         layer(drawn(5, 48).to(dtype))
         assert layer.weight is weight and weight.shape == (64, 48)
@@ -110,7 +110,7 @@ def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype:
 def test_a_weight_that_two_modules_hold_is_not_packed() -> None:
     model = nn.ModuleDict({"embedding": nn.Embedding(64, 48), "head": linear(False), "other": linear(False)})
     model["head"].weight = model["embedding"].weight
-    with torch.no_grad(), packed(model):
+    with torch.no_grad(), packed_weights(model):
         _ = model["head"](drawn(5, 48)), model["other"](drawn(5, 48))
         assert not model["head"].weight.isnan().any()
         assert model["other"].weight.isnan().all()
@@ -135,7 +135,7 @@ def test_a_weight_that_is_read_without_calling_its_layer_stays() -> None:
     assert large_layers(router) == [router.classifier]
     with torch.no_grad():
         expected = router(states)
-        with packed(router):
+        with packed_weights(router):
             found = router(states)
     assert torch.equal(found, expected)
 
@@ -144,7 +144,7 @@ def test_packing_what_is_packed_changes_nothing() -> None:
     layer, states = linear(True), drawn(5, 48)
     with torch.no_grad():
         expected = layer(states)
-        with packed(layer):
-            with packed(layer):
+        with packed_weights(layer):
+            with packed_weights(layer):
                 pass
             torch.testing.assert_close(layer(states), expected, rtol=1e-5, atol=1e-5)

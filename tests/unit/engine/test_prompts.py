@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, Message
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import encode_begun, encode_pairs, encode_prompt, render
+from layercut.engine.prompts import encode_begun, encode_pairs, encode_prompt, render_prompt
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.healing.examples import encode_example
@@ -54,27 +54,27 @@ def test_plain_text_gets_the_tokenizers_own_bos_once(tokenizer: PreTrainedTokeni
 
 def test_a_final_assistant_message_is_continued(tokenizer: PreTrainedTokenizerFast) -> None:
     begun = (*QUESTION, Message("assistant", "The answer is"))
-    assert render(tokenizer, begun).text.endswith("assistant: The answer is")
-    assert render(tokenizer, (*QUESTION, Message("assistant", ""))) == render(tokenizer, QUESTION)
+    assert render_prompt(tokenizer, begun).text.endswith("assistant: The answer is")
+    assert render_prompt(tokenizer, (*QUESTION, Message("assistant", ""))) == render_prompt(tokenizer, QUESTION)
 
 
 def test_a_conversation_without_a_template_is_refused_by_the_models_name(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        render(tokenizer, QUESTION, "tiny/base")
+        render_prompt(tokenizer, QUESTION, "tiny/base")
 
 
 def test_what_a_template_refuses_is_told_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InputError, match="System role not supported") as caught:
-        render(tokenizer, (Message("system", "Be brief."), *QUESTION), "m")
+        render_prompt(tokenizer, (Message("system", "Be brief."), *QUESTION), "m")
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="empty conversation"):
-        render(tokenizer, ())
+        render_prompt(tokenizer, ())
 
 
 def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = "{% if strftime_now is defined %}{{ strftime_now('%A, %d %b %Y, %Y-%m-%d') }}{% endif %}|"
-    assert render(tokenizer, QUESTION).text == "Friday, 26 Jul 2024, 2024-07-26|"
+    assert render_prompt(tokenizer, QUESTION).text == "Friday, 26 Jul 2024, 2024-07-26|"
 
 
 def test_white_space_before_a_continuation_belongs_to_it(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -114,7 +114,7 @@ def test_a_template_that_fails_is_refused(tokenizer: PreTrainedTokenizerFast, te
     broken = copy.deepcopy(tokenizer)
     broken.chat_template = template
     with pytest.raises(InputError, match="chat template of tiny/base"):
-        render(broken, QUESTION, "tiny/base")
+        render_prompt(broken, QUESTION, "tiny/base")
 
 
 def test_a_prompt_ends_in_a_whole_token() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from layercut.engine.attention import Heads, KeyValue
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.rows import Scoring, scorings
-from layercut.engine.scores import Reading, neighbours
+from layercut.engine.rows import Scoring, make_scorings
+from layercut.engine.scores import Reading, group_neighbours
 from layercut.engine.shared import SharedEngine
 from layercut.engine.text_groups import Group, PackedText, by_length
 from layercut.surgery.plan import CutPlan
@@ -87,7 +87,7 @@ def few_shot(subject: str, number: int) -> list[LikelihoodRequest]:
 def test_items_behind_the_same_examples_are_one_text() -> None:
     loaded = tiny_loaded("llama")
     requests = [one for pair in zip(few_shot("b", 3), few_shot("cc", 3), strict=True) for one in pair]
-    work: list[Scoring] = neighbours(scorings(loaded, requests))
+    work: list[Scoring] = group_neighbours(make_scorings(loaded, requests))
     assert [item.id for item in work] == ["cc0", "cc1", "cc2", "b0", "b1", "b2"]
     reading = Reading(work, 0)
     assert len(reading.texts) == 2

@@ -18,12 +18,12 @@ from layercut.engine import vllm as engine_module
 from layercut.engine import vllm_layers
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import decode
+from layercut.engine.prompts import decode_tokens
 from layercut.engine.vllm import VllmEngine, _lora_options
 from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import WeightlessModel, load_model, load_without_weights
-from layercut.models.sources import Adapter, resolve
+from layercut.models.sources import Adapter, resolve_source
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions, divergences, log_likelihoods
@@ -38,7 +38,7 @@ SHARED = "a long beginning that all prompts share. " * 3 + "So:"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> WeightlessModel:
     folder = save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
-    return load_without_weights(resolve(str(folder)), device="cpu")
+    return load_without_weights(resolve_source(str(folder)), device="cpu")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def install(fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
 
 
 def text_of(engine: VllmEngine, tokens: Sequence[int]) -> str:
-    return decode(engine._loaded.tokenizer, tokens)
+    return decode_tokens(engine._loaded.tokenizer, tokens)
 
 
 def toy(engine: VllmEngine) -> ToyModel:

@@ -7,7 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_runs, left_out
-from layercut.evidence.intervals import Estimate, holm
+from layercut.evidence.intervals import Estimate, adjust_by_holm
 from layercut.evidence.paired import compare_paired
 from layercut.report.words import how_made
 from layercut.runs.directory import RunFolder
@@ -175,7 +175,7 @@ def test_ids_of_the_builder_are_stable():
 
 def test_p_values_hold_for_all_rows_together(quickstart):
     rows = compare_runs(*quickstart)
-    assert [row.p_value for row in rows] == pytest.approx(holm([row.values.p_value for row in rows]))
+    assert [row.p_value for row in rows] == pytest.approx(adjust_by_holm([row.values.p_value for row in rows]))
     assert any(row.p_value > row.values.p_value for row in rows)
     assert rows[0].to_dict()["p_adjusted"] == rows[0].p_value
 

@@ -13,7 +13,7 @@ from layercut.diagnostics.programs import make_functions, written_programs
 from layercut.evidence import completions as module
 from layercut.evidence.completions import FILE, PROGRAMS, as_plain, diagnose_answers, diagnose_runs, diagnose_sweep
 from layercut.evidence.degeneration import NAME
-from layercut.evidence.program_classes import CLASS, classify
+from layercut.evidence.program_classes import CLASS, classify_program
 from layercut.runs.records import read_records
 from layercut.sandbox import runner as sandbox
 from tests.support.answers import build_answers, record
@@ -55,7 +55,7 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
         found = []
         for one in read_records(tmp_path / f"{PROGRAMS}.programs.{name}.jsonl"):
             failure, head = ends[name].get(one["id"]), wanted[one["id"]].head
-            kind = classify(head + one["text"], head=head, outcome=failure)
+            kind = classify_program(head + one["text"], head=head, outcome=failure)
             found.append(record(one["id"], one["text"], metrics={"pass": float(failure == "")}, **{CLASS: kind}))
         return found
 

@@ -10,11 +10,11 @@ from sacrebleu.metrics.bleu import BLEU
 
 from layercut.evidence.degeneration import (
     FEWEST_REPEATS,
-    distinct,
+    distinct_share,
     is_broken,
     longest_loop,
     measure_text,
-    repetition,
+    repeated_share,
     self_bleu,
     sentences_of,
     words_of,
@@ -73,10 +73,10 @@ def test_the_longest_loop_is_found() -> None:
 def test_repetition_counts_ngrams() -> None:
     words = ["the", "cat", "and", "the", "cat", "and", "the", "dog"]
     # 7 pairs: the cat, cat and, and the, the cat, cat and, and the, the dog: 4 different.
-    assert repetition(words, 2) == pytest.approx(1 - 4 / 7)
-    assert repetition(words, 3) == pytest.approx(1 - 4 / 6)
-    assert distinct(words, 1) == pytest.approx(4 / 8)
-    assert repetition([], 2) == repetition(["a"], 4) == distinct([], 1) == 0
+    assert repeated_share(words, 2) == pytest.approx(1 - 4 / 7)
+    assert repeated_share(words, 3) == pytest.approx(1 - 4 / 6)
+    assert distinct_share(words, 1) == pytest.approx(4 / 8)
+    assert repeated_share([], 2) == repeated_share(["a"], 4) == distinct_share([], 1) == 0
     assert words_of("Don't stop: 3x!") == ["don", "'", "t", "stop", ":", "3x", "!"]
 
 

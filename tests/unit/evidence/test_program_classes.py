@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.evidence.program_classes import CLASSES, OUTCOMES, classify, first_problem
+from layercut.evidence.program_classes import CLASSES, OUTCOMES, classify_program, first_problem
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ from layercut.evidence.program_classes import CLASSES, OUTCOMES, classify, first
     ],
 )
 def test_classes_by_text(source: str, kind: str, when_cut: str) -> None:
-    assert classify(source) == kind
-    assert classify(source, finish_reason="length") == when_cut
+    assert classify_program(source) == kind
+    assert classify_program(source, finish_reason="length") == when_cut
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_brackets_inside_strings_and_comments_do_not_count(source: str, kind: st
 
 
 def test_what_goes_wrong_first_in_the_text_is_named() -> None:
-    assert classify("x = = 1\ny = (\n") == "other_syntax"
-    assert classify("y = (\nx = = 1\n") == "never_closed"
+    assert classify_program("x = = 1\ny = (\n") == "other_syntax"
+    assert classify_program("y = (\nx = = 1\n") == "never_closed"
     # Two brackets are open at the end; the parser stumbles over what comes between them.
-    assert classify("a = [x for x in f( if x\nb = (1\n") == "never_closed"
+    assert classify_program("a = [x for x in f( if x\nb = (1\n") == "never_closed"
 
 
 def test_outcomes_of_a_run_are_classes() -> None:
     assert set(OUTCOMES.values()) <= set(CLASSES)
-    assert classify("def f(): return x", outcome="NameError") == "name"
-    assert classify("def f(): return x", outcome="") == "passed"
-    assert classify("def f(): return x", outcome="ZeroDivisionError") == "other_error"
+    assert classify_program("def f(): return x", outcome="NameError") == "name"
+    assert classify_program("def f(): return x", outcome="") == "passed"
+    assert classify_program("def f(): return x", outcome="ZeroDivisionError") == "other_error"
     # The text says more about a syntax error than its name does.
-    assert classify("def f(: return x", outcome="SyntaxError") == "never_closed"
+    assert classify_program("def f(: return x", outcome="SyntaxError") == "never_closed"

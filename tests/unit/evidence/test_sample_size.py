@@ -15,18 +15,18 @@ from layercut.evidence.sample_size import (
     MANY,
     Differences,
     _below_zero,
-    decides,
-    expect,
+    expect_outcomes,
     items_needed,
     items_to_decide,
     mcnemar_power,
     outcomes_of,
+    power_to_decide,
 )
 
 
 def test_connors_formula_by_hand() -> None:
     # psi = 0.2 and delta = 0.1: (1.95996 sqrt(0.2) + 0.84162 sqrt(0.19))^2 / 0.01 = 154.5
-    expected = expect(baseline=0.5, retention=0.8, agreement=0.8)
+    expected = expect_outcomes(baseline=0.5, retention=0.8, agreement=0.8)
     assert expected.outcomes == pytest.approx((0.35, 0.15, 0.05, 0.45))
     needed = items_needed(expected)
     assert needed.by_formula == 155
@@ -35,7 +35,7 @@ def test_connors_formula_by_hand() -> None:
 
 @pytest.mark.parametrize(("baseline", "retention", "chance"), [(0.6, 0.8, 0.0), (0.9, 0.9, 0.25), (0.3, 0.4, 0.02)])
 def test_the_power_is_there_in_simulation(baseline: float, retention: float, chance: float) -> None:
-    expected = expect(baseline=baseline, retention=retention, chance=chance)
+    expected = expect_outcomes(baseline=baseline, retention=retention, chance=chance)
     needed = items_needed(expected, power=0.8)
     rng = np.random.default_rng(int(100 * baseline))
     drawn = rng.multinomial(needed.to_see_the_difference, expected.outcomes, size=4000)
@@ -50,12 +50,12 @@ def test_the_power_is_there_in_simulation(baseline: float, retention: float, cha
 
 
 def test_the_exact_test_keeps_its_level_without_a_difference() -> None:
-    same = expect(baseline=0.5, retention=1.0).outcomes
+    same = expect_outcomes(baseline=0.5, retention=1.0).outcomes
     assert 0.02 < mcnemar_power(200, same) <= 0.05
 
 
 def test_the_interval_has_the_width_that_was_asked_for() -> None:
-    expected = expect(baseline=0.8, retention=0.7, chance=0.25, correlation=0.4)
+    expected = expect_outcomes(baseline=0.8, retention=0.7, chance=0.25, correlation=0.4)
     n = items_needed(expected, half_width=0.08).to_pin_the_retention
     rng = np.random.default_rng(0)
     halves = []
@@ -72,7 +72,7 @@ def test_the_interval_has_the_width_that_was_asked_for() -> None:
 
 def test_what_makes_it_harder() -> None:
     def items(**more: float) -> int:
-        expected = expect(baseline=0.6, retention=0.9, correlation=more.get("correlation", 0.5))
+        expected = expect_outcomes(baseline=0.6, retention=0.9, correlation=more.get("correlation", 0.5))
         rest = {name: value for name, value in more.items() if name != "correlation"}
         return items_needed(expected, **rest).to_see_the_difference  # type: ignore[arg-type]
 
@@ -85,16 +85,18 @@ def test_what_makes_it_harder() -> None:
 
 
 def test_the_assumed_correlation_gives_way_where_it_cannot_be() -> None:
-    assert expect(baseline=0.6, retention=0.9).correlation == 0.5
-    deep = expect(baseline=0.6, retention=0.1)
+    assert expect_outcomes(baseline=0.6, retention=0.9).correlation == 0.5
+    deep = expect_outcomes(baseline=0.6, retention=0.1)
     assert deep.correlation == pytest.approx(math.sqrt(0.06 * 0.4 / (0.6 * 0.94)))
     assert deep.outcomes.gained == pytest.approx(0.0)
     items_needed(deep)
 
 
 def test_agreement_and_correlation_say_the_same() -> None:
-    one = expect(baseline=0.7, retention=0.8, chance=0.25, correlation=0.4)
-    other = expect(baseline=0.7, retention=0.8, chance=0.25, agreement=one.outcomes.both + one.outcomes.neither)
+    one = expect_outcomes(baseline=0.7, retention=0.8, chance=0.25, correlation=0.4)
+    other = expect_outcomes(
+        baseline=0.7, retention=0.8, chance=0.25, agreement=one.outcomes.both + one.outcomes.neither
+    )
     assert other.correlation == pytest.approx(0.4)
     assert sum(one.outcomes) == pytest.approx(1.0)
     assert one.retention == pytest.approx(0.8)
@@ -103,14 +105,17 @@ def test_agreement_and_correlation_say_the_same() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: expect(baseline=0.2, retention=0.9, chance=0.25), "baseline must lie above chance"),
-        (lambda: expect(baseline=60, retention=0.9), "baseline must lie above chance and below 1"),
-        (lambda: expect(baseline=0.6, retention=2.0), "gives 1.2; it must lie between 0 and 1"),
-        (lambda: expect(baseline=0.6, retention=0.9, correlation=0.95), r"allow a correlation from -0.754 to 0.885"),
-        (lambda: expect(baseline=0.6, retention=0.9, correlation=0.5, agreement=0.7), "give one of them"),
-        (lambda: items_needed(expect(baseline=0.6, retention=1.0)), "no number of items can detect one"),
-        (lambda: items_needed(expect(baseline=0.6, retention=0.9), power=80), "power 80 is not a share"),
-        (lambda: items_needed(expect(baseline=0.6, retention=0.9999)), r"that takes [\d,]+ items"),
+        (lambda: expect_outcomes(baseline=0.2, retention=0.9, chance=0.25), "baseline must lie above chance"),
+        (lambda: expect_outcomes(baseline=60, retention=0.9), "baseline must lie above chance and below 1"),
+        (lambda: expect_outcomes(baseline=0.6, retention=2.0), "gives 1.2; it must lie between 0 and 1"),
+        (
+            lambda: expect_outcomes(baseline=0.6, retention=0.9, correlation=0.95),
+            r"allow a correlation from -0.754 to 0.885",
+        ),
+        (lambda: expect_outcomes(baseline=0.6, retention=0.9, correlation=0.5, agreement=0.7), "give one of them"),
+        (lambda: items_needed(expect_outcomes(baseline=0.6, retention=1.0)), "no number of items can detect one"),
+        (lambda: items_needed(expect_outcomes(baseline=0.6, retention=0.9), power=80), "power 80 is not a share"),
+        (lambda: items_needed(expect_outcomes(baseline=0.6, retention=0.9999)), r"that takes [\d,]+ items"),
     ],
 )
 def test_bad_input(call, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -119,7 +124,7 @@ def test_bad_input(call, message: str) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_interval_without_correlation_is_that_of_two_shares() -> None:
-    needed = items_needed(expect(baseline=0.5, retention=0.99, correlation=0.0), half_width=0.1)
+    needed = items_needed(expect_outcomes(baseline=0.5, retention=0.99, correlation=0.0), half_width=0.1)
     assert needed.to_pin_the_retention == pytest.approx(1.959964**2 * (0.25 + 0.25) / (0.1 * 0.5) ** 2, rel=0.02)
 
 
@@ -163,14 +168,14 @@ def test_a_plan_on_the_edge_needs_more_items_than_can_be_said() -> None:
 
 def test_the_bound_that_shows_a_loss_is_the_mirror_image() -> None:
     lost = measured(60, 40, 0, 0).negated()
-    assert decides(lost, 100, 0.05) > 0.95 and decides(measured(60, 40, 0, 0), 100, 0.05) < 0.01
+    assert power_to_decide(lost, 100, 0.05) > 0.95 and power_to_decide(measured(60, 40, 0, 0), 100, 0.05) < 0.01
 
 
 def test_contexts_count_and_not_their_items() -> None:
     uncut, cut = [1.0] * 200, ([1.0] * 19 + [0.0]) * 10
     alone = Differences.measured(uncut, cut, keep=0.9, chance=0.0, clusters=None)
     shared = Differences.measured(uncut, cut, keep=0.9, chance=0.0, clusters=[str(i // 20) for i in range(200)])
-    assert shared.items == 20 and decides(shared, 200, 0.05) < decides(alone, 200, 0.05)
+    assert shared.items == 20 and power_to_decide(shared, 200, 0.05) < power_to_decide(alone, 200, 0.05)
 
 
 def test_scores_between_0_and_1_need_fewer_items_than_right_and_wrong() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.study import Place, places
+from layercut.evidence.study import Place, places_of_runs
 from layercut.runs.directory import RunFolder
 from tests.support.pages import about_arm
 from tests.support.run_builder import Result, build_run
@@ -14,7 +14,7 @@ RESULT = Result(task="copy", readout="short", score=0.8, n=8)
 
 
 def placed(folder: Path, runs: list[RunFolder]) -> dict[str, Place]:
-    return places(runs, compare_runs(build_run(folder / "uncut", [RESULT]), runs))
+    return places_of_runs(runs, compare_runs(build_run(folder / "uncut", [RESULT]), runs))
 
 
 def test_runs_are_joined_by_criterion_arm_and_seed(tmp_path: Path) -> None:

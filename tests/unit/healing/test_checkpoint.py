@@ -25,8 +25,8 @@ from layercut.healing.checkpoint import (
     write_trained,
 )
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.healing.trainable import add_adapters, merge_adapters, probe
-from layercut.models.sources import resolve
+from layercut.healing.trainable import add_adapters, merge_adapters, random_probe
+from layercut.models.sources import resolve_source
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -93,7 +93,7 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 @torch.no_grad()
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
-    source = resolve(str(cut))
+    source = resolve_source(str(cut))
     curve = tmp_path / "loss.jsonl"
     curve.write_text('{"step": 1}\n')
     how, data = HealSettings(train=SETTINGS), tiny_data(8)
@@ -118,7 +118,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     with pytest.raises(InputError, match="not an empty folder"):
         write_healed(healed, source, out=tmp_path / "healed", record=HEALING)
     # Healed again, the first healing is still told.
-    again = resolve(str(tmp_path / "healed"))
+    again = resolve_source(str(tmp_path / "healed"))
     write_healed(healed, again, out=tmp_path / "twice", record=replace(HEALING, method="seam"))
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
@@ -130,7 +130,7 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
 
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     how = HealSettings(train=SETTINGS, keep_adapter=True)
-    out, source = tmp_path / "kept", resolve(str(cut))
+    out, source = tmp_path / "kept", resolve_source(str(cut))
     write_trained(source, tmp_path / "adapter", how, tiny_data(8), out=out, record=HEALING, say=SILENT)
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
@@ -173,7 +173,7 @@ def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
     judge = judged_by(in_float32(uncut), DATA)
     return write_healed(
         model,
-        resolve(str(uncut)),
+        resolve_source(str(uncut)),
         out=out,
         record=replace(HEALING, method="full"),
         **({"judge": judge} | more),
@@ -184,7 +184,7 @@ def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
 def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut: Path, tmp_path: Path) -> None:
     model = trained(uncut, size, steps)
     before, after = mean_loss(in_float32(uncut), DATA.held_out), mean_loss(model, DATA.held_out)
-    logits = model(input_ids=probe(model)).logits.detach()
+    logits = model(input_ids=random_probe(model)).logits.detach()
     entry = write(model, uncut, tmp_path / "healed")
     written = in_float32(tmp_path / "healed")
     loss = mean_loss(written, DATA.held_out)
@@ -199,7 +199,7 @@ def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut
         "n": len(DATA.held_out),
         "held_out": True,
     }
-    difference = (written(input_ids=probe(written)).logits - logits).abs().max().item()
+    difference = (written(input_ids=random_probe(written)).logits - logits).abs().max().item()
     assert metadata["logit_difference"] == pytest.approx(difference, abs=1e-6)
     assert f"written {loss:.4f}" in entry["checked"][-1] and metadata["dtype"] in entry["checked"][-1]
 
@@ -234,7 +234,7 @@ def test_the_dtype_stays_also_where_rounding_costs(
 
 def test_the_card_counts_the_bytes_of_the_files(uncut: Path, tmp_path: Path) -> None:
     plan = CutPlan(num_layers=6, removed=(2,))
-    cut_model(resolve(str(uncut)), plan, tmp_path / "pruned", uncut=None)
+    cut_model(resolve_source(str(uncut)), plan, tmp_path / "pruned", uncut=None)
     pruned = tmp_path / "pruned"
     for dtype in ("bfloat16", "float32"):
         write(in_float32(pruned), pruned, tmp_path / dtype, dtype=dtype)

@@ -10,12 +10,12 @@ from layercut.errors import InputError
 from layercut.healing.data import (
     N,
     ReportItems,
-    decontaminate,
     examples_of,
     filter_answers,
     match_tokens,
+    normalised_words,
     num_loss_tokens,
-    words,
+    remove_contaminated,
 )
 from layercut.healing.examples import TrainingExample
 from layercut.healing.settings import FilterSettings
@@ -85,7 +85,9 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], messag
 
 
 def test_words_are_equal_but_for_case_and_spacing() -> None:
-    assert words("What is 12+3?") == words("what IS 12 + 3 ?") == ("what", "is", "12", "+", "3", "?")
+    assert (
+        normalised_words("What is 12+3?") == normalised_words("what IS 12 + 3 ?") == ("what", "is", "12", "+", "3", "?")
+    )
 
 
 LONG = "Natalia sold clips to 48 of her friends in April and then she sold half as many clips in May, how many?"
@@ -131,8 +133,8 @@ def test_the_number_removed_is_told_by_task() -> None:
 def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:
     items = ReportItems({"copy": ["river stone apple"], "arithmetic": ["7 + 5"]})
     own = record("a", "river stone apple tree", "x", task="copy")
-    assert decontaminate([own], items) == ([own], {})
-    assert decontaminate([own | {"task": "arithmetic"}], items) == ([], {"copy": 1})
+    assert remove_contaminated([own], items) == ([own], {})
+    assert remove_contaminated([own | {"task": "arithmetic"}], items) == ([], {"copy": 1})
 
 
 def test_too_long_examples_are_left_out_whole_and_answers_of_a_data_set_are_counted() -> None:

@@ -45,10 +45,10 @@ from layercut.healing.distill import (
     RolloutLength,
     answers_in_training,
     check_teacher,
-    divergence,
-    repetition,
+    repeated_share,
+    token_divergence,
 )
-from layercut.healing.examples import bare
+from layercut.healing.examples import bare_model
 from layercut.healing.sft import Trained
 from layercut.healing.trainable import load_teacher, make_trainable
 from tests.support.training import curve_of, small_settings, train_tiny
@@ -199,7 +199,7 @@ def test_answers_are_written_in_the_dtype_of_the_weights_though_training_multipl
     class Watched(OnPolicyTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            head: Any = bare(self.model).lm_head
+            head: Any = bare_model(self.model).lm_head
             head.register_forward_hook(lambda module, _, output: seen[module.training].add(output.dtype))
 
     heal(tmp_path, settings(method=method, max_steps=2, precision="bfloat16"), kind=Watched, data=Data(DATA.train, []))
@@ -227,7 +227,7 @@ def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
     after = answers()
     assert model.training and any(parameter.requires_grad for parameter in model.parameters())
     model.eval()
-    plain = PlainEngine(replace(cut, model=bare(model)), batch_size=1)
+    plain = PlainEngine(replace(cut, model=bare_model(model)), batch_size=1)
     expected = [one for batch in completions(plain, requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
     assert after == {one.id: one.text for one in expected} != before
 
@@ -270,8 +270,8 @@ def test_answers_grow_only_when_they_repeat_themselves_little(tmp_path: Path) ->
 
 
 def test_repetition_counts_four_grams() -> None:
-    assert repetition([1, 2, 3]) == 0.0
-    assert repetition([1, 2, 3, 4, 1, 2, 3, 4, 1]) == pytest.approx(1 - 4 / 6)
+    assert repeated_share([1, 2, 3]) == 0.0
+    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4, 1]) == pytest.approx(1 - 4 / 6)
 
 
 def logits(seed: int) -> torch.Tensor:
@@ -285,19 +285,19 @@ def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 def test_divergences_are_those_of_the_formulas() -> None:
     student, teacher = logits(0), logits(1)
     q, p = student.softmax(-1), teacher.softmax(-1)
-    assert torch.allclose(divergence(student, teacher, "forward-kl"), kl(p, q), atol=1e-5)
-    assert torch.allclose(divergence(student, teacher, "reverse-kl"), kl(q, p), atol=1e-5)
+    assert torch.allclose(token_divergence(student, teacher, "forward-kl"), kl(p, q), atol=1e-5)
+    assert torch.allclose(token_divergence(student, teacher, "reverse-kl"), kl(q, p), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_divergence_from_oneself_and_descent_towards_the_teacher(kind: str) -> None:
     student, teacher = logits(0).requires_grad_(), logits(1)
-    assert divergence(teacher, teacher + 7, kind).abs().max() < 1e-6  # a shift of logits is no difference
-    before = divergence(student, teacher, kind)
+    assert token_divergence(teacher, teacher + 7, kind).abs().max() < 1e-6  # a shift of logits is no difference
+    before = token_divergence(student, teacher, kind)
     before.sum().backward()
     with torch.no_grad():
         student -= 0.1 * student.grad  # type: ignore[operator]
-    assert divergence(student, teacher, kind).sum() < before.sum()
+    assert token_divergence(student, teacher, kind).sum() < before.sum()
 
 
 @pytest.mark.parametrize(("kind", "beta"), [("forward-kl", 0), ("reverse-kl", 1)])
@@ -306,13 +306,13 @@ def test_divergences_are_those_of_trls_gkd_trainer(kind: str, beta: float) -> No
 
     student, teacher = logits(0), logits(1)
     theirs = GKDTrainer.generalized_jsd_loss(student[None], teacher[None], beta=beta, reduction="none").sum(-1)[0]
-    assert torch.allclose(divergence(student, teacher, kind), theirs, atol=1e-5)
+    assert torch.allclose(token_divergence(student, teacher, kind), theirs, atol=1e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:
     student, teacher = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
     assert torch.isfinite(log_softmax(student, -1)).all()
-    assert divergence(student, teacher, "reverse-kl").item() == pytest.approx(1e4, rel=1e-4)
+    assert token_divergence(student, teacher, "reverse-kl").item() == pytest.approx(1e4, rel=1e-4)
 
 
 def test_a_teacher_with_other_tokens_is_refused() -> None:

@@ -36,7 +36,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from layercut.healing.distill import KINDS, divergence
+from layercut.healing.distill import KINDS, token_divergence
 from layercut.healing.sft import Trained
 from layercut.healing.trainable import make_trainable
 from tests.support.training import small_settings, train_tiny
@@ -228,7 +228,7 @@ def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind: s
     def of_rows(made: Tensor, rows: list[Tensor]) -> Tensor:
         if kind == "sft":
             return token_losses(made, rows[0])
-        return divergence(made, rows[0], kind)
+        return token_divergence(made, rows[0], kind)
 
     whole_N = of_rows(states @ student.T, [targets_N if kind == "sft" else others @ teacher.T])
     wanted = torch.autograd.grad((weights_N * whole_N).sum(), inputs)
@@ -237,7 +237,7 @@ def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind: s
         chunked_N = over_rows(token_losses, lazy, rows=[targets_N])
     else:
         frozen = Logits(others, VOCABULARY, lambda chunk: chunk @ teacher.T)
-        chunked_N = over_rows(partial(divergence, kind=kind), lazy, frozen)
+        chunked_N = over_rows(partial(token_divergence, kind=kind), lazy, frozen)
     found = torch.autograd.grad((weights_N * chunked_N).sum(), inputs)
     assert (chunked_N - whole_N).abs().max() < 1e-10
     assert all((a - b).abs().max() < 1e-10 for a, b in zip(found, wanted, strict=True))
@@ -296,8 +296,8 @@ def test_a_teacher_gets_no_gradient(small_chunks: None) -> None:
         theirs = lazy_logits_in_loss(teacher, batch)
         theirs_NV = logits_in_loss(teacher, batch)
     ours, ours_NV = lazy_logits_in_loss(student, batch), logits_in_loss(student, batch)
-    losses_N = over_rows(partial(divergence, kind="reverse-kl"), ours, theirs)
-    assert torch.allclose(losses_N, divergence(ours_NV, theirs_NV, "reverse-kl"), atol=1e-5)
+    losses_N = over_rows(partial(token_divergence, kind="reverse-kl"), ours, theirs)
+    assert torch.allclose(losses_N, token_divergence(ours_NV, theirs_NV, "reverse-kl"), atol=1e-5)
     losses_N.sum().backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert any(parameter.grad is not None for parameter in student.parameters())

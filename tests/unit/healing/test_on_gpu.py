@@ -16,7 +16,7 @@ from tests.support.tiny import CONFIGS, byte_tokenizer
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 
 from layercut.healing import examples
-from layercut.healing.sft import Trained, train
+from layercut.healing.sft import Trained, train_model
 from layercut.healing.trainable import make_trainable
 
 pytestmark = pytest.mark.gpu
@@ -38,7 +38,9 @@ def heal(folder: Path, settings: TrainSettings, kill_at: int | None = None) -> T
         if done == kill_at:
             raise Killed
 
-    return train(make_trainable(model, settings), byte_tokenizer(), DATA, settings, folder, on_progress=on_progress)
+    return train_model(
+        make_trainable(model, settings), byte_tokenizer(), DATA, settings, folder, on_progress=on_progress
+    )
 
 
 def settings_of(**more: Any) -> TrainSettings:

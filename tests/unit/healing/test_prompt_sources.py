@@ -11,7 +11,7 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
     Answering,
     PromptSpec,
-    answering,
+    answering_under,
     prompt_source,
     prompt_specs,
     task_prompts,
@@ -26,7 +26,7 @@ GREEDY = DecodingSettings()
 
 
 def test_the_papers_settings_are_a_preset() -> None:
-    how = answering("paper", GREEDY)
+    how = answering_under("paper", GREEDY)
     assert how.system == SYSTEM == "You are a helpful assistant."
     assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
     assert (how.max_new_tokens, how.max_prompt_tokens) == (8192, 8000)
@@ -36,10 +36,10 @@ def test_the_papers_settings_are_a_preset() -> None:
 def test_what_is_said_goes_before_the_preset() -> None:
     drawn = DecodingSettings(temperature=0.5)
     given = {"max_new_tokens": 100, "system": "Be brief.", "max_prompt_tokens": 50}
-    assert answering("paper", drawn, **given) == Answering(decoding=drawn, **given)
-    assert answering(None, GREEDY, system=None) == Answering()
+    assert answering_under("paper", drawn, **given) == Answering(decoding=drawn, **given)
+    assert answering_under(None, GREEDY, system=None) == Answering()
     with pytest.raises(InputError, match="unknown preset 'papers'.*paper"):
-        answering("papers", GREEDY)
+        answering_under("papers", GREEDY)
 
 
 def arm(**keys: Any) -> HealingArm:

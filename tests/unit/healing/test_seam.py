@@ -9,16 +9,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from layercut.errors import InputError
 from layercut.healing.fold import (
     add_to_projection,
-    branch,
-    fold,
-    gain,
+    fold_maps,
     inputs_of,
     last_projection,
+    norm_gain,
     outputs_of,
+    residual_branch,
     run_until,
     takes_maps,
 )
-from layercut.healing.seam import PROJECTION, Sums, places_of, repair_seams, seams_of, solve
+from layercut.healing.seam import PROJECTION, Sums, places_of, repair_seams, seams_of, solve_map
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -31,7 +31,7 @@ IDS = torch.arange(40).reshape(2, 20)
 
 
 def gain_in(model: Any, layer: Any) -> float:
-    return gain(layer, lambda: run_until(layer, model, IDS))
+    return norm_gain(layer, lambda: run_until(layer, model, IDS))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -43,11 +43,11 @@ def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     if family in NORMALISED:
         assert not takes_maps(decoder_layers(folded)[1])
         with pytest.raises(InputError, match="use `seam` scale"):
-            fold(decoder_layers(folded)[1], map_DD)
+            fold_maps(decoder_layers(folded)[1], map_DD)
         map_DD = torch.diag(map_DD.diagonal())
     plain = hooked(input_ids=IDS).logits
-    branch(decoder_layers(hooked)[1]).register_forward_hook(lambda _, __, output: output @ map_DD.float().T)
-    fold(decoder_layers(folded)[1], map_DD)
+    residual_branch(decoder_layers(hooked)[1]).register_forward_hook(lambda _, __, output: output @ map_DD.float().T)
+    fold_maps(decoder_layers(folded)[1], map_DD)
     expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
     assert (expected - plain).abs().max() > 1e-2  # else the map would show nothing
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
@@ -174,8 +174,8 @@ def test_a_layer_may_multiply_or_normalise_what_its_mlp_gives(monkeypatch: pytes
     granite, glm4 = config_model("granite", residual_multiplier=0.3), config_model("glm4")
     assert gain_in(granite, decoder_layers(granite)[2]) == pytest.approx(0.3, rel=1e-4)
     layer = decoder_layers(glm4)[2]
-    assert branch(layer) is layer.post_mlp_layernorm and gain_in(glm4, layer) == 1 and not takes_maps(layer)
-    monkeypatch.setattr("layercut.healing.fold.branch", lambda layer: layer.mlp)
+    assert residual_branch(layer) is layer.post_mlp_layernorm and gain_in(glm4, layer) == 1 and not takes_maps(layer)
+    monkeypatch.setattr("layercut.healing.fold.residual_branch", lambda layer: layer.mlp)
     with pytest.raises(InputError, match="Glm4DecoderLayer does more"):
         gain_in(glm4, layer)
 
@@ -219,20 +219,20 @@ def test_the_sums_are_those_of_least_squares() -> None:
     sums = Sums(8, torch.device("cpu"), 8)
     for part in range(0, 200, 50):
         sums.add(x[part : part + 50], z[part : part + 50])
-    found = solve(sums, "linear", ridge=0.0)
+    found = solve_map(sums, "linear", ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(x, z).solution)
     assert sums.error(found) == pytest.approx((x @ found - z).square().sum().item())
-    scale = solve(sums, "scale")
+    scale = solve_map(sums, "scale")
     assert torch.allclose(scale.diagonal(), (x * z).sum(0) / x.square().sum(0))
     wide = Sums(12, torch.device("cpu"), 8)
     features = torch.randn(200, 12, dtype=torch.float64)
     wide.add(features, z)
-    found = solve(wide, PROJECTION, ridge=0.0)
+    found = solve_map(wide, PROJECTION, ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(features, z).solution)
     assert wide.error(found) == pytest.approx((features @ found - z).square().sum().item())
-    assert solve(wide, PROJECTION, ridge=1e9).abs().max() < 1e-6
+    assert solve_map(wide, PROJECTION, ridge=1e9).abs().max() < 1e-6
     # A strong ridge pulls to no change, not to nothing.
-    assert torch.allclose(solve(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(solve_map(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
 
 
 @pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")])

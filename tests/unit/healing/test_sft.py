@@ -12,7 +12,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
 from layercut.healing.outline import training_disk
 from layercut.healing.settings import OBJECTIVES, TrainSettings
-from layercut.progress.activity import listening
+from layercut.progress.activity import listening_to
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.loaded import tiny_loaded
@@ -136,7 +136,7 @@ def test_the_share_of_a_step_is_heard_of(objective: str, tmp_path: Path) -> None
         def works(self, what: str, share: float) -> None:
             heard.extend([share] if what == "learning" else [])
 
-    with listening(Hearing()):
+    with listening_to(Hearing()):
         heal(tmp_path, small_settings(objective=objective, max_steps=2))
     assert [share for share in heard if share is not None][-6:] == [0, 0.5, 1] * 2
     assert (None in heard) == (objective == "on-policy"), "answers are written within the step"
@@ -273,15 +273,15 @@ def test_half_precision_and_too_many_layers_are_refused() -> None:
 def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
-    from layercut.healing.trainable import quantization
+    from layercut.healing.trainable import nf4_quantization
 
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match="pip install bitsandbytes"):
-        quantization()
+        nf4_quantization()
     monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="`method` lora runs everywhere"):
-        quantization()
+        nf4_quantization()
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

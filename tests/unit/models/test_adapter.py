@@ -15,7 +15,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import load_model
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
@@ -66,10 +66,10 @@ def test_the_logits_are_those_of_peft_and_of_the_merged_model(base: Path, adapte
 
 def test_every_engine_computes_it_under_every_plan(adapter: Path, tmp_path: Path) -> None:
     loaded = load_model(str(adapter), dtype="float32")
-    merged = peft.PeftModel.from_pretrained(load_model(resolve(str(adapter)).adapter.base).model, str(adapter))
+    merged = peft.PeftModel.from_pretrained(load_model(resolve_source(str(adapter)).adapter.base).model, str(adapter))
     whole = tmp_path / "merged"
     merged.merge_and_unload().save_pretrained(whole)
-    for file in resolve(str(adapter)).path.glob("tok*"):
+    for file in resolve_source(str(adapter)).path.glob("tok*"):
         shutil.copy(file, whole)
     reference = PlainEngine(load_model(str(whole), dtype="float32"))
     wanted = [GenerationRequest(id=text, prompt=text, max_new_tokens=5) for text in (TEXT, "ghi")]
@@ -88,7 +88,7 @@ def test_every_engine_computes_it_under_every_plan(adapter: Path, tmp_path: Path
 
 def test_its_hash_is_of_both(base: Path, adapter: Path, tmp_path: Path) -> None:
     def hash_of(folder: Path) -> str:
-        return describe_source(resolve(str(folder))).model_hash
+        return describe_source(resolve_source(str(folder))).model_hash
 
     other = tmp_path / "other"
     shutil.copytree(adapter, other)
@@ -111,13 +111,13 @@ def test_a_base_beside_it_is_found(base: Path, adapter: Path, tmp_path: Path) ->
     (tmp_path / "lora" / "adapter_config.json").write_text(
         json.dumps(recorded | {"base_model_name_or_path": "../whole"})
     )
-    found = resolve(str(tmp_path / "lora"))
+    found = resolve_source(str(tmp_path / "lora"))
     assert found.path.samefile(tmp_path / "whole") and found.origin["kind"] == "adapter"
 
 
 def test_it_is_not_cut_without_its_adapter(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs a whole model"):
-        cut_model(resolve(str(adapter)), CutPlan(num_layers=6, removed=(1,)), tmp_path / "cut", uncut=None)
+        cut_model(resolve_source(str(adapter)), CutPlan(num_layers=6, removed=(1,)), tmp_path / "cut", uncut=None)
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_without_weights_it_is_refused(adapter: Path, tmp_path: Path) -> None:
     shutil.copytree(adapter, tmp_path / "lora")
     (tmp_path / "lora" / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="has no adapter_model.safetensors"):
-        resolve(str(tmp_path / "lora"))
+        resolve_source(str(tmp_path / "lora"))

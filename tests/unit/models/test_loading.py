@@ -17,8 +17,8 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import load_model, load_without_weights
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import describe_source, resolve
-from layercut.models.weights import fingerprint
+from layercut.models.sources import describe_source, resolve_source
+from layercut.models.weights import fingerprint_weights
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
@@ -53,7 +53,7 @@ def test_every_family_loads_as_it_was_saved(model_type, tmp_path):
     assert loaded.structure.model_type == model_type
     assert loaded.num_layers == NUM_LAYERS
     assert loaded.name == str(path)
-    assert loaded.model_hash == fingerprint(path)[:16] == describe_source(resolve(str(path))).model_hash
+    assert loaded.model_hash == fingerprint_weights(path)[:16] == describe_source(resolve_source(str(path))).model_hash
     assert loaded.source.origin == {"kind": "folder"}
     assert loaded.has_chat_template
     assert not loaded.model.training
@@ -237,7 +237,7 @@ def test_quiet_puts_everything_back_after_an_error():
 
 
 def test_what_resolve_gave_can_be_loaded(copy):
-    source = resolve(str(copy))
+    source = resolve_source(str(copy))
     assert load_model(source, device="cpu").source is source
 
 
@@ -304,7 +304,7 @@ def test_a_tokenizer_of_another_model(copy):
     says = "it gives the token '<new>' the id 260, and the model has embeddings for 260 tokens (0-259)"
     assert says in refused(copy)
     with pytest.raises(InputError) as caught:
-        load_without_weights(resolve(str(copy)))
+        load_without_weights(resolve_source(str(copy)))
     assert says in str(caught.value)
 
 
@@ -320,7 +320,7 @@ def test_a_cut_is_refused_in_one_line_as_well(copy):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_it_knows_of_a_model_what_the_loaded_one_knows(family: str, tmp_path: Path) -> None:
-    source = resolve(str(save_tiny(family, tmp_path / "tiny")))
+    source = resolve_source(str(save_tiny(family, tmp_path / "tiny")))
     loaded, found = load_model(source, device="cpu"), load_without_weights(source, device="cpu")
     for name in ("name", "structure", "model_hash", "num_layers", "context_length", "dtype", "has_chat_template"):
         assert getattr(found, name) == getattr(loaded, name)
@@ -331,7 +331,7 @@ def test_it_knows_of_a_model_what_the_loaded_one_knows(family: str, tmp_path: Pa
 def test_a_checkpoint_without_a_generation_config_has_that_of_its_config(tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path / "tiny")
     (folder / "generation_config.json").unlink()
-    assert load_without_weights(resolve(str(folder)), device="cpu").generation_config.eos_token_id == 259
+    assert load_without_weights(resolve_source(str(folder)), device="cpu").generation_config.eos_token_id == 259
 
 
 def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,15 +340,15 @@ def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(tmp_path: Path, m
     config = json.loads((folder / "config.json").read_text())
     for named, expected in (("bfloat16", "bfloat16"), (None, "float32")):
         (folder / "config.json").write_text(json.dumps(config | {"dtype": named}))
-        assert load_without_weights(resolve(str(folder))).dtype == expected
-    assert load_without_weights(resolve(str(folder)), dtype="float16").dtype == "float16"
+        assert load_without_weights(resolve_source(str(folder))).dtype == expected
+    assert load_without_weights(resolve_source(str(folder)), dtype="float16").dtype == "float16"
 
 
 def test_an_unknown_dtype_and_a_missing_tokenizer_are_refused(tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path / "tiny")
     with pytest.raises(InputError, match="unknown dtype 'float8'"):
-        load_without_weights(resolve(str(folder)), dtype="float8")
+        load_without_weights(resolve_source(str(folder)), dtype="float8")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
     with pytest.raises(CheckpointError, match="no tokenizer"):
-        load_without_weights(resolve(str(folder)), device="cpu")
+        load_without_weights(resolve_source(str(folder)), device="cpu")

@@ -17,7 +17,7 @@ from huggingface_hub import get_session
 
 import layercut as package
 from layercut.errors import InputError
-from layercut.models.push import prepare, push
+from layercut.models.push import prepare_upload, upload_checkpoint
 from layercut.runs.prune import PruneResult
 from tests.support.pages import write_prune
 from tests.support.pruning import spare_model
@@ -104,7 +104,7 @@ def front(text: str) -> dict[str, Any]:
 
 
 def test_the_hub_gets_the_checkpoint_the_card_and_the_evidence(run: Path, hub: Hub) -> None:
-    address = push(prepare(run, "me/small"), private=True)
+    address = upload_checkpoint(prepare_upload(run, "me/small"), private=True)
     assert address.endswith("/me/small") and hub.created[0]["name"] == "small" and "private" in str(hub.created[0])
     assert {"model.safetensors", "config.json", "plan.json", "README.md", "evidence/result.json"} <= {*hub.files}
     assert hub.files["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
@@ -114,7 +114,7 @@ def test_the_hub_gets_the_checkpoint_the_card_and_the_evidence(run: Path, hub: H
 
 def test_the_card_says_the_scores_as_the_hub_reads_them(run: Path) -> None:
     result = PruneResult.load(run)
-    card = prepare(run, "me/small").card
+    card = prepare_upload(run, "me/small").card
     data = front(card)
     assert "layercut" in data["tags"] and data["library_name"] == "transformers"
     (entry,) = data["model-index"]
@@ -129,25 +129,25 @@ def test_the_card_says_the_scores_as_the_hub_reads_them(run: Path) -> None:
 
 
 def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: Hub) -> None:
-    upload = prepare(run / "model", "me/small")
+    upload = prepare_upload(run / "model", "me/small")
     assert (
         upload.result is None and front(upload.card).keys() == front((run / "model" / "README.md").read_text()).keys()
     )
-    push(upload)
+    upload_checkpoint(upload)
     assert "evidence/result.json" not in hub.files and "plan.json" in hub.files
 
 
 def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no name of a repository"):
-        prepare(run, "small")
+        prepare_upload(run, "small")
     with pytest.raises(InputError, match="holds no checkpoint"):
-        prepare(tmp_path, "me/small")
+        prepare_upload(tmp_path, "me/small")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"has no README.md"):
-        prepare(tmp_path, "me/small")
+        prepare_upload(tmp_path, "me/small")
     hub.refuses = True
     with pytest.raises(InputError, match="the hub does not take me/small") as caught:
-        push(prepare(run, "me/small"))
+        upload_checkpoint(prepare_upload(run, "me/small"))
     assert "\n" not in str(caught.value) and "hf auth login" in str(caught.value)
     assert "Bearer hf_..." in str(caught.value) and "secret" not in str(caught.value)
 
@@ -157,7 +157,7 @@ def test_a_hub_that_never_answers_is_left(run: Path, hub: Hub, monkeypatch: pyte
     monkeypatch.setattr("layercut.models.push.SECONDS", 0.2)
     before = get_session().timeout
     with pytest.raises(InputError, match=r"does not take me/small \(.*timed out"):
-        push(prepare(run, "me/small"))
+        upload_checkpoint(prepare_upload(run, "me/small"))
     assert get_session().timeout == before
 
 
@@ -174,7 +174,7 @@ def test_only_kinds_of_files_that_a_model_has_are_uploaded(copied: Path, name: s
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
     with pytest.raises(InputError, match=f"{name} is no file that layercut puts into a model folder; move it away"):
-        prepare(copied, "me/small")
+        prepare_upload(copied, "me/small")
 
 
 def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
@@ -184,12 +184,12 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
         link = copied / "model" / name
         link.symlink_to(tmp_path / target)
         with pytest.raises(InputError, match=f"{name} is a link; move it away"):
-            prepare(copied, "me/small")
+            prepare_upload(copied, "me/small")
         link.unlink()
     (copied / "model" / "README.md").rename(tmp_path / "card.md")
     (copied / "model" / "README.md").symlink_to(tmp_path / "card.md")
     with pytest.raises(InputError, match="README.md is a link"):
-        prepare(copied, "me/small")
+        prepare_upload(copied, "me/small")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_an_odd_card_is_refused_in_one_line(copied: Path, card: str) -> None:
     (copied / "model" / "README.md").write_bytes(card.encode("utf-8", "surrogateescape"))
     for folder in (copied, copied / "model"):
         with pytest.raises(InputError, match=r"README.md's metadata cannot be read \(") as caught:
-            prepare(folder, "me/small")
+            prepare_upload(folder, "me/small")
         assert "\n" not in str(caught.value)
 
 
@@ -215,4 +215,4 @@ def test_a_score_that_is_none_does_not_get_into_the_card(copied: Path, value: fl
     data["tested"][0]["kept"][0]["cut"]["value"] = value
     (copied / "result.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"is not a result of layercut prune|scores .* on arithmetic; a score is a sh"):
-        prepare(copied, "me/small")
+        prepare_upload(copied, "me/small")

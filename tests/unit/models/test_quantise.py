@@ -10,7 +10,7 @@ import torch
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra
-from layercut.models.placement import quantise, stored_bytes
+from layercut.models.placement import quantise_weights, stored_bytes
 from layercut.pruning.speed import other_model
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -97,9 +97,9 @@ def test_what_cannot_be_quantised_is_refused_in_a_line(model: Path, monkeypatch:
         _ = handle(model, quantize="fp8").loaded
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no linear layer has a multiple of 32 inputs and of 16 outputs"):
-        quantise(torch.nn.Linear(48, 32).bfloat16(), "int4", "mine")
+        quantise_weights(torch.nn.Linear(48, 32).bfloat16(), "int4", "mine")
     with pytest.raises(InputError, match="add `dtype` bfloat16"):
-        quantise(torch.nn.Linear(64, 32), "int4", "mine")
+        quantise_weights(torch.nn.Linear(64, 32), "int4", "mine")
     monkeypatch.setitem(__import__("sys").modules, "torchao", None)
     with pytest.raises(MissingExtra, match="torchao"):
         _ = handle(model).loaded

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.sources import depth_of, describe_source, resolve
+from layercut.models.sources import depth_of, describe_source, resolve_source
 from tests.support.tiny import CONFIGS, NUM_LAYERS, save_tiny
 from tests.unit.models.gguf_maker import write_gguf
 from tests.unit.models.hub_server import FakeHub
@@ -16,7 +16,7 @@ from tests.unit.models.hub_server import FakeHub
 
 def refused(source, **how):
     with pytest.raises(InputError) as caught:
-        resolve(source, **how)
+        resolve_source(source, **how)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -52,7 +52,7 @@ def test_what_looks_like_a_hub_id_is_asked_for_there(name):
 def test_what_exists_wins_over_the_hub(tmp_path, monkeypatch):
     save_tiny("llama", tmp_path / "lab" / "tiny")
     monkeypatch.chdir(tmp_path)
-    source = resolve("lab/tiny")
+    source = resolve_source("lab/tiny")
     assert source.name == "lab/tiny"
     assert source.path.samefile(tmp_path / "lab" / "tiny")
     assert source.revision is None
@@ -62,15 +62,15 @@ def test_what_exists_wins_over_the_hub(tmp_path, monkeypatch):
 def test_a_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model").mkdir()
-    assert resolve("~/model").path == tmp_path / "model"
+    assert resolve_source("~/model").path == tmp_path / "model"
 
 
 def test_a_folder_made_from_a_gguf_keeps_its_origin(tmp_path):
     (tmp_path / "layercut_source.json").write_text('{"kind": "gguf", "sha256": "abc"}')
-    assert resolve(str(tmp_path)).origin == {"kind": "folder", "sha256": "abc"}
+    assert resolve_source(str(tmp_path)).origin == {"kind": "folder", "sha256": "abc"}
     (tmp_path / "layercut_source.json").write_text("{")
     with pytest.raises(CheckpointError, match="layercut_source.json is damaged"):
-        resolve(str(tmp_path))
+        resolve_source(str(tmp_path))
 
 
 def test_only_the_hub_has_revisions(tmp_path):
@@ -95,7 +95,7 @@ def test_the_depth_needs_no_torch(tmp_path):
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_depth_of_a_folder_is_that_of_its_weights(family: str, tmp_path: Path) -> None:
     folder = save_tiny(family, tmp_path / family)
-    assert depth_of(str(folder)) == describe_source(resolve(str(folder))).num_layers == NUM_LAYERS
+    assert depth_of(str(folder)) == describe_source(resolve_source(str(folder))).num_layers == NUM_LAYERS
 
 
 def test_of_a_hub_model_no_weights_are_fetched(hub: FakeHub, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from layercut.models.weights import (
     INDEX_FILE,
     SINGLE_FILE,
     cached_values,
-    fingerprint,
+    fingerprint_weights,
     read_config,
     read_header,
     safetensors_files,
@@ -207,29 +207,29 @@ def test_what_stands_there_instead_of_weights(tmp_path, name, says):
 
 
 def test_fingerprint_does_not_depend_on_sharding_or_bookkeeping(whole, sharded, copy):
-    assert fingerprint(whole) == fingerprint(sharded)
+    assert fingerprint_weights(whole) == fingerprint_weights(sharded)
     edit_json(copy / "config.json", transformers_version="4.0.0", use_cache=False, dtype="bfloat16", _name_or_path="x")
-    assert fingerprint(copy) == fingerprint(whole)
-    assert len(fingerprint(whole)) == 64
+    assert fingerprint_weights(copy) == fingerprint_weights(whole)
+    assert len(fingerprint_weights(whole)) == 64
 
 
 def test_fingerprint_changes_with_any_tensor(whole, copy):
-    seen = {fingerprint(whole)}
+    seen = {fingerprint_weights(whole)}
     names = sorted(load_file(whole / "model.safetensors"))
     for name in names:
         shutil.copy(whole / "model.safetensors", copy / "model.safetensors")
         edit_tensors(copy / "model.safetensors", lambda tensors, name=name: tensors[name].mul_(1.01))
-        seen.add(fingerprint(copy))
+        seen.add(fingerprint_weights(copy))
     assert len(seen) == len(names) + 1
 
 
 def test_fingerprint_changes_with_names_shapes_dtypes_and_config(whole, copy):
-    seen = {fingerprint(whole)}
+    seen = {fingerprint_weights(whole)}
 
     def change(what):
         shutil.copy(whole / "model.safetensors", copy / "model.safetensors")
         edit_tensors(copy / "model.safetensors", what)
-        seen.add(fingerprint(copy))
+        seen.add(fingerprint_weights(copy))
 
     a, b = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
     change(lambda tensors: tensors.update({a: tensors[b], b: tensors[a]}))
@@ -238,7 +238,7 @@ def test_fingerprint_changes_with_names_shapes_dtypes_and_config(whole, copy):
     change(lambda tensors: tensors.pop(a))
     shutil.copy(whole / "model.safetensors", copy / "model.safetensors")
     edit_json(copy / "config.json", rms_norm_eps=0.5)
-    seen.add(fingerprint(copy))
+    seen.add(fingerprint_weights(copy))
     assert len(seen) == 6
 
 
@@ -249,7 +249,7 @@ def test_fingerprint_sees_both_ends_of_a_large_tensor(whole, copy):
         if place is not None:
             tensor[place] = 1
         save_file({"a": tensor}, copy / "model.safetensors")
-        seen.add(fingerprint(copy))
+        seen.add(fingerprint_weights(copy))
     assert len(seen) == 3
 
 

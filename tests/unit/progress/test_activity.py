@@ -9,7 +9,7 @@ import pytest
 from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
-from layercut.progress.activity import listening
+from layercut.progress.activity import listening_to
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
@@ -37,7 +37,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
             assert what.startswith("reading ") and not heard, "prompts are read before the first step"
             shares.append(share)
 
-    with listening(Hearing()):
+    with listening_to(Hearing()):
         answers = [answer for batch in completions(engine, requests, PLAN, decoding) for answer in batch]
     assert answers == quiet
     total = sum(answer.num_new_tokens for answer in answers)
@@ -47,7 +47,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     assert left == sorted(left, reverse=True) and left[-1] == 0
     assert under_way[0] == 2 and under_way[-1] == 0 and set(under_way) <= {2, 1, 0}
     assert shares == ([pytest.approx(layer / 5) for layer in range(1, 6)] if build is SharedEngine else [])
-    with listening(Hearing()):
+    with listening_to(Hearing()):
         pass
     assert sum(written for written, _ in heard) <= total, "nothing is heard outside the block"
 
@@ -64,7 +64,7 @@ def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it() -> N
 
     plans = [CutPlan(num_layers=6, removed=(layer,)) for layer in range(6)]
     asked = [LikelihoodRequest(id="a", prompt="a b c", continuations=("d e",))]
-    with listening(Hearing()):
+    with listening_to(Hearing()):
         found = list(SharedEngine(tiny_loaded("llama")).compare(asked, plans, CutPlan(num_layers=6)))
     assert len(found) == 6
     assert shares == sorted(shares) and len(set(shares)) > 6 and shares[-1] == 1

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from layercut.progress import heartbeat
-from layercut.progress.activity import wrote
-from layercut.progress.bars import StageProgress, StudyProgress, StudyStep, watched
+from layercut.progress.activity import report_tokens
+from layercut.progress.bars import StageProgress, StudyProgress, StudyStep, progress_bar
 from layercut.progress.cost import Workload
 
 
@@ -96,7 +96,7 @@ def test_the_line_of_a_study_is_alive_above_that_of_a_healing() -> None:
     console = terminal()
     progress = StudyProgress(pieces(), console)
     assert isinstance(console.file, StringIO)
-    with progress.running(), progress.step(2), watched("Training", 8, console, "steps") as on_progress:
+    with progress.running(), progress.step(2), progress_bar("Training", 8, console, "steps") as on_progress:
         frames = []
         for done, state in ((0, "healing"), (3, "healing"), (7, "finished")):
             progress.state("arm-0", state)
@@ -157,7 +157,7 @@ def test_one_long_answer_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.begin("depth 1", "scoring report items")
         progress("gsm8k (chain)", 0, 8)
         for _ in range(40):
-            wrote(8, 512)
+            report_tokens(8, 512)
             time.sleep(0.01)
     assert isinstance(console.file, StringIO)
     lines = console.file.getvalue().splitlines()

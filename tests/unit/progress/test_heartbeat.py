@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from layercut.progress import heartbeat
-from layercut.progress.activity import listening, works, wrote
-from layercut.progress.bars import Progressing, SelectionProgress, StudyProgress, StudyStep, watched
-from layercut.progress.cost import Workload, clock
+from layercut.progress.activity import listening_to, report_share, report_tokens
+from layercut.progress.bars import Progressing, SelectionProgress, StudyProgress, StudyStep, progress_bar
+from layercut.progress.cost import Workload, clock_text
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def selecting(where: Console) -> Iterator[None]:
 
 @contextmanager
 def generating(where: Console) -> Iterator[None]:
-    with watched("Answering with tiny", 8, where, "answers") as on_progress:
+    with progress_bar("Answering with tiny", 8, where, "answers") as on_progress:
         on_progress(0, 8)
         yield
 
@@ -93,8 +93,8 @@ def test_a_search_has_a_time_left_by_its_rounds_without_those_that_were_known(mo
 def test_one_long_batch_is_heard_of_by_its_tokens(form: Callable[[Console], Iterator[None]]) -> None:
     where = console()
     with form(where):  # type: ignore[attr-defined]
-        wrote(10, 90)
-        wrote(20, 70)
+        report_tokens(10, 90)
+        report_tokens(20, 70)
         deadline = time.monotonic() + 5
         while len(lines(where)) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -107,17 +107,17 @@ def test_a_batch_that_holds_all_answers_bounds_the_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
     where = console()
     progress = Progressing([("gsm8k", Workload(kind="g", num_items=100))], where, verb="Scoring")
-    with progress.piece(0) as on_progress, listening(progress._tokens):
+    with progress.piece(0) as on_progress, listening_to(progress._tokens):
         on_progress(0, 100)
         now[0] = 60.0
-        wrote(100, 9900, 100)
-        wrote(5900, 2000, 96)  # two of the four that have ended are not handed over yet
+        report_tokens(100, 9900, 100)
+        report_tokens(5900, 2000, 96)  # two of the four that have ended are not handed over yet
         on_progress(2, 100)
         assert "6,000 tokens written (100/s)" in progress._now()
-    with progress.piece(0) as on_progress, listening(progress._tokens):
+    with progress.piece(0) as on_progress, listening_to(progress._tokens):
         on_progress(0, 100)
         now[0] = 120.0
-        wrote(6000, 2000, 50)  # another batch follows, of answers that are not known yet
+        report_tokens(6000, 2000, 50)  # another batch follows, of answers that are not known yet
         on_progress(2, 100)
         assert progress._now().endswith(", time left: after 20 items")
 
@@ -143,16 +143,16 @@ def test_reading_is_described_and_does_not_count_as_time_of_writing(monkeypatch:
     now = [0.0]
     monkeypatch.setattr("layercut.progress.heartbeat.time.monotonic", lambda: now[0])
     progress = Progressing([("gsm8k", Workload(kind="g", num_items=8))], console(), verb="Scoring")
-    with progress.piece(0) as on_progress, listening(progress._tokens):
+    with progress.piece(0) as on_progress, listening_to(progress._tokens):
         on_progress(0, 8)
         now[0] = 90.0
-        works("reading 4,210 tokens", 0.45)
+        report_share("reading 4,210 tokens", 0.45)
         assert "reading 4,210 tokens (45%)" in progress._now()
         now[0] = 200.0
-        works("reading 4,210 tokens", 1.0)
+        report_share("reading 4,210 tokens", 1.0)
         assert progress._now().endswith(" 0 of 8 items")
         now[0] = 210.0
-        wrote(80, 400, 8)
+        report_tokens(80, 400, 8)
         assert "80 tokens written (8/s)" in progress._now()
         assert progress._tokens.seconds_left(8) == 50
 
@@ -174,7 +174,7 @@ def test_a_terminal_shows_items_and_tokens_beside_its_bar() -> None:
     with progress.running(), progress.piece(0) as on_progress:
         on_progress(0, 3000)
         on_progress(1200, 3000)
-        wrote(123_456)
+        report_tokens(123_456)
         where.print(progress)
     shown = " ".join(" ".join(lines(where)).split())
     assert "(chain): 1,200 of 3,000 answers, 123,456 tokens written" in shown
@@ -182,4 +182,4 @@ def test_a_terminal_shows_items_and_tokens_beside_its_bar() -> None:
 
 @pytest.mark.parametrize("seconds, text", [(41, "00:41"), (3723, "1:02:03"), (86400, "1 day 0:00:00")])
 def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert clock_text(seconds) == text

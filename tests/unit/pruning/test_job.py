@@ -23,7 +23,7 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.advice import advise
 from layercut.healing.prompt_sources import PromptSource
-from layercut.progress import silent
+from layercut.progress import show_nothing
 from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
 from layercut.pruning.healing import count_examples, heal_plan, healing_prompts, short_rate
@@ -211,7 +211,7 @@ def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path
     judged = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
     engine = SharedEngine(layercut.load_model(str(model), device="cpu"))
     part = ObjectiveTask(task=task, readout="rank", limit=40)
-    path = PlanPath(engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=silent)
+    path = PlanPath(engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=show_nothing)
     ((_, samples, records),) = path.healing_answers()
     ids = {one.id for one in samples}
     assert len(ids) >= 24 and not ids & judged and ids == {one["id"] for one in records}
@@ -219,7 +219,7 @@ def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path
     source = healing_prompts(path, "hash")
     assert {one.id for one in source.prompts} == {f"mine.jsonl {id}" for id in ids}
     path = PlanPath(
-        engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=silent, general=general_tasks()[:1]
+        engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=show_nothing, general=general_tasks()[:1]
     )
     ended = {one["id"] for one in path.general[0].records if one["outcome"] == "right"}
     assert 0 < len(ended) < 24
@@ -235,7 +235,7 @@ def test_layers_are_proposed_by_their_damage_to_right_answers(
     task = load_task(str(written_file(tmp_path / "mine.jsonl", model)))
     part = ObjectiveTask(task=task, readout=task.readouts[0], limit=16)
     loaded = layercut.load_model(str(model), device="cpu")
-    path = PlanPath(SharedEngine(loaded), [part], decoding=Decoding(), journal=SearchJournal(), progress=silent)
+    path = PlanPath(SharedEngine(loaded), [part], decoding=Decoding(), journal=SearchJournal(), progress=show_nothing)
     requests = correct_traces(path.objective).requests
     assert len(requests) > ALONE
 

@@ -6,7 +6,7 @@ import pytest
 
 from layercut.drafting.settings import DraftSettings
 from layercut.errors import InputError
-from layercut.pruning.settings import PROFILES, Profile, PruneSettings, fitted
+from layercut.pruning.settings import PROFILES, Profile, PruneSettings, fitted_profile
 
 
 def test_a_profile_by_its_name_or_by_numbers() -> None:
@@ -43,7 +43,7 @@ def test_a_draft_is_timed_in_transformers() -> None:
 
 
 def test_a_profile_that_nobody_asked_for_is_made_to_fit() -> None:
-    assert fitted("laptop", 128, False) == Profile(1, 64, 64)
-    assert fitted("laptop", None, True) == fitted("laptop", 600, False) == PROFILES["laptop"]
+    assert fitted_profile("laptop", 128, False) == Profile(1, 64, 64)
+    assert fitted_profile("laptop", None, True) == fitted_profile("laptop", 600, False) == PROFILES["laptop"]
     with pytest.raises(InputError, match="`serve` laptop is 600 tokens, and the model takes 128"):
-        fitted("laptop", 128, True)
+        fitted_profile("laptop", 128, True)

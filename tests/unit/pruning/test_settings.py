@@ -15,10 +15,10 @@ from layercut.pruning.budget import (
     SELECTION_ITEMS,
     Yardstick,
     chance_to_pass,
+    describe_power,
     items_for,
     must_keep,
     report_items_in,
-    resolution,
     selection_items_in,
 )
 from layercut.pruning.settings import PruneSettings, seconds_of
@@ -62,7 +62,7 @@ def test_more_items_let_a_plan_pass_that_keeps_less() -> None:
     assert shares[0] == 2.0, "not even a plan that loses nothing"
     assert 0.9 < shares[2] < shares[1] < 1
     assert must_keep(task, items_for(task, 0.9, most=10**5) or 0, 0.9) == pytest.approx(0.95, abs=0.003)
-    few, many = (resolution([task], {task.label: number}, 0.9) for number in (50, 5000))
+    few, many = (describe_power([task], {task.label: number}, 0.9) for number in (50, 5000))
     assert not few[1] and "too few" in few[0] and many[1]
 
 

@@ -16,7 +16,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
-from layercut.progress import silent
+from layercut.progress import show_nothing
 from layercut.pruning import search
 from layercut.pruning.job import prune_model
 from layercut.pruning.path import TRACES, PlanPath, SizePath
@@ -122,7 +122,7 @@ def tiny_task(model: Path) -> ObjectiveTask:
 
 
 def a_path(handle: ModelHandle, part: ObjectiveTask) -> PlanPath:
-    return PlanPath(handle.engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=silent)
+    return PlanPath(handle.engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=show_nothing)
 
 
 def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Path) -> None:

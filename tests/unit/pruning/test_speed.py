@@ -10,7 +10,7 @@ import pytest
 
 from layercut.engine.timing import CheckpointTimer
 from layercut.models.loading import load_model
-from layercut.progress import silent
+from layercut.progress import show_nothing
 from layercut.pruning import speed
 from layercut.pruning.settings import Profile
 from layercut.pruning.speed import RequestTimes, measure_request_times
@@ -31,7 +31,7 @@ def test_layers_and_channels_share_the_seconds_that_go() -> None:
 
 def measured(loaded: Any, profile: Profile) -> RequestTimes:
     timer = partial(CheckpointTimer, loaded)
-    return measure_request_times(timer, loaded.num_layers, mlp_width_in(loaded.model), profile, 0, silent)
+    return measure_request_times(timer, loaded.num_layers, mlp_width_in(loaded.model), profile, 0, show_nothing)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
 from layercut.pruning.pruned import Pruned
-from layercut.pruning.verdict import beside, fastest
+from layercut.pruning.verdict import answer_beside_others, describe_fastest
 from layercut.report.first import first_of_prune
 from layercut.report.front import front_figure, front_of
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
@@ -137,13 +137,13 @@ def alternative(name: str, disk_bytes: int, *, passed: bool) -> Alternative:
 
 def test_the_smallest_that_passes_is_named() -> None:
     both = [alternative("large", 900, passed=True), alternative("tiny", 100, passed=False)]
-    assert beside("Why.", [], 500, is_passed=True) == "Why."
+    assert answer_beside_others("Why.", [], 500, is_passed=True) == "Why."
     said = "Why. large passes too, with 900 bytes; the plan has 500 bytes."
-    assert beside("Why.", both, 500, is_passed=True) == said
-    assert beside("Why.", both, 500, is_passed=False).startswith(
+    assert answer_beside_others("Why.", both, 500, is_passed=True) == said
+    assert answer_beside_others("Why.", both, 500, is_passed=False).startswith(
         "Do not prune for size: large passes with 900 bytes, and keeps 95 [90, 100] % of sums"
     )
-    assert beside("Why.", both[1:], 500, is_passed=True).startswith(
+    assert answer_beside_others("Why.", both[1:], 500, is_passed=True).startswith(
         "Why. No other model that was named passes: tiny keeps 95 [90, 100] % of sums"
     )
 
@@ -158,12 +158,12 @@ def timed(share: float, low: float, high: float) -> Served:
 def test_a_speed_is_reached_missed_or_too_near_to_tell() -> None:
     slow, fast = ("slow", timed(0.9, 0.88, 0.92)), ("fast", timed(0.8, 0.78, 0.82))
     found = "The fastest that passes is fast: 1.25 [1.22, 1.28] times the original's speed a request."
-    assert fastest([slow, fast], None) == found
-    assert fastest([slow, fast], 1.2).endswith("a request, as asked.")
-    assert fastest([slow, fast], 1.25).endswith("too near to the 1.25 asked for to tell.")
-    assert fastest([slow, fast], 1.5).endswith("less than the 1.5 asked for.")
-    assert "nothing is 1.5 times as fast" in (none := fastest([], 1.5)) and "layercut draft" in none
-    assert not fastest([], None)
+    assert describe_fastest([slow, fast], None) == found
+    assert describe_fastest([slow, fast], 1.2).endswith("a request, as asked.")
+    assert describe_fastest([slow, fast], 1.25).endswith("too near to the 1.25 asked for to tell.")
+    assert describe_fastest([slow, fast], 1.5).endswith("less than the 1.5 asked for.")
+    assert "nothing is 1.5 times as fast" in (none := describe_fastest([], 1.5)) and "layercut draft" in none
+    assert not describe_fastest([], None)
 
 
 def test_a_model_named_later_leaves_those_named_before_alone(

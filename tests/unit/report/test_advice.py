@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.advice import Advice, advise, judge
+from layercut.evidence.advice import Advice, advise, judge_plans
 from layercut.evidence.comparison import SELECTED_ON, ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.evidence.study import checkpoint_of, study_results
 from layercut.evidence.uses import named_use
-from layercut.report.advice_text import next_step, page, write_advice
+from layercut.report.advice_text import advice_page, next_step, write_advice
 from layercut.report.first import first_of_study
 from layercut.report.front import front_of_advice
 from layercut.runs.directory import RunFolder, find_runs
@@ -76,7 +76,7 @@ def simulated(seed: int, truths: dict[str, tuple[float, float]]) -> tuple[Advice
         for depth, (name, kept) in enumerate(truths.items(), start=1)
         for task, retention in zip(("gsm8k", "arithmetic"), kept, strict=True)
     ]
-    return judge(rows, named_use("math"), keep=0.9, confidence=0.95, seed=seed, num_resamples=2000), rows
+    return judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95, seed=seed, num_resamples=2000), rows
 
 
 def test_a_recommended_plan_keeps_what_was_asked_for_at_the_stated_confidence() -> None:
@@ -112,14 +112,14 @@ def test_the_deepest_plan_that_passed_is_recommended() -> None:
     assert [plan.verdict for plan in advice.plans] == ["shown to fail", "passed", "passed"]
     assert advice.recommended is advice.plans[1]
     assert advice.plans[1].low == min(one.low for one in advice.plans[1].tasks if one.low is not None)
-    text = page(advice)
+    text = advice_page(advice)
     assert "remove 2 layers" in text and "`deep` keeps 98 % [94, 103] of gsm8k" in text
     assert re.search(r"\| deepest \| 3 \| gsm8k \| .* \| shown to fail \|", text)
 
 
 def test_of_equally_deep_plans_the_higher_lower_bound_is_recommended() -> None:
     rows = [row("a", 3, "copy", 0.97), row("b", 3, "copy", 1.01)]
-    advice = judge(rows, named_use("copy"), keep=0.8, confidence=0.95)
+    advice = judge_plans(rows, named_use("copy"), keep=0.8, confidence=0.95)
     assert [plan.verdict for plan in advice.plans] == ["passed", "passed"]
     assert advice.num_paths == 2
     chosen = advice.recommended
@@ -131,24 +131,24 @@ def test_none_is_an_answer() -> None:
     advice, _ = simulated(2, {"a": (0.5, 1.0), "b": (1.0, 0.2)})
     assert advice.answer == "none"
     assert advice.recommended is None
-    text = page(advice)
+    text = advice_page(advice)
     assert "no plan passed 90 %" in text and "`a` keeps 53 % [46, 61] of gsm8k" in text
     assert re.search(r"\| b \| 2 \| gsm8k \| .* \| not tested \|", text)
 
 
 def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     rng = np.random.default_rng(3)
-    advice = judge([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9, confidence=0.95)
+    advice = judge_plans([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9, confidence=0.95)
     assert advice.answer == "undecided"
     (one,) = advice.plans[0].tasks
     assert one.verdict == "undecided"
     assert one.items_needed is not None
     assert one.items_needed > 60
-    text = page(advice)
+    text = advice_page(advice)
     assert re.search(r"Best: plan `a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ more items would", text)
     # As many items as were named do settle it, mostly.
     settled = [
-        judge([row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)], named_use("math"), keep=0.9, confidence=0.95)
+        judge_plans([row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)], named_use("math"), keep=0.9, confidence=0.95)
         for _ in range(20)
     ]
     assert sum(again.answer == "cut" for again in settled) >= 10
@@ -156,27 +156,27 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
 
 def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
     rows = [row("a", 2, "gsm8k", 1.0), row("a", 2, "arithmetic", 1.0), row("b", 4, "gsm8k", 1.0)]
-    advice = judge(rows, named_use("math"), keep=0.8, confidence=0.95)
+    advice = judge_plans(rows, named_use("math"), keep=0.8, confidence=0.95)
     chosen = advice.recommended
     assert chosen is not None
     assert chosen.arm.name == "a"
     assert advice.plans[0].missing == ("arithmetic (short)",)
-    assert "| b | 4 | arithmetic (short) |  | not run | - | - | undecided | - |" in page(advice)
+    assert "| b | 4 | arithmetic (short) |  | not run | - | - | undecided | - |" in advice_page(advice)
 
 
 def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     ranked = [row("a", 2, "gsm8k", 1.0, readout="rank")]
-    math = judge(ranked, named_use("math"), keep=0.8, confidence=0.95)
+    math = judge_plans(ranked, named_use("math"), keep=0.8, confidence=0.95)
     assert (math.answer, math.evidence) == ("no evidence", "none")
-    text = page(math)
+    text = advice_page(math)
     assert "there is no evidence" in text
     assert "gsm8k there is likelihood evidence" in text
-    everything = judge(ranked, named_use("all"), keep=0.8, confidence=0.95)
+    everything = judge_plans(ranked, named_use("all"), keep=0.8, confidence=0.95)
     assert (everything.answer, everything.evidence) == ("cut", "likelihood")
-    assert "**Likelihood only:**" in page(everything)
-    both = judge([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8, confidence=0.95)
+    assert "**Likelihood only:**" in advice_page(everything)
+    both = judge_plans([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8, confidence=0.95)
     assert both.evidence == "both"
-    written = judge([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8, confidence=0.95)
+    written = judge_plans([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8, confidence=0.95)
     assert written.answer == "no evidence"
 
 
@@ -249,14 +249,14 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
 ) -> None:
     def asked(*tasks: str) -> Advice:
         rows = [row("cut", 2, task, retention) for task in tasks]
-        return judge(rows, named_use(use), keep=0.9, confidence=0.95, num_resamples=2000)
+        return judge_plans(rows, named_use(use), keep=0.9, confidence=0.95, num_resamples=2000)
 
     note = f"Judged by a proxy: {part} is a part of {named_use(use).what}. "
     by_proxy = asked(part)
     assert by_proxy.answer == answer and by_proxy.to_dict()["proxy"].startswith(note)
-    assert note in page(by_proxy).split("\n\n")[0], "in the answer itself"
+    assert note in advice_page(by_proxy).split("\n\n")[0], "in the answer itself"
     by_itself = asked(part, whole)
-    assert by_itself.proxy == "" and "proxy" not in page(by_itself)
+    assert by_itself.proxy == "" and "proxy" not in advice_page(by_itself)
 
 
 def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None:
@@ -274,7 +274,7 @@ def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None
         one = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)
         plan, _, healing = name.partition("+")
         rows.append(replace(one, cut=replace(one.cut, plan=plan, healing=healing)))
-    advice = judge(rows, named_use("math"), keep=0.9, confidence=0.95, num_resamples=2000)
+    advice = judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95, num_resamples=2000)
     paths: dict[str, list[str]] = {}
     for plan in reversed(advice.plans):
         paths.setdefault(plan.path, []).append(plan.arm.name)
@@ -288,7 +288,7 @@ def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None
         "search-1+seam": "passed", "search-2+seam": "passed", "light": "passed", "heavy": "passed",
     }  # fmt: skip
     assert advice.recommended is not None and advice.recommended.arm.name == "heavy"
-    assert "3 paths share" in page(advice)
+    assert "3 paths share" in advice_page(advice)
 
 
 def test_the_next_step_is_a_folder_or_a_command(study: Path) -> None:
@@ -350,7 +350,7 @@ def test_runs_of_healed_checkpoints_are_judged_by_what_is_gone_in_all(tmp_path: 
         "healed": ((10, 5, 8), 30),
         "deeper": ((10, 5, 8, 0, 6), 30),  # 5 of the 27 that were left
     }
-    assert "remove 3 layers:** healed plan `healed`" in page(advice)
+    assert "remove 3 layers:** healed plan `healed`" in advice_page(advice)
     assert next_step(advice) == "Checkpoint: `healed/checkpoint`."
     facts = dict(first_of_study(study_results(tmp_path)).facts)
     assert facts["checkpoint"] == "`healed/checkpoint`"
@@ -377,7 +377,7 @@ def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
     metrics = cut.metrics() | {"arm": {"plan": "search-3", "healing": "seam", "seed": 0}}
     (cut.path / "metrics.json").write_text(json.dumps(metrics))
     advice = advise(tmp_path, use="copy")
-    assert "remove 3 layers:** healed plan `search-3+seam`" in page(advice)
+    assert "remove 3 layers:** healed plan `search-3+seam`" in advice_page(advice)
     assert "`checkpoints: true` in examples/quickstart.yaml, then `layercut run " in next_step(advice)
     (tmp_path / "search-3" / "heal-seam" / "checkpoint").mkdir(parents=True)
     assert next_step(advice) == f"Checkpoint: `{tmp_path / 'search-3' / 'heal-seam' / 'checkpoint'}`."
@@ -429,10 +429,10 @@ def test_other_models_alone_are_advised_on(weighed: Path) -> None:
         shutil.rmtree(weighed / name)
     found = advise(weighed, use="copy", keep=0.8)
     assert found.answer == "other" and found.plans == () and found.recommended is None
-    assert page(found).startswith("**For repeating what was given, take q8.gguf (145 MB):**")
+    assert advice_page(found).startswith("**For repeating what was given, take q8.gguf (145 MB):**")
     shutil.rmtree(weighed / "q8")
     none = advise(weighed, use="copy", keep=0.8)
-    assert none.answer == "none" and "no model passed 80 %" in page(none)
+    assert none.answer == "none" and "no model passed 80 %" in advice_page(none)
     assert first_of_study(study_results(weighed)).figure is not None
 
 
@@ -440,11 +440,11 @@ def test_without_recorded_bytes_there_is_no_front(weighed: Path) -> None:
     build_run(weighed / "old", [Result(task="copy", readout="short", score=0.8, n=300)], model="old", model_hash="old")
     found = advise(weighed, use="copy", keep=0.8)
     assert front_of_advice(found) is None and found.better is not None
-    assert re.search(r"\| old \| - \| copy .* passed", page(found))
+    assert re.search(r"\| old \| - \| copy .* passed", advice_page(found))
     for name in ("search-1", "search-2", "q8", "q4", "q2"):
         shutil.rmtree(weighed / name)
     alone = advise(weighed, use="copy", keep=0.8)
-    assert alone.answer == "other" and alone.better is not None and "take old (size not recorded)" in page(alone)
+    assert alone.answer == "other" and alone.better is not None and "take old (size not recorded)" in advice_page(alone)
 
 
 def test_a_folder_of_prune_has_its_own_next_step_speed_and_bound(tmp_path: Path) -> None:
@@ -452,11 +452,11 @@ def test_a_folder_of_prune_has_its_own_next_step_speed_and_bound(tmp_path: Path)
     result = PruneResult.load(folder)
     served = [{"run": "depth-1", "speed": result.speed, "memory_bytes": 1, "cache_bytes_per_token": 1.0}]
     PruneResult.model_validate({**result.to_dict(), "served": served}).save(folder)
-    text = page(advise(folder, use="math", keep=0.85))
+    text = advice_page(advise(folder, use="math", keep=0.85))
     assert "STUDY.yaml" not in text and "does not measure speed" not in text
     assert f"Checkpoint: `{folder / 'model'}`" in text and "decode 40 to 43.2 tokens/s" in text
-    deeper = page(advise(folder, use="math", keep=0.3))
+    deeper = advice_page(advise(folder, use="math", keep=0.3))
     assert "repeat `layercut prune bundled:smollm2-135m --use math --keep 0.85` with `--keep 0.3`" in deeper
     assert "its speed was not timed" in deeper
-    undecided = page(advise(folder, use="math", keep=0.98))
+    undecided = advice_page(advise(folder, use="math", keep=0.98))
     assert "To decide it: repeat `layercut prune" in undecided and "`--items " in undecided

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, damages, load
-from layercut.report.diagnosis import different_side, summary
+from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, layer_damages, load_diagnosis
+from layercut.report.diagnosis import damage_summary, different_side
 from layercut.report.diagnostics import SECTIONS, share_rows
 from layercut.report.layers import COLUMNS, layers_table, token_table
 from layercut.report.reports import write_reports
-from layercut.report.writers import pieces
+from layercut.report.writers import answer_pieces
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from tests.support.accused import accused
 
@@ -126,12 +126,12 @@ def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
     assert accused(found, "reverse-3") == ["degeneration"]
     # 0.03 alone would do; of two headline measures it does not.
     found["degeneration"]["rows"] = [row("degeneration", "loops", 0.1, 0.6, better="lower", p=0.03)]
-    assert damages(found, "reverse-3") == []
+    assert layer_damages(found, "reverse-3") == []
     assert accused(found, "another model") == []
 
 
 def test_the_largest_loss_comes_first_in_words() -> None:
-    lines = summary(diagnoses(), "reverse-3")
+    lines = damage_summary(diagnoses(), "reverse-3")
     assert lines[0].startswith("**Broke first: arithmetic, written: 80 %")
     assert any(line.startswith("- degeneration, loops") for line in lines)
     assert "differ from 9 of 12 right answers" in "".join(lines)
@@ -153,7 +153,7 @@ def test_the_largest_loss_comes_first_in_words() -> None:
     ],
 )
 def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: tuple[str, str, str]) -> None:
-    assert pieces(different_side("cut", cut, uncut, tokens=tokens)) == shown
+    assert answer_pieces(different_side("cut", cut, uncut, tokens=tokens)) == shown
 
 
 def test_what_is_demoted_is_told_beside_a_guess(tmp_path: Path) -> None:
@@ -197,13 +197,13 @@ def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no diagnosis can be read here"):
-        load(tmp_path)
+        load_diagnosis(tmp_path)
     (tmp_path / DIAGNOSIS).write_text("{")
     with pytest.raises(InputError, match="is damaged"):
-        load(tmp_path)
+        load_diagnosis(tmp_path)
     (tmp_path / DIAGNOSIS).write_text('{"format_version": 9}')
     with pytest.raises(InputError, match="format 9 is not known"):
-        load(tmp_path)
+        load_diagnosis(tmp_path)
     assert written(tmp_path / "run", diagnoses()).name == "diagnose.md"
 
 

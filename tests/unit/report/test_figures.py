@@ -16,9 +16,9 @@ import vl_convert
 
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import NOT_HEALED, Place, StudyResults, study_results
-from layercut.report.charts import curves
+from layercut.report.charts import curve_chart
 from layercut.report.elements import Figure, Key, Panel
-from layercut.report.picture import save, specification
+from layercut.report.picture import picture_spec, save_picture
 from layercut.report.retention import _in_rows, _line_styles, readouts_figure, retention_figure
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
@@ -32,7 +32,7 @@ def figure_of(runs: tuple[RunFolder, list[RunFolder]]) -> Figure:
 
 def test_same_rows_same_bytes(quickstart, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        assert save(figure_of(quickstart), tmp_path / name)
+        assert save_picture(figure_of(quickstart), tmp_path / name)
     data = (tmp_path / "a.png").read_bytes()
     assert data == (tmp_path / "b.png").read_bytes()
     assert data.startswith(b"\x89PNG")
@@ -47,10 +47,11 @@ def test_with_little_address_space_there_is_no_picture_and_one_line(quickstart, 
 import logging, pathlib, pickle, resource
 logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_AS, (10 * 2**30,) * 2)
-from layercut.report.picture import drawn, save
+from layercut.report.picture import draw_picture, save_picture
 figure = pickle.loads(pathlib.Path({str(tmp_path / "figure.pickle")!r}).read_bytes())
 first, second, *_ = figure.panels
-print(save(figure, pathlib.Path({str(tmp_path / "a.png")!r})), drawn(first, "a"), drawn(second, "b"))
+picture = pathlib.Path({str(tmp_path / "a.png")!r})
+print(save_picture(figure, picture), draw_picture(first, "a"), draw_picture(second, "b"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "False [] []\n"), done.stderr
@@ -79,12 +80,12 @@ def test_extremes_stay_inside(extreme, tmp_path: Path) -> None:
     figure = figure_of(extreme)
     points = [point for panel in figure.panels for point in panel.spec["data"]["values"]]
     assert all(-30 <= point["y"] <= 140 for point in points)
-    assert save(figure, tmp_path / "a.png")
+    assert save_picture(figure, tmp_path / "a.png")
 
 
 def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:
     assert retention_figure([], []) is None
-    assert not save(None, tmp_path / "a.png")
+    assert not save_picture(None, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
@@ -94,14 +95,14 @@ def test_a_name_of_any_length_is_wrapped(tmp_path: Path) -> None:
     build_run(tmp_path / "uncut", results)
     build_run(tmp_path / "p", results, removed=(1,))
     study = study_results(tmp_path)
-    assert save(readouts_figure(study, study.rows), tmp_path / "a.png")
+    assert save_picture(readouts_figure(study, study.rows), tmp_path / "a.png")
 
 
 def test_a_figure_is_one_specification_in_the_pages_light_colours_with_its_legend() -> None:
     spec = {"config": {}, "mark": "point", "data": {"values": []}, "width": "container", "autosize": {"type": "fit-x"}}
     panels = [Panel(spec=spec, label="", title=name, column=column) for name, column in (("a", 1), ("b", 1), ("c", 2))]
     keys = [Key(label=f"plan {number}", colour="var(--series-1)", hollow=number == 0) for number in range(12)]
-    whole = specification(Figure(name="x", title="x", panels=panels, caption="", legend=keys))
+    whole = picture_spec(Figure(name="x", title="x", panels=panels, caption="", legend=keys))
     text = json.dumps(whole)
     assert "var(" not in text
     assert re.search("#117733", text)
@@ -124,12 +125,12 @@ def test_each_panel_has_the_colours_and_dashes_of_its_own_series(columns: int) -
             for x in (0, 1)
         ]
         looks: dict[str, Any] = {"colours": {name: colour}, "dashes": {name: dash}}
-        spec = curves(points, x_title="layer", y_title="kept", x=(-1, 2), y=(0, 100), **looks)
+        spec = curve_chart(points, x_title="layer", y_title="kept", x=(-1, 2), y=(0, 100), **looks)
         return Panel(spec=spec, label=name, title=name)
 
     panels = [panel("written", "#aa0000", (6, 3)), panel("ranked", "#0000aa", (1, 0))]
     figure = Figure(name="f", title="F", panels=panels, caption="", columns=columns)
-    svg = vl_convert.vegalite_to_svg(specification(figure))
+    svg = vl_convert.vegalite_to_svg(picture_spec(figure))
     looks = [dict(re.findall(r'([\w-]+)="([^"]*)"', path)) for path in re.findall(r"<path [^>]*>", svg)]
     lines = [look for look in looks if look.get("aria-roledescription") == "line mark"]
     assert [(line["stroke"], line["stroke-dasharray"]) for line in lines] == [("#aa0000", "6,3"), ("#0000aa", "1,0")]

@@ -14,7 +14,7 @@ from layercut.report import words
 from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
 from layercut.report.reports import write_reports
 from layercut.report.scores import _matrix
-from layercut.report.table import Cell, Table, plain, terminal, texts
+from layercut.report.table import Cell, Table, plain_cell, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from layercut.surgery.channels import Channels
@@ -39,7 +39,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert facts["checkpoint"] == "`model` in this folder"
     assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
     assert first.table is not None
-    (row,) = [[plain(cell) for _, cell in line] for line in first.table.page]
+    (row,) = [[plain_cell(cell) for _, cell in line] for line in first.table.page]
     assert row == ["arithmetic short answer", "passed", "102 [89, 118] %", "87 %", "80 %", "81 %", "64"]
 
 
@@ -73,10 +73,10 @@ def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_pat
     first, depths = first_of_prune(result, rows), depths_table(result)
     assert first.table is not None
     assert [column.name for column in first.table.columns][:2] == ["task", "finding"]  # in sight on a phone
-    assert plain(first.table.page[0][1][1]) == verdict
-    assert [cell for line in depths.page if (cell := plain(line[-1][1])) != "not tested"] == [verdict]
+    assert plain_cell(first.table.page[0][1][1]) == verdict
+    assert [cell for line in depths.page if (cell := plain_cell(line[-1][1])) != "not tested"] == [verdict]
     assert [row.finding for row in rows] == [verdict]
-    assert [plain(cell).split(" % ")[1].split(" [")[0] for cell in _matrix_cells(rows)] == [verdict]
+    assert [plain_cell(cell).split(" % ")[1].split(" [")[0] for cell in _matrix_cells(rows)] == [verdict]
 
 
 def _matrix_cells(rows: list[ComparisonRow]) -> list[Cell]:
@@ -104,7 +104,7 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
 
 def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
     table = depths_table(PruneResult.load(write_prune(tmp_path, passed=False)))
-    assert [[plain(cell) for _, cell in line][4:] for line in table.page] == [
+    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.page] == [
         ["90 [86, 94] %", "87 %", "undecided"],
         ["-", "-", "not tested"],
     ]
@@ -122,9 +122,9 @@ def test_long_names_stay_whole_and_apart_at_any_width(width: int) -> None:
     names = [f"iterative-task-accuracy-6{ending}" for ending in ("", "+seam", "+seam-seed1")]
     rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "undecided"] for name in names for _ in range(2)]
     head, narrow = ["plan", "task", "readout", "n", "keeps", "finding"], {"readout": [1], "n": [1]}
-    table = Table(name="t", caption="", columns=texts(*head, numeric=["n"], narrow=narrow), rows=rows)
+    table = Table(name="t", caption="", columns=text_columns(*head, numeric=["n"], narrow=narrow), rows=rows)
     console = Console(file=io.StringIO(), width=width)
-    console.print(terminal(table))
+    console.print(terminal_table(table))
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= width
     for name in names:
@@ -138,7 +138,7 @@ def test_times_have_no_exponents(seconds: float, shown: str) -> None:
         name: Estimated(value=value, n=7) for name, value in (("uncut", seconds), ("cut", seconds / 2), ("ratio", 0.5))
     }
     one = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **of)
-    assert words.speed(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
+    assert words.speed_words(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
 
 
 def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None
     assert dict(first.facts)["removed"] == "mlp:0.25" and "-10.0%" in dict(first.facts)["size"]
     assert "What can be removed?" in page.text and "parameters removed, %" in page.text
     assert [row[:2] for row in page.tables["matrix.csv"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
-    assert words.removal(study_results(tmp_path).rows[-1].cut) == (
+    assert words.removal_words(study_results(tmp_path).rows[-1].cut) == (
         "2 of 30 decoder layers removed (6.7%): 4,5; 25.0% of the MLP channels removed"
     )
 

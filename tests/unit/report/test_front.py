@@ -7,7 +7,7 @@ from pathlib import Path
 from layercut.report.first import first_of_prune
 from layercut.report.front import BEHIND, OTHERS, PLANS, Front, front_figure, front_of, front_table
 from layercut.report.reports import write_reports
-from layercut.report.table import plain
+from layercut.report.table import plain_cell
 from layercut.runs.directory import PAGE
 from layercut.runs.prune import RESULT, Alternative, Estimated, PruneResult, Served, TimedSpeed
 from tests.support.pages import write_prune
@@ -76,7 +76,7 @@ def test_a_model_is_on_the_front_where_no_smaller_or_faster_one_keeps_as_much(tm
         ("q4.gguf", OTHERS, True, True, True),
     ], "q8.gguf was not timed"
     lines, columns = front_table(front).rows, front_table(front).columns
-    rows = [[plain(column.value(line)) for column in columns] for line in lines]
+    rows = [[plain_cell(column.value(line)) for column in columns] for line in lines]
     assert rows[0] == [
         "20", "524 MB (-3 %)", "2.20 kB", "2.4 s (x 0.80 [0.79, 0.81])", "arithmetic short answer", "90 [86, 94] %",
         "87 %", "passed", "seconds",

@@ -20,14 +20,14 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.completions import first_difference
 from layercut.evidence.study import study_results
 from layercut.report import advice_text
-from layercut.report.answers import errors
+from layercut.report.answers import errors_section
 from layercut.report.reports import KINDS, write_reports
-from layercut.report.retention import retention
+from layercut.report.retention import retention_section
 from layercut.report.source import read_source
-from layercut.report.words import kept, readout_words
-from layercut.report.writers import ASSETS, inline, pieces
+from layercut.report.words import kept_words, readout_words
+from layercut.report.writers import ASSETS, answer_pieces, inline_html
 from layercut.runs.directory import PAGE
-from layercut.text import number, p_value
+from layercut.text import number_text, p_value
 from tests.support.html_page import Page, read_page
 from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis, write_study, write_sweep
 from tests.support.run_builder import QUICKSTART, Result, build_run
@@ -65,7 +65,7 @@ def test_a_study_has_its_sections_in_order(study: Path) -> None:
 
 
 def test_sections_are_there_where_there_is_something_to_show(whole: Path) -> None:
-    every = [make.__name__ for make in KINDS["study"].sections]
+    every = [make.__name__.removesuffix("_section") for make in KINDS["study"].sections]
     assert sections(read(whole)) == [name for name in every if name not in ("seeds", "further")]
     root = whole.parent.parent
     alone = sections(read(write_reports(root / "sweep")["page"]))
@@ -77,7 +77,7 @@ def test_the_answer_comes_first(study: Path) -> None:
     page = read(study / PAGE)
     start = page.text.index("How many layers can be removed?")
     answer = page.text[start : page.text.index("Scores of every plan")]
-    assert advice_text.answer(advise(study)).replace("**", "").replace("`", "") in answer
+    assert advice_text.advice_answer(advise(study)).replace("**", "").replace("`", "") in answer
     assert "random-3 keeps 84 % [65, " in answer
     assert re.search(r"random-3\s*layers removed\s*4,11,20 \(3 of", answer)
     assert "--remove 4,11,20 --out random-3" in answer
@@ -87,7 +87,9 @@ def test_the_answer_comes_first(study: Path) -> None:
     assert [(line[0], line[1], line[5]) for line in shown] == [
         (f"{row.task} {readout_words(row.readout)}", row.finding, str(row.n)) for row in rows
     ]
-    assert all(kept(row.kept_share) == line[2] for line, row in zip(shown, rows, strict=True) if row.task == "copy")
+    assert all(
+        kept_words(row.kept_share) == line[2] for line, row in zip(shown, rows, strict=True) if row.task == "copy"
+    )
 
 
 def test_a_kept_checkpoint_is_named_with_its_folder(study: Path, tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_the_matrix_has_a_cell_for_every_plan_and_readout(study: Path) -> None:
         cell = cells[row.cut.name, f"{row.task}: {row.readout}"]
         assert row.finding in cell
         assert cell.endswith(f"p {p_value(row.values.p_value)}, Holm {p_value(row.p_value)}")
-        assert row.uncut_is_at_chance or cell.startswith(f"{number(row.kept_share.value)} % ")
+        assert row.uncut_is_at_chance or cell.startswith(f"{number_text(row.kept_share.value)} % ")
 
 
 def test_csv_holds_unrounded_numbers(study: Path) -> None:
@@ -266,20 +268,20 @@ def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, sh
         file = tmp_path / run / "samples" / "copy.short.jsonl"
         records = [json.loads(line) for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps({**record, "completion": text}) + "\n" for record in records))
-    section = errors(read_source(tmp_path))
+    section = errors_section(read_source(tmp_path))
     assert section is not None
     (card,) = section.blocks[0].blocks[:1]  # type: ignore[union-attr]
-    before, mark, after = pieces(card.texts[0][1][1])  # type: ignore[union-attr]
+    before, mark, after = answer_pieces(card.texts[0][1][1])  # type: ignore[union-attr]
     assert (f"{before}<mark>{mark}</mark>{after}" if mark else before + after) == shown
 
 
 def test_markdown_in_a_fact_stays_without_links() -> None:
-    assert inline("[a](http://x.y) **b**") == "[a](http://x.y) <strong>b</strong>"
+    assert inline_html("[a](http://x.y) **b**") == "[a](http://x.y) <strong>b</strong>"
 
 
 def test_many_plans_become_lines_by_criterion_and_arm(tmp_path: Path) -> None:
     page = read(write_reports(write_deep_study(tmp_path))["page"])
-    section = retention(read_source(tmp_path))
+    section = retention_section(read_source(tmp_path))
     assert section is not None
     for panel in section.blocks[0].panels:  # type: ignore[union-attr]
         points = panel.spec["data"]["values"]

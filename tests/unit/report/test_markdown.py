@@ -14,9 +14,9 @@ from layercut.evidence.study import StudyResults, study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
 from layercut.report.reports import write_reports
-from layercut.report.words import isolation
+from layercut.report.words import isolation_words
 from layercut.runs.directory import RunFolder
-from layercut.text import code, escape, fenced, p_value
+from layercut.text import code_span, escape_inline, fenced_block, p_value
 from tests.support.run_builder import Result, build_run
 
 
@@ -125,9 +125,9 @@ def test_a_resumed_run_says_so(tmp_path):
 
 
 def test_the_isolation_of_generated_programs_is_reported():
-    assert isolation({"packages": {}}) == []
+    assert isolation_words({"packages": {}}) == []
     later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no isolation (--unsafe-exec)"}]
-    assert isolation({"sandbox": "bubblewrap and limits", "resumed": later}) == [
+    assert isolation_words({"sandbox": "bubblewrap and limits", "resumed": later}) == [
         "Isolation of generated programs: bubblewrap and limits; later limits only, no isolation (--unsafe-exec)."
     ]
 
@@ -191,10 +191,10 @@ def _outside_fences(text: str) -> list[str]:
 
 
 def test_long_answers_are_cut():
-    assert fenced("x" * 5000)[1] == "x" * 600 + " [...]"
-    assert code("y" * 200) == f"`{'y' * 77}...`"
-    assert code(" \n ") == "(empty)"
-    assert escape("a_b*c|d\n[e]") == r"a\_b\*c\|d \[e\]"
+    assert fenced_block("x" * 5000)[1] == "x" * 600 + " [...]"
+    assert code_span("y" * 200) == f"`{'y' * 77}...`"
+    assert code_span(" \n ") == "(empty)"
+    assert escape_inline("a_b*c|d\n[e]") == r"a\_b\*c\|d \[e\]"
 
 
 def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):

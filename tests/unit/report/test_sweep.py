@@ -13,9 +13,9 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import Ranking, Sweep, is_sweep
-from layercut.report.picture import save
+from layercut.report.picture import save_picture
 from layercut.report.reports import write_reports
-from layercut.report.sweep import findings, how_made, layers_figure, sweep_tables
+from layercut.report.sweep import how_made, layers_figure, sweep_findings, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
 from tests.support.sweeps import HOLES, curve, sweep_of
 
@@ -90,7 +90,7 @@ def test_report_and_picture_come_from_the_folder_alone(holes: Sweep, tmp_path: P
 
 
 def test_findings_name_the_layers_with_a_loss(holes: Sweep) -> None:
-    flat, deep, refused, raw = findings(holes)
+    flat, deep, refused, raw = sweep_findings(holes)
     assert "at any of 30 layers" in flat
     kept = [22, 23, 25, 27]  # 98, 90, 93 and 93 % of 38 items, which this many items do not tell from 100
     assert "26 of 30 layers (0-21,24,26,28,29)" in deep
@@ -108,7 +108,7 @@ def test_losses_that_stand_among_all_layers_are_marked(holes: Sweep) -> None:
     assert {0, 12, 14} <= deep.significant < shown
     for layer, p in deep.p_adjusted.items():
         assert (layer in deep.significant) == (p < 0.05)
-    assert f"at {len(deep.significant)} (" in findings(holes)[1]
+    assert f"at {len(deep.significant)} (" in sweep_findings(holes)[1]
     lines = {int(line.split()[0]): line for line in printed(holes, 160).splitlines() if line[:5].strip().isdigit()}
     assert "*" in lines[14]
     assert all(("*" in lines[layer]) == (layer in deep.significant | holes.curves[3].significant) for layer in lines)
@@ -193,8 +193,8 @@ def test_what_lies_outside_stands_at_the_edge() -> None:
 
 
 def test_same_sweep_same_bytes(holes: Sweep, tmp_path: Path) -> None:
-    assert save(layers_figure(holes), tmp_path / "a.png")
-    assert save(layers_figure(Sweep.load(_saved(holes, tmp_path))), tmp_path / "b.png")
+    assert save_picture(layers_figure(holes), tmp_path / "a.png")
+    assert save_picture(layers_figure(Sweep.load(_saved(holes, tmp_path))), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

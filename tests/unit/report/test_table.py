@@ -11,15 +11,25 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from layercut.report.table import Column, Styled, Surface, Table, _csv_cell, markdown_lines, plain, terminal, texts
-from layercut.report.writers import templates
+from layercut.report.table import (
+    Column,
+    Styled,
+    Surface,
+    Table,
+    _csv_cell,
+    markdown_lines,
+    plain_cell,
+    terminal_table,
+    text_columns,
+)
+from layercut.report.writers import page_templates
 from tests.support.html_page import read_page
 
 CELLS = ["95 [88, 99]", "1.00 [n/a]", "<0.001", "a|b `c`", "[1](http://x.y)", "<b>x</b>", "*x*", "block_influence"]
 TABLE = Table(
     name="t",
     caption="c",
-    columns=texts("", "number", "look", numeric=["number"]),
+    columns=text_columns("", "number", "look", numeric=["number"]),
     rows=[
         *([cell, str(place), cell] for place, cell in enumerate(CELLS)),
         ["strong", "8", Styled("12 [3, 20]", "strong", "*")],
@@ -27,7 +37,7 @@ TABLE = Table(
         ["lost", "10", Styled("lost", "wrong")],
     ],
 )
-SHOWN = [[plain(cell) for _, cell in line] for line in TABLE.page]
+SHOWN = [[plain_cell(cell) for _, cell in line] for line in TABLE.page]
 
 
 def cells(html: str) -> list[list[str]]:
@@ -46,15 +56,15 @@ def test_markdown_shows_every_cell_as_it_is() -> None:
 
 
 def test_the_page_and_its_csv_show_the_same() -> None:
-    templates().filters.setdefault("plot_json", str)
-    macro = templates().get_template("blocks.html").module
+    page_templates().filters.setdefault("plot_json", str)
+    macro = page_templates().get_template("blocks.html").module
     assert cells(html := str(macro.block(TABLE)))[1:] == SHOWN  # type: ignore[attr-defined]
     assert read_page(html).csv["t.csv"][9:] == SHOWN[8:]
 
 
 def test_the_terminal_shows_the_same() -> None:
     console = Console(file=StringIO(), width=200)
-    console.print(terminal(TABLE))
+    console.print(terminal_table(TABLE))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:]] == SHOWN
 
@@ -76,7 +86,7 @@ def test_each_surface_shows_its_columns() -> None:
     shown = []
     for width in (20, 11):
         console = Console(file=StringIO(), width=width)
-        console.print(terminal(table))
+        console.print(terminal_table(table))
         shown.append([line.split() for line in console.file.getvalue().splitlines()])  # type: ignore[attr-defined]
     wide, narrow = shown
     assert wide[0] == ["task", "score", "n"] and wide[2:] == [["copy", "0.2", "64"], ["0.5", "64"]]
@@ -90,7 +100,7 @@ def test_a_table_can_hold_another_one_to_download() -> None:
 
 def test_spreadsheets_do_not_run_text() -> None:
     unsafe = ["=1+1", "-5 [-7, -3]", "+cmd", "@x", "-", "ok"]
-    table = Table(name="x", caption="x", columns=texts("a"), rows=[[text] for text in unsafe])
+    table = Table(name="x", caption="x", columns=text_columns("a"), rows=[[text] for text in unsafe])
     assert table.csv.splitlines() == ["a", "'=1+1", '"\'-5 [-7, -3]"', "'+cmd", "'@x", "-", "ok"]
 
 
@@ -113,7 +123,7 @@ def test_a_carriage_return_begins_no_row_of_its_own() -> None:
 
 def csv_cells(cells: list[str]) -> list[str]:
     """A row of a table's CSV as a reader sees it."""
-    table = Table(name="t", caption="", columns=texts(*map(str, range(1 + len(cells)))), rows=[["x", *cells]])
+    table = Table(name="t", caption="", columns=text_columns(*map(str, range(1 + len(cells)))), rows=[["x", *cells]])
     return list(csv.reader(io.StringIO(table.csv, newline="")))[1][1:]
 
 

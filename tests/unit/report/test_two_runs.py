@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from layercut.cli.main import app
 from layercut.errors import InputError
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.two_runs import compare_two, notes, open_run, to_dict, verdict
+from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, to_dict, verdict_on_row
 from layercut.report.comparison import two_runs_table
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import QUICKSTART, Result, build_run
@@ -36,8 +36,8 @@ def test_two_plans_are_paired_item_by_item(runs) -> None:
     ]
     direct = compare_paired(list(values[0].values()), [values[1][item] for item in values[0]], chance=0.0)
     assert row.values == direct
-    assert verdict(row) == "better"
-    assert {verdict(row) for row in compare_two(*reversed(runs))} == {"worse", "not shown"}
+    assert verdict_on_row(row) == "better"
+    assert {verdict_on_row(row) for row in compare_two(*reversed(runs))} == {"worse", "not shown"}
 
 
 def test_the_table_names_both_runs_and_every_row(runs) -> None:
@@ -56,7 +56,7 @@ def test_json_is_for_machines(runs) -> None:
     rows = compare_two(*runs)
     data = json.loads(json.dumps(to_dict(rows)))
     assert (data["first"]["run"], data["second"]["run"]) == ("reverse-3", "random-3")
-    assert [row["verdict"] for row in data["rows"]] == [verdict(row) for row in rows]
+    assert [row["verdict"] for row in data["rows"]] == [verdict_on_row(row) for row in rows]
     assert data["rows"][0]["difference"]["n"] == 64
     assert data["means"] and all({"first", "second", "tasks"} <= mean.keys() for mean in data["means"])
     assert not any("uncut" in one for one in (*data["rows"], *data["means"]))
@@ -71,7 +71,7 @@ def test_the_command_says_the_same(runs) -> None:
 def test_what_only_one_run_holds_is_said(tmp_path: Path) -> None:
     both, one = build_run(tmp_path / "both", RESULTS), build_run(tmp_path / "one", RESULTS[:1])
     assert len(compare_two(both, one)) == 1
-    assert notes(both, one) == ["copy (rank): only in both, not in one"]
+    assert comparison_notes(both, one) == ["copy (rank): only in both, not in one"]
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_any_two_models_are_compared_on_the_same_items_and_it_is_said(tmp_path: 
     metrics["plan"]["model_hash"] = "another"
     (model.path / "metrics.json").write_text(json.dumps(metrics))
     assert len(compare_two(base, model)) == len(RESULTS)
-    (said,) = notes(base, model)
+    (said,) = comparison_notes(base, model)
     assert said.startswith("base is of the original model 5a3c0de1f00d, model of another")
 
 

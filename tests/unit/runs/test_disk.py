@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from layercut.errors import InputError
-from layercut.runs.disk import disk_problem, resumable, writing
+from layercut.runs.disk import disk_problem, resumable_writing, writing_to
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_a_disk_without_inodes_is_not_called_full(
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_files=9, f_favail=free_files))
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a"))
     assert says in str(disk_problem(full)) and says in str(disk_problem(OSError(errno.ENOSPC, "No space")))
-    for block in (writing(tmp_path / "b", "use another `out`"), resumable(tmp_path)):
+    for block in (writing_to(tmp_path / "b", "use another `out`"), resumable_writing(tmp_path)):
         with pytest.raises(InputError) as caught, block:
             raise full
         assert says in str(caught.value) and "\n" not in str(caught.value)
@@ -36,7 +36,7 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_torch_that_did_not_fit_is_a_full_disk(tmp_path: Path) -> None:
     text = "[enforce fail at inline_container.cc:672] . unexpected pos 62208 vs 62160"
-    with pytest.raises(InputError, match="is full"), resumable(tmp_path):
+    with pytest.raises(InputError, match="is full"), resumable_writing(tmp_path):
         raise RuntimeError(text)
-    with pytest.raises(RuntimeError, match="shape"), resumable(tmp_path):
+    with pytest.raises(RuntimeError, match="shape"), resumable_writing(tmp_path):
         raise RuntimeError("shape mismatch")

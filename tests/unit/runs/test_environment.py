@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import layercut
-from layercut.runs.environment import collect, command_line, hide_home
+from layercut.runs.environment import collect_environment, command_line, hide_home
 
 
 def test_what_is_collected(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
-    data = collect(["/opt/x/bin/layercut", "eval", "m"], models=[{"name": "m", "revision": None, "hash": "ab"}])
+    data = collect_environment(
+        ["/opt/x/bin/layercut", "eval", "m"], models=[{"name": "m", "revision": None, "hash": "ab"}]
+    )
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", data["time"])
     assert data["command"] == "layercut eval m"
@@ -69,7 +71,8 @@ def test_git_commit_of_a_checkout_and_none_inside_another_repository(tmp_path):
         ).stdout.strip()
 
     def noted() -> object:
-        code = "import json; from layercut.runs.environment import collect; print(json.dumps(collect([])['git']))"
+        code = "import json; from layercut.runs.environment import collect_environment as collect\n"
+        code += "print(json.dumps(collect([])['git']))"
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
         return json.loads(done.stdout)
@@ -100,7 +103,7 @@ def test_torch_is_asked_only_if_it_is_there_already(monkeypatch):
         cuda = Cuda
 
     monkeypatch.setitem(sys.modules, "torch", Torch)
-    assert collect([])["accelerator"] == "2 x H100"
+    assert collect_environment([])["accelerator"] == "2 x H100"
     monkeypatch.delitem(sys.modules, "torch")
-    assert collect([])["accelerator"] is None
+    assert collect_environment([])["accelerator"] is None
     assert "torch" not in sys.modules

@@ -9,7 +9,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.runs import foreign_code
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.tasks import load_task
 
 
@@ -20,6 +20,6 @@ def test_a_function_of_python_is_neither_imported_nor_called(name: str, monkeypa
 
     monkeypatch.setattr(os, "system", called)
     monkeypatch.setattr(foreign_code, "import_module", called)
-    for load in (criterion, load_task):
+    for load in (find_criterion, load_task):
         with pytest.raises(InputError, match=f"{name} .*no (criterion|task)"):
             load(name)

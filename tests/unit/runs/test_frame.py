@@ -9,7 +9,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.pruning.pruned import Pruned
-from layercut.runs.frame import frame
+from layercut.runs.frame import data_frame
 from layercut.runs.prune import PruneResult
 from layercut.settings import ModelSettings
 from layercut.study.run import StudyOutcome
@@ -19,7 +19,7 @@ from tests.support.pages import write_prune
 
 def test_a_field_within_a_field_is_a_column_of_its_own() -> None:
     pytest.importorskip("pandas")
-    found = frame([{"task": "copy", "kept": {"value": 0.9, "low": 0.8}}, {"task": "sums", "kept": {"value": 0.5}}])
+    found = data_frame([{"task": "copy", "kept": {"value": 0.9, "low": 0.8}}, {"task": "sums", "kept": {"value": 0.5}}])
     assert list(found.columns) == ["task", "kept.value", "kept.low"]
     assert found["kept.value"].tolist() == [0.9, 0.5] and found["kept.low"].isna().tolist() == [False, True]
 
@@ -27,7 +27,7 @@ def test_a_field_within_a_field_is_a_column_of_its_own() -> None:
 def test_without_pandas_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match="pip install pandas"):
-        frame([])
+        data_frame([])
 
 
 def test_an_evaluation_has_a_line_for_each_metric() -> None:

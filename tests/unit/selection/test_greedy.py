@@ -7,7 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.selection.base import Context
-from layercut.selection.greedy import best_of, greedy
+from layercut.selection.greedy import best_of, remove_greedily
 from tests.support.search import Layers, TableObjective, random_table
 
 
@@ -37,21 +37,21 @@ def test_chooses_what_a_table_of_all_sets_says(seed: int, levels: int) -> None:
     objective = TableObjective(random_table(seed, levels))
     table = every_set(7, objective)
     for protect in (frozenset[int](), frozenset({0}), frozenset({2, 6})):
-        selection = greedy(Context(num_layers=7, num_remove=4, protect=protect), objective)
+        selection = remove_greedily(Context(num_layers=7, num_remove=4, protect=protect), objective)
         assert list(selection.removed) == by_hand(table, 7, 4, protect)
 
 
 def test_judges_the_remaining_candidates_of_each_round_once() -> None:
     objective = TableObjective(random_table(1))
-    greedy(Context(num_layers=7, num_remove=3, protect=frozenset({0})), objective)
+    remove_greedily(Context(num_layers=7, num_remove=3, protect=frozenset({0})), objective)
     assert objective.asked[0] == frozenset()
     assert [len(removed) for removed in objective.asked[1:]] == [1] * 6 + [2] * 5 + [3] * 4
     assert len(set(objective.asked)) == len(objective.asked)
 
 
 def test_a_deeper_search_goes_on_where_a_shallower_one_ended() -> None:
-    shallow = greedy(Context(num_layers=7, num_remove=2), TableObjective(random_table(3)))
-    deep = greedy(Context(num_layers=7, num_remove=4), TableObjective(random_table(3)))
+    shallow = remove_greedily(Context(num_layers=7, num_remove=2), TableObjective(random_table(3)))
+    deep = remove_greedily(Context(num_layers=7, num_remove=4), TableObjective(random_table(3)))
     assert deep.removed[:2] == shallow.removed
     assert deep.details["rounds"][:2] == shallow.details["rounds"]
 
@@ -59,7 +59,7 @@ def test_a_deeper_search_goes_on_where_a_shallower_one_ended() -> None:
 def test_later_layer_wins_ties_and_ties_are_told() -> None:
     values = {(): 1.0, (0,): 0.5, (1,): 0.9, (2,): 0.9, (3,): 0.7}
     objective = TableObjective(lambda removed: values[tuple(sorted(removed))])
-    selection = greedy(Context(num_layers=4, num_remove=1), objective, {"protect": []})
+    selection = remove_greedily(Context(num_layers=4, num_remove=1), objective, {"protect": []})
     assert selection.removed == (2,)
     assert selection.details == {
         "protect": [],
@@ -81,14 +81,14 @@ def test_later_layer_wins_ties_and_ties_are_told() -> None:
 
 def test_one_candidate_has_no_runner_up() -> None:
     context = Context(num_layers=2, num_remove=1, protect=frozenset({0}))
-    (only,) = greedy(context, TableObjective(lambda removed: 1.0)).details["rounds"]
+    (only,) = remove_greedily(context, TableObjective(lambda removed: 1.0)).details["rounds"]
     assert (only["chosen"], only["runner_up"], only["ties"]) == (1, None, [])
 
 
 def test_a_cut_model_that_computes_nan_is_worse_than_any_other() -> None:
     values = {0: -1e300, 1: math.nan, 2: math.inf, 3: -math.inf}
     objective = TableObjective(lambda removed: values[min(removed)] if removed else 0.0)
-    selection = greedy(Context(num_layers=4, num_remove=1), objective)
+    selection = remove_greedily(Context(num_layers=4, num_remove=1), objective)
     assert selection.removed == (0,)
     assert selection.details["rounds"][0]["values"] == [-1e300, None, None, None]
     json.dumps(selection.details, allow_nan=False)
@@ -97,15 +97,15 @@ def test_a_cut_model_that_computes_nan_is_worse_than_any_other() -> None:
 def test_refuses_to_choose_among_nothing_but_nan() -> None:
     objective = TableObjective(lambda removed: 1.0 if len(removed) < 2 else math.nan)
     with pytest.raises(InputError, match="round 2: .*remove 1 layers"):
-        greedy(Context(num_layers=4, num_remove=2), objective)
+        remove_greedily(Context(num_layers=4, num_remove=2), objective)
     with pytest.raises(InputError, match="gives nan"):
-        greedy(Context(num_layers=4, num_remove=2), TableObjective(lambda removed: math.nan))
+        remove_greedily(Context(num_layers=4, num_remove=2), TableObjective(lambda removed: math.nan))
 
 
 def test_rounds_are_shown() -> None:
     shown: list[tuple[str, int, int]] = []
     context = Context(num_layers=4, num_remove=2, progress=lambda *recorded: shown.append(recorded))
-    greedy(context, TableObjective(random_table(0)))
+    remove_greedily(context, TableObjective(random_table(0)))
     assert shown == [("rounds", 0, 2), ("rounds", 1, 2), ("rounds", 2, 2)]
 
 

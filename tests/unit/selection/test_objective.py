@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from layercut.engine.base import Decoding, always
+from layercut.engine.base import Decoding, always_wanted
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective, search_settings, selected_on
@@ -170,7 +170,7 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
     calls: list[tuple[int, int]] = []
 
     class Watched(NeedyEngine):
-        def ask(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always) -> Any:
+        def ask(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always_wanted) -> Any:
             calls.append((len(requests), len(plans)))
             return super().ask(requests, plans, decoding, wanted)
 

@@ -18,10 +18,10 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.runs.directory import RunFolder
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.selection.base import Context, Selection
 from layercut.selection.calibration import Calibration
-from layercut.selection.perplexity import perplexity
+from layercut.selection.perplexity import choose_by_loss
 from layercut.surgery.plan import CutPlan
 from tests.support.criteria import TEXTS, make_identity
 from tests.support.loaded import tiny_loaded
@@ -85,7 +85,7 @@ forms = pytest.mark.parametrize("form", BY_HAND)
 @forms
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str, form: str) -> None:
-    selection = perplexity(context(model_type, settings={"form": form}))
+    selection = choose_by_loss(context(model_type, settings={"form": form}))
     removed: list[int] = []
     for number in range(3):
         candidates = [layer for layer in range(NUM_LAYERS) if layer not in removed]
@@ -100,7 +100,7 @@ def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str,
 @forms
 @pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
 def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type: str, form: str) -> None:
-    selection = perplexity(context(model_type, settings={"search": "one_shot", "form": form}))
+    selection = choose_by_loss(context(model_type, settings={"search": "one_shot", "form": form}))
     uncut = BY_HAND[form](model_type, ())
     rises = {layer: BY_HAND[form](model_type, [layer]) - uncut for layer in range(NUM_LAYERS)}
     assert selection.importance == pytest.approx(rises, rel=1e-4, abs=1e-5)
@@ -109,7 +109,7 @@ def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type: str, f
 
 
 def test_details_say_what_was_measured() -> None:
-    selection = perplexity(context())
+    selection = choose_by_loss(context())
     details = selection.details
     json.dumps(details, allow_nan=False)
     num_tokens = sum(map(len, TEXTS))
@@ -126,16 +126,16 @@ def test_details_say_what_was_measured() -> None:
 def test_a_layer_that_does_nothing_costs_nothing(form: str) -> None:
     idle = tiny_loaded("llama")
     make_identity(idle.model.model.layers[3])
-    ranked = perplexity(context(engine=PlainEngine(idle), settings={"form": form, "search": "one_shot"}))
+    ranked = choose_by_loss(context(engine=PlainEngine(idle), settings={"form": form, "search": "one_shot"}))
     assert ranked.importance[3] == pytest.approx(0, abs=1e-6)
-    searched = perplexity(context(engine=PlainEngine(idle), num_remove=1, settings={"form": form}))
+    searched = choose_by_loss(context(engine=PlainEngine(idle), num_remove=1, settings={"form": form}))
     assert searched.details["rounds"][0]["values"][3] == pytest.approx(searched.details["uncut"], abs=1e-6)
     if form == "kl":  # the loss of a random model may fall when a layer goes; a divergence is never below 0
         assert ranked.removed[0] == searched.removed[0] == 3
 
 
 def test_protected_layers_stay() -> None:
-    removed = perplexity(context(protect=frozenset({0, 2, 5}))).removed
+    removed = choose_by_loss(context(protect=frozenset({0, 2, 5}))).removed
     assert sorted(removed) == [1, 3, 4]
 
 
@@ -168,7 +168,7 @@ class Counting(PlainEngine):
 
 def search(path: Path, engine: PlainEngine, **settings: str) -> Selection:
     with RunFolder.begin(path, SETTINGS) as folder:
-        return perplexity(context(engine=engine, folder=folder, settings=settings))
+        return choose_by_loss(context(engine=engine, folder=folder, settings=settings))
 
 
 @forms
@@ -201,13 +201,13 @@ def test_other_text_in_the_same_folder_is_measured_anew(tmp_path: Path) -> None:
     engine = Counting(loaded("llama"))
     with RunFolder.begin(tmp_path / "run", SETTINGS) as folder:
         for texts in (TEXTS, TEXTS[:2]):
-            perplexity(context(engine=engine, folder=folder, num_remove=1, calibration=calibration(texts)))
+            choose_by_loss(context(engine=engine, folder=folder, num_remove=1, calibration=calibration(texts)))
     assert len(engine.asked) == 7 * (len(TEXTS) + 2)
 
 
 def test_progress_counts_texts_of_a_round() -> None:
     shown: list[tuple[str, int, int]] = []
-    perplexity(context(num_remove=1, progress=lambda *recorded: shown.append(recorded)))
+    choose_by_loss(context(num_remove=1, progress=lambda *recorded: shown.append(recorded)))
     texts = [recorded for recorded in shown if recorded[0].startswith("calibration")]
     assert texts[:2] == [("calibration", 0, 5), ("calibration", 2, 5)]
     assert ("calibration", 30, 30) in texts
@@ -215,12 +215,12 @@ def test_progress_counts_texts_of_a_round() -> None:
 
 
 def test_refusals() -> None:
-    assert criterion("perplexity") is perplexity
+    assert find_criterion("perplexity") is choose_by_loss
     with pytest.raises(InputError, match="no text here"):
-        perplexity(context(calibration=None))
+        choose_by_loss(context(calibration=None))
     with pytest.raises(InputError, match="no text here"):
-        perplexity(context(calibration=calibration([])))
+        choose_by_loss(context(calibration=calibration([])))
     with pytest.raises(InputError, match="no engine here"):
-        perplexity(Context(num_layers=6, num_remove=1, calibration=calibration()))
+        choose_by_loss(Context(num_layers=6, num_remove=1, calibration=calibration()))
     with pytest.raises(InputError, match="unknown form .*'kll'"):
-        perplexity(context(settings={"form": "kll"}))
+        choose_by_loss(context(settings={"form": "kll"}))

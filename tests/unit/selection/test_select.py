@@ -8,7 +8,7 @@ import pytest
 
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
-from layercut.progress import silent
+from layercut.progress import show_nothing
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
@@ -32,7 +32,7 @@ def select(model: str, out: Path, criterion: str | None, **wish: Any) -> Selecte
     settings = ModelSettings(model=model, device="cpu")
     say = wish.pop("say", lambda text: None)
     request = SelectionRequest(remove=LayerSpec.parse(wish.pop("remove", "1 layer")), criterion=criterion, **wish)
-    return select_layers(settings, request, out=out, progress=silent, say=say)
+    return select_layers(settings, request, out=out, progress=show_nothing, say=say)
 
 
 def test_what_is_read_is_said_with_its_time(tiny: str, tmp_path: Path) -> None:

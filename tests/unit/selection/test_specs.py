@@ -6,18 +6,18 @@ import pytest
 
 from layercut.base_settings import Settings
 from layercut.errors import InputError
-from layercut.selection import CRITERIA, base, criterion, criterion_row
+from layercut.selection import CRITERIA, base, criterion_row, find_criterion
 from layercut.selection.base import Context, by_importance
 from layercut.selection.specs import Count, LayerSpec, parse_protected
 from layercut.surgery.plan import CutPlan
 
 
 def reverse(num_layers: int, num_remove: int, protect: frozenset[int] = frozenset()) -> tuple[int, ...]:
-    return base.reverse(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
+    return base.last_layers(Context(num_layers=num_layers, num_remove=num_remove, protect=protect)).removed
 
 
 def random(num_layers: int, num_remove: int, seed: int) -> tuple[int, ...]:
-    return base.random(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
+    return base.random_layers(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
 
 
 def test_reverse_takes_the_last_layers_last_one_first() -> None:
@@ -38,13 +38,13 @@ def test_a_protected_layer_must_exist_and_enough_must_be_left() -> None:
 
 
 def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
-    assert criterion("layercut.selection.base:reverse") is base.reverse
+    assert find_criterion("layercut.selection.base:last_layers") is base.last_layers
     with pytest.raises(InputError, match="no.such:thing"):
-        criterion("no.such:thing")
+        find_criterion("no.such:thing")
 
 
 def test_what_is_known_of_a_criterion_without_importing_it() -> None:
-    assert all(callable(criterion(name)) for name in CRITERIA)
+    assert all(callable(find_criterion(name)) for name in CRITERIA)
     assert [name for name, row in CRITERIA.items() if not row.needs_model] == ["random", "reverse"]
     own = criterion_row("my.module:function")
     assert own.needs_model
@@ -149,7 +149,7 @@ def test_layers_may_come_in_every_form() -> None:
 @pytest.mark.parametrize("name", ["reverse", "random"])
 def test_a_setting_of_a_criterion_that_has_none_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} has no settings, .*'token'"):
-        criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
+        find_criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
@@ -43,7 +43,7 @@ def test_removes_what_the_items_need_least() -> None:
 
 
 def test_is_known_by_name() -> None:
-    assert criterion("task_accuracy") is task_accuracy
+    assert find_criterion("task_accuracy") is task_accuracy
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from layercut.engine.base import Divergence, GenerationRequest, LikelihoodReques
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.selection import criterion
+from layercut.selection import find_criterion
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
@@ -210,7 +210,7 @@ def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
 
 
 def test_refusals() -> None:
-    assert criterion("trace_damage") is trace_damage
+    assert find_criterion("trace_damage") is trace_damage
     none = (ObjectiveTask(task=NeedyTask(name="hard", share_known=0), readout="short"),)
     with pytest.raises(InputError, match=r"hard \(short\) right"):
         trace_damage(context(parts=none))

@@ -13,7 +13,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
 from layercut.selection.specs import LayerSpec
-from layercut.selection.vocabulary import UsedTokens, choose_vocabulary, cover, used_in, vocabulary_of
+from layercut.selection.vocabulary import UsedTokens, choose_vocabulary, count_covered, used_in, vocabulary_of
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.trimming import tokens_of_folder
@@ -42,7 +42,7 @@ def test_which_tokens_are_kept(bytes_model: Path, tmp_path: Path) -> None:
     own, both = choose_vocabulary(bytes_model, str(mine)), choose_vocabulary(bytes_model, f"600+{mine}")
     assert both.name == "600+mine.jsonl" and set(own.kept) - set(both.kept) == set() and len(both.kept) == 576
     for vocabulary, same in ((own, 2), (both, 2), (choose_vocabulary(bytes_model, "ascii"), 0)):
-        (coverage,) = cover(bytes_model, vocabulary, mine)
+        (coverage,) = count_covered(bytes_model, vocabulary, mine)
         assert coverage.num_texts == 2 and coverage.num_same == same
         assert (coverage.tokens_after > coverage.tokens_before) == (same == 0)
     assert own.name == "mine.jsonl" and set(encode("Сегодня хорошая погода").ids) <= set(own.kept)
@@ -85,8 +85,8 @@ def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
     questions = json.loads((run / "samples" / "copy.short.jsonl").read_text().split("\n")[0])["question"]
     encode = Tokenizer.from_file(str(bytes_model / "tokenizer.json")).encode
     assert name == "copy (short)" and set(encode(questions).ids) - {1} < set(used) <= set(own.kept)
-    *_, whole = cover(bytes_model, own, run)
-    *_, part = cover(bytes_model, choose_vocabulary(bytes_model, "latin"), run)
+    *_, whole = count_covered(bytes_model, own, run)
+    *_, part = count_covered(bytes_model, choose_vocabulary(bytes_model, "latin"), run)
     assert whole == UsedTokens("copy (short)", len(used), len(used), are_greedy=True)
     assert "answers are the same" in whole.describe()
     for record in RunFolder.open(run).records("copy", "short"):
@@ -108,6 +108,6 @@ def test_only_greedy_answers_of_known_tokens_are_said_to_stay(bytes_model: Path,
     )
     ranked = layercut.evaluate(bytes_model, "copy", readouts="rank", limit=2, device="cpu", out=tmp_path / "ranked")
     for run in (drawn.folder, ranked.folder):
-        *_, used = cover(bytes_model, choose_vocabulary(bytes_model, f"600+{run}"), run)
+        *_, used = count_covered(bytes_model, choose_vocabulary(bytes_model, f"600+{run}"), run)
         assert isinstance(used, UsedTokens) and used.num_staying == used.num_used and not used.are_greedy
         assert "answers are the same" not in used.describe()

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.runs.leftovers import find_leftovers
 from layercut.surgery import checkpoint
 from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
@@ -99,7 +99,7 @@ def test_what_comes_along_and_what_does_not(source, tmp_path):
     for name in (*COPIED, *LEFT):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text(f"content of {name}" if name != "layercut_source.json" else "{}")
-    report = cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)
+    report = cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=None)
     assert set(report.copied) == set(COPIED)
     expected = {*COPIED, "README.uncut.md", "config.json", "model.safetensors", "plan.json"}
     assert {str(path.relative_to(report.out)) for path in report.out.rglob("*") if path.is_file()} == expected
@@ -234,7 +234,7 @@ def test_of_two_at_once_one_is_told_and_the_other_whole(source, tmp_path):
 def test_the_plan_is_prepared_once(source, tmp_path, monkeypatch):
     prepared, prepare = [], checkpoint._prepare
     monkeypatch.setattr(checkpoint, "_prepare", lambda *given: prepared.append(given) or prepare(*given))
-    cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)
+    cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=None)
     assert len(prepared) == 1
 
 

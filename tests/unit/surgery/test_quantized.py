@@ -17,13 +17,13 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import shards as writing
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import FIELDS, Modules, follow, follow_config
+from layercut.surgery.quantized import FIELDS, Modules, follow_config, rename_modules
 from layercut.surgery.remove import bypass
 from tests.support import quantized, tiny
 from tests.support.quantized import save_quantized
@@ -293,16 +293,16 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
     ],
 )
 def test_entries(entries: list[str], wanted: list[str]) -> None:
-    assert follow(entries, modules(1), "ignore") == wanted
+    assert rename_modules(entries, modules(1), "ignore") == wanted
 
 
 def test_keys_of_dictionaries() -> None:
     dynamic = {r"+:model\.layers\.[23]\.mlp\.up": {"bits": 8}, r"-:model\.layers\.1\..*": {}}
-    assert follow(dynamic, modules(1), "dynamic") == {
+    assert rename_modules(dynamic, modules(1), "dynamic") == {
         r"+:^model\.layers\.1\.mlp\.up$": {"bits": 8},
         r"+:^model\.layers\.2\.mlp\.up$": {"bits": 8},
     }
-    assert follow({"model.layers.4.mlp": {"bits": 16}, "bits": 4}, modules(1), "x") == {
+    assert rename_modules({"model.layers.4.mlp": {"bits": 16}, "bits": 4}, modules(1), "x") == {
         "model.layers.3.mlp": {"bits": 16},
         "bits": 4,
     }
@@ -316,12 +316,12 @@ def test_other_towers_keep_their_numbers() -> None:
         "model.language_model.layers.3.mlp.up",
         "language_model.layers.3",
     ]
-    assert follow(names, own, "ignore") == [
+    assert rename_modules(names, own, "ignore") == [
         "model.vision_tower.encoder.layers.3.mlp.up",
         "model.language_model.layers.2.mlp.up",
         "language_model.layers.2",
     ]
-    assert follow([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
+    assert rename_modules([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_other_towers_keep_their_numbers() -> None:
     ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors"],
 )
 def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
-    assert follow(config, modules(1), "quantization_config") == wanted
+    assert rename_modules(config, modules(1), "quantization_config") == wanted
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -387,14 +387,16 @@ def test_nested_configs() -> None:
 
 
 def test_layers_removed_from_the_end_alone() -> None:
-    assert follow(["model.layers.11.mlp", "model.layers.10.mlp"], modules(11), "ignore") == ["model.layers.10.mlp"]
+    assert rename_modules(["model.layers.11.mlp", "model.layers.10.mlp"], modules(11), "ignore") == [
+        "model.layers.10.mlp"
+    ]
 
 
 def test_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"'re:\.\*\(', .*no regular expression"):
-        follow(["re:.*("], modules(1), "ignore")
+        rename_modules(["re:.*("], modules(1), "ignore")
     with pytest.raises(InputError, match="quantization_config.bits has 12 numbers"):
-        follow({"bits": [4] * 12}, modules(1), "quantization_config")
+        rename_modules({"bits": [4] * 12}, modules(1), "quantization_config")
 
 
 def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path: Path) -> None:
@@ -405,9 +407,9 @@ def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path:
         raise CheckpointError("cannot be loaded by transformers: Loading it requires another library.")
 
     with pytest.raises(CheckpointError, match="`verify=false`"):
-        cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=fails)
+        cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=fails)
     assert not (tmp_path / "cut").exists()
-    done = cut_model(resolve(str(source)), PLAN, tmp_path / "cut", uncut=None)
+    done = cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=None)
     said = "tensors have the names, shapes and dtypes that they should have; no logits were compared"
     assert done.verified == f"{len(raw(tmp_path / 'cut'))} {said}"
     assert done.verified in (tmp_path / "cut" / "README.md").read_text()
@@ -416,7 +418,9 @@ def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path:
 @pytest.mark.parametrize("name", ["fp8"])
 def test_a_format_that_transformers_runs_is_compared(tmp_path: Path, name: str) -> None:
     case = CASES[name]
-    source = resolve(str(save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)))
+    source = resolve_source(
+        str(save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files))
+    )
     done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
     assert "by at most 0 " in done.verified
 
@@ -435,7 +439,7 @@ def test_bitsandbytes_itself_runs_what_was_cut(tmp_path: Path, monkeypatch: pyte
     model = AutoModelForCausalLM.from_pretrained(whole, quantization_config=settings, dtype=torch.bfloat16)
     model.save_pretrained(packed)
     tiny.byte_tokenizer().save_pretrained(packed)
-    source = resolve(str(packed))
+    source = resolve_source(str(packed))
     done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
     assert "by at most 0 " in done.verified
     assert config_of(tmp_path / "cut")["llm_int8_skip_modules"] == ["lm_head", "model.layers.2.mlp.down_proj"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layercut.surgery.remove import decoder_layers, remove_layers
-from layercut.surgery.verify import skipped
+from layercut.surgery.verify import layers_skipped
 from tests.support.surgery import generate, logits_of, plan_of
 from tests.support.tiny import tiny_model
 
@@ -18,7 +18,7 @@ REMOVED = (1, 3)
 
 def differs(cut, whole) -> bool:
     """True if a cut model gives other logits, or writes other text with its cache, than the original without layers."""
-    with skipped(whole, REMOVED):
+    with layers_skipped(whole, REMOVED):
         expected, text = logits_of(whole), generate(whole, use_cache=False)
     if not torch.allclose(logits_of(cut), expected, atol=1e-4):
         return True
@@ -96,7 +96,7 @@ def test_a_wrong_cut_is_seen(mutate) -> None:
 def test_the_model_is_itself_again() -> None:
     model = tiny_model("gemma2")
     before = logits_of(model)
-    with skipped(model, REMOVED):
+    with layers_skipped(model, REMOVED):
         assert not torch.equal(logits_of(model), before)
     assert torch.equal(logits_of(model), before)
 
@@ -109,7 +109,7 @@ def test_layers_that_change_their_input_in_place_hand_on_what_came() -> None:
     model = tiny_model("llama")
     layers = decoder_layers(model)
     layers[2] = InPlace()
-    with skipped(model, [2]):
+    with layers_skipped(model, [2]):
         given = torch.randn(1, 3, 32)
         states, rest = layers[2](given)
     assert states is given and rest is None

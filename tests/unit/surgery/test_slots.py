@@ -14,7 +14,7 @@ from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.surgery.channels import Channels
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.slots import ChannelSlot, stored_slots, taken, zeroed
+from layercut.surgery.slots import ChannelSlot, stored_slots, taken_entries, zeroed_entries
 from layercut.surgery.width import mlp_width_of
 from tests.support.tiny import NUM_LAYERS, save_tiny
 
@@ -47,12 +47,12 @@ def test_an_experts_own_tensor_has_its_channels() -> None:
 
 def test_taken_and_zeroed_along_one_dimension() -> None:
     stack = torch.arange(24.0).reshape(2, 3, 4)
-    assert torch.equal(taken(stack[0], 1, [0, 3]), stack[0][:, [0, 3]])
-    both = taken(stack, 2, [[0, 1], [1, 2]])
+    assert torch.equal(taken_entries(stack[0], 1, [0, 3]), stack[0][:, [0, 3]])
+    both = taken_entries(stack, 2, [[0, 1], [1, 2]])
     assert torch.equal(both, torch.stack([stack[0][:, [0, 1]], stack[1][:, [1, 2]]]))
-    zeros = zeroed(stack, 1, [[0], [2]])
+    zeros = zeroed_entries(stack, 1, [[0], [2]])
     assert not zeros[0, 0].any() and not zeros[1, 2].any() and torch.equal(zeros[1, :2], stack[1, :2])
-    assert not zeroed(stack[0], 0, [2])[2].any() and stack.sum() == sum(range(24))
+    assert not zeroed_entries(stack[0], 0, [2])[2].any() and stack.sum() == sum(range(24))
 
 
 def slots_in(folder: Path, pieces: list[TensorSpan] | None = None) -> dict[str, tuple[int, ChannelSlot]]:

@@ -12,13 +12,13 @@ from torch import nn
 
 from layercut.errors import InputError, VerificationError
 from layercut.models.loading import load_model
-from layercut.models.sources import resolve
+from layercut.models.sources import resolve_source
 from layercut.models.structure import plain_experts
 from layercut.surgery.channels import Channels
 from layercut.surgery.checkpoint import cut_checkpoint, read_plans, with_earlier
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked, remove_layers
+from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked_channels, remove_layers
 from layercut.surgery.slots import ChannelSlot
 from layercut.surgery.width import in_order, mlp_width_in, mlp_width_of, with_width
 from tests.invariants.test_surgery_bypass import state_of
@@ -67,7 +67,7 @@ def test_thinner_is_whole_with_zeros_for_the_removed_channels(family: str, remov
     with bypass(model, plan):
         thin = logits_of(model)
     assert state_of(model) == before
-    with masked(model, plan), bypass(model, plan.depth_only):
+    with masked_channels(model, plan), bypass(model, plan.depth_only):
         zeros = logits_of(model)
     with bypass(model, plan.depth_only):
         whole = logits_of(model)
@@ -83,7 +83,7 @@ def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -
     remove_layers(cut, plan)
     whole.save_pretrained(tmp_path / "whole")
     byte_tokenizer().save_pretrained(tmp_path / "whole")
-    source = resolve(str(tmp_path / "whole"))
+    source = resolve_source(str(tmp_path / "whole"))
     done = cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
     assert "by at most 0 (float32" in done.verified
     again: Any = load_model(str(tmp_path / "thin"), device="cpu").model
@@ -167,7 +167,7 @@ def test_a_width_that_no_product_of_stacked_experts_takes_is_refused_before_it_i
     model.save_pretrained(tmp_path / "whole")
     byte_tokenizer().save_pretrained(tmp_path / "whole")
     with pytest.raises(InputError, match="keeps 38 MLP channels of each expert, .* a multiple of 8; make the plan"):
-        cut_model(resolve(str(tmp_path / "whole")), thin_plan(model, num_kept=38), tmp_path / "thin", uncut=None)
+        cut_model(resolve_source(str(tmp_path / "whole")), thin_plan(model, num_kept=38), tmp_path / "thin", uncut=None)
     assert not (tmp_path / "thin").exists()
 
 
@@ -199,7 +199,7 @@ def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monke
     model = tiny_model("phi3")
     model.save_pretrained(tmp_path / "whole")
     byte_tokenizer().save_pretrained(tmp_path / "whole")
-    plan, source = thin_plan(model), resolve(str(tmp_path / "whole"))
+    plan, source = thin_plan(model), resolve_source(str(tmp_path / "whole"))
     monkeypatch.setattr("layercut.surgery.width.in_order", lambda *given: given[-1])
     monkeypatch.setattr(ChannelSlot, "entries", lambda slot, few, width: [*few, *few][: len(few) * (2 - slot.reads)])
     with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
@@ -212,7 +212,7 @@ def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) ->
     model.save_pretrained(tmp_path / "whole")
     byte_tokenizer().save_pretrained(tmp_path / "whole")
     cut_checkpoint(tmp_path / "whole", thin_plan(model), tmp_path / "thin")
-    found = with_earlier(CutPlan(num_layers=NUM_LAYERS), resolve(str(tmp_path / "thin")))
+    found = with_earlier(CutPlan(num_layers=NUM_LAYERS), resolve_source(str(tmp_path / "thin")))
     assert "without 50.0 % of the MLP channels" in found.describe()
     cut_checkpoint(tmp_path / "thin", CutPlan(num_layers=NUM_LAYERS, removed=(5,)), tmp_path / "both")
     assert [bool(plan.get("channels")) for plan in read_plans(tmp_path / "both")] == [True, False]

@@ -12,7 +12,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, check_task, load_task
-from layercut.tasks.evaluate import evaluate
+from layercut.tasks.evaluate import evaluate_items
 from tests.support.harness import Rows, write_rows
 from tests.support.loaded import tiny_loaded
 
@@ -64,13 +64,13 @@ def test_a_base_model_answers_the_completion_form(name: str, tmp_path: Path) -> 
     check_task(name, ["chain"], data=data)
     task = load_task(name, data=data, max_new_tokens=6)
     plan = CutPlan(num_layers=loaded.num_layers)
-    result = evaluate(task, PlainEngine(loaded, batch_size=2), plan, limit=2)
+    result = evaluate_items(task, PlainEngine(loaded, batch_size=2), plan, limit=2)
     assert len(result.records) == 2 and all("completion" in record for record in result.records)
     assert all(record["finish_reason"] in ("stop", "length") for record in result.records)
     chat = load_task(name.removesuffix(":0"), data=data, max_new_tokens=6)
     assert chat.name == name.removesuffix(":0") and task.name == name
     with pytest.raises(InputError, match="no chat template"):
-        evaluate(chat, PlainEngine(loaded, batch_size=2), plan, limit=2)
+        evaluate_items(chat, PlainEngine(loaded, batch_size=2), plan, limit=2)
 
 
 def test_mbpp_has_the_published_examples_and_runs_in_the_sandbox(tmp_path: Path) -> None:

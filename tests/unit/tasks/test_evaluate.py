@@ -20,7 +20,7 @@ from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
-from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under, evaluate, share_prompt
+from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under, evaluate_items, share_prompt
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
 from tests.support.loaded import tiny_loaded
@@ -52,7 +52,7 @@ def engine(task: FewShotTask, kill_after: int | None = None) -> FakeEngine:
 
 
 def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> None:
-    result = evaluate(task, engine(task), PLAN, limit=LIMIT)
+    result = evaluate_items(task, engine(task), PLAN, limit=LIMIT)
     samples = task.samples("report", LIMIT)
     assert [record["id"] for record in result.records] == [sample.id for sample in samples]
     for sample, record in zip(samples, result.records, strict=True):
@@ -70,7 +70,7 @@ def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> N
 
 
 def test_a_metric_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
-    result = evaluate(task, engine(task), PLAN, limit=LIMIT, decoding=Decoding(seed=5))
+    result = evaluate_items(task, engine(task), PLAN, limit=LIMIT, decoding=Decoding(seed=5))
     lengths = [len(sample.gold.split()) for sample in task.samples("report", LIMIT)]
     num_right, num_cut = sum(length <= 6 for length in lengths), lengths.count(8)
     interval = proportion_interval(num_right, LIMIT)
@@ -96,7 +96,7 @@ def test_a_metric_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
 
 
 def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
-    result = evaluate(task, engine(task), PLAN, readout="rank", limit=LIMIT)
+    result = evaluate_items(task, engine(task), PLAN, readout="rank", limit=LIMIT)
     for record in result.records:
         assert record.keys() == {
             *("id", "version", "question", "gold", "answer", "outcome", "metrics"),
@@ -114,7 +114,7 @@ def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
 def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, readout: str, kill_after: int) -> None:
     def run(kill_after: int | None, journal: Journal | None) -> TaskResult:
         fake = engine(task, kill_after)
-        return evaluate(task, fake, PLAN, readout=readout, limit=LIMIT, journal=journal)  # type: ignore[arg-type]
+        return evaluate_items(task, fake, PLAN, readout=readout, limit=LIMIT, journal=journal)  # type: ignore[arg-type]
 
     whole = run(None, None)
     path = tmp_path / "samples" / "copy.jsonl"
@@ -129,14 +129,14 @@ def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, r
 
 def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, tmp_path: Path) -> None:
     path = tmp_path / "copy.jsonl"
-    whole = evaluate(task, engine(task), PLAN, limit=LIMIT)
+    whole = evaluate_items(task, engine(task), PLAN, limit=LIMIT)
     with Journal(path) as journal:
         journal.append(whole.records[:6])
     with path.open("ab") as file:
         file.write(b'{"id": "torn by a ki')
     fake = engine(task)
     with Journal(path) as journal:
-        assert evaluate(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
+        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
         ids = [record["id"] for record in journal.records]
     assert sorted(ids) == sorted(record["id"] for record in whole.records)
     assert len(fake.batches[0]) == 4, "the half-done batch is asked again as a whole"
@@ -144,10 +144,10 @@ def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, t
 
 def test_a_finished_journal_needs_no_engine(task: FewShotTask, tmp_path: Path) -> None:
     with Journal(tmp_path / "copy.jsonl") as journal:
-        whole = evaluate(task, engine(task), PLAN, limit=LIMIT, journal=journal)
+        whole = evaluate_items(task, engine(task), PLAN, limit=LIMIT, journal=journal)
     fake = engine(task, kill_after=0)
     with Journal(tmp_path / "copy.jsonl") as journal:
-        assert evaluate(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
+        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
     assert fake.calls == []
 
 
@@ -156,7 +156,7 @@ def test_records_are_written_batch_by_batch(task: FewShotTask, monkeypatch: pyte
     append = Journal.append
     monkeypatch.setattr(Journal, "append", lambda self, records: (sizes.append(len(records)), append(self, records))[1])
     with Journal(tmp_path / "copy.jsonl") as journal:
-        evaluate(task, engine(task), PLAN, limit=10, journal=journal)
+        evaluate_items(task, engine(task), PLAN, limit=10, journal=journal)
     assert sizes == [4, 4, 2]
 
 
@@ -164,8 +164,8 @@ def test_progress_begins_with_what_was_there(task: FewShotTask, tmp_path: Path) 
     seen: list[tuple[int, int]] = []
     with Journal(tmp_path / "copy.jsonl") as journal:
         with pytest.raises(Killed):
-            evaluate(task, engine(task, kill_after=1), PLAN, limit=10, journal=journal)
-        evaluate(
+            evaluate_items(task, engine(task, kill_after=1), PLAN, limit=10, journal=journal)
+        evaluate_items(
             task,
             engine(task),
             PLAN,
@@ -178,19 +178,19 @@ def test_progress_begins_with_what_was_there(task: FewShotTask, tmp_path: Path) 
 
 def test_a_journal_of_other_items_or_another_version_is_refused(task: FewShotTask, tmp_path: Path) -> None:
     with Journal(tmp_path / "copy.jsonl") as journal:
-        evaluate(task, engine(task), PLAN, limit=LIMIT, journal=journal)
+        evaluate_items(task, engine(task), PLAN, limit=LIMIT, journal=journal)
         with pytest.raises(RunMismatch, match="among the 5 items"):
-            evaluate(task, engine(task), PLAN, limit=5, journal=journal)
+            evaluate_items(task, engine(task), PLAN, limit=5, journal=journal)
         newer = replace(task, version=task.version + 1)
         with pytest.raises(RunMismatch, match="version 1 .*version 2"):
-            evaluate(newer, engine(task), PLAN, limit=LIMIT, journal=journal)
+            evaluate_items(newer, engine(task), PLAN, limit=LIMIT, journal=journal)
 
 
 def test_a_longer_limit_goes_on_where_a_shorter_one_ended(task: FewShotTask, tmp_path: Path) -> None:
     with Journal(tmp_path / "copy.jsonl") as journal:
-        evaluate(task, engine(task), PLAN, limit=8, journal=journal)
+        evaluate_items(task, engine(task), PLAN, limit=8, journal=journal)
         fake = engine(task)
-        assert evaluate(task, fake, PLAN, limit=LIMIT, journal=journal) == evaluate(
+        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == evaluate_items(
             task, engine(task), PLAN, limit=LIMIT
         )
     assert sum(map(len, fake.batches)) == LIMIT - 8
@@ -198,17 +198,17 @@ def test_a_longer_limit_goes_on_where_a_shorter_one_ended(task: FewShotTask, tmp
 
 def test_selection_items_can_be_asked(task: FewShotTask) -> None:
     golds = {sample.id: sample.gold for sample in task.samples("selection", 5)}
-    result = evaluate(task, FakeEngine(texts=golds), PLAN, split="selection", limit=5)
+    result = evaluate_items(task, FakeEngine(texts=golds), PLAN, split="selection", limit=5)
     assert {record["id"] for record in result.records} == set(golds)
     assert result.metrics[0]["value"] == 1.0
 
 
 def test_wrong_calls_are_refused(task: FewShotTask) -> None:
     with pytest.raises(InputError, match="gold, rank, short, token"):
-        evaluate(task, engine(task), PLAN, readout="chain")
+        evaluate_items(task, engine(task), PLAN, readout="chain")
     empty = replace(task, num_samples=0)
     with pytest.raises(InputError, match="within a limit of 3"):
-        evaluate(empty, engine(task), PLAN, limit=3)
+        evaluate_items(empty, engine(task), PLAN, limit=3)
 
 
 def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
@@ -217,7 +217,7 @@ def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
             yield [Completion(id=requests[0].id, text="", finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)]
 
     with pytest.raises(AssertionError, match="left 3 requests"):
-        evaluate(task, Lazy(), PLAN, limit=4)
+        evaluate_items(task, Lazy(), PLAN, limit=4)
 
 
 PLANS = [CutPlan(num_layers=6, removed=(layer,)) for layer in (1, 4)]
@@ -268,7 +268,7 @@ def test_two_readouts_are_asked_in_one_call_each_only_what_its_journal_lacks(tas
         return FakeEngine(texts=lambda request, plan: plan.key, scores=lambda request, plan: [-1.0, -2.0, -3.0, -4.0])
 
     alone = {
-        readout: evaluate(task, answering(), PLANS[0], readout=readout, limit=10).records  # type: ignore[arg-type]
+        readout: evaluate_items(task, answering(), PLANS[0], readout=readout, limit=10).records  # type: ignore[arg-type]
         for readout in ("short", "rank")
     }
     journals = {"short": [Kept(), Kept()], "rank": [Kept(), Kept()]}
@@ -296,7 +296,7 @@ def test_two_tasks_are_asked_in_one_call_and_give_the_records_of_each_alone(task
         return FakeEngine(texts=lambda request, plan: f"{plan.key} {request.id}", batch_size=7)
 
     alone = [
-        [evaluate(one, answering(), plan, readout="short", limit=limit).records for plan in PLANS]
+        [evaluate_items(one, answering(), plan, readout="short", limit=limit).records for plan in PLANS]
         for one, limit in ((task, 10), (other, 5))
     ]
     journals = [[Kept(), Kept()], [Kept(), Kept()]]
@@ -361,7 +361,7 @@ def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_on
 
 def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
     """Two items a context: the interval is that of the contexts."""
-    plain = evaluate(task, engine(task), PLAN, readout="short", limit=LIMIT)
+    plain = evaluate_items(task, engine(task), PLAN, readout="short", limit=LIMIT)
     assert not any("cluster" in record for record in plain.records)
     order = [record["id"] for record in plain.records]
 
@@ -372,7 +372,7 @@ def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
             return replace(sample, data={**sample.data, "cluster": f"pair {place // 2}"})
 
     shared = Shared(**{field: getattr(task, field) for field in task.__dataclass_fields__})
-    result = evaluate(shared, engine(task), PLAN, readout="short", limit=LIMIT)
+    result = evaluate_items(shared, engine(task), PLAN, readout="short", limit=LIMIT)
     assert [record["cluster"] for record in result.records] == [f"pair {i // 2}" for i in range(LIMIT)]
     assert result.metrics[0]["method"] == "clustered wilson"
     assert result.metrics[0]["value"] == plain.metrics[0]["value"]
@@ -398,7 +398,7 @@ ARITHMETIC = load_task("arithmetic")
 
 
 def test_an_item_has_the_mean_of_its_answers_and_pass_at_k() -> None:
-    result = evaluate(ARITHMETIC, drawing(), UNCUT, readout="short", limit=6, decoding=SAMPLED, num_samples=5)
+    result = evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=6, decoding=SAMPLED, num_samples=5)
     for right, record in enumerate(result.records):
         assert record["metrics"]["accuracy"] == pytest.approx(right / 5)
         assert record["metrics"]["pass@2"] == pytest.approx(pass_at_k(5, right, 2))
@@ -415,11 +415,13 @@ def test_an_item_has_the_mean_of_its_answers_and_pass_at_k() -> None:
 
 def test_several_answers_that_are_stopped_and_resumed_are_run_through(tmp_path: Path) -> None:
     wish = {"readout": "short", "limit": 6, "decoding": SAMPLED, "num_samples": 3}
-    whole = evaluate(ARITHMETIC, drawing(), UNCUT, **wish).records
+    whole = evaluate_items(ARITHMETIC, drawing(), UNCUT, **wish).records
     for kill_after in (2, 1, 2, None):
         with Journal(tmp_path / "answers.jsonl") as journal:
             try:
-                found = evaluate(ARITHMETIC, drawing(kill_after=kill_after), UNCUT, journal=journal, **wish).records
+                found = evaluate_items(
+                    ARITHMETIC, drawing(kill_after=kill_after), UNCUT, journal=journal, **wish
+                ).records
             except Killed:
                 continue
     assert found == whole
@@ -430,8 +432,8 @@ def test_answers_differ_and_the_first_is_that_of_a_single_one(kind: Any) -> None
     assert isinstance(ARITHMETIC, FewShotTask)
     task, real = replace(ARITHMETIC, examples=""), kind(tiny_loaded("llama"))
     wish = {"readout": "short", "limit": 4, "decoding": SAMPLED}
-    several = evaluate(task, real, UNCUT, num_samples=3, **wish).records
-    single = evaluate(task, real, UNCUT, **wish).records
+    several = evaluate_items(task, real, UNCUT, num_samples=3, **wish).records
+    single = evaluate_items(task, real, UNCUT, **wish).records
     assert [record["completion"] for record in several] == [record["completion"] for record in single]
     texts = [{one["completion"] for one in [record, *record["further"]]} for record in several]
     assert max(map(len, texts)) > 1
@@ -439,14 +441,14 @@ def test_answers_differ_and_the_first_is_that_of_a_single_one(kind: Any) -> None
 
 def test_what_gives_no_different_answers_is_refused() -> None:
     with pytest.raises(InputError, match="set a temperature"):
-        evaluate(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, num_samples=2)
+        evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, num_samples=2)
     with pytest.raises(InputError, match="use 1 or more"):
-        evaluate(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, decoding=SAMPLED, num_samples=0)
+        evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, decoding=SAMPLED, num_samples=0)
 
 
 def test_what_is_ranked_is_asked_once() -> None:
     ranking = FakeEngine(scores=lambda request, plan: [0.0] * len(request.continuations))
-    records = evaluate(ARITHMETIC, ranking, UNCUT, readout="rank", limit=2, num_samples=9).records
+    records = evaluate_items(ARITHMETIC, ranking, UNCUT, readout="rank", limit=2, num_samples=9).records
     assert [list(record["metrics"]) for record in records] == [["accuracy"]] * 2
 
 
@@ -464,7 +466,7 @@ def seven(request: GenerationRequest, plan: CutPlan) -> str:
 def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit: int | None, readout: str) -> None:
     task = load_task("arithmetic")
     engine = FakeEngine(texts=seven, scores=lambda request, plan: [-1.0] * len(request.continuations))
-    (row,) = evaluate(task, engine, UNCUT, readout=readout, limit=limit).metrics
+    (row,) = evaluate_items(task, engine, UNCUT, readout=readout, limit=limit).metrics
     expected = of_constant_answer(task) if readout == "short" else 0.25
     assert row["chance"] == expected and row["version"] == task.version
     assert of_constant_answer(task) < 0.04
@@ -478,7 +480,7 @@ def test_a_limit_does_not_move_the_chance_of_a_data_file(tmp_path: Path) -> None
         (tmp_path / f"{name}.jsonl").write_text(text)
     task = load_task("gsm8k", data=str(tmp_path))
     engine = FakeEngine(texts=seven)
-    for row in evaluate(task, engine, UNCUT, readout="chain", limit=2).metrics:
+    for row in evaluate_items(task, engine, UNCUT, readout="chain", limit=2).metrics:
         assert row["chance"] == 2 / 40
 
 

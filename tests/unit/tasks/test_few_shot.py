@@ -13,7 +13,7 @@ import pytest
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.builtin.lines import closing
+from layercut.tasks.builtin.lines import closing_brackets
 from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
 
 BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
@@ -206,7 +206,7 @@ def test_brackets_close_what_is_open() -> None:
 
 def test_brackets_refuse_a_wrong_question() -> None:
     with pytest.raises(AssertionError):
-        closing("( ]")
+        closing_brackets("( ]")
 
 
 def test_copy_has_lists_of_four_to_eight_different_words() -> None:

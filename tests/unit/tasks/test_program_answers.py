@@ -13,7 +13,7 @@ import pytest
 
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, run_programs
-from layercut.tasks.program_answers import STOP, _longest, defined, find_program, needed, undefined
+from layercut.tasks.program_answers import STOP, _longest, defined_names, find_program, needed_names, undefined_names
 
 DOUBLE = 'def double(x):\n    """Twice x."""'
 CYCLIC = (
@@ -122,12 +122,17 @@ def test_without_a_head_and_with_several_names() -> None:
 def test_needed_keeps_imports_first_and_the_rest_in_order() -> None:
     source = "x = y\ny = 1\nx.append(2)\nfrom math import *\nz = x\nimport os; import sys\n"
     source += "from __future__ import annotations"
-    assert needed(source, ["x"]) == (
+    assert needed_names(source, ["x"]) == (
         "from __future__ import annotations\nfrom math import *\nx = y\ny = 1\nx.append(2)"
     )
-    assert needed("import a.b as c, d\ndef f(): return c", ["f"]) == "import a.b as c, d\ndef f(): return c"
-    assert defined("import a.b\nfrom c import *\nx, y = 1, 2\ndef f(): z = 1\nclass K: pass") == {"a", "x", "y", "f"}
-    assert undefined("import a\ndef f(x): return a + b + x + len(y)\ny = 1") == {"b", "len"}
+    assert needed_names("import a.b as c, d\ndef f(): return c", ["f"]) == "import a.b as c, d\ndef f(): return c"
+    assert defined_names("import a.b\nfrom c import *\nx, y = 1, 2\ndef f(): z = 1\nclass K: pass") == {
+        "a",
+        "x",
+        "y",
+        "f",
+    }
+    assert undefined_names("import a\ndef f(x): return a + b + x + len(y)\ny = 1") == {"b", "len"}
 
 
 def test_the_longest_run_is_found_as_by_trying_all() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from layercut.tasks.base import Sample, content_id
-from layercut.tasks.own_file import balanced
+from layercut.tasks.own_file import balanced_order
 from layercut.tasks.rows import SplitNames, choose_splits, first_of
 
 
@@ -74,10 +74,12 @@ def test_no_more_rows_are_read_than_needed() -> None:
 
 def test_every_beginning_of_a_draw_holds_each_answer_in_its_share_whatever_the_order() -> None:
     samples = [replace(sample(f"q{i}"), gold="yes" if i < 80 else "no") for i in range(120)]
-    drawn = balanced(samples)
+    drawn = balanced_order(samples)
     for number in (15, 30, 60, 90):
         assert abs([item.gold for item in drawn[:number]].count("no") - number / 3) <= 2
-    assert balanced(samples[::-1]) == drawn and sorted(item.id for item in drawn) == sorted(item.id for item in samples)
-    assert balanced(samples, seed=1) != drawn
-    places = [int(item.question[1:]) for item in balanced([replace(item, gold=item.id) for item in samples])[:40]]
+    assert balanced_order(samples[::-1]) == drawn and sorted(item.id for item in drawn) == sorted(
+        item.id for item in samples
+    )
+    assert balanced_order(samples, seed=1) != drawn
+    places = [int(item.question[1:]) for item in balanced_order([replace(item, gold=item.id) for item in samples])[:40]]
     assert 40 < sum(places) / 40 < 80, "answers that all differ are drawn from the whole file"

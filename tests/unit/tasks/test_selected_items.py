@@ -25,14 +25,14 @@ from layercut.report.words import test_sets as named_sets
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_config
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.checkpoint import healings
+from layercut.surgery.checkpoint import recorded_healings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.cells import evaluate_model, make_cells
 from layercut.tasks.selected_items import (
     check_report_items,
-    decided,
+    decide_split,
     record_items,
     reported_split,
     selection_items,
@@ -60,7 +60,7 @@ def test_a_benchmark_is_whole_until_some_of_it_is_used(name: str, benchmark_data
     wanted = [TaskSettings(task=name, data=str(benchmark_data / name))]
 
     def asked(plan: CutPlan) -> set[str]:
-        (cell,) = make_cells(wanted, 0, split_of=decided(used_items([plan]), None))
+        (cell,) = make_cells(wanted, 0, split_of=decide_split(used_items([plan]), None))
         return {sample.id for sample in cell.samples}
 
     assert len(asked(UNCUT)) == full == task.test_set_size
@@ -209,7 +209,7 @@ def test_a_healed_model_carries_the_items_that_healed_it(tiny: Path, cut: Path, 
     (note,) = source.notes
     assert note.startswith(f"mine.jsonl: only {len(there)} of the 100 requested")
     folder = healed(cut, tiny, source, mine, tmp_path / "heal")
-    (entry,) = healings(ModelHandle(settings_of(folder)).source)
+    (entry,) = recorded_healings(ModelHandle(settings_of(folder)).source)
     assert entry["selection_items"]["mine.jsonl"]["ids"] == sorted(there)
     card = (folder / "README.md").read_text()
     assert f"mine.jsonl {len(there)}" in card and there[0] not in card

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from layercut.diagnostics.diagnose import plan_diagnosis
 from layercut.engine.handle import ModelHandle
-from layercut.progress import silent
+from layercut.progress import show_nothing
 from layercut.report.reports import write_reports
 from layercut.selection.select import SelectionRequest, select_layers
 from layercut.selection.specs import LayerSpec
@@ -25,7 +25,7 @@ from layercut.study.run import outline_study
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.cells import evaluation_outline
-from layercut.tasks.selected_items import shortfall
+from layercut.tasks.selected_items import describe_shortfall
 from tests.support.studies import NUM_ITEMS, Letters
 from tests.support.tiny import save_tiny
 
@@ -53,13 +53,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
 
 def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None:
     task = load_task("arithmetic")
-    assert shortfall(task, "report", 250) == shortfall(task, "report", None) == ""
-    assert shortfall(task, "report", 300).startswith("arithmetic: only 250 of the 300")
+    assert describe_shortfall(task, "report", 250) == describe_shortfall(task, "report", None) == ""
+    assert describe_shortfall(task, "report", 300).startswith("arithmetic: only 250 of the 300")
     rows = [{"question": f"Question {i}?", "answer": f"So.\n#### {i}"} for i in range(20)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     halved = load_task("gsm8k", data=str(tmp_path / "a.jsonl"))
     there = len(halved.samples("selection", None))
-    assert shortfall(halved, "selection", 100).startswith(f"gsm8k: only {there} of the 100 requested")
+    assert describe_shortfall(halved, "selection", 100).startswith(f"gsm8k: only {there} of the 100 requested")
 
 
 @pytest.mark.parametrize("limit", [NUM_ITEMS, ASKED])
@@ -75,7 +75,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
         plan_sweep(tiny, objective=tasks, out=tmp_path / "out", **more).outline()
     elif verb == "select":
         request = SelectionRequest(remove=LayerSpec.parse("1 layer"), criterion="task_accuracy", tasks=tasks)
-        select_layers(tiny, request, out=tmp_path / "out", progress=silent, say=said.append)
+        select_layers(tiny, request, out=tmp_path / "out", progress=show_nothing, say=said.append)
     else:
         objective = [{"task": LETTERS, "limit": limit}]
         settings = {

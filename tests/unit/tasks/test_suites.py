@@ -9,31 +9,31 @@ import pytest
 from layercut.errors import InputError
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, base_name, load_task
-from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite, with_data
+from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite_named, with_data
 
 
 def test_the_tasks_of_every_suite_are_known() -> None:
     named = {base_name(task.task) for tasks in SUITES.values() for task in tasks}
     assert named <= set(TASKS)
     assert len(CLASSIFICATION) == 7 and len(GENERATION) == 5
-    assert [task.task for task in suite("paper")][:2] == ["mmlu:5", "arc_challenge:5"]
+    assert [task.task for task in suite_named("paper")][:2] == ["mmlu:5", "arc_challenge:5"]
 
 
 def test_builtin_asks_for_every_readout_that_its_tasks_have() -> None:
-    for wanted in suite("builtin"):
+    for wanted in suite_named("builtin"):
         assert set(wanted.readouts or ()) == set(load_task(wanted.task).all_readouts)
 
 
 def test_a_limit_lowers_and_readouts_replace() -> None:
-    assert {task.limit for task in suite("builtin")} == {None}
-    assert [task.limit for task in suite("quick", limit=200)] == [200, 200, 200, 200, 100]
-    assert [task.limit for task in suite("quick", limit=9)] == [9] * 5
-    assert {task.readouts for task in suite("builtin", readouts=("rank",))} == {("rank",)}
+    assert {task.limit for task in suite_named("builtin")} == {None}
+    assert [task.limit for task in suite_named("quick", limit=200)] == [200, 200, 200, 200, 100]
+    assert [task.limit for task in suite_named("quick", limit=9)] == [9] * 5
+    assert {task.readouts for task in suite_named("builtin", readouts=("rank",))} == {("rank",)}
 
 
 def test_an_unknown_suite_is_refused() -> None:
     with pytest.raises(InputError, match="unknown suite 'papers'.*paper"):
-        suite("papers")
+        suite_named("papers")
 
 
 def test_local_data_by_task_and_by_folder(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import pytest
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.tasks.base import Sample
 from layercut.tasks.few_shot import FewShotTask
-from layercut.tasks.grading import can_be_number, first_line, number_after, number_after_stands, outcome, parse_number
+from layercut.tasks.grading import (
+    can_be_number,
+    first_line,
+    number_after,
+    number_after_stands,
+    outcome_of,
+    parse_number,
+)
 from tests.unit.tasks.test_few_shot import BUILTIN, GENERATED, built_in, completion
 
 SHORT = ("arithmetic", "brackets", "copy")
@@ -213,7 +220,7 @@ def test_a_complete_right_answer_settles_a_chain() -> None:
 
 @pytest.mark.parametrize(("right", "answer"), [(True, "5"), (False, "5"), (False, "")])
 def test_a_settled_answer_is_right_or_wrong(right: bool, answer: str) -> None:
-    assert outcome(right=right, answer=answer, finish_reason="settled") == ("right" if right else "wrong")
+    assert outcome_of(right=right, answer=answer, finish_reason="settled") == ("right" if right else "wrong")
 
 
 @pytest.mark.parametrize("name", SHORT)

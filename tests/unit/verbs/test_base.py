@@ -15,7 +15,7 @@ from layercut import api
 from layercut.base_settings import choices_of
 from layercut.errors import InputError
 from layercut.verbs import VERBS, verb_class
-from layercut.verbs.base import Slot, Verb, plain_type, slots
+from layercut.verbs.base import Slot, Verb, field_slots, plain_type
 from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run
 
@@ -103,7 +103,7 @@ def outcome(call: Callable[[], object]) -> Any:
 def test_the_three_doors_build_the_same_request_from_every_field(
     verb: str, layercut: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, known = verb_class(verb), slots(verb_class(verb))
+    kind, known = verb_class(verb), field_slots(verb_class(verb))
 
     def caught(request: Verb) -> None:
         raise Built(request)
@@ -168,7 +168,7 @@ def test_a_request_file_runs_no_code_unless_it_is_trusted(
     monkeypatch.delitem(sys.modules, "evil", raising=False)
     model = save_tiny("llama", tmp_path / "tiny")
     given = {"model": str(model), "remove": "evil:layers:1", "out": str(tmp_path / "out"), "tasks": "copy"}
-    asked = {name: one for name, one in given.items() if name in slots(verb_class(verb))}
+    asked = {name: one for name, one in given.items() if name in field_slots(verb_class(verb))}
     file = tmp_path / "request.yaml"
     file.write_text(yaml.safe_dump({verb: asked}), encoding="utf-8")
     refused = layercut("run", file)

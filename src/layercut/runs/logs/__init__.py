@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.errors import InputError
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.logs import evalplus, inspect_ai, lm_eval
 from layercut.runs.logs.logged import LoggedRun
 
@@ -26,5 +26,7 @@ def open_log(path: Path) -> LoggedRun | None:
             return run
     if path.is_file():
         kinds = "; ".join(reader.FILES for reader in READERS)
-        raise InputError(f"{shown(path)} is no evaluation that is known. These are read: {kinds}; and run folders.")
+        raise InputError(
+            f"{shown_path(path)} is no evaluation that is known. These are read: {kinds}; and run folders."
+        )
     return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.json_text import check_fields
 from layercut.runs.logs.logged import WRITTEN, LoggedRun, LoggedTask, json_object, outcome_of
 
@@ -35,7 +35,7 @@ def are_here(path: Path) -> bool:
 
 def read(path: Path) -> LoggedRun:
     """Every program of every problem. Raises InputError: results that lack the status of a program."""
-    problems = check_fields(_Results, json_object(path), shown(path), "EvalPlus 0.2 or later is read.").eval
+    problems = check_fields(_Results, json_object(path), shown_path(path), "EvalPlus 0.2 or later is read.").eval
     name = "mbpp" if any(name.startswith("Mbpp") for name in problems) else "humaneval"
     task = LoggedTask(name=name, readout=WRITTEN, chance=0.0)
     for problem, programs in problems.items():

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from layercut.errors import InputError, one_line
-from layercut.runs.environment import shown
-from layercut.runs.json_text import LARGEST, check_fields, parse
+from layercut.runs.environment import shown_path
+from layercut.runs.json_text import LARGEST, check_fields, parse_json
 from layercut.runs.logs import logged
 from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
 
@@ -79,18 +79,20 @@ def read(path: Path) -> LoggedRun:
         InputError: another version of the schema, an archive that is damaged, encrypted, too large or packed with a
             library that is not there, or a log without samples.
     """
-    parts = _unpack(path) if path.suffix == ".eval" else iter([(shown(path), json_object(path))])
+    parts = _unpack(path) if path.suffix == ".eval" else iter([(shown_path(path), json_object(path))])
     place, data = next(parts)
     head = check_fields(_Header, data, place, _REMEDY)
     settings = (head.model_settings or {}) | (head.plan_settings or {})
-    listed = ((f"{shown(path)}: sample {number}", sample) for number, sample in enumerate(head.samples or [], start=1))
+    listed = (
+        (f"{shown_path(path)}: sample {number}", sample) for number, sample in enumerate(head.samples or [], start=1)
+    )
     items = [_record(check_fields(_Sample, sample, place, _REMEDY)) for place, sample in chain(parts, listed)]
     is_ranked = bool(items) and all("options" in record for record in items)
     task = LoggedTask(
         name=head.task.rpartition("/")[2],
         readout=RANKED if is_ranked else WRITTEN,
         records=items,
-        chance=logged.guessing([len(record["options"]) for record in items]) if is_ranked else 0.0,
+        chance=logged.mean_chance([len(record["options"]) for record in items]) if is_ranked else 0.0,
         version=str(head.task_version or ""),
         asked={words: settings[name] for name, words in _ASKED.items() if settings.get(name) is not None},
     )
@@ -101,21 +103,21 @@ def _unpack(path: Path) -> Iterator[tuple[str, Any]]:
     """The header, then the samples of an archive, each with its place for a message."""
     with suppress(ImportError):
         import zipfile_zstd  # noqa: F401  # teaches zipfile what newer versions of inspect_ai pack with
-    place = shown(path)
+    place = shown_path(path)
     try:
         files = zipfile.ZipFile(path)
         names = sorted(name for name in files.namelist() if name.startswith("samples/") and name.endswith(".json"))
         if _HEADER not in files.namelist():
             raise ValueError(f"it holds no {_HEADER}: the evaluation has not ended")
         for name in (_HEADER, *names):
-            place = f"{shown(path)}: {name}"
+            place = f"{shown_path(path)}: {name}"
             info, largest = files.getinfo(name), LARGEST if name == _HEADER else _LARGEST_SAMPLE
             if info.file_size > largest or info.compress_type not in _PACKINGS:
                 size = f"{info.file_size >> 20:,} MiB, packed by method {info.compress_type}"
                 raise ValueError(f"{size}; at most {largest >> 20} MiB of deflate or Zstandard are read")
             with files.open(name) as packed:  # never gives more than the size that was checked
                 data = b"".join(iter(lambda: packed.read(_CHUNK), b""))
-            yield place, parse(data, halves=True)
+            yield place, parse_json(data, halves=True)
     except NotImplementedError as error:
         raise InputError(f"{place} cannot be unpacked ({error}). Zstandard needs: pip install zipfile-zstd") from error
     except Exception as error:  # libraries that unpack raise what they like

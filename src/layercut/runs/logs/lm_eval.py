@@ -17,8 +17,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from layercut.errors import InputError
-from layercut.runs.environment import shown
-from layercut.runs.json_text import LARGEST, check_fields, parse
+from layercut.runs.environment import shown_path
+from layercut.runs.json_text import LARGEST, check_fields, parse_json
 from layercut.runs.logs import logged
 from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
 
@@ -71,7 +71,9 @@ def _samples_in(folder: Path) -> list[Path]:
     places = [place for place in (folder, *inner) if any(_NAME.fullmatch(file.name) for file in place.glob("*.jsonl"))]
     if len(places) > 1 and places[0] != folder:
         models = ", ".join(place.name for place in places)
-        raise InputError(f"{shown(folder)} holds the logs of {len(places)} models, {models}; give the folder of one.")
+        raise InputError(
+            f"{shown_path(folder)} holds the logs of {len(places)} models, {models}; give the folder of one."
+        )
     newest: dict[str, Path] = {}
     for file in sorted(places[0].glob("samples_*.jsonl") if places else ()):
         if match := _NAME.fullmatch(file.name):
@@ -86,7 +88,7 @@ def _results(samples: Path) -> _Results:
     if not files:
         return _Results()
     return check_fields(
-        _Results, json_object(files[-1]), shown(files[-1]), "Remove that file to read the samples alone."
+        _Results, json_object(files[-1]), shown_path(files[-1]), "Remove that file to read the samples alone."
     )
 
 
@@ -116,7 +118,7 @@ def _tasks(file: Path, results: _Results) -> Iterator[LoggedTask]:
             times[item] += 1
             record["id"] = item if times[item] == 1 else f"{item}#{times[item]}"
         counts = [len(record.get("options", ())) for record in task.records]
-        task.chance = logged.guessing(counts) if readout == RANKED else 0.0
+        task.chance = logged.mean_chance(counts) if readout == RANKED else 0.0
         yield task
 
 
@@ -158,9 +160,9 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if len(line) > LARGEST:
                     raise ValueError(f"longer than {LARGEST >> 20} MiB")
                 if line.strip():
-                    row = parse(line, halves=True)
+                    row = parse_json(line, halves=True)
                     if not isinstance(row, dict):
                         raise ValueError("no object")
-                    yield f"{shown(file)}: line {number}", row
+                    yield f"{shown_path(file)}: line {number}", row
     except (OSError, ValueError) as error:
-        raise InputError(f"{shown(file)}: line {number} cannot be read ({error}).") from error
+        raise InputError(f"{shown_path(file)}: line {number} cannot be read ({error}).") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.runs.environment import shown
+from layercut.runs.environment import shown_path
 from layercut.runs.records import LARGEST_SCORE, NO_SHARE
 from layercut.runs.settings import read_json
 
@@ -54,8 +54,8 @@ class LoggedRun(RunFolder):
         if not self.tasks:
             names = " ".join(", ".join(dict.fromkeys(task.name for task in read)).split())
             raise InputError(
-                f"{shown(path)} ({tool}) holds no metric that is a number for every item of {names or 'a task'}, so "
-                "there is nothing to compare."
+                f"{shown_path(path)} ({tool}) holds no metric that is a number for every item of {names or 'a task'}, "
+                "so there is nothing to compare."
             )
 
     @property
@@ -104,7 +104,7 @@ def _rows(task: LoggedTask) -> list[dict[str, Any]]:
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a .json file; empty for any other path or content. Raises InputError: a file that is no JSON."""
     is_file = path.suffix == ".json" and path.is_file()
-    data = read_json(path, f"{shown(path)} cannot be read") if is_file else None
+    data = read_json(path, f"{shown_path(path)} cannot be read") if is_file else None
     return data if isinstance(data, dict) else {}
 
 
@@ -134,12 +134,12 @@ def outcome_of(metrics: Mapping[str, float]) -> str:
     return "" if NO_SHARE.search(name) else {1.0: "right", 0.0: "wrong"}.get(value + name.startswith(NEGATED), "")
 
 
-def guessing(options: Sequence[int]) -> float | None:
+def mean_chance(options: Sequence[int]) -> float | None:
     """Mean chance of a guess, by the number of options of each item; None where there are none."""
     return fmean(1 / count for count in options) if options and min(options) > 0 else None
 
 
-def differences(first: LoggedRun, second: LoggedRun) -> list[str]:
+def settings_differences(first: LoggedRun, second: LoggedRun) -> list[str]:
     """How two evaluations were asked otherwise, a line for each task and setting; empty where nothing differs."""
     lines = [*dict.fromkeys(task.remark for run in (first, second) for task in run.tasks if task.remark)]
     for task in first.tasks:

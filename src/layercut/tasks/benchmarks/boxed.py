@@ -22,7 +22,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score, content_id
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.grading import all_numbers, grade_gold, guessing, outcome, parse_number
+from layercut.tasks.grading import all_numbers, grade_gold, guessing_chance, outcome_of, parse_number
 from layercut.tasks.rows import CompletionForm, RowsTask
 
 CHAIN = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -80,7 +80,7 @@ class BoxedTask(RowsTask):
         boxed = last_boxed(answer.text)
         right = bool(boxed) and same_value(boxed, sample.gold)
         said, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
-        kind = outcome(right=right, answer=boxed, finish_reason=answer.finish_reason)
+        kind = outcome_of(right=right, answer=boxed, finish_reason=answer.finish_reason)
         return Score({"boxed": float(right), self.other_metric: float(also)}, boxed or said, kind)
 
     def draft(self, sample: Sample, readout: Readout) -> str:
@@ -89,10 +89,10 @@ class BoxedTask(RowsTask):
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Always giving the most common right answer of these samples."""
-        return guessing(samples, readout, ("boxed", self.other_metric))
+        return guessing_chance(samples, readout, ("boxed", self.other_metric))
 
 
-def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> BoxedTask:
+def gsm8k_task(*, data: str | None = None, max_new_tokens: int = 512) -> BoxedTask:
     """GSM8K from the hub or from a local copy. Needs a model with a chat template.
 
     Selection items come from ``train`` and report items from ``test``; a single local file is halved.
@@ -114,7 +114,7 @@ def gsm8k(*, data: str | None = None, max_new_tokens: int = 512) -> BoxedTask:
     )
 
 
-def math500(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: int | None = None) -> BoxedTask:
+def math500_task(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: int | None = None) -> BoxedTask:
     """MATH-500 from the hub or from a local copy. Without worked examples it needs a model with a chat template.
 
     The published data set has one split, ``test``, so selection items are half of it, by the hash of their content; a

@@ -32,9 +32,18 @@ from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import in_force
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.grading import outcome
+from layercut.tasks.grading import outcome_of
 from layercut.tasks.lm_eval.local_rows import published_form
-from layercut.tasks.program_answers import FENCE, NOT_PYTHON, OPENED, STOP, defined, judge_programs, needed, undefined
+from layercut.tasks.program_answers import (
+    FENCE,
+    NOT_PYTHON,
+    OPENED,
+    STOP,
+    defined_names,
+    judge_programs,
+    needed_names,
+    undefined_names,
+)
 from layercut.tasks.rows import CompletionForm, RowsTask, SplitNames, first_of
 
 HUMANEVAL_VERSION, MBPP_VERSION = 3, 2  # raised by any change of the prompt, the extraction or the tests
@@ -64,7 +73,7 @@ _MENDS = (
 )
 
 
-def humaneval(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
+def humaneval_task(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """HumanEval from the hub or from a local copy. Needs a model with a chat template, but not ``humaneval:0``."""
     return CodeTask(
         **_humaneval_form("humaneval", num_shots),
@@ -90,7 +99,7 @@ def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512, num_sh
     )
 
 
-def mbpp(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
+def mbpp_task(*, data: str | None = None, max_new_tokens: int = 512, num_shots: int | None = None) -> CodeTask:
     """MBPP from the hub or from a local copy. Needs a model with a chat template, but not ``mbpp:3``."""
     return CodeTask(
         **_mbpp_form("mbpp", num_shots),
@@ -188,7 +197,7 @@ class CodeTask(RowsTask):
         scores = []
         for (said, right, fate), answer in zip(judge_programs(samples, written, self.limits), written, strict=True):
             said = said.removesuffix(": ")
-            kind = outcome(right=right, answer=said, finish_reason=answer.finish_reason)
+            kind = outcome_of(right=right, answer=said, finish_reason=answer.finish_reason)
             scores.append(Score({"pass": float(right)}, said, kind, fate))
         return scores
 
@@ -324,11 +333,11 @@ def _mended(tests: str, row: DataRow, reference: str, names: Sequence[str]) -> s
     for fault, mend in _MENDS:
         tests = tests.replace(fault, mend)
     try:
-        offered = defined(reference) - set(names)
+        offered = defined_names(reference) - set(names)
         if not any(re.search(rf"\b{name}\b", tests) for name in offered):  # parsing megabytes of tests takes seconds
             return tests
-        borrowed = sorted(offered & undefined(tests))
-        return f"{needed(reference, borrowed)}\n{tests}" if borrowed else tests
+        borrowed = sorted(offered & undefined_names(tests))
+        return f"{needed_names(reference, borrowed)}\n{tests}" if borrowed else tests
     except NOT_PYTHON as error:
         raise InputError(
             f"{row.where}: the tests or the solution are not Python: {error}. Mend or remove the row."

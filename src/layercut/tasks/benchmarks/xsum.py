@@ -20,7 +20,7 @@ from typing import Any
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score, content_id
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.grading import grade_gold, outcome
+from layercut.tasks.grading import grade_gold, outcome_of
 from layercut.tasks.rows import RowsTask
 
 VERSION = 1  # raised by any change of the prompt or the grading
@@ -73,9 +73,11 @@ class XSum(RowsTask):
         if isinstance(answer, Likelihoods):
             return grade_gold(sample, answer)
         summary = answer.text.strip()
-        scores = rouge(summary, sample.gold)
-        right = bool(summary) and scores["rougeL"] >= rouge(lead(sample.question), sample.gold)["rougeL"]
-        return Score(scores, summary, outcome(right=right, answer=summary, finish_reason=answer.finish_reason))
+        scores = rouge_scores(summary, sample.gold)
+        right = (
+            bool(summary) and scores["rougeL"] >= rouge_scores(lead_sentence(sample.question), sample.gold)["rougeL"]
+        )
+        return Score(scores, summary, outcome_of(right=right, answer=summary, finish_reason=answer.finish_reason))
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """The better of two answers that need no model, per metric; see ``baselines``."""
@@ -91,35 +93,35 @@ class XSum(RowsTask):
         Random(f"xsum {self.seed}").shuffle(ring)
         other = {ring[place]: ring[(place + 1) % len(ring)] for place in range(len(ring))}
         answers = {
-            "lead": [lead(sample.question) for sample in samples],
+            "lead": [lead_sentence(sample.question) for sample in samples],
             "shuffled": [samples[other[index]].gold if len(samples) > 1 else "" for index in range(len(samples))],
         }
         means = {}
         for name, texts in answers.items():
-            scores = [rouge(text, sample.gold) for text, sample in zip(texts, samples, strict=True)]
+            scores = [rouge_scores(text, sample.gold) for text, sample in zip(texts, samples, strict=True)]
             means[name] = {metric: sum(score[metric] for score in scores) / len(scores) for metric in METRICS}
         return means
 
 
-def xsum(*, data: str | None = None, max_new_tokens: int = 64, seed: int = 0) -> XSum:
+def xsum_task(*, data: str | None = None, max_new_tokens: int = 64, seed: int = 0) -> XSum:
     """XSum from the hub or from a local copy. Needs a model with a chat template."""
     return XSum(data=data, max_new_tokens=max_new_tokens, seed=seed)
 
 
-def rouge(summary: str, gold: str) -> dict[str, float]:
+def rouge_scores(summary: str, gold: str) -> dict[str, float]:
     """F1 of ROUGE-L, ROUGE-1 and ROUGE-2, from 0 to 1.
 
-    >>> rouge("Cats sat.", "the cat sat")
+    >>> rouge_scores("Cats sat.", "the cat sat")
     {'rougeL': 0.8, 'rouge1': 0.8, 'rouge2': 0.6666666666666666}
     """
     scores = _scorer().score(gold, summary)
     return {metric: float(scores[metric].fmeasure) for metric in METRICS}
 
 
-def lead(article: str) -> str:
+def lead_sentence(article: str) -> str:
     """The first sentence: up to the first full stop, question or exclamation mark with white space behind it.
 
-    >>> lead("Rain fell on 3.5 miles of coast. More will follow.")
+    >>> lead_sentence("Rain fell on 3.5 miles of coast. More will follow.")
     'Rain fell on 3.5 miles of coast.'
     """
     match = _SENTENCE.match(article.lstrip())

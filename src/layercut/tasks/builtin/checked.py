@@ -153,14 +153,14 @@ def _follows(holds: Callable[[str], bool], answer: Completion) -> bool:
 
 
 def _is_object(text: str) -> bool:
-    value = parsed(text)
+    value = parsed_answer(text)
     return isinstance(value, dict) and set(value) == {"title", "text"}
 
 
-def parsed(text: str) -> Any:
+def parsed_answer(text: str) -> Any:
     """The JSON value that a text is, within a fence of code or not; None for other texts.
 
-    >>> parsed('```json\\n{"a": 1}\\n```')
+    >>> parsed_answer('```json\\n{"a": 1}\\n```')
     {'a': 1}
     """
     inside = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)

@@ -33,7 +33,7 @@ _WORDS = tuple(
 )
 
 
-def arithmetic(*, seed: int = 0) -> FewShotTask:
+def arithmetic_task(*, seed: int = 0) -> FewShotTask:
     """Sums, differences and products; 60 % small (up to 12), 20 % two digits with one, 20 % two digits with two.
 
     Differences are never negative, and two numbers of two digits are never multiplied. Near misses are
@@ -60,7 +60,7 @@ def arithmetic(*, seed: int = 0) -> FewShotTask:
     )
 
 
-def brackets(*, seed: int = 0) -> FewShotTask:
+def brackets_task(*, seed: int = 0) -> FewShotTask:
     """Two to four brackets are open, behind none to two pairs that are closed already.
 
     Near misses, three of these that differ from the right answer: two neighbours in the wrong order, one missing, one
@@ -74,7 +74,7 @@ def brackets(*, seed: int = 0) -> FewShotTask:
     examples = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] {", "[ ( ) ( { [", "{ (")
     return _line_task(
         "->",
-        {question: closing(question) for question in examples},
+        {question: closing_brackets(question) for question in examples},
         name="brackets",
         seed=seed,
         problems=_bracket_problems,
@@ -87,7 +87,7 @@ def brackets(*, seed: int = 0) -> FewShotTask:
     )
 
 
-def copying(*, seed: int = 0) -> FewShotTask:
+def copying_task(*, seed: int = 0) -> FewShotTask:
     """Lists of four to eight different words.
 
     Near misses: two neighbours swapped, one word dropped, one word replaced.
@@ -155,10 +155,10 @@ def find_brackets(text: str) -> str:
     return " ".join(characters) if set(characters) <= set("()[]{}") else ""
 
 
-def closing(question: str) -> str:
+def closing_brackets(question: str) -> str:
     """The brackets that close all open ones.
 
-    >>> closing("{ ( ) [ (")
+    >>> closing_brackets("{ ( ) [ (")
     ') ] }'
     """
     needed: list[str] = []
@@ -206,7 +206,7 @@ def _value(question: str) -> int:
 
 def _bracket_problems(seed: int) -> Iterator[Problem]:
     for question in draw_questions("brackets", VERSION, seed, _draw_brackets):
-        gold = closing(question)
+        gold = closing_brackets(question)
         yield Problem(question, gold, _wrong_brackets(gold.split(), item_rng("brackets", VERSION, question)), {})
 
 

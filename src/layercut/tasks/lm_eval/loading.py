@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError, MissingExtra
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.hub import hub_or_cache, why_not
-from layercut.tasks.lm_eval.local_rows import reading
+from layercut.tasks.lm_eval.local_rows import local_reader
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask, RollingSubject, RollingTask, rolling_metrics
-from layercut.tasks.lm_eval.subject import reason, unreadable
+from layercut.tasks.lm_eval.subject import reason_of, unreadable_task
 from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
     }
     for task, file in files.items():
         _check_file(task, file, is_local=local is not None)
-    changed = {} if local is None else {"class": reading(local, in_group=len(members) > 1)}
+    changed = {} if local is None else {"class": local_reader(local, in_group=len(members) > 1)}
     _compile_templates_once()
     logger = logging.getLogger("lm_eval")
     level = logger.level
@@ -153,10 +153,10 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
     except (ImportError, AssertionError) as error:  # task files check by either what they need
         missing = getattr(error, "name", None)
         mend = f"pip install {missing}" if missing else "Install what it asks for."
-        raise InputError(f"lm-eval's {name} cannot be set up here ({reason(error)}). {mend}") from error
+        raise InputError(f"lm-eval's {name} cannot be set up here ({reason_of(error)}). {mend}") from error
     except Exception as error:  # task files run any code, and a failed download raises what it likes
         if local is not None:
-            raise unreadable(name, str(data), error) from error
+            raise unreadable_task(name, str(data), error) from error
         raise InputError(
             f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
             f"`data` {name}=PATH."
@@ -256,8 +256,8 @@ def _nltk_data(name: str, folders: Iterable[Path]) -> Iterator[None]:
             before(resource, quiet=True, raise_on_error=True)
         except Exception as error:  # no network, no space, no such resource
             raise InputError(
-                f"lm-eval's {name} needs {resource} of NLTK, which cannot be downloaded here ({reason(error)}). Where "
-                f"there is a network: python -m nltk.downloader {resource}; then copy ~/nltk_data here."
+                f"lm-eval's {name} needs {resource} of NLTK, which cannot be downloaded here ({reason_of(error)}). "
+                f"Where there is a network: python -m nltk.downloader {resource}; then copy ~/nltk_data here."
             ) from error
 
     nltk.download = download

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError, MissingExtra
 from layercut.tasks.base import Sample
 from layercut.tasks.data_files import DataRow, DataSet
-from layercut.tasks.lm_eval.subject import options_and_gold, unreadable
+from layercut.tasks.lm_eval.subject import options_and_gold, unreadable_task
 from layercut.tasks.rows import CompletionForm
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _OF_PROMPTS = (
 )
 
 
-def reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
+def local_reader(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
     """The class of a task that reads its rows from memory instead of the hub."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -51,7 +51,7 @@ def reading(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
                 split = "test" if self.has_test_docs() else "validation"
                 where = self.places[split][0] if len(self.places[split]) == len(docs) else f"{split} row 1"
                 _check_label(self, docs[0], where)
-                raise unreadable(self.config.task, where, error) from error
+                raise unreadable_task(self.config.task, where, error) from error
 
         def download(self, dataset_kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
             config, examples = self.config, self.fewshot_cfg
@@ -108,7 +108,7 @@ def published_form(file: str, num_shots: int, row: Callable[[Sample], Mapping[st
             f"{place.stem} has {len(examples)} worked examples, not {num_shots}; use 0 to {len(examples)}."
         )
     rows = DataSet({"test": [DataRow(f"example {number}", doc) for number, doc in enumerate(examples, start=1)]})
-    task = reading(rows, in_group=False)(
+    task = local_reader(rows, in_group=False)(
         {
             **{key: _resolved(described[key]) for key in _OF_PROMPTS if key in described},
             "task": place.stem,
@@ -168,7 +168,7 @@ def _prepared(
             try:
                 prepare(data.select([number]))
             except Exception as error:
-                raise unreadable(name, row.where, error) from error
+                raise unreadable_task(name, row.where, error) from error
         raise
 
 

@@ -42,7 +42,7 @@ class ChoiceSubject(Subject):
         return (
             question
             if "".join(options) == grading.LETTERS[: len(options)]
-            else f"{question}\n{grading.lettered(options)}"
+            else f"{question}\n{grading.lettered_options(options)}"
         )
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
@@ -143,7 +143,7 @@ class ChoiceTask(SubjectsTask):
         if readout == "gold":
             return {}
         if not self._has_options or readout == "rank":
-            return grading.guessing(samples, "rank" if self._has_options else "short", self._metrics)
+            return grading.guessing_chance(samples, "rank" if self._has_options else "short", self._metrics)
         return grading.letter_chance(samples)
 
 

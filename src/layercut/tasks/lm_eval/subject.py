@@ -99,7 +99,7 @@ class Subject:
             except InputError:
                 raise
             except Exception as error:  # templates and functions of hundreds of task files raise what they like
-                raise unreadable(self.name, self._where(split, number), error) from error
+                raise unreadable_task(self.name, self._where(split, number), error) from error
             made.append(item)
             yield item
 
@@ -323,15 +323,15 @@ class _Drawn:
         return self._examples
 
 
-def unreadable(name: str, where: str, error: Exception) -> InputError:
+def unreadable_task(name: str, where: str, error: Exception) -> InputError:
     """The error for data that a task file of lm-eval cannot read."""
     return InputError(
-        f"{where}: lm-eval's {name} cannot read this data ({reason(error)}). "
+        f"{where}: lm-eval's {name} cannot read this data ({reason_of(error)}). "
         "It must have the fields of the data set on the hub."
     )
 
 
-def reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """One line on an error of another library."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score
-from layercut.tasks.grading import grade_gold, outcome
-from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, reason
+from layercut.tasks.grading import grade_gold, outcome_of
+from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, reason_of
 
 MAX_NEW_TOKENS = 256  # longest answer of a task whose file names none, as in lm-eval's Hugging Face model
 NOTHING_FOUND = "[invalid]"  # result of lm-eval's filters where they find no answer
@@ -67,7 +67,7 @@ class WrittenTask(SubjectsTask):
         for sample, graded, answer in zip(samples, results, written, strict=True):
             numbers = self._numbers(sample, graded)
             right = numbers[self._metrics[0]] >= 1
-            kind = outcome(right=right, answer=graded.answer, finish_reason=answer.finish_reason)
+            kind = outcome_of(right=right, answer=graded.answer, finish_reason=answer.finish_reason)
             scores.append(Score(numbers, graded.answer, kind))
         return scores
 
@@ -126,7 +126,7 @@ class WrittenTask(SubjectsTask):
                 number = float(value if measure.is_mean else measure.over_items([value]))
             except (TypeError, ValueError, ArithmeticError) as error:
                 raise InputError(
-                    f"lm-eval's metric {measure.metric} gives no number for an item ({reason(error)})."
+                    f"lm-eval's metric {measure.metric} gives no number for an item ({reason_of(error)})."
                 ) from error
             if not math.isfinite(number):
                 raise InputError(f"lm-eval's metric {measure.metric} gives {number} for an item, which is no number.")
@@ -193,7 +193,9 @@ class WrittenSubject(Subject):
                 own = {name: values[part.filter][part.metric] for name, part in self.measures.items()}
                 results.append(Graded(_answer(next(iter(read.values()))), own))
         except Exception as error:  # filters and metrics of hundreds of task files raise what they like
-            raise InputError(f"lm-eval's {self.task.config.task} cannot grade an answer ({reason(error)}).") from error
+            raise InputError(
+                f"lm-eval's {self.task.config.task} cannot grade an answer ({reason_of(error)})."
+            ) from error
         return results
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.two_runs import compare_two, notes, open_run
+from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
 from layercut.runs.logs import open_log
 
 
@@ -45,7 +45,7 @@ def test_samples_are_paired_and_letters_are_numbers(tmp_path: Path) -> None:
     assert row.values.uncut.value == pytest.approx((12 + 4 * 0.5) / 20) and row.values.cut.value == 0
     assert row.p_value < 0.01
     assert (row.uncut.origin, row.cut.origin) == ("inspect_ai's log of hf/small", "inspect_ai's log of hf/smaller")
-    assert notes(open_run(first), open_run(second)) == []
+    assert comparison_notes(open_run(first), open_run(second)) == []
 
 
 def test_epochs_of_a_sample_share_a_cluster(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_scores_of_several_numbers_and_plain_json(tmp_path: Path) -> None:
     assert [(row["metric"], row["value"]) for row in rows] == [("match strict", 0.5), ("match loose", 1.0)]
     other = tmp_path / "b.json"
     other.write_text(json.dumps({**head(temperature=0.0), "samples": samples}))
-    assert any("temperature 0.5 in" in line for line in notes(open_run(file), open_run(other)))
+    assert any("temperature 0.5 in" in line for line in comparison_notes(open_run(file), open_run(other)))
 
 
 def test_choices_are_guessed_at_one_in_many(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.two_runs import compare_two, notes, open_run, verdict
+from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, verdict_on_row
 from layercut.runs.logs import open_log
 from tests.support.harness import run_of_lm_eval, scripted, with_rows, write_rows
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401
@@ -84,10 +84,10 @@ def test_the_newest_samples_of_a_task_count(logs: dict[str, Path], tmp_path: Pat
 
 
 def test_what_was_asked_otherwise_is_named(logs: dict[str, Path]) -> None:
-    said = "\n".join(notes(open_run(logs["best"]), open_run(logs["shots"])))
+    said = "\n".join(comparison_notes(open_run(logs["best"]), open_run(logs["shots"])))
     assert "gsm8k: few-shot examples 0 in" in said and "2 in" in said
     assert f"gsm8k: the prompts of {NUMBER} of {NUMBER} items differ" in said
-    assert notes(open_run(logs["best"]), open_run(logs["worst"])) == []
+    assert comparison_notes(open_run(logs["best"]), open_run(logs["worst"])) == []
 
 
 def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path: Path, layercut: Run) -> None:  # noqa: F811
@@ -141,7 +141,7 @@ def test_a_log_likelihood_is_not_the_perplexity_that_lm_eval_calls_it(tmp_path: 
         ]
         runs.append(open_run(write_samples(tmp_path / name / "samples_lambada.jsonl", lines, **results)))
     row, acc = compare_two(*runs)
-    assert (row.metric, verdict(row), row.chance) == ("log_likelihood", "worse", None)
+    assert (row.metric, verdict_on_row(row), row.chance) == ("log_likelihood", "worse", None)
     assert not row.is_share and acc.is_share
     assert (
         row.values.cut.value == pytest.approx(-0.3885) and row.values.lost is None and row.uncut_outcomes["right"] == 0
@@ -235,7 +235,7 @@ def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path: Pat
         open_run(write_samples(tmp_path / name / "samples_x.jsonl", [line(0, 0, errs=1.0)], **results))
         for name, results in (("a", {}), ("b", {"higher_is_better": {"y": {"errs": False}}, "versions": {"x": 1}}))
     ]
-    assert [one for one in notes(*runs) if "higher is taken" in one] == [
+    assert [one for one in comparison_notes(*runs) if "higher is taken" in one] == [
         "x: no results_DATE.json says for which metrics lower is better; higher is taken"
     ]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.two_runs import compare_two, notes, open_run
-from layercut.runs.logs.logged import LoggedRun, LoggedTask, differences, guessing, name_metric, outcome_of
+from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
+from layercut.runs.logs.logged import LoggedRun, LoggedTask, mean_chance, name_metric, outcome_of, settings_differences
 from tests.support.run_builder import Result, build_run
 
 
@@ -24,7 +24,7 @@ def test_other_items_are_paired_where_they_can_be(tmp_path: Path) -> None:
     first, second = logged(tmp_path / "a", [1.0, 0.0, 1.0]), logged(tmp_path / "b", [1.0, 1.0])
     (row,) = compare_two(first, second)
     assert row.n == 2 and "2 items of sums in common (a has 3, b has 2)" in row.note
-    assert differences(first, second) == []
+    assert settings_differences(first, second) == []
 
 
 def test_two_versions_of_a_task_are_not_compared(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_run_and_a_log_have_no_task_in_common(tmp_path: Path) -> None:
     log = logged(tmp_path / "log", [1.0])
     with pytest.raises(InputError, match="have no task in common"):
         compare_two(run, log)
-    assert "prompts were not compared" in notes(run, log)[-1]
+    assert "prompts were not compared" in comparison_notes(run, log)[-1]
 
 
 def test_a_metric_is_named_so_that_higher_is_better() -> None:
@@ -54,4 +54,4 @@ def test_a_metric_is_named_so_that_higher_is_better() -> None:
 
 
 def test_chance_of_guessing() -> None:
-    assert guessing([2, 4]) == 0.375 and guessing([]) is None and guessing([0]) is None
+    assert mean_chance([2, 4]) == 0.375 and mean_chance([]) is None and mean_chance([0]) is None

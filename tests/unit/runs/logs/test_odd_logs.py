@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.two_runs import compare_two, notes
+from layercut.evidence.two_runs import compare_two, comparison_notes
 from layercut.runs.logs import open_log
 from layercut.tasks.data_files import read_rows
 from tests.support.odd import VALUES, check_line, fields_of, mutated
@@ -56,7 +56,7 @@ def try_log(file: Path, place: str) -> None:
     copy = deepcopy(run)
     copy.path = run.path / "copy"
     try:
-        assert run.metrics()["rows"] and notes(run, copy) is not None and compare_two(run, copy)
+        assert run.metrics()["rows"] and comparison_notes(run, copy) is not None and compare_two(run, copy)
     except InputError as error:
         check_line(error, "")
 

@@ -254,7 +254,7 @@ def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pyte
 
 
 def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert announce_isolation([load_task("copy"), small], print) == sandbox.describe()
+    assert announce_isolation([load_task("copy"), small], print) == sandbox.describe_isolation()
     without_bubblewrap(monkeypatch)
     assert announce_isolation([load_task("copy")], print) is None
     with pytest.raises(InputError, match="cannot be run safely"):

@@ -11,7 +11,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.benchmarks.xsum import XSum, lead, rouge
+from layercut.tasks.benchmarks.xsum import XSum, lead_sentence, rouge_scores
 
 ROWS = [
     {
@@ -68,7 +68,7 @@ def test_splits_and_prompt(task: XSum) -> None:
     ],
 )
 def test_rouge(summary: str, gold: str, expected: tuple[float, float, float]) -> None:
-    scores = rouge(summary, gold)
+    scores = rouge_scores(summary, gold)
     assert list(scores) == ["rougeL", "rouge1", "rouge2"]
     assert tuple(scores.values()) == pytest.approx(expected)
 
@@ -87,7 +87,7 @@ def test_chance_is_the_better_of_lead_and_another_articles_summary(task: XSum) -
     samples = task.samples("report", None)
     both = task.baselines(samples)
     assert both["lead"]["rougeL"] == pytest.approx(
-        sum(rouge(lead(one.question), one.gold)["rougeL"] for one in samples) / 6
+        sum(rouge_scores(lead_sentence(one.question), one.gold)["rougeL"] for one in samples) / 6
     )
     assert both["shuffled"]["rougeL"] == pytest.approx(5 / 6), "all but the number agrees"
     assert task.chance(samples, "short") == pytest.approx(both["shuffled"])
@@ -114,7 +114,7 @@ def test_no_summary_is_its_own_in_the_shuffle() -> None:
     ],
 )
 def test_lead(article: str, first: str) -> None:
-    assert lead(article) == first
+    assert lead_sentence(article) == first
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from layercut.tasks.builtin.checked import (
     language_of,
     needle_2k,
     needle_8k,
-    parsed,
+    parsed_answer,
     same_language,
 )
 from layercut.tasks.suites import SIDE_EFFECTS
@@ -137,7 +137,7 @@ def test_every_rule_is_tested() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "```\n{\n```", "Here it is: {}"])
 def test_what_is_no_json_alone_is_none(text: str) -> None:
-    assert parsed(text) is None
+    assert parsed_answer(text) is None
 
 
 @pytest.mark.parametrize("language", list(REQUESTS["same_language"]))

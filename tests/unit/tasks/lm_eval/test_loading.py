@@ -9,7 +9,7 @@ import pytest
 
 from layercut import evaluate_task
 from layercut.errors import InputError
-from layercut.runs.foreign_code import untrusted
+from layercut.runs.foreign_code import untrusted_code
 from layercut.study.file import study_from_dict
 from layercut.tasks import check_task, load_task
 from tests.support.tiny import save_tiny
@@ -116,7 +116,7 @@ def test_a_study_includes_it(group: Path, tmp_path: Path) -> None:
     (arm,) = study.healing
     assert arm.prompts[0].source == f"task:lm-eval:{group}/next_number"
     assert arm.decontaminate == (f"lm-eval:{group}/next_one:1",)
-    with untrusted("study.yaml"), pytest.raises(InputError, match="code of its own"):
+    with untrusted_code("study.yaml"), pytest.raises(InputError, match="code of its own"):
         check_task(study.tasks[0].task)
 
 
