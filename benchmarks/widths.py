@@ -23,7 +23,7 @@ from benchmarks.families import (
     NUM_LAYERS,
     at_most,
     auto_class,
-    blueprint,
+    blueprint_model,
     hf_quiet,
     tiny_config,
     types,
@@ -40,7 +40,7 @@ SECONDS = 60
 def compare(model_type: str) -> tuple[str, str]:
     """Whether the type's MLPs are thinned right, and why not."""
     config = tiny_config(model_type)
-    if sum(one.numel() for one in blueprint(config).parameters()) > MOST_PARAMETERS:
+    if sum(one.numel() for one in blueprint_model(config).parameters()) > MOST_PARAMETERS:
         return "not built", "its tiny model is too large"
     torch.manual_seed(0)
     model = auto_class(config).from_config(config, attn_implementation="eager").eval().float()

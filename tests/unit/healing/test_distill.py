@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from layercut.engine import generating, probe
+from layercut.engine import generating, shared
 from layercut.engine.base import Completion, Decoding, Engine, GenerationRequest, Under
 from layercut.engine.decoding import DecodingPool
 from layercut.engine.handle import ModelHandle
@@ -128,7 +128,7 @@ class Recorded:
         self.asked: list[list[GenerationRequest]] = []
 
     def __call__(self, loaded: LoadedModel, *, batch_size: int) -> Engine:
-        engine = probe.fastest_engine(loaded, batch_size=batch_size)
+        engine = shared.fastest_engine(loaded, batch_size=batch_size)
         ask = engine.ask
 
         def recorded(requests: Any, *args: Any) -> Under[Completion]:
@@ -141,10 +141,10 @@ class Recorded:
 
 
 def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded, probed = Recorded(), probe._probed
+    recorded, probed = Recorded(), shared._probed
     probes: list[LoadedModel] = []
     monkeypatch.setattr(distill, "fastest_engine", recorded)
-    monkeypatch.setattr(probe, "_probed", lambda loaded: probes.append(loaded) or probed(loaded))
+    monkeypatch.setattr(shared, "_probed", lambda loaded: probes.append(loaded) or probed(loaded))
     heal(tmp_path, settings())
     assert [len(requests) for requests in recorded.asked] == [4, 4, 4]
     steps = [{request.id.split()[0] for request in requests} for requests in recorded.asked]
@@ -243,7 +243,7 @@ def test_memory_of_answers_is_free_when_they_are_written(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(generating, "DecodingPool", Watched)
     cut, request = tiny_loaded("llama"), GenerationRequest(id="a", prompt="Say something", max_new_tokens=4)
-    probe.why_not_shared(cut)
+    shared.why_not_shared(cut)
     gc.disable()
     try:
         answers_in_training(cut.model, cut, 2, [request], Decoding())
