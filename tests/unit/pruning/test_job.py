@@ -352,7 +352,7 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
         return tuple(one.model_copy(update={"kept": Estimated(value=0.4, n=40)}) for one in kept(self, removed, seed))
 
     monkeypatch.setattr(PlanPath, "kept", less)
-    monkeypatch.setattr("layercut.pruning.run.gain", refused)
+    monkeypatch.setattr("layercut.pruning.run.norm_gain", refused)
     wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", items=40)
     done = prune_model(
         ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),

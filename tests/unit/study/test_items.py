@@ -63,7 +63,7 @@ def test_a_study_of_before_keeps_its_items_and_a_new_one_takes_its_answers(
 ) -> None:
     old = settings(tiny, tmp_path / "runs" / "old")
     with monkeypatch.context() as patch:  # as layercut did before it reported whole test sets
-        patch.setattr("layercut.study.work.decided", lambda used, begun: lambda task: "report")
+        patch.setattr("layercut.study.work.decide_split", lambda used, begun: lambda task: "report")
         assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS)
     assert "items" not in read_config(tmp_path / "runs" / "old")["tasks"][0]
     assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS), "goes on, and is finished"

@@ -171,7 +171,7 @@ def test_a_run_keeps_the_items_that_it_was_begun_with(
     tiny: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:  # as layercut did before it reported whole test sets
-        patch.setattr("layercut.tasks.cells.decided", lambda used, begun: lambda task: "report")
+        patch.setattr("layercut.tasks.cells.decide_split", lambda used, begun: lambda task: "report")
         old = evaluated(tiny, None, mine, tmp_path / "old")
     before = ids_in(old)
     (old.path / "metrics.json").unlink()
