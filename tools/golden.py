@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 RENAMED: dict[str, str | None] = {
+    "arithmetic.first_digit": None,
     "first digit (paper)": None,
     "first digit log-probability (paper)": None,
     "Self-BLEU-4 (paper)": None,
