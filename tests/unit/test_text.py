@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
-from layercut import text
 from layercut.evidence.intervals import Estimate
 from layercut.surgery.plan import parse_layers
 from layercut.text import amount_text, format_layers, label_of, p_value, parameters_text, with_interval
-
-
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(text).failed == 0
 
 
 @pytest.mark.parametrize(
