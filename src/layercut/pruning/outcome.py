@@ -22,7 +22,7 @@ from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.search import load_steps
 from layercut.pruning.speed import RequestTime, other_model, request_time, run_of, timed_rounds, timed_speeds, timer_of
-from layercut.pruning.verdict import answer_beside_others, answer_of, describe_fastest, next_step
+from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, next_step
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import command_line, describe_machine, shown_path
@@ -241,7 +241,7 @@ def outcome_of(
         error=(1 - LEVEL) * (1 if {other.model for other in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
-        why=answer_beside_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
+        why=answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
         fastest=describe_fastest(passed, settings.faster) if evidence.others or settings.faster else "",
         next=next_step(run, evidence.tested),
         checkpoint=MODEL if has_model else None,

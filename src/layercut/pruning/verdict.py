@@ -48,7 +48,7 @@ def answer_of(
     return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"
 
 
-def answer_beside_others(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
+def answer_with_others(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
     """The answer with what other models say of it; what a user should take comes first.
 
     Args:

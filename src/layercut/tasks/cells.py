@@ -288,9 +288,10 @@ def _note_used_tokens(
         for row in make_scoring(reader, request).rows:
             used.update(row.tokens, *row.continuations)
     for record in records:
-        used.update(record.get("tokens", ()))
-        # An answer is read again as text, which the tokenizer may split in another way than the model wrote it.
-        used.update(encode_text(reader.tokenizer, record.get("completion", ""), add_special_tokens=False))
+        answer = record.get("tokens") or encode_text(
+            reader.tokenizer, record.get("completion", ""), add_special_tokens=False
+        )
+        used.update(answer)
     greedy = decoding.is_greedy and bool(answered) and all("tokens" in record for record in records)
     note = {"tokenizer": model.tokenizer_hash, "ids": sorted(used), "greedy": greedy}
     folder.notes.put(USED_TOKENS + cell.label, note)

@@ -82,7 +82,7 @@ class EvalVerb(Verb):
         """The tasks. Raises InputError: an unknown one, or an option that it does not have."""
         more: dict[str, Any] = {"samples": self.samples} if self.samples > 1 else {}
         length = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
-        listed = fields.asked_by(self, (SUITE + self.suite,) if self.suite else self.tasks, self.limit)
+        listed = fields.read_tasks(self, (SUITE + self.suite,) if self.suite else self.tasks, self.limit)
         # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
         can = [bool(self.tasks) or takes_option(task.task, "max_new_tokens") for task in listed]
         tasks = tuple(task.replace(**more, **(length if may else {})) for task, may in zip(listed, can, strict=True))

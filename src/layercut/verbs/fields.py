@@ -85,7 +85,7 @@ SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
 SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
 
 
-def asked_by(
+def read_tasks(
     verb: Any, listed: Sequence[str | TaskSettings], limit: int | None, **how: Any
 ) -> tuple[TaskSettings, ...]:
     """Tasks with a verb's readouts, limit and local data; see ``suites.asked_tasks``.

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
 from layercut.pruning.pruned import Pruned
-from layercut.pruning.verdict import answer_beside_others, describe_fastest
+from layercut.pruning.verdict import answer_with_others, describe_fastest
 from layercut.report.first import first_of_prune
 from layercut.report.front import front_figure, front_of
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
@@ -137,13 +137,13 @@ def alternative(name: str, disk_bytes: int, *, passed: bool) -> Alternative:
 
 def test_the_smallest_that_passes_is_named() -> None:
     both = [alternative("large", 900, passed=True), alternative("tiny", 100, passed=False)]
-    assert answer_beside_others("Why.", [], 500, is_passed=True) == "Why."
+    assert answer_with_others("Why.", [], 500, is_passed=True) == "Why."
     said = "Why. large passes too, with 900 bytes; the plan has 500 bytes."
-    assert answer_beside_others("Why.", both, 500, is_passed=True) == said
-    assert answer_beside_others("Why.", both, 500, is_passed=False).startswith(
+    assert answer_with_others("Why.", both, 500, is_passed=True) == said
+    assert answer_with_others("Why.", both, 500, is_passed=False).startswith(
         "Do not prune for size: large passes with 900 bytes, and keeps 95 [90, 100] % of sums"
     )
-    assert answer_beside_others("Why.", both[1:], 500, is_passed=True).startswith(
+    assert answer_with_others("Why.", both[1:], 500, is_passed=True).startswith(
         "Why. No other model that was named passes: tiny keeps 95 [90, 100] % of sums"
     )
 
