@@ -48,7 +48,7 @@ def shared_round(asked: Settings) -> Result:
         f"{part.label} {plan.removed[0]} {record['id']}": next(iter(record["metrics"].values()))
         for index, part in enumerate(parts)
         for plan in plans
-        for record in objective._answers.part(index, plan).records
+        for record in objective.known.part(index, plan).records
     }
     layers = [plan.removed[0] for plan in plans]
     return {"layers": layers, "chosen": layers[best], "scores": answers, "answers": len(answers)}
