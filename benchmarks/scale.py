@@ -113,7 +113,7 @@ def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
     ended = time.perf_counter()
     plans = [CutPlan(num_layers=len(layers), removed=(layer,)) for layer in sorted(may_go)]
     answers = [
-        [sorted((record["id"], record["outcome"]) for record in objective._answers.part(index, plan).records)]
+        [sorted((record["id"], record["outcome"]) for record in objective.known.part(index, plan).records)]
         for index in range(len(parts))
         for plan in plans
     ]
