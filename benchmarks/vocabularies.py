@@ -5,7 +5,7 @@
 Each folder holds a tokenizer.json. Kept are the tokens of ``ascii``, of ``latin``, and of ``--sets`` random sets that
 are closed under their merges. Every text is tokenised with all tokens and with those that stay. Prints for each
 tokenizer how many texts are covered, how many of these differ (none may), how many other texts do not decode to what
-was written, and for each file how many more tokens its texts take under ``ascii``.
+was written, and for each file how many more tokens its texts take under ``ascii`` and ``latin``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_tokenizer(folder: Path, texts: dict[str, list[str]], num_sets: int) ->
     before = Tokenizer.from_file(str(folder / "tokenizer.json"))
     named = [vocabulary_of(tokens_of_folder(folder), name, num_tokens(folder), ()) for name in ("ascii", "latin")]
     covered = different = lost = 0
-    longer = {}
+    longer: dict[str, dict[str, float]] = {}
     for vocabulary in [*named, *(draw_vocabulary(folder, seed) for seed in range(num_sets))]:
         after = Tokenizer.from_str(trim_files(folder, vocabulary)["tokenizer.json"])
         for name, group in texts.items():
@@ -52,8 +52,9 @@ def check_tokenizer(folder: Path, texts: dict[str, list[str]], num_sets: int) ->
                     different += [vocabulary.new_ids[token] for token in old_ids] != new_ids
                 else:
                     lost += before.decode(old_ids) != after.decode(new_ids)
-            if vocabulary.name == "ascii":
-                longer[name] = sum(map(len, new)) / sum(map(len, old)) - 1
+            if vocabulary in named:
+                share = sum(map(len, new)) / sum(map(len, old)) - 1
+                longer.setdefault(vocabulary.name, {})[name] = round(share, 4)
     rows = {vocabulary.name: len(vocabulary.kept) for vocabulary in named}
     return {"tokens": named[0].size, **rows, "covered": covered, "different": different, "lost": lost, "longer": longer}
 

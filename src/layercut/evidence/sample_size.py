@@ -258,11 +258,9 @@ def power_to_decide(differences: Differences, num_items: int, error: float) -> f
     return float((below <= error) @ times / tries)
 
 
-def items_to_decide(
-    differences: Differences, error: float, *, start: int, most: int, power: float = POWER
-) -> int | None:
-    """The least number of items from ``start`` to ``most`` that decide with this power, to 2 %, or None."""
-    return least_number(lambda number: power_to_decide(differences, number, error) >= power, start, most)
+def items_to_decide(differences: Differences, error: float, *, start: int, most: int) -> int | None:
+    """The least number of items from ``start`` to ``most`` that decide with a power of ``POWER``, to 2 %, or None."""
+    return least_number(lambda number: power_to_decide(differences, number, error) >= POWER, start, most)
 
 
 def least_number(enough: Callable[[int], bool], start: int, most: int, parts: int = 50) -> int | None:

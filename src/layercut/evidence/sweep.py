@@ -39,8 +39,8 @@ class RankCorrelation(NamedTuple):
     refused: str  # reason for which there is none, in words
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> RankCorrelation:
-    """Spearman's rho of pairs of values, with an interval by Fisher's z.
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
+    """Spearman's rho of pairs of values, with a 95 % interval by Fisher's z.
 
     Ties get their mean rank. z = atanh(rho) has a standard error of sqrt((1 + rho^2 / 2) / (n - 3)), where n is the
     number of pairs. Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman
@@ -62,7 +62,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], confidence
     value = float(np.clip(float(scipy.stats.spearmanr(a, b).statistic), -1.0, 1.0))
     if n <= 3 or math.isclose(abs(value), 1.0):
         return RankCorrelation(Estimate(value, None, None, n, "none"), "")
-    reach = float(scipy.stats.norm.ppf((1 + confidence) / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    reach = float(scipy.stats.norm.ppf(0.975)) * math.sqrt((1 + value**2 / 2) / (n - 3))
     low, high = math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach)
     return RankCorrelation(Estimate(value, low, high, n, "fisher"), "")
 

@@ -60,14 +60,13 @@ def series_colours(names: Iterable[str]) -> dict[str, str]:
     return {name: SERIES[place % len(SERIES)] for place, name in enumerate(dict.fromkeys(names))}
 
 
-def percent_point(
-    estimate: HasInterval, *, low: float = KEPT_LOW, high: float = KEPT_HIGH
-) -> dict[str, float | str | None]:
+def percent_point(estimate: HasInterval) -> dict[str, float | str | None]:
     """Value and interval in percent as a point of a plot, inside the scale's ends.
 
     ``top`` and ``bottom`` are the scale's end where the interval or the value goes beyond it, ``beyond`` is the value
     in words where that does.
     """
+    low, high = KEPT_LOW, KEPT_HIGH
     # An infinite end is drawn just beyond the scale; one that is not known has no place.
     percents = [
         None if end is None or math.isnan(end) else round(min(max(100 * end, low - 1), high + 1), 2)

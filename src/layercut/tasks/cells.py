@@ -237,7 +237,6 @@ def run_cells(
     cells: Sequence[Cell],
     decoding: Decoding,
     progress: Progressing | StageProgress,
-    first: int = 0,
     allow_selection_items: bool = False,
     recorded: CutPlan | None = None,
     arm: Mapping[str, Any] | None = None,
@@ -245,7 +244,6 @@ def run_cells(
     """Evaluate every cell under one plan into its run folder, and mark the folder finished.
 
     Args:
-        first: number of this plan's first piece of work in ``progress``.
         allow_selection_items: report also on items that the plan was selected on; every such number is marked.
         recorded: the plan to be written down, where that is another one: of a healed model, the plan of its cut.
         arm: what this run is among others, for its metrics.
@@ -254,7 +252,7 @@ def run_cells(
     """
     if folder.is_finished and all(cell.is_whole(folder.path) for cell in cells):
         for index in range(len(cells)):
-            progress.skip(first + index)
+            progress.skip(index)
         return
     written = model.recorded(recorded or plan)
     if written is not None:
@@ -268,7 +266,7 @@ def run_cells(
         )
     rows: list[MetricRow] = []
     for index, cell in enumerate(cells):
-        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(first + index) as on_progress:
+        with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
             outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
         rows.extend({**row, "selection_items": num_selected[index]} for row in outcome.metrics)
         if isinstance(model, ModelHandle) and plan.is_uncut:

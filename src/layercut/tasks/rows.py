@@ -109,17 +109,16 @@ class SplitNames(NamedTuple):
         return f"selection: {self.selection}, report: {self.report}"
 
 
-def choose_splits(
-    available: Collection[str], *, selection: Sequence[str], report: Sequence[str] = ("test", "validation")
-) -> SplitNames:
-    """The first split that is there of each list of preferences; one split alone is halved.
+def choose_splits(available: Collection[str], *, selection: Sequence[str]) -> SplitNames:
+    """Report items come from the test split, else from validation; selection items from the first of ``selection`` that
+    is there. One split alone is halved.
 
     >>> choose_splits({"train", "test"}, selection=("validation", "train"))
     SplitNames(selection='train', report='test')
     >>> choose_splits({"all"}, selection=("train",))
     SplitNames(selection='all', report='all')
     """
-    reported = next((name for name in report if name in available), None) or min(available)
+    reported = next((name for name in ("test", "validation") if name in available), None) or min(available)
     selected = next((name for name in selection if name in available and name != reported), reported)
     return SplitNames(selected, reported)
 

@@ -39,9 +39,9 @@ def selection_items(scores: Mapping[str, Any], where: str = "the plan") -> dict[
     return _checked_ids(scores.get(SELECTION_ITEMS, {}), where)
 
 
-def held_out_items(scores: Mapping[str, Any], where: str = "the plan") -> dict[str, frozenset[str]]:
+def held_out_items(scores: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """The same of the items that a plan's held-out scores were measured on."""
-    return _checked_ids(scores.get(HELD_OUT, {}).get("items", {}), where)
+    return _checked_ids(scores.get(HELD_OUT, {}).get("items", {}), "the plan")
 
 
 def _checked_ids(items: Mapping[str, Any], where: str) -> dict[str, frozenset[str]]:
