@@ -59,6 +59,7 @@ def prune(
     plan_from_another_model: bool = False,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
+    max_new_tokens: int | None = None,
     keep: float | str = 0.9,
     units: str | None = None,
     smaller: float | str | None = None,
@@ -68,8 +69,6 @@ def prune(
     max_depth: str = "25%",
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     heal: str = "auto",
-    time: str | None = None,
-    max_new_tokens: int | None = None,
     items: int | None = None,
     versus: str | Sequence[str] = (),
     goal_alone: bool = False,
@@ -107,6 +106,7 @@ def prune(
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: One of math, code, summarize, classify, chat, copy, all.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
         units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth or remove counts layers.
         smaller: Most bytes to remove; 30% if left out.
@@ -115,9 +115,7 @@ def prune(
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
         remove: Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal.
-        heal: auto (closed form, or training), none, lora, qlora, full, last-k, seam, seam+lora.
-        time: About how long it may take: 45min, 2h, 1d.
-        max_new_tokens: Longest answer, of tasks where it can be chosen.
+        heal: auto (in closed form, where that may pay), none, lora, qlora, full, last-k, seam.
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
         goal_alone: Learn from the goal's tasks, not general requests too.

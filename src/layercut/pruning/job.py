@@ -135,7 +135,7 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
             grow_path(run)
         with run.stage("confirm"):
             arms = tested_arms(run)
-            number_report_items(run, len(arms) + 1)
+            number_report_items(run)
             ask_arm(run, Arm(UNCUT, run.model.plan()))
         if settings.versus:
             with run.stage("versus"):
