@@ -646,15 +646,12 @@ def draft(
     plan_from_another_model: bool = False,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
+    max_new_tokens: int | None = None,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
-    draft: str | None = None,
     serve: str = "laptop",
     items: int = 32,
     window: int = 8,
     measured: int = 8,
-    times: str | PathLike[str] | None = None,
-    times_only: bool = False,
-    max_new_tokens: int | None = None,
     out: str | PathLike[str] | None = None,
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
@@ -685,15 +682,12 @@ def draft(
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
         remove: A plan to forecast, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
-        draft: Another model with the same tokens as the draft, in place of a plan: a healed checkpoint.
         serve: Timed as laptop, server, batch, or batch=1,prompt=300,new=300.
         items: Answers to report items of each task, on which plans are forecast.
         window: Most tokens that a draft may propose at once.
         measured: Of these answers, how many are also written with the draft, and timed; 0 for none.
-        times: times.json of another machine, in place of this one's; nothing is measured then.
-        times_only: Only measure the times of this machine, into times.json.
-        max_new_tokens: Longest answer, of tasks where it can be chosen.
         out: Folder to write to; runs/draft-<model> if left out.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.

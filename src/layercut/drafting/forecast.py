@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from layercut.errors import InputError
 from layercut.evidence.paired import sums_ratio
 from layercut.pruning.speed import TimeParts
-from layercut.runs.json_text import load_json
 from layercut.runs.prune import Estimated, as_estimated
 from layercut.surgery.plan import CutPlan
 
-WIDTH, DEPTH, BOTH, OTHER = "channels", "layers", "both", "model"
+WIDTH, DEPTH, BOTH = "channels", "layers", "both"
 RATIOS = {"speedup": ("plain", "drafted"), "per_round": ("tokens", "rounds"), "accepted": ("accepted", "proposed")}
 
 
@@ -34,24 +31,25 @@ class WrittenAnswer(NamedTuple):
 class TriedDraft(NamedTuple):
     """A plan as a draft, with its best window on the answers that chose it."""
 
-    plan: CutPlan  # of the model ``name`` where that is given
+    plan: CutPlan
     share: float = 0.0  # of the MLP channels, that the plan was to remove
-    name: str = ""  # of another model, in place of a plan
     window: int = 0
     speedup: float = 0.0  # forecast on those answers
 
     @property
     def kind(self) -> str:
-        """Removed layers and channels; or that it is another model."""
-        if self.name:
-            return OTHER
+        """What it removes."""
         return BOTH if self.plan.removed and self.share else DEPTH if self.plan.removed else WIDTH
 
     @property
-    def stays(self) -> dict[str, Any]:
-        """Shares that the plan leaves, of the layers and of the MLP channels in them, and the name: key of times."""
-        channels = 1 - (self.plan.channels.share if self.plan.channels else 0.0)
-        return {"layers": len(self.plan.kept) / self.plan.num_layers, "channels": channels, "name": self.name}
+    def stays(self) -> tuple[float, float]:
+        """Shares that the plan leaves, of the layers and of the MLP channels in them."""
+        return len(self.plan.kept) / self.plan.num_layers, 1 - self.mlp
+
+    @property
+    def mlp(self) -> float:
+        """Share of the MLP channels that the plan removes."""
+        return self.plan.channels.share if self.plan.channels else 0.0
 
 
 class StepCost(NamedTuple):
@@ -73,22 +71,12 @@ class DraftSteps(BaseModel, frozen=True, extra="forbid"):
     channels: float  # share of the MLP channels that stay in them
     step: float  # seconds of a step of one token for each request of the batch
     read: float  # seconds to read the prompts of the batch
-    name: str = ""  # of another model
-
-    @property
-    def stays(self) -> dict[str, Any]:
-        """The key, see ``TriedDraft``."""
-        return self.model_dump(include={"layers", "channels", "name"})
 
 
 class StepTimes(BaseModel, frozen=True, extra="forbid"):
-    """Measured times of one model on one machine, in seconds; they may be of another machine than this one."""
+    """Measured times of one model on one machine, in seconds."""
 
-    format_version: int = 1
-    model: str
-    model_hash: str
-    dtype: str
-    where: str
+    where: str  # the machine
     batch: int
     prompt: int  # tokens that each request reads
     middle: int  # tokens in front of a timed step
@@ -102,23 +90,14 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
 
         That is a part that is always there, one of each layer and one of each channel.
         """
-        timed = [own for own in self.drafts if own.stays == draft.stays]
-        if timed:
-            step, read = timed[-1].step, timed[-1].read
+        shares = [(own.layers, own.channels) for own in self.drafts]
+        seconds = {"step": [own.step for own in self.drafts], "read": [own.read for own in self.drafts]}
+        if draft.stays in shares:
+            last = len(shares) - 1 - shares[::-1].index(draft.stays)
+            step, read = (of_plans[last] for of_plans in seconds.values())
         else:
-            plans = [own for own in self.drafts if not own.name]
-            shares = [(own.layers, own.channels) for own in plans]
-            parts = [TimeParts.fitted(shares, [getattr(own, what) for own in plans]) for what in ("step", "read")]
-            step, read = (part.seconds(draft.stays["layers"], draft.stays["channels"]) for part in parts)
+            step, read = (TimeParts.fitted(shares, of_plans).seconds(*draft.stays) for of_plans in seconds.values())
         return StepCost(self.check, step, self.prompt, self.drafts[0].read, read, self.per_token, self.per_round)
-
-    @classmethod
-    def load(cls, file: Path) -> StepTimes:
-        """Read times.json. Raises InputError: no such file, or another one."""
-        try:
-            return cls.model_validate(load_json(file))
-        except (ValidationError, OSError) as error:
-            raise InputError(f"{file} holds no times of `layercut draft`; write them with `times_only`.") from error
 
 
 class Round(NamedTuple):

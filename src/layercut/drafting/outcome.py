@@ -17,31 +17,31 @@ from layercut.drafting.forecast import (
     estimate_ratio,
     forecast_speedup,
 )
-from layercut.drafting.search import AnswerReader, part_name
+from layercut.drafting.search import part_name
 from layercut.engine.handle import ModelHandle
 from layercut.models.weights import read_config, stored_tensors
 from layercut.pruning.speed import unread_bytes
-from layercut.runs.draft import PLAN, DraftMeasured, DraftPlan, DraftResult, DraftTask, DraftVerdict
+from layercut.runs.draft import MODEL, PLAN, DraftMeasured, DraftPlan, DraftResult, DraftTask, DraftVerdict
 from layercut.runs.environment import command_line, describe_machine
-from layercut.runs.prune import Estimated
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.text import amount_text, count_of, two_decimals
 
 COMMANDS = {
-    "transformers": "view = layercut.draft_view($view); view.generation_config.num_assistant_tokens = $window; "
+    "transformers": f'view = layercut.draft_view(model, layercut.CutPlan.load("{PLAN}")); '
+    "view.generation_config.num_assistant_tokens = $window; "
     'view.generation_config.num_assistant_tokens_schedule = "constant"; '
     "view.generation_config.assistant_confidence_threshold = 0.0; model.generate(**inputs, assistant_model=view)",
     "vllm": "vllm serve $model --speculative-config '$speculative'",
     "llama.cpp": "llama-server -m model.gguf -md draft.gguf --spec-type draft-simple --spec-draft-n-max $window "
     "--spec-draft-n-min $window",
 }
+"""How a draft is served, by engine."""
 
 
 def make_result(
-    original: AnswerReader,
-    reader: AnswerReader,
+    model: ModelHandle,
     parts: Sequence[ObjectiveTask],
     times: StepTimes,
     drafts: Sequence[TriedDraft],
@@ -49,24 +49,28 @@ def make_result(
     written: Sequence[MeasuredAnswer],
     *,
     tried: int,
-    checkpoint: str | None,
+    pays: bool,
     seed: int,
     seconds: dict[str, float],
 ) -> DraftResult:
-    """Everything that draft.json holds; the first draft is the answer's, and ``agreed`` its answers and the others'."""
-    model, best = original.model, drafts[0]
-    cost, whole = times.cost(best), _read_bytes(model, CutPlan(num_layers=model.num_layers))
+    """Everything that draft.json holds; the first draft is the answer's, and ``agreed`` its answers and the others'.
+
+    Args:
+        written: answers that were written with and without the draft.
+        pays: its checkpoint was written.
+    """
+    best, cost = drafts[0], times.cost(drafts[0])
+    whole = _read_bytes(model, CutPlan(num_layers=model.num_layers))
     plans = []
     for own, answers in zip(drafts, agreed, strict=True):
-        own_cost, read = times.cost(own), _read_bytes(reader.model, own.plan) / whole
+        own_cost, read = times.cost(own), _read_bytes(model, own.plan) / whole
         by_bytes = StepCost((1.0,) * len(cost.check), read)
         hits = [{"agrees": sum(answer.agrees), "tokens": len(answer.agrees)} for answer in answers]
         plans.append(
             DraftPlan(
                 kind=own.kind,
-                name=own.name,
                 removed=tuple(sorted(own.plan.removed)),
-                mlp=own.plan.channels.share if own.plan.channels else 0.0,
+                mlp=own.mlp,
                 read=read,
                 window=own.window,
                 step=own_cost.draft / own_cost.check[0],
@@ -89,38 +93,37 @@ def make_result(
                 per_round=shown["per_round"],
             )
         )
-    result = DraftResult(
+    speculative = {"method": "draft_model", "model": MODEL, "num_speculative_tokens": best.window}
+    served = {"window": best.window, "model": model.settings.model, "speculative": json.dumps(speculative)}
+    commands = tuple((engine, Template(command).substitute(served)) for engine, command in COMMANDS.items())
+    speedup, measured = plans[0].speedup, _measured(written, agreed[0], cost, best.window, seed) if written else None
+    is_faster, is_slower = speedup.low is not None and speedup.low > 1, (speedup.high or speedup.value) < 1
+    verdict: DraftVerdict = "faster" if is_faster else "slower" if is_slower else "undecided"
+    return DraftResult(
         model=model.settings.model,
         dtype=model.dtype,
         serve=f"batch {times.batch}, {times.prompt:,} tokens read, steps behind {times.middle:,}",
         tasks=tuple(tasks),
         plans=tuple(plans),
         tried=tried,
-        verdict=_verdict(plans[0].speedup),
-        why="",
+        verdict=verdict,
+        why=_answer_of(plans[0], verdict, measured),
         checks=tuple(check / times.check[0] for check in times.check),
-        measured=_measured(written, agreed[0], cost, best.window, seed) if written else None,
-        checkpoint=checkpoint,
-        commands=() if checkpoint is None else _commands(model.settings.model, best, checkpoint),
+        measured=measured,
+        checkpoint=MODEL if pays else None,
+        commands=commands if pays else (),
         times=times.where,
         where=describe_machine(),
         seed=seed,
         command=command_line(sys.argv),
         seconds=seconds,
     )
-    return result.model_copy(update={"why": _why(result)})
 
 
 def _read_bytes(model: ModelHandle, plan: CutPlan) -> int:
     """Bytes of weights that a token passes through under a plan."""
     path = model.source.path
     return plan_cut(path, plan).bytes_after - unread_bytes(read_config(path), stored_tensors(path))
-
-
-def _verdict(speedup: Estimated) -> DraftVerdict:
-    if speedup.low is not None and speedup.low > 1:
-        return "faster"
-    return "slower" if (speedup.high or speedup.value) < 1 else "undecided"
 
 
 def _measured(
@@ -138,30 +141,14 @@ def _measured(
     )
 
 
-def _commands(model: str, best: TriedDraft, checkpoint: str) -> tuple[tuple[str, str], ...]:
-    """Commands that serve the draft, by engine."""
-    view = f'AutoModelForCausalLM.from_pretrained("{best.name}"), []'
-    values = {
-        "view": view if best.name else f'model, layercut.CutPlan.load("{PLAN}")',
-        "window": best.window,
-        "model": model,
-        "speculative": json.dumps(
-            {"method": "draft_model", "model": checkpoint, "num_speculative_tokens": best.window}
-        ),
-    }
-    return tuple((engine, Template(command).substitute(values)) for engine, command in COMMANDS.items())
-
-
-def _why(result: DraftResult) -> str:
+def _answer_of(best: DraftPlan, verdict: DraftVerdict, measured: DraftMeasured | None) -> str:
     """The answer in a sentence."""
-    best = result.chosen
-    what = best.name or f"the model without {amount_text(len(best.removed), best.mlp)}"
-    what += f", {count_of(best.window, 'token')} at a time"
+    what = f"the model without {amount_text(len(best.removed), best.mlp)}, {count_of(best.window, 'token')} at a time"
     speed = f"x {two_decimals(best.speedup)}"
-    if result.verdict == "slower":
+    if verdict == "slower":
         return f"None: with the best draft ({what}) the model writes slower, {speed} by forecast."
-    sentence = f"TriedDraft: {what}. The model writes {speed} by forecast"
-    if (measured := result.measured) is not None:
+    sentence = f"Draft: {what}. The model writes {speed} by forecast"
+    if measured is not None:
         sentence += f", x {two_decimals(measured.speedup)} measured on {count_of(measured.speedup.n, 'answer')}"
         sentence += f", of which {measured.num_same} have the same tokens"
-    return f"{sentence}." + ("" if result.verdict == "faster" else " Whether it is faster is not shown.")
+    return f"{sentence}." + ("" if verdict == "faster" else " Whether it is faster is not shown.")

@@ -39,7 +39,6 @@ class DraftPlan(_Plain, Removal):
     """One plan as a draft, on answers to report items, which the search did not see."""
 
     kind: str
-    name: str = ""  # of another model, in place of a plan
     removed: tuple[int, ...]
     mlp: float = 0.0  # share of the MLP channels that goes
     read: float  # bytes of weights that a token passes through, as a share of the original model's
@@ -54,7 +53,7 @@ class DraftPlan(_Plain, Removal):
     @property
     def words(self) -> str:
         """The draft, for people."""
-        return self.name or f"without {self.label}"
+        return f"without {self.label}"
 
 
 class DraftMeasured(_Plain):
