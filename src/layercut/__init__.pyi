@@ -21,7 +21,7 @@ from layercut.evidence.paired import compare_paired as compare_paired
 from layercut.healing.prompts import AnswerRecord as AnswerRecord
 from layercut.models.loading import LoadedModel as LoadedModel
 from layercut.models.loading import load_model as load_model
-from layercut.pruning.pruned import Pruned as Pruned
+from layercut.pruning.job import Pruned as Pruned
 from layercut.report.reports import write_reports as write_reports
 from layercut.selection.sweep import Swept as Swept
 from layercut.settings import CalibrationSettings as CalibrationSettings

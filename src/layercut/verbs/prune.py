@@ -16,7 +16,7 @@ from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.pruning.pruned import Pruned
+    from layercut.pruning.job import Pruned
 
 
 class PruneVerb(Verb):

@@ -27,9 +27,8 @@ from layercut.progress import show_nothing
 from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
 from layercut.pruning.healing import heal_plan, healing_prompts
-from layercut.pruning.job import prune_model
+from layercut.pruning.job import Pruned, prune_model
 from layercut.pruning.path import ALONE, TRACES, PlanPath
-from layercut.pruning.pruned import Pruned
 from layercut.pruning.run import PruneRun
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes

@@ -18,9 +18,8 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.progress import show_nothing
 from layercut.pruning import search
-from layercut.pruning.job import prune_model
+from layercut.pruning.job import Pruned, prune_model
 from layercut.pruning.path import TRACES, PlanPath, SizePath
-from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.speed import RequestTimes, Sizes, on_experts
 from layercut.report.first import first_of_prune
