@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
 
-from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
+from layercut.drafting.forecast import DraftSteps, MeasuredAnswer, StepTimes, TriedDraft, WrittenAnswer
 from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import cache_name, random_ids, synchronised_time
@@ -132,22 +132,6 @@ class _Stepper:
 
     def _forward(self, ids_BT: torch.Tensor, **more: Any) -> Any:
         return self._model(input_ids=ids_BT, use_cache=True, **{"logits_to_keep": 1, **more})
-
-
-class MeasuredAnswer(NamedTuple):
-    """One answer, written with and without a draft; the first pass of each model reads the prompt."""
-
-    id: str
-    task: str
-    tokens: int
-    plain: float  # seconds without a draft
-    drafted: float
-    rounds: int  # passes of the original model
-    proposed: int  # steps of the draft
-    is_same: bool  # both texts have the same tokens
-    passes: Sequence[float] = ()  # seconds of each pass of the original model without a draft
-    checks: Sequence[float] = ()  # of the original model with it
-    steps: Sequence[float] = ()  # of the draft
 
 
 def write_twice(

@@ -21,11 +21,18 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_times, times_within, write_twice
-from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, forecast_speedup
-from layercut.drafting.outcome import make_result
+from layercut.drafting.assisted import draft_view, measure_times, times_within, write_twice
+from layercut.drafting.forecast import (
+    MeasuredAnswer,
+    StepTimes,
+    TriedDraft,
+    WrittenAnswer,
+    forecast_speedup,
+    make_result,
+    part_name,
+)
 from layercut.drafting.outline import ASKED, goal_parts
-from layercut.drafting.search import AnswerReader, can_run, draft_plan, fastest_of_each, part_name, search_drafts
+from layercut.drafting.search import AnswerReader, can_run, draft_plan, fastest_of_each, search_drafts
 from layercut.drafting.settings import DraftSettings
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from layercut.errors import InputError
-from layercut.pruning.settings import LAPTOP, PROFILES, TRANSFORMERS, GoalSettings, Profile, read_by
+from layercut.pruning.settings import LAPTOP, PROFILES, TRANSFORMERS, GoalSettings, Profile, Serve
 from layercut.selection.specs import Removed
 
 
@@ -20,9 +20,7 @@ class DraftSettings(GoalSettings):
     remove: Removed | None = Field(
         None, description="A plan to forecast, in place of a search: 9-12, 'mlp:0.5', or a plan.json."
     )
-    serve: Annotated[str, read_by(Profile.parse)] = Field(
-        LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300."
-    )
+    serve: Serve = Field(LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300.")
     items: int = Field(32, ge=1, description="Answers to report items of each task, on which plans are forecast.")
     window: int = Field(8, ge=1, le=32, description="Most tokens that a draft may propose at once.")
     measured: int = Field(

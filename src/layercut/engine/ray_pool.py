@@ -108,10 +108,9 @@ class PoolWorker:
         replies = getattr(self.engine, method)(requests, plans, rest, lambda plan, name: name in ids[plan.key])
         return [(plan.key, list(some)) for plan, some in replies]
 
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        # Ray sends into the generator, which an iterator behind `yield from` refuses.
-        for states in self.engine.hidden_states(texts, plan):  # noqa: UP028
-            yield states
+    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> list[HiddenStates]:
+        """Of one batch."""
+        return list(self.engine.hidden_states(texts, plan))
 
 
 class RayPool(Engine):
@@ -159,20 +158,14 @@ class RayPool(Engine):
         return self._run("compare", requests, plans, reference, wanted)
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine; by one member, a batch at a time, because the states are far larger than the texts.
-
-        Raises:
-            InputError: through ``ray://``, which has no streams.
-        """
-        if (self._where.address or "").startswith("ray://"):
-            raise InputError(
-                "hidden states cannot be sent through ray://; run layercut on a machine of the cluster, with "
-                "`engine_pool` auto, or without a pool."
-            )
-        _ = self._member
-        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": 2}
-        for batch in self._actors[0].hidden_states.options(**options).remote(list(texts), plan):
-            yield self._result(self._ray.get, batch, over="while computing hidden states")
+        """See Engine; by one member, a batch at a time, because the states are far larger than the texts."""
+        size = int(self.describe().get("batch_size", 32))
+        longest = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+        for start in range(0, len(texts), size):
+            places = longest[start : start + size]
+            call = self._actors[0].hidden_states.remote([texts[place] for place in places], plan)
+            for states in self._result(self._ray.get, call, over="while computing hidden states"):
+                yield states._replace(ids=tuple(places[place] for place in states.ids))
 
     def close(self) -> None:
         for actor in self._actors:

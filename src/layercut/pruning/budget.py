@@ -64,6 +64,11 @@ _LONG = "needle"
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 
 
+def selection_limit(settings: PruneSettings) -> int:
+    """Selection items of each task, at most."""
+    return min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
+
+
 def general_tasks() -> tuple[ObjectiveTask, ...]:
     """General requests, which count with the goal's tasks where channels are chosen and plans are healed."""
     return tuple(ObjectiveTask(task=load_task(name), readout="short", limit=REQUESTS) for name in (GENERAL, CODE))
@@ -142,7 +147,7 @@ def prune_outline(
     sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
     depth = settings.num_plans(shares, handle.num_layers)
     RunFolder.check(out, wanted, flags=FLAGS)
-    selection, report = min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS), settings.items or MOST
+    selection, report = selection_limit(settings), settings.items or MOST
     plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
     steps: list[PlannedStep] = []
     for part in parts:

@@ -38,26 +38,26 @@ def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -
         InputError: a model or prompts that cannot be healed with.
         MissingExtra: TRL or PEFT is not installed, for methods that train.
     """
-    if (made := healed_checkpoint(run, plan, method)).exists():
-        return made
-    cut = _folder_of(run, plan) / CUT
-    if not cut.exists():
-        cut_model(run.model.source, plan, cut, uncut=None)
-    healed = heal_model(
-        run.model.settings.replace(model=str(cut), revision=None),
-        run.model.settings,
-        source,
-        _healing_settings(run, plan, method, source),
-        Answering(),
-        out=_folder_of(run, plan) / method,
-        console=run.console,
-        say=lambda text: None,
-    )
-    assert healed is not None, "prune runs in one process"
-    places = healed.healing.get("seams", [])
-    for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
-        run.say(f"{plan.label}: {line}")
-    return healed.checkpoint
+    made, cut = healed_checkpoint(run, plan, method), _folder_of(run, plan) / CUT
+    if not made.exists():
+        if not cut.exists():
+            cut_model(run.model.source, plan, cut, uncut=None)
+        healed = heal_model(
+            run.model.settings.replace(model=str(cut), revision=None),
+            run.model.settings,
+            source,
+            _healing_settings(run, plan, method, source),
+            Answering(),
+            out=made.parent,
+            console=run.console,
+            say=lambda text: None,
+        )
+        assert healed is not None, "prune runs in one process"
+        places = healed.healing.get("seams", [])
+        for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
+            run.say(f"{plan.label}: {line}")
+    shutil.rmtree(cut, ignore_errors=True)
+    return made
 
 
 def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
@@ -77,11 +77,6 @@ def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptS
 def healed_checkpoint(run: PruneRun, plan: CutPlan, method: str) -> Path:
     """Folder of the healed model of a plan."""
     return _folder_of(run, plan) / method / "checkpoint"
-
-
-def forget_cut(run: PruneRun, plan: CutPlan) -> None:
-    """Free the disk of the pruned checkpoint that was healed."""
-    shutil.rmtree(_folder_of(run, plan) / CUT, ignore_errors=True)
 
 
 def _folder_of(run: PruneRun, plan: CutPlan) -> Path:

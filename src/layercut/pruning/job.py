@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
-from layercut.pruning.budget import FLAGS, check_run
+from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
 from layercut.pruning.run import PruneRun, measure_original, number_report_items
@@ -165,7 +165,7 @@ def prune_model(
                 model=handle,
                 settings=settings,
                 goal=goal,
-                asked=tuple(parts),
+                asked=tuple(replace(part, limit=selection_limit(settings)) for part in parts),
                 sizes=sizes,
                 profile=profile,
                 seed=seed,
@@ -196,9 +196,6 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
     settings, notes, checkpoint = run.settings, run.notes, run.folder / MODEL
     if "shared" not in notes:  # models that are named before the plans are tested share their error
         notes.put("shared", [] if "report_items" in notes else list(settings.versus))
-    if "general" not in notes:  # a path that was begun without general requests goes on without
-        wanted = not settings.goal_alone and "path" not in notes
-        notes.put("general", wanted and run.model.has_chat_template)
     others: dict[str, int] = {}
     effects: tuple[SideEffect, ...] = ()
     with run.progress.running():

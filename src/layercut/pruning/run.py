@@ -21,7 +21,6 @@ from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import (
     FEWEST,
     MOST,
-    SELECTION_ITEMS,
     Yardstick,
     describe_power,
     general_tasks,
@@ -51,7 +50,7 @@ class PruneRun:
     model: ModelHandle  # the original one
     settings: PruneSettings
     goal: GoalTasks
-    asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts
+    asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts, on selection items
     sizes: tuple[float, ...]  # shares of the bytes or seconds to remove; empty on a path of whole layers
     profile: Profile  # how models are timed
     seed: int
@@ -81,15 +80,14 @@ class PruneRun:
 
     @property
     def parts(self) -> list[ObjectiveTask]:
-        """The tasks that decide, with the number of their selection items."""
+        """The tasks that decide."""
         ignored = {(row["task"], row["readout"]) for row in self.notes["ignored"]}
-        left = [part for part in self.asked if (part.task.name, part.readout) not in ignored]
-        return [replace(part, limit=self.selection_items) for part in left]
+        return [part for part in self.asked if (part.task.name, part.readout) not in ignored]
 
     @property
-    def selection_items(self) -> int:
-        """Selection items of each task, by which plans are chosen."""
-        return min(self.settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
+    def asks_general(self) -> bool:
+        """True if general requests choose channels and heal, with the goal's tasks."""
+        return not self.settings.goal_alone and self.model.has_chat_template
 
     @cached_property
     def path(self) -> PlanPath:
@@ -100,7 +98,7 @@ class PruneRun:
             decoding=self.decoding,
             journal=self.journal,
             progress=self.progress,
-            general=general_tasks() if self.notes.get("general") else (),
+            general=general_tasks() if self.asks_general else (),
         )
 
     @cached_property
@@ -164,7 +162,7 @@ def measure_original(run: PruneRun, *, strict: bool) -> None:
         by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
         listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
         run.say(f"{listed} choose the layers")
-        if notes.get("general") and (run.sizes or run.settings.heal != NONE):
+        if run.asks_general and (run.sizes or run.settings.heal != NONE):
             number = sum(part.limit or 0 for part in general_tasks())
             run.say(
                 f"the original model also answers {number} general requests, which channels and healing follow so "
@@ -179,11 +177,21 @@ def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
 
     A task whose first few answers all score 0 is not asked further.
     """
-    ignored, limit = [], run.selection_items
+    ignored = []
     if run.settings.items is not None:
-        tell_shortfalls(((part.task, "selection", limit) for part in run.asked), run.say)
+        tell_shortfalls(((part.task, "selection", part.limit) for part in run.asked), run.say)
     for part in run.asked:
-        few, all_items = (_objective_of(run, part, number) for number in (min(limit, FEWEST), limit))
+        few, all_items = (
+            TaskObjective(
+                run.model.engine,
+                [replace(part, limit=limit)],
+                decoding=run.decoding,
+                normalise="chance",
+                journal=run.journal,
+                progress=run.progress,
+            )
+            for limit in (min(part.limit or FEWEST, FEWEST), part.limit)
+        )
         ((_, samples, records),) = few.answers(CutPlan(num_layers=run.model.num_layers))
         try:
             if not any(next(iter(record["metrics"].values())) > 0 for record in records):
@@ -201,18 +209,6 @@ def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
             + "; ".join(task["reason"] for task in ignored)
         )
     return ignored
-
-
-def _objective_of(run: PruneRun, part: ObjectiveTask, limit: int) -> TaskObjective:
-    """The score of one task on some selection items; nothing is asked yet."""
-    return TaskObjective(
-        run.model.engine,
-        [replace(part, limit=limit)],
-        decoding=run.decoding,
-        normalise="chance",
-        journal=run.journal,
-        progress=run.progress,
-    )
 
 
 def number_report_items(run: PruneRun) -> None:

@@ -9,7 +9,7 @@ Profile(batch=16, prompt=1000, new=300, engine='llama.cpp')
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -91,14 +91,13 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-def read_by(parse: Callable[[str], object]) -> AfterValidator:
-    """A check of settings that leaves a text as it was written, if it can be read."""
+def _readable(serve: str) -> str:
+    Profile.parse(serve)
+    return serve
 
-    def check(text: str) -> str:
-        parse(text)
-        return text
 
-    return AfterValidator(check)
+Serve = Annotated[str, AfterValidator(_readable)]
+"""A serving profile as people write it."""
 
 
 def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
@@ -115,17 +114,14 @@ def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
     raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")
 
 
-def _times(given: object) -> object:
+def _faster(given: object) -> object:
     try:
-        return float(given) if isinstance(given, str) else given
+        times = float(given) if isinstance(given, str) else given
     except ValueError:
         raise InputError(f"faster {given:.20} is not a number of times; write 1.2 for 1.2 times as fast.") from None
-
-
-def _faster(times: float) -> float:
-    if times > 1:
-        return times
-    raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
+    if isinstance(times, int | float) and not times > 1:
+        raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
+    return times
 
 
 class GoalSettings(Settings):
@@ -149,10 +145,10 @@ class PruneSettings(GoalSettings):
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
     one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
-    faster: Annotated[Number, BeforeValidator(_times), AfterValidator(_faster)] | None = Field(
+    faster: Annotated[Number, BeforeValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
-    serve: Annotated[str, read_by(Profile.parse)] = Field(
+    serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
     )
     max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -382,14 +382,6 @@ def better_of(versus: Sequence[Alternative], disk_bytes: int | None) -> Alternat
     return min(passed, key=lambda other: other.disk_bytes, default=None)
 
 
-class Kept(NamedTuple):
-    """The worst task of a plan."""
-
-    task: str
-    value: float
-
-
-def least_kept(kept: tuple[TaskKept, ...]) -> Kept | None:
-    """The task that keeps the least; None where none has a retention."""
-    known = [Kept(task.task, task.kept.value) for task in kept if task.kept is not None]
-    return min(known, key=lambda task: task.value, default=None)
+def least_kept(kept: Sequence[TaskKept]) -> float:
+    """The share that the worst task of a plan keeps; minus infinity where none has a retention."""
+    return min((task.kept.value for task in kept if task.kept is not None), default=float("-inf"))

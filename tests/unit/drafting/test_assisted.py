@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.drafting.assisted import MeasuredAnswer, measure_times, times_within
-from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
+from layercut.drafting.assisted import measure_times, times_within
+from layercut.drafting.forecast import DraftSteps, MeasuredAnswer, StepTimes, TriedDraft, WrittenAnswer
 from layercut.progress import show_nothing
 from layercut.pruning.settings import Profile
 from layercut.surgery.channels import Channels

@@ -105,9 +105,8 @@ def test_it_answers_as_one_engine_does() -> None:
         (expected_damage,) = flat(alone.compare(compared, [PLANS[2]], PLANS[0])).values()
         (damage,) = flat(pool.compare(compared, [PLANS[2]], PLANS[0])).values()
         assert damage.kl == pytest.approx(expected_damage.kl, abs=1e-4)
-        for ours, theirs in zip(
-            pool.hidden_states(["ab", "abc"], PLANS[3]), alone.hidden_states(["ab", "abc"], PLANS[3]), strict=True
-        ):
+        texts = ["ab", "abc", "a", "abcdef", "abcd", "abcde"]  # a batch and a half
+        for ours, theirs in zip(pool.hidden_states(texts, PLANS[3]), alone.hidden_states(texts, PLANS[3]), strict=True):
             assert ours.ids == theirs.ids
             assert all(torch.equal(a, b) for a, b in zip(ours.states_BTD, theirs.states_BTD, strict=True))
 

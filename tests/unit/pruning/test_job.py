@@ -45,7 +45,16 @@ from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
 
 
-def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: bool = False, **settings: Any) -> Pruned:
+def run(
+    model: Path,
+    file: Path,
+    out: Path,
+    *,
+    anyway: bool = False,
+    strict: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    **settings: Any,
+) -> Pruned:
     wanted = PruneSettings(
         **{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, "no_side_effects": True, **settings}
     )
@@ -56,8 +65,18 @@ def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: boo
         anyway=anyway,
         strict=strict,
         console=Console(quiet=True),
-        say=lambda text: None,
+        say=say,
     )
+
+
+def keep_unhealed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """As if each plan kept this share of each task on selection items, until it is healed."""
+    kept = PlanPath.kept
+
+    def less(*args: Any) -> Any:
+        return tuple(one.model_copy(update={"kept": Estimated(value=share, n=40)}) for one in kept(*args))
+
+    monkeypatch.setattr(PlanPath, "kept", less)
 
 
 def found(done: Pruned) -> dict[str, Any]:
@@ -86,7 +105,8 @@ def test_each_line_names_its_step_and_no_time_that_was_not_measured(model: Path,
     console = Console(file=StringIO(), width=200)
     wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40, no_side_effects=True)
     settings = ModelSettings(model=str(model), device="cpu")
-    prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
+    done = prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
+    assert [one.depth for one in done.result.tested] == [2] == [done.result.chosen.depth]
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
     steps = [int(step) for step in re.findall(r"step (\d) of 5$", text, re.MULTILINE)]
@@ -309,25 +329,10 @@ def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp
     assert f"{done.result.next.items - 12:,} more items" in done.result.why
 
 
-def test_exactly_n_layers_are_tested_once(model: Path, choices: Path, tmp_path: Path) -> None:
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40)
-    done = prune_model(
-        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-        say=lambda text: None,
-    )  # fmt: skip
-    assert [one.depth for one in done.result.tested] == [2] and done.result.chosen.depth == 2
-
-
 def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
     model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = PlanPath.kept
-
-    def less(self: PlanPath, removed: Any, seed: int) -> Any:
-        """As if nothing were kept without healing."""
-        return tuple(one.model_copy(update={"kept": Estimated(value=0.0, n=40)}) for one in kept(self, removed, seed))
-
-    monkeypatch.setattr(PlanPath, "kept", less)
+    keep_unhealed(monkeypatch, 0.0)
     done = run(model, choices, tmp_path / "run", max_depth="2", keep=0.5, heal="seam")
     assert all([one.healing for one in step.tried] == [None, "seam"] for step in done.result.path)
     assert done.result.chosen.healing == "seam" and done.result.chosen.name == "depth-2+seam"
@@ -344,49 +349,27 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
     def refused(*_: Any) -> float:
         raise InputError("OPTDecoderLayer has no MLP that layercut knows, so its seam cannot be repaired.")
 
-    kept, said = PlanPath.kept, []
-
-    def less(self: PlanPath, removed: Any, seed: int) -> Any:
-        """As if some of it were kept, so that a seam would be tried."""
-        return tuple(one.model_copy(update={"kept": Estimated(value=0.4, n=40)}) for one in kept(self, removed, seed))
-
-    monkeypatch.setattr(PlanPath, "kept", less)
+    keep_unhealed(monkeypatch, 0.4)
     monkeypatch.setattr("layercut.pruning.run.norm_gain", refused)
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", items=40)
-    done = prune_model(
-        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-        say=said.append,
-    )  # fmt: skip
+    said: list[str] = []
+    done = run(model, choices, tmp_path / "run", keep=0.5, max_depth="1", say=said.append)
     assert [one.healing for one in done.result.path[0].tried] == [None] and done.result.verdict == "passed"
     assert any("OPTDecoderLayer has no MLP" in line for line in said)
 
 
-@pytest.mark.parametrize("heal", ["auto", "seam"])
-def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(
-    heal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = PlanPath.kept
-
-    def less(self: PlanPath, removed: Any, seed: int) -> Any:
-        """As if some of it were kept without healing."""
-        return tuple(one.model_copy(update={"kept": Estimated(value=0.3, n=40)}) for one in kept(self, removed, seed))
-
-    monkeypatch.setattr(PlanPath, "kept", less)
+def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_unhealed(monkeypatch, 0.3)
     model = spare_model(tmp_path / "model", "gemma2")
     file = choice_file(tmp_path / "mine.jsonl", model)
-    done = run(model, file, tmp_path / "run", max_depth="1", keep=0.5, heal=heal)
+    done = run(model, file, tmp_path / "run", max_depth="1", keep=0.5)
     assert done.result.chosen.healing == "seam" and done.result.verdict == "passed" and done.checkpoint is not None
     (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
     assert healing["seam_map"] == "scale"
 
 
 def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:
-    wanted = PruneSettings(tasks=("arithmetic",), items=8)
-    with pytest.raises(InputError, match="nothing to keep"):
-        prune_model(
-            ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-            say=lambda text: None,
-        )  # fmt: skip
+    with pytest.raises(InputError, match="nothing to keep: .*none of the first 8 selection items"):
+        run(model, Path("arithmetic"), tmp_path / "run", items=8)
 
 
 def test_a_training_reads_answers_of_the_original_model(

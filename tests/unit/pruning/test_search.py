@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.pruning.search import best_way, choose_way, next_size
+from layercut.pruning.search import choose_way, next_size
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.prune import Estimated, PathStep, TaskKept, Tried
 
@@ -19,9 +19,10 @@ def tried(healing: str | None, *kept: float) -> Tried:
 
 
 def test_the_way_whose_worst_task_keeps_most_is_tested() -> None:
-    assert best_way([tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
-    assert best_way([tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
-    assert best_way([tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the one that is not healed"
+    step = PathStep(depth=1, removed=(2,), candidates=1, tried=())
+    assert choose_way(step, [tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
+    assert choose_way(step, [tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
+    assert choose_way(step, [tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the unhealed one"
 
 
 def sized(size: float, value: float, healed: float | None = None) -> PathStep:

@@ -90,12 +90,6 @@ def test_one_size_alone_is_the_plan_that_the_path_finds(
     assert {one.name for one in (tmp_path / "run").glob("size-*")} == {"size-20"}
 
 
-def test_selection_items_choose_and_report_items_confirm(whole: Pruned, choices: Path) -> None:
-    report = {one.id for one in load_task(str(choices)).samples("report", None)}
-    chosen = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
-    assert chosen and not chosen & report
-
-
 def test_stopped_anywhere_and_resumed_is_uninterrupted(
     wide: Any, choices: Path, whole: Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
