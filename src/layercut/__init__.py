@@ -51,7 +51,7 @@ _PUBLIC = {
     "LoadedModel": "layercut.models.loading",
     "TaskResult": "layercut.tasks.evaluate",
     "Comparison": "layercut.evidence.paired",
-    "Pruned": "layercut.pruning.pruned",
+    "Pruned": "layercut.pruning.job",
     "DraftDone": "layercut.drafting.job",
     "Swept": "layercut.selection.sweep",
     "Evaluated": "layercut.tasks.cells",

@@ -21,7 +21,7 @@ from layercut.evidence.paired import compare_paired as compare_paired
 from layercut.healing.prompts import AnswerRecord as AnswerRecord
 from layercut.models.loading import LoadedModel as LoadedModel
 from layercut.models.loading import load_model as load_model
-from layercut.pruning.pruned import Pruned as Pruned
+from layercut.pruning.job import Pruned as Pruned
 from layercut.report.reports import write_reports as write_reports
 from layercut.selection.sweep import Swept as Swept
 from layercut.settings import CalibrationSettings as CalibrationSettings
@@ -59,6 +59,7 @@ def prune(
     plan_from_another_model: bool = False,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
+    max_new_tokens: int | None = None,
     keep: float | str = 0.9,
     units: str | None = None,
     smaller: float | str | None = None,
@@ -68,8 +69,6 @@ def prune(
     max_depth: str = "25%",
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     heal: str = "auto",
-    time: str | None = None,
-    max_new_tokens: int | None = None,
     items: int | None = None,
     versus: str | Sequence[str] = (),
     goal_alone: bool = False,
@@ -107,6 +106,7 @@ def prune(
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: One of math, code, summarize, classify, chat, copy, all.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
         units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth or remove counts layers.
         smaller: Most bytes to remove; 30% if left out.
@@ -115,9 +115,7 @@ def prune(
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
         remove: Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal.
-        heal: auto (closed form, or training), none, lora, qlora, full, last-k, seam, seam+lora.
-        time: About how long it may take: 45min, 2h, 1d.
-        max_new_tokens: Longest answer, of tasks where it can be chosen.
+        heal: auto (in closed form, where that may pay), none, lora, qlora, full, last-k, seam.
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
         goal_alone: Learn from the goal's tasks, not general requests too.
@@ -648,15 +646,12 @@ def draft(
     plan_from_another_model: bool = False,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
+    max_new_tokens: int | None = None,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
-    draft: str | None = None,
     serve: str = "laptop",
     items: int = 32,
     window: int = 8,
     measured: int = 8,
-    times: str | PathLike[str] | None = None,
-    times_only: bool = False,
-    max_new_tokens: int | None = None,
     out: str | PathLike[str] | None = None,
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
@@ -687,15 +682,12 @@ def draft(
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
         remove: A plan to forecast, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
-        draft: Another model with the same tokens as the draft, in place of a plan: a healed checkpoint.
         serve: Timed as laptop, server, batch, or batch=1,prompt=300,new=300.
         items: Answers to report items of each task, on which plans are forecast.
         window: Most tokens that a draft may propose at once.
         measured: Of these answers, how many are also written with the draft, and timed; 0 for none.
-        times: times.json of another machine, in place of this one's; nothing is measured then.
-        times_only: Only measure the times of this machine, into times.json.
-        max_new_tokens: Longest answer, of tasks where it can be chosen.
         out: Folder to write to; runs/draft-<model> if left out.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.

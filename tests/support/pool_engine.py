@@ -73,8 +73,7 @@ def flat(found: Iterator[tuple[CutPlan, Sequence[Any]]]) -> dict[tuple[str, str]
 
 
 def processes(pool: Any) -> list[int]:
-    """Of a pool's members, while they work."""
+    """Of a pool's members, between two blocks."""
     import ray
 
-    now = [actor.metadata.options(concurrency_group="control").remote() for actor in pool._actors]
-    return [member.pid for member in ray.get(now)]
+    return ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in pool._actors])

@@ -164,6 +164,7 @@ def test_every_setting_has_its_own_page() -> None:
     from layercut.engine.base import Decoding
     from layercut.healing.prompt_sources import PromptReading
     from layercut.healing.settings import HealSettings
+    from layercut.pruning.settings import GoalSettings
     from layercut.study.settings import Depth
 
     def below(kind: type) -> set[type]:
@@ -171,7 +172,7 @@ def test_every_setting_has_its_own_page() -> None:
 
     ours = {kind for kind in below(Settings) if kind.__module__.startswith("layercut.")} - {Settings}
     ours = {kind for kind in ours if not kind.__module__.startswith("layercut.verbs.")}  # on the page of flags
-    left_out = {HealSettings, PromptReading, Decoding, Depth}  # made of the others, or one value
+    left_out = {HealSettings, PromptReading, Decoding, Depth, GoalSettings}  # made of the others, or one value
     assert ours - left_out == {kind for _, kind in generate.settings_classes()}
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
-base_settings diagnostics/diagnose drafting/outcome drafting/outline drafting/search drafting/settings engine/base
+base_settings diagnostics/diagnose drafting/outline drafting/search drafting/settings engine/base
 engine/generating engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers evidence/advice
 evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/heal healing/record models/cache
-models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path pruning/pruned report/advice_text
+models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path report/advice_text
 report/charts report/diagnostics report/draft report/layers report/picture report/provenance report/reports
 report/retention report/scores report/source report/words report/writers runs/draft runs/healing runs/json_text
 runs/lock runs/prune runs/settings runs/study sandbox/child sandbox/filter sandbox/isolation sandbox/judge

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
 
-from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
+from layercut.drafting.forecast import DraftSteps, MeasuredAnswer, StepTimes, TriedDraft, WrittenAnswer
 from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import cache_name, random_ids, synchronised_time
@@ -41,8 +41,8 @@ def draft_view(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> P
         view = layercut.draft_view(model, "9-12")
         model.generate(**inputs, assistant_model=view)
 
-    Its own are the key-value cache and the config, and the part of each MLP that a plan with channels keeps. An empty
-    plan makes such a model of another one that is to be a draft.
+    Its own are the key-value cache and the config, and the part of each MLP that a plan with channels keeps. With an
+    empty plan it wraps another model that is to be a draft.
 
     The input of its head is copied: it is the last of several tokens in most steps, and for a slice of a batch of one
     torch 2.13 copies the head's whole weight on a CPU (0.8 s of a round on a vocabulary of 151,936).
@@ -75,39 +75,7 @@ def measure_times(
     """
     models = [loaded.model, *(draft_view(loaded.model, plan) for plan in plans[1:])]
     steppers = [_Stepper(model, profile, seed) for model in models]
-    checks = [(steppers[0], tokens) for tokens in range(1, window + 2)]
-    medians = _time_by_turns([*checks, *((stepper, 1) for stepper in steppers[1:])], progress)
-    steps = [medians[0], *medians[len(checks) :]]
-    return StepTimes(
-        model=loaded.name,
-        model_hash=loaded.model_hash,
-        dtype=loaded.dtype,
-        where=describe_machine(),
-        batch=profile.batch,
-        prompt=profile.prompt,
-        middle=profile.middle,
-        check=tuple(medians[: len(checks)]),
-        drafts=tuple(
-            DraftSteps(**TriedDraft(plan).stays, step=step, read=stepper.read)
-            for plan, step, stepper in zip(plans, steps, steppers, strict=True)
-        ),
-    )
-
-
-def measure_other(
-    loaded: LoadedModel, view: PreTrainedModel, draft: TriedDraft, times: StepTimes, seed: int, progress: Progress
-) -> StepTimes:
-    """The times with those of another model, timed by turns with the original one and scaled to its step in them."""
-    profile = Profile(times.batch, times.prompt, 2 * (times.middle - times.prompt))
-    whole, other = (_Stepper(model, profile, seed) for model in (loaded.model, view))
-    whole_step, step = _time_by_turns([(whole, 1), (other, 1)], progress)
-    read = other.read * times.drafts[0].read / whole.read
-    steps = DraftSteps(**draft.stays, step=step * (times.check[0] / whole_step), read=read)
-    return times.model_copy(update={"drafts": (*times.drafts, steps)})
-
-
-def _time_by_turns(pieces: Sequence[tuple[_Stepper, int]], progress: Progress) -> list[float]:
-    """Median seconds of steps over some tokens, in rounds whose order changes."""
+    pieces = [(steppers[0], tokens) for tokens in range(1, window + 2)] + [(stepper, 1) for stepper in steppers[1:]]
     seconds: list[list[float]] = [[] for _ in pieces]
     for number in range(NUM_ROUNDS + 1):
         progress("rounds timed", number, NUM_ROUNDS + 1)
@@ -116,7 +84,19 @@ def _time_by_turns(pieces: Sequence[tuple[_Stepper, int]], progress: Progress) -
             stepper, tokens = pieces[turn]
             took = stepper.step(tokens)
             seconds[turn] += [took] if number else []
-    return [statistics.median(times) for times in seconds]
+    medians = [statistics.median(times) for times in seconds]
+    steps = [medians[0], *medians[window + 1 :]]
+    return StepTimes(
+        where=describe_machine(),
+        batch=profile.batch,
+        prompt=profile.prompt,
+        middle=profile.middle,
+        check=tuple(medians[: window + 1]),
+        drafts=tuple(
+            _draft_steps(TriedDraft(plan), step, stepper.read)
+            for plan, step, stepper in zip(plans, steps, steppers, strict=True)
+        ),
+    )
 
 
 class _Stepper:
@@ -152,22 +132,6 @@ class _Stepper:
 
     def _forward(self, ids_BT: torch.Tensor, **more: Any) -> Any:
         return self._model(input_ids=ids_BT, use_cache=True, **{"logits_to_keep": 1, **more})
-
-
-class MeasuredAnswer(NamedTuple):
-    """One answer, written with and without a draft; the first pass of each model reads the prompt."""
-
-    id: str
-    task: str
-    tokens: int
-    plain: float  # seconds without a draft
-    drafted: float
-    rounds: int  # passes of the original model
-    proposed: int  # steps of the draft
-    is_same: bool  # both texts have the same tokens
-    passes: Sequence[float] = ()  # seconds of each pass of the original model without a draft
-    checks: Sequence[float] = ()  # of the original model with it
-    steps: Sequence[float] = ()  # of the draft
 
 
 def write_twice(
@@ -215,11 +179,8 @@ def times_within(
     share = times.prompt / sum(len(answer.prompt) for answer in answers)
     first, *others = [own.model_copy(update={"step": own.step * pace, "read": own.read * pace}) for own in times.drafts]
     first = first.model_copy(update={"read": share * sum(own.passes[0] for own in written)})
-    steps = DraftSteps(
-        **draft.stays,
-        step=_mean_pass([own.steps for own in written], times.cost(draft).draft * pace),
-        read=share * sum(own.steps[0] for own in written),
-    )
+    draft_step = _mean_pass([own.steps for own in written], times.cost(draft).draft * pace)
+    steps = _draft_steps(draft, draft_step, share * sum(own.steps[0] for own in written))
     # What the loops take beyond the passes, for each token and for each round.
     looped = sum(own.plain - sum(own.passes) for own in written)
     assisted = sum(own.drafted - sum(own.checks) - sum(own.steps) for own in written)
@@ -232,6 +193,11 @@ def times_within(
             "per_round": assisted / max(rounds, 1),
         }
     )
+
+
+def _draft_steps(draft: TriedDraft, step: float, read: float) -> DraftSteps:
+    layers, channels = draft.stays
+    return DraftSteps(layers=layers, channels=channels, step=step, read=read)
 
 
 def _mean_pass(passes: Sequence[Sequence[float]], otherwise: float) -> float:

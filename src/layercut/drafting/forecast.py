@@ -1,23 +1,42 @@
-"""Forecast of a draft's speed-up: rounds follow exactly from an answer's tokens, seconds from measured steps."""
+"""Forecast of a draft's speed-up, and the result: rounds follow exactly from an answer's tokens, seconds from measured
+steps.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from layercut.errors import InputError
+from layercut.engine.handle import ModelHandle
 from layercut.evidence.paired import sums_ratio
-from layercut.pruning.speed import TimeParts
-from layercut.runs.json_text import load_json
+from layercut.models.weights import read_config, stored_tensors
+from layercut.pruning.speed import TimeParts, unread_bytes
+from layercut.runs.draft import MODEL, PLAN, DraftMeasured, DraftPlan, DraftResult, DraftTask, DraftVerdict
+from layercut.runs.environment import command_line, describe_machine
 from layercut.runs.prune import Estimated, as_estimated
+from layercut.selection.answers import ObjectiveTask
+from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
+from layercut.text import amount_text, count_of, two_decimals
 
-WIDTH, DEPTH, BOTH, OTHER = "channels", "layers", "both", "model"
+WIDTH, DEPTH, BOTH = "channels", "layers", "both"
 RATIOS = {"speedup": ("plain", "drafted"), "per_round": ("tokens", "rounds"), "accepted": ("accepted", "proposed")}
+COMMANDS = {
+    "transformers": f'view = layercut.draft_view(model, layercut.CutPlan.load("{PLAN}")); '
+    "view.generation_config.num_assistant_tokens = $window; "
+    'view.generation_config.num_assistant_tokens_schedule = "constant"; '
+    "view.generation_config.assistant_confidence_threshold = 0.0; model.generate(**inputs, assistant_model=view)",
+    "vllm": "vllm serve $model --speculative-config '$speculative'",
+    "llama.cpp": "llama-server -m model.gguf -md draft.gguf --spec-type draft-simple --spec-draft-n-max $window "
+    "--spec-draft-n-min $window",
+}
+"""How a draft is served, by engine."""
 
 
 class WrittenAnswer(NamedTuple):
@@ -34,24 +53,41 @@ class WrittenAnswer(NamedTuple):
 class TriedDraft(NamedTuple):
     """A plan as a draft, with its best window on the answers that chose it."""
 
-    plan: CutPlan  # of the model ``name`` where that is given
+    plan: CutPlan
     share: float = 0.0  # of the MLP channels, that the plan was to remove
-    name: str = ""  # of another model, in place of a plan
     window: int = 0
     speedup: float = 0.0  # forecast on those answers
 
     @property
     def kind(self) -> str:
-        """Removed layers and channels; or that it is another model."""
-        if self.name:
-            return OTHER
+        """What it removes."""
         return BOTH if self.plan.removed and self.share else DEPTH if self.plan.removed else WIDTH
 
     @property
-    def stays(self) -> dict[str, Any]:
-        """Shares that the plan leaves, of the layers and of the MLP channels in them, and the name: key of times."""
-        channels = 1 - (self.plan.channels.share if self.plan.channels else 0.0)
-        return {"layers": len(self.plan.kept) / self.plan.num_layers, "channels": channels, "name": self.name}
+    def stays(self) -> tuple[float, float]:
+        """Shares that the plan leaves, of the layers and of the MLP channels in them."""
+        return len(self.plan.kept) / self.plan.num_layers, 1 - self.mlp
+
+    @property
+    def mlp(self) -> float:
+        """Share of the MLP channels that the plan removes."""
+        return self.plan.channels.share if self.plan.channels else 0.0
+
+
+class MeasuredAnswer(NamedTuple):
+    """One answer, written with and without a draft; the first pass of each model reads the prompt."""
+
+    id: str
+    task: str
+    tokens: int
+    plain: float  # seconds without a draft
+    drafted: float
+    rounds: int  # passes of the original model
+    proposed: int  # steps of the draft
+    is_same: bool  # both texts have the same tokens
+    passes: Sequence[float] = ()  # seconds of each pass of the original model without a draft
+    checks: Sequence[float] = ()  # of the original model with it
+    steps: Sequence[float] = ()  # of the draft
 
 
 class StepCost(NamedTuple):
@@ -73,22 +109,12 @@ class DraftSteps(BaseModel, frozen=True, extra="forbid"):
     channels: float  # share of the MLP channels that stay in them
     step: float  # seconds of a step of one token for each request of the batch
     read: float  # seconds to read the prompts of the batch
-    name: str = ""  # of another model
-
-    @property
-    def stays(self) -> dict[str, Any]:
-        """The key, see ``TriedDraft``."""
-        return self.model_dump(include={"layers", "channels", "name"})
 
 
 class StepTimes(BaseModel, frozen=True, extra="forbid"):
-    """Measured times of one model on one machine, in seconds; they may be of another machine than this one."""
+    """Measured times of one model on one machine, in seconds."""
 
-    format_version: int = 1
-    model: str
-    model_hash: str
-    dtype: str
-    where: str
+    where: str  # the machine
     batch: int
     prompt: int  # tokens that each request reads
     middle: int  # tokens in front of a timed step
@@ -102,23 +128,14 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
 
         That is a part that is always there, one of each layer and one of each channel.
         """
-        timed = [own for own in self.drafts if own.stays == draft.stays]
-        if timed:
-            step, read = timed[-1].step, timed[-1].read
+        shares = [(own.layers, own.channels) for own in self.drafts]
+        seconds = {"step": [own.step for own in self.drafts], "read": [own.read for own in self.drafts]}
+        if draft.stays in shares:
+            last = len(shares) - 1 - shares[::-1].index(draft.stays)
+            step, read = (of_plans[last] for of_plans in seconds.values())
         else:
-            plans = [own for own in self.drafts if not own.name]
-            shares = [(own.layers, own.channels) for own in plans]
-            parts = [TimeParts.fitted(shares, [getattr(own, what) for own in plans]) for what in ("step", "read")]
-            step, read = (part.seconds(draft.stays["layers"], draft.stays["channels"]) for part in parts)
+            step, read = (TimeParts.fitted(shares, of_plans).seconds(*draft.stays) for of_plans in seconds.values())
         return StepCost(self.check, step, self.prompt, self.drafts[0].read, read, self.per_token, self.per_round)
-
-    @classmethod
-    def load(cls, file: Path) -> StepTimes:
-        """Read times.json. Raises InputError: no such file, or another one."""
-        try:
-            return cls.model_validate(load_json(file))
-        except (ValidationError, OSError) as error:
-            raise InputError(f"{file} holds no times of `layercut draft`; write them with `times_only`.") from error
 
 
 class Round(NamedTuple):
@@ -198,3 +215,122 @@ def estimate_ratio(answers: Sequence[Mapping[str, Any]], above: str, below: str,
         np.array([answer[name] for answer in answers], dtype=np.float64) for name in (above, below)
     )
     return as_estimated(sums_ratio(numerator, denominator, seed))
+
+
+def part_name(part: ObjectiveTask) -> str:
+    """Name of a task under a readout, in the journal."""
+    return f"{part.task.name}-{part.readout}"
+
+
+def make_result(
+    model: ModelHandle,
+    parts: Sequence[ObjectiveTask],
+    times: StepTimes,
+    drafts: Sequence[TriedDraft],
+    agreed: Sequence[Sequence[WrittenAnswer]],
+    written: Sequence[MeasuredAnswer],
+    *,
+    tried: int,
+    pays: bool,
+    seed: int,
+    seconds: dict[str, float],
+) -> DraftResult:
+    """Everything that draft.json holds; the first draft is the answer's, and ``agreed`` its answers and the others'.
+
+    Args:
+        written: answers that were written with and without the draft.
+        pays: its checkpoint was written.
+    """
+    best, cost = drafts[0], times.cost(drafts[0])
+    whole = _read_bytes(model, CutPlan(num_layers=model.num_layers))
+    plans = []
+    for own, answers in zip(drafts, agreed, strict=True):
+        own_cost, read = times.cost(own), _read_bytes(model, own.plan) / whole
+        by_bytes = StepCost((1.0,) * len(cost.check), read)
+        hits = [{"agrees": sum(answer.agrees), "tokens": len(answer.agrees)} for answer in answers]
+        plans.append(
+            DraftPlan(
+                kind=own.kind,
+                removed=tuple(sorted(own.plan.removed)),
+                mlp=own.mlp,
+                read=read,
+                window=own.window,
+                step=own_cost.draft / own_cost.check[0],
+                agrees=estimate_ratio(hits, "agrees", "tokens", seed),
+                **forecast_speedup(answers, own_cost, own.window, seed),
+                bandwidth=forecast_speedup(answers, by_bytes, own.window, seed)["speedup"],
+            )
+        )
+    tasks = []
+    for part in parts:
+        answers = [answer for answer in agreed[0] if answer.task == part_name(part)]
+        shown = forecast_speedup(answers, cost, best.window, seed)
+        tasks.append(
+            DraftTask(
+                task=part.task.name,
+                readout=part.readout,
+                n=len(answers),
+                tokens=sum(len(answer.agrees) for answer in answers),
+                speedup=shown["speedup"],
+                per_round=shown["per_round"],
+            )
+        )
+    speculative = {"method": "draft_model", "model": MODEL, "num_speculative_tokens": best.window}
+    served = {"window": best.window, "model": model.settings.model, "speculative": json.dumps(speculative)}
+    commands = tuple((engine, Template(command).substitute(served)) for engine, command in COMMANDS.items())
+    speedup, measured = plans[0].speedup, _measured(written, agreed[0], cost, best.window, seed) if written else None
+    is_faster, is_slower = speedup.low is not None and speedup.low > 1, (speedup.high or speedup.value) < 1
+    verdict: DraftVerdict = "faster" if is_faster else "slower" if is_slower else "undecided"
+    return DraftResult(
+        model=model.settings.model,
+        dtype=model.dtype,
+        serve=f"batch {times.batch}, {times.prompt:,} tokens read, steps behind {times.middle:,}",
+        tasks=tuple(tasks),
+        plans=tuple(plans),
+        tried=tried,
+        verdict=verdict,
+        why=_answer_of(plans[0], verdict, measured),
+        checks=tuple(check / times.check[0] for check in times.check),
+        measured=measured,
+        checkpoint=MODEL if pays else None,
+        commands=commands if pays else (),
+        times=times.where,
+        where=describe_machine(),
+        seed=seed,
+        command=command_line(sys.argv),
+        seconds=seconds,
+    )
+
+
+def _read_bytes(model: ModelHandle, plan: CutPlan) -> int:
+    """Bytes of weights that a token passes through under a plan."""
+    path = model.source.path
+    return plan_cut(path, plan).bytes_after - unread_bytes(read_config(path), stored_tensors(path))
+
+
+def _measured(
+    written: Sequence[MeasuredAnswer], answers: Sequence[WrittenAnswer], cost: StepCost, window: int, seed: int
+) -> DraftMeasured:
+    by_id = {(answer.task, answer.id): answer for answer in answers}
+    forecasts = [cost_answer(by_id[own.task, own.id], cost, window) for own in written]
+    return DraftMeasured(
+        speedup=estimate_ratio([own._asdict() for own in written], "plain", "drafted", seed),
+        forecast=estimate_ratio([own._asdict() for own in forecasts], "plain", "drafted", seed),
+        num_same=sum(own.is_same for own in written),
+        num_expected=sum(own.rounds == other.rounds for own, other in zip(written, forecasts, strict=True)),
+        rounds=sum(own.rounds for own in written),
+        expected_rounds=sum(own.rounds for own in forecasts),
+    )
+
+
+def _answer_of(best: DraftPlan, verdict: DraftVerdict, measured: DraftMeasured | None) -> str:
+    """The answer in a sentence."""
+    what = f"the model without {amount_text(len(best.removed), best.mlp)}, {count_of(best.window, 'token')} at a time"
+    speed = f"x {two_decimals(best.speedup)}"
+    if verdict == "slower":
+        return f"None: with the best draft ({what}) the model writes slower, {speed} by forecast."
+    sentence = f"Draft: {what}. The model writes {speed} by forecast"
+    if measured is not None:
+        sentence += f", x {two_decimals(measured.speedup)} measured on {count_of(measured.speedup.n, 'answer')}"
+        sentence += f", of which {measured.num_same} have the same tokens"
+    return f"{sentence}." + ("" if verdict == "faster" else " Whether it is faster is not shown.")

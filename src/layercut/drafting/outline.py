@@ -19,7 +19,7 @@ _ANSWER_BYTES = 4000  # of an answer on disk, with where some plans agree with i
 
 
 def draft_outline(
-    model: ModelSettings, settings: DraftSettings, goal: GoalTasks | None, *, out: Path, seed: int = 0
+    model: ModelSettings, settings: DraftSettings, goal: GoalTasks, *, out: Path, seed: int = 0
 ) -> Outline:
     """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early.
 
@@ -27,11 +27,8 @@ def draft_outline(
         InputError: a model or task that cannot be used, or a profile that does not fit into the context.
     """
     handle = ModelHandle(model)
-    if settings.draft is not None:
-        ModelHandle(model.replace(model=settings.draft, revision=None))  # refused where there is none
     fitted_profile(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
-    searches = settings.remove is None and settings.draft is None
-    plans = ("read under plans, about", _OUTLINED) if searches else ("read under the plan", 1)
+    plans = ("read under plans, about", _OUTLINED) if settings.remove is None else ("read under the plan", 1)
     steps: list[PlannedStep] = []
     for part in goal_parts(goal, seed):
         chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)
@@ -40,7 +37,7 @@ def draft_outline(
             planned_answers(handle, part, shown, 1, "report, the original"),
             PlannedStep(f"{part.label}, {plans[0]}", plans[1], "plan"),
         ]
-        if settings.times is None and settings.measured:
+        if settings.measured:
             written = part.task.samples("report", settings.measured)
             steps.append(planned_answers(handle, part, written, 2, "written alone and with the draft"))
     stored = handle.bytes_in_memory
@@ -50,10 +47,10 @@ def draft_outline(
         disk_bytes=_ANSWER_BYTES * sum(step.items for step in steps) + stored,
         memory_bytes=2 * stored + round(model.cache_gib * 2**30),
         folder=out,
-        more=("steps are timed first, for some minutes",) if settings.times is None else (),
+        more=("steps are timed first, for some minutes",),
     )
 
 
-def goal_parts(goal: GoalTasks | None, seed: int) -> list[ObjectiveTask]:
+def goal_parts(goal: GoalTasks, seed: int) -> list[ObjectiveTask]:
     """The tasks, under each readout that they are asked for."""
-    return [part for task in (goal.tasks if goal else ()) for part in objective_parts(task, seed)]
+    return [part for task in goal.tasks for part in objective_parts(task, seed)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from layercut.drafting.forecast import BOTH, DEPTH, WIDTH, StepTimes, TriedDraft, WrittenAnswer, best_window
+from layercut.drafting.forecast import BOTH, DEPTH, WIDTH, StepTimes, TriedDraft, WrittenAnswer, best_window, part_name
 from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
@@ -144,11 +144,6 @@ class AnswerReader:
             decoding=None,
         )
         return self._journal.part(question, plan, ids)
-
-
-def part_name(part: ObjectiveTask) -> str:
-    """Name of a task under a readout, in the journal."""
-    return f"{part.task.name}-{part.readout}"
 
 
 def search_drafts(

@@ -1,8 +1,7 @@
 """Before a run of prune: how many items it needs, what they can show, what it refuses, and its dry run.
 
 Every item is answered by both models. What items can show is simulated with the rule that decides, see
-``layercut.evidence.sample_size``. Time is shared out by the seconds that the original model takes for an item of each
-task. Nothing here loads torch.
+``layercut.evidence.sample_size``. Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -52,14 +51,8 @@ from layercut.tasks.own_file import OwnFile
 from layercut.tasks.suites import suite_named
 
 SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
-FEWEST, MOST = 16, 500
-"""Items of a task that a time is turned into, and report items where neither time nor items are given."""
-FIRST = 0.1  # share of a time that may be spent on a larger batch of first answers, which tells the speed
+FEWEST, MOST = 16, 500  # report items of each task where none are given
 CANDIDATES = 4  # layers that are compared by task scores at each depth
-RACED = 0.6  # share of the candidates' answers that a race asks for, more or less
-PATH, CONFIRM = 0.35, 0.35
-"""Shares of the time for the search, and for the report items at least. The rest is for loading, healing, the
-checkpoint and the speed."""
 ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
@@ -69,6 +62,11 @@ ITEMS = 24  # items of each check of side effects
 _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
+
+
+def selection_limit(settings: PruneSettings) -> int:
+    """Selection items of each task, at most."""
+    return min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
 
 
 def general_tasks() -> tuple[ObjectiveTask, ...]:
@@ -134,27 +132,12 @@ def describe_power(tasks: Sequence[Yardstick], num_items: Mapping[str, int], kee
     return f"{text}, with {needed:,} items in 8 of 10" if needed else text, False
 
 
-def selection_items_in(seconds: float, per_item: float, max_depth: int) -> int:
-    """Selection items of each task for which a search of ``max_depth`` depths fits into its share of the time.
-
-    Args:
-        per_item: seconds that the original model takes for one item of every task.
-    """
-    each = per_item * max_depth * (CANDIDATES * RACED + 1)
-    return int(min(max(PATH * seconds / max(each, 1e-9), FEWEST), SELECTION_ITEMS))
-
-
-def report_items_in(seconds: float, per_item: float, num_models: int) -> int:
-    """Report items of each task that ``num_models`` models can answer in a time."""
-    return int(min(max(seconds / max(per_item * num_models, 1e-9), FEWEST), 10 * MOST))
-
-
 def prune_outline(
     model: ModelSettings, settings: PruneSettings, goal: GoalTasks, *, out: Path, seed: int = 0
 ) -> Outline:
     """The steps of ``prune_model``, at most; nothing is loaded or written.
 
-    The path may end early, testing stops at the first depth that fails, and a time gives fewer items than this.
+    The path may end early, and testing stops at the first depth that fails.
 
     Raises:
         InputError: a model, task or depth that cannot be used, or what else the run would refuse: its folder, a task
@@ -164,7 +147,7 @@ def prune_outline(
     sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
     depth = settings.num_plans(shares, handle.num_layers)
     RunFolder.check(out, wanted, flags=FLAGS)
-    selection, report = min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS), settings.items or MOST
+    selection, report = selection_limit(settings), settings.items or MOST
     plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
     steps: list[PlannedStep] = []
     for part in parts:

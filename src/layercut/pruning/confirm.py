@@ -18,7 +18,16 @@ from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
-from layercut.runs.prune import MODEL, Alternative, SideEffect, TaskKept, TestedDepth, as_estimated, least_kept
+from layercut.runs.prune import (
+    MODEL,
+    Alternative,
+    SetAside,
+    SideEffect,
+    TaskKept,
+    TestedDepth,
+    as_estimated,
+    least_kept,
+)
 from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
 from layercut.surgery.plan import CutPlan
@@ -55,7 +64,7 @@ class FixedSequence(NamedTuple):
     """Results of a fixed sequence so far."""
 
     tested: tuple[TestedDepth, ...] = ()
-    not_judged: tuple[tuple[str, str, str], ...] = ()  # task, readout and why these report items decide nothing
+    not_judged: tuple[SetAside, ...] = ()  # tasks whose report items decide nothing
     others: tuple[Alternative, ...] = ()  # other models that answered
 
 
@@ -143,8 +152,13 @@ def _note_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
 
 
 def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative | None) -> None:
-    least = least_kept(judged.kept) if judged else None
-    run.progress.end(stage, shown=f"{least.value:.0%} {judged.verdict}" if judged and least else "n/a")
+    run.progress.end(stage, shown=f"{share_words(judged.kept)} {judged.verdict}" if judged and judged.kept else "n/a")
+
+
+def share_words(kept: Sequence[TaskKept]) -> str:
+    """The share that the worst task keeps, for progress."""
+    least = least_kept(kept)
+    return "n/a" if least == float("-inf") else f"{least:.0%}"
 
 
 def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
@@ -170,45 +184,35 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) ->
     paths |= {name: [DepthEvidence(1, name, tuple(rows[name]))] for name in map(run_of, others)}
     sequences = fixed_sequences(paths, run.settings.keep, level=LEVEL)
     by_name = {arm.name: arm for arm in arms}
-    tested = []
-    for depth in sequences[_PLANS].tested if arms else ():
-        assert depth.verdict != "not tested", "only tested depths are judged here"
-        arm = by_name[depth.plan]
-        tested.append(
-            TestedDepth(
-                name=arm.name,
-                **removal_of(arm.plan),
-                healing=arm.healing,
-                kept=_kept_of_tasks(depth, rows[arm.name]),
-                passed=depth.passed,
-                verdict=depth.verdict,
-                items_needed=depth.items_needed,
-            )
+    tested = [
+        TestedDepth(
+            name=arm.name,
+            **removal_of(arm.plan),
+            healing=arm.healing,
+            items_needed=depth.items_needed,
+            **_judgement_of(depth, rows[arm.name]),
         )
+        for depth in (sequences[_PLANS].tested if arms else ())
+        for arm in (by_name[depth.plan],)
+    ]
     alternatives = []
     for name, disk_bytes in others.items():
         judged = next(iter(sequences[run_of(name)].tested), None)
-        verdict = judged.verdict if judged else "undecided"
-        assert verdict != "not tested", "each other model is tested"
-        alternatives.append(
-            Alternative(
-                model=name,
-                run=run_of(name),
-                disk_bytes=disk_bytes,
-                level=judged.level if judged else LEVEL,
-                kept=_kept_of_tasks(judged, rows[run_of(name)]) if judged else (),
-                passed=verdict == "passed",
-                verdict=verdict,
-            )
-        )
+        judgement = _judgement_of(judged, rows[run_of(name)])
+        level = judged.level if judged else LEVEL
+        alternatives.append(Alternative(model=name, run=run_of(name), disk_bytes=disk_bytes, level=level, **judgement))
     left_out = next(iter(sequences.values())).not_judged
-    not_judged = tuple((task.task, task.readout, task.reason) for task in left_out)
+    not_judged = tuple(SetAside(task=task.task, readout=task.readout, reason=task.reason) for task in left_out)
     return FixedSequence(tuple(tested), not_judged, tuple(alternatives))
 
 
-def _kept_of_tasks(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[TaskKept, ...]:
+def _judgement_of(judged: JudgedDepth | None, rows: Sequence[ComparisonRow]) -> dict[str, Any]:
+    """The verdict on one model, and what it keeps of each task; undecided where no task could be judged."""
+    if judged is None:
+        return {"kept": (), "passed": False, "verdict": "undecided"}
+    assert judged.verdict != "not tested", "only tested models are judged here"
     tasks = {(task.task, task.readout): task for task in judged.tasks}
-    return tuple(
+    kept = tuple(
         TaskKept(
             task=row.task,
             readout=row.readout,
@@ -220,6 +224,7 @@ def _kept_of_tasks(judged: JudgedDepth, rows: Sequence[ComparisonRow]) -> tuple[
         )
         for row in rows
     )
+    return {"kept": kept, "passed": judged.verdict == "passed", "verdict": judged.verdict}
 
 
 def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:

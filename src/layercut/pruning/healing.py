@@ -14,84 +14,56 @@ from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
 from layercut.healing.seam import PROJECTION
-from layercut.healing.settings import HealSettings, TrainSettings, num_held_out
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.budget import FEWEST_FRESH
 from layercut.pruning.path import PlanPath
 from layercut.pruning.run import PruneRun
-from layercut.pruning.settings import SEAM, TRAINED
+from layercut.pruning.settings import SEAM
 from layercut.selection.objective import TaskRecords
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import is_generated
 
 CUT = "checkpoint"
-SHORT: Mapping[str, Any] = {
-    "method": "lora", "objective": "forward-kl", "schedule": "linear", "warmup_steps": 5, "save_every": 16
-}  # fmt: skip
-"""Training settings of ``TRAINED``, which takes some dozens of steps, with ``short_rate``: a higher rate and a shorter
-warm-up than those of ``layercut heal``, whose defaults are for long trainings.
-"""
 _SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
-TRAINING_ITEMS = (512, 256, 128, 64)  # training items of each task at most, and fewer where the time is short
-
-
-def short_rate(width: int) -> float:
-    """The learning rate of ``TRAINED`` for a model with a stream of ``width`` channels; two digits, 1e-3 at most.
-
-    From a seam of SmolLM2 (576 channels), 1e-3 lowered the held-out divergence more than 2e-4 and 4e-3
-    (docs/experiments/healing.md). Wider models take less: the best rate of LoRA in "LoRA Without Regret" (Thinking
-    Machines Lab, 2025) is 5e-4 x (2000 / width)^0.781 for Llama, and falls more slowly for Qwen.
-    """
-    return min(1e-3, float(f"{5e-4 * (2000 / width) ** 0.781:.1e}"))
+TRAINING_ITEMS = 512  # training items of each task at most
 
 
 def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
     """Heal a plan, and return the folder of the checkpoint; the same call goes on where it was stopped.
 
-    Prompts are selection items of the goal's tasks; report items are filtered out. ``TRAINED`` needs the plan's healing
-    by ``SEAM``.
+    Prompts are selection items of the goal's tasks; report items are filtered out.
 
     Raises:
         InputError: a model or prompts that cannot be healed with.
         MissingExtra: TRL or PEFT is not installed, for methods that train.
     """
-    if (made := healed_checkpoint(run, plan, method)).exists():
-        return made
-    cut = healed_checkpoint(run, plan, SEAM) if method == TRAINED else _folder_of(run, plan) / CUT
-    if not cut.exists():
-        assert method != TRAINED, f"{SEAM} comes first"
-        cut_model(run.model.source, plan, cut, uncut=None)
-    healed = heal_model(
-        run.model.settings.replace(model=str(cut), revision=None),
-        run.model.settings,
-        source,
-        _healing_settings(run, plan, method, source),
-        Answering(),
-        out=_folder_of(run, plan) / method,
-        console=run.console,
-        say=lambda text: None,
-    )
-    assert healed is not None, "prune runs in one process"
-    places = healed.healing.get("seams", [])
-    for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
-        run.say(f"{plan.label}: {line}")
-    return healed.checkpoint
-
-
-def count_examples(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> int:
-    """Examples that a training reads, each as often as it does, without those that are held out."""
-    train = _healing_settings(run, plan, method, source).train
-    prompts = len(source.prompts)
-    return train.num_steps(prompts - num_held_out(prompts, train.held_out)) * train.batch_size
+    made, cut = healed_checkpoint(run, plan, method), _folder_of(run, plan) / CUT
+    if not made.exists():
+        if not cut.exists():
+            cut_model(run.model.source, plan, cut, uncut=None)
+        healed = heal_model(
+            run.model.settings.replace(model=str(cut), revision=None),
+            run.model.settings,
+            source,
+            _healing_settings(run, plan, method, source),
+            Answering(),
+            out=made.parent,
+            console=run.console,
+            say=lambda text: None,
+        )
+        assert healed is not None, "prune runs in one process"
+        places = healed.healing.get("seams", [])
+        for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
+            run.say(f"{plan.label}: {line}")
+    shutil.rmtree(cut, ignore_errors=True)
+    return made
 
 
 def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
     how: dict[str, Any] = {"method": method}
-    if method == TRAINED:
-        how = {**SHORT, "learning_rate": short_rate(run.model.loaded.model.config.get_text_config().hidden_size)}
-    elif method == SEAM:
+    if method == SEAM:
         how["seam"] = PROJECTION if plan.channels else run.seam
-    if method in (SEAM, TRAINED):
         how["precision"] = "bfloat16" if run.model.dtype == "bfloat16" else "auto"  # as the model itself computes
     return HealSettings(
         train=TrainSettings(**how, seed=run.seed),
@@ -107,30 +79,27 @@ def healed_checkpoint(run: PruneRun, plan: CutPlan, method: str) -> Path:
     return _folder_of(run, plan) / method / "checkpoint"
 
 
-def forget_cut(run: PruneRun, plan: CutPlan) -> None:
-    """Free the disk of the pruned checkpoint that was healed."""
-    shutil.rmtree(_folder_of(run, plan) / CUT, ignore_errors=True)
-
-
 def _folder_of(run: PruneRun, plan: CutPlan) -> Path:
     name = f"depth-{len(plan.removed)}" if plan.channels is None else f"plan-{plan.key}"
     return run.folder / "healing" / name
 
 
-def training_prompts(path: PlanPath, number: int, model_hash: str) -> PromptSource:
-    """Training data: at most ``number`` answers of each task that the original model still has to give, to selection
-    items that judge no plan, where a task has enough of them. What it has answered for seams is not asked again.
+def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
+    """The data that a method heals with: answers of the original model.
 
     Raises:
-        InputError: no task of the goal is written.
+        InputError: a method that trains, where no task of the goal is written.
     """
+    if method == SEAM:
+        return healing_prompts(path, model_hash)
     written = [
-        (answered, len(judged), number)
+        (answered, len(judged), TRAINING_ITEMS)
         for answered, judged in zip(path.healing_answers(), path.objective.samples, strict=True)
         if is_generated(answered.task.readout)
     ]
     if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
+    # Items that judge no plan, where a task has enough of them; what was answered for a seam is not asked again.
     groups, known = [], []
     for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
         of_task = task_prompts(answered.task.task, readout=answered.task.readout, limit=judged + most)

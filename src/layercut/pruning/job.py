@@ -19,17 +19,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
-from layercut.pruning.budget import FLAGS, check_run
+from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
-from layercut.pruning.pruned import Pruned
 from layercut.pruning.run import PruneRun, measure_original, number_report_items
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
@@ -37,14 +40,84 @@ from layercut.pruning.speed import on_experts
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
-from layercut.runs.prune import MODEL, RESULT, PruneResult, SideEffect
+from layercut.runs.frame import data_frame
+from layercut.runs.prune import MODEL, RESULT, Estimated, PruneResult, SideEffect
 from layercut.selection.search_journal import SearchJournal
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
+from layercut.text import Printed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from transformers import PreTrainedModel
+
+    from layercut.models.loading import LoadedModel
 
 _STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
 """Of a run, in order; other models are asked while plans are confirmed."""
+
+
+@dataclass(frozen=True, repr=False)
+class Pruned(Printed):
+    """The result and its folder."""
+
+    folder: Path
+    result: PruneResult
+    settings: ModelSettings
+    """Settings that the original model was loaded with."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The pruned model's folder; None where no plan passed."""
+        return None if self.result.checkpoint is None else self.folder / self.result.checkpoint
+
+    @property
+    def plan(self) -> CutPlan:
+        """The plan that passed, or the best one where none did: see ``result.verdict``."""
+        return CutPlan.load(self.folder / self.result.chosen.name / "plan.json")
+
+    @property
+    def kept(self) -> dict[str, Estimated | None]:
+        """Share of the score above chance that the plan keeps of each task, on report items."""
+        tested = [plan for plan in self.result.tested if plan.name == self.result.chosen.name]
+        return {task.task: task.kept for plan in tested for task in plan.kept}
+
+    def to_frame(self) -> DataFrame:
+        """A line for each tested plan and task, on report items."""
+        return data_frame(
+            [
+                {"plan": plan.name, "removed": plan.words, "verdict": plan.verdict, **task.model_dump()}
+                for plan in self.result.tested
+                for task in plan.kept
+            ]
+        )
+
+    @property
+    def report(self) -> Path:
+        """report.html, where it was written; else result.json."""
+        page = self.folder / PAGE
+        return page if page.is_file() else self.folder / RESULT
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The pruned model with its tokenizer, loaded from the checkpoint.
+
+        Raises:
+            InputError: no plan passed, so there is none.
+        """
+        from layercut.models.loading import load_model
+
+        if self.checkpoint is None:
+            raise InputError(f"{self.result.why} Use `anyway` for the checkpoint of the best plan.")
+        wanted = self.settings
+        return load_model(str(self.checkpoint), dtype=wanted.dtype, device=wanted.device, device_map=wanted.device_map)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The pruned model; see ``loaded``."""
+        return self.loaded.model
 
 
 def prune_model(
@@ -92,7 +165,7 @@ def prune_model(
                 model=handle,
                 settings=settings,
                 goal=goal,
-                asked=tuple(parts),
+                asked=tuple(replace(part, limit=selection_limit(settings)) for part in parts),
                 sizes=sizes,
                 profile=profile,
                 seed=seed,
@@ -123,9 +196,6 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
     settings, notes, checkpoint = run.settings, run.notes, run.folder / MODEL
     if "shared" not in notes:  # models that are named before the plans are tested share their error
         notes.put("shared", [] if "report_items" in notes else list(settings.versus))
-    if "general" not in notes:  # a path that was begun without general requests goes on without
-        wanted = not settings.goal_alone and "path" not in notes
-        notes.put("general", wanted and run.model.has_chat_template)
     others: dict[str, int] = {}
     effects: tuple[SideEffect, ...] = ()
     with run.progress.running():
@@ -135,7 +205,7 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
             grow_path(run)
         with run.stage("confirm"):
             arms = tested_arms(run)
-            number_report_items(run, len(arms) + 1)
+            number_report_items(run)
             ask_arm(run, Arm(UNCUT, run.model.plan()))
         if settings.versus:
             with run.stage("versus"):

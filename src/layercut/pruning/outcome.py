@@ -177,7 +177,6 @@ def outcome_of(
     notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.model, run.profile
     has_model, source = (folder / MODEL).exists(), model.source.path
     ignored = [SetAside.model_validate(task) for task in notes["ignored"]]
-    ignored += [SetAside(task=task, readout=readout, reason=why) for task, readout, why in evidence.not_judged]
     chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
     verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
     disk_bytes = {tested.name: plan_cut(source, tested.plan).bytes_after for tested in arms}
@@ -231,7 +230,7 @@ def outcome_of(
             unit=settings.unit,
             faster=settings.faster,
         ),
-        ignored=tuple(ignored),
+        ignored=(*ignored, *evidence.not_judged),
         original=tuple(original.values()),
         resolution=notes.get("resolution", ""),
         path=tuple(load_steps(run)),
@@ -246,7 +245,7 @@ def outcome_of(
         next=next_step(run, evidence.tested),
         checkpoint=MODEL if has_model else None,
         verified=str(notes.get("verified", "")),
-        general=notes["general"],
+        general=run.asks_general,
         side_effects=side_effects,
         serve=profile.words,
         serve_tokens=profile.batch * profile.tokens,

@@ -10,7 +10,6 @@ All of it is measured on selection items. Three sieves choose the next layer, ea
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -77,10 +76,10 @@ class PlanPath:
         self.parts = tuple(parts)
         self._general, self._uncut = tuple(general), CutPlan(num_layers=engine.num_layers)
         self._seed, self._journal, self._progress = decoding.seed, journal, progress
-        self.pace: float | None = None
-        """Seconds that the last model whose answers were all new took for one selection item of each task."""
-        self._objective_of = partial(TaskObjective, decoding=decoding, journal=journal, progress=progress)
-        self.objective = self._objective_of(engine, parts, normalise="chance", race="exact")
+        self._objective_of = partial(
+            TaskObjective, decoding=decoding, normalise="chance", journal=journal, progress=progress
+        )
+        self.objective = self._objective_of(engine, parts)
 
     def plan(self, removed: Sequence[int], base: CutPlan, channels: Channels | None = None) -> CutPlan:
         """The plan that removes these layers and keeps these channels, with the items that it was chosen on."""
@@ -170,15 +169,10 @@ class PlanPath:
     def kept_healed(self, engine: Engine, seed: int) -> tuple[TaskKept, ...]:
         """The same of a healed model."""
         plan = CutPlan(num_layers=engine.num_layers)
-        healed = self._objective_of(engine, self.parts, normalise="chance")
-        return self._kept(healed.answers_on(self.objective.samples), plan, seed)
+        return self._kept(self._objective_of(engine, self.parts).known, plan, seed)
 
     def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
-        places, began = range(len(self.parts)), time.monotonic()
-        is_new = not any(answers.part(place, plan).records for place in places)
-        answers.complete(places, [plan], whole=False, progress=self._progress)
-        if is_new:
-            self.pace = (time.monotonic() - began) / max(map(len, self.objective.samples))
+        answers.complete(range(len(self.parts)), [plan], whole=False, progress=self._progress)
         kept = []
         for place, (part, score) in enumerate(zip(self.parts, self.objective.uncut, strict=True)):
             records = (

@@ -1,13 +1,9 @@
-"""One run of prune: what its stages share, and the original model on selection items.
-
-What the original model can do, how long an item takes it, and how many items that allows.
-"""
+"""One run of prune: what its stages share, the original model on selection items, and the number of report items."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +19,12 @@ from layercut.healing.fold import last_projection, norm_gain, run_until, takes_m
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import (
-    CONFIRM,
     FEWEST,
-    FIRST,
     MOST,
-    SELECTION_ITEMS,
     Yardstick,
     describe_power,
     general_tasks,
     items_for,
-    report_items_in,
-    selection_items_in,
 )
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
@@ -59,7 +50,7 @@ class PruneRun:
     model: ModelHandle  # the original one
     settings: PruneSettings
     goal: GoalTasks
-    asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts
+    asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts, on selection items
     sizes: tuple[float, ...]  # shares of the bytes or seconds to remove; empty on a path of whole layers
     profile: Profile  # how models are timed
     seed: int
@@ -89,10 +80,14 @@ class PruneRun:
 
     @property
     def parts(self) -> list[ObjectiveTask]:
-        """The tasks that decide, with the number of their selection items."""
+        """The tasks that decide."""
         ignored = {(row["task"], row["readout"]) for row in self.notes["ignored"]}
-        limit = self.notes["selection_items"]
-        return [replace(part, limit=limit) for part in self.asked if (part.task.name, part.readout) not in ignored]
+        return [part for part in self.asked if (part.task.name, part.readout) not in ignored]
+
+    @property
+    def asks_general(self) -> bool:
+        """True if general requests choose channels and heal, with the goal's tasks."""
+        return not self.settings.goal_alone and self.model.has_chat_template
 
     @cached_property
     def path(self) -> PlanPath:
@@ -103,7 +98,7 @@ class PruneRun:
             decoding=self.decoding,
             journal=self.journal,
             progress=self.progress,
-            general=general_tasks() if self.notes.get("general") else (),
+            general=general_tasks() if self.asks_general else (),
         )
 
     @cached_property
@@ -157,19 +152,17 @@ def measure_original(run: PruneRun, *, strict: bool) -> None:
     """
     notes = run.notes
     run.progress.begin("original", "scoring selection items")
-    if "selection_items" not in notes:
-        notes.put("selection_items", _number_selection_items(run))
     if "ignored" not in notes:
-        notes.put("ignored", _tasks_at_chance(run, notes["selection_items"]))
+        notes.put("ignored", _tasks_at_chance(run))
     scores = ", ".join(f"{task.label} {task.score:.0%}" for task in yardsticks_of(run))
     run.progress.end("original", note=scores)
     if "announced" not in notes:
-        num_items = count_report_items(run, run.num_plans + 1, run.settings.seconds or 0)
+        num_items = count_report_items(run)
         counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
         by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
         listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
         run.say(f"{listed} choose the layers")
-        if notes.get("general") and (run.sizes or run.settings.heal != NONE):
+        if run.asks_general and (run.sizes or run.settings.heal != NONE):
             number = sum(part.limit or 0 for part in general_tasks())
             run.say(
                 f"the original model also answers {number} general requests, which channels and healing follow so "
@@ -179,35 +172,34 @@ def measure_original(run: PruneRun, *, strict: bool) -> None:
         notes.put("announced", num_items)
 
 
-def _number_selection_items(run: PruneRun) -> int:
-    """Selection items of each task: as many as the goal needs, or as fit into the time by the speed of the first
-    answers."""
-    if (seconds := run.settings.seconds) is None:
-        return min(run.settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
+def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
+    """Ask the original model all selection items, and list the tasks on which it is not above chance.
 
-    def seconds_of_an_item(limit: int) -> float:
-        for part in run.asked:
-            with suppress(AtChance):
-                _answer_task(run, part, limit, is_first=True)
-        return _seconds_per_item(run, run.asked)
-
-    per_item = seconds_of_an_item(FEWEST)
-    # Rows of a batch share the reading of weights, so a larger batch tells the speed where the first few took little.
-    more = min(int(FIRST * seconds / max(per_item, 1e-9)), run.model.settings.batch_size, SELECTION_ITEMS)
-    if more >= 2 * FEWEST:
-        per_item = seconds_of_an_item(more)
-    return selection_items_in(seconds, per_item, run.num_plans)
-
-
-def _tasks_at_chance(run: PruneRun, limit: int) -> list[dict[str, str]]:
-    """Ask the original model all selection items, and list the tasks on which it is not above chance."""
+    A task whose first few answers all score 0 is not asked further.
+    """
     ignored = []
     if run.settings.items is not None:
-        tell_shortfalls(((part.task, "selection", limit) for part in run.asked), run.say)
+        tell_shortfalls(((part.task, "selection", part.limit) for part in run.asked), run.say)
     for part in run.asked:
+        few, all_items = (
+            TaskObjective(
+                run.model.engine,
+                [replace(part, limit=limit)],
+                decoding=run.decoding,
+                normalise="chance",
+                journal=run.journal,
+                progress=run.progress,
+            )
+            for limit in (min(part.limit or FEWEST, FEWEST), part.limit)
+        )
+        ((_, samples, records),) = few.answers(CutPlan(num_layers=run.model.num_layers))
         try:
-            _answer_task(run, part, min(limit, FEWEST), is_first=True)
-            _answer_task(run, part, limit)
+            if not any(next(iter(record["metrics"].values())) > 0 for record in records):
+                raise AtChance(
+                    f"the original model answers none of the first {len(samples)} selection items of {part.label} "
+                    "right, so nothing can be lost there"
+                )
+            _ = all_items.uncut
         except AtChance as error:
             ignored.append({"task": part.task.name, "readout": part.readout, "reason": str(error)})
             run.say(f"{part.label} decides nothing: {error}")
@@ -219,66 +211,22 @@ def _tasks_at_chance(run: PruneRun, limit: int) -> list[dict[str, str]]:
     return ignored
 
 
-def _answer_task(run: PruneRun, part: ObjectiveTask, limit: int, *, is_first: bool = False) -> None:
-    """Have the original model answer so many items of a task, and note how long one took.
-
-    Raises:
-        AtChance: it is not above chance there; of the first few items, all of its answers score 0.
-    """
-    uncut, notes = CutPlan(num_layers=run.model.num_layers), run.notes
-    objective = TaskObjective(
-        run.model.engine,
-        [replace(part, limit=limit)],
-        decoding=run.decoding,
-        normalise="chance",
-        journal=run.journal,
-        progress=run.progress,
-    )
-    answers, num_items = objective.known, len(objective.samples[0])
-    new, began = num_items - len(answers.part(0, uncut, whole=True).records), time.monotonic()
-    answers.complete([0], [uncut], whole=True, progress=run.progress)
-    timed: dict[str, int] = notes.get("items_timed", {})
-    if new and new >= timed.get(part.label, 0):
-        seconds = (time.monotonic() - began) / new
-        notes.put("seconds_per_item", notes.get("seconds_per_item", {}) | {part.label: seconds})
-        notes.put("items_timed", timed | {part.label: new})
-    if not is_first:
-        _ = objective.uncut
-    elif not any(next(iter(row["metrics"].values())) > 0 for row in answers.part(0, uncut, whole=True).records):
-        raise AtChance(
-            f"the original model answers none of the first {num_items} selection items of {part.label} right, so "
-            "nothing can be lost there"
-        )
-
-
-def _seconds_per_item(run: PruneRun, parts: Sequence[ObjectiveTask]) -> float:
-    """Seconds for one item of each task: of the last plan that was scored, or else of the original model."""
-    known: dict[str, float] = run.notes.get("seconds_per_item", {})
-    return float(run.notes.get("pace", sum(known.get(part.label, 0.0) for part in parts)))
-
-
-def number_report_items(run: PruneRun, num_models: int) -> None:
+def number_report_items(run: PruneRun) -> None:
     """Decide how many report items of each task are asked, once."""
     if "report_items" not in run.notes:
-        left = (run.settings.seconds or 0) - sum(run.notes.seconds.values())
-        number = count_report_items(run, num_models, max(left, 0) / CONFIRM * 0.8)
-        run.notes.put("report_items", number)
-        announce_resolution(run, number)
+        run.notes.put("report_items", count_report_items(run))
+        announce_resolution(run, run.notes["report_items"])
 
 
-def count_report_items(run: PruneRun, num_models: int, seconds: float) -> dict[str, int]:
-    """Report items of each task: as many as were asked for, as fit into the time, or as the goal needs.
+def count_report_items(run: PruneRun) -> dict[str, int]:
+    """Report items of each task: as many as were asked for, or as the goal needs.
 
     Raises:
         InputError: a task has none.
     """
     counts = {}
     for part, task in zip(run.parts, yardsticks_of(run), strict=True):
-        number = run.settings.items
-        if number is None and run.settings.seconds is not None:
-            number = report_items_in(CONFIRM * seconds, _seconds_per_item(run, run.parts), num_models)
-        elif number is None:
-            number = items_for(task, run.settings.keep) or MOST
+        number = run.settings.items or items_for(task, run.settings.keep) or MOST
         counts[part.label] = len(part.task.samples("report", number))
         if not counts[part.label]:
             raise InputError(f"{part.task.name} has no report items, so nothing can be shown by it; give more rows.")
@@ -298,8 +246,8 @@ def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: 
         needed = {task.label: items_for(task, keep, 1.0, MANY * num_items[task.label]) for task in tasks}
         known = {label: number for label, number in needed.items() if number is not None}
         if len(known) == len(needed):
-            more = "give more `time`" if run.settings.time else f"give `items` {max(known.values())}"
-            text += f"; {', '.join(lacking_items(run.parts, known) or [more])}, or ask for a lower `keep`"
+            ways = lacking_items(run.parts, known) or [f"give `items` {max(known.values())}"]
+            text += f"; {', '.join(ways)}, or ask for a lower `keep`"
         else:
             text += "; ask for a lower `keep`"
         if strict and "path" not in run.notes:

@@ -5,27 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from layercut.errors import InputError
-from layercut.healing.prompt_sources import PromptSource
-from layercut.progress.cost import clock_text
-from layercut.pruning.budget import CONFIRM
-from layercut.pruning.confirm import Arm, removal_of
-from layercut.pruning.healing import (
-    TRAINING_ITEMS,
-    count_examples,
-    forget_cut,
-    heal_plan,
-    healing_prompts,
-    training_prompts,
-)
+from layercut.pruning.confirm import Arm, removal_of, share_words
+from layercut.pruning.healing import heal_plan, training_data
 from layercut.pruning.path import SizePath
 from layercut.pruning.run import PruneRun
-from layercut.pruning.settings import AUTO, BOTH, NONE, SEAM, TRAINED, PruneSettings
+from layercut.pruning.settings import AUTO, BOTH, NONE, SEAM, PruneSettings
 from layercut.pruning.speed import RequestTimes, measure_request_times, timer_of
-from layercut.runs.prune import SECONDS, SHARED, PathStep, TaskKept, Tried, least_kept, stage_of
+from layercut.runs.prune import SECONDS, SHARED, PathStep, Tried, least_kept, stage_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_in
 
@@ -35,15 +23,10 @@ _REASONABLE = 0.5
 """A plan without layers that keeps less than this share of what is asked for is not healed by ``auto``: maps bring back
 little. With thinner MLPs the closed form brought back 45 points of 50 (SmolLM2, docs/experiments/width.md).
 """
-_OF_SEAM = 2.0
-"""Times as long as the closed form took for a text, a training takes for an example: four forward passes' worth (one
-forward, two backward, one of the original model) for three, and half as much again for held-out examples."""
-_OF_ANSWER = 4.0
-"""The same by the time of an answer, where no closed form ran: an answer takes longer than one pass over it."""
 
 
 def grow_path(run: PruneRun) -> None:
-    """Add one plan after the other, until nothing is left to be shown or the time is used; then train one of them."""
+    """Add one plan after the other, until nothing is left to be shown."""
     for step in load_steps(run):
         _show_step(run, step)
     size_path: SizePath | None = None
@@ -61,11 +44,12 @@ def grow_path(run: PruneRun) -> None:
             layer, candidates = run.path.next_layer(removed)
             step = PathStep(depth=len(removed) + 1, removed=(*removed, layer), candidates=candidates, tried=())
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
-        if method := _healing_that_may_pay(run, step, _least(tried[0].kept)):
+        if method := _healing_that_may_pay(run, step, least_kept(tried[0].kept)):
             tried.append(_heal_step(run, step, method))
         step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(step, tried).healing})
-        _note_step(run, sorted([*steps, step], key=lambda step: (step.size or 0, step.depth)), step)
-    train_weak_step(run)
+        steps = sorted([*steps, step], key=lambda step: (step.size or 0, step.depth))
+        run.notes.put("path", [step.model_dump(mode="json") for step in steps])
+        _show_step(run, step)
 
 
 def tested_arms(run: PruneRun) -> list[Arm]:
@@ -76,7 +60,7 @@ def tested_arms(run: PruneRun) -> list[Arm]:
     if run.settings.remove is not None:
         steps = steps[-1:]
     elif run.sizes:
-        steps = [step for step in steps if _least(step.chosen.kept) >= run.settings.keep] or steps[:1]
+        steps = [step for step in steps if least_kept(step.chosen.kept) >= run.settings.keep] or steps[:1]
     return [Arm(step.run, load_plan(run, step), step.healing, step.stage) for step in steps]
 
 
@@ -95,20 +79,9 @@ def _plan_file(run: PruneRun, step: PathStep) -> Path:
     return run.folder / PLANS / f"{step.name}.json"
 
 
-def _note_step(run: PruneRun, steps: Sequence[PathStep], new: PathStep) -> None:
-    """Note the path, and the seconds that its last plan took for an item: the number of report items follows."""
-    if run.path.pace is not None:
-        run.notes.put("pace", run.path.pace)
-    run.notes.put("path", [step.model_dump(mode="json") for step in steps])
-    _show_step(run, new)
-
-
 def _show_step(run: PruneRun, step: PathStep) -> None:
-    least = least_kept(step.chosen.kept)
     healed = f", healed by {step.healing}" if step.healing else ""
-    run.progress.end(
-        step.stage, note=f"without {step.label}{healed}", chosen="n/a" if least is None else f"{least.value:.0%}"
-    )
+    run.progress.end(step.stage, note=f"without {step.label}{healed}", chosen=share_words(step.chosen.kept))
 
 
 def _begin_sizes(run: PruneRun) -> SizePath:
@@ -148,7 +121,7 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
     """
     if settings.one_size:
         return None if steps else len(sizes) - 1
-    keeps = {sizes.index(step.size): _least(step.chosen.kept) >= settings.keep for step in steps if step.size}
+    keeps = {sizes.index(step.size): least_kept(step.chosen.kept) >= settings.keep for step in steps if step.size}
     largest = max((place for place, is_kept in keeps.items() if is_kept), default=-1)
     least = min((place for place, is_kept in keeps.items() if not is_kept), default=len(sizes))
     if least - largest > 1:
@@ -159,16 +132,14 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
 
 def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
     """Why the path grows no further; empty where it does."""
-    settings, keep, seconds = run.settings, run.settings.keep, run.settings.seconds
-    is_late = seconds is not None and sum(run.notes.seconds.values()) > (1 - CONFIRM) * seconds
-    out_of_time = "the rest of the time is for report items" if steps and is_late else ""
+    settings, keep = run.settings, run.settings.keep
     if run.sizes:
-        if out_of_time or next_size(run.sizes, settings, steps) is not None:
-            return out_of_time
-        if settings.one_size or _least(steps[-1].chosen.kept) >= keep:
+        if next_size(run.sizes, settings, steps) is not None:
+            return ""
+        if settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
             return f"{run.sizes[-1]:.0%} of {SHARED[settings.unit]} is the most that was asked for"
-        weak = next(step for step in steps if _least(step.chosen.kept) < keep)
-        return f"{weak.stage} keeps {_least(weak.chosen.kept):.0%} on selection items"
+        weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
+        return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
     if len(steps) >= run.num_plans:
         return f"{run.num_plans} layers are the most that were asked for"
     if settings.remove is not None:
@@ -177,9 +148,9 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
     for task in chosen[-1] if chosen else ():
         if task.kept is not None and task.kept.high is not None and task.kept.high < keep:
             return f"{steps[-1].depth} layers keep at most {task.kept.high:.0%} of {task.task} on selection items"
-    if len(chosen) > 1 and all(_least(kept) < keep for kept in chosen[-2:]):
+    if len(chosen) > 1 and all(least_kept(kept) < keep for kept in chosen[-2:]):
         return f"the last two plans keep less than {keep:.0%} on selection items"
-    return out_of_time
+    return ""
 
 
 # Healing
@@ -194,30 +165,17 @@ def _healing_that_may_pay(run: PruneRun, step: PathStep, least: float) -> str | 
     return SEAM if pays and run.takes_seams else None
 
 
-def _prompts_of(run: PruneRun, method: str, training_items: int) -> dict[str, PromptSource]:
-    """What each healing of a plan learns from, one after the other; the last one gives the model."""
-    model_hash = run.model.metadata.model_hash
-    return {
-        name: healing_prompts(run.path, model_hash)
-        if name == SEAM
-        else training_prompts(run.path, training_items, model_hash)
-        for name in ([SEAM, TRAINED] if method == TRAINED else [method])
-    }
-
-
 def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
     """Heal the plan in one way, and judge it on selection items."""
     plan = load_plan(run, step)
     run.progress.begin(step.stage, f"healing by {method}")
     began = time.monotonic()
-    sources = _prompts_of(run, method, run.notes.get("training_items", TRAINING_ITEMS[0]))
+    source = training_data(run.path, method, run.model.metadata.model_hash)
     if run.model.num_parameters(run.model.plan()) > _SMALL:
-        if SEAM in sources:
+        if method == SEAM:
             _ = run.seam  # measured while the original model is in memory
         run.release()
-    for name, source in sources.items():
-        checkpoint = heal_plan(run, plan, name, source)
-    forget_cut(run, plan)
+    checkpoint = heal_plan(run, plan, method, source)
     seconds = time.monotonic() - began
     run.progress.begin(step.stage, f"scoring the model healed by {method}")
     healed = run.handle_of(checkpoint)
@@ -226,90 +184,21 @@ def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
     return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
 
 
-def train_weak_step(run: PruneRun) -> None:
-    """Train the first depth that is at risk, where the time that is left for it suffices.
-
-    Not on a path of sizes: after the closed form of thinner MLPs, short trainings gained nothing on report items
-    (docs/experiments/width.md), and the time buys items.
-    """
-    notes, keep, seconds = run.notes, run.settings.keep, run.settings.seconds
-    if run.settings.heal != AUTO or seconds is None or run.sizes:
-        return
-    steps = load_steps(run)
-    if "trained" not in notes:
-        weak = next((step for step in steps if _least(step.chosen.kept) < (1 + keep) / 2), None)
-        number = None if weak is None else count_training_items(run, weak, seconds)
-        if number is not None:
-            notes.put("training_items", number)
-        notes.put("trained", None if weak is None or number is None else weak.name)
-    for place, step in enumerate(steps):
-        if step.name == notes["trained"] and all(way.healing != _training_of(run) for way in step.tried):
-            tried = (*step.tried, _heal_step(run, step, _training_of(run)))
-            steps[place] = step.model_copy(update={"tried": tried, "healing": best_way(tried).healing})
-            _note_step(run, steps, steps[place])
-
-
-def _training_of(run: PruneRun) -> str:
-    """The training method of ``auto``."""
-    return TRAINED if run.takes_seams else "lora"
-
-
-def count_training_items(run: PruneRun, step: PathStep, seconds: float) -> int | None:
-    """Items of each task for a training that fits into the time that report items do not need: by the seconds
-    that answers and the closed form took. None where no training fits.
-    """
-    if find_spec("trl") is None or find_spec("peft") is None or "pace" not in run.notes:
-        return None
-    plan, most, pace = load_plan(run, step), 0.0, run.notes["pace"]
-    per_example = _OF_ANSWER * pace
-    if took := next((way.seconds for way in step.tried if way.healing == SEAM), 0.0):
-        read = healing_prompts(run.path, run.model.metadata.model_hash)
-        per_example = _OF_SEAM * took / max(len(read.records or read.prompts), 1)
-    left = (1 - CONFIRM) * seconds - sum(run.notes.seconds.values())
-    done = {SEAM, *(way.healing for way in step.tried)}
-    for number in TRAINING_ITEMS:
-        try:
-            sources = _prompts_of(run, _training_of(run), number)
-        except InputError:
-            return None
-        # Answers that are still to be written, and examples that are learned from.
-        most = sum(
-            pace * max(0, len(source.prompts) - len(source.known))
-            + per_example * count_examples(run, plan, name, source)
-            for name, source in sources.items()
-            if name not in done
-        )
-        if most <= left:
-            return number
-    run.say(f"healing by training may take {clock_text(most)}, and {clock_text(max(left, 0))} is left for it: left out")
-    return None
-
-
 def choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:
-    """The best way on selection items; of a plan with a size the closed form, unless it keeps less than the interval of
-    the plan itself allows.
+    """The way whose worst task keeps most on selection items, and of equals the one that is not healed; of a plan with
+    a size the closed form, unless it keeps less than the interval of the plan itself allows.
 
     A hundred items order ways by luck: SmolLM2 at -15 % kept 103 [81, 130] % of sums unhealed, and 82 [69, 96] % of the
     report items.
     """
     closed = next((way for way in tried if way.healing == SEAM), None)
-    if step.size is None or closed is None or len(tried) > 2:
-        return best_way(tried)
-    lows = [task.kept.low for task in tried[0].kept if task.kept is not None and task.kept.low is not None]
-    return closed if _least(closed.kept) >= min(lows, default=float("-inf")) else tried[0]
-
-
-def best_way(tried: Sequence[Tried]) -> Tried:
-    """The one whose worst task keeps most; of equals the one that is not healed."""
+    if step.size is not None and closed is not None:
+        lows = [task.kept.low for task in tried[0].kept if task.kept is not None and task.kept.low is not None]
+        return closed if least_kept(closed.kept) >= min(lows, default=float("-inf")) else tried[0]
 
     def rank(way: Tried) -> tuple[float, float, bool]:
         known = [task.kept.value for task in way.kept if task.kept is not None]
         mean = sum(known) / len(known) if known else float("-inf")
-        return _least(way.kept), mean, way.healing is None
+        return least_kept(way.kept), mean, way.healing is None
 
     return max(tried, key=rank)
-
-
-def _least(kept: Sequence[TaskKept]) -> float:
-    least = least_kept(tuple(kept))
-    return float("-inf") if least is None else least.value

@@ -1,4 +1,4 @@
-"""Settings of ``layercut prune``: the goal, how deep, how healed, how served, and how much time or how many items.
+"""Settings of ``layercut prune``: the goal, how deep, how healed, how served, and on how many items.
 
 >>> Profile.parse("batch=4,new=100")
 Profile(batch=4, prompt=300, new=100, engine='transformers')
@@ -9,9 +9,9 @@ Profile(batch=16, prompt=1000, new=300, engine='llama.cpp')
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -28,16 +28,10 @@ from layercut.tasks.suites import asked_tasks, with_data
 AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
-SEAM, TRAINED = "seam", "seam+lora"
-"""In closed form; and then LoRA on the original model's distributions.
-
-Training from the seam brought back more than training the cut on answers (three seeds, docs/experiments/healing.md).
-"""
-HEALINGS = (AUTO, NONE, *METHODS, TRAINED)
+SEAM = "seam"
+HEALINGS = (AUTO, NONE, *METHODS)
 TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
 _PART = re.compile(r"(\w+)=(\d+)|engine=(transformers|llama\.cpp)")
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
-_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
 class Profile(NamedTuple):
@@ -97,14 +91,13 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-def read_by(parse: Callable[[str], object]) -> AfterValidator:
-    """A check of settings that leaves a text as it was written, if it can be read."""
+def _readable(serve: str) -> str:
+    Profile.parse(serve)
+    return serve
 
-    def check(text: str) -> str:
-        parse(text)
-        return text
 
-    return AfterValidator(check)
+Serve = Annotated[str, AfterValidator(_readable)]
+"""A serving profile as people write it."""
 
 
 def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
@@ -121,39 +114,27 @@ def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
     raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")
 
 
-def seconds_of(text: str) -> float:
-    """Seconds of a time as people write it.
-
-    >>> seconds_of("2h"), seconds_of("90min"), seconds_of("1.5 d")
-    (7200.0, 5400.0, 129600.0)
-
-    Raises:
-        InputError: no such time, or none at all.
-    """
-    match = _TIME.fullmatch(text.strip().lower())
-    if match is None or float(match[1]) == 0:
-        raise InputError(f"time {text!r:.40} is no time; write 45min, 2h or 1d.")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def _times(given: object) -> object:
+def _faster(given: object) -> object:
     try:
-        return float(given) if isinstance(given, str) else given
+        times = float(given) if isinstance(given, str) else given
     except ValueError:
         raise InputError(f"faster {given:.20} is not a number of times; write 1.2 for 1.2 times as fast.") from None
+    if isinstance(times, int | float) and not times > 1:
+        raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
+    return times
 
 
-def _faster(times: float) -> float:
-    if times > 1:
-        return times
-    raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
-
-
-class PruneSettings(Settings):
-    """The use of a pruned model, and the budget for making it."""
+class GoalSettings(Settings):
+    """The tasks that a verb works for."""
 
     use: str | None = Field(None, description="One of math, code, summarize, classify, chat, copy, all.")
     tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
+
+
+class PruneSettings(GoalSettings):
+    """The use of a pruned model, and how it is found."""
+
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
@@ -164,10 +145,10 @@ class PruneSettings(Settings):
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
     one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
-    faster: Annotated[Number, BeforeValidator(_times), AfterValidator(_faster)] | None = Field(
+    faster: Annotated[Number, BeforeValidator(_faster)] | None = Field(
         None, description="Times as fast a request must become, such as 1.3."
     )
-    serve: Annotated[str, read_by(Profile.parse)] = Field(
+    serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
     )
     max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(
@@ -177,18 +158,12 @@ class PruneSettings(Settings):
         None, description="Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
-        AUTO, description=f"auto (closed form, or training), none, {', '.join((*METHODS, TRAINED))}."
+        AUTO, description=f"auto (in closed form, where that may pay), none, {', '.join(METHODS)}."
     )
-    time: Annotated[str, read_by(seconds_of)] | None = Field(
-        None, description="About how long it may take: 45min, 2h, 1d."
-    )
-    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
     items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
-
     versus: Names = Field((), description="Models to weigh: ids, folders, .gguf, MODEL@int8.")
     goal_alone: bool = Field(False, description="Learn from the goal's tasks, not general requests too.")
     no_side_effects: bool = Field(False, description="Skip the checks of endings, language and form.")
-
     save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
         "auto", description="Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model."
     )
@@ -200,8 +175,6 @@ class PruneSettings(Settings):
                 "say what must be kept: `use` math, or `tasks` gsm8k,my.jsonl; "
                 + ("one of the two." if self.use else "neither was given.")
             )
-        if self.time is not None and self.items is not None:
-            raise InputError("`time` and `items` are alternatives: the items follow from the time; give one of them.")
         sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
         layers = "remove" if self.remove is not None else "max_depth"
         if self._counts_layers and (sized or self.wanted_units != LAYER):
@@ -214,11 +187,6 @@ class PruneSettings(Settings):
         if self.remove is not None and "max_depth" in self.model_fields_set:
             raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
         return self
-
-    @property
-    def seconds(self) -> float | None:
-        """The time that it may take."""
-        return None if self.time is None else seconds_of(self.time)
 
     @property
     def _counts_layers(self) -> bool:
@@ -259,19 +227,6 @@ class PruneSettings(Settings):
         return depth
 
 
-class Named(Protocol):
-    """Settings that name tasks."""
-
-    @property
-    def use(self) -> str | None: ...
-
-    @property
-    def tasks(self) -> tuple[str, ...]: ...
-
-    @property
-    def max_new_tokens(self) -> int | None: ...
-
-
 class GoalTasks(NamedTuple):
     """The tasks, and what people should know of them."""
 
@@ -279,7 +234,7 @@ class GoalTasks(NamedTuple):
     note: str  # says that the use is judged by a proxy; empty where it is not
 
 
-def goal_tasks(settings: Named, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:
+def goal_tasks(settings: GoalSettings, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:
     """The tasks that decide. Nothing is loaded.
 
     Args:

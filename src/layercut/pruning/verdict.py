@@ -110,7 +110,7 @@ def next_step(run: PruneRun, tested: Sequence[TestedDepth]) -> NextStep | None:
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             words += [flag] if value else []
-        elif name not in ("items", "time") and value is not None:
+        elif name != "items" and value is not None:
             words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
     words += [word for task in run.goal.tasks if task.data for word in ("--data", f"{task.task}={task.data}")]
     for name, value in model.given().items():

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from layercut.errors import InputError
-from layercut.runs.atomic import write_json
-from layercut.runs.prune import Estimated
-from layercut.runs.settings import FORMAT_VERSION, read_format
-from layercut.text import Printed, Removal
+from layercut.runs.prune import Estimated, ResultFile
+from layercut.text import Removal
 
 DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""
@@ -39,7 +35,6 @@ class DraftPlan(_Plain, Removal):
     """One plan as a draft, on answers to report items, which the search did not see."""
 
     kind: str
-    name: str = ""  # of another model, in place of a plan
     removed: tuple[int, ...]
     mlp: float = 0.0  # share of the MLP channels that goes
     read: float  # bytes of weights that a token passes through, as a share of the original model's
@@ -54,7 +49,7 @@ class DraftPlan(_Plain, Removal):
     @property
     def words(self) -> str:
         """The draft, for people."""
-        return self.name or f"without {self.label}"
+        return f"without {self.label}"
 
 
 class DraftMeasured(_Plain):
@@ -68,10 +63,10 @@ class DraftMeasured(_Plain):
     expected_rounds: int
 
 
-class DraftResult(Printed, _Plain):
+class DraftResult(ResultFile, frozen=True):
     """All of it."""
 
-    format_version: int = FORMAT_VERSION
+    FILE, VERB = DRAFT, "draft"
     model: str
     dtype: str
     serve: str
@@ -100,19 +95,3 @@ class DraftResult(Printed, _Plain):
     def speedup(self) -> Estimated:
         """Measured, or forecast where nothing was."""
         return (self.measured or self.chosen).speedup
-
-    def save(self, folder: Path) -> None:
-        """Write draft.json."""
-        write_json(folder / DRAFT, self.to_dict())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read draft.json. Raises InputError: none, or a damaged one."""
-        try:
-            return cls.model_validate(read_format(folder / DRAFT, "result of layercut draft"))
-        except ValidationError as error:
-            raise InputError(f"{folder / DRAFT} is no result of `layercut draft`, or of another version.") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -311,10 +311,36 @@ def side_effect_words(effects: Sequence[SideEffect]) -> str:
     return f"{worse or 'none shown'} ({len(effects)} checks, {sum(effect.cut.n for effect in effects)} items)"
 
 
-class PruneResult(Printed, _Plain):
+class ResultFile(Printed, BaseModel, frozen=True, extra="forbid"):
+    """All that a finished verb found, in a file of its run folder."""
+
+    FILE: ClassVar[str]
+    VERB: ClassVar[str]
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return self.model_dump(mode="json")
+
+    def save(self, folder: Path) -> Path:
+        """Write the file whole, or not at all."""
+        write_json(folder / self.FILE, self.to_dict())
+        return folder / self.FILE
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the file of a folder. Raises InputError: there is none, or it is damaged or of another format."""
+        file = Path(folder) / cls.FILE
+        try:
+            return cls.model_validate(read_format(file, f"result of layercut {cls.VERB}"))
+        except ValidationError as error:
+            raise InputError(f"{file} is not a result of layercut {cls.VERB}, or of another version.") from error
+
+
+class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     """All that a finished ``layercut prune`` found."""
 
-    format_version: int = FORMAT_VERSION
+    FILE, VERB = RESULT, "prune"
     model: str
     model_hash: str
     num_layers: int
@@ -342,9 +368,8 @@ class PruneResult(Printed, _Plain):
     side_effects: tuple[SideEffect, ...] = ()
     """Checks of the checkpoint outside the goal; empty where none was written or nothing could be asked."""
     speed: tuple[TimedSpeed, ...] = ()  # of the chosen plan
-    serve: str
+    serve: str  # the serving profile, in words
     serve_tokens: int = 0  # tokens of all requests at once, read and written, in the serving profile
-    """The serving profile, in words."""
     served: tuple[Served, ...] = ()  # every tested plan and other model, timed
     size: dict[Literal["uncut", "cut"], Size] = {}
     where: str  # the machine
@@ -357,24 +382,6 @@ class PruneResult(Printed, _Plain):
         """The other model that a user should take: it passed, and has fewer bytes than the plan that did."""
         return better_of(self.versus, self.size["cut"].disk_bytes if self.verdict == "passed" else None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return self.model_dump(mode="json")
-
-    def save(self, folder: Path) -> Path:
-        """Write result.json whole, or not at all."""
-        write_json(folder / RESULT, self.to_dict())
-        return folder / RESULT
-
-    @classmethod
-    def load(cls, folder: Path) -> PruneResult:
-        """Read the result.json of a folder. Raises InputError: there is none, or it is damaged or of another format."""
-        file = Path(folder) / RESULT
-        try:
-            return cls.model_validate(read_format(file, "result of layercut prune"))
-        except ValidationError as error:
-            raise InputError(f"{file} is not a result of layercut prune, or of another version.") from error
-
 
 def better_of(versus: Sequence[Alternative], disk_bytes: int | None) -> Alternative | None:
     """The smallest that passed, where it has fewer bytes than the plan that passed (None: no plan did)."""
@@ -382,14 +389,6 @@ def better_of(versus: Sequence[Alternative], disk_bytes: int | None) -> Alternat
     return min(passed, key=lambda other: other.disk_bytes, default=None)
 
 
-class Kept(NamedTuple):
-    """The worst task of a plan."""
-
-    task: str
-    value: float
-
-
-def least_kept(kept: tuple[TaskKept, ...]) -> Kept | None:
-    """The task that keeps the least; None where none has a retention."""
-    known = [Kept(task.task, task.kept.value) for task in kept if task.kept is not None]
-    return min(known, key=lambda task: task.value, default=None)
+def least_kept(kept: Sequence[TaskKept]) -> float:
+    """The share that the worst task of a plan keeps; minus infinity where none has a retention."""
+    return min((task.kept.value for task in kept if task.kept is not None), default=float("-inf"))

@@ -39,21 +39,18 @@ class DraftVerb(Verb):
     HIDDEN = "unsafe_exec"
 
     model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
-    goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window measured times times_only")]
+    goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window measured")]
     out: fields.Out = Field(None, description="Folder to write to; runs/draft-<model> if left out.")
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
 
     def check(self) -> None:
-        if self.tasks is not None:
-            check_tasks(self.tasks.tasks)
+        check_tasks(self.tasks.tasks)
 
     @cached_property
-    def tasks(self) -> GoalTasks | None:
-        """The tasks whose answers are drafted; None where times alone are measured."""
-        if self.goal.use is None and not self.goal.tasks:
-            return None
+    def tasks(self) -> GoalTasks:
+        """The tasks whose answers are drafted."""
         return goal_tasks(self.goal, self.data, self.data_dir)
 
     def fit(self) -> None:
@@ -80,19 +77,15 @@ class DraftVerb(Verb):
             console=io.console,
             say=io.say,
         )
-        if done.result is not None:
-            write_reports(done.folder)
+        write_reports(done.folder)
         return done
 
     def show(self, done: DraftDone, io: Io) -> Shown:
         from layercut.report.draft import draft_tables
         from layercut.report.table import terminal_table
         from layercut.runs.directory import PAGE
-        from layercut.runs.draft import TIMES
 
-        if done.result is None:
-            return Shown({"times": str(done.folder / TIMES)}, lines=[f"times: {done.folder / TIMES}"])
-        checkpoint = done.result.checkpoint and (done.result.chosen.name or done.folder / done.result.checkpoint)
+        checkpoint = done.result.checkpoint and done.folder / done.result.checkpoint
         lines = [
             done.result.why,
             *(f"{engine}: {command}" for engine, command in done.result.commands[:1]),

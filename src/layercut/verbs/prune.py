@@ -16,7 +16,7 @@ from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from layercut.pruning.pruned import Pruned
+    from layercut.pruning.job import Pruned
 
 
 class PruneVerb(Verb):
@@ -41,7 +41,7 @@ class PruneVerb(Verb):
     model: Annotated[ModelSettings, Fields("Model", without="quantize")]
     goal: Annotated[
         PruneSettings,
-        Fields(shown="use tasks keep smaller one_size faster serve heal versus time items goal_alone no_side_effects"),
+        Fields(shown="use tasks keep smaller one_size faster serve heal versus items goal_alone no_side_effects"),
     ]
     out: fields.Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")

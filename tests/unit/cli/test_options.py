@@ -162,7 +162,6 @@ def test_the_help_of_prune_fits_on_a_screen_and_begins_with_the_goal(
         "--faster",
         "--serve",
         "--versus",
-        "--time",
         "--items",
         "--heal",
         "--out",

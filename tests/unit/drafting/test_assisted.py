@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_other, measure_times, times_within
-from layercut.drafting.forecast import DraftSteps, StepTimes, TriedDraft, WrittenAnswer
-from layercut.errors import InputError
+from layercut.drafting.assisted import measure_times, times_within
+from layercut.drafting.forecast import DraftSteps, MeasuredAnswer, StepTimes, TriedDraft, WrittenAnswer
 from layercut.progress import show_nothing
 from layercut.pruning.settings import Profile
 from layercut.surgery.channels import Channels
@@ -33,7 +30,7 @@ def made(**changes: object) -> StepTimes:
     drafts = tuple(
         DraftSteps(layers=one, channels=two, step=seconds(one, two), read=10 * seconds(one, two)) for one, two in shares
     )
-    fields = {"model": "m", "model_hash": "h", "dtype": "float32", "where": "here", "batch": 1, "prompt": 8}
+    fields = {"where": "here", "batch": 1, "prompt": 8}
     return StepTimes.model_validate({**fields, "middle": 12, "check": (1.0, 1.1), "drafts": drafts, **changes})
 
 
@@ -50,31 +47,16 @@ def test_a_timed_plan_has_its_own_time() -> None:
     assert made(drafts=(*made().drafts, exact)).cost(TriedDraft(HALF)).draft == 7.0
 
 
-def test_times_travel_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "times.json").write_text(made().model_dump_json())
-    assert StepTimes.load(tmp_path / "times.json") == made()
-    (tmp_path / "other.json").write_text('{"format_version": 1}')
-    for name in ("other.json", "missing.json"):
-        with pytest.raises(InputError, match="times"):
-            StepTimes.load(tmp_path / name)
-
-
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])  # full attention, and windows of 8
 def test_steps_leave_the_cache_as_it_was(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
     found = measure_times(loaded, [WHOLE, HALF, THIN], Profile(2, 8, 8), 3, 0, show_nothing)
     assert (len(found.check), len(found.drafts), found.batch) == (4, 3, 2)
     assert all(one > 0 for one in (*found.check, *(two.step for two in found.drafts)))
-    view, other = draft_view(loaded.model, HALF), TriedDraft(HALF, name="other")
-    exact = measure_other(loaded, view, other, found, 0, show_nothing)
-    assert len(exact.drafts) == 4 and exact.cost(other).draft == exact.drafts[-1].step
 
 
 HALVED = TriedDraft(CutPlan(num_layers=4, removed=(1, 2)), window=2)
 TIMES = StepTimes(
-    model="m",
-    model_hash="h",
-    dtype="float32",
     where="here",
     batch=1,
     prompt=100,

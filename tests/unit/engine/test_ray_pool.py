@@ -105,9 +105,8 @@ def test_it_answers_as_one_engine_does() -> None:
         (expected_damage,) = flat(alone.compare(compared, [PLANS[2]], PLANS[0])).values()
         (damage,) = flat(pool.compare(compared, [PLANS[2]], PLANS[0])).values()
         assert damage.kl == pytest.approx(expected_damage.kl, abs=1e-4)
-        for ours, theirs in zip(
-            pool.hidden_states(["ab", "abc"], PLANS[3]), alone.hidden_states(["ab", "abc"], PLANS[3]), strict=True
-        ):
+        texts = ["ab", "abc", "a", "abcdef", "abcd", "abcde"]  # a batch and a half
+        for ours, theirs in zip(pool.hidden_states(texts, PLANS[3]), alone.hidden_states(texts, PLANS[3]), strict=True):
             assert ours.ids == theirs.ids
             assert all(torch.equal(a, b) for a, b in zip(ours.states_BTD, theirs.states_BTD, strict=True))
 
@@ -124,8 +123,8 @@ def test_what_keeps_a_member_from_its_model_is_told() -> None:
 def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
     """The member that did not give this answer, in the middle of its first block; None where it has ended that.
 
-    Twelve requests make groups of 8 and 4; the first blocks are the 8 under two plans, and under the other three. It is
-    waited for, as it may have been slow to begin.
+    Twelve requests make groups of 4; the first blocks are one under two plans, and under the other three. It is waited
+    for, as it may have been slow to begin.
     """
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -134,7 +133,7 @@ def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
         theirs = [(pid, key) for pid, key, _ in seen if pid != mine]
         if theirs:
             pid, key = theirs[0]
-            size = 8 * (2 if key in {plan.key for plan in PLANS[:2]} else 3)
+            size = 4 * (2 if key in {plan.key for plan in PLANS[:2]} else 3)
             return pid if len(theirs) < size - 1 else None
         time.sleep(0.01)
     raise AssertionError("the other member was never asked anything")
@@ -161,7 +160,7 @@ def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: Ra
     assert len({pid for pid, _, _ in asked(notes)}) >= 2
 
 
-def test_what_is_out_is_dropped_where_it_runs(slow: RayPool, notes: Path) -> None:
+def test_what_is_out_is_not_sent_any_more(slow: RayPool, notes: Path) -> None:
     """A race: after the first answers nothing but one plan is wanted any more."""
     many = requests(40)
     going = {plan.key for plan in PLANS}
@@ -195,7 +194,7 @@ def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
 
 def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
-    with pytest.raises(InputError, match="3 members of the pool died on the same 1 request "):
+    with pytest.raises(InputError, match="members of the pool died 3 times.* on the same items"):
         flat(slow.ask(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 
@@ -219,7 +218,8 @@ pool = RayPool("local:2", partial(slow_engine, Path({str(tmp_path)!r}), 0.2))
 print(pool.num_layers, flush=True)
 flat(pool.ask(requests(200), PLANS, GREEDY))
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    places = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     environment.pop("RAY_ADDRESS", None)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -26,10 +26,9 @@ from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import show_nothing
 from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
-from layercut.pruning.healing import count_examples, heal_plan, healing_prompts, short_rate
-from layercut.pruning.job import prune_model
+from layercut.pruning.healing import heal_plan, healing_prompts
+from layercut.pruning.job import Pruned, prune_model
 from layercut.pruning.path import ALONE, TRACES, PlanPath
-from layercut.pruning.pruned import Pruned
 from layercut.pruning.run import PruneRun
 from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes
@@ -46,7 +45,16 @@ from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
 
 
-def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: bool = False, **settings: Any) -> Pruned:
+def run(
+    model: Path,
+    file: Path,
+    out: Path,
+    *,
+    anyway: bool = False,
+    strict: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    **settings: Any,
+) -> Pruned:
     wanted = PruneSettings(
         **{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, "no_side_effects": True, **settings}
     )
@@ -57,8 +65,18 @@ def run(model: Path, file: Path, out: Path, *, anyway: bool = False, strict: boo
         anyway=anyway,
         strict=strict,
         console=Console(quiet=True),
-        say=lambda text: None,
+        say=say,
     )
+
+
+def keep_unhealed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """As if each plan kept this share of each task on selection items, until it is healed."""
+    kept = PlanPath.kept
+
+    def less(*args: Any) -> Any:
+        return tuple(one.model_copy(update={"kept": Estimated(value=share, n=40)}) for one in kept(*args))
+
+    monkeypatch.setattr(PlanPath, "kept", less)
 
 
 def found(done: Pruned) -> dict[str, Any]:
@@ -87,7 +105,8 @@ def test_each_line_names_its_step_and_no_time_that_was_not_measured(model: Path,
     console = Console(file=StringIO(), width=200)
     wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40, no_side_effects=True)
     settings = ModelSettings(model=str(model), device="cpu")
-    prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
+    done = prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
+    assert [one.depth for one in done.result.tested] == [2] == [done.result.chosen.depth]
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
     steps = [int(step) for step in re.findall(r"step (\d) of 5$", text, re.MULTILINE)]
@@ -310,25 +329,10 @@ def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp
     assert f"{done.result.next.items - 12:,} more items" in done.result.why
 
 
-def test_exactly_n_layers_are_tested_once(model: Path, choices: Path, tmp_path: Path) -> None:
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40)
-    done = prune_model(
-        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-        say=lambda text: None,
-    )  # fmt: skip
-    assert [one.depth for one in done.result.tested] == [2] and done.result.chosen.depth == 2
-
-
 def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
     model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = PlanPath.kept
-
-    def less(self: PlanPath, removed: Any, seed: int) -> Any:
-        """As if nothing were kept without healing."""
-        return tuple(one.model_copy(update={"kept": Estimated(value=0.0, n=40)}) for one in kept(self, removed, seed))
-
-    monkeypatch.setattr(PlanPath, "kept", less)
+    keep_unhealed(monkeypatch, 0.0)
     done = run(model, choices, tmp_path / "run", max_depth="2", keep=0.5, heal="seam")
     assert all([one.healing for one in step.tried] == [None, "seam"] for step in done.result.path)
     assert done.result.chosen.healing == "seam" and done.result.chosen.name == "depth-2+seam"
@@ -345,121 +349,47 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
     def refused(*_: Any) -> float:
         raise InputError("OPTDecoderLayer has no MLP that layercut knows, so its seam cannot be repaired.")
 
-    kept, said = PlanPath.kept, []
-
-    def less(self: PlanPath, removed: Any, seed: int) -> Any:
-        """As if some of it were kept, so that a seam would be tried."""
-        return tuple(one.model_copy(update={"kept": Estimated(value=0.4, n=40)}) for one in kept(self, removed, seed))
-
-    monkeypatch.setattr(PlanPath, "kept", less)
+    keep_unhealed(monkeypatch, 0.4)
     monkeypatch.setattr("layercut.pruning.run.norm_gain", refused)
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", items=40)
-    done = prune_model(
-        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-        say=said.append,
-    )  # fmt: skip
+    said: list[str] = []
+    done = run(model, choices, tmp_path / "run", keep=0.5, max_depth="1", say=said.append)
     assert [one.healing for one in done.result.path[0].tried] == [None] and done.result.verdict == "passed"
     assert any("OPTDecoderLayer has no MLP" in line for line in said)
 
 
-@pytest.mark.parametrize("heal", ["auto", "seam"])
-def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(
-    heal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = PlanPath.kept
-
-    def less(self: PlanPath, removed: Any, seed: int) -> Any:
-        """As if some of it were kept without healing."""
-        return tuple(one.model_copy(update={"kept": Estimated(value=0.3, n=40)}) for one in kept(self, removed, seed))
-
-    monkeypatch.setattr(PlanPath, "kept", less)
+def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_unhealed(monkeypatch, 0.3)
     model = spare_model(tmp_path / "model", "gemma2")
     file = choice_file(tmp_path / "mine.jsonl", model)
-    done = run(model, file, tmp_path / "run", max_depth="1", keep=0.5, heal=heal)
+    done = run(model, file, tmp_path / "run", max_depth="1", keep=0.5)
     assert done.result.chosen.healing == "seam" and done.result.verdict == "passed" and done.checkpoint is not None
     (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
     assert healing["seam_map"] == "scale"
 
 
-def test_a_time_gives_items_and_is_kept(model: Path, choices: Path, tmp_path: Path) -> None:
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.5, max_depth="1", time="2min", heal="none")
-    said: list[str] = []
-    done = prune_model(
-        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-        say=said.append,
-    )  # fmt: skip
-    (task,) = done.result.goal.tasks
-    assert 16 <= task.selection_items <= 100 and task.report_items >= 16
-    assert any("4 of 5 runs" in line or "too few" in line for line in said)
-
-
 def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:
-    wanted = PruneSettings(tasks=("arithmetic",), items=8)
-    with pytest.raises(InputError, match="nothing to keep"):
-        prune_model(
-            ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-            say=lambda text: None,
-        )  # fmt: skip
+    with pytest.raises(InputError, match="nothing to keep: .*none of the first 8 selection items"):
+        run(model, Path("arithmetic"), tmp_path / "run", items=8)
 
 
-def test_where_time_allows_the_first_depth_at_risk_is_trained(
+def test_a_training_reads_answers_of_the_original_model(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
-    file = written_file(tmp_path / "mine.jsonl", model)
-    made: dict[int, list[dict[str, Any]]] = {}
+    file, known, answers = written_file(tmp_path / "mine.jsonl", model), list[Any](), list[dict[str, Any]]()
 
     def healed(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
         checkpoint = heal_plan(run, plan, method, source)
-        made[len(plan.removed)] = json.loads((checkpoint / "plan.json").read_text())["healing"]
-        if method != "seam":
-            lines = (checkpoint.parent / "samples" / "responses.jsonl").read_text().splitlines()
-            answers.extend(map(json.loads, lines))
-            known.extend(source.known)
+        lines = (checkpoint.parent / "samples" / "responses.jsonl").read_text().splitlines()
+        answers.extend(map(json.loads, lines))
+        known.extend(source.known)
         return checkpoint
 
-    def written(source: Any, plan: CutPlan, out: Path, **more: Any) -> Any:
-        cuts.append(len(plan.removed))
-        return cut(source, plan, out, **more)
-
-    answers: list[dict[str, Any]] = []
-    known: list[Any] = []
-    cuts: list[int] = []
-    cut = layercut.pruning.healing.cut_model
-    left = [10**9, 10**9]
-
-    def trained_examples(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> int:
-        """As if the first two numbers of items took too long."""
-        return left.pop() if left else count_examples(run, plan, method, source)
-
-    monkeypatch.setattr("layercut.pruning.healing.cut_model", written)
-    monkeypatch.setattr("layercut.pruning.search._REASONABLE", -9.0)  # each plan is healed by a seam before
     monkeypatch.setattr(search, "heal_plan", healed)
-    monkeypatch.setattr(search, "count_examples", trained_examples)
-    wanted = PruneSettings(tasks=(str(file),), keep=0.5, max_depth="3", time="5d")
-    done = prune_model(
-        ModelSettings(model=str(model), device="cpu"), wanted, out=tmp_path / "run", console=Console(quiet=True),
-        say=lambda text: None,
-    )  # fmt: skip
-    state = Notes(tmp_path / "run")
-    assert state["trained"] == "depth-3", "the first depth that lost something"
-    assert state["training_items"] == 128 and 0 < state["pace"] < 60
-    assert len(set(cuts)) == len(cuts), "a pruned checkpoint is written once"
-    assert known and answers[: len(known)] == known, "what seams were fitted on is not asked again"
+    done = run(model, file, tmp_path / "run", items=16, max_depth="1", keep=0.5, heal="lora")
+    assert [one.healing for one in done.result.path[0].tried] == [None, "lora"]
+    assert known and answers[: len(known)] == known, "answers to selection items are not asked again"
     assert {one["model_hash"] for one in answers} == {done.result.model_hash}
-    by_prompt = {json.dumps(one["prompt"]): one["completion"] for one in answers}
-    assert len(by_prompt) == len(answers), "each prompt has one answer"
-    trained = [one for one in done.result.path[2].tried if one.healing == "seam+lora"]
-    assert len(trained) == 1 and trained[0].seconds > 0 and trained[0].kept[0].kept is not None
-    seam, lora = made[3]
-    assert [seam["method"], lora["method"], lora["objective"]] == ["seam", "lora", "forward-kl"]
-    how = lora["settings"]
-    assert (how["learning_rate"], how["schedule"], how["warmup_steps"]) == (1e-3, "linear", 5), (
-        "few steps, not an hour's"
-    )
-    assert [one.depth for one in done.result.tested][:2] == [1, 2] and done.result.tested[1].passed
-
-
-@pytest.mark.parametrize(("width", "rate"), [(64, 1e-3), (576, 1e-3), (1536, 6.1e-4), (2000, 5e-4), (4096, 2.9e-4)])
-def test_wider_models_are_trained_at_a_lower_rate(width: int, rate: float) -> None:
-    assert short_rate(width) == rate
+    prompts = {json.dumps(one["prompt"]) for one in answers}
+    report = {one.id for one in load_task(str(file)).samples("report", None)}
+    assert len(prompts) == len(answers) and not {one["id"].split()[-1] for one in answers} & report

@@ -38,7 +38,7 @@ def test_what_is_no_profile(text: str, message: str) -> None:
 
 
 def test_a_draft_is_timed_in_transformers() -> None:
-    with pytest.raises(InputError, match="a draft is timed in transformers; give `times` of another engine"):
+    with pytest.raises(InputError, match="a draft is timed in transformers; leave out `engine=`"):
         DraftSettings(use="math", serve="laptop,engine=llama.cpp")
 
 

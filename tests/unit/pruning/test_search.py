@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from layercut.pruning import search
-from layercut.pruning.search import best_way, choose_way, next_size, train_weak_step
+from layercut.pruning.search import choose_way, next_size
 from layercut.pruning.settings import PruneSettings
-from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PathStep, TaskKept, Tried
 
 
@@ -25,25 +19,10 @@ def tried(healing: str | None, *kept: float) -> Tried:
 
 
 def test_the_way_whose_worst_task_keeps_most_is_tested() -> None:
-    assert best_way([tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
-    assert best_way([tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
-    assert best_way([tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the one that is not healed"
-
-
-@pytest.mark.parametrize(("sizes", "is_asked"), [((), True), ((0.1, 0.2), False)])
-def test_the_time_is_asked_for_training_where_layers_alone_go(
-    sizes: tuple[float, ...], is_asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(search, "count_training_items", lambda run, step, seconds: asked.append(step.name))
-    step = PathStep(depth=1, removed=(2,), candidates=1, tried=(tried("seam", 0.85),), healing="seam")
-    state = Notes(tmp_path)
-    state.put("path", [step.model_dump(mode="json")])
-    settings = PruneSettings(use="copy", keep=0.8, time="2h")
-    run: Any = SimpleNamespace(settings=settings, notes=state, sizes=sizes)
-    train_weak_step(run)
-    assert asked == ([step.name] if is_asked else [])
-    assert state.get("trained", "never decided") == (None if is_asked else "never decided")
+    step = PathStep(depth=1, removed=(2,), candidates=1, tried=())
+    assert choose_way(step, [tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
+    assert choose_way(step, [tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
+    assert choose_way(step, [tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the unhealed one"
 
 
 def sized(size: float, value: float, healed: float | None = None) -> PathStep:

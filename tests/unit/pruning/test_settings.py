@@ -1,4 +1,4 @@
-"""The goal and the budget of prune: what is refused, and what follows from a time."""
+"""The goal of prune: what is refused, and how many items it needs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.sample_size import outcomes_of
 from layercut.pruning.budget import (
-    FEWEST,
-    SELECTION_ITEMS,
     Yardstick,
     chance_to_pass,
     describe_power,
     items_for,
     must_keep,
-    report_items_in,
-    selection_items_in,
 )
-from layercut.pruning.settings import PruneSettings, seconds_of
+from layercut.pruning.settings import PruneSettings
 
 
 @pytest.mark.parametrize(
@@ -34,9 +30,7 @@ from layercut.pruning.settings import PruneSettings, seconds_of
         ({"use": "math", "max_depth": "half"}, "is no depth"),
         ({"use": "math", "remove": "0"}, "names layer 0"),
         ({"use": "math", "heal": "seams"}, "Did you mean seam?"),
-        ({"use": "math", "time": "0h"}, "is no time"),
         ({"use": "math", "items": 4}, "items 4 is too small"),
-        ({"use": "math", "time": "1h", "items": 8}, "are alternatives"),
         ({"use": "math", "one_size": True}, "needs a size"),
         ({"use": "math", "one_size": True, "max_depth": "3"}, "needs a size"),
         ({"use": "math", "remove": "2 layers", "max_depth": "25%"}, "leave it out"),
@@ -48,12 +42,11 @@ def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_depths_and_times() -> None:
+def test_depths() -> None:
     assert PruneSettings(use="math", units="layer").depth(30) == 8
     assert PruneSettings(use="math", remove="10%").depth(30) == 3 == PruneSettings(use="math", max_depth="3").depth(30)
     with pytest.raises(InputError, match="choose 1 to 4"):
         PruneSettings(use="math", remove="5 layers").depth(6)
-    assert [seconds_of(text) for text in ("30s", "5 m", "45min", "2H", "1d")] == [30, 300, 2700, 7200, 86400]
 
 
 def test_more_items_let_a_plan_pass_that_keeps_less() -> None:
@@ -98,9 +91,3 @@ def test_the_simulated_power_is_what_the_sentence_says() -> None:
     share = must_keep(task, 400, 0.8)
     assert share is not None
     assert 0.7 < passed_share(task, 400, 0.8, share, runs=120) < 0.92
-
-
-def test_items_that_fit_into_a_time() -> None:
-    assert selection_items_in(1e9, 1.0, 8) == SELECTION_ITEMS and selection_items_in(1.0, 1.0, 8) == FEWEST
-    assert selection_items_in(3600, 0.5, 8) < selection_items_in(7200, 0.5, 8)
-    assert report_items_in(3600, 1.0, 9) == 400 and report_items_in(10, 10.0, 9) == FEWEST

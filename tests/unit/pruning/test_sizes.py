@@ -18,9 +18,8 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.progress import show_nothing
 from layercut.pruning import search
-from layercut.pruning.job import prune_model
+from layercut.pruning.job import Pruned, prune_model
 from layercut.pruning.path import TRACES, PlanPath, SizePath
-from layercut.pruning.pruned import Pruned
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.speed import RequestTimes, Sizes, on_experts
 from layercut.report.first import first_of_prune
@@ -89,12 +88,6 @@ def test_one_size_alone_is_the_plan_that_the_path_finds(
     assert done.plan.removed == whole.plan.removed and done.plan.channels == whole.plan.channels
     assert done.result.tested[0].kept == whole.result.tested[-1].kept and done.result.verdict == "passed"
     assert {one.name for one in (tmp_path / "run").glob("size-*")} == {"size-20"}
-
-
-def test_selection_items_choose_and_report_items_confirm(whole: Pruned, choices: Path) -> None:
-    report = {one.id for one in load_task(str(choices)).samples("report", None)}
-    chosen = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
-    assert chosen and not chosen & report
 
 
 def test_stopped_anywhere_and_resumed_is_uninterrupted(

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
-from layercut.pruning.pruned import Pruned
+from layercut.pruning.job import Pruned
 from layercut.pruning.verdict import answer_with_others, describe_fastest
 from layercut.report.first import first_of_prune
 from layercut.report.front import front_figure, front_of

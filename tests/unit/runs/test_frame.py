@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.pruning.pruned import Pruned
+from layercut.pruning.job import Pruned
 from layercut.runs.frame import data_frame
 from layercut.runs.prune import PruneResult
 from layercut.settings import ModelSettings
