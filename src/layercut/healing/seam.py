@@ -248,7 +248,7 @@ def solve_map(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
     ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". scale: a factor per channel. Raises
-    InputError for an unknown kind, or without tokens.
+    InputError for an unknown kind, or too few tokens.
     """
     if kind not in SEAMS:
         raise unknown_name("seam map", kind, SEAMS)
@@ -258,9 +258,11 @@ def solve_map(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
         ridged_FF, wanted_FD = sums.xx_FF.clone(), sums.xz_FD if kind == PROJECTION else sums.xz_FD - sums.xx_FF
         ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
         lower_FF, failed = torch.linalg.cholesky_ex(ridged_FF)
-        change_FD: Tensor = (
-            torch.linalg.solve(ridged_FF, wanted_FD) if failed else torch.cholesky_solve(wanted_FD, lower_FF)
-        )
+        change_FD: Tensor = torch.cholesky_solve(wanted_FD, lower_FF)
+        if failed:
+            change_FD, failed = torch.linalg.solve_ex(ridged_FF, wanted_FD)
+        if failed:
+            raise InputError(f"{sums.num_tokens:,} tokens of text are too few to fit a seam on; give more prompts.")
         return _unchanged(sums, kind) + change_FD
     square_D = sums.xx_FF.diagonal()
     return torch.diag(torch.where(square_D > 0, sums.xz_FD.diagonal() / square_D.clamp(min=1e-30), 1.0))

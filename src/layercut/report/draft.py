@@ -31,7 +31,7 @@ def draft_answer(source: Source) -> Section | None:
     if result.tried:
         legend.append(f"{result.tried} plans were tried on selection items; the first is the fastest there.")
     blocks: list[Block] = [Lead(lines=[("", result.why)], large=True), _figure(result), *legend]
-    return Section(name="answer", title="Lead", blocks=blocks)
+    return Section(name="answer", title="Is it faster with a draft?", short="Answer", blocks=blocks)
 
 
 def draft_numbers(source: Source) -> Section | None:
