@@ -109,7 +109,7 @@ def tiny_data(count: int = 24, held_out: float = 0.2) -> Data:
 
 
 HEALING = HealingRecord(
-    method="lora", objective="sft", removed=[2, 4], responses="self", tokens_matched=False, teacher="uncut",
+    method="lora", objective="sft", removed=[2, 4], responses="self", teacher="uncut",
     teacher_hash="a", cut_hash="b", data_hash="c", num_examples=8, num_held_out=0, loss_tokens=64, contaminated=0,
     too_long_with_prompt=0, selection_items={},
 )  # fmt: skip

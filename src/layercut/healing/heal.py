@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +20,6 @@ from layercut.healing.data import (
     examples_of,
     full_test_sets,
     items_used,
-    match_tokens,
     num_loss_tokens,
     report_items,
     source_records,
@@ -33,7 +31,7 @@ from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_
 from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.record import HealingRecord
-from layercut.healing.settings import METHODS, OBJECTIVES, RESPONSES, HealSettings, TrainSettings, named_in
+from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, named_in
 from layercut.healing.trainable import load_for_training, load_pair, load_teacher, make_trainable, remove_weights
 from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
@@ -41,7 +39,7 @@ from layercut.progress import Say
 from layercut.progress.bars import progress_bar
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable_writing
-from layercut.runs.healing import CHECKPOINT, MARKS, healing_lines
+from layercut.runs.healing import CHECKPOINT, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -126,7 +124,7 @@ def heal_model(
             for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {variant} answers", *source.notes):
                 say(line)
             items = report_items(to_check(), in_full, say)
-            records = _answers_by_variant(run, teacher, source, settings, how, console, say)
+            records = _answers_to_learn(run, teacher, source, settings, how, console, say)
             teacher.release()  # it has answered
             data, counts = _training_data(records, variant, cut, settings, items, say)
             record = HealingRecord(
@@ -134,7 +132,6 @@ def heal_model(
                 objective=train.objective,
                 **plan.gone,
                 responses=variant,
-                tokens_matched=settings.match_tokens,
                 teacher=teacher_model.model,
                 teacher_hash=teacher.metadata.model_hash,
                 cut_hash=cut.metadata.model_hash,
@@ -147,9 +144,7 @@ def heal_model(
                 selection_items=record_items(items_used(to_check(), in_full, source)),
             )
             if METHODS[train.method].made_by:
-                _heal_by_training(
-                    run, cut, teacher, data, records[variant], source.tasks, settings, record, group, console, say
-                )
+                _heal_by_training(run, cut, teacher, data, records, source.tasks, settings, record, group, console, say)
             else:
                 _heal_in_closed_form(run, cut, teacher, plan, data, settings, record, console, say)
         remove_weights(run.path / TRAINING)
@@ -157,7 +152,7 @@ def heal_model(
         return Healed(checkpoint, json.loads((checkpoint / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 
 
-def _answers_by_variant(
+def _answers_to_learn(
     run: RunFolder,
     teacher: ModelHandle,
     source: PromptSource,
@@ -165,35 +160,26 @@ def _answers_by_variant(
     how: Answering,
     console: Console,
     say: Say,
-) -> dict[str, list[AnswerRecord]]:
-    """The answers that training needs: the teacher's, of an earlier run or generated now, and those of the data set.
+) -> list[AnswerRecord]:
+    """The answers that training needs: the teacher's, of an earlier run or generated now, or those of the data set.
 
     A model that answers itself while it is trained has the prompts alone.
     """
-    if settings.train.goal.is_graded:
-        return {"own": source_records(source.parts, need_answers=False)}
-    variants = RESPONSES if settings.match_tokens else (settings.responses,)
-    answers: dict[str, list[AnswerRecord]] = {}
-    if "self" in variants and source.records is None:
-        seed = settings.train.seed
-        answers["self"] = answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say)
-    elif "self" in variants:
-        answers["self"] = source.records or []
-        uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
-        if any(
-            (made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in answers["self"]
-        ):
-            raise InputError(
-                f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
-                f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
-            )
-    if "original" in variants:
-        answers["original"] = source_records(source.parts, need_answers=True)
-    return answers
+    if settings.train.goal.is_graded or settings.responses == "original":
+        return source_records(source.parts, need_answers=not settings.train.goal.is_graded)
+    if source.records is None:
+        return answers_of(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console, say)
+    uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
+    if any((made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in source.records):
+        raise InputError(
+            f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
+            f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
+        )
+    return source.records
 
 
 def _training_data(
-    records: dict[str, list[AnswerRecord]],
+    records: list[AnswerRecord],
     variant: str,
     cut: ModelHandle,
     settings: HealSettings,
@@ -201,24 +187,17 @@ def _training_data(
     say: Say,
 ) -> tuple[Data, dict[str, Any]]:
     """Examples for training and held-out examples of one variant, and the counts of what was dropped."""
-    train, examples, counts = settings.train, {}, {}
-    filters = {
-        "own": None,
-        "self": settings.filters,
-        "original": settings.filters.replace(right_only=False),  # they were not graded and need not be
-    }
-    for name, answers in records.items():
-        what = "prompts" if name == "own" else f"{name} answers"
-        examples[name], counts[name] = examples_of(
-            answers, cut.weightless, filters[name], items, train.max_length, what, say
-        )
-    chosen = match_tokens(examples, variant, train.seed, say) if settings.match_tokens else examples[variant]
-    data = hold_out(chosen, train.held_out, train.seed)
+    train, filters = settings.train, None if variant == "own" else settings.filters
+    if filters and variant == "original":  # they were not graded and need not be
+        filters = filters.replace(right_only=False)
+    what = "prompts" if variant == "own" else f"{variant} answers"
+    examples, counts = examples_of(records, cut.weightless, filters, items, train.max_length, what, say)
+    data = hold_out(examples, train.held_out, train.seed)
     what = f"{count_of(len(data.train), 'example')} with {count_of(num_loss_tokens(data.train), 'answer token')}"
     if train.goal.is_graded:
         what = f"{count_of(len(data.train), 'prompt')}, {train.group} answers to each at a time"
     say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
-    return data, counts[variant]
+    return data, counts
 
 
 def _heal_in_closed_form(
@@ -271,7 +250,7 @@ def _heal_by_training(
     console: Console,
     say: Say,
 ) -> None:
-    """Train, or take the training that has ended, and write the marks and the checkpoint."""
+    """Train, or take the training that has ended, and write the checkpoint."""
     from layercut.healing.checkpoint import write_trained
     from layercut.healing.sft import CURVE, count_learned, finished_training
 
@@ -291,12 +270,7 @@ def _heal_by_training(
         held_out_loss=trained.held_out,
     )
     if not train.goal.answers_itself:
-        record = replace(record, answer_tokens=[*islice(count_learned(data.train, train), trained.steps)][-1])
-    for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
-        out = run.path / MARKS / kept.name
-        if not out.exists():
-            at_mark = replace(record, mark=int(kept.name))
-            write_trained(cut.source, kept, settings, data, out=out, record=at_mark, say=say)
+        record = replace(record, answer_tokens=count_learned(data.train, train, trained.steps))
     out, curve = run.path / CHECKPOINT, folder / CURVE
     write_trained(cut.source, trained.final, settings, data, out=out, record=record, curve=curve, say=say)
 

@@ -24,18 +24,17 @@ from layercut.tasks.hub import HUB, hub_rows
 from layercut.tasks.selected_items import describe_shortfall, merge_items
 from layercut.text import count_of
 
-Item = TypeVar("Item")
 Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
 PREFIX = "task:"
 MAX_NEW_TOKENS = 256
+SHUFFLE_BUFFER = 10_000  # rows of a hub data set that are shuffled while it streams
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "decoding": DecodingSettings(temperature=0.9, top_p=0.95),
         "max_new_tokens": 8192,
         "max_prompt_tokens": 8000,
         "system": SYSTEM,
-        "shuffle_buffer": 500_000,
         "patience": 0,
     }
 }
@@ -47,11 +46,7 @@ class PromptReading(Settings):
 
     readout: str | None = Field(None, description="Readout of a task's items: chain or short.")
     limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
-    skip: int = Field(0, ge=0, description="Skip this many prompts of each source; limit counts from there.")
-    shuffle_buffer: int = Field(
-        10_000, ge=0, description="Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order."
-    )
-    shuffle_seed: Seed = Field(42, description="Random seed of that shuffling.")
+    shuffle_seed: Seed = Field(42, description="Random seed of shuffling a hub data set while it streams.")
 
 
 class PromptSpec(PromptReading):
@@ -67,14 +62,6 @@ class PromptSpec(PromptReading):
         if self.data is not None and not self.source.startswith(PREFIX):
             raise InputError(f"{self.source}: data belongs to task:NAME prompts; leave it out.")
         return self
-
-    def chosen(self, prompts: list[Item]) -> list[Item]:
-        """The prompts that ``skip`` and ``limit`` leave; InputError if none."""
-        if prompts and self.skip >= len(prompts):
-            raise InputError(
-                f"{self.source} has {count_of(len(prompts), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
-            )
-        return prompts[self.skip :][: self.limit]
 
 
 class Answering(Settings):
@@ -294,27 +281,27 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
     if len(specs) == 1 and (path := Path(specs[0].source)).is_dir():
         if not (path / RESPONSES).is_file():
             raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
-        return PromptSource(records=specs[0].chosen(cast("list[AnswerRecord]", read_records(path / RESPONSES))))
+        return PromptSource(records=cast("list[AnswerRecord]", read_records(path / RESPONSES))[: specs[0].limit])
     return PromptSource(parts=tuple(_read_group(spec, system, plain) for spec in specs))
 
 
 def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
-    source, limit = spec.source, None if spec.limit is None else spec.skip + spec.limit
+    source, limit = spec.source, spec.limit
     if source.startswith(PREFIX):
         if plain:
             raise InputError(f"{source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(source.removeprefix(PREFIX), data=spec.data)
         of_task = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
-        return PromptGroup(spec.chosen(of_task.prompts), of_task, note=describe_shortfall(task, "selection", limit))
+        return PromptGroup(of_task.prompts, of_task, note=describe_shortfall(task, "selection", limit))
     if source.startswith(HUB):
-        rows = hub_rows(source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
+        rows = hub_rows(source, extra="heal", buffer=SHUFFLE_BUFFER, seed=spec.shuffle_seed)
         left_out: list[str] = []
         prompts = prompts_in(rows, source, system=system, plain=plain, limit=limit, left_out=left_out)
         note = f"skipped rows without a usable prompt: {len(left_out)}, the first is {left_out[0]}" if left_out else ""
-        return PromptGroup(spec.chosen(prompts), source=source, note=note)
+        return PromptGroup(prompts, source=source, note=note)
     if Path(source).is_dir():
         raise InputError(f"{source} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
-    return PromptGroup(spec.chosen(read_prompts(Path(source), system=system, plain=plain, limit=limit)), source=source)
+    return PromptGroup(read_prompts(Path(source), system=system, plain=plain, limit=limit), source=source)
 
 
 def _item_of(record: AnswerRecord) -> str:

@@ -18,7 +18,6 @@ class HealingRecord:
     vocabulary: str | None = None
     tied: bool | None = None
     responses: str
-    tokens_matched: bool
     teacher: str
     teacher_hash: str
     cut_hash: str
@@ -42,7 +41,6 @@ class HealingRecord:
     stopped_early: bool | None = None
     held_out_loss: Mapping[str, float] | None = None
     answer_tokens: int | None = None
-    mark: int | None = None
     # What writing the checkpoint adds:
     checked: Sequence[str] = ()
     written: Mapping[str, Any] | None = None

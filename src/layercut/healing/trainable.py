@@ -22,7 +22,6 @@ from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.weights import read_config
 from layercut.progress import Say
-from layercut.runs.healing import MARKS
 from layercut.surgery.checkpoint import earlier_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -273,5 +272,5 @@ def remove_weights(folder: Path) -> None:
 
     For a healing whose checkpoint is complete. The loss curve stays.
     """
-    for path in (*folder.glob("checkpoint-*"), folder / FINAL, folder / MARKS):
+    for path in (*folder.glob("checkpoint-*"), folder / FINAL):
         shutil.rmtree(path, ignore_errors=True)

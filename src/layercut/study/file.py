@@ -179,7 +179,7 @@ def _arm(entry: Any) -> HealingArm:
     with _of(f"healing arm {entry['name']}"):
         expanded = with_preset(entry.get("preset"), entry)
         data = {key: entry[key] for key in own if key in entry}
-        data["prompts"] = _prompts(expanded)
+        data["prompts"] = _prompts(entry)
         if "decoding" in data:
             data |= _read({"decoding": data["decoding"]})
         data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})

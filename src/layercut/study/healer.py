@@ -20,12 +20,11 @@ from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec,
 from layercut.healing.settings import HealSettings
 from layercut.progress import Say
 from layercut.runs.directory import ENVIRONMENT
-from layercut.runs.healing import CHECKPOINT, MARK, MARKS
+from layercut.runs.healing import CHECKPOINT
 from layercut.runs.lock import LOCK
 from layercut.runs.settings import CONFIG, settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
-from layercut.surgery.checkpoint import read_plans
 from layercut.tasks import base_name
 from layercut.tasks.base import Task
 
@@ -38,7 +37,7 @@ _NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
 
 @dataclass
 class Healer:
-    """One healing arm of one cut, under one seed: its end, or a mark of its training."""
+    """One healing arm of one cut, under one seed."""
 
     arm: HealingArm
     uncut: ModelSettings  # the teacher
@@ -47,8 +46,6 @@ class Healer:
     folder: Path
     answers: Path  # holds a run folder with the original model's answers for each way of asking
     in_full: Sequence[str] = ()  # tasks of whose whole test sets training data holds no item
-    start: Healer | None = None  # the healing whose model is healed further; None for the cut itself
-    mark: str = ""  # answer tokens after which the training is measured; empty for its end
 
     def check(self) -> None:
         """Raise InputError or MissingExtra now for what would fail after hours of other work."""
@@ -77,12 +74,10 @@ class Healer:
             "system": how.system,
             **how.extra(),
             **({IN_FULL: list(self.in_full)} if self.in_full else {}),
-            **({"after": self.start.identity} if self.start else {}),
-            **({MARK: self.mark} if self.mark else {}),
         }
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
-        """Heal a pruned or healed checkpoint, or train the original model for None; see ``heal_model``."""
+        """Heal a pruned checkpoint, or train the original model for None; see ``heal_model``."""
         from layercut.healing.heal import heal_model
 
         source, how, settings = read_source(self.arm), self._answering, self.settings
@@ -122,7 +117,6 @@ class Healer:
             train=self.arm.train.replace(seed=self.seed),
             filters=self.arm.filters,
             responses=self.arm.responses,
-            match_tokens=self.arm.match_tokens,
             save_dtype=self.arm.save_dtype,
             decontaminate=_checked_tasks(self.arm, self.tasks),
             data=_data_of(self.tasks),
@@ -135,8 +129,8 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        """Of the healed model; at a mark the adapters over the model that the training began with."""
-        return self.folder / MARKS / self.mark if self.mark else self.folder / CHECKPOINT
+        """Of the healed model."""
+        return self.folder / CHECKPOINT
 
     @cached_property
     def engine(self) -> Engine:
@@ -146,11 +140,6 @@ class Healer:
     def release(self) -> None:
         """Let the healed model go."""
         vars(self).pop("engine", None)
-
-    def metadata(self) -> Mapping[str, Any] | None:
-        """The last entry on healing in the checkpoint's plan.json; None without one."""
-        made = plans[-1].get("healing") if (plans := read_plans(self.checkpoint)) else None
-        return made[-1] if made else None
 
 
 def healing_folder(study: Path, name: str) -> Path:

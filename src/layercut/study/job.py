@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -51,7 +51,6 @@ class StudyJob:
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()  # variants and searches that were given up
         self._together: dict[int, tuple[Reused, ...]] = {}  # cells that were answered with others, and what was reused
-        self._whole: set[str] = set()  # healed variants whose cells are all finished
         self._by_name = {variant.name: variant for variant in self.work.variants}
 
     def run(self) -> None:
@@ -80,13 +79,12 @@ class StudyJob:
             if all(cut.name in work.plans for cut in work.chosen_by(search)):
                 work.choose(search, self.notes, say=self.say)
                 self.progress.skip(work.index[search, ""])
-        finished = [work.finished(variant, cell) is not None for variant, cell in work.order]
         needed = set()
-        for index, (variant, _) in enumerate(work.order):
-            if finished[index]:
+        for index, (variant, cell) in enumerate(work.order):
+            if work.finished(variant, cell) is not None:
                 self.progress.skip(index)
             else:
-                needed.add(variant.training or variant.name)
+                needed.add(variant.name)
         for name in set(work.trainings) - needed:
             self.progress.skip(work.index[name, ""])
 
@@ -180,8 +178,7 @@ class StudyJob:
         """The run folder, with its layers chosen and its weights healed; None where that failed."""
         if variant.name in self._runs:
             return self._runs[variant.name]
-        needs = {variant.name, variant.cut, variant.start, variant.training}
-        if needs & self._broken or not self._has_plan(variant):
+        if {variant.name, variant.cut} & self._broken or not self._has_plan(variant):
             return None
         step = f"{variant.name}: healing" if variant.healing else f"{variant.name}: begin"
         run = self._attempt(step, [variant.name], lambda: self._begin(variant))
@@ -224,36 +221,18 @@ class StudyJob:
         run = self._held.enter_context(RunFolder.begin(path, settings, settings_file=file, sandbox=self.isolation))
         work.plan(variant).save(run.path / "plan.json")
         if variant.healing and not all(work.is_known(variant, cell) for cell in work.cells):
-            if not variant.mark:
-                self._heal(variant.name)
-            else:
-                self._healed(variant.training)
-                if not work.healers[variant.name].checkpoint.exists():
-                    raise InputError(
-                        f"{variant.training} ended before it had learned from {int(variant.mark):,} answer tokens; "
-                        "give it more prompts or epochs, or leave that mark out."
-                    )
+            self._heal(variant)
         elif variant.name in work.trainings:
             self.progress.skip(work.index[variant.name, ""])
         return run
 
-    def _healed(self, name: str) -> Path:
-        """The checkpoint of a healed variant, healed if it does not exist."""
-        checkpoint = self.work.healers[name].checkpoint
-        if not checkpoint.exists():
-            self._heal(name)
-        return checkpoint
-
-    def _heal(self, name: str) -> None:
-        variant, begun_with = self._by_name[name], None  # None: the original model is trained
-        if variant.start:
-            begun_with = self._healed(variant.start)
-        elif variant.cut != UNCUT:
-            begun_with = self._cut_checkpoint(variant.cut)
+    def _heal(self, variant: StudyVariant) -> None:
+        name = variant.name
+        cut = None if variant.cut == UNCUT else self._cut_checkpoint(variant.cut)
         self.work.model.release()
         self.progress.state(name, "healing")
         with self.progress.step(self.work.index[name, ""]):
-            healed = self.work.healers[name].heal(begun_with, console=self.console, say=self.say)
+            healed = self.work.healers[name].heal(cut, console=self.console, say=self.say)
         for line in healed.lines():
             self.say(f"{name}: {line}")
 
@@ -280,9 +259,7 @@ class StudyJob:
         is_whole = len(measured) == len(work.cells)
         if rows and not (run.is_finished and run.metrics()["rows"] == rows):
             reused = {label: list(map(list, cell.reused)) for label, cell in measured.items() if cell.reused}
-            about: dict[str, Any] = {**variant.describe(), "reused": reused}
-            if variant.healing:
-                about["healed"] = work.healers[name].metadata()
+            about = {**variant.describe(), "reused": reused}
             run.write_metrics(rows, plan=plan.to_dict(), size=work.model.size(plan), arm=about)
         if variant.healing:
             self._let_go(variant, is_whole)
@@ -301,14 +278,7 @@ class StudyJob:
             if healer.checkpoint.exists():
                 self.checkpoints[variant.name] = healer.checkpoint
         elif is_whole:
-            self._whole.add(variant.name)
-            for name in work.trainings:
-                if name in self._whole and self._is_free(name):
-                    shutil.rmtree(work.healers[name].folder, ignore_errors=True)
-            if self._is_free(variant.cut):
+            shutil.rmtree(healer.folder, ignore_errors=True)
+            arms = [other.name for other in work.variants if other.cut == variant.cut]
+            if all(arm in self._broken or arm in self._runs for arm in arms):  # none needs the cut any more
                 shutil.rmtree(work.folder / variant.cut / CHECKPOINT, ignore_errors=True)
-
-    def _is_free(self, name: str) -> bool:
-        """True if none needs this one's checkpoint any more: each is healed, at a mark measured, or was given up."""
-        users = [other for other in self.work.variants if name in (other.cut, other.start, other.training)]
-        return all(other.name in self._broken | (self._whole if other.mark else self._runs.keys()) for other in users)

@@ -48,8 +48,7 @@ class StudyWork:
         self.variants = list_variants(settings, model.num_layers)
         self.cuts = [variant for variant in self.variants if not variant.healing]
         self.searches = list(dict.fromkeys(variant.search for variant in self.cuts if variant.cost))
-        # Those that are healed; at a mark a variant is not, because it is kept while another is.
-        self.trainings = [variant.name for variant in self.variants if variant.healing and not variant.mark]
+        self.trainings = [variant.name for variant in self.variants if variant.healing]
         self.plans: dict[str, CutPlan] = {}  # by name of the cut; those of a search once it was made
         for variant in self.cuts:
             if variant.criterion is None:
@@ -70,11 +69,9 @@ class StudyWork:
                     model.settings,
                     settings.tasks,
                     variant.seed,
-                    folder=healing_folder(folder, variant.training or variant.name),
+                    folder=healing_folder(folder, variant.name),
                     answers=folder / "answers",
                     in_full=in_full[variant.healing.name],
-                    start=self.healers.get(variant.start),
-                    mark=variant.mark,
                 )
 
     def _used_items(self) -> frozenset[str] | None:
@@ -256,8 +253,7 @@ class StudyWork:
         left = {
             variant.name: [cell for cell in self.cells if not self.is_known(variant, cell)] for variant in self.variants
         }
-        busy = {name for variant in self.variants for name in (variant.name, variant.training) if left[variant.name]}
-        trainings = [name for name in self.trainings if name in busy]
+        trainings = [name for name in self.trainings if left[name]]
         steps = [
             PlannedStep(f"choosing layers by {name}", 1, "search")
             for name in self.searches

@@ -94,7 +94,7 @@ def outcome(trained: Trained) -> tuple[list[dict[str, float]], bytes]:
 @pytest.mark.parametrize(
     ("more", "window"),
     [
-        ({"packing": True}, 8),
+        ({"dropout": 0.0}, 8),
         ({"method": "full"}, 8),
         ({"method": "last-k", "gradient_checkpointing": "on"}, 8),
         ({"batch_size": 8, "micro_batch": 2}, 3),  # answers grow twice, in the middle of a step
