@@ -44,8 +44,8 @@ def source_records(parts: Sequence[PromptGroup], *, need_answers: bool) -> list[
     """
     records: list[Any] = []
     for part in parts:
-        made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
-        made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
+        made_of: dict[str, Any] = {"stop": list(part.stop), "task": part.task.name} if part.task else {}
+        made_of |= {"begins": part.begins} if part.begins else {}
         made_of |= {"finish_reason": "stop"} if need_answers else {}
         kept = [prompt for prompt in part.prompts if prompt.answer.strip() or not need_answers]
         if not kept:

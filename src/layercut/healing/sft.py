@@ -32,7 +32,7 @@ from layercut.healing.examples import (
     token_losses,
 )
 from layercut.healing.settings import BETAS, TrainSettings
-from layercut.healing.trainable import FINAL
+from layercut.healing.trainable import CURVE, FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import report_share
@@ -50,7 +50,6 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-CURVE = "loss.jsonl"
 _DONE = "trained.json"  # written last, so its presence means that the final weights are complete
 _COLUMNS = {
     "step": "step", "loss": "loss", "eval_loss": "held_out_loss", "learning_rate": "learning_rate",
@@ -186,12 +185,22 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
 
 
-def count_learned(examples: Sequence[TrainingExample], settings: TrainSettings, steps: int) -> int:
-    """Answer tokens that a training on given answers has learned from after some steps; of epochs, each time."""
-    order, size = StepsByLength([*map(len, examples)], settings.batch_size, settings.seed), settings.batch_size
-    epochs = ([len(examples[index].completion) for index in order] for _ in count())
-    batches = (sum(lengths[start : start + size]) for lengths in epochs for start in range(0, len(lengths), size))
-    return sum(islice(batches, steps))
+def training_record(trained: Trained, data: Data, settings: TrainSettings) -> dict[str, Any]:
+    """The part of a training in plan.json; of one on given answers with the tokens that it has learned from."""
+    record = {
+        "settings": settings.in_effect(),
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "seconds": round(trained.seconds, 1),
+        "stopped_early": trained.stopped_early,
+        "held_out_loss": trained.held_out,
+    }
+    if settings.goal.answers_itself:
+        return record
+    order, size = StepsByLength([*map(len, data.train)], settings.batch_size, settings.seed), settings.batch_size
+    epochs = ([len(data.train[index].completion) for index in order] for _ in count())
+    steps = (sum(lengths[start : start + size]) for lengths in epochs for start in range(0, len(lengths), size))
+    return {**record, "answer_tokens": sum(islice(steps, trained.steps))}
 
 
 def train_model(

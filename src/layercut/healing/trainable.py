@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-FINAL = "final"
+FINAL, CURVE = "final", "loss.jsonl"  # weights and loss curve, in the folder of a training
 TOLERANCE, SHARE = 1e-4, 1e-2
 """Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
 of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong

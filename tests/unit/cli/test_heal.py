@@ -19,7 +19,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
-from layercut.healing.prompt_sources import TaskPrompts
+from layercut.healing.prompt_sources import PromptGroup
 from tests.unit.cli.conftest import Run
 
 SMALL = (
@@ -94,10 +94,10 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
 def test_graded_answers_need_no_answers_of_the_teacher(
     layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def are_right(self: TaskPrompts, answers: Sequence[Completion]) -> list[bool]:
+    def are_right(self: PromptGroup, answers: Sequence[Completion]) -> list[bool]:
         return [bool(answer.tokens[0] % 2) for answer in answers]
 
-    monkeypatch.setattr(TaskPrompts, "are_right", are_right)
+    monkeypatch.setattr(PromptGroup, "are_right", are_right)
     command = ("heal", cut, "--teacher", tiny, "--prompts", "task:copy", "--limit", 10, "--held-out", 0.2)
     command = (*command, "--objective", "grpo", "--group", 3, "--rollout-max", 4, *SMALL, "--out", tmp_path / "run")
     dry = layercut(*command, "--dry-run", "--json")

@@ -97,6 +97,7 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert [file.name for file in folder.glob("searches/*/plans/*.json")] == ["block_influence-2.json"]
     healed = next(row for row in outcome.rows if row.cut.name == "last+seam")
     assert (healed.cut.plan, healed.cut.healing, healed.cut.removed) == ("last", "seam", (5,))
+    assert cuts[1].metrics()["arm"]["healed"]["method"] == "seam", "what the deleted checkpoint recorded"
     assert healed.to_dict()["healing"] == "seam" and healed.to_dict()["criterion"] == "reverse"
     assert "| last+seam | letters | rank |" in outcome.paths["report"].read_text()
     assert not list(folder.glob("**/checkpoint")), "checkpoints: false leaves none"
@@ -182,7 +183,7 @@ def test_an_arm_may_change_until_it_is_begun(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("layercut.study.job.run_cell", stopped)
+        patched.setattr("layercut.study.job.StudyJob._score", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(study("changed", healing=[SEAM]))
     changed = {"healing": [{**SEAM, "limit": 12, "seam": "scale"}]}
@@ -301,7 +302,7 @@ def test_a_full_disk_stops_the_study(study: Any, monkeypatch: pytest.MonkeyPatch
     def full(*args: Any, **more: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("layercut.study.job.run_cell", full)
+    monkeypatch.setattr("layercut.study.job.StudyJob._score", full)
     with pytest.raises(OSError, match="No space left"):
         run(study("full"))
 
