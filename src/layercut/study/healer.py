@@ -84,10 +84,12 @@ class Healer:
         """Settings that decide the healed weights, beside the original model and the removed layers."""
         settings, records = self.settings.as_dict(), self.source.records
         del settings["data"]  # files with items that must not be trained on; their tasks name them
-        given = None if records is None else {"n": len(records), "records": settings_hash({"records": records})}
+        prompts = self.source.describe()
+        if records is not None:
+            prompts = {"n": len(records), "records": settings_hash({"records": records})}
         return {
             "settings": settings,
-            "prompts": given or self.source.describe(),
+            "prompts": prompts,
             "decoding": self.how.decoding.as_dict(),
             "max_new_tokens": self.how.max_new_tokens,
             "system": self.how.system,
@@ -188,8 +190,8 @@ def read_source(arm: HealingArm) -> PromptSource:
     try:
         source = _read_prompts(arm.prompts, arm.with_its_preset.system)
         if arm.responses == "original" and source.records is not None:
-            held = f"{arm.prompts[0].source} holds a model's answers, not original ones"
-            raise InputError(f"{held}; give the file of prompts.")
+            name = arm.prompts[0].source
+            raise InputError(f"{name} holds a model's answers, not original ones; give the file of prompts.")
     except InputError as error:
         raise InputError(f"healing arm {arm.name}: {error}") from error
     return source

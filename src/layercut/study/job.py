@@ -126,8 +126,9 @@ class StudyJob:
             engine: Any = None  # without missing items, so a finished study loads no model
             if not {*ids} <= {record["id"] for record in journal.records}:
                 engine = work.healers[variant.name].engine if variant.healing else work.model.engine
-            asked = CutPlan(num_layers=len(plan.kept)) if variant.healing else plan
-            metrics = cell.evaluate(engine, asked, work.decoding(variant), journal, on_progress).metrics
+            # A healed checkpoint has the layers that stay.
+            plan = CutPlan(num_layers=len(plan.kept)) if variant.healing else plan
+            metrics = cell.evaluate(engine, plan, work.decoding(variant), journal, on_progress).metrics
             rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in metrics]
         note: dict[str, Any] = {"limit": cell.limit, "split": cell.split, "num_items": len(ids), "rows": rows}
         note |= {"key": settings_hash(identity), "identity": identity, "reused": list(map(list, reused))}

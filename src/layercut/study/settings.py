@@ -152,8 +152,10 @@ class StudySettings(Settings):
         if not self.plans and not self.criteria and not any(UNCUT in arm.plans for arm in self.healing):
             raise InputError("the study cuts nothing; give plans, or criteria and depths.")
         if bool(self.criteria) != bool(self.depths):
-            given, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
-            raise InputError(f"the study gives {given} without {missing}; depths say how many layers criteria choose.")
+            present, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
+            raise InputError(
+                f"the study gives {present} without {missing}; depths say how many layers criteria choose."
+            )
         if UNCUT in self.plans:
             raise InputError(
                 f"a plan is called {UNCUT!r}, which is the name of the model without a cut; call it otherwise."

@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import study_runs
@@ -248,24 +247,6 @@ def test_answers_that_were_lost_are_asked_again(study: Any, tmp_path: Path, lost
     run(settings)
     assert records(folder) == before
     assert (folder / "report.md").read_text() == report
-
-
-def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (before,) = outline_study(study_from_dict(study("few")), limit=2)
-    assert before.steps[-1].items == 4
-    run(study("few"), limit=2)
-    (after,) = outline_study(study_from_dict(study("many")), limit=3)
-    assert after.steps[-1].items == 6
-    asked: list[int] = []
-    answers = SharedEngine.ask
-
-    def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
-        asked.append(sum(wanted(plan, one.id) for plan in plans for one in requests))
-        return answers(engine, requests, plans, decoding, wanted)
-
-    monkeypatch.setattr(SharedEngine, "ask", counted)
-    run(study("many"), limit=3)
-    assert asked == [1] * 4
 
 
 def test_what_fails_is_noted_and_tried_again(
