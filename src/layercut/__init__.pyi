@@ -406,8 +406,6 @@ def generate(
     max_prompt_tokens: int | None = None,
     readout: str | None = None,
     limit: int | None = None,
-    skip: int = 0,
-    shuffle_buffer: int = 10000,
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
@@ -439,7 +437,7 @@ def generate(
         prompt: A prompt; may be repeated. Answers are printed.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Folder to write to.
-        preset: paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, hub data sets shuffled through 500,000 rows, where not said otherwise.
+        preset: paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, where not said otherwise.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         plain: Continue the text as it stands, without chat template.
@@ -449,8 +447,6 @@ def generate(
         max_prompt_tokens: Drop prompts of more tokens.
         readout: Readout of a task's items: chain or short.
         limit: At most this many prompts of each source.
-        skip: Skip this many prompts of each source; limit counts from there.
-        shuffle_buffer: Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order.
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
@@ -492,8 +488,6 @@ def heal(
     max_prompt_tokens: int | None = None,
     readout: str | None = None,
     limit: int | None = None,
-    skip: int = 0,
-    shuffle_buffer: int = 10000,
     max_tokens: int = 8000,
     min_tokens: int = 0,
     finished_only: bool = True,
@@ -509,12 +503,9 @@ def heal(
     warmup_steps: int = 50,
     optimizer: str = "adamw_torch",
     weight_decay: float | str = 0.0001,
-    beta1: float | str = 0.9,
-    beta2: float | str = 0.99,
     max_grad_norm: float | str = 1.0,
     train_batch: int = 8,
     micro_batch: int = 4,
-    packing: bool = False,
     epochs: float | str = 1.0,
     max_steps: int | None = None,
     max_length: int = 8192,
@@ -523,14 +514,11 @@ def heal(
     held_out: float | str = 0.1,
     save_every: int = 100,
     patience: int = 3,
-    marks: str | Sequence[str] = (),
-    rollout_start: int = 32,
     rollout_max: int = 512,
     group: int = 8,
     seam: str = "linear",
     report_to: str | Sequence[str] = (),
     responses: str = "self",
-    match_tokens: bool = False,
     decontaminate: str | Sequence[str] = (),
     save_dtype: str = "auto",
     keep_adapter: bool = False,
@@ -572,8 +560,6 @@ def heal(
         max_prompt_tokens: Drop prompts of more tokens.
         readout: Readout of a task's items: chain or short.
         limit: At most this many prompts of each source.
-        skip: Skip this many prompts of each source; limit counts from there.
-        shuffle_buffer: Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order.
         max_tokens: Most tokens of prompt and answer together.
         min_tokens: Fewest tokens of an answer.
         finished_only: Drop answers that ran into the length limit: they would teach the model not to stop.
@@ -589,12 +575,9 @@ def heal(
         warmup_steps: Steps of linear warm-up.
         optimizer: One of transformers' optimizers: adamw_torch, adafactor (a row and a column of moments for each matrix), adamw_bnb_8bit (bitsandbytes), adamw_torch_8bit (torchao), ...
         weight_decay: Weight decay of the optimizer.
-        beta1: First beta of AdamW.
-        beta2: Second beta of AdamW.
         max_grad_norm: Gradients with a larger norm are scaled down to this.
         train_batch: Examples per step, over all devices and accumulation.
         micro_batch: Examples per pass of a device; a batch is accumulated from these.
-        packing: Put a micro batch in one row, without padding; attention stays in each example.
         epochs: Passes over the examples.
         max_steps: Stop after this many steps, even within the epochs.
         max_length: Drop examples of more tokens.
@@ -603,14 +586,11 @@ def heal(
         held_out: Share of the examples for evaluation, which are never trained on.
         save_every: Steps between checkpoints, and between evaluations of the held-out loss.
         patience: Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.
-        marks: Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training then shows what more tokens bring.
-        rollout_start: on-policy: first limit of the model's own answers, in tokens; at most rollout_max.
-        rollout_max: on-policy: last limit of the model's own answers; it doubles while they do not repeat. grpo: their limit where the task's own is higher.
+        rollout_max: on-policy: last limit of the model's own answers; from 32 tokens it doubles while they do not repeat. grpo: their limit where the task's own is higher.
         group: grpo: answers to each prompt, which are graded against each other.
         seam: seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per channel).
         report_to: Trackers of the Hugging Face Trainer: tensorboard, wandb, ...
         responses: self: the teacher's own answers; original: the data set's answers.
-        match_tokens: Train on as many answer tokens as the smaller arm (self, original) has on the same prompts.
         decontaminate: Tasks whose report items must not be trained on, in addition to the built-in ones and those with data.
         save_dtype: Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint.
         keep_adapter: Write the adapter alone instead of merging it.

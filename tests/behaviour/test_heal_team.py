@@ -118,9 +118,8 @@ def assert_alike(folder: Path, one: str, two: str) -> None:
         ("--method", "last-k"),
         ("--method", "full", "--objective", "forward-kl"),
         ("--method", "lora", "--rank", "4", "--dropout", "0", "--objective", "forward-kl"),
-        ("--method", "full", "--packing"),
     ],
-    ids=["sft", "last-k", "forward-kl", "lora", "packed"],
+    ids=["sft", "last-k", "forward-kl", "lora"],
 )
 def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     make_models(tmp_path)

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from layercut import api
 from layercut.healing.examples import Data, encode_example
-from layercut.healing.settings import TrainSettings
+from layercut.healing.settings import BETAS, TrainSettings
 from layercut.healing.sft import train_model
 from layercut.healing.trainable import make_trainable
 from layercut.models.loading import load_model
@@ -61,8 +61,8 @@ def by_hand(checkpoint: Path, folder: Path) -> list[float]:
         lr_scheduler_type="linear",
         warmup_steps=1,
         weight_decay=SETTINGS.weight_decay,
-        adam_beta1=SETTINGS.beta1,
-        adam_beta2=SETTINGS.beta2,
+        adam_beta1=BETAS["beta1"],
+        adam_beta2=BETAS["beta2"],
         max_grad_norm=SETTINGS.max_grad_norm,
         logging_steps=1,
         seed=SEED,

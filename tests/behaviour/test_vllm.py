@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from layercut.cli.main import app
@@ -118,41 +117,6 @@ def test_a_family_that_vllm_runs_otherwise_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="log-likelihoods differ"):
         started(write_tiny(family, tmp_path, monkeypatch), cache_gib=0.05, batch_size=4)
-
-
-def test_an_adapter_is_served_unmerged_under_every_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peft = pytest.importorskip("peft", reason="makes the adapter")
-    base = write_tiny("llama", tmp_path, monkeypatch)
-    places = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"]
-    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=places)
-    learnt = peft.get_peft_model(load_model(base, dtype="float32", device="cpu").model, config)
-    torch.manual_seed(0)
-    for name, parameter in learnt.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.3)
-    learnt.save_pretrained(tmp_path / "lora")
-    file = tmp_path / "lora" / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
-    asked = [
-        LikelihoodRequest(id=text, prompt=text, continuations=("x", "y", "more")) for text in ("abc" * 20, "hello")
-    ]
-    wanted = [GenerationRequest(id=text, prompt=text, max_new_tokens=6) for text in ("abc" * 20, "hello")]
-    plain, without = (
-        PlainEngine(load_model(source, dtype="float32", device="cpu")) for source in (str(tmp_path / "lora"), base)
-    )
-    engine = started(str(tmp_path / "lora"), cache_gib=0.05, batch_size=4)
-    try:
-        for removed in ((), (2, 3), (5,), ()):
-            plan = CutPlan(num_layers=tiny.NUM_LAYERS, removed=removed)
-            found, expected = by_id(log_likelihoods(engine, asked, plan)), by_id(log_likelihoods(plain, asked, plan))
-            assert_same(found, expected, tolerance=2e-3)
-            assert by_id(completions(engine, wanted, plan, GREEDY)) == by_id(completions(plain, wanted, plan, GREEDY))
-            bare = by_id(log_likelihoods(without, asked, plan))
-            assert all(
-                bare[name].log_likelihoods != pytest.approx(one.log_likelihoods, abs=0.1) for name, one in found.items()
-            )
-    finally:
-        engine.close()
 
 
 @pytest.fixture(scope="module")

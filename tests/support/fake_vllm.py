@@ -84,10 +84,7 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.engine_core = SimpleNamespace(shutdown=lambda: None)
 
-    def add_request(
-        self, name: str, prompt: dict[str, Any], parameters: SimpleNamespace, lora_request: Any = None
-    ) -> None:
-        assert lora_request is None  # adapters are for the real one
+    def add_request(self, name: str, prompt: dict[str, Any], parameters: SimpleNamespace) -> None:
         tokens = prompt["prompt_token_ids"]
         assert name not in self.live
         assert len(tokens) < self.model_config.max_model_len

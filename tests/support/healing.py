@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from layercut.healing.examples import Data, encode_example, hold_out
-from layercut.healing.record import HealingRecord
 from tests.support.tiny import CHATML, byte_tokenizer
 
 
@@ -108,9 +107,21 @@ def tiny_data(count: int = 24, held_out: float = 0.2) -> Data:
     return hold_out([encode_example(byte_tokenizer(), one) for one in tiny_records(count)], held_out, seed=1)
 
 
-HEALING = HealingRecord(
-    method="lora", objective="sft", removed=[2, 4], responses="self", tokens_matched=False, teacher="uncut",
-    teacher_hash="a", cut_hash="b", data_hash="c", num_examples=8, num_held_out=0, loss_tokens=64, contaminated=0,
-    too_long_with_prompt=0, selection_items={},
-)  # fmt: skip
+HEALING: dict[str, Any] = {
+    "method": "lora",
+    "objective": "sft",
+    "removed": [2, 4],
+    "responses": "self",
+    "teacher": "uncut",
+    "teacher_hash": "a",
+    "cut_hash": "b",
+    "data_hash": "c",
+    "num_examples": 8,
+    "num_held_out": 0,
+    "loss_tokens": 64,
+    "contaminated": 0,
+    "too_long_with_prompt": 0,
+    "selection_items": {},
+    "checked": [],
+}
 """The record of a healing, as it is before the training."""

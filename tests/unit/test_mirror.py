@@ -9,7 +9,7 @@ SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings diagnostics/diagnose drafting/outline drafting/search drafting/settings engine/base
 engine/generating engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers evidence/advice
-evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/heal healing/record models/cache
+evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/heal models/cache
 models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path report/advice_text
 report/charts report/diagnostics report/draft report/layers report/picture report/provenance report/reports
 report/retention report/scores report/source report/words report/writers runs/draft runs/healing runs/json_text

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.settings import TrainSettings
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.file import read_study, study_from_dict
 from layercut.study.healer import Healer
@@ -142,13 +141,10 @@ def test_a_missing_file_is_named() -> None:
         read_study(Path("nowhere.yaml"))
 
 
-def test_a_short_longest_rollout_can_be_said_in_python_and_in_a_study() -> None:
-    assert TrainSettings(rollout_max=16) == TrainSettings(rollout_start=16, rollout_max=16)
+def test_a_short_longest_rollout_can_be_said_in_a_study() -> None:
     arm = {"name": "a", "prompts": "task:copy", "objective": "on-policy", "rollout_max": 16, "save_dtype": "bfloat16"}
     made = study_from_dict(GOOD | {"healing": [arm]}).healing[0]
-    assert (made.train.rollout_start, made.train.rollout_max, made.save_dtype) == (16, 16, "bfloat16")
-    with pytest.raises(InputError, match="rollout_max 16 .*rollout_start 20"):
-        TrainSettings(rollout_max=16, rollout_start=20)
+    assert (made.train.rollout_max, made.save_dtype) == (16, "bfloat16")
 
 
 def test_what_a_study_saves_healed_weights_as_reaches_healing() -> None:

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 MOST_TOKEN_IDS = 128  # next tokens that vLLM scores by their ids in one request
 CPU_BLOCK = 32  # tokens of a cache block on a CPU; vLLM's own 128 are more than most prefixes that are shared here
-MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # ranks that vLLM supports
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model has to be in this process
     "VLLM_NO_USAGE_STATS": "1",
@@ -82,11 +81,16 @@ class VllmEngine(PlanByPlan):
 
         Raises:
             MissingExtra: vLLM is not installed.
-            InputError: another device, a model that vLLM refuses, one whose layers are not found, or one of a type that
-                was not compared before and that gives other numbers than transformers.
+            InputError: another device, an adapter that is not merged, a model that vLLM refuses, one whose layers are
+                not found, or one of a type that was not compared before and gives other numbers than transformers.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
+        if model.source.adapter is not None:
+            raise InputError(
+                f"vLLM runs no adapter that is not merged, and {model.name} is one; merge it first (heal without "
+                "`keep_adapter`, or PEFT's merge_and_unload), or use `engine` shared."
+            )
         self._batch_size, self._cuda_graphs = batch_size, cuda_graphs
         self._vllm = _import_vllm()
         self._device: str = self._vllm.platforms.current_platform.device_type  # that this build of vLLM is for
@@ -95,13 +99,11 @@ class VllmEngine(PlanByPlan):
                 f"this vLLM runs on {self._device}, not on {device}; use `device` auto, or `engine` shared."
             )
         expected = None
-        if model.structure.model_type not in VERIFIED and not cuda_graphs and model.source.adapter is None:
+        if model.structure.model_type not in VERIFIED and not cuda_graphs:
             logger.info("computing with transformers what vLLM has to give, as %s was not compared before", model.name)
             expected = vllm_layers.reference_scores(model)
-        self._may_skip = expected is not None or model.structure.model_type in VERIFIED
         self._llm = self._start_model(model, cache_gib)
         self._engine = self._llm.llm_engine
-        self._lora = _lora_request(model)
         self._is_closed = False
         self._removed: frozenset[int] | None = None
         try:
@@ -137,9 +139,7 @@ class VllmEngine(PlanByPlan):
 
     def _start_model(self, model: WeightlessModel, cache_gib: float) -> Any:
         """A ``vllm.LLM`` that takes tokens and gives tokens. Raises InputError: vLLM refuses it."""
-        options = _lora_options(model)
-        if self._device == "cpu":
-            options["block_size"] = CPU_BLOCK
+        options = {"block_size": CPU_BLOCK} if self._device == "cpu" else {}
         try:
             return self._vllm.LLM(
                 str(model.source.path),
@@ -240,7 +240,7 @@ class VllmEngine(PlanByPlan):
         try:
             for index, (tokens, parameters) in enumerate(prompts):
                 prompt = {"prompt_token_ids": list(tokens), "cache_salt": plan.key}
-                self._engine.add_request(str(index), prompt, parameters, lora_request=self._lora)
+                self._engine.add_request(str(index), prompt, parameters)
                 open_ids.add(str(index))
             while self._engine.has_unfinished_requests():
                 ended = []
@@ -271,8 +271,6 @@ class VllmEngine(PlanByPlan):
             "layercut cut and evaluate that, or use `engine` shared.": plan.channels is not None,
             "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
             "checkpoint with layercut cut and evaluate that.": self._cuda_graphs and not plan.is_uncut,
-            f"{self._loaded.name} is of a type that was not compared with vLLM, and the comparison takes no adapters, "
-            "so no layer is skipped. Use `engine` shared, or merge the adapter.": not (self._may_skip or plan.is_uncut),
         }
         for reason, applies in refused.items():
             if applies:
@@ -289,39 +287,6 @@ def _import_vllm() -> Any:
     except ImportError as error:
         raise MissingExtra("running a model with vLLM", "vllm") from error
     return vllm
-
-
-def _lora_request(model: WeightlessModel) -> Any:
-    """The request that is sent with every prompt to have the adapter computed beside the weights, unmerged; or None."""
-    adapter = model.source.adapter
-    if adapter is None:
-        return None
-    from vllm.lora.request import LoRARequest
-
-    return LoRARequest(adapter.folder.name, 1, str(adapter.folder.absolute()))
-
-
-def _lora_options(model: WeightlessModel) -> dict[str, Any]:
-    """The adapter as vLLM takes it.
-
-    Its places are named, because vLLM otherwise wraps the head too, which then cannot score the tokens of a prompt.
-    """
-    adapter = model.source.adapter
-    if adapter is None:
-        return {}
-    places = adapter.places()
-    outside = [place for place in places if not model.structure.tensor_pattern.match(f"{place}.weight")]
-    if outside:
-        raise InputError(
-            f"{model.name} changes {outside[0]}, but vLLM supports adapters of decoder layers only; use `engine` "
-            "shared, or merge the adapter."
-        )
-    return {
-        "enable_lora": True,
-        "max_loras": 1,
-        "max_lora_rank": next((room for room in MAX_LORA_RANKS if room >= adapter.rank), adapter.rank),
-        "lora_target_modules": sorted({place.rpartition(".")[2] for place in places}),
-    }
 
 
 def _read_scores(row: LikelihoodRow, continuations: Sequence[Tokens], output: Any) -> list[ContinuationScore]:

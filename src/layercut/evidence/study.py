@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import RunFolder, check_folder, is_run, runs_in
 from layercut.runs.environment import shown_path
-from layercut.runs.healing import ANSWER_TOKENS, CHECKPOINT, MARK, MARKS
+from layercut.runs.healing import CHECKPOINT
 from layercut.runs.json_text import load_json
 from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
 from layercut.runs.study import UNCUT, arms_in, failures_in
@@ -170,23 +170,6 @@ def places_of_runs(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> 
     }
 
 
-def healed_as(run: RunFolder) -> Mapping[str, Any]:
-    """What the checkpoint of a healed arm of a study records about its last healing; empty for any other run."""
-    return (run.metrics().get("arm") or {}).get("healed") or {}
-
-
-def along_trainings(cuts: Sequence[RunFolder]) -> dict[str, list[tuple[str, int]]]:
-    """By training that was measured at marks: its runs and the answer tokens by then, the model it began with first."""
-    stages_of: dict[str, list[tuple[str, int]]] = {}
-    for run in cuts:
-        healed = healed_as(run)
-        if tokens := healed.get(MARK) or healed.get(ANSWER_TOKENS):
-            whole = run.name.rpartition("@")[0] if MARK in healed else run.name
-            began_with = str(run.metrics()["arm"].get("start"))
-            stages_of.setdefault(whole, [(began_with, 0)]).append((run.name, int(tokens)))
-    return {name: sorted(stages, key=lambda stage: stage[1]) for name, stages in stages_of.items() if len(stages) > 2}
-
-
 def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
     """True if some of the plans remove MLP channels, so that a number of layers does not say how much is gone."""
     return any(row.cut.mlp for row in rows)
@@ -245,9 +228,7 @@ def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
         return FoundCheckpoint(Path(arm.checkpoint), "")
     cut = arm.plan or arm.name
     healed = arm.name.removeprefix(f"{cut}+") if arm.is_healing_arm else ""
-    whole, _, mark = healed.partition("@")
-    place = folder / cut / f"heal-{whole}" if healed else folder / arm.name
-    place = place / MARKS / mark if mark else place / CHECKPOINT
+    place = (folder / cut / f"heal-{healed}" if healed else folder / arm.name) / CHECKPOINT
     if place.is_dir():
         return FoundCheckpoint(place, "")
     if healed:

@@ -15,7 +15,6 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +24,6 @@ from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
 from layercut.healing.examples import Data, TrainingExample, in_loss, lazy_logits_in_loss, over_rows, pad_examples
-from layercut.healing.record import HealingRecord
 from layercut.healing.settings import METHODS, HealSettings
 from layercut.healing.trainable import merge_adapters, nf4_quantization, probe_logits
 from layercut.models.loading import load_model
@@ -66,7 +64,7 @@ def write_trained(
     data: Data,
     *,
     out: Path,
-    record: HealingRecord,
+    record: Mapping[str, Any],
     curve: Path | None = None,
     say: Say,
 ) -> None:
@@ -81,7 +79,7 @@ def write_trained(
                 shutil.copyfile(final / name, folder / name)
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
-            _complete(cut.path, folder, replace(record, checked=[f"an adapter for {cut.name}, not merged"]), curve)
+            _complete(cut.path, folder, {**record, "checked": [f"an adapter for {cut.name}, not merged"]}, curve)
         return
     say("folding in, writing and comparing with the trained model ...")
     from transformers import AutoModelForCausalLM
@@ -102,7 +100,7 @@ def write_trained(
         del model
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
-    record = replace(record, checked=checked)
+    record = {**record, "checked": checked}
     write_healed(model.eval(), cut, out=out, record=record, curve=curve, dtype=settings.save_dtype, judge=judge)
 
 
@@ -111,7 +109,7 @@ def write_healed(
     cut: ModelSource,
     *,
     out: Path,
-    record: HealingRecord,
+    record: Mapping[str, Any],
     curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
@@ -124,7 +122,7 @@ def write_healed(
     Args:
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
-        record: for plan.json; its ``checked`` gets what is verified here.
+        record: the entry for plan.json so far; ``checked`` and ``written`` are added here.
         curve: the loss curve, to be copied.
         dtype: of the weights; auto is that of the pruned checkpoint.
         judge: measures what rounding costs. Without one, weights are rounded stochastically to bfloat16.
@@ -136,7 +134,8 @@ def write_healed(
     with new_directory(out) as folder:
         dtype = stored_dtype(cut.path) if dtype == "auto" else dtype
         written, line = _write_weights(model, folder, dtype, judge)
-        return _complete(cut.path, folder, replace(record, written=written, checked=[*record.checked, line]), curve)
+        checked = [*record.get("checked", ()), line]
+        return _complete(cut.path, folder, {**record, "checked": checked, "written": written}, curve)
 
 
 def stored_dtype(folder: Path) -> str:
@@ -147,7 +146,7 @@ def stored_dtype(folder: Path) -> str:
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 
-def _complete(source: Path, folder: Path, record: HealingRecord, curve: Path | None) -> dict[str, Any]:
+def _complete(source: Path, folder: Path, entry: dict[str, Any], curve: Path | None) -> dict[str, Any]:
     """Copy what the pruned checkpoint has beside its weights, and write plan.json, the loss curve and the card."""
     copied = [name for name in files_to_copy(source) if name != "README.md"]
     for name in [*copied, *([EARLIER_PLANS_FILE] if (source / EARLIER_PLANS_FILE).is_file() else [])]:
@@ -155,8 +154,7 @@ def _complete(source: Path, folder: Path, record: HealingRecord, curve: Path | N
         shutil.copyfile(source / name, folder / name)
     if curve is not None and curve.is_file():
         shutil.copyfile(curve, folder / CURVE_FILE)
-        record = replace(record, loss_curve=CURVE_FILE)
-    entry = record.to_dict()
+        entry["loss_curve"] = CURVE_FILE
     if (source / PLAN_FILE).is_file():
         plan = read_plans(source)[-1]
     else:  # the original model

@@ -1,4 +1,4 @@
-"""From answers to training data: rules that drop answers, decontamination, and equal tokens for two variants."""
+"""From answers to training data: rules that drop answers, and decontamination."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
@@ -45,8 +44,8 @@ def source_records(parts: Sequence[PromptGroup], *, need_answers: bool) -> list[
     """
     records: list[Any] = []
     for part in parts:
-        made_of: dict[str, Any] = {"stop": list(part.task.stop), "task": part.task.task.name} if part.task else {}
-        made_of |= {"begins": part.task.begins} if part.task and part.task.begins else {}
+        made_of: dict[str, Any] = {"stop": list(part.stop), "task": part.task.name} if part.task else {}
+        made_of |= {"begins": part.begins} if part.begins else {}
         made_of |= {"finish_reason": "stop"} if need_answers else {}
         kept = [prompt for prompt in part.prompts if prompt.answer.strip() or not need_answers]
         if not kept:
@@ -108,35 +107,6 @@ def _with_lengths(record: AnswerRecord, reader: ReadableModel) -> AnswerRecord:
         return record
     example = encode_example(reader.tokenizer, record, reader.name)
     return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
-
-
-def match_tokens(
-    variants: Mapping[str, Sequence[TrainingExample]], variant: str, seed: int, say: Say
-) -> list[TrainingExample]:
-    """A variant's examples on the prompts that all of them answer, with no more completion tokens than the smallest.
-
-    They are drawn without replacement, so the tokens are equal up to one example, and length explains no difference.
-    Raises InputError if no prompt has an answer in every variant.
-    """
-    shared = set.intersection(*({example.id for example in examples} for examples in variants.values()))
-    if not shared:
-        raise InputError("no prompt has both a self and an original answer, so their tokens cannot be matched.")
-    common = {name: [example for example in examples if example.id in shared] for name, examples in variants.items()}
-    counts = {name: num_loss_tokens(examples) for name, examples in common.items()}
-    order = list(enumerate(common[variant]))
-    Random(f"match {seed}").shuffle(order)
-    chosen, left = [], min(counts.values())
-    for index, example in order:
-        if len(example.completion) <= left:
-            left -= len(example.completion)
-            chosen.append(index)
-    examples = [common[variant][index] for index in sorted(chosen)]
-    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    say(
-        f"{count_of(len(shared), 'prompt')} answered in both arms, tokens: {listed}; training on "
-        f"{len(examples)} {variant} answers of {num_loss_tokens(examples):,} tokens"
-    )
-    return examples
 
 
 def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:

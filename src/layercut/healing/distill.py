@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KINDS = ("forward-kl", "reverse-kl")
+FIRST = 32  # longest answer at first, in tokens
 WINDOW = 8  # batches of answers that decide together whether answers may grow
 WASTED = 0.2  # mean share of repeated 4-grams below which answers double in length
 _STATE = "rollouts.json"
@@ -190,7 +191,7 @@ class OnPolicyTrainer(DistillTrainer):
         """See HealingTrainer."""
         cut, settings, records = material["cut"], material["settings"], material["records"]
         by_prompt = {encode_example(cut.tokenizer, record).prompt: record for record in records if record["completion"]}
-        length = RolloutLength(settings.rollout_start, settings.rollout_max)
+        length = RolloutLength(min(FIRST, settings.rollout_max), settings.rollout_max)
         return {**super().options(**material), "cut": cut, "records": by_prompt, "length": length}
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

@@ -1,8 +1,6 @@
 """Training examples, their batches, and losses on them: token ids of prompt and completion, the loss on the latter.
 
 The prompt's ids are those that generation begins from; the completion's follow, with the token that ends a turn.
-With ``packing`` the examples of a micro batch share one row. Positions begin again with each example, and transformers
-makes the mask from the positions, but not with ``use_cache=True``; flash attention takes the lengths.
 
 Logits of one chunk of rows exist at a time: the model's body runs once, its head over chunks, and in the backward pass
 each chunk is computed again. Liger Kernel (arXiv:2410.10989) and Cut Cross-Entropy (arXiv:2411.09009) do likewise for
@@ -18,7 +16,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,14 +136,9 @@ class StepsByLength(Sampler[int]):
 
 
 def prompts_in(batch: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """Tokens outside the loss of each example of a padded or packed batch, in the order of their tokens in the loss."""
-    ids_BT, labels_BT = batch["input_ids"], batch["labels"]
-    if "attention_mask" in batch:
-        outside_BT = batch["attention_mask"].bool() & (labels_BT == IGNORED)
-        return [tuple(ids[outside].tolist()) for ids, outside in zip(ids_BT, outside_BT, strict=True)]
-    starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
-    examples = [(ids_BT[0, start:end], labels_BT[0, start:end]) for start, end in pairwise([*starts, ids_BT.shape[1]])]
-    return [tuple(ids[labels == IGNORED].tolist()) for ids, labels in examples]
+    """Tokens outside the loss of each example of a batch."""
+    outside_BT = batch["attention_mask"].bool() & (batch["labels"] == IGNORED)
+    return [tuple(ids[outside].tolist()) for ids, outside in zip(batch["input_ids"], outside_BT, strict=True)]
 
 
 def pad_examples(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,47 +75,37 @@ def answers_of(
         missing -= set(known)
         if missing:
             with progress_bar(f"Answering with {handle.settings.model}", len(ids), console, "answers") as on_progress:
-
-                def keep(records: list[dict[str, Any]]) -> None:
-                    journal.append(records)
-                    missing.difference_update(record["id"] for record in records)
-                    on_progress(len(ids) - len(missing), len(ids))
-
-                keep([])
+                on_progress(len(ids) - len(missing), len(ids))
                 for group in groups:
                     unknown = group._replace(prompts=[prompt for prompt in group.prompts if prompt.id not in known])
-                    answer_group(handle.engine, plan, unknown, missing, most, decoding, keep)
+                    for records in _answer_group(handle.engine, plan, unknown, frozenset(missing), most, decoding):
+                        journal.append(records)
+                        missing.difference_update(record["id"] for record in records)
+                        on_progress(len(ids) - len(missing), len(ids))
         by_id: dict[str, Any] = {record["id"]: record for record in journal.records}
     return [by_id[name] for name in ids]
 
 
-def answer_group(
-    engine: Engine,
-    plan: CutPlan,
-    group: PromptGroup,
-    missing: set[str],
-    max_new_tokens: int,
-    decoding: Decoding,
-    keep: Callable[[list[dict[str, Any]]], None],
-) -> None:
-    """Answer and grade the prompts of a group whose ids are ``missing``, and ``keep`` the records of each batch."""
-    task = group.task
-    stop, begins = (task.stop, task.begins) if task else ((), "")
+def _answer_group(
+    engine: Engine, plan: CutPlan, group: PromptGroup, missing: frozenset[str], most: int, decoding: Decoding
+) -> Iterator[list[dict[str, Any]]]:
+    """Answer and grade the prompts of a group whose ids are ``missing``: the records of each batch."""
+    stop, begins = group.stop, group.begins
     shared = {
         "seed": decoding.seed,
         "model_hash": engine.describe()["model_hash"],
         **plan.gone,
         **({"stop": list(stop)} if stop else {}),
         **({"begins": begins} if begins else {}),
-        **({"task": task.task.name} if task else {"source": group.source}),
+        **({"task": group.task.name} if group.task else {"source": group.source}),
     }
     prompts = {prompt.id: prompt.prompt for prompt in group.prompts}
     requests = [
-        GenerationRequest(id=name, prompt=prompt, begins=begins, max_new_tokens=max_new_tokens, stop=stop)
+        GenerationRequest(id=name, prompt=prompt, begins=begins, max_new_tokens=most, stop=stop)
         for name, prompt in prompts.items()
     ]
-    wanted = frozenset(missing)  # an engine gets all requests, so that it batches them as in a run through
-    for _, batch in engine.ask(requests, [plan], decoding, lambda _, name: name in wanted):
+    # An engine gets all requests, so that it batches them as in a run through.
+    for _, batch in engine.ask(requests, [plan], decoding, lambda _, name: name in missing):
         fresh = [answer for answer in batch if answer.id in missing]
         records = [
             {
@@ -129,10 +119,10 @@ def answer_group(
             }
             for answer in fresh
         ]
-        if task:
-            grades = task.are_right(fresh)
+        if group.task:
+            grades = group.are_right(fresh)
             records = [record | {"right": grade} for record, grade in zip(records, grades, strict=True)]
-        keep(records)
+        yield records
 
 
 def _short_enough(handle: ModelHandle, source: PromptSource, most: int | None, say: Say) -> list[PromptGroup]:

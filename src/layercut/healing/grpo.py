@@ -20,7 +20,7 @@ from layercut.engine.rows import Tokens
 from layercut.errors import InputError
 from layercut.healing.distill import answers_in_training
 from layercut.healing.examples import Data, TrainingExample
-from layercut.healing.prompt_sources import TaskPrompts
+from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.settings import TrainSettings
 from layercut.healing.sft import Watched
 from layercut.models.loading import LoadedModel
@@ -31,12 +31,12 @@ BATCH = 64  # questions that are answered at once
 class Question(NamedTuple):
     """A prompt, its tokens and its grader."""
 
-    task: TaskPrompts
+    task: PromptGroup
     request: GenerationRequest
     tokens: Tokens
 
 
-def questions_in(data: Data, tasks: Sequence[TaskPrompts], settings: TrainSettings) -> dict[str, Question]:
+def questions_in(data: Data, tasks: Sequence[PromptGroup], settings: TrainSettings) -> dict[str, Question]:
     """The questions of all examples, by example. An answer has at most the tokens that ``max_length`` leaves.
 
     Raises InputError for fewer prompts than a step takes.
@@ -51,7 +51,14 @@ def questions_in(data: Data, tasks: Sequence[TaskPrompts], settings: TrainSettin
     for example in (*data.train, *data.held_out):
         task, prompt = known[example.id]
         limit = min(settings.rollout_max, settings.max_length - len(example.prompt))
-        questions[example.id] = Question(task, task.request(prompt, limit=limit), example.prompt)
+        request = GenerationRequest(
+            id=prompt.id,
+            prompt=prompt.prompt,
+            begins=task.begins,
+            max_new_tokens=min(limit, task.max_new_tokens),
+            stop=task.stop,
+        )
+        questions[example.id] = Question(task, request, example.prompt)
     return questions
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +15,9 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import (
     BUILT_IN,
-    ReportItems,
     examples_of,
     full_test_sets,
     items_used,
-    match_tokens,
     num_loss_tokens,
     report_items,
     source_records,
@@ -30,18 +26,24 @@ from layercut.healing.data import (
 from layercut.healing.examples import Data, hold_out
 from layercut.healing.generate import answers_of
 from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16, within_memory
-from layercut.healing.prompt_sources import Answering, PromptSource, TaskPrompts
+from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord
-from layercut.healing.record import HealingRecord
-from layercut.healing.settings import METHODS, OBJECTIVES, RESPONSES, HealSettings, TrainSettings, named_in
-from layercut.healing.trainable import load_for_training, load_pair, load_teacher, make_trainable, remove_weights
+from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, named_in
+from layercut.healing.trainable import (
+    CURVE,
+    load_for_training,
+    load_pair,
+    load_teacher,
+    make_trainable,
+    remove_weights,
+)
 from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
 from layercut.progress.bars import progress_bar
 from layercut.runs.directory import REPORT, RunFolder
 from layercut.runs.disk import resumable_writing
-from layercut.runs.healing import CHECKPOINT, MARKS, healing_lines
+from layercut.runs.healing import CHECKPOINT, healing_lines
 from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
@@ -50,6 +52,7 @@ from layercut.tasks.selected_items import record_items
 from layercut.text import count_of
 
 if TYPE_CHECKING:
+    from layercut.healing.checkpoint import Judge
     from layercut.healing.sft import Trained
     from layercut.models.loading import LoadedModel
 
@@ -95,13 +98,13 @@ def heal_model(
         MissingExtra: TRL or PEFT is not installed.
     """
     train, group = settings.train, ProcessGroup.of_this_process()
+    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     if group.rank > 0:
         check_method(train, group)
         shared: tuple[Data, Path] | None = group.share()
         if shared is not None:
-            _train(ModelHandle(cut_model), ModelHandle(teacher_model), train, *shared, group)
+            _train(cut, teacher, train, *shared, group)
         return None
-    cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     check_method(train, group, source)
     plan, is_another = check_models(cut, teacher, source, settings, is_control=is_control)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
@@ -116,48 +119,71 @@ def heal_model(
         **source.asked(how, train.seed),
         **({IN_FULL: list(in_full)} if in_full else {}),
     }
-    isolation = announce_isolation([prompts.task for prompts in source.tasks] if train.goal.is_graded else [], say)
+    isolation = announce_isolation(
+        [part.task for part in source.tasks if part.task] if train.goal.is_graded else [], say
+    )
     with resumable_writing(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
-        checkpoint = run.path / CHECKPOINT
+        checkpoint, folder = run.path / CHECKPOINT, run.path / TRAINING
         if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)
         else:
-            variant = "own" if train.goal.is_graded else settings.responses
-            for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {variant} answers", *source.notes):
+            from layercut.healing.checkpoint import write_healed, write_trained
+
+            answers = "own" if train.goal.is_graded else settings.responses
+            for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {answers} answers", *source.notes):
                 say(line)
             items = report_items(to_check(), in_full, say)
-            records = _answers_by_variant(run, teacher, source, settings, how, console, say)
+            records = _answers_to_learn(run, teacher, source, settings, how, console, say)
             teacher.release()  # it has answered
-            data, counts = _training_data(records, variant, cut, settings, items, say)
-            record = HealingRecord(
-                method=train.method,
-                objective=train.objective,
+            filters = None if train.goal.is_graded else settings.filters
+            if filters and answers == "original":  # they were not graded and need not be
+                filters = filters.replace(right_only=False)
+            what = "prompts" if train.goal.is_graded else f"{answers} answers"
+            examples, counts = examples_of(records, cut.weightless, filters, items, train.max_length, what, say)
+            data = hold_out(examples, train.held_out, train.seed)
+            num_tokens = num_loss_tokens(data.train)
+            what = f"{count_of(len(data.train), 'example')} with {count_of(num_tokens, 'answer token')}"
+            if train.goal.is_graded:
+                what = f"{count_of(len(data.train), 'prompt')}, {train.group} answers to each at a time"
+            say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
+            record = {
+                "method": train.method,
+                "objective": train.objective,
                 **plan.gone,
-                responses=variant,
-                tokens_matched=settings.match_tokens,
-                teacher=teacher_model.model,
-                teacher_hash=teacher.metadata.model_hash,
-                cut_hash=cut.metadata.model_hash,
-                cut_from={"model": plan.model, "model_hash": plan.model_hash} if is_another else None,
-                data_hash=data.hash,
-                num_examples=len(data.train),
-                num_held_out=len(data.held_out),
-                loss_tokens=None if train.goal.is_graded else num_loss_tokens(data.train),
+                "responses": answers,
+                "teacher": teacher_model.model,
+                "teacher_hash": teacher.metadata.model_hash,
+                "cut_hash": cut.metadata.model_hash,
+                **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
+                "data_hash": data.hash,
+                "num_examples": len(data.train),
+                "num_held_out": len(data.held_out),
+                **({} if train.goal.is_graded else {"loss_tokens": num_tokens}),
                 **counts,
-                selection_items=record_items(items_used(to_check(), in_full, source)),
-            )
+                "selection_items": record_items(items_used(to_check(), in_full, source)),
+            }
             if METHODS[train.method].made_by:
-                _heal_by_training(
-                    run, cut, teacher, data, records[variant], source.tasks, settings, record, group, console, say
+                from layercut.healing.sft import finished_training, training_record
+
+                trained = finished_training(folder)
+                group.share(None if trained else (data, folder))
+                if trained is None:
+                    trained = _train(cut, teacher, train, data, folder, group, records, source.tasks, console, say)
+                give_back_memory()  # what is written is loaded for itself
+                record, curve = record | training_record(trained, data, train), folder / CURVE
+                write_trained(
+                    cut.source, trained.final, settings, data, out=checkpoint, record=record, curve=curve, say=say
                 )
             else:
-                _heal_in_closed_form(run, cut, teacher, plan, data, settings, record, console, say)
-        remove_weights(run.path / TRAINING)
+                model, judge, repairs = _repair(cut, teacher, plan, data, train, console, say)
+                record, dtype = record | repairs, settings.save_dtype
+                write_healed(model, cut.source, out=checkpoint, record=record, dtype=dtype, judge=judge)
+        remove_weights(folder)
         run.write_metrics([], plan=plan.to_dict())
         return Healed(checkpoint, json.loads((checkpoint / PLAN_FILE).read_text("utf-8"))["healing"][-1])
 
 
-def _answers_by_variant(
+def _answers_to_learn(
     run: RunFolder,
     teacher: ModelHandle,
     source: PromptSource,
@@ -165,140 +191,53 @@ def _answers_by_variant(
     how: Answering,
     console: Console,
     say: Say,
-) -> dict[str, list[AnswerRecord]]:
-    """The answers that training needs: the teacher's, of an earlier run or generated now, and those of the data set.
+) -> list[AnswerRecord]:
+    """The answers that training needs: the teacher's, of an earlier run or generated now, or those of the data set.
 
     A model that answers itself while it is trained has the prompts alone.
     """
-    if settings.train.goal.is_graded:
-        return {"own": source_records(source.parts, need_answers=False)}
-    variants = RESPONSES if settings.match_tokens else (settings.responses,)
-    answers: dict[str, list[AnswerRecord]] = {}
-    if "self" in variants and source.records is None:
-        seed = settings.train.seed
-        answers["self"] = answers_of(teacher, teacher.plan(), source, how, seed, run.path, console, say)
-    elif "self" in variants:
-        answers["self"] = source.records or []
-        uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
-        if any(
-            (made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in answers["self"]
-        ):
-            raise InputError(
-                f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
-                f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
-            )
-    if "original" in variants:
-        answers["original"] = source_records(source.parts, need_answers=True)
-    return answers
-
-
-def _training_data(
-    records: dict[str, list[AnswerRecord]],
-    variant: str,
-    cut: ModelHandle,
-    settings: HealSettings,
-    items: ReportItems,
-    say: Say,
-) -> tuple[Data, dict[str, Any]]:
-    """Examples for training and held-out examples of one variant, and the counts of what was dropped."""
-    train, examples, counts = settings.train, {}, {}
-    filters = {
-        "own": None,
-        "self": settings.filters,
-        "original": settings.filters.replace(right_only=False),  # they were not graded and need not be
-    }
-    for name, answers in records.items():
-        what = "prompts" if name == "own" else f"{name} answers"
-        examples[name], counts[name] = examples_of(
-            answers, cut.weightless, filters[name], items, train.max_length, what, say
+    if settings.train.goal.is_graded or settings.responses == "original":
+        return source_records(source.parts, need_answers=not settings.train.goal.is_graded)
+    if source.records is None:
+        return answers_of(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console, say)
+    uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
+    if any((made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in source.records):
+        raise InputError(
+            f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
+            f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
         )
-    chosen = match_tokens(examples, variant, train.seed, say) if settings.match_tokens else examples[variant]
-    data = hold_out(chosen, train.held_out, train.seed)
-    what = f"{count_of(len(data.train), 'example')} with {count_of(num_loss_tokens(data.train), 'answer token')}"
-    if train.goal.is_graded:
-        what = f"{count_of(len(data.train), 'prompt')}, {train.group} answers to each at a time"
-    say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
-    return data, counts[variant]
+    return source.records
 
 
-def _heal_in_closed_form(
-    run: RunFolder,
-    cut: ModelHandle,
-    teacher: ModelHandle,
-    plan: CutPlan,
-    data: Data,
-    settings: HealSettings,
-    record: HealingRecord,
-    console: Console,
-    say: Say,
-) -> None:
-    """Solve for the maps at the seams, fold them in and write the checkpoint."""
-    from layercut.healing.checkpoint import judged_by, write_healed
+def _repair(
+    cut: ModelHandle, teacher: ModelHandle, plan: CutPlan, data: Data, train: TrainSettings, console: Console, say: Say
+) -> tuple[Any, Judge, dict[str, Any]]:
+    """The pruned model with maps at its seams, solved for in closed form; what judges it; and what the record gets."""
+    from layercut.healing.checkpoint import judged_by
     from layercut.healing.seam import places_of, repair_seams
 
-    began, train = time.monotonic(), settings.train
+    began = time.monotonic()
     model, uncut = load_for_training(cut, train).model, load_teacher(teacher, cut, train).model
-    judge = judged_by(model, data)
-    half = train.autocasts(has_bfloat16=has_bfloat16(cut))
+    judge, half = judged_by(model, data), train.autocasts(has_bfloat16=has_bfloat16(cut))
     total = len(places_of(plan, train.seam)) * (len(data.train) + len(data.held_out))
     with progress_bar("Reading both models", total, console, "texts") as on_progress:
         fits = repair_seams(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
-    for fit in fits:
-        say(fit.describe())
+    lines = [fit.describe() for fit in fits]
+    for line in lines:
+        say(line)
     del uncut
     give_back_memory()
-    record = replace(
-        record,
-        seams=[fit.describe() for fit in fits],
-        seam_map=train.seam,
-        settings={name: getattr(train, name) for name in ("held_out", "max_length", "seed")},
-        tokens=fits[0].num_tokens,
-        seconds=round(time.monotonic() - began, 1),
+    return (
+        model,
+        judge,
+        {
+            "seams": lines,
+            "seam_map": train.seam,
+            "settings": {name: getattr(train, name) for name in ("held_out", "max_length", "seed")},
+            "tokens": fits[0].num_tokens,
+            "seconds": round(time.monotonic() - began, 1),
+        },
     )
-    write_healed(model, cut.source, out=run.path / CHECKPOINT, record=record, dtype=settings.save_dtype, judge=judge)
-
-
-def _heal_by_training(
-    run: RunFolder,
-    cut: ModelHandle,
-    teacher: ModelHandle,
-    data: Data,
-    records: list[AnswerRecord],
-    tasks: list[TaskPrompts],
-    settings: HealSettings,
-    record: HealingRecord,
-    group: ProcessGroup,
-    console: Console,
-    say: Say,
-) -> None:
-    """Train, or take the training that has ended, and write the marks and the checkpoint."""
-    from layercut.healing.checkpoint import write_trained
-    from layercut.healing.sft import CURVE, count_learned, finished_training
-
-    train, folder = settings.train, run.path / TRAINING
-    trained = finished_training(folder)
-    group.share(None if trained else (data, folder))
-    if trained is None:
-        trained = _train(cut, teacher, train, data, folder, group, records, tasks, console, say)
-    give_back_memory()  # what is written is loaded for itself
-    record = replace(
-        record,
-        settings=train.in_effect(),
-        steps=trained.steps,
-        tokens=trained.tokens,
-        seconds=round(trained.seconds, 1),
-        stopped_early=trained.stopped_early,
-        held_out_loss=trained.held_out,
-    )
-    if not train.goal.answers_itself:
-        record = replace(record, answer_tokens=[*islice(count_learned(data.train, train), trained.steps)][-1])
-    for kept in sorted((folder / MARKS).glob("*"), key=lambda path: int(path.name)):
-        out = run.path / MARKS / kept.name
-        if not out.exists():
-            at_mark = replace(record, mark=int(kept.name))
-            write_trained(cut.source, kept, settings, data, out=out, record=at_mark, say=say)
-    out, curve = run.path / CHECKPOINT, folder / CURVE
-    write_trained(cut.source, trained.final, settings, data, out=out, record=record, curve=curve, say=say)
 
 
 def _train(
@@ -309,7 +248,7 @@ def _train(
     folder: Path,
     group: ProcessGroup,
     records: Sequence[AnswerRecord] = (),
-    tasks: Sequence[TaskPrompts] = (),
+    tasks: Sequence[PromptGroup] = (),
     console: Console | None = None,
     say: Say = lambda text: None,
 ) -> Trained:
@@ -335,9 +274,9 @@ def objective_of(
     settings: TrainSettings,
     data: Data,
     records: Sequence[AnswerRecord] = (),
-    tasks: Sequence[TaskPrompts] = (),
+    tasks: Sequence[PromptGroup] = (),
 ) -> dict[str, Any]:
-    """Options of ``train`` that an objective needs, such as its trainer and the teacher.
+    """Options of ``train_model`` that an objective needs, such as its trainer and the teacher.
 
     The models are those of ``load_pair``; ``records`` are the answers that the data come from, ``tasks`` grade answers.
     """

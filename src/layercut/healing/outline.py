@@ -127,10 +127,10 @@ def healing_outline(
         taught_by, most = teacher if train.goal.divergence else None, min(longest + limit, train.max_length)
         memory = training_parts(cut, taught_by, train, num_tokens=most, num_in_loss=limit)
     weights = 4 * train.rank * counts.of_adapters if settings.keep_adapter else counts.stored_bytes
-    stays = _RECORD * (num_answers or 0) + weights * (1 + len(train.marks))
+    stays = _RECORD * (num_answers or 0) + weights
     return Outline(
         steps=tuple(steps),
-        checkpoints=1 + len(train.marks),
+        checkpoints=1,
         disk_bytes=stays + training_disk(counts, train),
         stays_bytes=stays,
         memory_bytes=sum(memory.values()),

@@ -24,18 +24,17 @@ from layercut.tasks.hub import HUB, hub_rows
 from layercut.tasks.selected_items import describe_shortfall, merge_items
 from layercut.text import count_of
 
-Item = TypeVar("Item")
 Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
 PREFIX = "task:"
 MAX_NEW_TOKENS = 256
+SHUFFLE_BUFFER = 10_000  # rows of a hub data set that are shuffled while it streams
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "decoding": DecodingSettings(temperature=0.9, top_p=0.95),
         "max_new_tokens": 8192,
         "max_prompt_tokens": 8000,
         "system": SYSTEM,
-        "shuffle_buffer": 500_000,
         "patience": 0,
     }
 }
@@ -47,11 +46,7 @@ class PromptReading(Settings):
 
     readout: str | None = Field(None, description="Readout of a task's items: chain or short.")
     limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
-    skip: int = Field(0, ge=0, description="Skip this many prompts of each source; limit counts from there.")
-    shuffle_buffer: int = Field(
-        10_000, ge=0, description="Rows of a hub data set to shuffle while it streams, by the seed; 0: its own order."
-    )
-    shuffle_seed: Seed = Field(42, description="Random seed of that shuffling.")
+    shuffle_seed: Seed = Field(42, description="Random seed of shuffling a hub data set while it streams.")
 
 
 class PromptSpec(PromptReading):
@@ -68,14 +63,6 @@ class PromptSpec(PromptReading):
             raise InputError(f"{self.source}: data belongs to task:NAME prompts; leave it out.")
         return self
 
-    def chosen(self, prompts: list[Item]) -> list[Item]:
-        """The prompts that ``skip`` and ``limit`` leave; InputError if none."""
-        if prompts and self.skip >= len(prompts):
-            raise InputError(
-                f"{self.source} has {count_of(len(prompts), 'prompt')}, and skip {self.skip} leaves none; skip fewer."
-            )
-        return prompts[self.skip :][: self.limit]
-
 
 class Answering(Settings):
     """Settings of answering prompts."""
@@ -90,36 +77,51 @@ class Answering(Settings):
         return {} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens}
 
 
-class TaskPrompts(NamedTuple):
-    """A task's selection items as prompts."""
+class PromptGroup(NamedTuple):
+    """Prompts of one kind, which are asked and graded in one way: selection items of a task, or those of a file."""
 
-    task: Task
-    readout: Readout
-    samples: Mapping[str, Sample]
-    """By prompt id: the item's id, followed by the readout where that is not the task's first."""
     prompts: list[NamedPrompt]
-    """The answer is the task's worked solution for a chain, else a draft of the right answer; empty without either."""
-    stop: tuple[str, ...]
-    max_new_tokens: int
+    """Of a task, the answer is the worked solution for a chain, else a draft of the right one; empty without either."""
+    task: Task | None = None
+    readout: Readout | None = None
+    samples: Mapping[str, Sample] = {}
+    """The task's items by prompt id: the item's id, followed by the readout where that is not the task's first."""
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = MAX_NEW_TOKENS
     begins: str = ""  # beginning of every answer; see ``GenerationRequest``
+    source: str = "other prompts"  # as users name it; of a task, its name counts
+    note: str = ""  # a remark for users on how they were read
+    made_of: Mapping[str, Collection[str]] = {}
+    """By task, ids of the items that the prompts are, where no ``task`` reads them."""
 
-    def request(self, prompt: NamedPrompt, *, limit: int | None = None) -> GenerationRequest:
-        """A prompt for an engine, with at most ``limit`` new tokens."""
-        most = self.max_new_tokens if limit is None else min(limit, self.max_new_tokens)
-        return GenerationRequest(
-            id=prompt.id, prompt=prompt.prompt, begins=self.begins, max_new_tokens=most, stop=self.stop
-        )
+    @property
+    def items(self) -> Mapping[str, Collection[str]]:
+        """By task, ids of the items that the prompts are."""
+        if self.task is None:
+            return self.made_of
+        return {self.task.name: [self.samples[prompt.id].id for prompt in self.prompts]}
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
         """True for each answer, under the id of its prompt, that has full marks on the task's headline metric.
 
         Programs run side by side.
         """
+        assert self.task is not None and self.readout is not None, "prompts of a file are not graded"
         scores = self.task.grade_all([self.samples[answer.id] for answer in answers], self.readout, answers)
         return [next(iter(score.metrics.values())) >= 1 for score in scores]
 
+    def describe(self) -> dict[str, Any]:
+        content = json.dumps([(prompt.id, prompt.prompt) for prompt in self.prompts], ensure_ascii=False)
+        settings: dict[str, Any] = {
+            "n": len(self.prompts),
+            "hash": hashlib.sha256(content.encode()).hexdigest()[:16],
+        }
+        if self.task:
+            settings |= {"task": self.task.name, "readout": self.readout, **self.task.settings()}
+        return settings
 
-def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> TaskPrompts:
+
+def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> PromptGroup:
     """The first selection items of a task as prompts, by default for its first generated readout.
 
     Raises:
@@ -131,11 +133,10 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     if readout is not None and readout not in generated:
         raise unknown_name(f"generated readout of {task.name}", readout, generated)
     chosen: Readout = readout or generated[0]
-    samples = {sample.id: sample for sample in task.samples("selection", limit)}
+    suffix = "" if chosen == generated[0] else f" {chosen}"
+    samples = {f"{sample.id}{suffix}": sample for sample in task.samples("selection", limit)}
     if not samples:
         raise InputError(f"{task.name} has no selection items, so it gives no prompts; take another task or data.")
-    if chosen != generated[0]:
-        samples = {f"{name} {chosen}": sample for name, sample in samples.items()}
     requests = {name: cast("GenerationRequest", task.request(sample, chosen)) for name, sample in samples.items()}
     prompts = []
     for name, request in requests.items():
@@ -145,33 +146,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
             draft = draft.partition(string)[0]
         prompts.append(NamedPrompt(name, request.prompt, draft))
     first = next(iter(requests.values()))
-    return TaskPrompts(task, chosen, samples, prompts, first.stop, first.max_new_tokens, first.begins)
-
-
-class PromptGroup(NamedTuple):
-    """Prompts of one kind, which are asked and graded in one way."""
-
-    prompts: list[NamedPrompt]
-    task: TaskPrompts | None = None
-    source: str = "other prompts"  # as users name it; of a task, its name counts
-    note: str = ""  # a remark for users on how they were read
-    made_of: Mapping[str, Collection[str]] = {}
-    """By task, ids of the items that the prompts are, where no ``task`` reads them."""
-
-    @property
-    def items(self) -> Mapping[str, Collection[str]]:
-        """By task, ids of the items that the prompts are."""
-        if self.task is None:
-            return self.made_of
-        return {self.task.task.name: [self.task.samples[prompt.id].id for prompt in self.prompts]}
-
-    def describe(self) -> dict[str, Any]:
-        content = json.dumps([(prompt.id, prompt.prompt) for prompt in self.prompts], ensure_ascii=False)
-        short_hash = hashlib.sha256(content.encode()).hexdigest()[:16]
-        settings: dict[str, Any] = {"n": len(self.prompts), "hash": short_hash}
-        if self.task:
-            settings |= {"task": self.task.task.name, "readout": self.task.readout, **self.task.task.settings()}
-        return settings
+    return PromptGroup(prompts, task, chosen, samples, first.stop, first.max_new_tokens, first.begins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +175,9 @@ class PromptSource:
         return [prompt for part in self.parts for prompt in part.prompts]
 
     @property
-    def tasks(self) -> list[TaskPrompts]:
-        return [part.task for part in self.parts if part.task]
+    def tasks(self) -> list[PromptGroup]:
+        """Those of the parts that a task reads and grades."""
+        return [part for part in self.parts if part.task]
 
     @property
     def is_graded(self) -> bool:
@@ -222,8 +198,7 @@ class PromptSource:
     @property
     def max_new_tokens(self) -> int:
         """Default of the longest answer: that of the tasks, or MAX_NEW_TOKENS for prompts from files."""
-        of_files = [MAX_NEW_TOKENS] if len(self.tasks) < len(self.parts) else []
-        return max([*(task.max_new_tokens for task in self.tasks), *of_files], default=MAX_NEW_TOKENS)
+        return max((part.max_new_tokens for part in self.parts), default=MAX_NEW_TOKENS)
 
     def describe(self) -> dict[str, Any]:
         if len(self.parts) == 1:
@@ -294,27 +269,27 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
     if len(specs) == 1 and (path := Path(specs[0].source)).is_dir():
         if not (path / RESPONSES).is_file():
             raise InputError(f"{path} holds no answers: it has no {RESPONSES}. Give a run folder of layercut generate.")
-        return PromptSource(records=specs[0].chosen(cast("list[AnswerRecord]", read_records(path / RESPONSES))))
+        return PromptSource(records=cast("list[AnswerRecord]", read_records(path / RESPONSES))[: specs[0].limit])
     return PromptSource(parts=tuple(_read_group(spec, system, plain) for spec in specs))
 
 
 def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGroup:
-    source, limit = spec.source, None if spec.limit is None else spec.skip + spec.limit
+    source, limit = spec.source, spec.limit
     if source.startswith(PREFIX):
         if plain:
             raise InputError(f"{source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(source.removeprefix(PREFIX), data=spec.data)
-        of_task = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
-        return PromptGroup(spec.chosen(of_task.prompts), of_task, note=describe_shortfall(task, "selection", limit))
+        group = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
+        return group._replace(note=describe_shortfall(task, "selection", limit))
     if source.startswith(HUB):
-        rows = hub_rows(source, extra="heal", buffer=spec.shuffle_buffer, seed=spec.shuffle_seed)
+        rows = hub_rows(source, extra="heal", buffer=SHUFFLE_BUFFER, seed=spec.shuffle_seed)
         left_out: list[str] = []
         prompts = prompts_in(rows, source, system=system, plain=plain, limit=limit, left_out=left_out)
         note = f"skipped rows without a usable prompt: {len(left_out)}, the first is {left_out[0]}" if left_out else ""
-        return PromptGroup(spec.chosen(prompts), source=source, note=note)
+        return PromptGroup(prompts, source=source, note=note)
     if Path(source).is_dir():
         raise InputError(f"{source} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
-    return PromptGroup(spec.chosen(read_prompts(Path(source), system=system, plain=plain, limit=limit)), source=source)
+    return PromptGroup(read_prompts(Path(source), system=system, plain=plain, limit=limit), source=source)
 
 
 def _item_of(record: AnswerRecord) -> str:

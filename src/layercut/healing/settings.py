@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from layercut.base_settings import Names, Number, Seed, Settings, Share, one_of
 from layercut.errors import InputError
@@ -31,6 +31,7 @@ RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
 SEAMS = ("linear", "projection", "scale")
 """Kinds of repair at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
+BETAS = {"beta1": 0.9, "beta2": 0.99}  # of AdamW
 SYSTEM = "You are a helpful assistant."  # the paper's system prompt for self-generated answers
 
 
@@ -100,7 +101,7 @@ OBJECTIVES = {
         trainer="layercut.healing.distill:OnPolicyTrainer",
         divergence="reverse-kl",
         answers_itself=True,
-        takes=("rollout_start", "rollout_max"),
+        takes=("rollout_max",),
     ),
     "grpo": ObjectiveRow(
         help="grades of own answers, by TRL's trainer; prompts of tasks; a run that was stopped goes on, to other "
@@ -127,12 +128,6 @@ def _explain(rows: Mapping[str, Any]) -> list[str]:
 def num_held_out(count: int, share: float) -> int:
     """Number of ``count`` examples that are held out: at least one if the share is above 0 and there are two."""
     return min(max(round(share * count), 1), count - 1) if share and count else 0
-
-
-def _numbers(marks: tuple[str, ...]) -> tuple[str, ...]:
-    if wrong := [mark for mark in marks if not (mark.isascii() and mark.isdigit() and int(mark))]:
-        raise InputError(f"marks {wrong[0]!r:.40} is no number of tokens; write 10000,30000.")
-    return marks
 
 
 class TrainSettings(Settings):
@@ -165,14 +160,9 @@ class TrainSettings(Settings):
         "matrix), adamw_bnb_8bit (bitsandbytes), adamw_torch_8bit (torchao), ...",
     )
     weight_decay: Number = Field(1e-4, description="Weight decay of the optimizer.")
-    beta1: Number = Field(0.9, description="First beta of AdamW.")
-    beta2: Number = Field(0.99, description="Second beta of AdamW.")
     max_grad_norm: Number = Field(1.0, description="Gradients with a larger norm are scaled down to this.")
     batch_size: int = Field(8, ge=1, description="Examples per step, over all devices and accumulation.")
     micro_batch: int = Field(4, ge=1, description="Examples per pass of a device; a batch is accumulated from these.")
-    packing: bool = Field(
-        False, description="Put a micro batch in one row, without padding; attention stays in each example."
-    )
     epochs: Number = Field(1.0, description="Passes over the examples.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, even within the epochs.")
     max_length: int = Field(8192, ge=2, description="Drop examples of more tokens.")
@@ -198,19 +188,11 @@ class TrainSettings(Settings):
         ge=0,
         description="Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.",
     )
-    marks: Annotated[Names, AfterValidator(_numbers)] = Field(
-        (),
-        description="Answer tokens after which the model is written as well, in DIR/marks: 10000,30000. One training "
-        "then shows what more tokens bring.",
-    )
-    rollout_start: int = Field(
-        32, ge=1, description="on-policy: first limit of the model's own answers, in tokens; at most rollout_max."
-    )
     rollout_max: int = Field(
         512,
         ge=1,
-        description="on-policy: last limit of the model's own answers; it doubles while they do not repeat. grpo: "
-        "their limit where the task's own is higher.",
+        description="on-policy: last limit of the model's own answers; from 32 tokens it doubles while they do not "
+        "repeat. grpo: their limit where the task's own is higher.",
     )
     group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
     seam: Annotated[str, one_of(SEAMS)] = Field(
@@ -220,15 +202,6 @@ class TrainSettings(Settings):
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _start_below_the_most(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """A ``rollout_max`` below the default ``rollout_start`` lowers it too, unless it was given."""
-        most, start = given.get("rollout_max"), cls.model_fields["rollout_start"].default
-        if "rollout_start" not in given and type(most) is int and 1 <= most < start:
-            return {**given, "rollout_start": most}
-        return given
 
     @model_validator(mode="after")
     def _rate_of_the_method(self) -> Self:
@@ -240,14 +213,10 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.marks and (not METHODS[self.method].has_adapter or self.goal.answers_itself):
-            raise InputError("marks count the tokens of given answers and keep adapters; use lora or qlora on answers.")
         if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):
             raise InputError(
                 f"the method {self.method} trains nothing, so {self.objective} has no meaning; leave it out."
             )
-        if self.rollout_max < self.rollout_start:
-            raise InputError(f"rollout_max {self.rollout_max} is below rollout_start {self.rollout_start}; raise it.")
         return self
 
     @property
@@ -260,7 +229,7 @@ class TrainSettings(Settings):
         unused = {"seam", "report_to"}
         for rows, chosen in ((METHODS, self.method), (OBJECTIVES, self.objective)):
             unused |= {name for row in rows.values() for name in row.takes} - {*rows[chosen].takes}
-        return {name: value for name, value in self.as_dict().items() if name not in unused}
+        return {name: value for name, value in self.as_dict().items() if name not in unused} | BETAS
 
     def checkpoints(self, *, on_gpu: bool) -> bool:
         """True if only the inputs of layers are kept for the backward pass."""
@@ -293,9 +262,6 @@ class ArmSettings(Settings):
 
     responses: Annotated[str, one_of(RESPONSES)] = Field(
         RESPONSES[0], description="self: the teacher's own answers; original: the data set's answers."
-    )
-    match_tokens: bool = Field(
-        False, description="Train on as many answer tokens as the smaller arm (self, original) has on the same prompts."
     )
     decontaminate: Names = Field(
         (),
@@ -337,9 +303,10 @@ class HealSettings(ArmSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.train.goal.is_graded and (self.match_tokens or self.filters.right_only):
-            name = "match_tokens" if self.match_tokens else "right_only"
-            raise InputError(f"grpo trains on the pruned model's own answers, so {name} has no meaning; leave it out.")
+        if self.train.goal.is_graded and self.filters.right_only:
+            raise InputError(
+                "grpo trains on the pruned model's own answers, so right_only has no meaning; leave it out."
+            )
         if self.keep_adapter and not METHODS[self.train.method].has_adapter:
             raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
         if self.keep_adapter and self.save_dtype != "auto":
@@ -349,4 +316,4 @@ class HealSettings(ArmSettings):
     @property
     def asks_teacher(self) -> bool:
         """True if the original model answers the prompts."""
-        return not self.train.goal.is_graded and (self.responses == "self" or self.match_tokens)
+        return not self.train.goal.is_graded and self.responses == "self"

@@ -10,8 +10,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, count, islice
+from collections.abc import Sequence
+from itertools import count, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -31,13 +31,12 @@ from layercut.healing.examples import (
     over_rows,
     token_losses,
 )
-from layercut.healing.settings import TrainSettings
-from layercut.healing.trainable import FINAL
+from layercut.healing.settings import BETAS, TrainSettings
+from layercut.healing.trainable import CURVE, FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
 from layercut.progress.activity import report_share
-from layercut.runs.atomic import new_directory, write_json, write_text
-from layercut.runs.healing import MARKS
+from layercut.runs.atomic import write_json, write_text
 
 try:
     from datasets import Dataset
@@ -51,7 +50,6 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-CURVE = "loss.jsonl"
 _DONE = "trained.json"  # written last, so its presence means that the final weights are complete
 _COLUMNS = {
     "step": "step", "loss": "loss", "eval_loss": "held_out_loss", "learning_rate": "learning_rate",
@@ -127,10 +125,9 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
         """The arguments of TRL's trainer, from those that all trainers have."""
         return SFTConfig(
             **shared,
-            include_num_input_tokens_seen="all" if settings.packing else "non_padding",
+            include_num_input_tokens_seen="non_padding",
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
-            padding_free=settings.packing,
             completion_only_loss=False,  # the labels have the mask
         )
 
@@ -188,33 +185,22 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
 
 
-class _Marks(TrainerCallback):  # type: ignore[misc]
-    """Keeps the adapters after some numbers of answer tokens."""
-
-    def __init__(self, folder: Path, data: Data, settings: TrainSettings) -> None:
-        self._folder, self._due = folder, list(steps_of_marks(data.train, settings))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        for step, mark in self._due if state.is_world_process_zero else ():
-            if step == state.global_step and not (self._folder / mark).exists():
-                with new_directory(self._folder / mark) as folder:
-                    model.save_pretrained(folder)
-
-
-def steps_of_marks(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[tuple[int, str]]:
-    """Each mark that is reached, after the step in which its number of answer tokens was learned from."""
-    waiting = sorted(settings.marks, key=int)
-    for step, seen in enumerate(count_learned(examples, settings), 1):
-        while waiting and seen >= int(waiting[0]):
-            yield step, waiting.pop(0)
-
-
-def count_learned(examples: Sequence[TrainingExample], settings: TrainSettings) -> Iterator[int]:
-    """After each step of a training on given answers, how many of their tokens it has learned from."""
-    order, size = StepsByLength([*map(len, examples)], settings.batch_size, settings.seed), settings.batch_size
-    epochs = ([len(examples[index].completion) for index in order] for _ in count())
+def training_record(trained: Trained, data: Data, settings: TrainSettings) -> dict[str, Any]:
+    """The part of a training in plan.json; of one on given answers with the tokens that it has learned from."""
+    record = {
+        "settings": settings.in_effect(),
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "seconds": round(trained.seconds, 1),
+        "stopped_early": trained.stopped_early,
+        "held_out_loss": trained.held_out,
+    }
+    if settings.goal.answers_itself:
+        return record
+    order, size = StepsByLength([*map(len, data.train)], settings.batch_size, settings.seed), settings.batch_size
+    epochs = ([len(data.train[index].completion) for index in order] for _ in count())
     steps = (sum(lengths[start : start + size]) for lengths in epochs for start in range(0, len(lengths), size))
-    return accumulate(islice(steps, settings.num_steps(len(examples))))
+    return {**record, "answer_tokens": sum(islice(steps, trained.steps))}
 
 
 def train_model(
@@ -248,10 +234,7 @@ def train_model(
             processing_class=tokenizer,
             train_dataset=trainer.dataset(data.train),
             eval_dataset=trainer.dataset(data.held_out) if data.held_out else None,
-            callbacks=[
-                *([EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else []),
-                *([_Marks(folder / MARKS, data, settings)] if settings.marks else []),
-            ],
+            callbacks=[EarlyStoppingCallback(settings.patience)] if data.held_out and settings.patience else None,
             on_progress=on_progress,
             **options,
         )
@@ -369,8 +352,8 @@ def shared_arguments(
         "max_steps": settings.max_steps or -1,
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         "optim": settings.optimizer,
-        "adam_beta1": settings.beta1,
-        "adam_beta2": settings.beta2,
+        "adam_beta1": BETAS["beta1"],
+        "adam_beta2": BETAS["beta2"],
         "data_seed": settings.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

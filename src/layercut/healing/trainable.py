@@ -22,7 +22,6 @@ from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
 from layercut.models.weights import read_config
 from layercut.progress import Say
-from layercut.runs.healing import MARKS
 from layercut.surgery.checkpoint import earlier_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-FINAL = "final"
+FINAL, CURVE = "final", "loss.jsonl"  # weights and loss curve, in the folder of a training
 TOLERANCE, SHARE = 1e-4, 1e-2
 """Largest difference of a logit between adapter model and merged model, in float32: as a share of the largest logit, or
 of the largest change by the adapters. Sums in another order differed by more than the first in a 1.5B model; a wrong
@@ -273,5 +272,5 @@ def remove_weights(folder: Path) -> None:
 
     For a healing whose checkpoint is complete. The loss curve stays.
     """
-    for path in (*folder.glob("checkpoint-*"), folder / FINAL, folder / MARKS):
+    for path in (*folder.glob("checkpoint-*"), folder / FINAL):
         shutil.rmtree(path, ignore_errors=True)

@@ -22,7 +22,7 @@ from layercut.models.checks import check_sizes, count_layers, refuse_absurd_coun
 from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf, read_source
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint_of, pickled_only, read_config, read_header, read_object, stored_tensors
+from layercut.models.weights import fingerprint_of, pickled_only, read_config, read_object, stored_tensors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -48,12 +48,6 @@ class Adapter:
     folder: Path
     base: str
     """The model that it is laid over, as ``adapter_config.json`` names it; found from here or from its own folder."""
-    rank: int  # the highest of any module
-
-    def places(self) -> list[str]:
-        """Full names of the modules that it changes, as the base model names them."""
-        parts = (name.partition(".lora_") for name in read_header(self.folder / WEIGHTS_FILE).tensors)
-        return sorted({module.removeprefix("base_model.model.") for module, found, _ in parts if found})
 
     def hash_with(self, base: str) -> str:
         """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""
@@ -301,7 +295,7 @@ def adapter_in(folder: Path) -> Adapter | None:
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
         raise CheckpointError(f"{folder / CONFIG_FILE} names no rank (r) that is a whole number.")
-    return Adapter(folder, base, max(ranks))
+    return Adapter(folder, base)
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:

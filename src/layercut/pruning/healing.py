@@ -105,7 +105,7 @@ def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
         of_task = task_prompts(answered.task.task, readout=answered.task.readout, limit=judged + most)
         fresh = of_task.prompts[judged:]
         prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.prompts
-        groups.append(PromptGroup(prompts, of_task))
+        groups.append(of_task._replace(prompts=prompts))
         names = {sample.id: name for name, sample in of_task.samples.items()}
         ids = {prompt.id for prompt in prompts}
         known += [record for record in _answer_records(answered, model_hash, names) if record["id"] in ids]

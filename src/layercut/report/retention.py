@@ -1,4 +1,4 @@
-"""Retention, drawn: by number of removed layers, along a training, and by readout."""
+"""Retention, drawn: by number of removed layers, and by readout."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from layercut.evidence.study import (
     NOT_HEALED,
     Place,
     StudyResults,
-    along_trainings,
     are_thinner,
-    healed_as,
     places_of_runs,
 )
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
 from layercut.report.comparison import about_uncut, kept_table, point_tooltip
-from layercut.report.elements import Figure, Key, Panel, Section, legend_keys
+from layercut.report.elements import Figure, Key, Panel, Section
 from layercut.report.table import Column
-from layercut.runs.healing import MARK
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
@@ -46,13 +43,12 @@ def retention_section(source: Source) -> Section | None:
     """Make the section of retention; None without a score that has one."""
     if source.study is None or (figure := retention_figure(source.study.cuts, source.study.rows)) is None:
         return None
-    trained = tokens_figure(source.study.cuts, source.study.rows)
     return Section(
         name="retention",
         title="Retention by size" if are_thinner(source.study.rows) else "Retention by number of removed layers",
         short="Retention",
         lead="Does a model that still ranks right answers also still write them?" if figure.columns > 1 else "",
-        blocks=(figure,) if trained is None else (figure, trained),
+        blocks=(figure,),
     )
 
 
@@ -74,11 +70,7 @@ def _values(rows: Sequence[ComparisonRow]) -> str:
 
 
 def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
-    """A panel for each task and readout, a line for each criterion and healing; None without a row to draw.
-
-    A training at marks has a figure of its own.
-    """
-    cuts = [run for run in cuts if not healed_as(run).get(MARK)]
+    """A panel for each task and readout, a line for each criterion and healing; None without a row to draw."""
     shown = {run.name for run in cuts}
     drawn = _drawn(rows, shown)
     if not drawn:
@@ -179,51 +171,6 @@ def _retention_panel(
         ticks=depths,
     )
     return replace(panel, column=1 + written) if is_both else panel
-
-
-def tokens_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
-    """What more answer tokens bring: a panel for each task and readout, a line for each training; None where none was
-    measured at marks."""
-    trainings = along_trainings(cuts)
-    learned = {run: num for stages in trainings.values() for run, num in stages}
-    drawn = _drawn(rows, set(learned))
-    if not drawn:
-        return None
-    colours, last = charts.series_colours(trainings), max(learned.values()) / 1000
-    panels = []
-    for task, readout in dict.fromkeys((row.task, row.readout) for row in drawn):
-        own = {row.cut.name: row for row in drawn if (row.task, row.readout) == (task, readout)}
-        points = [
-            _point(own[run], training, about={"answer tokens": f"{num:,}", **point_tooltip(own[run])}, x=num / 1000)
-            for training, stages in trainings.items()
-            for run, num in stages
-            if run in own
-        ]
-        panels.append(
-            charts.kept_panel(
-                points,
-                f"{task}: {words.readout_words(readout)}",
-                f"Line plot. {words.readout_words(readout)}. {_values(list(own.values()))}.",
-                x_title="answer tokens learned from, thousands",
-                x=(-0.04 * last, 1.04 * last),
-                colours=colours,
-                height=210,
-            )
-        )
-    tokens = Column("answer tokens", lambda row: f"{learned[row.cut.name]:,}", numeric=True)
-    return Figure(
-        name="tokens",
-        title="Score kept above chance, against the answer tokens of a training",
-        panels=panels,
-        caption=(
-            "Each line is one training, measured while it went on; its first point is the model that it began with. "
-            "100 % is the original model, 0 % is guessing. Bars: 95 % intervals over the same items "
-            f"({_items_and_seeds(drawn, cuts)}). Points of one line are not independent."
-        ),
-        columns=min(2, len(panels)),
-        legend=legend_keys(colours),
-        table=kept_table("tokens", "What is kept along the trainings, with 95 % intervals", drawn, [tokens]),
-    )
 
 
 def readouts_figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure | None:

@@ -13,9 +13,7 @@ from layercut.runs.settings import read_json
 from layercut.text import count_of
 
 HEAL = "heal"  # key in the settings of a run of heal
-CHECKPOINT, MARKS, PLAN = "checkpoint", "marks", "plan.json"
-ANSWER_TOKENS, MARK = "answer_tokens", "mark"
-"""Names of the answer tokens that a training learned from in all, and of those that it had learned from at a mark."""
+CHECKPOINT, PLAN = "checkpoint", "plan.json"
 
 ON_POLICY = "on-policy"
 """The objective whose answers the pruned model writes while it is trained; those of the data are its held-out ones."""

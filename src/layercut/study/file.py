@@ -94,12 +94,9 @@ def _models(keys: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
         return (_build(ModelSettings, shared),)
     if "model" in keys:
         raise InputError("the study gives model and models; write one of the two.")
-    entries = [{"model": entry} if isinstance(entry, str) else entry for entry in _list(keys["models"], "models")]
+    wanted = "models: {} is no model; write its name, or keys such as model, dtype, batch_size."
+    entries = [_named(entry, "model", wanted) for entry in _list(keys["models"], "models")]
     for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
-            raise InputError(
-                f"models: {entry!r} is no model; write its name, or keys such as model, dtype, batch_size."
-            )
         if entry.get("trust_remote_code"):
             check_trust(f"trust_remote_code: true of {entry['model']}")
     return tuple(_build(ModelSettings, {**shared, **entry}) for entry in entries)
@@ -158,13 +155,8 @@ def _plans(value: Any) -> dict[str, str]:
 
 
 def _criterion(entry: Any) -> CriterionSettings:
-    if isinstance(entry, str):
-        return CriterionSettings(criterion=entry)
-    if not isinstance(entry, dict) or "criterion" not in entry:
-        raise InputError(
-            f"criteria: {entry!r} is none; write its name, or keys such as criterion, objective, settings."
-        )
-    return _build(CriterionSettings, entry)
+    wanted = "criteria: {} is none; write its name, or keys such as criterion, objective, settings."
+    return _build(CriterionSettings, _named(entry, "criterion", wanted))
 
 
 def _arm(entry: Any) -> HealingArm:
@@ -179,32 +171,32 @@ def _arm(entry: Any) -> HealingArm:
     with _of(f"healing arm {entry['name']}"):
         expanded = with_preset(entry.get("preset"), entry)
         data = {key: entry[key] for key in own if key in entry}
-        data["prompts"] = _prompts(expanded)
-        if "decoding" in data:
-            data |= _read({"decoding": data["decoding"]})
+        data |= _read({"decoding": entry["decoding"]}) if "decoding" in entry else {}
+        sources = entry.get("prompts") or ()
+        sources = [sources] if isinstance(sources, str) else _list(sources, "prompts")
+        entries = [source if isinstance(source, dict) else {"source": str(source)} for source in sources]
+        # Keys beside the sources hold for all of them.
+        shared = {key: entry[key] for key in _OF_PROMPTS if key in entry}
+        data["prompts"] = tuple(_build(PromptSpec, shared | source) for source in entries)
         data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})
         data["filters"] = FilterSettings(**{key: entry[key] for key in FilterSettings.model_fields if key in entry})
     return HealingArm(**data)
 
 
-def _prompts(arm: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
-    """One source by its name, or several, each by its name or with keys; keys beside them hold for all."""
-    given = arm.get("prompts") or ()
-    shared = {key: arm[key] for key in _OF_PROMPTS if key in arm}
-    sources = [given] if isinstance(given, str) else _list(given, "prompts")
-    entries = [source if isinstance(source, dict) else {"source": str(source)} for source in sources]
-    return tuple(_build(PromptSpec, shared | entry) for entry in entries)
-
-
 def _task(entry: Any) -> TaskSettings:
-    if isinstance(entry, str):
-        check_name(entry)
-        return TaskSettings(task=entry)
-    if not isinstance(entry, dict) or "task" not in entry:
-        raise InputError(f"{entry!r} is no task; write its name, or keys such as task, readouts, limit, data.")
+    entry = _named(entry, "task", "{} is no task; write its name, or keys such as task, readouts, limit, data.")
     check_name(str(entry["task"]))
     with _of(f"task {entry['task']}"):
         return _build(TaskSettings, entry)
+
+
+def _named(entry: Any, key: str, refusal: str) -> Mapping[Any, Any]:
+    """An entry that is written as a name alone, or with keys; InputError with its text in ``refusal`` for others."""
+    if isinstance(entry, str):
+        return {key: entry}
+    if not isinstance(entry, dict) or key not in entry:
+        raise InputError(refusal.format(repr(entry)))
+    return entry
 
 
 def _build(kind: type[Built], data: Mapping[Any, Any]) -> Built:

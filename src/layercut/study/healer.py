@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
 from layercut.healing.outline import IN_FULL, ProcessGroup, check_method
-from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
-from layercut.healing.settings import HealSettings
+from layercut.healing.prompt_sources import PromptSource, PromptSpec, prompt_source
+from layercut.healing.settings import ArmSettings, HealSettings
 from layercut.progress import Say
 from layercut.runs.directory import ENVIRONMENT
-from layercut.runs.healing import CHECKPOINT, MARK, MARKS
+from layercut.runs.healing import CHECKPOINT
 from layercut.runs.lock import LOCK
 from layercut.runs.settings import CONFIG, settings_hash
 from layercut.settings import ModelSettings, TaskSettings
@@ -36,107 +36,109 @@ _NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
 """Files in the folders of a healing before weights or answers of it are kept."""
 
 
-@dataclass
 class Healer:
-    """One healing arm of one cut, under one seed: its end, or a mark of its training."""
+    """One healing arm of one cut, under one seed. Raises InputError: the arm's prompts cannot be read."""
 
-    arm: HealingArm
-    uncut: ModelSettings  # the teacher
-    tasks: Sequence[TaskSettings]  # of the study; training data holds none of their report items
-    study_seed: int  # for an arm without a seed of its own
-    folder: Path
-    answers: Path  # holds a run folder with the original model's answers for each way of asking
-    in_full: Sequence[str] = ()  # tasks of whose whole test sets training data holds no item
-    start: Healer | None = None  # the healing whose model is healed further; None for the cut itself
-    mark: str = ""  # answer tokens after which the training is measured; empty for its end
+    def __init__(
+        self,
+        arm: HealingArm,
+        uncut: ModelSettings,
+        tasks: Sequence[TaskSettings],
+        seed: int,
+        *,
+        folder: Path,
+        answers: Path,
+        in_full: Sequence[str] = (),
+    ) -> None:
+        """Args: the arm, and
+
+        uncut: the original model, which is the teacher.
+        tasks: of the study; training data holds none of their report items.
+        seed: for an arm without one of its own.
+        folder: run folder of the healing.
+        answers: holds a run folder with the original model's answers for each way of asking.
+        in_full: tasks of whose whole test sets training data holds no item.
+        """
+        self.arm, self.uncut, self.folder, self.answers, self.in_full = arm, uncut, folder, answers, tuple(in_full)
+        self.seed = seed if arm.seed is None else arm.seed
+        self.source, how = read_source(arm), arm.with_its_preset
+        self.how = how.replace(max_new_tokens=how.max_new_tokens or self.source.max_new_tokens)
+        shared = {name: getattr(arm, name) for name in ArmSettings.model_fields}
+        self.settings = HealSettings(
+            train=arm.train.replace(seed=self.seed),
+            filters=arm.filters,
+            data=_data_of(tasks),
+            **{**shared, "decontaminate": _checked_tasks(arm, tasks)},
+        )
 
     def check(self) -> None:
         """Raise InputError or MissingExtra now for what would fail after hours of other work."""
-        group = ProcessGroup.of_this_process()
-        if group.size > 1:
+        if (group := ProcessGroup.of_this_process()).size > 1:
             raise InputError(
                 f"a study runs in one process, and {group.size} were launched; start it without a launcher."
             )
-        check_method(self.arm.train, group, read_source(self.arm))
-        _ = self.identity
+        check_method(self.arm.train, group, self.source)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Settings that decide the healed weights, beside the original model and the removed layers."""
-        source, how = read_source(self.arm), self._answering
-        settings = self.settings.as_dict()
+        settings, records = self.settings.as_dict(), self.source.records
         del settings["data"]  # files with items that must not be trained on; their tasks name them
-        prompts = source.describe()
-        if source.records is not None:
-            prompts = {"n": len(source.records), "records": settings_hash({"records": source.records})}
+        prompts = self.source.describe()
+        if records is not None:
+            prompts = {"n": len(records), "records": settings_hash({"records": records})}
         return {
             "settings": settings,
             "prompts": prompts,
-            "decoding": how.decoding.as_dict(),
-            "max_new_tokens": how.max_new_tokens,
-            "system": how.system,
-            **how.extra(),
+            "decoding": self.how.decoding.as_dict(),
+            "max_new_tokens": self.how.max_new_tokens,
+            "system": self.how.system,
+            **self.how.extra(),
             **({IN_FULL: list(self.in_full)} if self.in_full else {}),
-            **({"after": self.start.identity} if self.start else {}),
-            **({MARK: self.mark} if self.mark else {}),
         }
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
-        """Heal a pruned or healed checkpoint, or train the original model for None; see ``heal_model``."""
+        """Heal a pruned checkpoint, or train the original model for None; see ``heal_model``."""
         from layercut.healing.heal import heal_model
 
-        source, how, settings = read_source(self.arm), self._answering, self.settings
-        if source.records is None and settings.asks_teacher:
+        source, how = self.source, self.how
+        if source.records is None and self.settings.asks_teacher:
             # Generated once for all cuts of the study and all arms that ask the same.
             question = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
             name = settings_hash({**question, "max_new_tokens": how.max_new_tokens, **how.extra()})
-            out, teacher = self.answers / name, ModelHandle(self.uncut)
             records = answer_prompts(
-                teacher, source, how, remove=None, out=out, seed=self.seed, console=console, say=say
+                *(ModelHandle(self.uncut), source, how),
+                remove=None,
+                out=self.answers / name,
+                seed=self.seed,
+                console=console,
+                say=say,
             )
             source = replace(source, records=records)
         healed = heal_model(
             self.uncut if cut is None else self.uncut.replace(model=str(cut), revision=None),
             self.uncut,
             source,
-            settings,
+            self.settings,
             how,
             out=self.folder,
             console=console,
             say=say,
             is_control=cut is None,
-            in_full=tuple(self.in_full),
+            in_full=self.in_full,
         )
         assert healed is not None, "a study runs in one process"
         return healed
 
     @property
-    def seed(self) -> int:
-        """Random seed of its answers and training."""
-        return self.study_seed if self.arm.seed is None else self.arm.seed
-
-    @property
-    def settings(self) -> HealSettings:
-        """Settings of ``layercut heal``."""
-        return HealSettings(
-            train=self.arm.train.replace(seed=self.seed),
-            filters=self.arm.filters,
-            responses=self.arm.responses,
-            match_tokens=self.arm.match_tokens,
-            save_dtype=self.arm.save_dtype,
-            decontaminate=_checked_tasks(self.arm, self.tasks),
-            data=_data_of(self.tasks),
-        )
-
-    @property
-    def _answering(self) -> Answering:
-        how = self.arm.with_its_preset
-        return how.replace(max_new_tokens=how.max_new_tokens or read_source(self.arm).max_new_tokens)
-
-    @property
     def checkpoint(self) -> Path:
-        """Of the healed model; at a mark the adapters over the model that the training began with."""
-        return self.folder / MARKS / self.mark if self.mark else self.folder / CHECKPOINT
+        """Folder of the healed model."""
+        return self.folder / CHECKPOINT
+
+    def last_entry(self) -> Mapping[str, Any] | None:
+        """The last entry on healing in the checkpoint's plan.json; None without one."""
+        entries = plans[-1].get("healing") if (plans := read_plans(self.checkpoint)) else None
+        return entries[-1] if entries else None
 
     @cached_property
     def engine(self) -> Engine:
@@ -146,11 +148,6 @@ class Healer:
     def release(self) -> None:
         """Let the healed model go."""
         vars(self).pop("engine", None)
-
-    def metadata(self) -> Mapping[str, Any] | None:
-        """The last entry on healing in the checkpoint's plan.json; None without one."""
-        made = plans[-1].get("healing") if (plans := read_plans(self.checkpoint)) else None
-        return made[-1] if made else None
 
 
 def healing_folder(study: Path, name: str) -> Path:
@@ -192,13 +189,11 @@ def read_source(arm: HealingArm) -> PromptSource:
     """The prompts of a healing arm. Raises InputError: they cannot be read, or are not of the kind that it needs."""
     try:
         source = _read_prompts(arm.prompts, arm.with_its_preset.system)
+        if arm.responses == "original" and source.records is not None:
+            name = arm.prompts[0].source
+            raise InputError(f"{name} holds a model's answers, not original ones; give the file of prompts.")
     except InputError as error:
         raise InputError(f"healing arm {arm.name}: {error}") from error
-    if arm.responses == "original" and source.records is not None:
-        raise InputError(
-            f"healing arm {arm.name}: {arm.prompts[0].source} holds a model's answers, not original ones; give the "
-            "file of prompts."
-        )
     return source
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 
@@ -18,10 +18,12 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.notes import Notes
+from layercut.runs.records import MetricRow
+from layercut.runs.settings import settings_hash
 from layercut.runs.study import note_failure, note_success
 from layercut.settings import UNCUT
 from layercut.study.healer import healing_folder, is_begun
-from layercut.study.store import Measured, Reused, run_cell
+from layercut.study.store import CELL, Measured, Reused
 from layercut.study.variants import StudyVariant
 from layercut.study.work import StudyWork
 from layercut.surgery.cut import cut_model
@@ -39,7 +41,7 @@ class StudyJob:
 
     work: StudyWork
     notes: Notes  # of the study's folder: what was chosen and what failed
-    progress: StudyProgress  # over ``work.pieces()``; ``console`` shows that of a healing
+    progress: StudyProgress  # over ``work.pieces``; ``console`` shows that of a healing
     console: Console
     say: Say
     settings_file: str | None  # for messages
@@ -51,8 +53,6 @@ class StudyJob:
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()  # variants and searches that were given up
         self._together: dict[int, tuple[Reused, ...]] = {}  # cells that were answered with others, and what was reused
-        self._whole: set[str] = set()  # healed variants whose cells are all finished
-        self._by_name = {variant.name: variant for variant in self.work.variants}
 
     def run(self) -> None:
         """Do all remaining work, and record failures; OSError if the disk is full or gone."""
@@ -76,18 +76,16 @@ class StudyJob:
     def _skip_what_is_done(self) -> None:
         """Copy the choices of other studies, and count finished work, so that the time left is right from the start."""
         work = self.work
-        for search in work.searches:
-            if all(cut.name in work.plans for cut in work.chosen_by(search)):
+        for search, cuts in work.searches.items():
+            if all(cut.name in work.plans for cut in cuts):
                 work.choose(search, self.notes, say=self.say)
                 self.progress.skip(work.index[search, ""])
-        finished = [work.finished(variant, cell) is not None for variant, cell in work.order]
-        needed = set()
-        for index, (variant, _) in enumerate(work.order):
-            if finished[index]:
+        unfinished = [work.finished(variant, cell) is None for variant, cell in work.order]
+        for index, is_left in enumerate(unfinished):
+            if not is_left:
                 self.progress.skip(index)
-            else:
-                needed.add(variant.training or variant.name)
-        for name in set(work.trainings) - needed:
+        needed = {variant.name for (variant, _), is_left in zip(work.order, unfinished, strict=True) if is_left}
+        for name in work.healers.keys() - needed:
             self.progress.skip(work.index[name, ""])
 
     def _attempt(self, step: str, variants: Sequence[str], action: Callable[[], Result]) -> Result | None:
@@ -111,33 +109,37 @@ class StudyJob:
             note_success(self.notes, work.folder, step)
             return known
 
-        def measure() -> Measured:
-            plan = work.plan(variant)
-            selection_items = work.selection_items(plan, cell)
-            self._answer_together(index, variant, cell)
-            with self.progress.cell(index) as on_progress:
-                return run_cell(
-                    run,
-                    cell,
-                    work.identity(variant, cell),
-                    engine=lambda: work.healers[variant.name].engine if variant.healing else work.model.engine,
-                    plan=CutPlan(num_layers=len(plan.kept)) if variant.healing else plan,
-                    decoding=work.decoding(variant),
-                    selection_items=selection_items,
-                    store=work.store,
-                    on_progress=on_progress,
-                    reused=self._together.get(index, ()),
-                )
-
-        measured = self._attempt(step, [variant.name], measure)
+        measured = self._attempt(step, [variant.name], lambda: self._score(index, run, variant, cell))
         for source, num_items in measured.reused if measured else ():
             self.say(f"{step}: {count_of(num_items, 'answer')} reused from {source}")
         return measured
 
+    def _score(self, index: int, run: RunFolder, variant: StudyVariant, cell: Cell) -> Measured:
+        """Finish a cell: missing items are taken from other studies, and the rest is asked."""
+        work, plan = self.work, self.work.plan(variant)
+        selection_items = work.selection_items(plan, cell)
+        if not variant.healing and not variant.is_uncut:
+            self._answer_together(index, variant, cell)
+        identity, ids = work.identity(variant, cell), [sample.id for sample in cell.samples]
+        with self.progress.cell(index) as on_progress, run.journal(cell.task.name, cell.readout) as journal:
+            reused = self._together.get(index, ()) + work.store.fill(journal, identity, ids, exclude=run.path)
+            engine: Any = None  # without missing items, so a finished study loads no model
+            if not {*ids} <= {record["id"] for record in journal.records}:
+                engine = work.healers[variant.name].engine if variant.healing else work.model.engine
+            # A healed checkpoint has the layers that stay.
+            plan = CutPlan(num_layers=len(plan.kept)) if variant.healing else plan
+            metrics = cell.evaluate(engine, plan, work.decoding(variant), journal, on_progress).metrics
+            rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in metrics]
+        note: dict[str, Any] = {"limit": cell.limit, "split": cell.split, "num_items": len(ids), "rows": rows}
+        note |= {"key": settings_hash(identity), "identity": identity, "reused": list(map(list, reused))}
+        run.notes.put(CELL + cell.label, note)
+        work.store.add(run.path, identity)
+        return Measured(rows, reused)
+
     def _answer_together(self, index: int, first: StudyVariant, cell: Cell) -> None:
         """Have this cut and others that are ready answer in one call what neither they nor other studies hold."""
         work = self.work
-        if first.healing or first.is_uncut or index in self._together:
+        if index in self._together:
             return
         peers: dict[str, StudyVariant] = {}  # by plan
         for cut in work.cuts:
@@ -180,8 +182,7 @@ class StudyJob:
         """The run folder, with its layers chosen and its weights healed; None where that failed."""
         if variant.name in self._runs:
             return self._runs[variant.name]
-        needs = {variant.name, variant.cut, variant.start, variant.training}
-        if needs & self._broken or not self._has_plan(variant):
+        if {variant.name, variant.cut} & self._broken or not self._has_plan(variant):
             return None
         step = f"{variant.name}: healing" if variant.healing else f"{variant.name}: begin"
         run = self._attempt(step, [variant.name], lambda: self._begin(variant))
@@ -192,20 +193,20 @@ class StudyJob:
         return run
 
     def _has_plan(self, variant: StudyVariant) -> bool:
-        work, name = self.work, variant.plan_name
-        if name in work.plans:
+        work = self.work
+        if variant.plan_name in work.plans:
             return True
-        search = self._by_name[name].search
+        search = next(cut.search for cut in work.cuts if cut.name == variant.plan_name)
         if search in self._broken:
             return False
-        self.progress.state(name, "searching")
+        self.progress.state(variant.plan_name, "searching")
 
         def choose() -> bool:
             with self.progress.step(work.index[search, ""]):
                 work.choose(search, self.notes, self.progress.searching, self.say)
             return True
 
-        cuts = work.chosen_by(search)
+        cuts = work.searches[search]
         if not self._attempt(f"choosing layers by {search}", [cut.name for cut in cuts], choose):
             self._broken.add(search)
             self.progress.skip(work.index[search, ""])
@@ -215,47 +216,25 @@ class StudyJob:
         return True
 
     def _begin(self, variant: StudyVariant) -> RunFolder:
-        work = self.work
-        path = work.folder / variant.name
-        if variant.healing and not is_begun(work.folder, variant.name):
-            for left in (path, healing_folder(work.folder, variant.name)):
-                shutil.rmtree(left, ignore_errors=True)  # it may have failed under other settings
+        work, name = self.work, variant.name
+        path = work.folder / name
+        if variant.healing and not is_begun(work.folder, name):
+            for folder in (path, healing_folder(work.folder, name)):
+                shutil.rmtree(folder, ignore_errors=True)  # it may have failed under other settings
         settings, file = work.run_settings(variant), self.settings_file
         run = self._held.enter_context(RunFolder.begin(path, settings, settings_file=file, sandbox=self.isolation))
         work.plan(variant).save(run.path / "plan.json")
         if variant.healing and not all(work.is_known(variant, cell) for cell in work.cells):
-            if not variant.mark:
-                self._heal(variant.name)
-            else:
-                self._healed(variant.training)
-                if not work.healers[variant.name].checkpoint.exists():
-                    raise InputError(
-                        f"{variant.training} ended before it had learned from {int(variant.mark):,} answer tokens; "
-                        "give it more prompts or epochs, or leave that mark out."
-                    )
-        elif variant.name in work.trainings:
-            self.progress.skip(work.index[variant.name, ""])
+            cut = None if variant.cut == UNCUT else self._cut_checkpoint(variant.cut)  # None: the original model
+            work.model.release()
+            self.progress.state(name, "healing")
+            with self.progress.step(work.index[name, ""]):
+                healed = work.healers[name].heal(cut, console=self.console, say=self.say)
+            for line in healed.lines():
+                self.say(f"{name}: {line}")
+        elif variant.healing:
+            self.progress.skip(work.index[name, ""])
         return run
-
-    def _healed(self, name: str) -> Path:
-        """The checkpoint of a healed variant, healed if it does not exist."""
-        checkpoint = self.work.healers[name].checkpoint
-        if not checkpoint.exists():
-            self._heal(name)
-        return checkpoint
-
-    def _heal(self, name: str) -> None:
-        variant, begun_with = self._by_name[name], None  # None: the original model is trained
-        if variant.start:
-            begun_with = self._healed(variant.start)
-        elif variant.cut != UNCUT:
-            begun_with = self._cut_checkpoint(variant.cut)
-        self.work.model.release()
-        self.progress.state(name, "healing")
-        with self.progress.step(self.work.index[name, ""]):
-            healed = self.work.healers[name].heal(begun_with, console=self.console, say=self.say)
-        for line in healed.lines():
-            self.say(f"{name}: {line}")
 
     def _cut_checkpoint(self, name: str) -> Path:
         """The pruned checkpoint of a cut, written if it does not exist."""
@@ -274,41 +253,29 @@ class StudyJob:
     # The end of a variant
 
     def _finish(self, run: RunFolder, variant: StudyVariant, measured: Mapping[str, Measured]) -> None:
-        """Write the variant's metrics, and its checkpoint if one is wanted."""
+        """Write the variant's metrics, and its checkpoint if one is wanted; free memory and disk of a healed one."""
         work, plan, name = self.work, self.work.plan(variant), variant.name
         rows = [row for cell in work.cells if cell.label in measured for row in measured[cell.label].rows]
-        is_whole = len(measured) == len(work.cells)
+        is_whole, keeps = len(measured) == len(work.cells), work.settings.checkpoints
         if rows and not (run.is_finished and run.metrics()["rows"] == rows):
             reused = {label: list(map(list, cell.reused)) for label, cell in measured.items() if cell.reused}
             about: dict[str, Any] = {**variant.describe(), "reused": reused}
             if variant.healing:
-                about["healed"] = work.healers[name].metadata()
+                about["healed"] = work.healers[name].last_entry()
             run.write_metrics(rows, plan=plan.to_dict(), size=work.model.size(plan), arm=about)
         if variant.healing:
-            self._let_go(variant, is_whole)
-        elif work.settings.checkpoints and not plan.is_uncut:
+            healer = work.healers[name]
+            healer.release()
+            if keeps and healer.checkpoint.exists():
+                self.checkpoints[name] = healer.checkpoint
+            elif not keeps and is_whole:
+                shutil.rmtree(healer.folder, ignore_errors=True)
+                arms = {other.name for other in work.variants if other.cut == variant.cut}
+                if arms <= self._broken | self._runs.keys():  # none needs the cut any more
+                    shutil.rmtree(work.folder / variant.cut / CHECKPOINT, ignore_errors=True)
+        elif keeps and not plan.is_uncut:
             written = self._attempt(f"{name}: checkpoint", [name], lambda: self._cut_checkpoint(name))
             is_whole = is_whole and written is not None
             if written is not None:
                 self.checkpoints[name] = written
         self.progress.state(name, "finished" if is_whole else "failed")
-
-    def _let_go(self, variant: StudyVariant, is_whole: bool) -> None:
-        """Free the healed model's memory, and the disk where no checkpoints are wanted."""
-        work, healer = self.work, self.work.healers[variant.name]
-        healer.release()
-        if work.settings.checkpoints:
-            if healer.checkpoint.exists():
-                self.checkpoints[variant.name] = healer.checkpoint
-        elif is_whole:
-            self._whole.add(variant.name)
-            for name in work.trainings:
-                if name in self._whole and self._is_free(name):
-                    shutil.rmtree(work.healers[name].folder, ignore_errors=True)
-            if self._is_free(variant.cut):
-                shutil.rmtree(work.folder / variant.cut / CHECKPOINT, ignore_errors=True)
-
-    def _is_free(self, name: str) -> bool:
-        """True if none needs this one's checkpoint any more: each is healed, at a mark measured, or was given up."""
-        users = [other for other in self.work.variants if name in (other.cut, other.start, other.training)]
-        return all(other.name in self._broken | (self._whole if other.mark else self._runs.keys()) for other in users)

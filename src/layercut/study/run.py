@@ -1,18 +1,4 @@
-"""Run a study: models x criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes.
-
-    layercut run examples/quickstart.yaml
-
-    runs/quickstart/  uncut/                  run folder of the original model
-                      reverse-3/              of a cut; its checkpoint/ inside, and heal-<arm>/ for each healing of it
-                      reverse-3+<arm>/        of the cut healed: its answers and metrics
-                      searches/<criterion>/   what choosing the layers measured
-                      answers/<hash>/         the original model's answers, the training data of healing
-                      notes.jsonl             what was decided, finished, and failed (traceback in failures/)
-                      report.md               made from all the above
-
-A study of several models holds such a folder for each. Finished work is never repeated, in this folder or in another
-study of the same model beside it. A finished study does not load a model at all.
-"""
+"""Run a study: models x criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes."""
 
 from __future__ import annotations
 
@@ -37,6 +23,7 @@ from layercut.runs.dry_run import Outline
 from layercut.runs.frame import data_frame
 from layercut.runs.settings import CONFIG
 from layercut.runs.study import ARMS, failures_in
+from layercut.settings import ModelSettings
 from layercut.study.healer import is_begun
 from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
@@ -101,8 +88,7 @@ def run_study(
     Raises:
         InputError: a setting that cannot be used, or a run folder that holds another study.
     """
-    settings = _with(settings, out, seed)
-    folders = _folders(settings)
+    settings, folders = _placed(settings, out, seed)
     with ExitStack() as held:
         if len(settings.models) > 1:
             whole = {"models": {str(folder.name): model.as_dict() for model, folder in folders}, "limit": limit}
@@ -124,10 +110,10 @@ def outline_study(
     settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
 ) -> list[Outline]:
     """What ``run_study`` would still do, for each model; ``layercut run --dry-run``. Nothing is run or written."""
-    settings = _with(settings, out, seed)
-    for _, folder in _folders(settings):
+    settings, folders = _placed(settings, out, seed)
+    for _, folder in folders:
         RunFolder.check(folder)
-    return [_work(settings, model, folder, limit).outline() for model, folder in _folders(settings)]
+    return [_work(settings, model, folder, limit).outline() for model, folder in folders]
 
 
 def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
@@ -142,7 +128,7 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
     kept = partial(_settings_to_keep, work.folder)
     with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept) as run:
         run.notes.put(ARMS, [variant.describe() for variant in work.variants])
-        progress = StudyProgress(work.pieces(), console)
+        progress = StudyProgress([*work.pieces.values()], console)
         job = StudyJob(work, run.notes, progress, console, say, settings_file, isolation)
         job.run()
         failed = [failure.describe() for failure in failures_in(work.folder)]
@@ -157,21 +143,20 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
         return StudyOutcome(work.model.settings.model, work.folder, results, paths, failed)
 
 
-def _with(settings: StudySettings, out: Path | None, seed: int | None) -> StudySettings:
-    return settings.replace(out=out or settings.out, seeds=settings.seeds if seed is None else (seed,))
-
-
-def _folders(settings: StudySettings) -> list[tuple[Any, Path]]:
-    """Each model with its folder: the study's own, or one for each of several."""
+def _placed(
+    settings: StudySettings, out: Path | None, seed: int | None
+) -> tuple[StudySettings, list[tuple[ModelSettings, Path]]]:
+    """The study, and each model with its folder: the study's own, or one for each of several."""
+    settings = settings.replace(out=out or settings.out, seeds=settings.seeds if seed is None else (seed,))
     if len(settings.models) == 1:
-        return [(settings.models[0], settings.out)]
+        return settings, [(settings.models[0], settings.out)]
     names = [folder_name(model.model.rstrip("/").rsplit("/", 1)[-1]) for model in settings.models]
     if len(set(names)) < len(names):
         names = [folder_name(model.model) for model in settings.models]
-    return [(model, settings.out / name) for model, name in zip(settings.models, names, strict=True)]
+    return settings, [(model, settings.out / name) for model, name in zip(settings.models, names, strict=True)]
 
 
-def _work(settings: StudySettings, model: Any, folder: Path, limit: int | None) -> StudyWork:
+def _work(settings: StudySettings, model: ModelSettings, folder: Path, limit: int | None) -> StudyWork:
     store = CellStore(Path(os.path.realpath(settings.out)).parent)
     return StudyWork(settings, ModelHandle(model), folder=folder, store=store, limit=limit)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,9 +100,6 @@ class HealingArm(ArmSettings, Answering):
     plans: Names = Field(
         (), description="Plans or criteria that are healed, all of them if left out; uncut trains the original model."
     )
-    after: str = Field(
-        "", description="An arm listed before: the models that it healed are healed further, in place of the cuts."
-    )
     seed: Seed | None = Field(
         None,
         description="Random seed of answers and training. If left out, the arm is repeated for each seed of the study.",
@@ -155,8 +152,10 @@ class StudySettings(Settings):
         if not self.plans and not self.criteria and not any(UNCUT in arm.plans for arm in self.healing):
             raise InputError("the study cuts nothing; give plans, or criteria and depths.")
         if bool(self.criteria) != bool(self.depths):
-            given, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
-            raise InputError(f"the study gives {given} without {missing}; depths say how many layers criteria choose.")
+            present, missing = ("criteria", "depths") if self.criteria else ("depths", "criteria")
+            raise InputError(
+                f"the study gives {present} without {missing}; depths say how many layers criteria choose."
+            )
         if UNCUT in self.plans:
             raise InputError(
                 f"a plan is called {UNCUT!r}, which is the name of the model without a cut; call it otherwise."
@@ -182,8 +181,6 @@ class StudySettings(Settings):
                         f"healing arm {arm.name} is for {name}, which is no plan or criterion of this study. "
                         f"Known: {', '.join(sorted(known))}."
                     )
-        for place, arm in enumerate(self.healing):
-            _check_after(arm, self.healing[:place])
         return self
 
     @property
@@ -202,23 +199,3 @@ def check_name(name: str, kind: str) -> None:
         )
     if name in RESERVED:
         raise InputError(f"a {kind} is called {name!r}, which a study uses for itself; call it otherwise.")
-
-
-def _check_after(arm: HealingArm, before: Sequence[HealingArm]) -> None:
-    """Refuse an arm that goes on from models which no arm before it heals."""
-    first = next((other for other in before if other.name == arm.after), None)
-    if arm.after and first is None:
-        listed = ", ".join(other.name for other in before) or "none"
-        raise InputError(
-            f"healing arm {arm.name} goes on after {arm.after!r}, which is not listed before it. Listed are: {listed}."
-        )
-    if first is not None and not first.plans and arm.plans and UNCUT in arm.plans:
-        raise InputError(
-            f"healing arm {arm.name} goes on after {first.name} for {UNCUT}, which {first.name} does not train; name "
-            f"{UNCUT} under the plans of {first.name}."
-        )
-    if first is not None and first.plans and not (arm.plans and set(arm.plans) <= set(first.plans)):
-        raise InputError(
-            f"healing arm {arm.name} goes on after {first.name}, which heals {', '.join(first.plans)} alone; give "
-            f"{arm.name} no other plans."
-        )

@@ -1,33 +1,26 @@
-"""Cells by content: the key of the answers of one task and readout, and where they are found.
+"""Cells by content: the key of the answers of one task and readout is the hash of everything that determines them.
 
-A cell's key is the hash of everything that determines its answers: the model's weights and dtype, the *set* of removed
-layers, the healing, the task's version, data and settings, the readout and the decoding. The engine, the batch size and
-the number of items are not part of it: within a cell, answers are found by item. So a study reuses the answers of
-another study of the same model in the same folder. It copies the records into its own folder, which alone still
-rebuilds its report.
+The engine, the batch size and the number of items are no part of it: within a cell, answers are found by item. So a
+study reuses the answers of another study of the same model in the same folder.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from layercut.engine.base import Decoding, Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
-from layercut.progress import OnProgress
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown_path
 from layercut.runs.notes import Notes
 from layercut.runs.records import MetricRow
 from layercut.runs.settings import settings_hash
-from layercut.selection.search_journal import JournalQuestion
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Records
 
 CELL, CHOSEN = "cell: ", "chosen: "
@@ -45,62 +38,6 @@ class Measured(NamedTuple):
     reused: tuple[Reused, ...]
 
 
-def run_cell(
-    run: RunFolder,
-    cell: Cell,
-    identity: Mapping[str, Any],
-    *,
-    engine: Callable[[], Engine],
-    plan: CutPlan,
-    decoding: Decoding,
-    selection_items: int,
-    store: CellStore,
-    on_progress: OnProgress,
-    reused: tuple[Reused, ...] = (),
-) -> Measured:
-    """Finish a cell: missing items are taken from other studies, and the rest is asked.
-
-    Args:
-        run: the folder of the variant, begun.
-        identity: what decides the answers; see ``cell_identity``.
-        engine: gives the engine of the variant's model; called only if something has to be asked.
-        selection_items: number of items that the plan was selected on.
-        on_progress: called with (items done, items in all), first with the items that were known.
-        reused: what was taken from other studies before.
-    """
-    ids = [sample.id for sample in cell.samples]
-    with run.journal(cell.task.name, cell.readout) as journal:
-        reused = (*reused, *store.fill(journal, identity, ids, exclude=run.path))
-        is_complete = {*ids} <= {record["id"] for record in journal.records}
-        # Without missing items there is no engine, so a finished study loads no model.
-        answers = cast("Engine", None) if is_complete else engine()
-        metrics = cell.evaluate(answers, plan, decoding, journal, on_progress).metrics
-    rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in metrics]
-    run.notes.put(
-        CELL + cell.label,
-        {
-            "key": settings_hash(identity),
-            "identity": dict(identity),
-            "limit": cell.limit,
-            "split": cell.split,
-            "num_items": len(ids),
-            "reused": [list(source) for source in reused],
-            "rows": rows,
-        },
-    )
-    store.add(run.path, identity)
-    return Measured(rows, reused)
-
-
-def finished_cell(run: Path, cell: Cell, identity: Mapping[str, Any]) -> Measured | None:
-    """The cell as this run folder holds it; None where it is not finished, or answers were lost since."""
-    note = read_notes(run).get(CELL + cell.label)
-    wanted = {"key": settings_hash(identity), "limit": cell.limit, "split": cell.split}
-    if note is None or {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
-        return None
-    return Measured(note["rows"], tuple((source, number) for source, number in note["reused"]))
-
-
 def model_identity(model: ModelHandle) -> dict[str, str]:
     """The properties of a model that decide its answers: weights and dtype."""
     dtype = model.dtype
@@ -108,20 +45,6 @@ def model_identity(model: ModelHandle) -> dict[str, str]:
         config = read_config(model.source.path)
         dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return {"model_hash": model.metadata.model_hash, "dtype": dtype}
-
-
-def cell_identity(
-    model: ModelHandle, plan: CutPlan, cell: Cell, decoding: Decoding, healing: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Settings that decide the answers of a cell. The decoding's seed counts only where answers are sampled."""
-    return {
-        **model_identity(model),
-        **JournalQuestion.of(cell.task, cell.readout, model.metadata.model_hash, decoding).key(plan),
-        "healing": None if healing is None else dict(healing),
-        "task": cell.task.name,
-        "readout": cell.readout,
-        **({} if cell.num_samples == 1 else {"num_samples": cell.num_samples}),
-    }
 
 
 def read_notes(folder: Path) -> Mapping[str, Any]:

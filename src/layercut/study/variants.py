@@ -26,8 +26,6 @@ class StudyVariant:
     seed: int  # seed of all draws in this variant
     round: int = 0  # index of the seed among the study's
     cut: str = ""  # name of the cut that is healed here; empty without healing
-    start: str = ""  # name of the healed variant that is healed further here; empty where the cut itself is healed
-    mark: str = ""  # answer tokens after which the training of another variant is measured here; empty for its end
 
     @property
     def is_uncut(self) -> bool:
@@ -38,11 +36,6 @@ class StudyVariant:
     def plan_name(self) -> str:
         """Name of the cut whose plan it has."""
         return self.cut or self.name
-
-    @property
-    def training(self) -> str:
-        """Name of the variant whose training this is, as it was at the mark; empty without a mark."""
-        return self.name.removesuffix(f"@{self.mark}") if self.mark else ""
 
     @property
     def cost(self) -> int:
@@ -66,14 +59,13 @@ class StudyVariant:
             "plan": self.plan_name,
             "criterion": self.criterion.criterion if self.criterion else None,
             "depth": self.depth or None,
-            "healing": self.healing.name + (f"@{self.mark}" if self.mark else "") if self.healing else None,
+            "healing": self.healing.name if self.healing else None,
             "seed": self.seed,
-            **({"start": self.start or self.cut} if self.healing else {}),
         }
 
 
 def list_variants(settings: StudySettings, num_layers: int) -> list[StudyVariant]:
-    """All variants in the order of the report: uncut, then each plan with its healed variants and their marks, by seed.
+    """All variants in the order of the report: uncut, then each plan with its healed variants, by seed.
 
     The original model is trained as well where a healing arm names it, as a control or for a parent model.
 
@@ -127,16 +119,12 @@ def order_cells(variants: Sequence[StudyVariant], cells: Sequence[Cell]) -> Iter
 def _healed(cut: StudyVariant, plain: StudyVariant, arms: Sequence[HealingArm], suffix: str) -> list[StudyVariant]:
     """The healed variants of a cut, which is ``plain`` under one of the seeds."""
     names = {plain.name, plain.criterion.name if plain.criterion else plain.name}
-    name_of = {arm.name: f"{cut.name}+{arm.name}{suffix if arm.seed is None else ''}" for arm in arms}
-    healed = []
-    for arm in arms:
-        if names & set(arm.plans) or not (arm.plans or plain.is_uncut):
-            # An arm with a seed of its own is healed under the first seed alone, and goes by that name.
-            start = name_of.get(arm.after, f"{cut.name}+{arm.after}") if arm.after else ""
-            whole = replace(cut, name=name_of[arm.name], healing=arm, cut=cut.name, start=start)
-            marks = sorted(arm.train.marks, key=int)
-            healed += [whole, *(replace(whole, name=f"{whole.name}@{mark}", mark=mark) for mark in marks)]
-    return healed
+    # An arm with a seed of its own is healed under the first seed alone, without a suffix.
+    return [
+        replace(cut, name=f"{cut.name}+{arm.name}{suffix if arm.seed is None else ''}", healing=arm, cut=cut.name)
+        for arm in arms
+        if names & set(arm.plans) or not (arm.plans or plain.is_uncut)
+    ]
 
 
 def _draws(settings: StudySettings, cut: StudyVariant) -> bool:

@@ -21,20 +21,19 @@ from layercut.runs.notes import Notes
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.selection import find_criterion as criterion_of
 from layercut.selection.base import Context, SearchSettings
+from layercut.selection.search_journal import JournalQuestion
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, parse_protected, plan_of
 from layercut.settings import GENERATED
 from layercut.study.healer import Healer, healing_folder, read_source, tasks_in_full
 from layercut.study.settings import CriterionSettings, StudySettings
-from layercut.study.store import CHOSEN, CellStore, Measured, cell_identity, finished_cell, model_identity
+from layercut.study.store import CELL, CHOSEN, CellStore, Measured, model_identity, read_notes
 from layercut.study.variants import StudyVariant, list_variants, order_cells
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task
 from layercut.tasks.cells import Cell, make_cells, run_settings
 from layercut.tasks.selected_items import check_report_items, decide_split, tell_shortfalls, used_items
-
-SEARCHES = "searches"  # folder of a study with the run folders of its searches
 
 
 class StudyWork:
@@ -47,14 +46,16 @@ class StudyWork:
         self.settings, self.model, self.folder, self.store = settings, model, folder, store
         self.variants = list_variants(settings, model.num_layers)
         self.cuts = [variant for variant in self.variants if not variant.healing]
-        self.searches = list(dict.fromkeys(variant.search for variant in self.cuts if variant.cost))
-        # Those that are healed; at a mark a variant is not, because it is kept while another is.
-        self.trainings = [variant.name for variant in self.variants if variant.healing and not variant.mark]
+        self.searches: dict[str, list[StudyVariant]] = {}  # the cuts whose layers each chooses
         self.plans: dict[str, CutPlan] = {}  # by name of the cut; those of a search once it was made
         for variant in self.cuts:
             if variant.criterion is None:
                 self.plans[variant.name] = plan_of(model, variant.spec, variant.seed)
-        for name in dict.fromkeys(variant.search for variant in self.cuts if variant.criterion):
+            elif variant.cost:
+                self.searches.setdefault(variant.search, []).append(variant)
+            else:
+                self.plans[variant.name] = _choose_by_position(model, variant.criterion, variant.depth, variant.seed)
+        for name in self.searches:
             self.choose(name)
         begun = settings_in(folder)
         used = self._used_items() if begun is None else None
@@ -62,20 +63,19 @@ class StudyWork:
         self.order = list(order_cells(self.variants, self.cells))
         loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
         in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
-        self.healers: dict[str, Healer] = {}
-        for variant in self.variants:
-            if variant.healing:
-                self.healers[variant.name] = Healer(
-                    variant.healing,
-                    model.settings,
-                    settings.tasks,
-                    variant.seed,
-                    folder=healing_folder(folder, variant.training or variant.name),
-                    answers=folder / "answers",
-                    in_full=in_full[variant.healing.name],
-                    start=self.healers.get(variant.start),
-                    mark=variant.mark,
-                )
+        self.healers = {
+            variant.name: Healer(
+                arm,
+                model.settings,
+                settings.tasks,
+                variant.seed,
+                folder=healing_folder(folder, variant.name),
+                answers=folder / "answers",
+                in_full=in_full[arm.name],
+            )
+            for variant in self.variants
+            if (arm := variant.healing)
+        }
 
     def _used_items(self) -> frozenset[str] | None:
         """Ids of all items that any variant uses: of the model itself, of given plans, searches and healings.
@@ -97,15 +97,11 @@ class StudyWork:
         """Tasks that have fewer items than the study asks for, for the report or for choosing layers, in words."""
         lines: list[str] = []
         tell_shortfalls(((cell.task, cell.split, cell.limit) for cell in self.cells), lines.append)
-        for variant in self.cuts:
-            if variant.criterion is not None and variant.cost:
-                parts = [part for task in variant.criterion.objective for part in objective_parts(task, variant.seed)]
-                tell_shortfalls(((part.task, "selection", part.limit) for part in parts), lines.append)
+        for variant in (cuts[0] for cuts in self.searches.values()):
+            objective = variant.criterion.objective if variant.criterion else ()
+            parts = [part for task in objective for part in objective_parts(task, variant.seed)]
+            tell_shortfalls(((part.task, "selection", part.limit) for part in parts), lines.append)
         return list(dict.fromkeys(lines))
-
-    def chosen_by(self, search: str) -> list[StudyVariant]:
-        """The cuts whose layers a search chooses."""
-        return [variant for variant in self.cuts if variant.search == search]
 
     def choose(
         self, search: str, notes: Notes | None = None, progress: Progress = show_nothing, say: Say = lambda text: None
@@ -116,12 +112,9 @@ class StudyWork:
         its first layers; others are searched for each depth. A search that this or another study has made is not
         repeated. Raises InputError as ``select_layers``.
         """
-        cuts = self.chosen_by(search)
-        criterion, seed, decoding = cuts[0].criterion, cuts[0].seed, self.settings.decoding
-        assert criterion is not None
-        if not criterion.row.needs_model:
-            self.plans |= {cut.name: _choose_by_position(self.model, criterion, cut.depth, seed) for cut in cuts}
-            return
+        cuts = self.searches[search]
+        criterion, seed = cuts[0].criterion, cuts[0].seed
+        assert criterion is not None, "a search has a criterion"
         depths = sorted(cut.depth for cut in cuts)
         plans = {}
         for depth in depths[-1:] if criterion.is_nested else depths:
@@ -142,10 +135,10 @@ class StudyWork:
                     protect=criterion.protect,
                     settings=criterion.settings,
                     search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
-                    decoding=decoding,
+                    decoding=self.settings.decoding,
                     seed=seed,
                 )
-                out = self.folder / SEARCHES / search
+                out = self.folder / "searches" / search
                 plans[depth] = select_layers(self.model, request, out=out, progress=progress, say=say).plan
             notes.put(CHOSEN + key, plans[depth].to_dict())
         deepest = plans[depths[-1]]
@@ -180,9 +173,16 @@ class StudyWork:
         return Decoding(**self.settings.decoding.as_dict(), seed=variant.seed)
 
     def identity(self, variant: StudyVariant, cell: Cell) -> dict[str, Any]:
-        """Settings that decide the answers of a cell."""
-        healing = self.healers[variant.name].identity if variant.healing else None
-        return cell_identity(self.model, self.plan(variant), cell, self.decoding(variant), healing)
+        """Settings that decide the answers of a cell. The decoding's seed counts only where answers are sampled."""
+        model_hash, decoding = self.model.metadata.model_hash, self.decoding(variant)
+        return {
+            **model_identity(self.model),
+            **JournalQuestion.of(cell.task, cell.readout, model_hash, decoding).key(self.plan(variant)),
+            "healing": dict(self.healers[variant.name].identity) if variant.healing else None,
+            "task": cell.task.name,
+            "readout": cell.readout,
+            **({} if cell.num_samples == 1 else {"num_samples": cell.num_samples}),
+        }
 
     def run_settings(self, variant: StudyVariant) -> Mapping[str, Any]:
         """The settings that decide the numbers of a variant's run folder."""
@@ -191,12 +191,10 @@ class StudyWork:
 
     def whole(self) -> Mapping[str, Any]:
         """The settings that must be the same for the study to continue in its folder."""
-        settings = self.settings
+        settings, healing = self.settings, dict[str, Any]()
         plans = {name: self.plans[name] for name in settings.plans}
-        healing: dict[str, Any] = {}
-        for variant in self.variants:
-            if variant.healing:
-                healing.setdefault(variant.healing.name, self.healers[variant.name].identity)
+        for healer in self.healers.values():
+            healing.setdefault(healer.arm.name, healer.identity)  # under the first of its seeds
         extra = {
             "criteria": [criterion.as_dict() for criterion in settings.criteria],
             "depths": [depth.text for depth in settings.depths],
@@ -218,10 +216,14 @@ class StudyWork:
         return max(check_report_items(made, cell.task.name, ids) for made in (*self.model.earlier_plans, plan))
 
     def finished(self, variant: StudyVariant, cell: Cell) -> Measured | None:
-        """A cell as this folder holds it; None where it is not finished, or its plan not chosen yet."""
-        if variant.plan_name not in self.plans:
+        """A cell as this folder holds it; None where it is not finished, answers were lost, or no plan is chosen."""
+        run = self.folder / variant.name
+        if variant.plan_name not in self.plans or (note := read_notes(run).get(CELL + cell.label)) is None:
             return None
-        return finished_cell(self.folder / variant.name, cell, self.identity(variant, cell))
+        wanted = {"key": settings_hash(self.identity(variant, cell)), "limit": cell.limit, "split": cell.split}
+        if {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
+            return None
+        return Measured(note["rows"], tuple((source, number) for source, number in note["reused"]))
 
     def is_known(self, variant: StudyVariant, cell: Cell) -> bool:
         """True if a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
@@ -233,35 +235,40 @@ class StudyWork:
         others = self.store.records(self.identity(variant, cell), ids, exclude=self.folder / variant.name)
         return ids <= {record["id"] for _, records in others for record in records}
 
-    def pieces(self) -> list[StudyStep]:
-        """The cells in order, then the searches, then the healings; for progress."""
-        cells = [StudyStep(variant.name, cell.label, cell.work()) for variant, cell in self.order]
-        kinds = {variant.name: f"healing {variant.healing.name}" for variant in self.variants if variant.healing}
-        steps = [("", f"choosing layers by {name}", f"search {name}") for name in self.searches]
-        steps += [(name, "healing", kinds[name]) for name in self.trainings]
-        return [
-            *cells,
-            *(StudyStep(name, doing, Workload(kind=kind, num_items=1, is_item=False)) for name, doing, kind in steps),
-        ]
+    @cached_property
+    def pieces(self) -> dict[tuple[str, str], StudyStep]:
+        """For progress: the cells in order, the searches and the healings.
+
+        By the names of variant and cell; by the name of the search or healed variant, and no cell.
+        """
+
+        def once(kind: str) -> Workload:
+            return Workload(kind=kind, num_items=1, is_item=False)
+
+        pieces = {}
+        for variant, cell in self.order:
+            pieces[variant.name, cell.label] = StudyStep(variant.name, cell.label, cell.work())
+        for name in self.searches:
+            pieces[name, ""] = StudyStep("", f"choosing layers by {name}", once(f"search {name}"))
+        for name, healer in self.healers.items():
+            pieces[name, ""] = StudyStep(name, "healing", once(f"healing {healer.arm.name}"))
+        return pieces
 
     @cached_property
     def index(self) -> dict[tuple[str, str], int]:
-        """Number of each piece: of a variant and a cell's label, and of a search or healed variant and no label."""
-        cells = [(variant.name, cell.label) for variant, cell in self.order]
-        others = [(name, "") for name in (*self.searches, *self.trainings)]
-        return {piece: place for place, piece in enumerate((*cells, *others))}
+        """Number of each piece."""
+        return {piece: place for place, piece in enumerate(self.pieces)}
 
     def outline(self) -> Outline:
         """Count the work that is left."""
         left = {
             variant.name: [cell for cell in self.cells if not self.is_known(variant, cell)] for variant in self.variants
         }
-        busy = {name for variant in self.variants for name in (variant.name, variant.training) if left[variant.name]}
-        trainings = [name for name in self.trainings if name in busy]
+        trainings = [name for name in self.healers if left[name]]
         steps = [
             PlannedStep(f"choosing layers by {name}", 1, "search")
-            for name in self.searches
-            if any(cut.name not in self.plans for cut in self.chosen_by(name))
+            for name, cuts in self.searches.items()
+            if any(cut.name not in self.plans for cut in cuts)
         ]
         steps += [PlannedStep(f"healing {name}", 1, "training") for name in trainings]
         for name, cells in left.items():

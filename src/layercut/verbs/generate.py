@@ -15,7 +15,6 @@ from layercut.healing.prompt_sources import (
     answering_under,
     check_prompts,
     prompt_specs,
-    under_preset,
 )
 from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings
@@ -53,8 +52,8 @@ class GenerateVerb(Verb):
     out: fields.Out = Field(None, description="Folder to write to.")
     preset: str | None = Field(
         None,
-        description="paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, hub "
-        "data sets shuffled through 500,000 rows, where not said otherwise.",
+        description="paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, where "
+        "not said otherwise.",
     )
     data: fields.Data
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
@@ -70,11 +69,12 @@ class GenerateVerb(Verb):
         if bool(self.prompts) == bool(self.prompt):
             raise InputError("give either `prompt` TEXT or `prompts` SOURCE.")
         check_prompts(self.specs)
+        _ = self.how
 
     @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:
         """Sources of prompts, as they are read."""
-        read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
+        read = self.reading.replace(shuffle_seed=self.seed)
         return prompt_specs(self.prompts or "", data=fields.local_data(self.data, self.data_dir), **read.as_dict())
 
     @cached_property

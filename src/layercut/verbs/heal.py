@@ -90,7 +90,7 @@ class HealVerb(Verb):
     @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:
         """Sources of prompts, as they are read."""
-        read = under_preset(self.preset, self.reading).replace(shuffle_seed=self.seed)
+        read = self.reading.replace(shuffle_seed=self.seed)
         return prompt_specs(self.prompts, data=self.files, **read.as_dict())
 
     @cached_property

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
-from layercut.healing.prompt_sources import TaskPrompts
+from layercut.healing.prompt_sources import PromptGroup
 from tests.unit.cli.conftest import Run
 
 SMALL = (
@@ -95,10 +94,10 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
 def test_graded_answers_need_no_answers_of_the_teacher(
     layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def are_right(self: TaskPrompts, answers: Sequence[Completion]) -> list[bool]:
+    def are_right(self: PromptGroup, answers: Sequence[Completion]) -> list[bool]:
         return [bool(answer.tokens[0] % 2) for answer in answers]
 
-    monkeypatch.setattr(TaskPrompts, "are_right", are_right)
+    monkeypatch.setattr(PromptGroup, "are_right", are_right)
     command = ("heal", cut, "--teacher", tiny, "--prompts", "task:copy", "--limit", 10, "--held-out", 0.2)
     command = (*command, "--objective", "grpo", "--group", 3, "--rollout-max", 4, *SMALL, "--out", tmp_path / "run")
     dry = layercut(*command, "--dry-run", "--json")
@@ -120,20 +119,6 @@ def test_graded_answers_need_no_answers_of_the_teacher(
     assert entry["selection_items"]["copy"]["num_items"] == 10
     AutoModelForCausalLM.from_pretrained(folder)
     assert layercut(*command).code == 0
-
-
-def test_the_original_arm_is_matched_in_tokens(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    counts = {}
-    for arm in ("self", "original"):
-        ran = layercut(
-            *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", arm, "--match-tokens"),
-            *("--out", tmp_path / arm, "--held-out", 0, "--json", *SMALL),
-        )
-        assert ran.code == 0, ran.err
-        counts[arm] = json.loads(ran.out)["loss_tokens"]
-    assert abs(counts["self"] - counts["original"]) <= len("one two three") + 1
 
 
 @pytest.mark.parametrize(("kind", "what"), [("linear", "the linear map"), ("projection", "the last matrix")])
@@ -328,44 +313,15 @@ def test_answers_of_another_model_are_not_the_teachers(
     assert "not from the original" in ran.err
 
 
-def test_a_mark_is_what_a_training_that_ends_there_writes(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    given = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", *SMALL)
-    given = (*given, "--patience", 0, "--learning-rate", "1e-2", "--warmup-steps", 0)
-    ended = layercut(*given, "--max-steps", 1, "--out", tmp_path / "ended", "--json")
-    assert ended.code == 0, ended.err
-    tokens = json.loads(ended.out)["answer_tokens"]
-    went_on = layercut(*given, "--max-steps", 3, "--marks", tokens, "--out", tmp_path / "on")
-    assert went_on.code == 0, went_on.err
-    one, mark, on = (
-        load_file(folder / "model.safetensors")
-        for folder in (
-            tmp_path / "ended" / "checkpoint",
-            tmp_path / "on" / "marks" / str(tokens),
-            tmp_path / "on" / "checkpoint",
-        )
-    )
-    assert all(torch.equal(one[name], mark[name]) for name in one) and one.keys() == mark.keys()
-    assert any(not torch.equal(on[name], mark[name]) for name in on)
-    entry = json.loads((tmp_path / "on" / "marks" / str(tokens) / "plan.json").read_text())["healing"][-1]
-    assert entry["mark"] == tokens and entry["written"]["logit_difference"] >= 0
-
-
 def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", "--keep-adapter"),
-        *("--marks", "1,100000", "--out", tmp_path / "run", *SMALL),
+        *("--out", tmp_path / "run", *SMALL),
     )
     assert ran.code == 0, ran.err
-    assert [path.name for path in (tmp_path / "run" / "marks").iterdir()] == ["1"]
-    mark = json.loads((tmp_path / "run" / "marks" / "1" / "plan.json").read_text())["healing"][-1]
-    assert mark["mark"] == 1
-    ran = layercut(
-        "eval", tmp_path / "run" / "marks" / "1", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "eval"
-    )
+    ran = layercut("eval", tmp_path / "run" / "checkpoint", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "eval")
     assert ran.code == 0, ran.err
     config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from layercut.cli import options
 from layercut.cli.main import verb_commands
 from layercut.errors import InputError
-from layercut.healing.prompt_sources import PromptReading, under_preset
+from layercut.healing.prompt_sources import under_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.selection import CRITERIA
 from layercut.selection.specs import LayerSpec
@@ -124,16 +124,18 @@ def test_set_is_another_spelling_of_every_flag() -> None:
         needed = ("m", "--prompts", "task:copy", "--out", "o", "--teacher", "t")
         return COMMANDS["heal"].make_context("heal", [*needed, *words]).params
 
-    same = given("--train-batch", "4", "--beta1", "0.8", "--packing", "--keep-unfinished", "--report-to", "wandb")
-    words = ["train_batch=4", "beta1=0.8", "packing=true", "finished_only=false", "report-to=wandb"]
+    same = given(
+        "--train-batch", "4", "--weight-decay", "0.8", "--keep-adapter", "--keep-unfinished", "--report-to", "wandb"
+    )
+    words = ["train_batch=4", "weight_decay=0.8", "keep_adapter=true", "finished_only=false", "report-to=wandb"]
     assert given(*(part for word in words for part in ("--set", word))) == same
     assert given("--set=rank=4")["rank"] == 4
     with pytest.raises(InputError, match="unknown setting 'rnk'.*rank"):
         given("--set", "rnk=4")
     with pytest.raises(InputError, match="'rank' is not NAME=VALUE"):
         given("--set", "rank")
-    with pytest.raises(InputError, match="packing=yes"):
-        given("--set", "packing=yes")
+    with pytest.raises(InputError, match="keep_adapter=yes"):
+        given("--set", "keep_adapter=yes")
 
 
 def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
@@ -145,8 +147,7 @@ def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
 def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:
     assert under_preset("paper", TrainSettings()).patience == 0
     assert under_preset("paper", TrainSettings(patience=3)).patience == 3
-    assert under_preset("paper", PromptReading()).shuffle_buffer == 500_000
-    assert under_preset(None, PromptReading()) == PromptReading()
+    assert under_preset(None, TrainSettings()) == TrainSettings()
 
 
 def test_the_help_of_prune_fits_on_a_screen_and_begins_with_the_goal(

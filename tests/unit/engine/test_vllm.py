@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from layercut.engine import vllm as engine_module
@@ -19,7 +17,7 @@ from layercut.engine import vllm_layers
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import decode_tokens
-from layercut.engine.vllm import VllmEngine, _lora_options
+from layercut.engine.vllm import VllmEngine
 from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import WeightlessModel, load_model, load_without_weights
@@ -222,27 +220,6 @@ def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(
         completions(graphs, requests(), PLANS[1], GREEDY)
 
 
-def test_vllm_is_told_where_an_adapter_is_and_that_the_head_has_none(model: WeightlessModel, tmp_path: Path) -> None:
-    def with_adapter(*places: str) -> WeightlessModel:
-        tensors = {
-            f"base_model.model.{place}.{part}.weight": torch.zeros(24, 24)
-            for place in places
-            for part in ("lora_A", "lora_B")
-        }
-        save_file(tensors, tmp_path / "adapter_model.safetensors")
-        return replace(model, source=replace(model.source, adapter=Adapter(tmp_path, "base", rank=24)))
-
-    assert _lora_options(model) == {}
-    assert _lora_options(with_adapter("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj")) == {
-        "enable_lora": True,
-        "max_loras": 1,
-        "max_lora_rank": 32,
-        "lora_target_modules": ["up_proj"],
-    }
-    with pytest.raises(InputError, match="changes lm_head"):
-        _lora_options(with_adapter("lm_head", "model.layers.1.mlp.up_proj"))
-
-
 def test_a_context_that_does_not_fit_is_said_and_kept_to(
     model: WeightlessModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -265,6 +242,13 @@ def test_what_vllm_does_not_give_is_refused_in_one_line(model: WeightlessModel, 
         engine.hidden_states([], PLANS[0])
     with pytest.raises(InputError, match="of 4 .*has 6"):
         completions(engine, requests(), CutPlan(num_layers=4), GREEDY)
+
+
+def test_an_adapter_has_to_be_merged_first(model: WeightlessModel, tmp_path: Path, vllm: FakeVllm) -> None:
+    source = replace(model.source, name="runs/kept", adapter=Adapter(tmp_path, "base"))
+    with pytest.raises(InputError, match="runs/kept is one; merge it first") as error:
+        VllmEngine(replace(model, source=source))
+    assert "\n" not in str(error.value)
 
 
 def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,18 +289,6 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
     monkeypatch.setattr(engine_module, "leave_out", breaks)
     with pytest.raises(InputError, match=r"layer 3 it fails \(cannot"):
         VllmEngine(unknown)
-
-
-def test_an_adapter_of_a_type_that_was_not_compared_runs_with_all_layers_only(
-    unknown: WeightlessModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("layercut.engine.vllm._lora_options", lambda _: {})
-    monkeypatch.setattr(engine_module, "_lora_request", lambda _: None)
-    adapter = Adapter(tmp_path, "base", rank=24)
-    engine = VllmEngine(replace(unknown, source=replace(unknown.source, adapter=adapter)))
-    assert vllm_layers.probe_scores(engine, PLANS[0])
-    with pytest.raises(InputError, match="takes no adapters"):
-        vllm_layers.probe_scores(engine, PLANS[1])
 
 
 def test_a_type_that_transformers_runs_otherwise_is_refused_whole(

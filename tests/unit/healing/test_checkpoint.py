@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
         write_healed(healed, source, out=tmp_path / "healed", record=HEALING)
     # Healed again, the first healing is still told.
     again = resolve_source(str(tmp_path / "healed"))
-    write_healed(healed, again, out=tmp_path / "twice", record=replace(HEALING, method="seam"))
+    write_healed(healed, again, out=tmp_path / "twice", record=HEALING | {"method": "seam"})
     recorded = json.loads((tmp_path / "twice" / "plan.json").read_text())["healing"]
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
@@ -138,11 +137,10 @@ def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained() -> None:
-    entry = HEALING.to_dict()
-    card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", entry | {"dropped": {"empty": 2}})
+    card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", HEALING | {"dropped": {"empty": 2}})
     assert UNTRAINED not in card and card.startswith("# Pruned\n\nHealed after the cut: see below.\n\n## Healing\n")
     assert "| dropped | empty 2 |" in card and "| removed | 2; 4 |" in card and "| channels |" not in card
-    assert healed_card("", entry).startswith("---\nlibrary_name: transformers\n")
+    assert healed_card("", HEALING).startswith("---\nlibrary_name: transformers\n")
 
 
 @pytest.fixture
@@ -175,7 +173,7 @@ def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
         model,
         resolve_source(str(uncut)),
         out=out,
-        record=replace(HEALING, method="full"),
+        record=HEALING | {"method": "full"},
         **({"judge": judge} | more),
     )
 

@@ -12,14 +12,11 @@ from layercut.healing.data import (
     ReportItems,
     examples_of,
     filter_answers,
-    match_tokens,
     normalised_words,
-    num_loss_tokens,
     remove_contaminated,
 )
-from layercut.healing.examples import TrainingExample
 from layercut.healing.settings import FilterSettings
-from tests.support.healing import record, tiny_data
+from tests.support.healing import record
 from tests.support.tiny import byte_tokenizer
 
 READER: Any = SimpleNamespace(tokenizer=byte_tokenizer(), name="tiny")
@@ -146,19 +143,3 @@ def test_too_long_examples_are_left_out_whole_and_answers_of_a_data_set_are_coun
     assert said[-1] == "prompts: 1 left out, longer than 50 tokens"
     examples, counts = examples_of(records, READER, FilterSettings(min_tokens=10), *given)
     assert not examples and counts["dropped"] == {"too short": 1}
-
-
-def test_matched_tokens_come_close_to_the_budget_from_below() -> None:
-    examples = tiny_data(24, held_out=0).train
-    said: list[str] = []
-    for length in (2, 5, 30):
-        short = [TrainingExample(example.id, (1,), (1,) * length) for example in examples[4:]]
-        budget = min(num_loss_tokens(short), num_loss_tokens(examples[4:]))
-        chosen = match_tokens({"self": examples, "original": short}, "self", 3, said.append)
-        total = num_loss_tokens(chosen)
-        assert total <= budget and {example.id for example in chosen} <= {example.id for example in short}
-        left = [len(example.completion) for example in examples[4:] if example not in chosen]
-        assert all(total + length > budget for length in left)
-    assert said[0].startswith("20 prompts answered in both arms, tokens: self ")
-    with pytest.raises(InputError, match="no prompt has both"):
-        match_tokens({"self": examples[:4], "original": examples[4:]}, "self", 3, said.append)

@@ -33,19 +33,17 @@ from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 import layercut
 from layercut.errors import InputError
 from layercut.healing.distill import (
-    KINDS,
     WINDOW,
     OnPolicyTrainer,
     RolloutLength,
     answers_in_training,
     check_teacher,
-    repeated_share,
     token_divergence,
 )
 from layercut.healing.examples import bare_model
@@ -94,7 +92,7 @@ def outcome(trained: Trained) -> tuple[list[dict[str, float]], bytes]:
 @pytest.mark.parametrize(
     ("more", "window"),
     [
-        ({"packing": True}, 8),
+        ({"dropout": 0.0}, 8),
         ({"method": "full"}, 8),
         ({"method": "last-k", "gradient_checkpointing": "on"}, 8),
         ({"batch_size": 8, "micro_batch": 2}, 3),  # answers grow twice, in the middle of a step
@@ -269,35 +267,8 @@ def test_answers_grow_only_when_they_repeat_themselves_little(tmp_path: Path) ->
     assert other.tokens == 30
 
 
-def test_repetition_counts_four_grams() -> None:
-    assert repeated_share([1, 2, 3]) == 0.0
-    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4, 1]) == pytest.approx(1 - 4 / 6)
-
-
 def logits(seed: int) -> torch.Tensor:
     return 3 * torch.randn(5, 11, generator=torch.Generator().manual_seed(seed))
-
-
-def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    return kl_div(q.log(), p, reduction="none").sum(-1)
-
-
-def test_divergences_are_those_of_the_formulas() -> None:
-    student, teacher = logits(0), logits(1)
-    q, p = student.softmax(-1), teacher.softmax(-1)
-    assert torch.allclose(token_divergence(student, teacher, "forward-kl"), kl(p, q), atol=1e-5)
-    assert torch.allclose(token_divergence(student, teacher, "reverse-kl"), kl(q, p), atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_divergence_from_oneself_and_descent_towards_the_teacher(kind: str) -> None:
-    student, teacher = logits(0).requires_grad_(), logits(1)
-    assert token_divergence(teacher, teacher + 7, kind).abs().max() < 1e-6  # a shift of logits is no difference
-    before = token_divergence(student, teacher, kind)
-    before.sum().backward()
-    with torch.no_grad():
-        student -= 0.1 * student.grad  # type: ignore[operator]
-    assert token_divergence(student, teacher, kind).sum() < before.sum()
 
 
 @pytest.mark.parametrize(("kind", "beta"), [("forward-kl", 0), ("reverse-kl", 1)])

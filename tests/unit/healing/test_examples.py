@@ -1,4 +1,4 @@
-"""Examples, packed and padded batches of them, and losses of chunks of rows against those of all logits."""
+"""Examples, batches of them, and losses of chunks of rows against those of all logits."""
 
 from __future__ import annotations
 
@@ -103,62 +103,15 @@ def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
         hold_out([], 0.1, 42)
 
 
-def batch_of(examples: list[TrainingExample], *, packed: bool) -> dict[str, Any]:
+def batch_of(examples: list[TrainingExample]) -> dict[str, Any]:
     """As training makes it."""
-    collator = DataCollatorForLanguageModeling(pad_token_id=256, padding_free=packed)
+    collator = DataCollatorForLanguageModeling(pad_token_id=256)
     return dict(collator([{"input_ids": one.input_ids, "labels": one.labels} for one in examples]))
 
 
-def loss_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[float, Tensor]:
-    """Summed over the tokens in the loss."""
-    model.zero_grad()
-    places = in_loss(batch)
-    chosen = model(**inputs_in(batch), use_cache=False).logits[:, :-1][places].log_softmax(-1)
-    loss = -chosen.gather(-1, batch["labels"][:, 1:][places][:, None]).sum()
-    loss.backward()
-    return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-def check_packing(model: Any, examples: list[TrainingExample]) -> None:
-    """One packed row against every example on its own."""
-    alone = [loss_and_gradient(model, batch_of([one], packed=False)) for one in examples]
-    loss, gradient = loss_and_gradient(model, batch_of(examples, packed=True))
-    assert loss == pytest.approx(sum(one for one, _ in alone), rel=1e-4)
-    expected = torch.stack([one for _, one in alone]).sum(0)
-    assert (gradient - expected).abs().max() < 1e-4 * expected.abs().max()
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-def test_a_packed_row_has_the_loss_and_the_gradient_of_its_examples(family: str) -> None:
-    check_packing(tiny_model(family), tiny_data(6, held_out=0).train)
-
-
-@pytest.mark.parametrize("family", TEMPLATES)
-def test_packing_crosses_no_example_under_any_template(family: str) -> None:
-    tokenizer = chat_tokenizer(family)
-    turns = [{"role": "user", "content": "2 + 3 ="}, {"role": "assistant", "content": "5"}]
-    examples = [
-        encode_example(tokenizer, record("a", "Capital of France?", "Paris")),
-        encode_example(tokenizer, record("b", [*turns, {"role": "user", "content": "and 1 more?"}], "six")),
-        encode_example(tokenizer, record("c", "Count", "1 2 3", finish_reason="length")),
-    ]
-    model = tiny_model("llama")
-    model.resize_token_embeddings(len(tokenizer))
-    check_packing(model, examples)
-
-
-def test_a_packed_row_without_restarts_would_be_another_loss() -> None:
-    """The comparison above can fail."""
-    model, batch = tiny_model("llama"), batch_of(tiny_data(6, held_out=0).train, packed=True)
-    right, _ = loss_and_gradient(model, batch)
-    wrong, _ = loss_and_gradient(model, {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]})
-    assert wrong != pytest.approx(right, rel=1e-3)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_prompts_of_a_batch_are_those_of_its_examples(packed: bool) -> None:
+def test_the_prompts_of_a_batch_are_those_of_its_examples() -> None:
     examples = tiny_data(5, held_out=0).train
-    batch = batch_of(examples, packed=packed)
+    batch = batch_of(examples)
     assert prompts_in(batch) == [one.prompt for one in examples]
     assert int(in_loss(batch).sum()) == sum(len(one.completion) for one in examples)
 
@@ -186,16 +139,13 @@ def heal(folder: Path, **more: Any) -> Trained:
     return train_tiny(tiny_loaded("llama").model, tiny_data(24), small_settings(**(given | more)), folder)
 
 
-def test_training_is_the_same_packed_or_padded_and_in_any_micro_batches(tmp_path: Path) -> None:
+def test_training_is_the_same_in_any_micro_batches(tmp_path: Path) -> None:
     padded = heal(tmp_path / "padded")
-    packed = heal(tmp_path / "packed", packing=True)
     narrow = heal(tmp_path / "narrow", micro_batch=1)
     losses = [line["loss"] for line in padded.curve if "loss" in line]
     assert len(losses) == 7 and losses[-1] < losses[0]
-    for other in (packed, narrow):
-        assert [line["loss"] for line in other.curve if "loss" in line] == pytest.approx(losses, rel=1e-3)
-        assert other.tokens == padded.tokens
-    assert packed.held_out == pytest.approx(padded.held_out, rel=0.05)
+    assert [line["loss"] for line in narrow.curve if "loss" in line] == pytest.approx(losses, rel=1e-3)
+    assert narrow.tokens == padded.tokens
 
 
 def targets_of(batch: dict[str, Any]) -> Tensor:
@@ -243,13 +193,10 @@ def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind: s
     assert all((a - b).abs().max() < 1e-10 for a, b in zip(found, wanted, strict=True))
 
 
-@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(
-    family: str, packed: bool, small_chunks: None
-) -> None:
+def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(family: str, small_chunks: None) -> None:
     """Some families scale or cap their logits behind the head."""
-    model, batch = tiny_model(family), batch_of(SIX, packed=packed)
+    model, batch = tiny_model(family), batch_of(SIX)
     made: list[int] = []
     whole_N = cross_entropy(logits_in_loss(model, batch), targets_of(batch), reduction="none")
     whole_N.sum().backward()
@@ -268,7 +215,7 @@ def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(
 
 
 def test_adapters_checkpointed_layers_and_autocast_are_those_of_the_whole(small_chunks: None) -> None:
-    batch = batch_of(SIX, packed=False)
+    batch = batch_of(SIX)
     for computes_in in (None, torch.bfloat16):
         model = make_trainable(tiny_model("qwen2"), TrainSettings(rank=4, dropout=0.0))
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -291,7 +238,7 @@ def test_adapters_checkpointed_layers_and_autocast_are_those_of_the_whole(small_
 
 
 def test_a_teacher_gets_no_gradient(small_chunks: None) -> None:
-    batch, student, teacher = batch_of(SIX, packed=False), tiny_model("llama"), tiny_model("llama", seed=1)
+    batch, student, teacher = batch_of(SIX), tiny_model("llama"), tiny_model("llama", seed=1)
     with torch.no_grad():
         theirs = lazy_logits_in_loss(teacher, batch)
         theirs_NV = logits_in_loss(teacher, batch)
@@ -304,7 +251,7 @@ def test_a_teacher_gets_no_gradient(small_chunks: None) -> None:
 
 
 def test_logits_that_fit_in_one_chunk_are_those_of_the_model_to_the_bit() -> None:
-    model, batch = tiny_model("llama"), batch_of(SIX, packed=False)
+    model, batch = tiny_model("llama"), batch_of(SIX)
     lazy = lazy_logits_in_loss(model, batch)
     assert lazy.head is None and torch.equal(lazy.states_ND, logits_in_loss(model, batch))
     nothing = {**batch, "labels": torch.full_like(batch["labels"], -100)}

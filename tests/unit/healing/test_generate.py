@@ -10,7 +10,7 @@ from rich.console import Console
 
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.healing.generate import answers_of
-from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource, TaskPrompts
+from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import NamedPrompt, make_prompt
 from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
@@ -33,9 +33,9 @@ def prompts(count: int) -> list[NamedPrompt]:
     return [NamedPrompt(f"p{number}", make_prompt(f"say {number}").prompt) for number in range(count)]
 
 
-def generate(path: Path, engine: FakeEngine, count: int, task: Any = None) -> list[dict[str, Any]]:
+def generate(path: Path, engine: FakeEngine, group: PromptGroup) -> list[dict[str, Any]]:
     handle: Any = SimpleNamespace(settings=SimpleNamespace(model="tiny"), engine=engine)
-    source = PromptSource(parts=(PromptGroup(prompts(count), task, "here.txt"),))
+    source = PromptSource(parts=(group,))
     how = Answering(decoding=DecodingSettings(temperature=0.9, top_p=0.95), max_new_tokens=20)
     answers_of(handle, PLAN, source, how, 42, path, Console(quiet=True), say=lambda text: None)
     return read_records(path / RESPONSES)
@@ -46,9 +46,9 @@ def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path, mo
     engine = HashedEngine(lambda request, _: long if request.id == "p1" else "four words are here")
     task: Any = SimpleNamespace(name="copy", settings=dict)
     samples: Any = {prompt.id: prompt for prompt in prompts(2)}
-    monkeypatch.setattr(TaskPrompts, "are_right", lambda self, answers: [True] * len(answers))
-    of_task = TaskPrompts(task, "short", samples, prompts(2), ("!",), 20)
-    first, second = generate(tmp_path, engine, 2, of_task)
+    monkeypatch.setattr(PromptGroup, "are_right", lambda self, answers: [True] * len(answers))
+    group = PromptGroup(prompts(2), task, "short", samples, ("!",), 20)
+    first, second = generate(tmp_path, engine, group)
     assert first == {
         "id": "p0",
         "prompt": [{"role": "user", "content": "say 0"}],
@@ -67,13 +67,14 @@ def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path, mo
 
 
 def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path: Path) -> None:
-    whole = generate(tmp_path / "whole", HashedEngine(echo), 9)
+    group = PromptGroup(prompts(9), source="here.txt")
+    whole = generate(tmp_path / "whole", HashedEngine(echo), group)
     file = tmp_path / "killed" / RESPONSES
     seen = []
     for _ in range(20):
         engine = HashedEngine(echo, kill_after=1)
         try:
-            generate(tmp_path / "killed", engine, 9)
+            generate(tmp_path / "killed", engine, group)
             break
         except Killed:
             text = file.read_text()

@@ -8,17 +8,18 @@ from typing import Any, cast
 
 import pytest
 
-from layercut.engine.base import Completion
+from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.outline import ProcessGroup, check_method
-from layercut.healing.prompt_sources import TaskPrompts
+from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.prompts import NamedPrompt
 from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
 from layercut.study.healer import Healer
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Score, Task
 from tests.support.engines import completions
 from tests.support.loaded import tiny_loaded
@@ -55,10 +56,10 @@ class Graders:
         return Score({"right": float(is_right)}, answer.text, "right" if is_right else "wrong")
 
 
-def prompts_of(rule: Rule, count: int = 10, limit: int = 5) -> TaskPrompts:
+def prompts_of(rule: Rule, count: int = 10, limit: int = 5) -> PromptGroup:
     asked = [NamedPrompt(str(index), f"{index * 37} is") for index in range(count)]
     samples = {one.id: f"item {one.id}" for one in asked}
-    return TaskPrompts(cast("Any", Graders(rule)), "short", cast("Any", samples), asked, (), limit)
+    return PromptGroup(asked, cast("Any", Graders(rule)), "short", cast("Any", samples), (), limit)
 
 
 def settings(**more: Any) -> TrainSettings:
@@ -67,7 +68,7 @@ def settings(**more: Any) -> TrainSettings:
 
 
 def heal(
-    folder: Path, wanted: TrainSettings, task: TaskPrompts, *, num_held_out: int = 0, kill_at: int | None = None
+    folder: Path, wanted: TrainSettings, task: PromptGroup, *, num_held_out: int = 0, kill_at: int | None = None
 ) -> Trained:
     examples = [TrainingExample(one.id, encode_prompt(byte_tokenizer(), one.prompt), (259,)) for one in task.prompts]
     data, cut = Data(examples[num_held_out:], examples[:num_held_out]), tiny_loaded("llama")
@@ -106,11 +107,8 @@ def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) 
     """Of five questions, whatever the batches are; the greedy answers are those of the plain engine."""
     task = prompts_of(by_first_token)
     trained = heal(tmp_path, settings(max_steps=1), task, num_held_out=5)
-    from layercut.engine.base import Decoding
-    from layercut.surgery.plan import CutPlan
-
     engine = PlainEngine(tiny_loaded("llama"))
-    asked = [task.request(prompt) for prompt in task.prompts[:5]]
+    asked = [GenerationRequest(id=one.id, prompt=one.prompt, max_new_tokens=5) for one in task.prompts[:5]]
     plan = CutPlan(num_layers=engine.num_layers)
     answers = [answer for batch in completions(engine, asked, plan, Decoding()) for answer in batch]
     wrong = sum(not by_first_token(answer) for answer in answers) / 5

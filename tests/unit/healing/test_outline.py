@@ -110,7 +110,7 @@ def test_answers_of_its_own_count_with_their_limit(
     monkeypatch.setattr(outline, "training_parts", counted)
     given = max(len(one.completion) for one in (*DATA.train, *DATA.held_out))
     for most in (2, 64):
-        train = TrainSettings(objective="on-policy", rollout_max=most, rollout_start=2)
+        train = TrainSettings(objective="on-policy", rollout_max=most)
         within_memory(model, model, train, DATA, lambda text: None)
     assert [in_loss for _, in_loss in dict.fromkeys(seen)] == [given, 64] and seen[-1][0] - seen[0][0] >= 64 - given
 

@@ -49,13 +49,10 @@ def arm(**keys: Any) -> HealingArm:
 
 def test_a_study_takes_the_same_settings() -> None:
     filters = {"max_tokens": 500, "min_tokens": 2}
-    made = arm(max_prompt_tokens=40, shuffle_buffer=7, shuffle_seed=1, limit=9, **filters)
+    made = arm(max_prompt_tokens=40, shuffle_seed=1, limit=9, **filters)
     assert made.max_prompt_tokens == 40
-    assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_buffer=7, shuffle_seed=1),)
+    assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_seed=1),)
     assert made.filters == FilterSettings(**filters)
-    assert arm().prompts[0].shuffle_buffer == 10_000
-    assert arm(preset="paper").prompts[0].shuffle_buffer == 500_000
-    assert arm(preset="paper", shuffle_buffer=0).prompts[0].shuffle_buffer == 0
 
 
 @pytest.fixture
@@ -77,7 +74,6 @@ def texts(source: str, **how: Any) -> list[str]:
 
 def test_a_hub_data_set_is_shuffled_by_the_seed_and_read_as_far_as_needed(hub: str) -> None:
     everything = [f"say {number}" for number in range(30) if number != 3]
-    assert texts(hub, shuffle_buffer=0) == everything
     drawn = texts(hub, shuffle_seed=1)
     assert drawn != everything and sorted(drawn) == sorted(everything)
     assert texts(hub, shuffle_seed=1, limit=5) == drawn[:5]
@@ -85,13 +81,11 @@ def test_a_hub_data_set_is_shuffled_by_the_seed_and_read_as_far_as_needed(hub: s
 
 
 def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
-    source = prompt_source(prompt_specs(hub, shuffle_buffer=0))
+    source = prompt_source(prompt_specs(hub))
     assert len(source.prompts) == 29
     (note,) = source.notes
-    assert f": 1, the first is {hub}, row 4: " in note
+    assert f": 1, the first is {hub}, row " in note
     assert "tool" in note and "\n" not in note
-    with pytest.raises(InputError, match="shuffle_buffer -1"):
-        PromptSpec(source=hub, shuffle_buffer=-1)
 
 
 @pytest.fixture
@@ -106,14 +100,12 @@ def test_sources_stand_one_after_the_other_with_their_own_limits(file: Path) -> 
     source = prompt_source(
         [
             PromptSpec(source="task:chain_sum:0", limit=3),
-            PromptSpec(source="task:chain_sum:0", readout="short", skip=3, limit=2),
-            PromptSpec(source=str(file), skip=1, limit=2),
+            PromptSpec(source="task:chain_sum:0", readout="short", limit=2),
+            PromptSpec(source=str(file), limit=2),
         ]
     )
     assert [len(part.prompts) for part in source.parts] == [3, 2, 2]
-    items = [prompt.id.split()[0] for part in source.parts[:2] for prompt in part.prompts]
-    assert len(set(items)) == 5, "skipped items are the other source's"
-    assert [prompt.answer for prompt in source.parts[2].prompts] == ["It is 1", "It is 2"]
+    assert [prompt.answer for prompt in source.parts[2].prompts] == ["It is 0", "It is 1"]
     assert [task.readout for task in source.tasks] == ["chain", "short"]
     assert source.max_new_tokens == 256, "files may hold longer answers than the tasks"
     assert [part["n"] for part in source.describe()["parts"]] == [3, 2, 2]
@@ -133,8 +125,6 @@ def test_what_cannot_be_mixed_is_refused(file: Path, tmp_path: Path) -> None:
         prompt_source(twice)
     with pytest.raises(InputError, match="cannot be mixed"):
         prompt_source([PromptSpec(source=str(tmp_path)), PromptSpec(source=str(file))])
-    with pytest.raises(InputError, match="5 prompts, .*skip 5"):
-        prompt_source([PromptSpec(source=str(file), skip=5)])
     with pytest.raises(InputError, match="data belongs to task:NAME"):
         PromptSpec(source=str(file), data="x")
     with pytest.raises(InputError, match="limit 0 is too small"):

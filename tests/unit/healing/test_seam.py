@@ -10,7 +10,6 @@ from layercut.errors import InputError
 from layercut.healing.fold import (
     add_to_projection,
     fold_maps,
-    inputs_of,
     last_projection,
     norm_gain,
     outputs_of,
@@ -124,14 +123,6 @@ def test_a_projection_is_refused_where_a_layer_has_no_last_matrix() -> None:
             )
 
 
-def test_the_inputs_of_a_module_are_those_of_its_calls() -> None:
-    model = torch.nn.Linear(3, 3)
-    with inputs_of(model) as seen:
-        model(torch.ones(2, 3))
-    model(torch.zeros(2, 3))
-    assert len(seen) == 1 and torch.equal(seen[0], torch.ones(2, 3))
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
 @torch.no_grad()
 def test_layers_behind_the_wanted_one_are_not_run(family: str) -> None:
@@ -239,11 +230,6 @@ def test_the_sums_are_those_of_least_squares() -> None:
 def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
         seams_of(CutPlan(num_layers=6, removed=removed))
-
-
-def test_a_run_of_layers_is_one_seam() -> None:
-    found = seams_of(CutPlan(num_layers=10, removed=(4, 3, 8, 9)))
-    assert [tuple(seam) for seam in found] == [(2, 3, 4), (5, 8, 9)]
 
 
 def test_another_teacher_and_a_normalising_family_are_refused() -> None:

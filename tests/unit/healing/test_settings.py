@@ -24,4 +24,5 @@ def test_every_row_names_code_and_settings_that_exist() -> None:
 def test_settings_of_other_rows_had_no_effect() -> None:
     lora, last = TrainSettings().in_effect(), TrainSettings(method="last-k", objective="on-policy").in_effect()
     assert set(lora) - set(last) == {"rank", "alpha", "dropout"}
-    assert set(last) - set(lora) == {"last_k", "rollout_start", "rollout_max"}
+    assert set(last) - set(lora) == {"last_k", "rollout_max"}
+    assert (lora["beta1"], lora["beta2"]) == (0.9, 0.99)

@@ -23,7 +23,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
 from layercut.healing.examples import StepsByLength, encode_example
-from layercut.healing.sft import Trained, last_checkpoint, steps_of_marks
+from layercut.healing.sft import Trained, last_checkpoint, training_record
 from layercut.healing.trainable import make_trainable
 from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
@@ -51,9 +51,7 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
         ("full", {}),
         ("full", {"optimizer": "adafactor"}),
         ("last-k", {"optimizer": "adafactor", "gradient_checkpointing": "on"}),
-        ("lora", {"packing": True}),
         *(("lora", {"objective": name}) for name in OBJECTIVES if name not in ("sft", "grpo")),
-        ("lora", {"objective": "on-policy", "packing": True}),
         ("full", {"objective": "on-policy", "precision": "bfloat16"}),
     ],
 )
@@ -73,31 +71,17 @@ def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: 
     assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
 
 
-def test_at_a_mark_the_adapters_are_those_of_a_training_that_ends_there(tmp_path: Path) -> None:
-    """Also where it is killed behind the mark."""
-    total = sum(len(one.completion) for one in DATA.train)
-    marks = (str(total * 3 // 2), str(total // 3))
-    wanted = small_settings(max_steps=None, epochs=2.0, marks=(*marks, "100000"))
-    found = dict(steps_of_marks(DATA.train, wanted))
-    assert set(found.values()) == set(marks) and max(found) > -(-len(DATA.train) // 4), "in the second epoch"
-    both = steps_of_marks(DATA.train, small_settings(marks=("1", "2")))
-    assert list(both) == [(1, "1"), (1, "2")], "one step may reach several"
-    order, sizes = [], [len(one) for one in DATA.train]
-    for epoch in range(2):
-        steps = StepsByLength(sizes, 4, wanted.seed)
-        steps.set_epoch(epoch)
-        order += [list(steps)[at : at + 4] for at in range(0, len(sizes), 4)]
-    for step, mark in found.items():
-        learned = [sum(len(DATA.train[index].completion) for index in one) for one in order[:step]]
-        assert sum(learned) >= int(mark) > sum(learned[:-1])
-    with pytest.raises(Killed):
-        heal(tmp_path / "run", wanted, kill_at=max(found) - 1)
-    heal(tmp_path / "run", wanted)
-    for step, mark in found.items():
-        alone = heal(tmp_path / mark, small_settings(max_steps=step))
-        kept = tmp_path / "run" / "marks" / mark / "adapter_model.safetensors"
-        assert kept.read_bytes() == (alone.final / "adapter_model.safetensors").read_bytes()
-    assert not (tmp_path / "run" / "marks" / "100000").exists()
+def test_the_answer_tokens_that_were_learned_from_are_counted_in_every_epoch() -> None:
+    wanted, size = small_settings(max_steps=None, epochs=2.0), len(DATA.train)
+    order = StepsByLength([len(one) for one in DATA.train], 4, wanted.seed)
+    first, second = ([len(DATA.train[index].completion) for index in list(order)] for _ in range(2))
+
+    def learned(steps: int) -> int:
+        trained = Trained(Path("final"), steps, tokens=1, seconds=0.0, curve=[], stopped_early=False)
+        return training_record(trained, DATA, wanted)["answer_tokens"]  # type: ignore[no-any-return]
+
+    assert learned(1) == sum(first[:4])
+    assert learned(-(-size // 4) + 1) == sum(first) + sum(second[:4])
 
 
 def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path: Path) -> None:
@@ -253,9 +237,6 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
         ({"method": "seam", "objective": "reverse-kl"}, "seam trains nothing"),
         ({"held_out": 1.0}, "held_out 1.0 is too large; write 0 or more and less than 1"),
         ({"rank": 0}, "rank 0 is too small"),
-        ({"marks": ("10k",)}, "'10k' is no number of tokens; write 10000,30000"),
-        ({"marks": ("9",), "method": "full"}, "use lora or qlora on answers"),
-        ({"marks": ("9",), "objective": "on-policy"}, "use lora or qlora on answers"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:

@@ -16,10 +16,9 @@ import pytest
 from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.study import along_trainings, study_runs
+from layercut.evidence.study import study_runs
 from layercut.progress.bars import StudyProgress
 from layercut.report.reports import study_reports, write_reports
 from layercut.runs.notes import Notes
@@ -28,13 +27,11 @@ from layercut.runs.study import ARMS, arms_in
 from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, outline_study, run_study
-from layercut.study.store import run_cell
 from tests.support.studies import BREAK, NUM_ITEMS
 from tests.support.tiny import save_tiny
 from tests.unit.surgery.test_width import thin_plan
 
 LETTERS, STEADY = "tests.support.studies:letters", "tests.support.studies:steady"
-BRIGHT = "tests.support.studies:bright"
 BI = {"criterion": "block_influence", "calibration": {"num_texts": 2, "max_tokens": 12}}
 SEAM = {"name": "seam", "method": "seam", "prompts": "task:copy", "limit": 20, "responses": "original"}
 
@@ -99,6 +96,7 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert [file.name for file in folder.glob("searches/*/plans/*.json")] == ["block_influence-2.json"]
     healed = next(row for row in outcome.rows if row.cut.name == "last+seam")
     assert (healed.cut.plan, healed.cut.healing, healed.cut.removed) == ("last", "seam", (5,))
+    assert cuts[1].metrics()["arm"]["healed"]["method"] == "seam", "what the deleted checkpoint recorded"
     assert healed.to_dict()["healing"] == "seam" and healed.to_dict()["criterion"] == "reverse"
     assert "| last+seam | letters | rank |" in outcome.paths["report"].read_text()
     assert not list(folder.glob("**/checkpoint")), "checkpoints: false leaves none"
@@ -132,82 +130,6 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     assert write_reports(tmp_path / "runs" / "b")["report"].read_bytes() == report, (
         "the folder alone rebuilds the report"
     )
-
-
-def test_an_arm_heals_what_another_arm_healed(study: Any, tmp_path: Path) -> None:
-    further = {**SEAM, "name": "further", "seam": "scale", "after": SEAM["name"]}
-    keys = {"healing": [SEAM, further, {**further, "name": "alone", "after": ""}], "tasks": [STEADY]}
-    outcome, _ = run(study("apart/kept", checkpoints=True, **keys))
-    assert outcome.failed == [] and {"last+seam", "last+further", "last+alone"} <= {
-        row.cut.name for row in outcome.rows
-    }
-    folder = tmp_path / "runs" / "apart" / "kept" / "last"
-    entries = {
-        name: json.loads((folder / f"heal-{name}" / "checkpoint" / "plan.json").read_text())["healing"]
-        for name in ("seam", "further", "alone")
-    }
-    assert [one["seam_map"] for one in entries["further"]] == ["linear", "scale"]
-    assert entries["further"][0] == entries["seam"][0] and len(entries["alone"]) == 1
-    hashes = {name: found[-1]["cut_hash"] for name, found in entries.items()}
-    assert hashes["further"] != hashes["seam"] == hashes["alone"]
-
-    # A model is deleted once no arm goes on from it, and healed again for an arm that does where its answers are known.
-    assert run(study("seam", **{**keys, "healing": [SEAM]}))[0].failed == []
-    again, said = run(study("all", **keys))
-    assert again.failed == [] and any(line.startswith("last+seam: steady (rank)") for line in said), "answers reused"
-    assert any(line.startswith("last+seam: checkpoint:") for line in said), "healed again"
-    assert not list((tmp_path / "runs" / "all").glob("**/checkpoint"))
-    assert records(tmp_path / "runs" / "all") == records(tmp_path / "runs" / "apart" / "kept")
-
-
-def test_one_training_is_measured_at_its_marks(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it is killed between them; as a training that ends there, and after another arm."""
-    small = {"rank": 4, "alpha": 8, "batch_size": 4, "micro_batch": 2, "learning_rate": 0.05, "warmup_steps": 0}
-    sft = {**SEAM, "name": "sft", "method": "lora", "objective": "sft", "patience": 0, "held_out": 0.0, **small}
-    marked = {**sft, "after": "seam", "marks": ["1", "60"]}
-    keys = {"healing": [SEAM, marked], "tasks": [BRIGHT]}
-    (seen,) = outline_study(study_from_dict(study("marked", **keys)))
-    healed = [step.name for step in seen.steps if step.unit == "training"]
-    assert healed == ["healing last+seam", "healing last+sft"], "a mark is no training of its own"
-    measured: list[str] = []
-
-    def measure(run: Any, *given: Any, **more: Any) -> Any:
-        measured.append(run.path.name)
-        if run.path.name == "last+sft@60":
-            raise KeyboardInterrupt
-        return run_cell(run, *given, **more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("layercut.study.job.run_cell", measure)
-        with pytest.raises(KeyboardInterrupt):
-            run(study("marked", **keys))
-    assert measured == ["uncut", "last", "last+seam", "last+sft", "last+sft@1", "last+sft@60"]
-    outcome, said = run(study("marked", **keys))
-    assert not any("trainable parameters" in line for line in said), "trained once"
-    folder = tmp_path / "runs" / "marked"
-    assert outcome.failed == [] and not list(folder.glob("**/checkpoint")) and not list(folder.glob("**/marks")), (
-        "nothing is left on disk"
-    )
-    healed = {one.name: one.metrics()["arm"] for one in study_runs(folder).cuts}
-    assert healed["last+sft@60"]["healing"] == "sft@60" and healed["last+sft@60"]["healed"]["mark"] == 60
-    assert "mark" not in healed["last+sft"]["healed"]
-    learned = healed["last+sft"]["healed"]["answer_tokens"]
-    stages = [("last+seam", 0), ("last+sft@1", 1), ("last+sft@60", 60), ("last+sft", learned)]
-    assert along_trainings(study_runs(folder).cuts) == {"last+sft": stages} and learned > 60
-    page = outcome.paths["page"].read_text()
-    assert "against the answer tokens of a training" in page and "healed: sft@60" not in page
-
-    alone = {**sft, "after": "seam", "max_steps": 1}
-    assert run(study("apart/alone", **{**keys, "healing": [SEAM, alone]}))[0].failed == []
-    here, there = (
-        [json.loads(line)["answer"] for line in (at / "samples" / "bright.rank.jsonl").read_text().splitlines()]
-        for at in (folder / "last+sft@1", tmp_path / "runs" / "apart" / "alone" / "last+sft")
-    )
-    end = [json.loads(line)["answer"] for line in (folder / "last+sft" / "samples" / "bright.rank.jsonl").open()]
-    assert here == there != end
-
-    (failed,) = run(study("beyond", **{**keys, "healing": [{**sft, "marks": ["100000"]}]}))[0].failed
-    assert "last+sft@100000" in failed and "last+sft ended before it had learned from 100,000 answer tokens" in failed
 
 
 def test_a_study_takes_further_arms_and_asks_nothing_again(
@@ -260,7 +182,7 @@ def test_an_arm_may_change_until_it_is_begun(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("layercut.study.job.run_cell", stopped)
+        patched.setattr("layercut.study.job.StudyJob._score", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(study("changed", healing=[SEAM]))
     changed = {"healing": [{**SEAM, "limit": 12, "seam": "scale"}]}
@@ -327,24 +249,6 @@ def test_answers_that_were_lost_are_asked_again(study: Any, tmp_path: Path, lost
     assert (folder / "report.md").read_text() == report
 
 
-def test_more_items_ask_only_those_that_are_new(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (before,) = outline_study(study_from_dict(study("few")), limit=2)
-    assert before.steps[-1].items == 4
-    run(study("few"), limit=2)
-    (after,) = outline_study(study_from_dict(study("many")), limit=3)
-    assert after.steps[-1].items == 6
-    asked: list[int] = []
-    answers = SharedEngine.ask
-
-    def counted(engine: Any, requests: Any, plans: Any, decoding: Any, wanted: Any) -> Any:
-        asked.append(sum(wanted(plan, one.id) for plan in plans for one in requests))
-        return answers(engine, requests, plans, decoding, wanted)
-
-    monkeypatch.setattr(SharedEngine, "ask", counted)
-    run(study("many"), limit=3)
-    assert asked == [1] * 4
-
-
 def test_what_fails_is_noted_and_tried_again(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
 ) -> None:
@@ -379,7 +283,7 @@ def test_a_full_disk_stops_the_study(study: Any, monkeypatch: pytest.MonkeyPatch
     def full(*args: Any, **more: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("layercut.study.job.run_cell", full)
+    monkeypatch.setattr("layercut.study.job.StudyJob._score", full)
     with pytest.raises(OSError, match="No space left"):
         run(study("full"))
 

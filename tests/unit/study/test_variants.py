@@ -57,31 +57,6 @@ def test_under_a_further_seed_only_what_draws_is_drawn_anew() -> None:
     assert sampled == ["uncut", "reverse-1", "reverse-1-seed5"]
 
 
-def test_an_arm_goes_on_after_the_one_of_its_seed() -> None:
-    healing = [SFT, {**SFT, "name": "fixed", "seed": 42}]
-    healing += [{**SFT, "name": "a", "after": "sft"}, {**SFT, "name": "b", "after": "fixed"}]
-    study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
-    assert {arm.name: arm.start for arm in list_variants(study, 8) if arm.start} == {
-        "reverse-1+a": "reverse-1+sft",
-        "reverse-1+b": "reverse-1+fixed",
-        "reverse-1+a-seed5": "reverse-1+sft-seed5",
-        "reverse-1+b-seed5": "reverse-1+fixed",
-    }
-
-
-def test_a_training_has_an_arm_for_each_mark() -> None:
-    healing = [SFT, {**SFT, "name": "a", "after": "sft", "marks": ["300", "20"]}]
-    study = study_from_dict({**BASE, "criteria": ["reverse"], "depths": [1], "seeds": [0, 5], "healing": healing})
-    found = {
-        arm.name: (arm.start, arm.training, arm.describe()["healing"]) for arm in list_variants(study, 8) if arm.start
-    }
-    assert list(found.items()) == [
-        (f"reverse-1+a{seed}{at}", (f"reverse-1+sft{seed}", f"reverse-1+a{seed}" if at else "", f"a{at}"))
-        for seed in ("", "-seed5")
-        for at in ("", "@20", "@300")
-    ]
-
-
 def test_cheap_and_informative_first() -> None:
     study = study_from_dict(
         BASE
@@ -149,21 +124,6 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         ({"criteria": ["reverse"], "healing": [{**SFT, "method": "lorra"}]}, "healing arm sft: unknown method 'lorra'"),
         ({"criteria": ["reverse"], "healing": [{**SFT, "plans": ["revers"]}]}, "is for revers, which is no plan"),
         ({"criteria": ["reverse"], "healing": [SFT, SFT]}, "healing arm sft is listed twice"),
-        (
-            {"criteria": ["reverse"], "healing": [{**SFT, "name": "a", "after": "sft"}, SFT]},
-            "arm a goes on after 'sft', which is not listed before it. Listed are: none",
-        ),
-        (
-            {
-                "criteria": ["reverse", "random"],
-                "healing": [{**SFT, "plans": ["random"]}, {**SFT, "name": "a", "after": "sft"}],
-            },
-            "arm a goes on after sft, which heals random alone; give a no other plans",
-        ),
-        (
-            {"criteria": ["reverse"], "healing": [SFT, {**SFT, "name": "a", "after": "sft", "plans": ["uncut"]}]},
-            "arm a goes on after sft for uncut, which sft does not train; name uncut under the plans of sft",
-        ),
         ({"criteria": ["reverse"], "plans": {"searches": "3"}}, "uses for itself"),
         ({"criteria": ["reverse"], "plans": {"reverse-1": "3"}}, "two arms of the study would be called reverse-1"),
         ({"criteria": ["reverse"], "suite": "bultin"}, r"Did you mean builtin\?"),
