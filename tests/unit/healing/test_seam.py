@@ -226,6 +226,15 @@ def test_the_sums_are_those_of_least_squares() -> None:
     assert torch.allclose(solve_map(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
 
 
+def test_too_little_text_for_a_map_is_said() -> None:
+    sums = Sums(8, torch.device("cpu"), 8)
+    with pytest.raises(InputError, match="no text"):
+        solve_map(sums, "linear")
+    sums.add(torch.zeros(3, 8), torch.zeros(3, 8))
+    with pytest.raises(InputError, match="3 tokens of text are too few"):
+        solve_map(sums, "linear")
+
+
 @pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")])
 def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
