@@ -23,7 +23,7 @@ from layercut.report.healing import healing_section, training_section
 from layercut.report.layers import each_layer, layer_measures
 from layercut.report.provenance import cost_section, provenance_section
 from layercut.report.retention import retention_section
-from layercut.report.scores import evaluation_section, readouts_section, scores_section, seeds_section
+from layercut.report.scores import evaluation_section, scores_section, seeds_section
 from layercut.report.source import Kind, Source, read_source
 from layercut.report.sweep import sensitivity_section
 from layercut.report.writers import MARK, markdown_text, page_text
@@ -45,7 +45,7 @@ class KindOfReport(NamedTuple):
 
 
 _STUDY = (
-    answer_section, scores_section, retention_section, readouts_section, seeds_section, sensitivity_section,
+    answer_section, scores_section, retention_section, seeds_section, sensitivity_section,
     broken_section, items, errors_section, endings_section, cost_section, provenance_section,
 )  # fmt: skip
 KINDS: dict[Kind, KindOfReport] = {

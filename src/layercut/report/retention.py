@@ -1,4 +1,4 @@
-"""Retention, drawn: by number of removed layers, and by readout."""
+"""Retention, drawn by size or number of removed layers: ranked tasks on the left, written ones on the right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from layercut.evidence.study import (
     NOT_HEALED,
     Place,
-    StudyResults,
     are_thinner,
     places_of_runs,
 )
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
-MOST_PANELS = 4
-"""Plans that have a panel each in the figure of readouts."""
 _READ_BOTH = (
     "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on the "
     "left and falls on the right, the model still ranks the right answer first but no longer writes it. "
@@ -171,52 +168,3 @@ def _retention_panel(
         ticks=depths,
     )
     return replace(panel, column=1 + written) if is_both else panel
-
-
-def readouts_figure(study: StudyResults, rows: Sequence[ComparisonRow]) -> Figure | None:
-    """A panel for each plan with a line for each task, or for many plans the other way round; a point for each readout.
-    None without a row to draw."""
-    drawn = _drawn(rows, {run.name for run in study.cuts})
-    if not drawn:
-        return None
-    by_task = len({row.cut.name for row in drawn}) > MOST_PANELS
-    hollow = {row.readout: row.readout not in ("rank", "short", "chain") for row in drawn}
-    used = {name: charts.readout_colour(name) for name in sorted(hollow, key=words.readout_order)}
-    panels: dict[str, list[ComparisonRow]] = {}
-    for row in drawn:
-        panels.setdefault(row.task if by_task else row.cut.name, []).append(row)
-    return Figure(
-        name="readouts",
-        title="Kept above chance, by readout",
-        panels=[
-            Panel(
-                spec=charts.forest_chart(
-                    [
-                        _point(
-                            row,
-                            words.readout_words(row.readout),
-                            hollow=hollow[row.readout],
-                            name=row.cut.name if by_task else row.task,
-                        )
-                        for row in own
-                    ],
-                    x_title="kept above chance, %",
-                    x=(charts.KEPT_LOW, charts.KEPT_HIGH),
-                    colours={words.readout_words(name): colour for name, colour in used.items()},
-                    marks=charts.LEVELS,
-                ),
-                title=title,
-                label=f"Plot of points with intervals. {_values(own)}.",
-            )
-            for title, own in panels.items()
-        ],
-        caption=(
-            "Share of the score above chance that each readout keeps, with 95 % intervals over the same items. Blue: "
-            "answers compared by likelihood. Orange: answers that the model writes. The farther orange lies left of "
-            "blue, the more a likelihood benchmark overstates the pruned model."
-        ),
-        legend=[
-            Key(label=words.readout_words(name), colour=colour, hollow=hollow[name]) for name, colour in used.items()
-        ],
-        table=kept_table("readouts", "What each readout keeps, with 95 % intervals", drawn),
-    )

@@ -1,4 +1,4 @@
-"""Scores: a matrix of plans and tasks, every number, means over tasks and seeds, and readouts compared."""
+"""Scores: a matrix of plans and tasks, every number, and means over tasks and seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from layercut.evidence.study import are_thinner, over_seeds
 from layercut.report import words
 from layercut.report.comparison import means_table, score_table
 from layercut.report.elements import Block, Details, Section, bullet_list
-from layercut.report.retention import MOST_PANELS, readouts_figure
 from layercut.report.runs import scores_legend, scores_table
 from layercut.report.table import Styled, Table, text_columns
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
@@ -137,25 +136,4 @@ def seeds_section(source: Source) -> Section | None:
         "Intervals are over items, given these seeds: an item's answers under all seeds are resampled together. "
         "lowest, highest: the pruned model's score under one seed.",
         blocks=(Table(name="seeds", caption="All seeds together", columns=columns, rows=lines),),
-    )
-
-
-def readouts_section(source: Source) -> Section | None:
-    """Make the section that compares readouts; None where no task has two."""
-    study = source.study
-    main = [row for row in study.rows if row.is_headline] if study is not None else []
-    several = {
-        row.task for row in main if any(row.task == other.task and row.readout != other.readout for other in main)
-    }
-    rows = [row for row in main if row.task in several]
-    figure = readouts_figure(study, rows) if study is not None else None
-    if study is None or figure is None:
-        return None
-    is_long = len(study.cuts) > MOST_PANELS
-    return Section(
-        name="readouts",
-        title="The same items, scored by likelihood and by generation",
-        short="Readouts",
-        lead="A likelihood benchmark ranks given answers. A user reads what the model writes.",
-        blocks=(Details(summary=figure.title, blocks=(figure,)) if is_long else figure,),
     )
