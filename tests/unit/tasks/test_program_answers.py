@@ -126,12 +126,7 @@ def test_needed_keeps_imports_first_and_the_rest_in_order() -> None:
         "from __future__ import annotations\nfrom math import *\nx = y\ny = 1\nx.append(2)"
     )
     assert needed_names("import a.b as c, d\ndef f(): return c", ["f"]) == "import a.b as c, d\ndef f(): return c"
-    assert defined_names("import a.b\nfrom c import *\nx, y = 1, 2\ndef f(): z = 1\nclass K: pass") == {
-        "a",
-        "x",
-        "y",
-        "f",
-    }
+    assert defined_names("import a.b\nfrom c import *\nx, y = 1, 2\ndef f(): z = 1\nclass K: pass") == set("axyf")
     assert undefined_names("import a\ndef f(x): return a + b + x + len(y)\ny = 1") == {"b", "len"}
 
 
@@ -154,7 +149,7 @@ def test_the_longest_run_is_found_as_by_trying_all() -> None:
         "'",
         "  # c",
     ]
-    for _ in range(150):
+    for _ in range(60):
         lines = source.split("\n")
         for _ in range(rng.randint(1, 5)):
             lines.insert(rng.randrange(len(lines)), rng.choice(broken))

@@ -72,7 +72,7 @@ def group(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "number"), [("both_numbers", 24), ("of_numbers", 12), ("lm-eval:next_one:1", 12)])
+@pytest.mark.parametrize(("name", "number"), [("both_numbers", 24), ("lm-eval:next_one:1", 12)])
 def test_a_folder_is_included(
     name: str,
     number: int,
@@ -87,6 +87,10 @@ def test_a_folder_is_included(
     assert (row["task"], row["n"]) == (name.removeprefix("lm-eval:"), number)
     unknown = layercut(*words, "--out", tmp_path / "other")
     assert unknown.code == 1 and "unknown" in unknown.err
+
+
+def test_a_tag_is_a_task(group: Path) -> None:
+    assert len(load_task(f"lm-eval:{group}/of_numbers").samples("full", None)) == 12
 
 
 def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
