@@ -31,9 +31,11 @@ def test_what_auto_stands_for(folder, monkeypatch):
 
 
 def test_weights_that_do_not_fit_in_float32_stay_as_they_are_and_it_is_said(folder, monkeypatch, caplog):
-    monkeypatch.setattr(placement, "memory_bytes", lambda: 1000)
+    enough = 4 * placement.num_elements(folder) / placement.MEMORY_SHARE
     with caplog.at_level(logging.WARNING):
-        assert pick_dtype(folder, "auto", device="cpu") == "auto"
+        for share, dtype in ((1.01, "float32"), (0.99, "auto")):
+            monkeypatch.setattr(placement, "memory_bytes", lambda share=share: share * enough)
+            assert pick_dtype(folder, "auto", device="cpu") == dtype
     assert "keeps its checkpoint's dtype" in caplog.text
 
 

@@ -75,6 +75,10 @@ def test_a_model_is_on_the_front_where_no_smaller_or_faster_one_keeps_as_much(tm
     assert "share an error of 5 %" in front.note
     later = front_of(with_others(tmp_path).model_copy(update={"error": 0.1}))  # named afterwards
     assert later is not None and "the whole answer errs in up to 10 %" in later.note
+    result = with_others(tmp_path)
+    equal = alternative(result, "q5.gguf", 90_000_000, 0.97)
+    tied = front_of(result.model_copy(update={"versus": (*result.versus, equal)}))
+    assert tied is not None and [one.label for one in tied.models if one.smallest] == ["q4.gguf"], "the smaller of two"
     result = PruneResult.load(write_prune(tmp_path))
     assert front_of(result) is None and first_of_prune(result).figure is None
 

@@ -113,6 +113,7 @@ def test_csv_cells_that_spreadsheets_would_run_are_guarded(first: str, blank: st
 
 def test_a_carriage_return_begins_no_row_of_its_own() -> None:
     assert csv_cells(["ok\r=1+1", "\x1b[2J"]) == ["ok\\x0d=1+1", "\\x1b[2J"]
+    assert csv_cells(["\tx", "\nx"]) == ["'\tx", "'\nx"], "nor a blank that is read as one"
 
 
 def csv_cells(cells: list[str]) -> list[str]:

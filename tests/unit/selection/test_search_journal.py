@@ -101,6 +101,11 @@ def test_an_item_keeps_its_first_answer(folder: RunFolder) -> None:
         part.append([record("a", 0.0), record("b", 0.0)])
         assert [known["metrics"]["accuracy"] for known in part.records] == [1.0, 0.0]
     assert len(folder.records("needy", "short")) == 2
+    file = folder.path / "samples" / "needy.short.jsonl"
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text(first + first.replace("1.0", "0.0") + "".join(others))  # as after two commands at once
+    with SearchJournal(folder) as journal:
+        assert [known["metrics"]["accuracy"] for known in journal.part(QUESTION, PLAN, IDS).records] == [1.0, 0.0]
 
 
 def test_a_torn_line_is_asked_again(folder: RunFolder) -> None:

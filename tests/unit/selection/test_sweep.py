@@ -185,10 +185,7 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
     first, second, third = read_rankings(paths, items={"one": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert (first.name, first.importance) == ("block_influence (a/plan.json)", {0: 0.5, 10: 0.25})
     assert (second.name, second.importance) == ("block_influence (b/plan.json)", {1: 1.0})
-    assert (third.name, third.importance) == (
-        "task_accuracy",
-        {1: -0.5, 3: -0.9},
-    )
+    assert (third.name, third.importance) == ("task_accuracy", {1: -0.5, 3: -0.9})
     assert first.note == "" and "chosen on items" in third.note
     (alone,) = read_rankings(paths[2:], items={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert alone.note == ""
