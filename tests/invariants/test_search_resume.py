@@ -20,8 +20,8 @@ from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask
 
 TASKS = (
-    ObjectiveTask(task=NeedyTask(name="one", num_items=14), readout="short"),
-    ObjectiveTask(task=NeedyTask(name="two", num_items=9), readout="rank"),
+    ObjectiveTask(task=NeedyTask(name="one", num_items=40), readout="short"),
+    ObjectiveTask(task=NeedyTask(name="two", num_items=20), readout="rank"),
 )
 
 
@@ -37,11 +37,12 @@ def lines(path: Path) -> dict[str, Counter[str]]:
     return {file.name: Counter(file.read_text().splitlines()) for file in (path / "samples").glob("*.jsonl")}
 
 
-def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path) -> None:
+def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda file: None)  # the kill is an exception here, and there are many
     engine = NeedyEngine()
     whole = search(tmp_path / "whole", engine)
-    assert whole.details["race"]["saved"] > 0
-    for moment in [*range(0, len(engine.batches), 3), len(engine.batches) - 1]:
+    assert whole.details["race"]["saved"] > 0, "so that a race is resumed"
+    for moment in {*range(0, len(engine.batches), 3), len(engine.batches) - 1}:
         path = tmp_path / f"killed-{moment}"
         killed, resumed = NeedyEngine(kill_after=moment), NeedyEngine()
         with pytest.raises(Killed):
@@ -89,8 +90,8 @@ def test_another_objective_in_the_folder_is_refused_by_name(tmp_path: Path) -> N
 def test_every_record_says_what_it_was_measured_under(tmp_path: Path) -> None:
     selection = search(tmp_path / "run", NeedyEngine())
     records = RunFolder.open(tmp_path / "run").records("one", "short")
-    keys = {json.dumps(record["key"], sort_keys=True) for record in records}
-    assert len(records) == 14 * len(keys)
+    keys = Counter(json.dumps(record["key"], sort_keys=True) for record in records)
+    assert max(keys.values()) == 40 and len({(json.dumps(one["key"]), one["id"]) for one in records}) == len(records)
     assert sorted(selection.removed) in [json.loads(key)["removed"] for key in keys]
     named = {name for key in keys for name in json.loads(key)}
     assert named == {"model_hash", "removed", "version", "settings_hash", "decoding"}
