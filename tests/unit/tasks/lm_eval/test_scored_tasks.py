@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.engine.base import LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from tests.support.answers import completion, likelihoods, write_lines
@@ -17,14 +17,10 @@ from tests.support.answers import completion, likelihoods, write_lines
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 ROWS = [
-    {
-        "id": f"r{i}",
-        "question": f"What is {i} + 1?",
-        "choices": {"text": [str(i + 1), f"{i}0", "none"][: 3 - i % 2], "label": ["A", "B", "C"][: 3 - i % 2]},
-        "answerKey": "A",
-    }
+    {"id": f"r{i}", "question": f"What is {i} + 1?", "answerKey": "A",
+     "choices": {"text": [str(i + 1), f"{i}0", "none"][: 3 - i % 2], "label": ["A", "B", "C"][: 3 - i % 2]}}
     for i in range(30)
-]
+]  # fmt: skip
 
 
 def test_what_is_asked_and_graded(tmp_path: Path) -> None:
@@ -38,12 +34,8 @@ def test_what_is_asked_and_graded(tmp_path: Path) -> None:
     )
     assert sample.gold == sample.options[0]
     assert not task.settled(sample, "rank", " none") and task.draft(sample, "rank") == "", "nothing is generated"
-    assert task.grade(sample, "rank", likelihoods(-1.0, -2.0, -3.0)) == (
-        {"acc": 1.0, "acc_norm": 0.0 if len(sample.gold) == 1 else 1.0},
-        sample.gold,
-        "right",
-        "",
-    )
+    metrics = {"acc": 1.0, "acc_norm": 0.0 if len(sample.gold) == 1 else 1.0}
+    assert task.grade(sample, "rank", likelihoods(-1.0, -2.0, -3.0)) == (metrics, sample.gold, "right", "")
     wrong = task.grade(sample, "rank", likelihoods(-3.0, -9.0, -2.0))
     assert wrong.metrics["acc"] == 0.0 and wrong.answer == "none" and wrong.outcome == "wrong"
     assert wrong.metrics["acc_norm"] == 0.0, "-2 over the four characters of none is more than -3 over one or two"
@@ -141,9 +133,8 @@ def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
 
 def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path: Path) -> None:
     for split, label in (("train", -1), ("validation", 1)):
-        write_lines(
-            tmp_path / f"{split}.jsonl", [{**BOOLQ, "passage": f"{split} {n}", "label": label} for n in range(9)]
-        )
+        rows = [{**BOOLQ, "passage": f"{split} {n}", "label": label} for n in range(9)]
+        write_lines(tmp_path / f"{split}.jsonl", rows)
     assert load_task("boolq", data=str(tmp_path)).samples("report", None)
     with pytest.raises(InputError, match="field 'label' holds -1"):
         load_task("boolq:2", data=str(tmp_path)).samples("report", None)
@@ -164,13 +155,8 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
     limit = 500
     folder = benchmark_data / "arc_easy"
     files = {split: str(folder / f"{split}.jsonl") for split in ("validation", "test")}
-    changed = {
-        "task": "arc_easy",
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path)},
-        "training_split": None,
-    }
+    changed = {"task": "arc_easy", "dataset_path": "json", "dataset_name": None, "training_split": None}
+    changed["dataset_kwargs"] = {"data_files": files, "cache_dir": str(tmp_path)}
     theirs = small_manager().load({"group": "own", "task": [changed]})["tasks"]["arc_easy"]
     ours = load_task("arc_easy", data=str(folder))
     samples = ours.samples("report", limit)
@@ -183,7 +169,6 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
     for index, sample in enumerate(samples):
         instances = by_doc[index]
         asked = ours.request(sample, "rank")
-        assert isinstance(asked, LikelihoodRequest)
         assert [(asked.prompt, text) for text in asked.continuations] == [instance.args for instance in instances]
         scores = tuple(rng.uniform(-50, -1) for _ in instances)
         results = [(score, score == max(scores)) for score in scores]
@@ -203,14 +188,9 @@ def test_items_of_one_subject_share_a_cluster(tmp_path: Path) -> None:
     assert all(sample.data["cluster"] is None for sample in plain)
 
 
+NAMES = {"option1": "Ann", "option2": "Bo"}
 WINOGRANDE = [
-    {
-        "sentence": f"Ann beat Bo {i} times because _ was quick.",
-        "option1": "Ann",
-        "option2": "Bo",
-        "answer": f"{1 + i % 2}",
-    }
-    for i in range(12)
+    {"sentence": f"Ann beat Bo {i} times because _ was quick.", **NAMES, "answer": f"{1 + i % 2}"} for i in range(12)
 ]
 
 
@@ -229,7 +209,7 @@ def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
     gold = task.request(sample, "gold")
     assert gold == LikelihoodRequest(id=sample.id, prompt=prompts[1], continuations=(" was quick.",))
     token = task.request(sample, "token")
-    assert isinstance(token, LikelihoodRequest) and token.continuations == (" A", " B")
+    assert token.continuations == (" A", " B")
     assert token.prompt == f"Ann beat Bo {number} times because _ was quick.\nA. Ann\nB. Bo\nAnswer:"
 
 
@@ -240,18 +220,15 @@ def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_pat
     assert "examples" not in plain.settings()
     for split in ("selection", "report"):
         samples = shown.samples(split, None)  # type: ignore[arg-type]
-        assert [(one.id, one.question) for one in samples] == [
-            (one.id, one.question)
-            for one in plain.samples(split, None)  # type: ignore[arg-type]
-        ]
+        alike = [(one.id, one.question) for one in plain.samples(split, None)]  # type: ignore[arg-type]
+        assert [(one.id, one.question) for one in samples] == alike
         for sample in samples:
             asked = shown.request(sample, "rank")
-            assert isinstance(asked, LikelihoodRequest)
             own = sample.data["item"].doc["sentence"].partition("_")[0]
             assert all(str(prompt).count("\n\n") == 5 for prompt in asked.prompts)
             assert all(str(prompt).count(own) == 1 for prompt in asked.prompts), "once, as the question"
             token = shown.request(sample, "token")
-            assert isinstance(token, LikelihoodRequest) and str(token.prompt).count("\nAnswer: ") == 5
+            assert str(token.prompt).count("\nAnswer: ") == 5
 
 
 def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
@@ -284,7 +261,6 @@ def test_prepared_hellaswag_is_not_prepared_again(tmp_path: Path) -> None:
     original = [{**SWAG, **part, "endings": ["[title] falls.", *endings[1:]]} for part in parts]
     task = load_task("hellaswag", data=write_lines(tmp_path / "validation.jsonl", original))
     asked = task.request(task.samples("report", 1)[0], "rank")
-    assert isinstance(asked, LikelihoodRequest)
     assert str(asked.prompt).startswith("Roofing: A man sits. He ") and asked.continuations[0] == "  falls."
 
 
@@ -320,13 +296,12 @@ def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> No
     subject = report[0].data["item"].doc["subject"]
     title = subject.replace("_", " ")
     shown = "".join(f"dev {i} of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer: {'ABCD'[i % 4]}\n\n" for i in range(5))
-    assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" A", " B", " C", " D")
+    assert asked.continuations == (" A", " B", " C", " D")
     assert asked.prompt == (
         f"The following are multiple choice questions (with answers) about {title}.\n\n{shown}"
         f"test 0 of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer:"
     )
     chain = task.request(report[0], "chain")
-    assert isinstance(chain, GenerationRequest) and not isinstance(chain.prompt, str)
     assert chain.prompt[0].content.count("A. p") == 1, "options that the question lists are not listed again"
 
 
@@ -365,7 +340,7 @@ def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None
     task = load_task("lm-eval:lambada_openai", data=write_lines(tmp_path / "test.jsonl", rows))
     sample = task.samples("report", 1)[0]
     asked = task.request(sample, "rank")
-    assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" Tom",) and sample.gold == "Tom"
+    assert asked.continuations == (" Tom",) and sample.gold == "Tom"
     assert task.grade(sample, "rank", likelihoods(-0.5)) == ({"acc": 1.0}, "Tom", "right", "")
     assert task.chance([sample], "rank") == {"acc": 1.0}, "a constant answerer"
 
@@ -380,7 +355,6 @@ def test_five_readouts_of_one_item(tmp_path: Path) -> None:
     token = task.request(sample, "token")
     assert token == LikelihoodRequest(id=sample.id, prompt=f"{listed}\nAnswer:", continuations=(" A", " B", " C"))
     short, chain = task.request(sample, "short"), task.request(sample, "chain")
-    assert isinstance(short, GenerationRequest) and isinstance(chain, GenerationRequest)
     assert short.prompt == (("user", f"{listed}\n\nAnswer with the letter of the right option and nothing else."),)
     asked = 'Think step by step, and end with "The answer is X.", where X is the letter of the right option.'
     assert chain.prompt == (("user", f"{listed}\n\n{asked}"),)
@@ -401,21 +375,14 @@ def test_five_readouts_of_one_item(tmp_path: Path) -> None:
 
 
 HUB_ROWS: dict[str, dict[str, Any]] = {
-    "sciq": {
-        "question": "What lays eggs?",
-        "support": "A hen does.",
-        "correct_answer": "a hen",
-        **{f"distractor{n}": f"animal {n}" for n in (1, 2, 3)},
-    },
-    "boolq": {"question": "is it so", "passage": "It is so.", "label": 1, "idx": 0},
-    "commonsense_qa": {
-        "question": "Where is it?",
-        "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", "out"]},
-        "answerKey": "A",
-    },
+    "sciq": {"question": "What lays eggs?", "support": "A hen does.", "correct_answer": "a hen",
+             "distractor1": "animal 1", "distractor2": "animal 2", "distractor3": "animal 3"},
+    "boolq": BOOLQ,
+    "commonsense_qa": {"question": "Where is it?", "answerKey": "A",
+                       "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", "out"]}},
     "medmcqa": {"question": "Which?", "opa": "1", "opb": "2", "opc": "3", "opd": "4", "cop": 1},
     "lambada_openai": {"text": "went home to his house"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(HUB_ROWS))
@@ -434,6 +401,5 @@ def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name: str, sh
         assert len(samples) == 12 if data.is_dir() else 0 < len(samples) < 12
         for sample in samples:
             request = task.request(sample, "rank")
-            assert isinstance(request, LikelihoodRequest)
             assert (" " + sample.gold in request.continuations) or name == "medmcqa"
             assert request.prompt.count(str(row[varied])[-8:]) in ({1, 0} if not shots else {1 + shots})
