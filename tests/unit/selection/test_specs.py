@@ -172,15 +172,9 @@ def test_mlp_channels_stand_beside_layers(
 
 @pytest.mark.parametrize(
     ("text", "protected"),
-    [
-        ("first:4,last:2", {0, 1, 2, 3, 28, 29}),
-        ("first:4,last:2,0,7-9", {0, 1, 2, 3, 7, 8, 9, 28, 29}),
-        ("0", {0}),
-        (" 5 , last:1 ", {5, 29}),
-        ("last:0", set()),
-        ("none", set()),
-    ],
-)
+    [("first:4,last:2", {0, 1, 2, 3, 28, 29}), ("first:4,last:2,0,7-9", {0, 1, 2, 3, 7, 8, 9, 28, 29}), ("0", {0}),
+     (" 5 , last:1 ", {5, 29}), ("last:0", set()), ("none", set())],
+)  # fmt: skip
 def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -> None:
     assert parse_protected(text, 30) == protected
 

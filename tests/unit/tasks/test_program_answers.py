@@ -61,11 +61,7 @@ RIGHT = [
     "\n    return f(x)\n\nfrom functools import cache\n@cache\ndef f(x):\n    return 2 * x",  # and decorated functions
 ]
 WRONG = [
-    "\n    return 3 * x",
-    "\n    pass",
-    "\n    print(2 * x)",
-    "\n    return (2 * x",
-    "\n    return y",
+    *(f"\n    {line}" for line in ("return 3 * x", "pass", "print(2 * x)", "return (2 * x", "return y")),
     "\nreturn 2 * x",
     f"\n    return 3 * x\n\n{ANEW}",
     "\ndef twice(x):\n    return 2 * x",

@@ -17,15 +17,10 @@ from layercut.tasks.benchmarks.boxed import found_in, last_box, same_value
 from tests.support.answers import completion, likelihoods, write_lines
 
 ROWS = [
-    {
-        "problem": f"What is {i} over 7?",
-        "solution": f"We see that $2 + 2 = 4$, so it is $\\boxed{{\\frac{{{i}}}{{7}}}}$.",
-        "answer": f"\\frac{{{i}}}{{7}}",
-        "subject": "Algebra",
-        "level": 1,
-    }
+    {"problem": f"What is {i} over 7?", "answer": f"\\frac{{{i}}}{{7}}", "subject": "Algebra", "level": 1,
+     "solution": f"We see that $2 + 2 = 4$, so it is $\\boxed{{\\frac{{{i}}}{{7}}}}$."}
     for i in range(1, 31)
-]
+]  # fmt: skip
 SAMPLE = Sample(id="a", question="q", gold="\\frac{3}{7}")
 
 
