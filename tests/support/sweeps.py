@@ -24,20 +24,13 @@ def curve(
     hardness = np.random.default_rng([ord(letter) for letter in task]).permutation(np.arange(n) / n + 1e-6)
     before = (hardness < uncut).astype(float)
     rows = []
-    asked = {
-        "task": task,
-        "version": 1,
-        "readout": readout,
-        "metric": "accuracy",
-        "chance": chance,
-        "limit": n,
-        "seed": 0,
-    }
+    asked = {"task": task, "version": 1, "readout": readout, "metric": "accuracy", "chance": chance, "limit": n}
     for layer, percent in by_layer.items():
         after = (hardness < level + (uncut - level) * percent / 100).astype(float)
         rows.append(
             SweepRow(
                 **asked,
+                seed=0,
                 layer=layer,
                 values=compare_paired(list(before), list(after), chance=chance, num_resamples=1000),
                 halves=(float(after[::2].mean()), float(after[1::2].mean())),

@@ -232,15 +232,8 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
 
 
 def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None:
-    names = {
-        "search-1": 1,
-        "search-2": 2,
-        "search-4": 4,
-        "search-1+seam": 1,
-        "search-2+seam": 2,
-        "light": 1,
-        "heavy": 3,
-    }
+    names = {"search-1": 1, "search-2": 2, "search-4": 4, "search-1+seam": 1, "search-2+seam": 2}
+    names |= {"light": 1, "heavy": 3}
     rows = []
     for name, depth in names.items():
         one = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)

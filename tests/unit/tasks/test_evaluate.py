@@ -73,24 +73,11 @@ def test_a_metric_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
     lengths = [len(sample.gold.split()) for sample in task.samples("report", LIMIT)]
     num_right, num_cut = sum(length <= 6 for length in lengths), lengths.count(8)
     interval = proportion_interval(num_right, LIMIT)
-    assert result.metrics == [
-        {
-            "task": "copy",
-            "version": task.version,
-            "readout": "short",
-            "metric": "accuracy",
-            "value": num_right / LIMIT,
-            "low": interval.low,
-            "high": interval.high,
-            "n": LIMIT,
-            "chance": 1 / 1000,  # of the whole split
-            "method": "wilson",
-            "seed": 5,
-            "outcomes": {"right": num_right, "wrong": lengths.count(7), "no_answer": 0, "cut": num_cut},
-            "finish": {"stop": LIMIT - num_cut, "length": num_cut},
-            "limit": LIMIT,
-        }
-    ]
+    row = {"task": "copy", "version": task.version, "readout": "short", "metric": "accuracy", **interval._asdict()}
+    row |= {"chance": 1 / 1000, "seed": 5, "limit": LIMIT}  # chance of the whole split
+    row["outcomes"] = {"right": num_right, "wrong": lengths.count(7), "no_answer": 0, "cut": num_cut}
+    row["finish"] = {"stop": LIMIT - num_cut, "length": num_cut}
+    assert result.metrics == [row] and (row["n"], row["value"]) == (LIMIT, num_right / LIMIT)
     assert num_cut > 0 and 0 < num_right < LIMIT
 
 

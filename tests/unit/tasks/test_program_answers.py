@@ -130,21 +130,8 @@ def test_the_longest_run_is_found_as_by_trying_all() -> None:
     rng = random.Random(0)
     source = f"import re\n\n{CYCLIC}\n    if s:\n        return [s,\n            1]\n    try:\n        s()\n"
     source += "    finally:\n        s"
-    broken = [
-        "```",
-        "words are here",
-        "'''",
-        "x = (",
-        ")",
-        "else:",
-        "",
-        "    y = 1",
-        "f(a b)",
-        "try:",
-        "@d",
-        "'",
-        "  # c",
-    ]
+    broken = ["```", "words are here", "'''", "x = (", ")", "else:", "", "    y = 1", "f(a b)", "try:", "@d", "'"]
+    broken += ["  # c"]
     for _ in range(60):
         lines = source.split("\n")
         for _ in range(rng.randint(1, 5)):
