@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,16 +25,14 @@ from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate_items
 from layercut.tasks.lm_eval.local_rows import prepare_hellaswag
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
+from tests.support.harness import Rows, run_of_lm_eval, with_rows, write_rows
 from tests.support.loaded import tiny_loaded
 
 pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install 'layercut[lm-eval]'")
 
-Rows = list[dict[str, Any]]
 SINGLE = ("arc_easy", "arc_challenge", "hellaswag", "winogrande", "piqa", "openbookqa")
-FOLDERS = {"arc_challenge": "arc", "arc_easy": "arc", "hellaswag": "hellaswag", "winogrande": "winogrande"} | {
-    "piqa": "piqa",
-    "openbookqa": "openbookqa",
-}
+
+
 NAME = "bundled:smollm2-135m"
 WORDS = ["seven", "eleven", "other", "these", "larger", "answer", "question", "the", "then", "another"]
 
@@ -59,18 +56,10 @@ def invented(name: str, number: int, seed: int) -> Rows:
                 "arc_challenge": {"question": question, "choices": choices, "answerKey": "ABCD"[label]},
                 "openbookqa": {"question_stem": question, "choices": choices, "answerKey": "ABCD"[label]},
                 "piqa": {"goal": question, "sol1": words(3), "sol2": words(4), "label": label % 2},
-                "winogrande": {
-                    "sentence": f"{question} the _ {words(3)}.",
-                    "option1": words(1),
-                    "option2": words(2),
-                    "answer": str(1 + label % 2),
-                },
-                "hellaswag": {
-                    "activity_label": words(1),
-                    "ctx": f"{question}. the other",
-                    "endings": [words(2 + i) for i in range(4)],
-                    "label": label,
-                },
+                "winogrande": {"sentence": f"{question} the _ {words(3)}.", "option1": words(1), "option2": words(2)}
+                | {"answer": str(1 + label % 2)},
+                "hellaswag": {"activity_label": words(1), "ctx": f"{question}. the other", "label": label}
+                | {"endings": [words(2 + i) for i in range(4)]},
             }[name]
         )
     return rows
@@ -81,53 +70,21 @@ def read(path: Path) -> Rows:
         return [json.loads(line) for line in lines]
 
 
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+def their_run(model: Any, tokenizer: Any, tasks: list[dict[str, Any]], shots: int, **which: Any) -> dict[str, Rows]:
+    """lm-eval's own run: what it logs of every item, by task."""
+    from lm_eval.models.huggingface import HFLM
+
+    longest = model.config.max_position_embeddings
+    reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=longest)
+    return dict(run_of_lm_eval(reference, tasks, num_fewshot=shots, **which)["samples"])
 
 
 def changed(task: str, rows: Mapping[str, Rows], folder: Path) -> dict[str, Any]:
     """lm-eval's task with its own JSON loader in place of the hub."""
     prepared = task == "hellaswag"
-    files = {
-        split: write(folder / task / f"{split}.jsonl", prepare_hellaswag(part) if prepared else part)
-        for split, part in rows.items()
-    }
-    return {
-        "task": task,
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
-        "training_split": None,
-        **({"process_docs": None} if prepared else {}),
-    }
-
-
-def their_run(
-    model: Any, tokenizer: Any, tasks: list[dict[str, Any]], place: str, shots: int, **which: Any
-) -> dict[str, Rows]:
-    """lm-eval's own run: what it logs of every item, by task."""
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    home = Path(lm_eval.tasks.__file__).parent / place
-    logging.disable(logging.WARNING)
-    try:
-        longest = model.config.max_position_embeddings
-        reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=longest)
-        result = lm_eval.simple_evaluate(
-            model=reference,
-            tasks=[{"group": "own", "task": tasks}],
-            num_fewshot=shots,
-            task_manager=TaskManager(include_defaults=False, include_path=home),
-            bootstrap_iters=0,
-            **which,
-        )
-    finally:
-        logging.disable(logging.NOTSET)
-    return dict(result["samples"])
+    own = {split: prepare_hellaswag(part) if prepared else part for split, part in rows.items()}
+    more = {"process_docs": None} if prepared else {}
+    return with_rows(task, write_rows(folder / task, own), tuple(rows), folder / "cache", training_split=None, **more)
 
 
 def assert_same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -142,10 +99,7 @@ def compare(
     engine: Any, model: Any, tokenizer: Any, name: str, rows: Mapping[str, Rows], folder: Path, shots: int, number: int
 ) -> int:
     """Our first report items against lm-eval's run over as many rows as they lie in."""
-    local = folder / "ours"
-    for split, part in rows.items():
-        write(local / f"{split}.jsonl", part)
-    task = load_task(f"{name}:{shots}" if shots else name, data=str(local))
+    task = load_task(f"{name}:{shots}" if shots else name, data=write_rows(folder / "ours", rows))
     plan = CutPlan(num_layers=engine.num_layers)
     ours = evaluate_items(task, engine, plan, readout="rank", limit=number).records
     docs = [sample.data["item"].doc for sample in task.samples("report", number)]
@@ -153,12 +107,9 @@ def compare(
     as_asked = prepare_hellaswag(reported) if name == "hellaswag" else reported
     places: list[int] = []
     for doc in docs:
-        places.append(
-            next(i for i in range(places[-1] + 1 if places else 0, len(as_asked)) if as_asked[i].items() <= doc.items())
-        )
-    theirs = their_run(model, tokenizer, [changed(name, rows, folder)], FOLDERS[name], shots, limit=places[-1] + 1)[
-        name
-    ]
+        begin = places[-1] + 1 if places else 0
+        places.append(next(i for i in range(begin, len(as_asked)) if as_asked[i].items() <= doc.items()))
+    theirs = their_run(model, tokenizer, [changed(name, rows, folder)], shots, limit=places[-1] + 1)[name]
     by_place = {one["doc_id"]: one for one in theirs}
     for record, place in zip(ours, places, strict=True):
         assert_same(record, by_place[place])
@@ -220,14 +171,9 @@ def test_mmlu_scores_as_in_lm_evals_run(
     for sample in samples:
         doc = sample.data["item"].doc
         places.setdefault(f"mmlu_{doc['subject']}", []).append(own[doc["subject"]]["test"].index(dict(doc)))
-    theirs = their_run(
-        real.model,
-        real.tokenizer,
-        [changed(f"mmlu_{subject}", parts, tmp_path) for subject, parts in own.items()],
-        "mmlu/default",
-        shots,
-        samples={name: sorted(found) for name, found in places.items()},
-    )
+    tasks = [changed(f"mmlu_{subject}", parts, tmp_path) for subject, parts in own.items()]
+    which = {name: sorted(found) for name, found in places.items()}
+    theirs = their_run(real.model, real.tokenizer, tasks, shots, samples=which)
     assert len({record["cluster"] for record in ours}) == len(subjects) > 5
     for sample, record in zip(samples, ours, strict=True):
         doc = sample.data["item"].doc

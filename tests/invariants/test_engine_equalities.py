@@ -188,17 +188,6 @@ def test_stopped_and_resumed_is_run_through(model_type: str, decoding: Decoding)
     assert list(log_likelihoods(four, SCORED, plan, done)) == scored[1:], "to the last bit"
 
 
-def test_in_bfloat16_too_order_and_resuming_change_nothing() -> None:
-    half = tiny_loaded("llama")
-    half.model.to(torch.bfloat16)
-    four, plan = PlainEngine(half, batch_size=4), PLANS["scattered"]
-    through = list(completions(four, ASKED, plan, SAMPLED))
-    done = {answer.id for answer in through[1]}
-    assert list(completions(four, ASKED[::-1], plan, SAMPLED, done)) == [through[0], *through[2:]]
-    scored = list(log_likelihoods(four, SCORED, plan))
-    assert list(log_likelihoods(four, SCORED[::-1], plan, {answer.id for answer in scored[0]})) == scored[1:]
-
-
 @a_few
 @pytest.mark.parametrize("decoding", [Decoding(temperature=1, seed=2), Decoding(temperature=1.5, top_p=0.9, seed=2)])
 def test_sampled_tokens_follow_the_softmax(model_type: str, decoding: Decoding) -> None:
@@ -225,17 +214,6 @@ def test_sampled_tokens_follow_the_softmax(model_type: str, decoding: Decoding) 
         counts, means = [*counts, rest], [*means, rest_expected]
     assert len(counts) > 2
     assert chisquare(counts, np.array(means) * sum(counts) / math.fsum(means)).pvalue > 0.001
-
-
-def test_other_seeds_and_other_ids_draw_other_answers() -> None:
-    eight = engine("llama", 8)
-
-    def texts(seed: int, prefix: str) -> list[str]:
-        asked = [GenerationRequest(id=f"{prefix}{i}", prompt="x", max_new_tokens=8) for i in range(6)]
-        return [answer.text for answer in complete(eight, PLANS["uncut"], Decoding(temperature=1, seed=seed), asked)]
-
-    assert texts(0, "a") == texts(0, "a")
-    assert len({*texts(0, "a"), *texts(1, "a"), *texts(0, "b")}) == 18
 
 
 def test_an_uncut_and_a_cut_model_share_their_noise() -> None:

@@ -41,32 +41,26 @@ def trained_tokenizer(*, adds_bos: bool) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     special = ["<|pad|>", "<|bos|>", "<|im_start|>", "<|im_end|>"]
-    core.train_from_iterator(
-        [TEXT] * 3, trainers.BpeTrainer(vocab_size=250, special_tokens=special, show_progress=False)
-    )
+    trainer = trainers.BpeTrainer(vocab_size=250, special_tokens=special, show_progress=False)
+    core.train_from_iterator([TEXT] * 3, trainer)
     if adds_bos:
-        core.post_processor = processors.TemplateProcessing(
-            single="<|bos|> $A", special_tokens=[("<|bos|>", core.token_to_id("<|bos|>"))]
-        )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|im_end|>"
-    )
+        first = [("<|bos|>", core.token_to_id("<|bos|>"))]
+        core.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=first)
+    marks = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|im_end|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **marks)
     tokenizer.chat_template = CHATML
     return tokenizer
 
 
-def lm_eval_scores(
-    model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **options: Any
-) -> list[tuple[float, bool]]:
+def lm_eval_scores(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **options: Any) -> list[Any]:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     logging.disable(logging.WARNING)
     try:
         reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, **options)
-        requests = [
-            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(pairs)
-        ]
+        shared = {"request_type": "loglikelihood", "doc": {}}
+        requests = [Instance(arguments=pair, idx=i, **shared) for i, pair in enumerate(pairs)]
         return [(float(total), bool(greedy)) for total, greedy in reference.loglikelihood(requests, disable_tqdm=True)]
     finally:
         logging.disable(logging.NOTSET)

@@ -10,14 +10,7 @@ import pytest
 import torch
 
 from layercut.engine import products, shared
-from layercut.engine.base import (
-    Completion,
-    Decoding,
-    GenerationRequest,
-    LikelihoodRequest,
-    Likelihoods,
-    Message,
-)
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.engine.plain import PlainEngine
 from layercut.engine.products import large_layers
 from layercut.engine.shared import SharedEngine
@@ -107,11 +100,12 @@ def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(
     loaded = tiny_loaded(model_type)
     prefixes: set[int] = set()
     init = Pack.__init__
-    monkeypatch.setattr(
-        Pack,
-        "__init__",
-        lambda self, texts, ahead, **more: prefixes.add(len(ahead)) or init(self, texts, ahead, **more),
-    )
+
+    def noted(self: Pack, texts: Any, ahead: Any, **more: Any) -> None:
+        prefixes.add(len(ahead))
+        init(self, texts, ahead, **more)
+
+    monkeypatch.setattr(Pack, "__init__", noted)
     ours = by_plan(SharedEngine(loaded, batch_size=4).ask(requests, PLANS, decoding))
     assert len(prefixes) == 3
     assert ours == by_plan(PlainEngine(loaded).ask(requests, PLANS, decoding))
@@ -156,10 +150,7 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
     loaded = tiny_loaded(model_type)
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
     for plans in (COMB, OTHERS):
-        assert_same_likelihoods(
-            by_plan(shared.ask(scored(), plans)),
-            by_plan(plain.ask(scored(), plans)),
-        )
+        assert_same_likelihoods(by_plan(shared.ask(scored(), plans)), by_plan(plain.ask(scored(), plans)))
     texts = [replace(request, continuations=("a long enough text",)) for request in scored()]
     ours = by_plan(shared.compare(texts, COMB, plan(2)))
     theirs = by_plan(plain.compare(texts, COMB, plan(2)))

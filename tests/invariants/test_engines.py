@@ -123,10 +123,8 @@ def test_continuations_may_have_prompts_of_their_own(name: str, opened: Callable
     if not row.ranks:
         pytest.skip(f"the engine {name} does not rank by itself")
     pairs = (("the cat", " sat"), ("the dog in the sun", " sat"), ("the cat", " ran"))
-    apart = [
-        LikelihoodRequest(id=str(i), prompt=prompt, continuations=(text,)) for i, (prompt, text) in enumerate(pairs)
-    ]
     prompts, texts = zip(*pairs, strict=True)
+    apart = [LikelihoodRequest(id=str(i), prompt=prompts[i], continuations=(texts[i],)) for i in range(3)]
     together = LikelihoodRequest(id="all", prompt="unread", continuations=texts, prompts=prompts)
     scores = answers(log_likelihoods(engine, [*apart, together], plans(row, engine)[-1]))
     expected = [scores[str(i)].log_likelihoods[0] for i in range(3)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -21,35 +20,29 @@ from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask
 
 TASKS = (
-    ObjectiveTask(task=NeedyTask(name="one", num_items=14), readout="short"),
-    ObjectiveTask(task=NeedyTask(name="two", num_items=9), readout="rank"),
+    ObjectiveTask(task=NeedyTask(name="one", num_items=40), readout="short"),
+    ObjectiveTask(task=NeedyTask(name="two", num_items=20), readout="rank"),
 )
 
 
 def search(path: Path, engine: NeedyEngine, num_remove: int = 2) -> Selection:
     """What one command does."""
     with RunFolder.begin(path, search_settings(TASKS, Decoding())) as folder, SearchJournal(folder) as journal:
-        wish = Context(
-            num_layers=6,
-            num_remove=num_remove,
-            objective=TaskObjective(engine, TASKS, journal=journal),
-        )
-        return task_accuracy(wish)
+        objective = TaskObjective(engine, TASKS, journal=journal)
+        return task_accuracy(Context(num_layers=6, num_remove=num_remove, objective=objective))
 
 
 def lines(path: Path) -> dict[str, Counter[str]]:
     """The lines of every file of a run's samples, in any order."""
-    return {
-        file.name: Counter(file.read_text(encoding="utf-8").splitlines()) for file in (path / "samples").glob("*.jsonl")
-    }
+    return {file.name: Counter(file.read_text().splitlines()) for file in (path / "samples").glob("*.jsonl")}
 
 
-def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path) -> None:
+def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda file: None)  # the kill is an exception here, and there are many
     engine = NeedyEngine()
     whole = search(tmp_path / "whole", engine)
-    num_batches = len(engine.batches)
-    moments = sorted(Random("moments").sample(range(1, num_batches - 1), 4))
-    for moment in [0, *moments, num_batches - 1]:
+    assert whole.details["race"]["saved"] > 0, "so that a race is resumed"
+    for moment in {*range(0, len(engine.batches), 3), len(engine.batches) - 1}:
         path = tmp_path / f"killed-{moment}"
         killed, resumed = NeedyEngine(kill_after=moment), NeedyEngine()
         with pytest.raises(Killed):
@@ -72,16 +65,6 @@ def test_killed_again_and_again_it_gets_to_the_end(tmp_path: Path) -> None:
         break
     assert selection == search(tmp_path / "whole", NeedyEngine())
     assert set(Counter(asked).values()) == {1}
-
-
-def test_a_line_torn_by_the_kill_is_measured_again(tmp_path: Path) -> None:
-    whole = search(tmp_path / "whole", NeedyEngine())
-    search(tmp_path / "torn", NeedyEngine())
-    for file in (tmp_path / "torn" / "samples").glob("*.jsonl"):
-        data = file.read_bytes()
-        file.write_bytes(data[: len(data) // 3])
-    assert search(tmp_path / "torn", NeedyEngine()) == whole
-    assert lines(tmp_path / "torn") == lines(tmp_path / "whole")
 
 
 def test_another_search_in_the_folder_measures_only_what_is_new(tmp_path: Path) -> None:
@@ -107,13 +90,8 @@ def test_another_objective_in_the_folder_is_refused_by_name(tmp_path: Path) -> N
 def test_every_record_says_what_it_was_measured_under(tmp_path: Path) -> None:
     selection = search(tmp_path / "run", NeedyEngine())
     records = RunFolder.open(tmp_path / "run").records("one", "short")
-    keys = {json.dumps(record["key"], sort_keys=True) for record in records}
-    assert len(records) == 14 * len(keys)
+    keys = Counter(json.dumps(record["key"], sort_keys=True) for record in records)
+    assert max(keys.values()) == 40 and len({(json.dumps(one["key"]), one["id"]) for one in records}) == len(records)
     assert sorted(selection.removed) in [json.loads(key)["removed"] for key in keys]
-    assert {name for key in keys for name in json.loads(key)} == {
-        "model_hash",
-        "removed",
-        "version",
-        "settings_hash",
-        "decoding",
-    }
+    named = {name for key in keys for name in json.loads(key)}
+    assert named == {"model_hash", "removed", "version", "settings_hash", "decoding"}

@@ -23,15 +23,8 @@ def state_of(model):
     indices = [(name, module.layer_idx) for name, module in model.named_modules() if hasattr(module, "layer_idx")]
     modules = [(name, id(module)) for name, module in model.named_modules()]
     weights = [(name, id(weight), weight._version) for name, weight in model.named_parameters()]
-    return (
-        id(layers),
-        indices,
-        modules,
-        weights,
-        model.config.to_dict(),
-        sorted(vars(model.config)),
-        sorted(vars(model)),
-    )
+    config = model.config.to_dict()
+    return id(layers), indices, modules, weights, config, sorted(vars(model.config)), sorted(vars(model))
 
 
 @families
@@ -52,14 +45,6 @@ def test_bypass_equals_layers_skipped_in_place(model_type, removed):
     with bypass(model, plan_of(removed)), layers_skipped(reference, removed):
         assert torch.equal(logits_of(model), logits_of(reference))
         assert generate(model, use_cache=True) == generate(reference, use_cache=False)
-
-
-@families
-@plans
-def test_generation_with_cache_equals_generation_without(model_type, removed):
-    model = tiny_model(model_type)
-    with bypass(model, plan_of(removed)):
-        assert generate(model, use_cache=True) == generate(model, use_cache=False)
 
 
 @families
@@ -87,7 +72,7 @@ def test_the_model_comes_back_exactly(model_type, removed):
     assert torch.equal(logits_of(model), logits)
 
 
-def test_the_model_comes_back_after_an_exception():
+def test_the_model_comes_back_after_an_exception_and_a_refusal():
     model = tiny_model("gemma3_text")
     logits = logits_of(model)
     before = state_of(model)
@@ -95,10 +80,6 @@ def test_the_model_comes_back_after_an_exception():
         raise KeyboardInterrupt
     assert state_of(model)[:5] == before[:5]
     assert torch.equal(logits_of(model), logits)
-
-
-def test_a_plan_that_is_refused_leaves_the_model_alone():
-    model = tiny_model("llama")
     before = state_of(model)
     with pytest.raises(InputError, match="this one has 6"):
         remove_layers(model, CutPlan(num_layers=30, removed=(3,)))

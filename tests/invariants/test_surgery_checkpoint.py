@@ -165,25 +165,20 @@ def test_cut_twice_is_cut_once(model_type, saved, tmp_path):
 
 
 @families
-def test_a_dry_run_says_what_the_cut_will_be(model_type, saved, tmp_path):
+def test_a_dry_run_says_what_the_cut_will_be_and_tied_weights_stay_tied(model_type, saved, tmp_path):
     plan = plan_of((2, 5))
     foreseen = plan_cut(saved(model_type), plan)
     report = cut_checkpoint(saved(model_type), plan, tmp_path / "cut")
     assert foreseen.out is None
     assert foreseen.checked == "" and "names, shapes and dtypes" in report.checked
     assert replace(foreseen, out=report.out, checked=report.checked) == report
+    model, tensors = reload(report.out), tensors_in(report.out)
     assert report.parameters_before == tiny_model(model_type).num_parameters()
-    assert report.parameters_after == reload(report.out).num_parameters()
-    assert report.bytes_after == sum(tensor.nbytes for tensor in tensors_in(report.out).values())
-
-
-@families
-def test_tied_weights_stay_tied(model_type, saved, tmp_path):
-    report = cut_checkpoint(saved(model_type), plan_of((2,)), tmp_path / "cut")
-    model = reload(report.out)
+    assert report.parameters_after == model.num_parameters()
+    assert report.bytes_after == sum(tensor.nbytes for tensor in tensors.values())
     tied = model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
     assert tied == model.config.tie_word_embeddings == (model_type in {"llama", "gpt2"})
-    assert any("lm_head" in name or "embed_out" in name for name in tensors_in(report.out)) != tied
+    assert any("lm_head" in name or "embed_out" in name for name in tensors) != tied
 
 
 def test_the_tokenizer_and_its_chat_template_come_along(saved, tmp_path):

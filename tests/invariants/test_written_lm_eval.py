@@ -23,7 +23,7 @@ from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate_items
 from tests.invariants.test_choice_lm_eval import invented
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
-from tests.support.fake_engine import FakeEngine, Killed
+from tests.support.fake_engine import FakeEngine
 from tests.support.harness import Rows, run_of_lm_eval, scripted, with_rows, write_rows
 from tests.support.loaded import tiny_loaded
 
@@ -35,10 +35,10 @@ PLAN = CutPlan(num_layers=6)
 def gsm(split: str, number: int) -> Rows:
     return [
         {
-            "question": f"{split} {i}: what is {i} plus {i % 3}?",
-            "answer": f"It is <<{i}+{i % 3}={i + i % 3}>>{i + i % 3}.\n#### {i + i % 3}",
+            "question": f"{split} {i}: what is {i} plus {n}?",
+            "answer": f"It is <<{i}+{n}={i + n}>>{i + n}.\n#### {i + n}",
         }
-        for i in range(number)
+        for i, n in ((i, i % 3) for i in range(number))
     ]
 
 
@@ -76,11 +76,8 @@ def nq(split: str, number: int) -> Rows:
 
 def truthful(split: str, number: int) -> Rows:
     return [
-        {
-            "question": f"{split} is {i} true?",
-            "correct_answers": [f"Yes, {i} is true", "It is true"],
-            "incorrect_answers": [f"No, {i} is false.", "Nobody knows"],
-        }
+        {"question": f"{split} is {i} true?", "correct_answers": [f"Yes, {i} is true", "It is true"]}
+        | {"incorrect_answers": [f"No, {i} is false.", "Nobody knows"]}
         for i in range(number)
     ]
 
@@ -211,13 +208,8 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
     with bypass(loaded.model, plan):
         reference = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=4, max_length=512)
         until = ["Q:", "\n\n", "e"]
-        changed = with_rows(
-            name,
-            data,
-            splits,
-            tmp_path / "cache",
-            generation_kwargs={"until": until, "max_gen_toks": longest, "do_sample": False},
-        )
+        written = {"until": until, "max_gen_toks": longest, "do_sample": False}
+        changed = with_rows(name, data, splits, tmp_path / "cache", generation_kwargs=written)
         theirs = run_of_lm_eval(reference, [changed], num_fewshot=shots)["samples"][name]
     task = load_task(f"{our_name(name)}:{shots}", data=data, max_new_tokens=longest)
     for subject in task._subjects:  # type: ignore[attr-defined]  # the file's own would hardly end a random text
@@ -246,11 +238,8 @@ def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> No
     loaded = tiny_loaded("llama")
     object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
     splits = ("train", "validation")
-    rows = {
-        split: trivia(split, 9) if name == "triviaqa" else invented(name, 9, number)
-        for number, split in enumerate(splits)
-    }
-    data = write_rows(tmp_path / "rows", rows)
+    parts = [trivia(split, 9) if name == "triviaqa" else invented(name, 9, n) for n, split in enumerate(splits)]
+    data = write_rows(tmp_path / "rows", dict(zip(splits, parts, strict=True)))
     longest = {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False}
     written = {"generation_kwargs": longest} if name == "triviaqa" else {"test_split": None}
     theirs = run_of_lm_eval(
@@ -278,33 +267,6 @@ def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> No
             found = [float(response[0][0]) for response in one["resps"]]
             assert record["log_likelihoods"] == pytest.approx(found, abs=1e-3)
             assert record["metrics"]["acc"] == one["acc"]
-
-
-def test_a_killed_run_goes_on_by_item_with_the_same_result(tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "rows", {"train": gsm("train", 9), "test": gsm("test", 9)})
-
-    def texts(request: GenerationRequest, plan: CutPlan) -> str:
-        return f" The answer is {len(str(request.prompt)) % 9}.\n#### {len(str(request.prompt)) % 4}"
-
-    class Kept:
-        path = tmp_path
-
-        def __init__(self) -> None:
-            self.records: list[dict[str, Any]] = []
-
-        def append(self, records: Any) -> None:
-            self.records.extend(records)
-
-    whole = evaluate_items(load_task("lm-eval:gsm8k:2", data=data), FakeEngine(texts=texts), PLAN)
-    kept = Kept()
-    with pytest.raises(Killed):
-        killed = FakeEngine(texts=texts, kill_after=1)
-        evaluate_items(load_task("lm-eval:gsm8k:2", data=data), killed, PLAN, journal=kept)  # type: ignore[arg-type]
-    assert 0 < len(kept.records) < 9
-    engine = FakeEngine(texts=texts)
-    resumed = evaluate_items(load_task("lm-eval:gsm8k:2", data=data), engine, PLAN, journal=kept)  # type: ignore[arg-type]
-    assert resumed == whole
-    assert sum(map(len, engine.batches)) < 9
 
 
 SENTENCE = " The cat @-@ like dog 's tail , seen in 1 @,@ 000 places . \n"

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layercut.engine.base import Completion, Likelihoods
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
+
+
+def completion(text: str, finish: Any = "stop", id: str = "a") -> Completion:
+    """An answer as an engine gives it."""
+    return Completion(id=id, text=text, finish_reason=finish, num_prompt_tokens=9, num_new_tokens=len(text.split()))
+
+
+def likelihoods(*scores: float, num_tokens: int = 1, id: str = "a") -> Likelihoods:
+    """Scores of continuations as an engine gives them; the best one is the greedy answer."""
+    greedy = tuple(score == max(scores) for score in scores)
+    tokens = (num_tokens,) * len(scores)
+    return Likelihoods(id=id, log_likelihoods=scores, num_tokens=tokens, is_greedy=greedy, num_prompt_tokens=9)
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """A JSON Lines file; gives its path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 def record(id: str, text: str, finish_reason: str = "stop", answer: str = "", **more: Any) -> dict[str, Any]:

@@ -36,11 +36,7 @@ def log_likelihoods(
 
 
 def divergences(
-    engine: Engine,
-    requests: Sequence[LikelihoodRequest],
-    plan: CutPlan,
-    reference: CutPlan,
-    done: Collection[str] = (),
+    engine: Engine, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
 ) -> Iterator[Sequence[Divergence]]:
     compared = engine.compare(requests, [plan], reference, lambda _, name: name not in done)
     return (answers for _, answers in compared)

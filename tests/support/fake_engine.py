@@ -143,21 +143,15 @@ class FakeEngine(Engine):
         words = answer.split(" ")
         too_long = len(words) > request.max_new_tokens
         text = " ".join(words[: request.max_new_tokens])
+        given: dict[str, Any] = {"id": request.id, "num_prompt_tokens": _num_words(request.prompt)}
         found = [text.find(string) for string in request.stop if string in text]
         for count in range(len(words) if request.settled is not None and not found else 0):
             if request.settled is not None and request.settled(beginning := " ".join(words[:count])):
-                return Completion(
-                    id=request.id,
-                    text=beginning,
-                    finish_reason="settled",
-                    num_prompt_tokens=_num_words(request.prompt),
-                    num_new_tokens=count,
-                )
+                return Completion(**given, text=beginning, finish_reason="settled", num_new_tokens=count)
         return Completion(
-            id=request.id,
+            **given,
             text=text[: min(found)] if found else text,
             finish_reason="length" if too_long and not found else "stop",
-            num_prompt_tokens=_num_words(request.prompt),
             num_new_tokens=min(len(words), request.max_new_tokens),
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support.answers import write_lines
 
 Rows = list[dict[str, Any]]
 
@@ -15,22 +16,14 @@ def write_rows(folder: Path, rows: Mapping[str, Rows]) -> str:
     """A file for each split; gives the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, part in rows.items():
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        write_lines(folder / f"{split}.jsonl", part)
     return str(folder)
 
 
 def with_rows(task: str, folder: str, splits: Sequence[str], cache: Path, **changes: Any) -> dict[str, Any]:
     """lm-eval's task with its own JSON loader in place of the hub."""
-    return {
-        "task": task,
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {
-            "data_files": {split: f"{folder}/{split}.jsonl" for split in splits},
-            "cache_dir": str(cache),
-        },
-        **changes,
-    }
+    files = {"data_files": {split: f"{folder}/{split}.jsonl" for split in splits}, "cache_dir": str(cache)}
+    return {"task": task, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": files, **changes}
 
 
 def run_of_lm_eval(model: Any, tasks: list[dict[str, Any]], **options: Any) -> dict[str, Any]:

@@ -29,56 +29,42 @@ TEMPLATES = {
     "chatml-system": Template(  # Qwen2.5, SmolLM2: a system message where there is none
         "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are kind.<|im_end|>\n' }}{% endif %}"
         + CHATML,
-        (),
-        "<|im_end|>",
-        _OTHER,
+        (), "<|im_end|>", _OTHER,
     ),
     "llama3": Template(
         "{% for m in messages %}{{ (bos_token if loop.first else '') + '<|start_header_id|>' + m['role'] + "
         "'<|end_header_id|>\n\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
-        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-        "<|eot_id|>",
-        _OTHER,
+        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "<|eot_id|>", _OTHER,
     ),
     "mistral": Template(
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
         "{% else %}{{ ' ' + m['content'] | trim + eos_token }}{% endif %}{% endfor %}",
-        ("[INST]", "[/INST]", "</s>"),
-        "</s>",
-        "</s>",
+        ("[INST]", "[/INST]", "</s>"), "</s>", "</s>",
     ),
     "gemma": Template(
         "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else"
         " m['role']) + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
-        ("<start_of_turn>", "<end_of_turn>"),
-        "<end_of_turn>",
-        _OTHER,
+        ("<start_of_turn>", "<end_of_turn>"), "<end_of_turn>", _OTHER,
     ),
     "phi3": Template(
         "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
-        ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"),
-        "<|end|>",
-        _OTHER,
+        ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"), "<|end|>", _OTHER,
     ),
     "zephyr": Template(  # its role markers are ordinary text
         "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}"
         "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}",
-        ("</s>",),
-        "</s>",
-        "</s>",
+        ("</s>",), "</s>", "</s>",
     ),
     "tulu": Template(  # OLMo 2: the last answer has no line break behind it
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|assistant|>\n' + m['content'] + "
         "eos_token + ('' if loop.last else '\n') }}{% else %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '\n' }}"
         "{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}",
-        ("<|endoftext|>",),
-        "<|endoftext|>",
-        "<|endoftext|>",
+        ("<|endoftext|>",), "<|endoftext|>", "<|endoftext|>",
     ),
-}
+}  # fmt: skip
 """By family."""
 
 

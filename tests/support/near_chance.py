@@ -32,6 +32,12 @@ class NearChance(NamedTuple):
     """Share of all experiments that print an interval without it."""
 
 
+def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[float], list[float]]:
+    """Scores of the items before and after, of which so many are right in both, in one, or in neither."""
+    uncut = [1.0] * (both + lost) + [0.0] * (gained + neither)
+    return uncut, [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
+
+
 def near_chance(
     n: int,
     uncut: float,
@@ -63,9 +69,9 @@ def near_chance(
         low = proportion_interval(int(right + lost), n).low
         if low is None or low <= chance:
             continue
-        before = [1.0] * (right + lost) + [0.0] * (gained + neither)
-        after = [1.0] * right + [0.0] * lost + [1.0] * gained + [0.0] * neither
-        found = compare_paired(before, after, chance=chance, seed=seed, num_resamples=num_resamples)
+        found = compare_paired(
+            *pairs(right, lost, gained, neither), chance=chance, seed=seed, num_resamples=num_resamples
+        )
         estimate = found.retention_above_chance
         if estimate is not None and estimate.low is not None and estimate.high is not None:
             printed += count

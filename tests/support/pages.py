@@ -49,9 +49,7 @@ def write_diagnosis(folder: Path, diagnostics: dict[str, Any]) -> Path:
         ],
         "limit": 20,
         "seed": 0,
-        "diagnostics": {
-            name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in diagnostics.items()
-        },
+        "diagnostics": {n: {**one, "rows": [row.to_dict() for row in one["rows"]]} for n, one in diagnostics.items()},
     }
     with RunFolder.begin(folder, MODEL) as run:
         (run.path / DIAGNOSIS).write_text(json.dumps(data))

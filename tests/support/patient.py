@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +13,7 @@ from layercut.diagnostics.arithmetic import make_expressions
 from layercut.diagnostics.brackets import CLOSERS, nested_brackets
 from layercut.diagnostics.programs import make_functions
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
-from layercut.engine.base import (
-    Completion,
-    Divergence,
-    GenerationRequest,
-    LikelihoodRequest,
-    Likelihoods,
-    TokenDamage,
-)
+from layercut.engine.base import Completion, Divergence, GenerationRequest, LikelihoodRequest, Likelihoods, TokenDamage
 from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -36,13 +30,7 @@ _CHAIN = " Half of it is 2 * 9 = 18, and ( 18 - 4 ) is 14. The answer is {}."
 def right_answers() -> dict[str, str]:
     """By item: what a model without fault writes, without the mark that ends it."""
     known = {}
-    for task in (
-        load_task("arithmetic"),
-        load_task("brackets"),
-        load_task("copy"),
-        make_expressions(),
-        nested_brackets(),
-    ):
+    for task in (*map(load_task, ("arithmetic", "brackets", "copy")), make_expressions(), nested_brackets()):
         for sample in task.samples("report", LIMIT):
             known[sample.id] = task.answer(sample.gold).rstrip("\n")  # type: ignore[attr-defined]
     for sample in load_task("gsm_symbolic").samples("report", LIMIT):
@@ -118,13 +106,7 @@ class PatientEngine(FakeEngine):
 
     def _likelihoods(self, request: LikelihoodRequest, plan: CutPlan) -> Likelihoods:
         found = super()._likelihoods(request, plan)
-        return Likelihoods(
-            id=found.id,
-            log_likelihoods=found.log_likelihoods,
-            num_tokens=tuple(map(len, request.continuations)),
-            is_greedy=found.is_greedy,
-            num_prompt_tokens=found.num_prompt_tokens,
-        )
+        return replace(found, num_tokens=tuple(map(len, request.continuations)))
 
     def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
         tokens = []

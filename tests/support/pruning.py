@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers
 from layercut.tasks import load_task
 from layercut.tasks.base import Split
+from tests.support.answers import write_lines
 from tests.support.tiny import byte_tokenizer, tiny_model
 
 SPARE = (2, 4)
@@ -56,19 +56,19 @@ def written_file(path: Path, model: Path) -> Path:
     """Rows to be answered in words: what the model itself writes is right."""
     rows = [{"prompt": prompt, "answer": "?", "grade": "contains"} for prompt in PROMPTS]
     rows = [row | {"answer": answer} for row, answer in zip(rows, _said(path, rows, model), strict=True) if answer]
-    return _write(path, rows)
+    return Path(write_lines(path, rows))
 
 
 def choice_file(path: Path, model: Path) -> Path:
     """Rows with two choices: the one that is likelier to the model is right."""
     rows = [{"prompt": prompt, "choices": ["b", "k"], "answer": "b", "grade": "choice"} for prompt in PROMPTS]
     rows = [row | {"answer": answer} for row, answer in zip(rows, _said(path, rows, model), strict=True)]
-    return _write(path, rows)
+    return Path(write_lines(path, rows))
 
 
 def _said(path: Path, rows: list[dict[str, Any]], model: Path) -> list[str]:
     """What the model answers, row by row: its choice, or the first two letters that can be searched for."""
-    task = load_task(str(_write(path, rows)), max_new_tokens=8)
+    task = load_task(write_lines(path, rows), max_new_tokens=8)
     samples = {sample.question: sample for split in SPLITS for sample in task.samples(split, None)}
     engine = PlainEngine(load_model(str(model), device="cpu"))
     requests = [task.request(samples[row["prompt"]], task.readouts[0]) for row in rows]
@@ -84,8 +84,3 @@ def _said(path: Path, rows: list[dict[str, Any]], model: Path) -> list[str]:
         else:
             said.append(max(zip(answer.log_likelihoods, row["choices"], strict=True))[1])
     return said
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,9 @@ def build_run(
     settings: Mapping[str, Any] | None = None,
 ) -> RunFolder:
     """A finished run folder with a record for every item and a row for every metric."""
-    plan = CutPlan(
-        num_layers=num_layers,
-        removed=tuple(removed),
-        channels=channels,
-        criterion=criterion if removed or channels else "explicit",
-        model=model,
-        model_hash=model_hash,
-    )
+    gone = {"removed": tuple(removed), "channels": channels}
+    criterion = criterion if removed or channels else "explicit"
+    plan = CutPlan(num_layers=num_layers, **gone, criterion=criterion, model=model, model_hash=model_hash)
     resolved = {
         "model": {"model": plan.model, "model_hash": plan.model_hash, "dtype": "bfloat16", "batch_size": 32},
         **plan.gone,
@@ -78,7 +73,7 @@ def build_run(
         _pin_environment(run)
         plan.save(run.path / "plan.json")
         for result in results:
-            records = [_record(result, index, _name(plan), seed) for index in range(result.n)]
+            records = [_record(result, index, plan.key, seed) for index in range(result.n)]
             with run.journal(result.task, result.readout) as journal:
                 journal.append(records)
             rows.extend(_rows(result, records, limit))
@@ -89,10 +84,6 @@ def build_run(
 
 def item_id(task: str, index: int) -> str:
     return hashlib.sha256(f"{task} {index}".encode()).hexdigest()[:16]
-
-
-def _name(plan: CutPlan) -> str:
-    return plan.key
 
 
 def _record(result: Result, index: int, plan: str, seed: int) -> dict[str, Any]:
@@ -113,29 +104,19 @@ def _record(result: Result, index: int, plan: str, seed: int) -> dict[str, Any]:
     metrics = {result.metric: value}
     for name in result.more_metrics:
         metrics[name] = float(right or own[1] < 0.2)
-    record: dict[str, Any] = {
-        "id": item,
-        "question": f"What is {index} + 10?",
-        "gold": gold,
-        "answer": {"right": gold, "wrong": wrong}.get(outcome, ""),
-        "outcome": outcome,
-        "metrics": metrics,
-    }
+    answer = {"right": gold, "wrong": wrong}.get(outcome, "")
+    record: dict[str, Any] = {"id": item, "question": f"What is {index} + 10?", "gold": gold, "answer": answer}
+    record |= {"outcome": outcome, "metrics": metrics}
     if result.readout == "rank":
         options = [gold, wrong, str(20 + index), str(index)]
+        scores = [-1.0 if option == answer else -2.5 for option in options]
         return record | {
-            "options": options,
-            "log_likelihoods": [-1.0 if option == record["answer"] else -2.5 for option in options],
-            "num_tokens": [1, 1, 1, 1],
-            "num_prompt_tokens": 40,
-        }
-    text = f"Adding 10 to {index} gives {record['answer'] or 'the the the'}." if result.readout == "chain" else ""
-    return record | {
-        "completion": text or record["answer"],
-        "finish_reason": "length" if outcome == "cut" else "stop",
-        "num_prompt_tokens": 40,
-        "num_new_tokens": 12,
-    }
+            "options": options, "log_likelihoods": scores, "num_tokens": [1, 1, 1, 1], "num_prompt_tokens": 40
+        }  # fmt: skip
+    text = f"Adding 10 to {index} gives {answer or 'the the the'}." if result.readout == "chain" else ""
+    finish_reason = "length" if outcome == "cut" else "stop"
+    record |= {"completion": text or answer, "finish_reason": finish_reason}
+    return record | {"num_prompt_tokens": 40, "num_new_tokens": 12}
 
 
 _LUCK = np.sort(0.7 * np.random.default_rng(1).random(100_000) + 0.3 * np.random.default_rng(2).random(100_000))
@@ -151,24 +132,8 @@ def _rows(result: Result, records: Sequence[Mapping[str, Any]], limit: int | Non
     rows = []
     for metric in (result.metric, *result.more_metrics):
         estimate = mean_interval([record["metrics"][metric] for record in records])
-        rows.append(
-            {
-                "task": result.task,
-                "version": 1,
-                "readout": result.readout,
-                "metric": metric,
-                "value": estimate.value,
-                "low": estimate.low,
-                "high": estimate.high,
-                "n": estimate.n,
-                "chance": result.chance,
-                "method": estimate.method,
-                "seed": 0,
-                "outcomes": outcomes,
-                "finish": finish,
-                "limit": limit,
-            }
-        )
+        row = {"task": result.task, "version": 1, "readout": result.readout, "metric": metric, **estimate._asdict()}
+        rows.append(row | {"chance": result.chance, "seed": 0, "outcomes": outcomes, "finish": finish, "limit": limit})
     return rows
 
 
@@ -176,22 +141,12 @@ def _pin_environment(run: RunFolder) -> None:
     """One machine and one time for all tests, so that reports can be pinned."""
     file = run.path / "environment.json"
     data = json.loads(file.read_text())
-    write_json(
-        file,
-        {
-            **data,
-            "time": "2026-01-02T03:04:05Z",
-            "layercut": "0.1.0",
-            "python": "3.11.7",
-            "packages": {"torch": "2.13.0", "transformers": "5.24.0"},
-            "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-            "platform": "Linux-6.1-x86_64",
-            "cpu": "Some CPU",
-            "cores": 2,
-            "memory_gib": 8.0,
-            "accelerator": None,
-        },
-    )
+    pinned = {
+        "time": "2026-01-02T03:04:05Z", "layercut": "0.1.0", "python": "3.11.7", "platform": "Linux-6.1-x86_64",
+        "packages": {"torch": "2.13.0", "transformers": "5.24.0"}, "cpu": "Some CPU", "cores": 2, "memory_gib": 8.0,
+        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}, "accelerator": None,
+    }  # fmt: skip
+    write_json(file, data | pinned)
 
 
 QUICKSTART = (
@@ -213,10 +168,8 @@ def build_quickstart(root: Path) -> tuple[RunFolder, list[RunFolder]]:
     removed = {"reverse-3": (29, 28, 27), "random-3": (11, 4, 20)}
     cuts = []
     for name, shares in kept.items():
-        results = [
-            Result(**{**vars(result), "score": result.score * share, "no_answer": 0.3, "cut": 0.3})
-            for result, share in zip(QUICKSTART, shares, strict=True)
-        ]
+        pairs = zip(QUICKSTART, shares, strict=True)
+        results = [replace(one, score=one.score * share, no_answer=0.3, cut=0.3) for one, share in pairs]
         cuts.append(build_run(root / name, results, removed=removed[name], num_parameters=123_895_000))
     return uncut, cuts
 
@@ -237,12 +190,8 @@ def build_extreme(root: Path) -> tuple[RunFolder, list[RunFolder]]:
     uncut = build_run(root / "uncut", EXTREME, limit=None)
     cuts = []
     for depth in range(1, 7):
-        results = [
-            Result(
-                **{**vars(result), "score": result.score * (1 - 0.15 * depth if result.score >= 0 else 1 + 0.1 * depth)}
-            )
-            for result in EXTREME
-        ]
+        shares = [1 - 0.15 * depth if result.score >= 0 else 1 + 0.1 * depth for result in EXTREME]
+        results = [replace(one, score=one.score * share) for one, share in zip(EXTREME, shares, strict=True)]
         removed = range(30 - 4 * depth, 30, 1 + depth % 2)
         cuts.append(build_run(root / f"iterative-task-accuracy-{depth}", results, removed=removed, limit=None))
     return uncut, cuts

@@ -50,12 +50,6 @@ class Agreement(Task):
         right = answer.text[:1] == sample.gold[:1]
         return Score({"accuracy": float(right)}, answer.text, "right" if right else "wrong")
 
-    def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        return False
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        return ""
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {"accuracy": 1 / 256}
 
@@ -65,12 +59,8 @@ def uncut_answers(model: Path, prompts: Sequence[str]) -> dict[str, str]:
     engine = PlainEngine(load_model(str(model), device="cpu"), batch_size=BATCH_SIZE)
     requests = [GenerationRequest(id=prompt, prompt=prompt, max_new_tokens=4) for prompt in prompts]
     plan = CutPlan(num_layers=engine.num_layers)
-    return {
-        answer.id: answer.text
-        for batch in completions(engine, requests, plan, DECODING)
-        for answer in batch
-        if answer.text
-    }
+    batches = completions(engine, requests, plan, DECODING)
+    return {answer.id: answer.text for batch in batches for answer in batch if answer.text}
 
 
 def main(model: str, run: str, golds: str) -> None:

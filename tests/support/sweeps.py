@@ -15,32 +15,23 @@ HOLES += (37, 73, 21, 78, 87, 88, 89, 98, 90, 87, 93, 87, 93, 88, 71)
 
 
 def curve(
-    task: str,
-    readout: str,
-    kept: Mapping[int, float] | Sequence[float],
-    *,
-    uncut: float = 0.6,
-    chance: float | None = 0.1,
-    n: int = 64,
-) -> list[SweepRow]:
+    task: str, readout: str, kept: Mapping[int, float] | Sequence[float], *, uncut: float = 0.6,
+    chance: float | None = 0.1, n: int = 64,
+) -> list[SweepRow]:  # fmt: skip
     """Rows of one task and readout: in % what is kept above chance without each layer."""
     by_layer = dict(kept) if isinstance(kept, Mapping) else dict(enumerate(kept))
     level = chance or 0.0
     hardness = np.random.default_rng([ord(letter) for letter in task]).permutation(np.arange(n) / n + 1e-6)
     before = (hardness < uncut).astype(float)
     rows = []
+    asked = {"task": task, "version": 1, "readout": readout, "metric": "accuracy", "chance": chance, "limit": n}
     for layer, percent in by_layer.items():
         after = (hardness < level + (uncut - level) * percent / 100).astype(float)
         rows.append(
             SweepRow(
-                layer=layer,
-                task=task,
-                version=1,
-                readout=readout,
-                metric="accuracy",
-                chance=chance,
-                limit=n,
+                **asked,
                 seed=0,
+                layer=layer,
                 values=compare_paired(list(before), list(after), chance=chance, num_resamples=1000),
                 halves=(float(after[::2].mean()), float(after[1::2].mean())),
                 outcomes={"right": int(after.sum()), "wrong": int(n - after.sum())},

@@ -25,28 +25,11 @@ CHATML = (
 SPECIAL = ("<|pad|>", "<|bos|>", "<|im_start|>", "<|im_end|>")
 
 _COMMON = {
-    "vocab_size": 260,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": NUM_LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 512,
-    "initializer_range": SPREAD,
-    "pad_token_id": 256,
-    "bos_token_id": 257,
-    "eos_token_id": 259,
-    "tie_word_embeddings": False,
-}
-_MIXED = [
-    "sliding_attention",
-    "full_attention",
-    "full_attention",
-    "sliding_attention",
-    "sliding_attention",
-    "full_attention",
-]
+    "vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": NUM_LAYERS, "head_dim": 8,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": SPREAD,
+    "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 259, "tie_word_embeddings": False,
+}  # fmt: skip
+_MIXED = [f"{kind}_attention" for kind in ("sliding", "full", "full", "sliding", "sliding", "full")]
 _WINDOW = {"sliding_window": 8, "layer_types": _MIXED}
 _MOE = {"num_experts_per_tok": 2}
 
@@ -62,22 +45,14 @@ CONFIGS: dict[str, dict[str, object]] = {
     "phi3": _COMMON | {"sliding_window": 8},
     "gpt_neox": _COMMON,
     "gpt2": {
-        "vocab_size": 260,
-        "n_embd": 32,
-        "n_inner": 48,
-        "n_layer": NUM_LAYERS,
-        "n_head": 4,
-        "n_positions": 512,
-        "initializer_range": SPREAD,
-        "pad_token_id": 256,
-        "bos_token_id": 257,
-        "eos_token_id": 259,
+        "vocab_size": 260, "n_embd": 32, "n_inner": 48, "n_layer": NUM_LAYERS, "n_head": 4, "n_positions": 512,
+        "initializer_range": SPREAD, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 259,
     },
     "mixtral": _COMMON | _MOE | {"num_local_experts": 4},
     "qwen3_moe": _COMMON
     | _MOE
     | {"num_experts": 4, "moe_intermediate_size": 16, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
-}
+}  # fmt: skip
 
 
 @cache

@@ -17,19 +17,13 @@ from tests.unit.models.gguf_maker import BOS, END, MERGES, PAD, TOKENS
 
 WINDOW, HEADS, HEADS_KV, SIZE = 8, 4, 2, 32
 COMMON: dict[str, Any] = {
-    "vocab_size": len(TOKENS) + len(MERGES),
-    "hidden_size": HEADS * SIZE,
-    "intermediate_size": 96,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": HEADS_KV,
-    "head_dim": SIZE,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.15,
-    "pad_token_id": 256,
-    "bos_token_id": 257,
-    "eos_token_id": 259,
+    "vocab_size": len(TOKENS) + len(MERGES), "hidden_size": HEADS * SIZE, "intermediate_size": 96, "head_dim": SIZE,
+    "num_attention_heads": HEADS, "num_key_value_heads": HEADS_KV, "max_position_embeddings": 512,
+    "initializer_range": 0.15, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 259,
     "tie_word_embeddings": True,
-}
+}  # fmt: skip
+IN_WINDOW = {"sliding_window": WINDOW}
+KEPT_WINDOW = {"attention.sliding_window": WINDOW}
 
 
 class Tiny(NamedTuple):
@@ -51,39 +45,20 @@ TINY = {
     "qwen2": Tiny("qwen2", {}, {}, 4, ("1",), ""),
     "qwen3": Tiny("qwen3", {}, {}, 4, ("0", "1,3"), ""),
     "gemma2": Tiny(
-        "gemma2",
-        {"sliding_window": WINDOW, "query_pre_attn_scalar": SIZE},
-        {"attention.sliding_window": WINDOW, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
-        6,
-        ("5", "2-3", "1-2"),
-        "2",
+        "gemma2", IN_WINDOW | {"query_pre_attn_scalar": SIZE},
+        KEPT_WINDOW | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}, 6, ("5", "2-3", "1-2"), "2",
     ),
     "gemma3": Tiny(
-        "gemma3_text",
-        {"sliding_window": WINDOW, "query_pre_attn_scalar": SIZE},
-        {"attention.sliding_window": WINDOW, "rope.freq_base": 1e6},
-        14,
-        ("0-5", "12", "11-13"),
-        "1",
+        "gemma3_text", IN_WINDOW | {"query_pre_attn_scalar": SIZE}, KEPT_WINDOW | {"rope.freq_base": 1e6}, 14,
+        ("0-5", "12", "11-13"), "1",
     ),
     "cohere2": Tiny(
-        "cohere2",
-        {"sliding_window": WINDOW, "logit_scale": 0.25},
-        {"attention.sliding_window": WINDOW, "logit_scale": 0.25, "attention.layer_norm_epsilon": 1e-5},
-        9,
-        ("8", "0-3"),
-        "3",
+        "cohere2", IN_WINDOW | {"logit_scale": 0.25},
+        KEPT_WINDOW | {"logit_scale": 0.25, "attention.layer_norm_epsilon": 1e-5}, 9, ("8", "0-3"), "3",
     ),
-    "olmo2": Tiny(
-        "olmo3",
-        {"sliding_window": WINDOW, "tie_word_embeddings": False},
-        {"attention.sliding_window": WINDOW},
-        8,
-        ("0-3", "6-7"),
-        "3",
-    ),
+    "olmo2": Tiny("olmo3", IN_WINDOW | {"tie_word_embeddings": False}, KEPT_WINDOW, 8, ("0-3", "6-7"), "3"),
     "smollm3": Tiny("smollm3", {}, {}, 8, ("0-3", "6-7"), "1", permuted=True),
-}
+}  # fmt: skip
 
 
 def build(tiny: Tiny, **more: Any) -> PreTrainedModel:

@@ -34,23 +34,11 @@ VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "advise", "rep
 
 
 def test_help_answers_without_torch() -> None:
-    code = (
-        "import sys; sys.argv = ['layercut', '--help']\n"
-        "from layercut.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'transformers', 'matplotlib', 'scipy') if m in sys.modules])"
-    )
+    code = "import sys; sys.argv = ['layercut', '--help']\nfrom layercut.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'transformers', 'matplotlib', 'scipy') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert all(verb in said for verb in VERBS)
-    assert said.strip().endswith("[]")
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example_or_a_promise(layercut: Run, verb: str) -> None:
-    ran = layercut(verb, "--help")
-    assert ran.code == 0
-    assert "Usage" in ran.out
+    assert all(verb in said for verb in VERBS) and said.strip().endswith("[]")
 
 
 def test_usage_errors_exit_with_2(layercut: Run) -> None:
@@ -61,28 +49,21 @@ def test_usage_errors_exit_with_2(layercut: Run) -> None:
 def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
     layercut: Run, tiny: Path, tmp_path: Path
 ) -> None:
-    ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", tmp_path / "cut")
+    out = tmp_path / "cut"
+    dry = layercut("cut", tiny, "--remove", "reverse:2", "--out", out, "--dry-run")
+    assert dry.code == 0 and "nothing was written" in dry.out and not out.exists()
+    ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", out)
     assert ran.code == 0, ran.err
     assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
     assert "by at most 0 " in ran.out
-    config = json.loads((tmp_path / "cut" / "config.json").read_text())
-    assert config["num_hidden_layers"] == 3
-    assert json.loads((tmp_path / "cut" / "plan.json").read_text())["removed"] == [4, 1, 2]
-    assert "layercut" in (tmp_path / "cut" / "README.md").read_text()
-
-
-def test_a_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    ran = layercut("cut", tiny, "--remove", "reverse:2", "--out", tmp_path / "cut", "--dry-run")
-    assert ran.code == 0
-    assert "nothing was written" in ran.out
-    assert not (tmp_path / "cut").exists()
-
-
-def test_cut_gives_json_for_machines(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    ran = layercut("cut", tiny, "--remove", "5", "--out", tmp_path / "cut", "--json")
-    data = json.loads(ran.out)
-    assert data["plan"]["removed"] == [5]
-    assert data["parameters"][1] < data["parameters"][0]
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 3
+    assert json.loads((out / "plan.json").read_text())["removed"] == [4, 1, 2]
+    assert "layercut" in (out / "README.md").read_text()
+    before = sorted(path.name for path in out.iterdir())
+    assert layercut("cut", tiny, "--remove", "5", "--out", out).code == 1, "it holds something"
+    assert sorted(path.name for path in out.iterdir()) == before
+    data = json.loads(layercut("cut", tiny, "--remove", "5", "--out", tmp_path / "other", "--json").out)
+    assert data["plan"]["removed"] == [5] and data["parameters"][1] < data["parameters"][0]
 
 
 @pytest.mark.parametrize(
@@ -102,19 +83,8 @@ def test_bad_plans_are_one_line_and_exit_1(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran = layercut("cut", tiny, *arguments)
-    assert ran.code == 1
-    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert message in ran.err
-    assert "Traceback" not in ran.err
-    assert not Path("x").exists()
-
-
-def test_an_out_that_holds_something_is_left_alone(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("keep")
-    ran = layercut("cut", tiny, "--remove", "5", "--out", tmp_path)
-    assert ran.code == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert ran.code == 1 and message in ran.err and "Traceback" not in ran.err
+    assert [line.startswith("error:") for line in ran.err.splitlines()].count(True) == 1 and not Path("x").exists()
 
 
 def test_eval_scores_and_resumes_and_refuses_another_run(layercut: Run, tiny: Path, tmp_path: Path) -> None:
@@ -138,12 +108,9 @@ def test_eval_against_the_uncut_run_says_what_each_readout_keeps(layercut: Run, 
     assert layercut("eval", *asked, "--out", tmp_path / "uncut").code == 0
     cut = (*asked, "--remove", "2", "--out", tmp_path / "cut")
     early = layercut("eval", *cut, "--against", tmp_path / "nowhere")
-    assert (early.code, early.err.count("\n")) == (1, 1)
-    assert not (tmp_path / "cut").exists()
+    assert (early.code, early.err.count("\n")) == (1, 1) and not (tmp_path / "cut").exists()
     ran = layercut("eval", *cut, "--against", tmp_path / "uncut")
-    assert ran.code == 0
-    assert "above chance" in ran.words
-    assert "McNemar" in ran.words
+    assert ran.code == 0 and "above chance" in ran.words and "McNemar" in ran.words
     rows = json.loads(layercut("eval", *cut, "--against", tmp_path / "uncut", "--json").out)["against"]["rows"]
     assert [(row["task"], row["readout"], row["n"]) for row in rows] == [("copy", "rank", 8), ("copy", "short", 8)]
     assert layercut("eval", *asked, "--out", tmp_path / "uncut", "--against", tmp_path / "cut").code == 0
@@ -165,17 +132,22 @@ def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny
     assert "programs" not in other.err
 
 
-def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    out = ("--out", tmp_path / "run")
-    assert "Did you mean arithmetic?" in layercut("eval", tiny, "--tasks", "arithmetics", *out).err
-    assert "unknown readout of copy" in layercut("eval", tiny, "--tasks", "copy", "--readouts", "chain", *out).err
-    assert "not among the tasks" in layercut("eval", tiny, "--tasks", "copy", "--data", "gsm8k=x", *out).err
-    assert "is not TASK=PATH" in layercut("eval", tiny, "--tasks", "copy", "--data", "copy", *out).err
-    assert "--suite builtin; one" in layercut("eval", tiny, *out).err
-    assert "one of the two" in layercut("eval", tiny, "--tasks", "copy", "--suite", "quick", *out).err
-    assert "Did you mean builtin?" in layercut("eval", tiny, "--suite", "buildin", *out).err
-    assert "takes no --max-new-tokens" in layercut("eval", tiny, "--tasks", "copy", "--max-new-tokens", "9", *out).err
-    assert "no such folder" in layercut("eval", tiny, "--tasks", "copy", "--data-dir", tmp_path / "no", *out).err
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--tasks arithmetics", "Did you mean arithmetic?"),
+        ("--tasks copy --readouts chain", "unknown readout of copy"),
+        ("--tasks copy --data gsm8k=x", "not among the tasks"),
+        ("--tasks copy --data copy", "is not TASK=PATH"),
+        ("", "--suite builtin; one"),
+        ("--tasks copy --suite quick", "one of the two"),
+        ("--suite buildin", "Did you mean builtin?"),
+        ("--tasks copy --max-new-tokens 9", "takes no --max-new-tokens"),
+        ("--tasks copy --data-dir no/such", "no such folder"),
+    ],
+)
+def test_eval_refuses_what_it_does_not_know(layercut: Run, tiny: Path, tmp_path: Path, words: str, says: str) -> None:
+    assert says in layercut("eval", tiny, *words.split(), "--out", tmp_path / "run").err
     assert not (tmp_path / "run").exists()
 
 
@@ -197,27 +169,17 @@ def test_a_study_runs_resumes_reports_and_is_listed(
     layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = {
-        "model": str(tiny),
-        "out": "runs/s",
-        "plans": {"last": "reverse:2", "some": "1,3"},
-        "tasks": [{"task": "arithmetic", "limit": 4}],
-    }
+    study = {"model": str(tiny), "out": "runs/s", "plans": {"last": "reverse:2", "some": "1,3"}}
+    study["tasks"] = [{"task": "arithmetic", "limit": 4}]
     Path("study.yaml").write_text(yaml.safe_dump(study))
     dry = layercut("run", "study.yaml", "--dry-run")
-    assert "with 2 checkpoints" in dry.out
-    assert "would write to runs/s" in dry.out
-    assert not Path("runs").exists()
+    assert "with 2 checkpoints" in dry.out and "would write to runs/s" in dry.out and not Path("runs").exists()
     ran = layercut("run", "study.yaml")
     assert ran.code == 0, ran.err
     assert "report: runs/s/report.md" in ran.out
     assert Path("runs/s/some/checkpoint/model.safetensors").is_file()
     report = Path("runs/s/report.md").read_bytes()
-
-    def no_model(*_: object, **__: object) -> None:
-        raise AssertionError("a finished study loads no model")
-
-    monkeypatch.setattr("layercut.models.loading.load_model", no_model)
+    monkeypatch.setattr("layercut.models.loading.load_model", None)  # a finished study loads no model
     again = layercut("run", "study.yaml")
     assert again.code == 0, again.err
     assert Path("runs/s/report.md").read_bytes() == report
@@ -225,8 +187,7 @@ def test_a_study_runs_resumes_reports_and_is_listed(
     assert layercut("report", "runs/s").code == 0
     assert Path("runs/s/report.md").read_bytes() == report
     listed = layercut("ls")
-    assert "runs/s/last" in listed.out
-    assert "finished" in listed.out
+    assert "runs/s/last" in listed.out and "finished" in listed.out
     assert len(json.loads(layercut("ls", "--json").out)) >= 3
 
 
@@ -249,8 +210,7 @@ def test_select_by_task_scores_keeps_what_it_measured(
     command: tuple[object, ...] = ("select", tiny, "--criterion", "task_accuracy", "--objective", "arithmetic")
     command = (*command, "--readouts", "rank", "--protect", "none", "--limit", "12", "--out")
     refused = layercut(*command, tmp_path / "s", "--remove", "1 layer")
-    assert refused.code == 1
-    assert "not above guessing" in refused.err
+    assert refused.code == 1 and "not above guessing" in refused.err
 
     def right_unless_layer_3_is_gone(request: LikelihoodRequest, plan: CutPlan) -> list[float]:
         samples = [*load_task("arithmetic").samples("selection", 24), *load_task("arithmetic").samples("report", 20)]
@@ -281,12 +241,10 @@ def test_select_by_task_scores_keeps_what_it_measured(
     (tmp_path / "leaky.json").write_text(json.dumps(chosen))
     report = (*report[:-1], tmp_path / "f")
     leak = layercut("eval", tiny, "--remove", tmp_path / "leaky.json", *report)
-    assert leak.code == 1
-    assert "2 of these 4" in leak.err
+    assert leak.code == 1 and "2 of these 4" in leak.err
     marked = layercut("eval", tiny, "--remove", tmp_path / "leaky.json", *report, "--allow-selection-items")
     assert marked.code == 0, marked.err
-    assert "arithmetic*" in marked.out
-    assert "too good by construction" in marked.words
+    assert "arithmetic*" in marked.out and "too good by construction" in marked.words
 
 
 def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,17 +256,13 @@ def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.Mo
 
 def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> None:
     ran = layercut("plan-size", "--retention", "0.9", "--baseline", "0.6")
-    assert ran.code == 0
-    assert "correlation 0.50 (assumed)" in ran.out
-    lines = ran.out.splitlines()
-    assert any(line.split()[:3] == ["566", "the", "difference,"] for line in lines)
+    assert ran.code == 0 and "correlation 0.50 (assumed)" in ran.out
+    assert any(line.split()[:3] == ["566", "the", "difference,"] for line in ran.out.splitlines())
     recorded = json.loads(layercut("plan-size", "--retention", "0.9", "--baseline", "0.6", "--json").out)
-    assert recorded["items"]["to_see_the_difference"] == 566
+    assert recorded["items"]["to_see_the_difference"] == 566 and recorded["items"]["power"] >= 0.8
     assert recorded["cut"] == pytest.approx(0.54)
-    assert recorded["items"]["power"] >= 0.8
     wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
-    assert wrong.code == 1
-    assert "no number of items" in wrong.err
+    assert wrong.code == 1 and "no number of items" in wrong.err
 
 
 def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_path: Path) -> None:
@@ -327,7 +281,9 @@ def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_pat
 @pytest.mark.parametrize("verb", VERBS)
 def test_paragraphs_of_help_are_wrapped_once(layercut: Run, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    text = re.split(r"\n(?:Arguments|Options):", layercut(verb, "--help").out)[0]
+    ran = layercut(verb, "--help")
+    assert ran.code == 0 and "Usage" in ran.out
+    text = re.split(r"\n(?:Arguments|Options):", ran.out)[0]
     assert max(map(len, text.splitlines())) <= 80
     stripped = [line.strip() for line in text.splitlines()]
     for line, following in itertools.pairwise(stripped):

@@ -66,12 +66,7 @@ def cut(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_a_place_that_cannot_be_written_is_one_line(
-    verb: str,
-    place: str,
-    layercut: Run,
-    tiny: Path,
-    cut: Path,
-    tmp_path: Path,
+    verb: str, place: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(
         f"model: {tiny}\nout: {tmp_path / 'r'}\nplans: {{one: '1'}}\ntasks: [{{task: arithmetic, limit: 1}}]\n"
@@ -89,10 +84,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
 def test_a_dead_link_is_refused_before_anything_is_written(place: str, tmp_path: Path) -> None:
     target = PLACES[place](tmp_path)
     for make in (new_directory, new_file):
-        with (
-            pytest.raises(ValueError, match="is a link that leads nowhere. Remove it, or choose another `out`"),
-            make(target),
-        ):
+        with pytest.raises(ValueError, match="leads nowhere. Remove it, or choose another `out`"), make(target):
             raise AssertionError("the work began")
     assert [one.name for one in tmp_path.iterdir()] == [target.name]
 

@@ -8,28 +8,30 @@ from pathlib import Path
 import pytest
 import yaml
 
+from layercut.runs.records import read_records
 from layercut.tasks import load_task
+from tests.support.answers import write_lines
 from tests.unit.cli.conftest import Run
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    rows = [
-        {"text": f"{i} red", "answer": "o" if i % 2 else "e", "choices": ["o", "e"], "grade": "choice"}
-        for i in range(24)
-    ]
-    path = tmp_path / "mine.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    shared = {"choices": ["o", "e"], "grade": "choice"}
+    rows = [{"text": f"{i} red", "answer": "o" if i % 2 else "e"} | shared for i in range(24)]
+    return Path(write_lines(tmp_path / "mine.jsonl", rows))
+
+
+def graded_by_likelihood(file: Path) -> None:
+    """By the likelihood of a given answer, of which even a random model has some."""
+    rows = [{**json.loads(line), "grade": "likelihood"} for line in file.read_text().splitlines()]
+    write_lines(file, rows)
 
 
 def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
     command = ("eval", tiny, "--tasks", mine, "--remove", "5", "--out", tmp_path / "run")
     ran = layercut(*command)
     assert ran.code == 0, ran.err
-    items = [
-        json.loads(line) for line in (tmp_path / "run" / "samples" / "mine.jsonl.rank.jsonl").read_text().splitlines()
-    ]
+    items = read_records(tmp_path / "run" / "samples" / "mine.jsonl.rank.jsonl")
     every = load_task(str(mine)).samples("full", None)
     assert {item["id"] for item in items} == {sample.id for sample in every}
     (row,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"]
@@ -43,21 +45,9 @@ def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Pa
 
 
 def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
-    # By the likelihood of a given answer, of which even a random model has some.
-    rows = [{**json.loads(line), "grade": "likelihood"} for line in mine.read_text().splitlines()]
-    mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ran = layercut(
-        "select",
-        tiny,
-        "--criterion",
-        "task_accuracy",
-        "--objective",
-        mine,
-        "--remove",
-        "1layer",
-        "--out",
-        tmp_path / "s",
-    )
+    graded_by_likelihood(mine)
+    search = ("--criterion", "task_accuracy", "--objective", mine, "--remove", "1layer")
+    ran = layercut("select", tiny, *search, "--out", tmp_path / "s")
     assert ran.code == 0, ran.err
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     chosen = set(plan["scores"]["selection_items"]["mine.jsonl"]["ids"])
@@ -83,27 +73,17 @@ def test_two_files_of_one_name_are_refused(layercut: Run, tiny: Path, mine: Path
 
 def test_its_selection_items_are_prompts(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f"Say {i}", "answer": i} for i in range(12)]
-    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ran = layercut(
-        "generate",
-        tiny,
-        "--prompts",
-        f"task:{tmp_path}/say.jsonl:exact",
-        "--max-new-tokens",
-        "4",
-        "--out",
-        tmp_path / "g",
-    )
+    prompts = f"task:{write_lines(tmp_path / 'say.jsonl', rows)}:exact"
+    ran = layercut("generate", tiny, "--prompts", prompts, "--max-new-tokens", "4", "--out", tmp_path / "g")
     assert ran.code == 0, ran.err
 
 
 def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
     layercut: Run, tiny: Path, mine: Path, tmp_path: Path
 ) -> None:
-    rows = [{**json.loads(line), "grade": "likelihood"} for line in mine.read_text().splitlines()]
-    mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    graded_by_likelihood(mine)
     say = [{"prompt": f"Say {i}", "answer": f"{i}"} for i in range(60)]
-    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in say))
+    write_lines(tmp_path / "say.jsonl", say)
     seam = {"name": "seam", "method": "seam", "prompts": f"task:{tmp_path}/say.jsonl:exact", "max_new_tokens": 4}
     study = {
         "model": str(tiny), "device": "cpu", "out": str(tmp_path / "runs" / "x"), "plans": ["reverse:1", "reverse:2"],

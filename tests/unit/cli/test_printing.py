@@ -13,19 +13,9 @@ from layercut.cli import console
 from layercut.errors import InputError
 
 NASTY = (
-    "\x1b]0;owned\x07",
-    "\x1b[2J",
-    r"\[/x]",
-    "[/x]",
-    "[red]",
-    "[link=http://x]",
-    "\x9b31m",
-    "\ud83d",
-    ":smile:",
-    "\r",
-    "txt.\u202eexe",
-    "\u2066a\u2069\u200f",
-)
+    "\x1b]0;owned\x07", "\x1b[2J", r"\[/x]", "[/x]", "[red]", "[link=http://x]", "\x9b31m", "\ud83d", ":smile:", "\r",
+    "txt.\u202eexe", "\u2066a\u2069\u200f",
+)  # fmt: skip
 
 
 def is_quiet(text: str) -> bool:
@@ -38,12 +28,10 @@ def is_quiet(text: str) -> bool:
 def test_nothing_that_is_printed_reaches_the_terminal_raw(nasty: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(nasty, title=nasty)
     table.add_row(nasty, style="dim")
-    console.print_line(nasty)
-    console.print_warning(nasty)
-    console.print_result_line(nasty)
+    for show in (console.print_line, console.print_warning, console.print_result_line, console.log.print):
+        show(nasty)
     console.print_error(InputError(nasty))
     console.out.print(table)
-    console.log.print(nasty)
     found = capsys.readouterr()
     assert is_quiet(found.out) and is_quiet(found.err)
     if nasty.isprintable():

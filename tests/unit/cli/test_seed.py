@@ -25,20 +25,14 @@ from tests.unit.cli.conftest import Run
 
 COMMANDS: dict[str, Any] = verb_commands()
 SEEDED = sorted(verb for verb, command in COMMANDS.items() if any(one.name == "seed" for one in command.params))
+assert {"advise", "compare", "eval", "generate", "heal", "run", "select", "sweep"} <= set(SEEDED)
 
 
 @pytest.mark.parametrize("seed", [-1, LARGEST + 1, 1.0, "0", None, True])
 def test_what_is_no_seed_is_refused_with_what_would_be_one(seed: object) -> None:
     with pytest.raises(InputError, match="0 to 4294967295"):
         check_seed(seed)
-
-
-def test_seeds_of_numpy_are_seeds() -> None:
     assert check_seed(np.int64(7)) == 7 and check_seed(0) == 0 and check_seed(LARGEST) == LARGEST
-
-
-def test_verbs_that_draw_take_a_seed() -> None:
-    assert {"advise", "compare", "eval", "generate", "heal", "run", "select", "sweep"} <= set(SEEDED)
 
 
 @pytest.mark.parametrize("verb", SEEDED)
@@ -65,13 +59,9 @@ ARM = {"name": "a", "prompts": "task:copy"}
     ],
 )
 def test_a_study_refuses_it(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="seed -1"):
-        study_from_dict({**STUDY, **given})
-
-
-def test_a_study_refuses_it_in_place_of_its_own() -> None:
-    with pytest.raises(InputError, match="seed -1"):
-        study_from_dict(STUDY).replace(seeds=(-1,))
+    for make in (lambda: study_from_dict({**STUDY, **given}), lambda: study_from_dict(STUDY).replace(seeds=(-1,))):
+        with pytest.raises(InputError, match="seed -1"):
+            make()
 
 
 @pytest.mark.parametrize(
@@ -82,9 +72,7 @@ def test_a_study_refuses_it_in_place_of_its_own() -> None:
         lambda: TrainSettings(seed=-1),
         lambda: PromptSpec(source="task:copy", shuffle_seed=-1),
         lambda: compare_paired([0.0, 1.0], [0.0, 0.0], chance=0.0, seed=-1),
-        lambda: retention_bounds(
-            [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], chance=0.0, low_error=0.05, high_error=0.05, seed=-1
-        ),
+        lambda: retention_bounds([1.0, 0.0], [0.0, 1.0], chance=0.0, low_error=0.05, high_error=0.05, seed=-1),
         lambda: mean_interval([0.25, 0.5, 0.75], seed=-1),
     ],
 )

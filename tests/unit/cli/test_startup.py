@@ -64,14 +64,8 @@ FLAGS = {
     "kept by a cut": ("cut MODEL --out OUT --remove 2 --keep 0.9", "give that plan"),
     "criterion": ("select MODEL --criterion block_influnce --remove 1layer", "Did you mean block_influence?"),
     "objective": ("select MODEL --criterion task_accuracy --remove 1layer --objective coppy", "Did you mean copy?"),
-    "race": (
-        "select MODEL --criterion task_accuracy --remove 1layer --objective copy --race exakt",
-        "Did you mean exact?",
-    ),
-    "protected layer": (
-        "select MODEL --criterion perplexity --remove 1layer --protect 9",
-        "protected layer 9 is not in",
-    ),
+    "race": ("select MODEL --criterion task_accuracy --remove 1layer --objective copy --race exakt", "mean exact?"),
+    "protected layer": ("select MODEL --criterion perplexity --remove 1layer --protect 9", "layer 9 is not in"),
     "number of layers": ("select MODEL --criterion perplexity --remove 6layers", "cannot remove 6 layers"),
     "no objective": ("select MODEL --criterion task_accuracy --remove 1layer", "name the tasks: --objective"),
     "cut layer": ("cut MODEL --out OUT --remove 99", "layer 99 is not in"),
@@ -102,10 +96,7 @@ KEYS = {
     "criterion": ({"criteria": ["block_influnce"], "depths": [1]}, "Did you mean block_influence?"),
     "race": ({"criteria": [{"criterion": "reverse", "race": "exakt"}], "depths": [1]}, "Did you mean exact?"),
     "protect": ({"criteria": [{"criterion": "perplexity", "protect": "66"}], "depths": [1]}, "layer 66 is not in"),
-    "objective": (
-        {"criteria": [{"criterion": "task_accuracy", "objective": ["coppy"]}], "depths": [1]},
-        "Did you mean copy?",
-    ),
+    "objective": ({"criteria": [{"criterion": "task_accuracy", "objective": ["coppy"]}], "depths": [1]}, "mean copy?"),
     "depth": ({"criteria": ["reverse"], "depths": [6]}, "depth 6 leaves no layer of 6"),
     "method": ({"healing": [{**HEALING, "method": "lroa"}]}, "Did you mean lora?"),
     "prompts": ({"healing": [{**HEALING, "prompts": "task:coppy"}]}, "Did you mean copy?"),

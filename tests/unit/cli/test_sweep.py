@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.answers import write_lines
 from tests.unit.cli.conftest import Run
 
 TASKS = ("--objective", "brackets", "--readouts", "rank", "--limit", "3")
@@ -15,8 +16,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
 ) -> None:
     done = layercut("sweep", tiny, *TASKS, "--layers", "0-1", "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    assert "2 decoder layers of" in done.out
-    assert "3 items per task (--limit 3)" in done.words
+    assert "2 decoder layers of" in done.out and "3 items per task (--limit 3)" in done.words
     assert f"report: {tmp_path}" in done.out.replace("\n", "")
     folder = tmp_path / "run"
     # A random model is not above chance, so there is no retention to draw.
@@ -25,10 +25,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
     lines = (folder / "samples" / "brackets.rank.jsonl").read_text().splitlines()
     assert len(lines) == 3 * 3
 
-    def load(*_: object, **__: object) -> None:
-        raise AssertionError("nothing has to be computed")
-
-    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
     again = layercut("sweep", tiny, *TASKS, "--layers", "0-1", "--out", folder, "--json")
     assert again.code == 0, again.err
     data = json.loads(again.out)
@@ -36,15 +33,13 @@ def test_sweep_end_to_end_and_again_without_the_model(
     assert data == json.loads(before["sweep.json"])
     assert before == {name: (folder / name).read_bytes() for name in before}
     other = layercut("sweep", tiny, *TASKS[:-1], "4", "--out", folder)
-    assert other.code == 1
-    assert "Use --limit 3" in other.err
+    assert other.code == 1 and "Use --limit 3" in other.err
 
 
 def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     # The tiny model guesses, so the search itself is refused, but only after it has scored the original model.
-    chosen = layercut(
-        "select", tiny, *TASKS, "--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run"
-    )
+    search = ("--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run")
+    chosen = layercut("select", tiny, *TASKS, *search)
     journal = tmp_path / "run" / "samples" / "brackets.rank.jsonl"
     before = journal.read_text()
     assert before.count("\n") >= 3, chosen.err
@@ -59,9 +54,7 @@ def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path
 
 def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run", "--dry-run")
-    assert done.code == 0
-    assert "2 plans: 6 items" in done.out
-    assert not (tmp_path / "run").exists()
+    assert done.code == 0 and "2 plans: 6 items" in done.out and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -74,23 +67,15 @@ def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> No
 )
 def test_one_line_for_what_cannot_be_done(layercut: Run, tiny: Path, arguments: tuple[str, str], message: str) -> None:
     done = layercut("sweep", tiny, *TASKS, *arguments)
-    assert done.code == 1
-    assert message in done.err.replace("\n", "")
-    assert "Traceback" not in done.err
+    assert done.code == 1 and message in done.err.replace("\n", "") and "Traceback" not in done.err
 
 
 def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="asks a task of lm-eval: pip install 'layercut[lm-eval]'")
-    rows = [
-        {"question": f"{i} or so?", "choices": {"text": ["a b", "c", "d"], "label": ["A", "B", "C"]}, "answerKey": "A"}
-        for i in range(24)
-    ]
-    data = tmp_path / "arc_easy.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shown = layercut(
-        "sweep", tiny, "--objective", "suite:quick", "--limit", "3", "--data", f"arc_easy={data}", "--layers", "1",
-        "--out", tmp_path / "quick", "--dry-run",
-    )  # fmt: skip
+    row = {"choices": {"text": ["a b", "c", "d"], "label": ["A", "B", "C"]}, "answerKey": "A"}
+    data = write_lines(tmp_path / "arc_easy.jsonl", [row | {"question": f"{i} or so?"} for i in range(24)])
+    quick = ("--objective", "suite:quick", "--limit", "3", "--data", f"arc_easy={data}", "--layers", "1")
+    shown = layercut("sweep", tiny, *quick, "--out", tmp_path / "quick", "--dry-run")
     assert shown.code == 0, shown.err
     for task in ("arithmetic (short)", "gsm_symbolic (short)", "arc_easy (rank)"):
         assert f"{task}, 2 plans: 6 items" in shown.out
@@ -100,9 +85,8 @@ def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, t
     (row,) = json.loads(done.out)["rows"]
     assert (row["task"], row["readout"], row["n"]) == ("arc_easy", "rank", 3)
     # The tiny model guesses, so the search is refused, but only after the task was asked.
-    chosen = layercut(
-        "select", tiny, *options, "--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run"
-    )
+    search = ("--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run")
+    chosen = layercut("select", tiny, *options, *search)
     assert "arc_easy (rank), not above" in " ".join(chosen.err.split())
 
 
@@ -118,16 +102,12 @@ def test_what_each_layer_is_needed_for_and_again_without_the_model(
     folder = tmp_path / "run"
     page = (folder / "layers.md").read_text()
     assert "sums written | sums ranked" in page
-    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][:4] == [
-        "layer", "uncut", "1", "5",
-    ]  # fmt: skip
+    firsts = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert firsts[:4] == ["layer", "uncut", "1", "5"]
     assert (folder / "layers.png").read_bytes().startswith(b"\x89PNG")
     before = {name: (folder / name).read_bytes() for name in ("layers.json", "layers.md", "layers.png")}
 
-    def load(*_: object, **__: object) -> None:
-        raise AssertionError("nothing has to be computed")
-
-    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
     again = layercut(*words, "--layers", "1,5", "--json")
     assert again.code == 0, again.err
     assert json.loads(again.out) == json.loads(before["layers.json"])
@@ -135,8 +115,7 @@ def test_what_each_layer_is_needed_for_and_again_without_the_model(
     assert layercut("report", folder).code == 0
     assert before == {name: (folder / name).read_bytes() for name in before}
     other = layercut(*words[:-3], "3", "--out", folder)
-    assert other.code == 1
-    assert "Use --limit 2" in other.err
+    assert other.code == 1 and "Use --limit 2" in other.err
 
 
 @pytest.mark.parametrize(

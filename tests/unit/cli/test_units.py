@@ -23,9 +23,7 @@ CLASSES: tuple[Any, ...] = (PruneSettings, FilterSettings, TrainSettings, Search
 
 
 def is_share(field: FieldInfo) -> bool:
-    return "float" in str(field.annotation) and (
-        field_limits(field).get("le") == 1 or field_limits(field).get("lt") == 1
-    )
+    return "float" in str(field.annotation) and 1 in (field_limits(field).get(end) for end in ("le", "lt"))
 
 
 SHARES = [(kind, name) for kind in CLASSES for name, field in kind.model_fields.items() if is_share(field)]
@@ -34,12 +32,11 @@ SHARES = [(kind, name) for kind in CLASSES for name, field in kind.model_fields.
 @pytest.mark.parametrize(("kind", "name"), SHARES)
 def test_every_share_may_be_written_in_percent(kind: Any, name: str) -> None:
     more = {"use": "math"} if kind is PruneSettings else {}
-    assert getattr(kind(**{name: "12.5%"}, **more), name) == 0.125
-    assert getattr(kind(**{name: "0.9"}, **more), name) == getattr(kind(**{name: "90 %"}, **more), name) == 0.9
-    with pytest.raises(InputError, match=f"^{name} 90 is no share; .*90% or 0.9"):
-        kind(**{name: 90}, **more)
-    with pytest.raises(InputError, match=f"^{name} 'most' is no share; .*90% or 0.9"):
-        kind(**{name: "most"}, **more)
+    for text, share in {"12.5%": 0.125, "0.9": 0.9, "90 %": 0.9}.items():
+        assert getattr(kind(**{name: text}, **more), name) == share
+    for wrong in (90, "most"):
+        with pytest.raises(InputError, match=f"^{name} {wrong!r} is no share; .*90% or 0.9"):
+            kind(**{name: wrong}, **more)
     if field_limits(kind.model_fields[name]).get("le") == 1:
         assert type(getattr(kind(**{name: 1}, **more), name)) is int  # settings' hashes of earlier runs
 

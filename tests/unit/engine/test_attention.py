@@ -50,13 +50,10 @@ def test_masks_and_other_arguments_are_refused_by_name(argument: dict[str, objec
     model = tiny_loaded("llama").model
     attention = model.model.layers[0].self_attn
     states, turn = torch.zeros(1, 2, 32), torch.zeros(1, 2, 8)
-    if "dropout" in argument:
+    name = next(iter(argument))
+    if name == "dropout":
         attention.attention_dropout = argument["dropout"]
         attention.train()
-        argument = {}
-        name = "dropout"
-    else:
-        name = next(iter(argument))
-    call = {"attention_mask": None, **argument}
+    call = {"attention_mask": None, **({} if name == "dropout" else argument)}
     with attention_asks(model, None), pytest.raises(InputError, match=f"LlamaAttention .* argument {name},"):
         attention(hidden_states=states, position_embeddings=(turn, turn), **call)

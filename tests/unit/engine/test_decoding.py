@@ -80,17 +80,11 @@ def test_rows_behind_prefixes_of_several_lengths(dtype: torch.dtype, window: int
     heads = Heads(drawn(NUM_KV * NUM_GROUPS, NUM_ROWS, SIZE, dtype=dtype), new, SIZE**-0.5, window, softcap)
     found = _Attends(held, rows, torch.device("cpu")).attend(LAYER, heads)
     for slot, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        keys, values = (
-            torch.cat(
-                [
-                    *(kv[part] for kv in row.prefix.values()),
-                    held[LAYER][part][slot, :, :length],
-                    new[part][:, slot, None],
-                ],
-                dim=1,
-            )[:, -(window or 1000) :].double()
+        seen = [
+            [*(kv[part] for kv in row.prefix.values()), held[LAYER][part][slot, :, :length], new[part][:, slot, None]]
             for part in (0, 1)
-        )
+        ]
+        keys, values = (torch.cat(parts, dim=1)[:, -(window or 1000) :].double() for parts in seen)
         query_KGd = heads.query_HTd[:, slot].double().view(NUM_KV, NUM_GROUPS, SIZE)
         scores = query_KGd @ keys.transpose(-1, -2) * heads.scaling
         scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)

@@ -114,13 +114,6 @@ def test_a_plan_does_not_differ_from_itself(plan: CutPlan) -> None:
         assert answer.nll == answer.reference_nll
 
 
-def test_nll_is_minus_the_log_likelihood() -> None:
-    found = log_likelihoods(PlainEngine(loaded("llama")), ASKED, CUT)
-    scores = {answer.id: answer.log_likelihoods[0] for batch in found for answer in batch}
-    for answer in compare(CUT):
-        assert -answer.nll == pytest.approx(scores[answer.id], rel=1e-5)
-
-
 @pytest.mark.parametrize("model_type", ["gemma2", "mixtral"])
 def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [*ASKED, LikelihoodRequest(id="options", prompt="7 * 8 =", continuations=(" 56", " 55", " no"))]

@@ -27,15 +27,8 @@ pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[ll
 pytestmark = pytest.mark.usefixtures("shared_cache")
 GREEDY = Decoding()
 WIDTH = 96
-FAMILIES = {
-    "llama": (0, 2),
-    "qwen2": (1,),
-    "qwen3": (1, 3),
-    "gemma2": (2, 3),
-    "gemma3": (12,),
-    "olmo2": (6, 7),
-    "smollm3": (6, 7),
-}
+FAMILIES = {"llama": (0, 2), "qwen2": (1,), "qwen3": (1, 3), "gemma2": (2, 3), "gemma3": (12,)}
+FAMILIES |= {"olmo2": (6, 7), "smollm3": (6, 7)}
 """Layers that a plan removes."""
 REQUESTS = [
     GenerationRequest(id="chat", prompt=(Message("user", "What is 2 + 3?"),), max_new_tokens=12),

@@ -38,40 +38,26 @@ def end(tokens: list[int], *stop: str, limit: int = 100) -> tuple[str, str, int]
     return completion.text, completion.finish_reason, completion.num_new_tokens
 
 
-def test_an_answer_ends_at_its_limit() -> None:
-    assert end(ids("abcdef"), limit=4) == ("abcd", "length", 4)
-
-
-def test_a_stop_token_counts_and_leaves_no_text() -> None:
-    assert end([*ids("ab"), END, PAD, PAD]) == ("ab", "stop", 3)
-    assert end([END, PAD]) == ("", "stop", 1)
-
-
-def test_a_stop_token_beyond_the_limit_does_not_count() -> None:
-    assert end([*ids("ab"), END], limit=2) == ("ab", "length", 2)
-
-
-def test_a_stop_string_ends_the_answer_before_it_and_counts_to_its_last_token() -> None:
-    assert end(ids("5\nQuestion: 7"), "\nQ") == ("5", "stop", 3)
-    assert end([*ids("5\nQ"), PAD, PAD, PAD], "\nQ") == ("5", "stop", 3)
-
-
-def test_the_stop_string_that_is_complete_first_decides() -> None:
-    assert end(ids("abcde"), "abcd", "bc") == ("a", "stop", 3)
-    assert end(ids("abcde"), "bcd", "cd") == ("a", "stop", 4), "completed together: before the earlier one"
-
-
-def test_a_stop_token_before_a_stop_string_decides() -> None:
-    assert end([*ids("ab"), END, *ids("cd")], "cd") == ("ab", "stop", 3)
-
-
-def test_a_stop_string_beyond_the_limit_does_not_count() -> None:
-    assert end(ids("abcd"), "cd", limit=3) == ("abc", "length", 3)
-
-
-def test_a_character_of_several_tokens_counts_when_it_is_whole() -> None:
-    assert len(ids("→")) == 3
-    assert end(ids("x→y"), "→") == ("x", "stop", 4)
+@pytest.mark.parametrize(
+    ("tokens", "stop", "limit", "ended"),
+    [
+        (ids("abcdef"), (), 4, ("abcd", "length", 4)),
+        ([*ids("ab"), END, PAD, PAD], (), 100, ("ab", "stop", 3)),
+        ([END, PAD], (), 100, ("", "stop", 1)),
+        ([*ids("ab"), END], (), 2, ("ab", "length", 2)),  # a stop token beyond the limit
+        (ids("5\nQuestion: 7"), ("\nQ",), 100, ("5", "stop", 3)),
+        ([*ids("5\nQ"), PAD, PAD, PAD], ("\nQ",), 100, ("5", "stop", 3)),
+        (ids("abcde"), ("abcd", "bc"), 100, ("a", "stop", 3)),  # the one that is complete first
+        (ids("abcde"), ("bcd", "cd"), 100, ("a", "stop", 4)),  # completed together: before the earlier one
+        ([*ids("ab"), END, *ids("cd")], ("cd",), 100, ("ab", "stop", 3)),
+        (ids("abcd"), ("cd",), 3, ("abc", "length", 3)),
+        (ids("x→y"), ("→",), 100, ("x", "stop", 4)),  # a character of three tokens
+    ],
+)
+def test_where_an_answer_ends(
+    tokens: list[int], stop: tuple[str, ...], limit: int, ended: tuple[str, str, int]
+) -> None:
+    assert end(tokens, *stop, limit=limit) == ended
 
 
 def test_rows_end_for_themselves() -> None:
@@ -119,8 +105,5 @@ def test_the_end_of_turn_is_what_the_template_writes_after_an_answer(
         f"{{{{ {last!r} if loop.last else {after!r} }}}}{{% endfor %}}"
     )
     assert end_of_turn(tokenizer) == expected
-
-
-def test_a_template_that_refuses_the_probe_has_no_end_of_turn(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = "{{ raise_exception('no') }}"
     assert end_of_turn(tokenizer) is None

@@ -74,14 +74,8 @@ SHOTS = "worked examples that all items of a subject have in common, at some len
 
 
 def few_shot(subject: str, number: int) -> list[LikelihoodRequest]:
-    return [
-        LikelihoodRequest(
-            id=f"{subject}{n}",
-            prompt=f"{subject} {SHOTS * (1 + len(subject))}{n}?",
-            continuations=(" yes", " no", " y"),
-        )
-        for n in range(number)
-    ]
+    shots, options = f"{subject} {SHOTS * (1 + len(subject))}", (" yes", " no", " y")
+    return [LikelihoodRequest(id=f"{subject}{n}", prompt=f"{shots}{n}?", continuations=options) for n in range(number)]
 
 
 def test_items_behind_the_same_examples_are_one_text() -> None:
@@ -102,9 +96,8 @@ def test_shared_examples_change_no_score(model_type: str) -> None:
     for plan in plans:
         expected = {one.id: one for part in log_likelihoods(PlainEngine(loaded), requests, plan) for one in part}
         for size in (1, 3, 32):
-            ours = [
-                one for part in log_likelihoods(SharedEngine(loaded, batch_size=size), requests, plan) for one in part
-            ]
+            engine = SharedEngine(loaded, batch_size=size)
+            ours = [one for part in log_likelihoods(engine, requests, plan) for one in part]
             assert sorted(one.id for one in ours) == sorted(expected)
             for one in ours:
                 assert one.log_likelihoods == pytest.approx(expected[one.id].log_likelihoods, rel=1e-4, abs=1e-3)

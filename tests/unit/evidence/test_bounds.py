@@ -8,12 +8,11 @@ from scipy.stats import beta
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import Bounds, retention_bounds
+from tests.support.near_chance import pairs
 
 
-def bounds(both: int, lost: int, gained: int, neither: int, *, chance: float = 0.0, error: float = 0.05) -> Bounds:
-    uncut = [1.0] * (both + lost) + [0.0] * (gained + neither)
-    cut = [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
-    return retention_bounds(uncut, cut, chance=chance, low_error=error, high_error=error)
+def bounds(*outcomes: int, chance: float = 0.0, error: float = 0.05, **options) -> Bounds:
+    return retention_bounds(*pairs(*outcomes), chance=chance, low_error=error, high_error=error, **options)
 
 
 @pytest.mark.parametrize(("both", "lost"), [(25, 0), (45, 5), (280, 20)])
@@ -35,12 +34,8 @@ def test_bounds_pass_the_truth_no_more_often_than_they_say(
     drawn = np.random.default_rng(n).multinomial(n, [uncut - lost, lost, gained, 1 - uncut - gained], size=1000)
     outcomes, times = np.unique(drawn, axis=0, return_counts=True)
     too_high = too_low = 0
-    for seed, ((b, m, g, o), count) in enumerate(zip(outcomes, times, strict=True)):
-        before = [1.0] * (b + m) + [0.0] * (g + o)
-        after = [1.0] * b + [0.0] * m + [1.0] * g + [0.0] * o
-        found = retention_bounds(
-            before, after, chance=chance, low_error=error, high_error=error, seed=seed, num_resamples=1000
-        )
+    for seed, (four, count) in enumerate(zip(outcomes, times, strict=True)):
+        found = bounds(*four, chance=chance, error=error, seed=seed, num_resamples=1000)
         too_high += count * (found.low is not None and found.low > truth)
         too_low += count * (found.high is not None and found.high < truth)
     slack = 3 * (error / 1000) ** 0.5
@@ -48,24 +43,16 @@ def test_bounds_pass_the_truth_no_more_often_than_they_say(
     assert too_low / 1000 <= error + slack
 
 
-def test_many_items_come_close_to_the_truth() -> None:
+def test_many_items_come_close_to_the_truth_and_an_uncut_model_near_chance_gives_no_bound() -> None:
     found = bounds(1800, 200, 0, 0)
-    assert found.low is not None
-    assert found.high is not None
     assert 0.88 < found.low < 0.9 < found.high < 0.92
-
-
-def test_an_uncut_model_near_chance_gives_no_bound() -> None:
-    found = bounds(6, 6, 6, 22, chance=0.25, error=0.01)
-    assert (found.low, found.high) == (None, None)
+    assert bounds(6, 6, 6, 22, chance=0.25, error=0.01)[1:3] == (None, None)
 
 
 def test_graded_scores_are_bounded_too() -> None:
     rng = np.random.default_rng(0)
     uncut = rng.uniform(0.2, 0.6, 400)
     found = retention_bounds(uncut, 0.95 * uncut, chance=0.05, low_error=0.025, high_error=0.025)
-    assert found.low is not None
-    assert found.high is not None
     assert 0.9 < found.low < found.value < found.high < 1.0
 
 
@@ -75,8 +62,6 @@ def test_items_of_few_contexts_say_less() -> None:
     alone = retention_bounds(uncut, cut, chance=0.0, low_error=0.05, high_error=0.05)
     contexts = [str(index // 20) for index in range(200)]
     shared = retention_bounds(uncut, cut, chance=0.0, low_error=0.05, high_error=0.05, clusters=contexts)
-    assert shared.low is not None
-    assert alone.low is not None
     assert shared.low < alone.low - 0.1
 
 

@@ -15,7 +15,6 @@ def test_standard_error_is_millers_double_sum() -> None:
     rng = np.random.default_rng(0)
     values, names = rng.random(30), [f"t{i % 7}" for i in range(30)]
     codes = cluster_codes(names, 30)
-    assert codes is not None
     mean, total = values.mean(), 0.0
     for i in range(30):
         for j in range(30):
@@ -29,13 +28,11 @@ def test_copies_of_items_add_nothing() -> None:
     values = rng.random(40)
     copied, names = np.repeat(values, 5), [f"item {i // 5}" for i in range(200)]
     codes = cluster_codes(names, 200)
-    assert codes is not None
     assert clustered_standard_error(copied, codes) == pytest.approx(values.std(ddof=1) / np.sqrt(40))
     right = (values > 0.4).astype(float)
     apart, together = mean_interval(right), mean_interval(np.repeat(right, 5), clusters=names)
     assert together.method == "clustered wilson"
     assert together.n == 200
-    assert together.low is not None
     assert together.low <= apart.low  # by a little: Student's t and K - 1
     assert together.low == pytest.approx(apart.low, abs=0.02)
 
@@ -69,11 +66,8 @@ def test_a_few_contexts_carry_no_interval_of_a_difference() -> None:
     rng = np.random.default_rng(0)
     before, after = (rng.random(50) < 0.9).astype(float), (rng.random(50) < 0.5).astype(float)
     found = compare_paired(before, after, chance=0.0, clusters=[f"subject {i % 5}" for i in range(50)])
-    assert (found.difference.low, found.difference.method) == (None, "none")
-    assert found.retention is not None
-    assert found.retention.low is None
+    assert (found.difference.low, found.difference.method, found.retention.low) == (None, "none", None)
     assert "fewer than 6 contexts" in found.refused
-    assert found.uncut.low is not None
     six = compare_paired(before, after, chance=0.0, clusters=[f"subject {i % 6}" for i in range(50)])
     assert six.difference.method == "clustered bootstrap"
     assert six.refused == ""

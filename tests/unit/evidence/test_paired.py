@@ -9,12 +9,7 @@ from scipy.stats import binom
 from layercut.errors import InputError
 from layercut.evidence.intervals import proportion_interval
 from layercut.evidence.paired import compare_paired, mcnemar_test
-
-
-def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[int], list[int]]:
-    uncut = [1] * both + [1] * lost + [0] * gained + [0] * neither
-    cut = [1] * both + [0] * lost + [1] * gained + [0] * neither
-    return uncut, cut
+from tests.support.near_chance import pairs
 
 
 def test_a_clear_loss():
@@ -28,12 +23,8 @@ def test_a_clear_loss():
     assert result.retention_above_chance.value == pytest.approx(20 / 45)
     assert result.retention_above_chance.low < 20 / 45 < result.retention_above_chance.high
     assert (result.lost, result.gained) == (30, 5)
-    assert result.p_value == pytest.approx(2 * sum(_choose(35, k) for k in range(6)) / 2**35)
+    assert result.p_value == pytest.approx(2 * binom.cdf(5, 35, 0.5))
     assert result.refused == ""
-
-
-def _choose(n: int, k: int) -> int:
-    return int(np.prod([(n - i) / (i + 1) for i in range(k)]).round())
 
 
 def test_pairing_is_sharper_than_two_intervals():
@@ -76,7 +67,7 @@ def test_losing_everything_keeps_the_value_inside_its_interval():
 
 @pytest.mark.parametrize(("right", "refused"), [(31, True), (60, False)])
 def test_retention_above_chance_is_refused_at_chance(right, refused):
-    """31 of 100 on four options is [0.23, 0.41]: not shown to be above 0.25."""
+    # 31 of 100 on four options is [0.23, 0.41]: not shown to be above 0.25.
     result = compare_paired([1] * right + [0] * (100 - right), [0] * 100, chance=0.25)
     assert (result.retention_above_chance is None) is refused
     assert ("not above chance (0.25) on 100 items" in result.refused) is refused
@@ -102,12 +93,6 @@ def test_one_item():
     assert rouge.retention.value == 0.5
     assert rouge.retention_above_chance is None
     assert "on 1 item" in rouge.refused
-
-
-def test_a_metric_without_chance_level():
-    result = compare_paired([2.0, 3.0, 4.0], [2.5, 3.0, 5.0], chance=None)
-    assert result.retention_above_chance is None
-    assert result.refused == "this metric has no chance level"
 
 
 def test_values_that_are_not_binary():
@@ -139,21 +124,9 @@ def test_a_ratio_that_may_divide_by_zero_is_refused_or_wide():
     values = [0.0] * 40 + [-1.0, 1.2]
     result = compare_paired(values, values, chance=None)
     assert result.uncut.value > 0
+    assert compare_paired([2.0, 3.0], [2.5, 3.0], chance=None).refused == "this metric has no chance level"
     assert result.retention is None
     assert "too near 0" in result.refused
-
-
-@pytest.mark.parametrize(
-    ("uncut", "cut", "message"),
-    [
-        ([1, 0], [1], "2 uncut and 1 cut"),
-        ([], [], "at least one item"),
-        ([1.0, 0.5], [1.0, float("nan")], "item 1 is nan"),
-    ],
-)
-def test_bad_input(uncut, cut, message):
-    with pytest.raises(InputError, match=message):
-        compare_paired(uncut, cut, chance=0.0)
 
 
 def test_log_likelihoods_have_a_difference_and_no_share():
@@ -164,46 +137,36 @@ def test_log_likelihoods_have_a_difference_and_no_share():
     assert "a value below 0, such as a log-likelihood, has no retention" in result.refused
 
 
-def outcomes(both: int, lost: int, gained: int, neither: int) -> tuple[list[float], list[float]]:
-    uncut = [1.0] * (both + lost) + [0.0] * (gained + neither)
-    return uncut, [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
-
-
 def test_published_example() -> None:
     # Fagerland, Lydersen and Laake, "The McNemar test for binary matched-pairs data", BMC Med. Res. Methodol. 13:91
     # (2013): airway hyper-responsiveness before and after a transplant, 1 and 7 discordant of 21; exact p 0.0703.
-    found = mcnemar_test(*outcomes(both=1, lost=1, gained=7, neither=12))
+    found = mcnemar_test(*pairs(both=1, lost=1, gained=7, neither=12))
     assert found[:2] == (1, 7)
     assert found.p_value == pytest.approx(0.0703, abs=5e-5)
 
 
-def test_is_twice_the_smaller_binomial_tail() -> None:
-    for lost, gained in [(30, 5), (0, 6), (12, 20)]:
-        smaller = min(lost, gained)
-        assert mcnemar_test(*outcomes(3, lost, gained, 9)).p_value == pytest.approx(
-            2 * binom.cdf(smaller, lost + gained, 0.5)
-        )
-
-
 def test_concordant_items_do_not_count() -> None:
-    assert mcnemar_test(*outcomes(0, 9, 2, 0)) == mcnemar_test(*outcomes(500, 9, 2, 300))
-    assert mcnemar_test(*outcomes(5, 0, 0, 5)) == (0, 0, 1.0)
-    assert mcnemar_test(*outcomes(5, 4, 4, 5)).p_value == 1.0
+    assert mcnemar_test(*pairs(0, 9, 2, 0)) == mcnemar_test(*pairs(500, 9, 2, 300))
+    assert mcnemar_test(*pairs(5, 0, 0, 5)) == (0, 0, 1.0)
+    assert mcnemar_test(*pairs(5, 4, 4, 5)).p_value == 1.0
 
 
 def test_five_discordant_items_cannot_be_significant_and_six_can() -> None:
-    assert mcnemar_test(*outcomes(50, 5, 0, 50)).p_value > 0.05
-    assert mcnemar_test(*outcomes(50, 6, 0, 50)).p_value < 0.05
+    assert mcnemar_test(*pairs(50, 5, 0, 50)).p_value > 0.05
+    assert mcnemar_test(*pairs(50, 6, 0, 50)).p_value < 0.05
 
 
 @pytest.mark.parametrize(
-    ("uncut", "cut", "message"),
+    ("test", "uncut", "cut", "message"),
     [
-        ([1, 0], [1], "2 uncut and 1 cut"),
-        ([0.5, 1], [0, 1], "takes values of 0 and 1"),
-        ([], [], "at least one item"),
+        (compare_paired, [1, 0], [1], "2 uncut and 1 cut"),
+        (compare_paired, [], [], "at least one item"),
+        (compare_paired, [1.0, 0.5], [1.0, float("nan")], "item 1 is nan"),
+        (mcnemar_test, [1, 0], [1], "2 uncut and 1 cut"),
+        (mcnemar_test, [0.5, 1], [0, 1], "takes values of 0 and 1"),
+        (mcnemar_test, [], [], "at least one item"),
     ],
 )
-def test_bad_input_of_mcnemar(uncut: list[float], cut: list[float], message: str) -> None:
+def test_bad_input(test, uncut: list[float], cut: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        mcnemar_test(uncut, cut)
+        test(uncut, cut, **({"chance": 0.0} if test is compare_paired else {}))

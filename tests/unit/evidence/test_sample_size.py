@@ -22,6 +22,7 @@ from layercut.evidence.sample_size import (
     outcomes_of,
     power_to_decide,
 )
+from tests.support.near_chance import pairs
 
 
 def test_connors_formula_by_hand() -> None:
@@ -39,10 +40,8 @@ def test_the_power_is_there_in_simulation(baseline: float, retention: float, cha
     needed = items_needed(expected, power=0.8)
     rng = np.random.default_rng(int(100 * baseline))
     drawn = rng.multinomial(needed.to_see_the_difference, expected.outcomes, size=4000)
-    pairs, times = np.unique(drawn[:, 1:3], axis=0, return_counts=True)
-    found = [
-        binomtest(int(lost), int(lost + gained)).pvalue < 0.05 if lost + gained else False for lost, gained in pairs
-    ]
+    differing, times = np.unique(drawn[:, 1:3], axis=0, return_counts=True)
+    found = [bool(both.sum()) and binomtest(int(both[0]), int(both.sum())).pvalue < 0.05 for both in differing]
     power = times @ np.array(found) / 4000
     assert power == pytest.approx(needed.power, abs=0.02)
     assert power >= 0.78
@@ -59,13 +58,9 @@ def test_the_interval_has_the_width_that_was_asked_for() -> None:
     n = items_needed(expected, half_width=0.08).to_pin_the_retention
     rng = np.random.default_rng(0)
     halves = []
-    for seed, (both, lost, gained, neither) in enumerate(rng.multinomial(n, expected.outcomes, size=40)):
-        uncut = [1.0] * (both + lost) + [0.0] * (gained + neither)
-        cut = [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
-        kept = compare_paired(uncut, cut, chance=0.25, seed=seed, num_resamples=2000).retention_above_chance
-        assert kept is not None
-        assert kept.low is not None
-        assert kept.high is not None
+    for seed, outcomes in enumerate(rng.multinomial(n, expected.outcomes, size=40)):
+        found = compare_paired(*pairs(*outcomes), chance=0.25, seed=seed, num_resamples=2000)
+        kept = found.retention_above_chance
         halves.append((kept.high - kept.low) / 2)
     assert np.mean(halves) == pytest.approx(0.08, rel=0.06)
 
@@ -94,9 +89,8 @@ def test_the_assumed_correlation_gives_way_where_it_cannot_be() -> None:
 
 def test_agreement_and_correlation_say_the_same() -> None:
     one = expect_outcomes(baseline=0.7, retention=0.8, chance=0.25, correlation=0.4)
-    other = expect_outcomes(
-        baseline=0.7, retention=0.8, chance=0.25, agreement=one.outcomes.both + one.outcomes.neither
-    )
+    agreement = one.outcomes.both + one.outcomes.neither
+    other = expect_outcomes(baseline=0.7, retention=0.8, chance=0.25, agreement=agreement)
     assert other.correlation == pytest.approx(0.4)
     assert sum(one.outcomes) == pytest.approx(1.0)
     assert one.retention == pytest.approx(0.8)
@@ -108,10 +102,7 @@ def test_agreement_and_correlation_say_the_same() -> None:
         (lambda: expect_outcomes(baseline=0.2, retention=0.9, chance=0.25), "baseline must lie above chance"),
         (lambda: expect_outcomes(baseline=60, retention=0.9), "baseline must lie above chance and below 1"),
         (lambda: expect_outcomes(baseline=0.6, retention=2.0), "gives 1.2; it must lie between 0 and 1"),
-        (
-            lambda: expect_outcomes(baseline=0.6, retention=0.9, correlation=0.95),
-            r"allow a correlation from -0.754 to 0.885",
-        ),
+        (lambda: expect_outcomes(baseline=0.6, retention=0.9, correlation=0.95), r"correlation from -0.754 to 0.885"),
         (lambda: expect_outcomes(baseline=0.6, retention=0.9, correlation=0.5, agreement=0.7), "give one of them"),
         (lambda: items_needed(expect_outcomes(baseline=0.6, retention=1.0)), "no number of items can detect one"),
         (lambda: items_needed(expect_outcomes(baseline=0.6, retention=0.9), power=80), "power 80 is not a share"),
@@ -128,19 +119,17 @@ def test_the_interval_without_correlation_is_that_of_two_shares() -> None:
     assert needed.to_pin_the_retention == pytest.approx(1.959964**2 * (0.25 + 0.25) / (0.1 * 0.5) ** 2, rel=0.02)
 
 
-def measured(b: int, lost: int, gained: int, neither: int, keep: float = 0.9, chance: float = 0.0) -> Differences:
-    uncut = [1.0] * (b + lost) + [0.0] * (gained + neither)
-    cut = [1.0] * b + [0.0] * lost + [1.0] * gained + [0.0] * neither
-    return Differences.measured(uncut, cut, keep=keep, chance=chance, clusters=None)
+def measured(*outcomes: int) -> Differences:
+    return Differences.measured(*pairs(*outcomes), keep=0.9, chance=0.0, clusters=None)
 
 
 def bound_is_reached(found: Differences, n: int, error: float, tries: int) -> float:
     """The share of drawn data sets in which the real rule decides; scores of 0 and 1 only."""
     rng, decided = np.random.default_rng(7), 0
     outcomes = {0.1: (1.0, 1.0), -0.9: (1.0, 0.0), 1.0: (0.0, 1.0), 0.0: (0.0, 0.0)}
-    pairs = np.array([outcomes[round(value, 6)] for value in found.values])
+    scores = np.array([outcomes[round(value, 6)] for value in found.values])
     for seed in range(tries):
-        drawn = pairs[rng.choice(len(pairs), size=n, p=found.shares)]
+        drawn = scores[rng.choice(len(scores), size=n, p=found.shares)]
         low = retention_bounds(
             drawn[:, 0], drawn[:, 1], chance=0.0, low_error=error, high_error=error, seed=seed, num_resamples=1000
         ).low
@@ -152,18 +141,13 @@ def bound_is_reached(found: Differences, n: int, error: float, tries: int) -> fl
 def test_as_many_items_as_promised_decide(outcomes: tuple[int, int, int, int]) -> None:
     found = measured(*outcomes)
     needed = items_to_decide(found, 0.05, start=sum(outcomes) + 1, most=MANY * sum(outcomes))
-    assert needed is not None
     assert 0.68 <= bound_is_reached(found, needed, 0.05, 100) <= 0.95
 
 
-def test_twenty_items_of_which_none_was_lost_need_few_more() -> None:
-    """The bound moves by 1 / n there; the former formula said 229."""
-    needed = items_to_decide(measured(12, 0, 0, 8), 0.05, start=21, most=2000)
-    assert needed is not None and 40 <= needed <= 60
-
-
-def test_a_plan_on_the_edge_needs_more_items_than_can_be_said() -> None:
+def test_twenty_items_of_which_none_was_lost_need_few_more_and_a_plan_on_the_edge_too_many() -> None:
     assert items_to_decide(measured(90, 10, 0, 0), 0.05, start=101, most=MANY * 100) is None
+    needed = items_to_decide(measured(12, 0, 0, 8), 0.05, start=21, most=2000)
+    assert 40 <= needed <= 60
 
 
 def test_the_bound_that_shows_a_loss_is_the_mirror_image() -> None:
@@ -184,7 +168,7 @@ def test_scores_between_0_and_1_need_fewer_items_than_right_and_wrong() -> None:
     graded = Differences.measured(list(uncut), list(0.95 * uncut), keep=0.9, chance=0.0, clusters=None)
     binary = Differences.expected(outcomes_of(0.4, 0.38, 0.9), keep=0.9, chance=0.0)
     found = [items_to_decide(one, 0.05, start=10, most=10_000) for one in (graded, binary)]
-    assert found[0] is not None and found[1] is not None and found[0] < found[1]
+    assert found[0] < found[1]
 
 
 @pytest.mark.parametrize("outcomes", [(60, 0, 0, 40), (55, 5, 3, 37), (12, 0, 0, 8), (70, 9, 4, 17)])
@@ -206,7 +190,6 @@ def test_the_items_that_were_named_have_the_power_in_other_draws(score: float) -
     expected = outcomes_of(score, chance + kept * (score - chance), 0.5)
     found = Differences.expected(expected, keep=keep, chance=chance)
     number = items_to_decide(found, 0.05, start=16, most=20_000)
-    assert number is not None
     drawn = np.random.default_rng(1).multinomial(number, found.shares, size=20_000)
     below = _below_zero(np.array([*found.values, found.worst]), np.column_stack([drawn, np.ones(len(drawn))]))
     assert abs((below <= 0.05).mean() - 0.8) < 0.02

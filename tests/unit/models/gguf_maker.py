@@ -14,19 +14,11 @@ from tokenizers import pre_tokenizers
 from tests.support.tiny import CHATML, CONFIGS, SPECIAL, tiny_model
 
 _NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "model.layers": "blk",
-}
+    "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "model.layers": "blk",
+}  # fmt: skip
 MERGES = (("Ġ", "Ġ"), ("Ċ", "Ġ"))
 TOKENS = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *SPECIAL]
 PAD, BOS, START, END = range(256, 260)
@@ -53,28 +45,17 @@ def write_gguf(
     if size_label is not None:
         writer.add_size_label(size_label)
     writer.add_license("apache-2.0")
-    writer.add_context_length(512)
-    writer.add_embedding_length(32)
-    writer.add_block_count(len(kept))
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(8)
-    writer.add_vocab_size(262)
+    sizes = {"context_length": 512, "embedding_length": 32, "block_count": len(kept), "feed_forward_length": 48}
+    sizes |= {"head_count": 4, "head_count_kv": 2, "layer_norm_rms_eps": 1e-6, "rope_freq_base": 10000.0}
+    for key, value in (sizes | {"rope_dimension_count": 8, "vocab_size": 262}).items():
+        getattr(writer, f"add_{key}")(value)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([*TOKENS, *("".join(pair) for pair in MERGES)])
     writer.add_token_types([1] * 256 + [3] * 4 + [1] * 2)
     writer.add_token_merges([" ".join(pair) for pair in MERGES])
     writer.add_chat_template(CHATML)
-    defaults = {
-        "pre": "smollm",
-        "bos_token_id": BOS,
-        "eos_token_id": END,
-        "padding_token_id": PAD,
-        "add_bos_token": False,
-    }
+    defaults = {"pre": "smollm", "bos_token_id": BOS, "eos_token_id": END, "padding_token_id": PAD}
+    defaults["add_bos_token"] = False
     for key, value in {**defaults, **metadata}.items():
         add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, type(None): lambda *_: None}
         add[type(value)](f"tokenizer.ggml.{key}" if key != "split_count" else "split.count", value)

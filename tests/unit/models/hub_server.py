@@ -25,11 +25,8 @@ class FakeHub:
 
     def fetched(self) -> set[str]:
         """Names of the files whose content was asked for."""
-        return {
-            path.split("/resolve/")[1].split("/", 1)[1]
-            for path in self.asked
-            if path.startswith("GET") and "/resolve/" in path
-        }
+        got = [path for path in self.asked if path.startswith("GET") and "/resolve/" in path]
+        return {path.split("/resolve/")[1].split("/", 1)[1] for path in got}
 
 
 @contextmanager
@@ -59,15 +56,8 @@ def fake_hub() -> Iterator[FakeHub]:
             if "/revision/" in path and path.split("/revision/")[1] not in ("main", "v1", COMMIT):
                 return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             if "/tree/" in path:
-                entries = [
-                    {
-                        "type": "file",
-                        "path": str(file.relative_to(repo)),
-                        "size": file.stat().st_size,
-                        "oid": _etag(file),
-                    }
-                    for file in files
-                ]
+                sizes = {str(file.relative_to(repo)): (file.stat().st_size, _etag(file)) for file in files}
+                entries = [{"type": "file", "path": at, "size": size, "oid": oid} for at, (size, oid) in sizes.items()]
                 return self.send(200, json.dumps(entries).encode())
             if path.startswith("/api/"):
                 siblings = [{"rfilename": str(file.relative_to(repo))} for file in files]

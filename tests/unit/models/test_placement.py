@@ -18,33 +18,24 @@ def folder(tmp_path):
     return save_tiny("llama", tmp_path / "model")
 
 
-def test_auto_is_float32_on_a_cpu(folder):
+def test_what_auto_stands_for(folder, monkeypatch):
     assert pick_dtype(folder, "auto", device="cpu") == "float32"
-
-
-@pytest.mark.parametrize("named", ["float32", "bfloat16", "float16"])
-def test_a_named_dtype_stands_for_itself(folder, named):
-    assert pick_dtype(folder, named, device="cpu") == named
-
-
-def test_an_accelerator_keeps_the_checkpoints_own(folder, monkeypatch):
-    monkeypatch.setattr(placement, "pick_device", lambda device: torch.device("cuda"))
-    assert pick_dtype(folder, "auto") == "auto"
-
-
-def test_a_spread_model_keeps_the_checkpoints_own(folder):
-    assert pick_dtype(folder, "auto", device_map="auto") == "auto"
-
-
-def test_quantized_weights_stay_as_they_are(folder):
+    for named in ("float32", "bfloat16", "float16"):
+        assert pick_dtype(folder, named, device="cpu") == named
+    assert pick_dtype(folder, "auto", device_map="auto") == "auto", "a spread model keeps the checkpoint's own"
+    with monkeypatch.context() as patch:
+        patch.setattr(placement, "pick_device", lambda device: torch.device("cuda"))
+        assert pick_dtype(folder, "auto") == "auto", "and so does an accelerator"
     edit_json(folder / "config.json", quantization_config={"quant_method": "fp8"})
     assert pick_dtype(folder, "auto", device="cpu") == "auto"
 
 
 def test_weights_that_do_not_fit_in_float32_stay_as_they_are_and_it_is_said(folder, monkeypatch, caplog):
-    monkeypatch.setattr(placement, "memory_bytes", lambda: 1000)
+    enough = 4 * placement.num_elements(folder) / placement.MEMORY_SHARE
     with caplog.at_level(logging.WARNING):
-        assert pick_dtype(folder, "auto", device="cpu") == "auto"
+        for share, dtype in ((1.01, "float32"), (0.99, "auto")):
+            monkeypatch.setattr(placement, "memory_bytes", lambda share=share: share * enough)
+            assert pick_dtype(folder, "auto", device="cpu") == dtype
     assert "keeps its checkpoint's dtype" in caplog.text
 
 

@@ -50,10 +50,8 @@ class Answers(BaseHTTPRequestHandler):
         elif self.path.endswith("/validate-yaml"):
             self._reply({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
-            asked = json.loads(data)["files"]
-            self._reply(
-                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]}
-            )
+            mode = {"uploadMode": "regular", "shouldIgnore": False}
+            self._reply({"files": [{"path": one["path"], **mode} for one in json.loads(data)["files"]]})
         else:
             for line in map(json.loads, data.splitlines()):
                 if line["key"] == "file":
@@ -130,9 +128,8 @@ def test_the_card_says_the_scores_as_the_hub_reads_them(run: Path) -> None:
 
 def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: Hub) -> None:
     upload = prepare_upload(run / "model", "me/small")
-    assert (
-        upload.result is None and front(upload.card).keys() == front((run / "model" / "README.md").read_text()).keys()
-    )
+    own = (run / "model" / "README.md").read_text()
+    assert upload.result is None and front(upload.card).keys() == front(own).keys()
     upload_checkpoint(upload)
     assert "evidence/result.json" not in hub.files and "plan.json" in hub.files
 

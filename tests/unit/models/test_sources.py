@@ -24,16 +24,8 @@ def refused(source, **how):
 @pytest.mark.parametrize(
     "name",
     [
-        "./model",
-        "../model",
-        "/no/such/model",
-        "~/no-such-model",
-        "a/b/c",
-        "model.gguf",
-        "lab/model.GGUF",
-        "model/",
-        "a folder/model",
-        r"C:\models\tiny",
+        *("./model", "../model", "/no/such/model", "~/no-such-model", "a/b/c", "model.gguf"),
+        *("lab/model.GGUF", "model/", "a folder/model", r"C:\models\tiny"),
     ],
 )
 def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name):
@@ -73,14 +65,10 @@ def test_a_folder_made_from_a_gguf_keeps_its_origin(tmp_path):
         resolve_source(str(tmp_path))
 
 
-def test_only_the_hub_has_revisions(tmp_path):
+def test_only_the_hub_has_revisions_and_a_model_has_a_name(tmp_path):
     for source in (str(tmp_path), "bundled:smollm2-135m"):
         assert f"{source} has no revisions" in refused(source, revision="main")
-
-
-def test_nothing_named():
-    assert refused("").startswith("no model was named.")
-    assert refused("  ").startswith("no model was named.")
+    assert refused("").startswith("no model was named.") and refused("  ").startswith("no model was named.")
 
 
 def test_the_depth_needs_no_torch(tmp_path):
@@ -106,15 +94,6 @@ def test_of_a_hub_model_no_weights_are_fetched(hub: FakeHub, tmp_path: Path) -> 
     assert depth_of("lab/tiny") == NUM_LAYERS and hub.asked == [], "the cache holds it"
 
 
-def test_a_hub_model_that_is_not_there_is_said(hub: FakeHub) -> None:
-    with pytest.raises(InputError, match="lab/none is neither"):
-        depth_of("lab/none")
-
-
-def test_of_a_gguf_file_only_the_head_is_read(tmp_path: Path) -> None:
-    assert depth_of(str(write_gguf(tmp_path / "tiny.gguf"))) == NUM_LAYERS
-
-
 def test_an_adapter_is_as_deep_as_its_base(tmp_path: Path) -> None:
     save_tiny("llama", tmp_path / "base")
     adapter = tmp_path / "adapter"
@@ -125,7 +104,10 @@ def test_an_adapter_is_as_deep_as_its_base(tmp_path: Path) -> None:
     assert depth_of(str(adapter)) == NUM_LAYERS
 
 
-def test_what_is_no_model_has_no_depth(tmp_path: Path) -> None:
+def test_what_is_no_model_has_no_depth(hub: FakeHub, tmp_path: Path) -> None:
+    assert depth_of(str(write_gguf(tmp_path / "tiny.gguf"))) == NUM_LAYERS
     assert depth_of(str(tmp_path / "missing.gguf")) is None
+    with pytest.raises(InputError, match="lab/none is neither"):
+        depth_of("lab/none")
     with pytest.raises(InputError, match="unknown bundled model"):
         depth_of("bundled:none")

@@ -57,6 +57,13 @@ def test_names_of_a_checkpoint_are_those_that_transformers_maps_to_the_layers(mo
     assert [name for name in names if structure.tensor_pattern.match(name)] == list(names[NUM_LAYERS:])
 
 
+def test_leading_parts_of_a_name_may_be_missing_in_a_checkpoint() -> None:
+    pattern = Structure(model_type="gpt2", layers="transformer.h").tensor_pattern
+    for prefix in ("h.", "transformer.h."):
+        assert pattern.match(f"{prefix}11.ln_1.weight").groups() == (prefix, "11", ".ln_1.weight")
+    assert not pattern.match("other.h.11.ln_1.weight") and not pattern.match("h.x.ln_1.weight")
+
+
 def test_layers_are_counted_without_transformers() -> None:
     assert counted_layers({"num_hidden_layers": 3}) == 3
     assert counted_layers({"n_layer": 3}) == 3

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,14 +32,7 @@ NUM_SIMULATIONS = 200
 
 
 def row(
-    name: str,
-    depth: int,
-    task: str,
-    retention: float,
-    rng: np.random.Generator | None = None,
-    *,
-    n: int = 400,
-    readout: str = "short",
+    name: str, depth: int, task: str, retention: float, rng: Any = None, *, n: int = 400, readout: str = "short"
 ) -> ComparisonRow:
     """Items drawn anew from a model whose true retention above chance is known; without ``rng`` just as expected."""
     cut = CHANCE + retention * (UNCUT - CHANCE)
@@ -48,24 +42,13 @@ def row(
     both, lost, more, neither = counts
     before = [1.0] * (both + lost) + [0.0] * (more + neither)
     after = [1.0] * both + [0.0] * lost + [1.0] * more + [0.0] * neither
+    compared = ComparedRun(name=name, num_layers=30, removed=tuple(range(depth)))
     return ComparisonRow(
-        uncut=ComparedRun(name="uncut", num_layers=30),
-        cut=ComparedRun(name=name, num_layers=30, removed=tuple(range(depth))),
-        task=task,
-        version=1,
-        readout=readout,
-        metric="accuracy",
-        is_headline=True,
-        is_share=True,
-        chance=CHANCE,
-        limit=None,
-        seed=0,
-        values=compare_paired(before, after, chance=CHANCE, num_resamples=100),
-        uncut_outcomes={},
-        cut_outcomes={},
-        note="",
-        items=PairedItems(before, after, None),
-    )
+        uncut=ComparedRun(name="uncut", num_layers=30), cut=compared, task=task, version=1, readout=readout,
+        metric="accuracy", is_headline=True, is_share=True, chance=CHANCE, limit=None, seed=0,
+        values=compare_paired(before, after, chance=CHANCE, num_resamples=100), uncut_outcomes={}, cut_outcomes={},
+        note="", items=PairedItems(before, after, None),
+    )  # fmt: skip
 
 
 def simulated(seed: int, truths: dict[str, tuple[float, float]]) -> tuple[Advice, list[ComparisonRow]]:
@@ -79,6 +62,13 @@ def simulated(seed: int, truths: dict[str, tuple[float, float]]) -> tuple[Advice
     return judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95, seed=seed, num_resamples=2000), rows
 
 
+@pytest.fixture
+def no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the numbers of items that would decide, which are six sevenths of the time."""
+    monkeypatch.setattr("layercut.evidence.fixed_sequence.items_to_decide", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("no_forecast")
 def test_a_recommended_plan_keeps_what_was_asked_for_at_the_stated_confidence() -> None:
     """The hardest case: one plan is safe, and the deeper ones lie just below the limit on one task each."""
     truths = {"safe": (0.98, 0.98), "near": (0.899, 1.0), "nearer": (1.0, 0.899), "nearest": (0.899, 1.0)}
@@ -98,12 +88,10 @@ def test_a_recommended_plan_keeps_what_was_asked_for_at_the_stated_confidence() 
     assert tempted / NUM_SIMULATIONS > 0.5  # what going by the scores themselves would have cost
 
 
+@pytest.mark.usefixtures("no_forecast")
 def test_refutations_hold_at_the_stated_confidence_too() -> None:
-    wrong = sum(
-        any(plan.verdict == "shown to fail" for plan in simulated(seed, {"a": (0.9, 0.9), "b": (0.9, 1.0)})[0].plans)
-        for seed in range(100)
-    )
-    assert wrong / 100 <= 0.05
+    found = [simulated(seed, {"a": (0.9, 0.9), "b": (0.9, 1.0)})[0] for seed in range(100)]
+    assert sum(any(plan.verdict == "shown to fail" for plan in advice.plans) for advice in found) <= 5
 
 
 def test_the_deepest_plan_that_passed_is_recommended() -> None:
@@ -122,15 +110,12 @@ def test_of_equally_deep_plans_the_higher_lower_bound_is_recommended() -> None:
     advice = judge_plans(rows, named_use("copy"), keep=0.8, confidence=0.95)
     assert [plan.verdict for plan in advice.plans] == ["passed", "passed"]
     assert advice.num_paths == 2
-    chosen = advice.recommended
-    assert chosen is not None
-    assert chosen.arm.name == "b"
+    assert advice.recommended is not None and advice.recommended.arm.name == "b"
 
 
 def test_none_is_an_answer() -> None:
     advice, _ = simulated(2, {"a": (0.5, 1.0), "b": (1.0, 0.2)})
-    assert advice.answer == "none"
-    assert advice.recommended is None
+    assert advice.answer == "none" and advice.recommended is None
     text = advice_page(advice)
     assert "no plan passed 90 %" in text and "`a` keeps 53 % [46, 61] of gsm8k" in text
     assert re.search(r"\| b \| 2 \| gsm8k \| .* \| not tested \|", text)
@@ -139,27 +124,20 @@ def test_none_is_an_answer() -> None:
 def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     rng = np.random.default_rng(3)
     advice = judge_plans([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9, confidence=0.95)
-    assert advice.answer == "undecided"
     (one,) = advice.plans[0].tasks
-    assert one.verdict == "undecided"
-    assert one.items_needed is not None
-    assert one.items_needed > 60
+    assert advice.answer == one.verdict == "undecided" and one.items_needed is not None and one.items_needed > 60
     text = advice_page(advice)
     assert re.search(r"Best: plan `a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ more items would", text)
     # As many items as were named do settle it, mostly.
-    settled = [
-        judge_plans([row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)], named_use("math"), keep=0.9, confidence=0.95)
-        for _ in range(20)
-    ]
-    assert sum(again.answer == "cut" for again in settled) >= 10
+    drawn = [[row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)] for _ in range(20)]
+    settled = [judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95).answer for rows in drawn]
+    assert settled.count("cut") >= 10
 
 
 def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
     rows = [row("a", 2, "gsm8k", 1.0), row("a", 2, "arithmetic", 1.0), row("b", 4, "gsm8k", 1.0)]
     advice = judge_plans(rows, named_use("math"), keep=0.8, confidence=0.95)
-    chosen = advice.recommended
-    assert chosen is not None
-    assert chosen.arm.name == "a"
+    assert advice.recommended is not None and advice.recommended.arm.name == "a"
     assert advice.plans[0].missing == ("arithmetic (short)",)
     assert "| b | 4 | arithmetic (short) |  | not run | - | - | undecided | - |" in advice_page(advice)
 
@@ -168,9 +146,7 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     ranked = [row("a", 2, "gsm8k", 1.0, readout="rank")]
     math = judge_plans(ranked, named_use("math"), keep=0.8, confidence=0.95)
     assert (math.answer, math.evidence) == ("no evidence", "none")
-    text = advice_page(math)
-    assert "there is no evidence" in text
-    assert "gsm8k there is likelihood evidence" in text
+    assert "gsm8k there is likelihood evidence" in advice_page(math)
     everything = judge_plans(ranked, named_use("all"), keep=0.8, confidence=0.95)
     assert (everything.answer, everything.evidence) == ("cut", "likelihood")
     assert "**Likelihood only:**" in advice_page(everything)
@@ -215,18 +191,14 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
     assert (study / "advice.md").read_text() == text
     assert [(run.path, run.status) for run in find_runs(study)] == before
     data = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
-    assert data["answer"] == "cut"
-    assert (data["recommended"], data["removed"]) == ("light", [9, 8])
+    assert (data["answer"], data["recommended"], data["removed"]) == ("cut", "light", [9, 8])
     assert data["num_parameters"] == {"uncut": 1_000_000, "cut": 900_000}
     assert [(p["run"], p["verdict"]) for p in data["plans"]] == [("heavy", "shown to fail"), ("light", "passed")]
     (one,) = data["plans"][1]["readouts"]
-    assert one["low"] >= 0.9
-    assert one["written"] is True
-    assert data["ignored"] == [
-        {"task": "guessing", "readout": "rank", "reason": "the original model is not significantly above chance"}
-    ]
-    assert "- guessing (rank): " in text
-    assert "1.0M to 900.0k parameters (-10.0%)" in text
+    assert one["low"] >= 0.9 and one["written"] is True
+    (ignored,) = data["ignored"]
+    assert (ignored["task"], ignored["readout"]) == ("guessing", "rank") and "above chance" in ignored["reason"]
+    assert "- guessing (rank): " in text and "1.0M to 900.0k parameters (-10.0%)" in text
     assert write_advice(study)[1] == text
 
 
@@ -260,15 +232,8 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
 
 
 def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None:
-    names = {
-        "search-1": 1,
-        "search-2": 2,
-        "search-4": 4,
-        "search-1+seam": 1,
-        "search-2+seam": 2,
-        "light": 1,
-        "heavy": 3,
-    }
+    names = {"search-1": 1, "search-2": 2, "search-4": 4, "search-1+seam": 1, "search-2+seam": 2}
+    names |= {"light": 1, "heavy": 3}
     rows = []
     for name, depth in names.items():
         one = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)
@@ -391,10 +356,8 @@ def weighed(tmp_path: Path) -> Path:
     """An original model, a plan that fails, a plan that passes and three other models, of which two pass."""
     build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=0.8, n=300)], disk_bytes=270 * MB)
     for name, removed, score in (("search-1", (7,), 0.8), ("search-2", (7, 9), 0.3)):
-        results = [Result(task="copy", readout="short", score=score, n=300)]
-        build_run(
-            tmp_path / name, results, removed=removed, disk_bytes=(270 - 7 * len(removed)) * MB, criterion="search"
-        )
+        results, size = [Result(task="copy", readout="short", score=score, n=300)], (270 - 7 * len(removed)) * MB
+        build_run(tmp_path / name, results, removed=removed, disk_bytes=size, criterion="search")
     for name, score, size in (("q8.gguf", 0.8, 145), ("q4.gguf", 0.79, 98), ("q2.gguf", 0.2, 60)):
         results = [Result(task="copy", readout="short", score=score, n=300)]
         build_run(tmp_path / name[:2], results, disk_bytes=size * MB, model=name, model_hash=name)

@@ -18,13 +18,8 @@ from tests.support.answers import build_answers, record
 from tests.support.patient import prose
 from tests.support.sweeps import curve, sweep_of
 
-ENDS = {
-    "passed": "passed",
-    "name": "NameError: x",
-    "never_closed": "SyntaxError: x",
-    "wrong_answer": "AssertionError",
-    "timeout": "timeout: x",
-}
+ENDS = {"passed": "passed", "name": "NameError: x", "never_closed": "SyntaxError: x"}
+ENDS |= {"wrong_answer": "AssertionError", "timeout": "timeout: x"}
 LOOP = "It goes on" + " and on" * 60
 
 
@@ -62,9 +57,7 @@ def test_a_study_groups_failures_by_class_and_shows_repetition_with_intervals(st
     assert "| last | 20 | 50 [30, 70]\\* | 0 [0, 16] | 50 [30, 70]\\* |" in text
     assert "| model | passed | wrong answer | bracket never closed | name |" in text
     assert "| last | 5 (25 %) | 5 (25 %; 33 %) | 5 (25 %; 33 %) | 5 (25 %; 33 %) |" in text
-    assert (
-        "| last | 20 | 25 [11, 47]\\* | 75 [53, 89] | 25 [11, 47] | 25 [11, 47] | 25 [11, 47] | 25 [11, 47] |" in text
-    )
+    assert "| last | 20 | 25 [11, 47]\\* | 75 [53, 89] |" + 4 * " 25 [11, 47] |" in text
     page = written["page"].read_text()
     for words in ("Do written answers repeat themselves?", "How do programs fail?", "All measures"):
         assert words in page
@@ -74,29 +67,25 @@ def test_a_study_groups_failures_by_class_and_shows_repetition_with_intervals(st
     assert {path: path.read_bytes() for path in write_reports(study).values()} == before, "the folder alone tells"
 
 
-def test_one_run_has_a_report_of_its_own(study: Path) -> None:
+def test_one_run_has_a_report_of_its_own(study: Path, quickstart: Any) -> None:
+    ranked_and_short = write_reports(quickstart[0].path.parent)["report"].read_text()
+    assert "How do programs fail?" not in ranked_and_short
     written = write_reports(study / "last")
     assert list(written) == ["report"]
     text = written["report"].read_text()
     assert text.startswith("# last\n\n## Scores\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
     assert "| last | 20 | 50 [30, 70] | 0 [0, 16] |" in text and "uncut" not in text
     assert "| humaneval\\_plus | chain | 20 | - | 25 [n/a] |" in text and "## How this was made" in text
-
-
-def test_a_run_without_scores_is_no_evaluation(tmp_path: Path) -> None:
-    with RunFolder.begin(tmp_path / "empty", {}) as run:
+    with RunFolder.begin(study / "empty", {}) as run:
         run.write_metrics([])
     with pytest.raises(InputError, match="is not the folder of a study"):
-        write_reports(tmp_path / "empty")
+        write_reports(study / "empty")
 
 
 def test_two_runs_are_compared_by_their_answers_too(study: Path) -> None:
     command = ["compare", str(study / "uncut"), str(study / "last")]
     shown = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
-    assert (
-        shown.exit_code == 0
-        and "How do programs fail?\nhumaneval_plus (chain). Outcomes of the generated programs" in shown.output
-    )
+    assert shown.exit_code == 0 and "How do programs fail?\nhumaneval_plus (chain)." in shown.output
     data = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     cells = {cell["task"]: cell["diagnostics"] for cell in data["answers"]}
     assert cells["humaneval_plus"]["programs"]["data"]["classes"]["last"]["name"] == 5
@@ -121,9 +110,3 @@ def test_a_sweep_shows_them_layer_by_layer(tmp_path: Path) -> None:
     assert "| 3 | 10 (50 %) | 10 (50 %; 100 %) | 0 (0 %; 0 %) |" in text
     page = written["page"].read_text()
     assert "How do programs fail?" in page and "Do written answers repeat themselves?" in page
-
-
-def test_ranked_and_short_answers_have_no_section(quickstart: Any) -> None:
-    uncut, _ = quickstart
-    text = write_reports(uncut.path.parent)["report"].read_text()
-    assert "How do programs fail?" not in text

@@ -4,7 +4,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from layercut.evidence.comparison import compare_runs
 from layercut.report.comparison import comparison_tables
@@ -12,8 +12,7 @@ from layercut.report.comparison import comparison_tables
 
 def printed(*renderables, width: int) -> str:
     console = Console(file=StringIO(), width=width, highlight=False)
-    for renderable in renderables:
-        console.print(renderable)
+    console.print(Group(*renderables))
     return console.file.getvalue()
 
 
@@ -39,10 +38,9 @@ def test_what_a_row_says(quickstart):
     values = next(row.values for row in rows if row.finding == "lost")
     for expected in ("64", "8", f"{100 * values.uncut.value:.0f} [", f"{100 * values.cut.value:.0f} ["):
         assert expected in " ".join(line.split())
-    assert text.count("27-29") == 1 and text.count("134.5M to 123.9M") == 2
-    assert text.count("(--limit 64)") == 2
+    for expected, times in (("27-29", 1), ("134.5M to 123.9M", 2), ("(--limit 64)", 2), ("18 comparisons", 1)):
+        assert text.count(expected) == times
     assert "10,000 resamples, seed 0" in text
-    assert "18 comparisons" in text
     assert "n/a" in next(line for line in table_lines(text) if "at chance" in line)
 
 
@@ -50,26 +48,13 @@ def test_retention_gives_way_before_the_finding_does(quickstart):
     rows = compare_runs(*quickstart)
     wide, narrow = (printed(*comparison_tables(rows), width=width) for width in (160, 80))
     assert "retention  " in wide.splitlines()[2]
-    for text in (wide, narrow):
-        assert "above chance" in text
-        assert "finding" in text
-    assert "retention  " not in narrow.splitlines()[2]
+    assert all("above chance" in text and "finding" in text for text in (wide, narrow))
+    assert "retention  " not in narrow.splitlines()[2] and comparison_tables([]) == []
+    (row, *_) = rows
+    assert "20 of 30 in common" in printed(*comparison_tables([replace(row, note="20 of 30 in common")]), width=120)
 
 
 def test_extremes_are_printed(extreme):
     text = printed(*comparison_tables(compare_runs(*extreme)), width=120)
-    assert "1 to 1,000" in text
-    assert "--limit" not in text
-    for expected in ("0 [-62, +62]", "-3.4", "n/a"):
-        assert expected in text
-    assert "nan" not in text
-    assert "inf" not in text.replace("findings", "")
-
-
-def test_nothing_to_compare_prints_nothing():
-    assert comparison_tables([]) == []
-
-
-def test_pairing_notes_are_printed(quickstart):
-    rows = [replace(row, note="20 items in common (a has 30, b has 20)") for row in compare_runs(*quickstart)[:1]]
-    assert "20 items in common" in printed(*comparison_tables(rows), width=120)
+    assert all(expected in text for expected in ("1 to 1,000", "0 [-62, +62]", "-3.4", "n/a"))
+    assert not any(wrong in text.replace("findings", "") for wrong in ("--limit", "nan", "inf"))

@@ -23,37 +23,20 @@ def row(
 ) -> MeasureRow:
     share = fields.get("unit", "share") == "share"
     made = {
-        "diagnostic": diagnostic,
-        "measure": measure,
-        "group": "",
-        "arm": "reverse-3",
-        "better": better,
-        "unit": "share",
-        "chance": None,
-        "n": 20,
-        "uncut": [uncut, max(0, uncut - 0.1), uncut + 0.1],
-        "cut": [cut, None, None],
-        "difference": [cut - uncut, cut - uncut - 0.1, cut - uncut + 0.1],
+        "diagnostic": diagnostic, "measure": measure, "group": "", "arm": "reverse-3", "better": better,
+        "unit": "share", "chance": None, "n": 20, "uncut": [uncut, max(0, uncut - 0.1), uncut + 0.1],
+        "cut": [cut, None, None], "difference": [cut - uncut, cut - uncut - 0.1, cut - uncut + 0.1],
         "kept": [cut / uncut, 0.0, None] if better == "higher" and share else None,
-        "p_value": p,
-        "test": "mcnemar",
-        "seed": 0,
-        "headline": True,
-    }
+        "p_value": p, "test": "mcnemar", "seed": 0, "headline": True,
+    }  # fmt: skip
     return MeasureRow.from_dict({**made, **fields})
 
 
 def example(**fields: Any) -> DiagnosisExample:
     made: DiagnosisExample = {
-        "diagnostic": "arithmetic",
-        "arm": "reverse-3",
-        "id": "a",
-        "question": "7 + 5",
-        "gold": "12",
-        "uncut": " 12",
-        "cut": " 17",
-        "tokens": [],
-    }
+        "diagnostic": "arithmetic", "arm": "reverse-3", "id": "a", "question": "7 + 5", "gold": "12",
+        "uncut": " 12", "cut": " 17", "tokens": [],
+    }  # fmt: skip
     return {**made, **fields}  # type: ignore[typeddict-item]
 
 
@@ -91,29 +74,18 @@ def diagnoses() -> dict[str, Diagnosis]:
         ),
         "demoted": ([row("demoted", "greedy", 0.8, 0.1, headline=False)], {"verdicts": {"reverse-3": counts}}),
     }
+    examples = {"arithmetic": [example()]}
     return {
-        name: {
-            "rows": rows,
-            "data": found,
-            "examples": [example()] * (name == "arithmetic"),
-            "notes": [f"about {name}"],
-        }
+        name: {"rows": rows, "data": found, "examples": examples.get(name, []), "notes": [f"about {name}"]}
         for name, (rows, found) in data.items()
     }
 
 
 def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
     with RunFolder.begin(folder, {"model": "m"}) as run:
-        data = {
-            "format_version": 2,
-            "model": "m",
-            "arms": [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}],
-            "limit": 20,
-            "seed": 0,
-            "diagnostics": {
-                name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()
-            },
-        }
+        arms = [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}]
+        diagnostics = {name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()}
+        data = {"format_version": 2, "model": "m", "limit": 20, "seed": 0, "arms": arms, "diagnostics": diagnostics}
         (run.path / DIAGNOSIS).write_text(json.dumps(data))
     return write_reports(run.path)["report"]
 
@@ -156,12 +128,6 @@ def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str]
     assert answer_pieces(different_side("cut", cut, uncut, tokens=tokens)) == shown
 
 
-def test_what_is_demoted_is_told_beside_a_guess(tmp_path: Path) -> None:
-    text = written(tmp_path / "run", diagnoses()).read_text()
-    assert "4 demoted and 1 erased" in text and "35 times" in text
-    assert "0.9 would by guessing" in text
-
-
 def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path) -> None:
     page = written(tmp_path / "run", diagnoses())
     text = page.read_text()
@@ -170,7 +136,8 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
         assert f"(diagnose-{name}.png)" in text
         assert f"about {name}" in text
         assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert " 1⟦7⟧" in text
+    for words in (" 1⟦7⟧", "4 demoted and 1 erased", "35 times", "0.9 would by guessing"):
+        assert words in text
     assert "| bracket never closed | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
     assert "(--limit 20), seed 0." in text
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
@@ -196,15 +163,11 @@ def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no diagnosis can be read here"):
-        load_diagnosis(tmp_path)
-    (tmp_path / DIAGNOSIS).write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
-        load_diagnosis(tmp_path)
-    (tmp_path / DIAGNOSIS).write_text('{"format_version": 9}')
-    with pytest.raises(InputError, match="format 9 is not known"):
-        load_diagnosis(tmp_path)
-    assert written(tmp_path / "run", diagnoses()).name == "diagnose.md"
+    for text, message in (("", "can be read here"), ("{", "is damaged"), ('{"format_version": 9}', "9 is not known")):
+        if text:
+            (tmp_path / DIAGNOSIS).write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_diagnosis(tmp_path)
 
 
 def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

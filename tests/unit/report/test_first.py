@@ -31,7 +31,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     first = first_of(write_prune(tmp_path))
     assert first.answer.startswith("**Remove 1 layer.**")
     facts = dict(first.facts)
-    assert "85%" in facts["asked for"] and "arithmetic" in facts["asked for"]
+    assert "85%" in facts["asked for"] and "arithmetic (short answer)" in facts["asked for"]
     assert facts["recommended plan"] == "`depth-1`"
     assert facts["layers removed"] == "20 (1 of 30)"
     assert facts["size"] == "134.5M to 131.0M parameters (-2.6%), 538 MB to 524 MB (-2.6 %) on disk"

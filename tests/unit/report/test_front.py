@@ -17,15 +17,9 @@ def alternative(result: PruneResult, name: str, disk_bytes: int, value: float) -
     share = Estimated(value=value, low=value - 0.05, high=value + 0.05, n=64)
     (one,) = result.tested[0].kept
     kept = one.model_copy(update={"kept": share, "bound": value - 0.04})
-    return Alternative(
-        model=name,
-        run=f"versus/{name}",
-        disk_bytes=disk_bytes,
-        level=0.975,
-        kept=(kept,),
-        passed=value > 0.9,
-        verdict="passed" if value > 0.9 else "shown to fail",
-    )
+    passed, verdict = value > 0.9, "passed" if value > 0.9 else "shown to fail"
+    about = {"model": name, "run": f"versus/{name}", "disk_bytes": disk_bytes, "level": 0.975}
+    return Alternative(**about, kept=(kept,), passed=passed, verdict=verdict)
 
 
 def with_others(folder: Path) -> PruneResult:
@@ -56,11 +50,6 @@ def served_as(run: str, share: float) -> Served:
     return Served(run=run, speed=(speed,), memory_bytes=1000, cache_bytes_per_token=2.0)
 
 
-def test_without_other_models_there_is_no_front(tmp_path: Path) -> None:
-    result = PruneResult.load(write_prune(tmp_path))
-    assert front_of(result) is None and first_of_prune(result).figure is None
-
-
 def the_front(folder: Path) -> Front:
     found = front_of(with_others(folder))
     assert found is not None
@@ -84,11 +73,14 @@ def test_a_model_is_on_the_front_where_no_smaller_or_faster_one_keeps_as_much(tm
     assert rows[2][2] == rows[2][3] == "not timed" and rows[2][-1] == "-"
     assert rows[3][1:2] + rows[3][5:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed", "bytes and seconds"]
     assert "share an error of 5 %" in front.note
-
-
-def test_named_afterwards_the_whole_answer_errs_more_often(tmp_path: Path) -> None:
-    found = front_of(with_others(tmp_path).model_copy(update={"error": 0.1}))
-    assert found is not None and "the whole answer errs in up to 10 %" in found.note
+    later = front_of(with_others(tmp_path).model_copy(update={"error": 0.1}))  # named afterwards
+    assert later is not None and "the whole answer errs in up to 10 %" in later.note
+    result = with_others(tmp_path)
+    equal = alternative(result, "q5.gguf", 90_000_000, 0.97)
+    tied = front_of(result.model_copy(update={"versus": (*result.versus, equal)}))
+    assert tied is not None and [one.label for one in tied.models if one.smallest] == ["q4.gguf"], "the smaller of two"
+    result = PruneResult.load(write_prune(tmp_path))
+    assert front_of(result) is None and first_of_prune(result).figure is None
 
 
 def test_the_plots_have_a_point_for_each_model_and_the_goal(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.advice import advise
-from layercut.evidence.comparison import compare_runs
 from layercut.evidence.completions import first_difference
 from layercut.evidence.study import study_results
 from layercut.report import advice_text
@@ -60,7 +60,7 @@ def sections(page: Page) -> list[str]:
 
 def test_a_study_has_its_sections_in_order(study: Path) -> None:
     assert sections(read(study / PAGE)) == [
-        "answer", "scores", "retention", "readouts", "items", "errors", "endings", "cost", "provenance",
+        "answer", "scores", "retention", "items", "errors", "endings", "cost", "provenance",
     ]  # fmt: skip
 
 
@@ -108,11 +108,9 @@ def test_it_fetches_nothing(whole: Path) -> None:
         assert link.startswith(("#", "data:text/csv;")), link
     policy = next(given["content"] for given in page.named("meta") if "http-equiv" in given)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert "unsafe-eval" not in policy
-    assert "script-src 'unsafe" not in policy
+    assert "unsafe-eval" not in policy and "script-src 'unsafe" not in policy
     styles = (ASSETS / "report.css").read_text()
-    assert "url(" not in styles
-    assert "@import" not in styles
+    assert "url(" not in styles and "@import" not in styles
     assert set(re.findall(r"https?://[^\"'&\s<]+", whole.read_text())) == {"http://www.w3.org/2000/svg"}
 
 
@@ -221,33 +219,22 @@ EVIL = (
 @pytest.mark.parametrize("bad", EVIL)
 def test_text_of_models_stays_text(tmp_path: Path, bad: str) -> None:
     result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
-    build_run(tmp_path / "uncut", [result])
-    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
-    for run in ("uncut", "cut"):
+    name = "a<script>b"
+    other = Result(task="<b>more</b>", readout="rank", score=0.9, n=6)
+    build_run(tmp_path / "uncut", [result, other])
+    cut = build_run(tmp_path / name, [replace(result, score=0.0), other], removed=(1,))
+    for run in ("uncut", name):
         file = tmp_path / run / "samples" / "copy.short.jsonl"
         records = [json.loads(line) for line in file.read_text().splitlines()]
         fields = {"question": f"Say {bad}", "gold": f"g {bad}", "answer": bad, "completion": f"{bad} {run}"}
         file.write_text("".join(json.dumps({**record, **fields}) + "\n" for record in records))
     page = read(write_reports(tmp_path)["page"])
-    assert cut.is_finished
-    assert executed(page) == 1
-    assert not page.named("img")
-    assert not page.attributes("onmouseover")
+    assert cut.is_finished and executed(page) == 1
+    assert not page.named("img") and not page.named("b") and not page.attributes("onmouseover")
     assert not [link for link in page.attributes("href") if not link.startswith(("#", "data:text/csv;"))]
     visible = re.sub("[\x00\x1b\u2028\u202e\ud83d]", lambda found: f"\\x{ord(found[0]):02x}", bad)
     assert f"Say {visible}" in page.text
-    assert f"{visible} uncut" in page.text
-
-
-def test_a_name_from_a_folder_is_escaped(tmp_path: Path) -> None:
-    result = Result(task="<b>copy</b>", readout="short", score=0.9, n=30, chance=0.0)
-    build_run(tmp_path / "uncut", [result])
-    build_run(tmp_path / "a<script>b", [result], removed=(1,))
-    page = read(write_reports(tmp_path)["page"])
-    assert executed(page) == 1
-    assert "a<script>b" in page.text
-    assert "<b>copy</b>" in page.text
-    assert not page.named("b")
+    assert f"{visible} uncut" in page.text and name in page.text and "<b>more</b>" in page.text
 
 
 @pytest.mark.parametrize(
@@ -263,7 +250,7 @@ def test_a_name_from_a_folder_is_escaped(tmp_path: Path) -> None:
 def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, shown: str) -> None:
     result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
     build_run(tmp_path / "uncut", [result])
-    build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
+    build_run(tmp_path / "cut", [replace(result, score=0.0)], removed=(1,))
     for run, text in (("uncut", uncut), ("cut", cut)):
         file = tmp_path / run / "samples" / "copy.short.jsonl"
         records = [json.loads(line) for line in file.read_text().splitlines()]
@@ -300,11 +287,8 @@ def test_many_plans_become_lines_by_criterion_and_arm(tmp_path: Path) -> None:
 def unpacked(html: str) -> tuple[dict[str, Any], list[Any]]:
     """The index of the packed answers and their blocks, as the page's script reads them."""
     page = read_page(html)
-    data = [
-        (given["class"], text)
-        for given, text in zip(page.named("script"), page.scripts, strict=True)
-        if "class" in given
-    ]
+    scripts = zip(page.named("script"), page.scripts, strict=True)
+    data = [(given["class"], text) for given, text in scripts if "class" in given]
     blocks = [json.loads(zlib.decompress(base64.b64decode(text))) for kind, text in data if kind == "block"]
     return json.loads(next(text for kind, text in data if kind == "index")), blocks
 
@@ -362,8 +346,9 @@ def test_one_page_shows_one_model(study: Path, tmp_path: Path) -> None:
 def test_extreme_scores_have_a_page(tmp_path: Path, extreme) -> None:
     uncut, _ = extreme
     shutil.copytree(uncut.path.parent, tmp_path / "extreme")
-    page = read(write_reports(tmp_path / "extreme")["page"])
-    assert not re.search(r"\bnan\b|\binf\b|None(?!\.|:)", page.text)
+    written = write_reports(tmp_path / "extreme")
+    for text in (read(written["page"]).text, written["report"].read_text()):
+        assert not re.search(r"\bnan\b|\binf\b|None(?!\.|:)", text)
     assert not re.search(r"[\"(, ]NaN\b", (tmp_path / "extreme" / PAGE).read_text())
 
 
@@ -394,8 +379,3 @@ def contrast(first: str, second: str) -> float:
 
     light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
-
-
-def test_rows_behind_the_page_are_those_of_compare_runs(study: Path) -> None:
-    found = study_results(study)
-    assert found.rows == compare_runs(found.uncut, found.cuts, seed=0)

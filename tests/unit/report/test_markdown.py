@@ -51,9 +51,7 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
 def test_every_row_is_in_the_tables(report, quickstart):
     rows = compare_runs(*quickstart)
     scores = report.split("### Every number of 2 plans")[1].split("\n## ")[0]
-    lines = [
-        line for line in scores.splitlines() if line.startswith("| ") and "---" not in line and "task |" not in line
-    ]
+    lines = [line for line in scores.splitlines() if re.match(r"\| (?!.*(---|task \|))", line)]
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -104,10 +102,8 @@ def test_a_chain_is_shown_in_full(tmp_path):
 def test_provenance(report):
     made = report.split("## How this was made")[1]
     assert "10,000 resamples, seed 0" in report
-    assert (
-        "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
-        in made
-    )
+    row = "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
+    assert row in made
     for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d"):
         assert expected in made
 
@@ -132,12 +128,6 @@ def test_the_isolation_of_generated_programs_is_reported():
     ]
 
 
-def test_extremes(extreme, tmp_path):
-    uncut, cuts = extreme
-    text = write_report(tmp_path, uncut=uncut, cuts=cuts).read_text()
-    assert not re.search(r"\bnan\b|\binf\b|None", text)
-
-
 @pytest.mark.parametrize(
     "bad", ["```\n# not a heading", "a|b\n| c |", "\x1b[31mred\x00", "<script>", "\ud83d", "", "`", "\u2028"]
 )
@@ -151,23 +141,9 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
     file.write_text("\n".join(broken) + "\n")
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     headings = [line for line in _outside_fences(text) if line.startswith("#")]
-    assert [line for line in headings if line != f"### {TITLES['degeneration']}"] == [
-        "# What bundled:smollm2-135m loses with layers removed",
-        "## How many layers can be removed?",
-        "### Evidence behind this answer",
-        "## Scores of every plan",
-        "### Every number of 1 plan: a line for each metric",
-        "### What the findings and numbers mean",
-        "## Retention by number of removed layers",
-        "## Errors to read",
-        "### copy: 4 items that were right before",
-        "## How the answers ended",
-        "### Right, wrong, missing and cut short",
-        "## What it saves",
-        "### Layers, channels and parameters",
-        "## How this was made",
-        "### Plans, commands, versions and settings of the study",
-    ]
+    levels = [len(line.split()[0]) for line in headings if line != f"### {TITLES['degeneration']}"]
+    assert levels == [1, 2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 3, 2, 3]
+    assert "### copy: 4 items that were right before" in headings and headings[-2] == "## How this was made"
     for line in _outside_fences(text):
         if line.startswith("| cut | ") and "wrong" in line:
             assert len(re.findall(r"(?<!\\)\|", line)) == 3
@@ -198,18 +174,13 @@ def test_long_answers_are_cut():
 
 
 def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):
-    study = tmp_path / "quickstart"
-    shutil.copytree(quickstart[0].path.parent, study)
-    assert [run.name for run in study_runs(study).cuts] == ["random-3", "reverse-3"]
-    shutil.move(study / "random-3", tmp_path / "random-3")
-    shutil.move(study / "reverse-3", tmp_path / "reverse-3")
-    shutil.move(study / "uncut", tmp_path / "uncut")
-    study = tmp_path / "planned"
-    RunFolder.begin(study, {"plans": {"reverse-3": "reverse:3", "random-3": "random:3"}}).close()
+    shutil.copytree(quickstart[0].path.parent, tmp_path / "quickstart")
+    assert [run.name for run in study_runs(tmp_path / "quickstart").cuts] == ["random-3", "reverse-3"]
+    RunFolder.begin(tmp_path / "planned", {"plans": {"reverse-3": "reverse:3", "random-3": "random:3"}}).close()
     for name in ("random-3", "reverse-3", "uncut"):
-        shutil.move(tmp_path / name, study / name)
-    assert [run.name for run in study_runs(study).cuts] == ["reverse-3", "random-3"]
-    assert study_runs(study).uncut.name == "uncut"
+        shutil.move(tmp_path / "quickstart" / name, tmp_path / "planned" / name)
+    found = study_runs(tmp_path / "planned")
+    assert [run.name for run in (found.uncut, *found.cuts)] == ["uncut", "reverse-3", "random-3"]
 
 
 def test_the_seed_of_the_study_is_used_again(tmp_path):

@@ -11,18 +11,10 @@ from layercut.evidence.paired import compare_paired
 from layercut.report.runs import held_out_line, held_out_table, ranking_table
 
 RACED: dict[str, Any] = {
-    "candidates": [3, 5, 8],
-    "values": [None, 0.75, None],
-    "chosen": 5,
-    "value": 0.75,
-    "ties": [],
-    "runner_up": 8,
-    "runner_up_value": 0.75,
-    "upper_bounds": [0.7, 0.75, 0.75],
-    "num_answered": [16, 60, 48],
-    "num_items": 60,
+    "candidates": [3, 5, 8], "values": [None, 0.75, None], "chosen": 5, "value": 0.75, "ties": [], "runner_up": 8,
+    "runner_up_value": 0.75, "upper_bounds": [0.7, 0.75, 0.75], "num_answered": [16, 60, 48], "num_items": 60,
     "runner_up_is_bound": True,
-}
+}  # fmt: skip
 RACE = {"mode": "exact", "answers": 124, "saved": 56}
 
 

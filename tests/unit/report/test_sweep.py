@@ -13,7 +13,6 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.sweep import Ranking, Sweep, is_sweep
-from layercut.report.picture import save_picture
 from layercut.report.reports import write_reports
 from layercut.report.sweep import how_made, layers_figure, sweep_findings, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
@@ -192,32 +191,13 @@ def test_what_lies_outside_stands_at_the_edge() -> None:
     assert [point["y"] for point in points] == [100, -30, 140]
 
 
-def test_same_sweep_same_bytes(holes: Sweep, tmp_path: Path) -> None:
-    assert save_picture(layers_figure(holes), tmp_path / "a.png")
-    assert save_picture(layers_figure(Sweep.load(_saved(holes, tmp_path))), tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def _saved(sweep: Sweep, folder: Path) -> Path:
-    sweep.save(folder)
-    return folder
-
-
 def test_items_without_spread_leave_the_band_out() -> None:
-
-    rows = curve("copy", "short", [100, 100, 100])
-    bare = [
-        replace(
-            row,
-            values=row.values._replace(
-                retention_above_chance=row.values.retention_above_chance._replace(low=None, high=None)  # type: ignore[union-attr]
-            ),
-        )
-        for row in rows
-    ]
-    assert [(point["y"], point["low"], point["high"]) for point in drawn(sweep_of(bare))["copy"]] == [
-        (100, None, None)
-    ] * 3
+    bare = []
+    for row in curve("copy", "short", [100, 100, 100]):
+        kept = row.values.retention_above_chance._replace(low=None, high=None)  # type: ignore[union-attr]
+        bare.append(replace(row, values=row.values._replace(retention_above_chance=kept)))
+    points = drawn(sweep_of(bare))["copy"]
+    assert [(point["y"], point["low"], point["high"]) for point in points] == [(100, None, None)] * 3
 
 
 def test_neither_torch_nor_the_plotting_library_is_needed_before_something_is_drawn() -> None:

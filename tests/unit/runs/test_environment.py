@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,19 +17,16 @@ from layercut.runs.environment import collect_environment, command_line, hide_ho
 
 def test_what_is_collected(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
-    data = collect_environment(
-        ["/opt/x/bin/layercut", "eval", "m"], models=[{"name": "m", "revision": None, "hash": "ab"}]
-    )
+    models = [{"name": "m", "revision": None, "hash": "ab"}]
+    data = collect_environment(["/opt/x/bin/layercut", "eval", "m"], models=models)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", data["time"])
     assert data["command"] == "layercut eval m"
     assert data["layercut"] == layercut.__version__
     assert data["python"] == ".".join(map(str, sys.version_info[:3]))
     assert re.match(r"\d+\.\d+", data["packages"]["numpy"])
-    assert data["cores"] >= 1
-    assert data["memory_gib"] > 0
-    assert data["cpu"]
-    assert data["models"] == [{"name": "m", "revision": None, "hash": "ab"}]
+    assert data["cores"] >= 1 and data["memory_gib"] > 0 and data["cpu"]
+    assert data["models"] == models
     assert "secret" not in json.dumps(data)
 
 
@@ -43,19 +41,12 @@ def test_command_line_hides_home_and_tokens(monkeypatch):
     assert command_line([]) == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "hidden"),
-    [
-        ("/home/ada", "~"),
-        ("/home/ada/x", "~/x"),
-        ("/home/adam/x", "/home/adam/x"),
-        ("/mnt/home/ada/x", "/mnt/home/ada/x"),
-        ("in '/home/ada/x'.", "in '~/x'."),
-    ],
-)
-def test_home_is_hidden_only_where_it_is_home(monkeypatch, text, hidden):
+def test_home_is_hidden_only_where_it_is_home(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
-    assert hide_home(text) == hidden
+    for text, hidden in {"/home/ada": "~", "/home/ada/x": "~/x", "in '/home/ada/x'.": "in '~/x'."}.items():
+        assert hide_home(text) == hidden
+    for text in ("/home/adam/x", "/mnt/home/ada/x"):
+        assert hide_home(text) == text
 
 
 def test_git_commit_of_a_checkout_and_none_inside_another_repository(tmp_path):
@@ -66,9 +57,8 @@ def test_git_commit_of_a_checkout_and_none_inside_another_repository(tmp_path):
 
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        return subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     def noted() -> object:
         code = "import json; from layercut.runs.environment import collect_environment as collect\n"
@@ -94,15 +84,8 @@ def test_git_commit_of_a_checkout_and_none_inside_another_repository(tmp_path):
 
 
 def test_torch_is_asked_only_if_it_is_there_already(monkeypatch):
-    class Cuda:
-        is_available = staticmethod(lambda: True)
-        device_count = staticmethod(lambda: 2)
-        get_device_name = staticmethod(lambda index: "H100")
-
-    class Torch:
-        cuda = Cuda
-
-    monkeypatch.setitem(sys.modules, "torch", Torch)
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2, get_device_name=lambda index: "H100")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert collect_environment([])["accelerator"] == "2 x H100"
     monkeypatch.delitem(sys.modules, "torch")
     assert collect_environment([])["accelerator"] is None

@@ -16,9 +16,10 @@ from layercut.study.run import StudyOutcome
 from layercut.tasks.cells import Evaluated
 from tests.support.pages import write_prune
 
+pytest.importorskip("pandas")
+
 
 def test_a_field_within_a_field_is_a_column_of_its_own() -> None:
-    pytest.importorskip("pandas")
     found = data_frame([{"task": "copy", "kept": {"value": 0.9, "low": 0.8}}, {"task": "sums", "kept": {"value": 0.5}}])
     assert list(found.columns) == ["task", "kept.value", "kept.low"]
     assert found["kept.value"].tolist() == [0.9, 0.5] and found["kept.low"].isna().tolist() == [False, True]
@@ -31,21 +32,15 @@ def test_without_pandas_one_line_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_an_evaluation_has_a_line_for_each_metric() -> None:
-    pytest.importorskip("pandas")
     rows = [{"task": "copy", "value": 0.5, "outcomes": {"right": 1}}, {"task": "sums", "value": 0.25, "outcomes": {}}]
     found = Evaluated(Path("run"), {"rows": rows}).to_frame()
     assert found["value"].tolist() == [0.5, 0.25] and found["outcomes.right"].tolist()[0] == 1
+    assert len(StudyOutcome("m", Path("run"), None, {}, []).to_frame()) == 0
 
 
 def test_a_result_of_prune_has_a_line_for_each_plan_and_task(tmp_path: Path) -> None:
-    pytest.importorskip("pandas")
     result = PruneResult.load(write_prune(tmp_path))
     found = Pruned(tmp_path, result, ModelSettings(model="m")).to_frame()
     assert found["plan"].tolist() == [one.name for one in result.tested for _ in one.kept]
     shares = [kept.kept and kept.kept.value for one in result.tested for kept in one.kept]
     assert found["kept.value"].tolist() == shares and {"verdict", "removed", "bound"} <= set(found.columns)
-
-
-def test_a_study_without_comparisons_is_an_empty_frame() -> None:
-    pytest.importorskip("pandas")
-    assert len(StudyOutcome("m", Path("run"), None, {}, []).to_frame()) == 0

@@ -32,14 +32,9 @@ with new_directory(Path(sys.argv[1])) as folder:
 
 def begin(out: Path) -> subprocess.Popen[str]:
     """A process that is in the middle of writing ``out``."""
-    source = str(Path(__file__).parents[3] / "src")
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITE, str(out)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": source},
-    )
-    assert writer.stdout is not None
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
+    command = [sys.executable, "-c", WRITE, str(out)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert writer.stdout.readline() == "half\n"
     return writer
 

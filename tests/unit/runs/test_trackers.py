@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,19 @@ class Fake:
 
 
 @pytest.fixture(autouse=True)
-def _fake_trackio(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fake_trackio(monkeypatch: pytest.MonkeyPatch) -> None:
     Fake.made = []
     monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "trackio", Fake)
     monkeypatch.setattr(trackers, "find_spec", lambda name: name == "trackio" or None)
-    yield
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
+
+
+def told_to(out: Path) -> dict[str, Any]:
+    return {"out": out, "report_to": "trackio"}
 
 
 def numbers(request: Any) -> tuple[Fake, dict[str, float]]:
@@ -84,16 +86,13 @@ def test_a_block_ends_its_trackers_after_an_error_too() -> None:
 
 
 def test_a_tracker_that_is_not_there_is_refused_at_once() -> None:
-    with pytest.raises(InputError, match="unknown tracker 'tracko'.*trackio"), track_numbers(("tracko",), "run", {}):
-        pass
-    with pytest.raises(InputError, match="pip install wandb"), track_numbers(("trackio", "wandb"), "run", {}):
-        pass
+    for names, said in ((("tracko",), "unknown tracker 'tracko'.*trackio"), (("trackio", "wandb"), "install wandb")):
+        with pytest.raises(InputError, match=said), track_numbers(names, "run", {}):
+            pass
 
 
 def test_an_evaluation_logs_each_score_with_its_interval(model: Path, tmp_path: Path) -> None:
-    asked = EvalVerb.of(
-        model=model, tasks="arithmetic", readouts="rank", limit=8, out=tmp_path / "run", report_to="trackio"
-    )
+    asked = EvalVerb.of(model=model, tasks="arithmetic", readouts="rank", limit=8, **told_to(tmp_path / "run"))
     found, told = numbers(asked)
     name = "run/arithmetic.rank/accuracy"
     assert set(told) == {name, f"{name}/low", f"{name}/high"} and told[f"{name}/low"] <= told[name]
@@ -101,19 +100,16 @@ def test_an_evaluation_logs_each_score_with_its_interval(model: Path, tmp_path: 
 
 
 def test_a_search_logs_each_round(model: Path, tmp_path: Path) -> None:
-    asked = SelectVerb.of(
-        model=model, criterion="perplexity", remove="2 layers", out=tmp_path / "run", report_to="trackio", held_out=None
-    )
+    more = {"criterion": "perplexity", "remove": "2 layers", "held_out": None}
+    asked = SelectVerb.of(model=model, **more, **told_to(tmp_path / "run"))
     found, _ = numbers(asked)
     rounds = [(values["search/chosen"], step) for values, step in found.logged if "search/chosen" in values]
     assert [step for _, step in rounds] == [1, 2] and len({layer for layer, _ in rounds}) == 2
 
 
 def test_a_sweep_logs_each_layer(model: Path, tmp_path: Path) -> None:
-    asked = SweepVerb.of(
-        model=model, objective="brackets", readouts="rank", limit=4, layers="0-2", out=tmp_path / "run",
-        report_to="trackio",
-    )  # fmt: skip
+    more = {"objective": "brackets", "readouts": "rank", "limit": 4, "layers": "0-2"}
+    asked = SweepVerb.of(model=model, **more, **told_to(tmp_path / "run"))
     found, _ = numbers(asked)
     assert [step for values, step in found.logged if any(name.startswith("sweep/") for name in values)] == [0, 1, 2]
 
@@ -122,9 +118,7 @@ def test_trackio_itself_keeps_the_numbers(model: Path, tmp_path: Path, monkeypat
     monkeypatch.undo()
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "db"))  # read when it is imported
     pytest.importorskip("trackio", reason="trackio is not installed")
-    asked = EvalVerb.of(
-        model=model, tasks="arithmetic", readouts="rank", limit=8, out=tmp_path / "run", report_to="trackio"
-    )
+    asked = EvalVerb.of(model=model, tasks="arithmetic", readouts="rank", limit=8, **told_to(tmp_path / "run"))
     with asked.tracked():
         asked.run(IO)
     (file,) = (tmp_path / "db").glob("*.db")

@@ -10,7 +10,6 @@ import torch
 
 from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
-from layercut.selection import find_criterion
 from layercut.selection.base import Context
 from layercut.selection.criteria import angular_distance
 from tests.support.criteria import TEXTS, made_up, make_identity, measured_on, turning
@@ -41,17 +40,6 @@ def test_every_block_equals_output_hidden_states_of_one_text_at_a_time(model_typ
     assert selection.removed == (first + 2, first + 1, first)
     assert selection.details["num_tokens"] == len(angles[0])
     json.dumps(selection.details, allow_nan=False)
-
-
-@pytest.mark.parametrize("first", [0, 1, 3])
-def test_a_run_of_layers_that_change_little_is_found_wherever_it_stands(first: int) -> None:
-    loaded = tiny_loaded("llama")
-    for layer in loaded.model.model.layers[first : first + 3]:
-        with torch.no_grad():
-            layer.self_attn.o_proj.weight.mul_(0.01)
-            layer.mlp.down_proj.weight.mul_(0.01)
-    selection = angular_distance(measured_on(loaded, num_remove=3))
-    assert selection.removed == (first + 2, first + 1, first)
 
 
 def test_no_distance_is_exactly_zero_or_not_a_number_when_nothing_turns() -> None:
@@ -107,7 +95,3 @@ def test_what_is_missing_or_unknown_is_named() -> None:
         angular_distance(Context(num_layers=4, num_remove=1, settings={"norm": "l1"}))
     with pytest.raises(InputError, match="no 3 layers"):
         angular_distance(Context(num_layers=4, num_remove=3, protect=frozenset({1})))
-
-
-def test_it_is_known_by_its_name() -> None:
-    assert find_criterion("angular_distance") is angular_distance

@@ -49,34 +49,14 @@ def test_judges_the_remaining_candidates_of_each_round_once() -> None:
     assert len(set(objective.asked)) == len(objective.asked)
 
 
-def test_a_deeper_search_goes_on_where_a_shallower_one_ended() -> None:
-    shallow = remove_greedily(Context(num_layers=7, num_remove=2), TableObjective(random_table(3)))
-    deep = remove_greedily(Context(num_layers=7, num_remove=4), TableObjective(random_table(3)))
-    assert deep.removed[:2] == shallow.removed
-    assert deep.details["rounds"][:2] == shallow.details["rounds"]
-
-
 def test_later_layer_wins_ties_and_ties_are_told() -> None:
     values = {(): 1.0, (0,): 0.5, (1,): 0.9, (2,): 0.9, (3,): 0.7}
     objective = TableObjective(lambda removed: values[tuple(sorted(removed))])
     selection = remove_greedily(Context(num_layers=4, num_remove=1), objective, {"protect": []})
     assert selection.removed == (2,)
-    assert selection.details == {
-        "protect": [],
-        "uncut": 1.0,
-        "value": 0.9,
-        "rounds": [
-            {
-                "candidates": [0, 1, 2, 3],
-                "values": [0.5, 0.9, 0.9, 0.7],
-                "chosen": 2,
-                "value": 0.9,
-                "ties": [1],
-                "runner_up": 1,
-                "runner_up_value": 0.9,
-            }
-        ],
-    }
+    asked = {"candidates": [0, 1, 2, 3], "values": [0.5, 0.9, 0.9, 0.7]}
+    chosen = {"chosen": 2, "value": 0.9, "ties": [1], "runner_up": 1, "runner_up_value": 0.9}
+    assert selection.details == {"protect": [], "uncut": 1.0, "value": 0.9, "rounds": [{**asked, **chosen}]}
 
 
 def test_one_candidate_has_no_runner_up() -> None:

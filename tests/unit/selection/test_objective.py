@@ -56,11 +56,9 @@ def test_a_metric_between_0_and_1_loses_its_floor_under_raw_too() -> None:
 
 @pytest.mark.parametrize("normalise", ["raw", "chance"])
 def test_the_uncut_model_is_worth_exactly_one(normalise: Any) -> None:
-    tasks = [
-        part(name="a", num_items=7),
-        part(name="b", num_items=49, share_known=0.6, chance_level=0.1),
-        part(name="c", num_items=23, share_known=0.7, partial=True, chance_level=0.2),
-    ]
+    floored = part(name="b", num_items=49, share_known=0.6, chance_level=0.1)
+    partial = part(name="c", num_items=23, share_known=0.7, partial=True, chance_level=0.2)
+    tasks = [part(name="a", num_items=7), floored, partial]
     assert TaskObjective(NeedyEngine(), tasks, normalise=normalise).values([UNCUT]) == [1.0]
 
 
@@ -82,10 +80,7 @@ def test_only_selection_items_are_asked_each_once_a_plan() -> None:
     ("fields", "says"),
     [
         ({"share_known": 0.0}, r"scores 0 \(0 to .*\) on 12 selection items of needy \(short\).*guessing \(0\)"),
-        (
-            {"share_known": 0.5, "chance_level": 0.5},
-            r"scores 0.5 \(.*not above guessing \(0.5\).*ask more of its items",
-        ),
+        ({"share_known": 0.5, "chance_level": 0.5}, r"0.5 \(.*not above guessing \(0.5\).*ask more of its items"),
         ({"share_known": 0.5, "chance_level": 0.4}, r"not above guessing \(0.4\)"),
         ({"share_known": 0.0, "partial": True, "chance_level": 0.2}, r"scores 0.2 on 12"),
     ],
@@ -113,16 +108,9 @@ def test_report_tells_scores_and_items_of_what_was_chosen() -> None:
     task = part(share_known=0.75, limit=8)
     objective = TaskObjective(NeedyEngine(), [task, part("rank", name="other")])
     report = objective.report(PLANS[0])
-    assert report["selected_scores"][0] == {
-        "task": "needy",
-        "readout": "short",
-        "metric": "accuracy",
-        "uncut": 1.0,
-        "cut": share_right(task.task, PLANS[0], 8),  # type: ignore[arg-type]
-        "n": 8,
-        "chance": 0.0,
-        "floor": 0.0,
-    }
+    about = {"task": "needy", "readout": "short", "metric": "accuracy", "n": 8, "chance": 0.0, "floor": 0.0}
+    cut = share_right(task.task, PLANS[0], 8)  # type: ignore[arg-type]
+    assert report["selected_scores"][0] == {**about, "uncut": 1.0, "cut": cut}
     expected = {sample.id for sample in task.task.samples("selection", 8)}
     assert selection_items(report)["needy"] == expected
     assert set(selection_items(report)) == {"needy", "other"}
@@ -133,13 +121,8 @@ def test_describe_names_what_decides_the_values() -> None:
     described = TaskObjective(NeedyEngine(), [part(limit=8)]).describe()
     assert described["normalise"] == "raw"
     (task,) = described["objective"]
-    assert (task["task"], task["readout"], task["limit"], task["num_items"], task["version"]) == (
-        "needy",
-        "short",
-        8,
-        8,
-        1,
-    )
+    named = {"task": "needy", "readout": "short", "limit": 8, "num_items": 8, "version": 1}
+    assert {name: task[name] for name in named} == named
     others = [part(limit=9), part(limit=8, seed=1)]
     hashes = {TaskObjective(NeedyEngine(), [other]).describe()["objective"][0]["items_hash"] for other in others}
     assert len({task["items_hash"], *hashes}) == 3

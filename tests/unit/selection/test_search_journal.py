@@ -75,12 +75,14 @@ def test_other_questions_have_other_answers(folder: RunFolder, question: Journal
         assert journal.part(question, PLAN, IDS).records[0]["metrics"] == {"accuracy": 0.0}
 
 
-def test_the_set_of_layers_counts_not_their_order(folder: RunFolder) -> None:
-    with SearchJournal(folder) as journal:
-        journal.part(QUESTION, PLAN, IDS).append([record("a")])
-        assert ids(journal, plan=CutPlan(num_layers=6, removed=(2, 4))) == ["a"]
+@pytest.mark.parametrize("kept", [True, False], ids=["in a folder", "in memory"])
+def test_answers_belong_to_the_set_of_layers_and_are_given_in_the_order_asked(folder: RunFolder, kept: bool) -> None:
+    with SearchJournal(folder if kept else None) as journal:
+        journal.part(QUESTION, PLAN, IDS).append([record("a"), record("b"), record("c")])
+        assert ids(journal, plan=CutPlan(num_layers=6, removed=(2, 4))) == ["a", "b", "c"]
         assert ids(journal, plan=CutPlan(num_layers=6, removed=(2, 3))) == []
         assert ids(journal, plan=CutPlan(num_layers=6)) == []
+        assert [known["id"] for known in journal.part(QUESTION, PLAN, ("c", "a")).records] == ["c", "a"]
 
 
 def test_what_does_not_move_an_answer_does_not_count() -> None:
@@ -99,12 +101,11 @@ def test_an_item_keeps_its_first_answer(folder: RunFolder) -> None:
         part.append([record("a", 0.0), record("b", 0.0)])
         assert [known["metrics"]["accuracy"] for known in part.records] == [1.0, 0.0]
     assert len(folder.records("needy", "short")) == 2
-
-
-def test_only_the_wanted_items_are_shown(folder: RunFolder) -> None:
+    file = folder.path / "samples" / "needy.short.jsonl"
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text(first + first.replace("1.0", "0.0") + "".join(others))  # as after two commands at once
     with SearchJournal(folder) as journal:
-        journal.part(QUESTION, PLAN, IDS).append([record(item) for item in IDS])
-        assert [known["id"] for known in journal.part(QUESTION, PLAN, ("c", "a")).records] == ["c", "a"]
+        assert [known["metrics"]["accuracy"] for known in journal.part(QUESTION, PLAN, IDS).records] == [1.0, 0.0]
 
 
 def test_a_torn_line_is_asked_again(folder: RunFolder) -> None:
@@ -121,13 +122,6 @@ def test_answers_of_an_evaluation_are_refused(folder: RunFolder) -> None:
         plain.append([record("a")])
     with SearchJournal(folder) as journal, pytest.raises(InputError, match="written by a search"):
         journal.part(QUESTION, PLAN, IDS)
-
-
-def test_without_a_folder_it_keeps_to_memory() -> None:
-    with SearchJournal() as journal:
-        journal.part(QUESTION, PLAN, IDS).append([record("a")])
-        assert ids(journal) == ["a"]
-        assert ids(journal, plan=CutPlan(num_layers=6, removed=(1,))) == []
 
 
 def test_an_answer_that_ended_early_serves_only_who_needs_scores(folder: RunFolder) -> None:

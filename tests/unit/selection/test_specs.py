@@ -44,19 +44,18 @@ def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
 
 
 def test_what_is_known_of_a_criterion_without_importing_it() -> None:
-    assert all(callable(find_criterion(name)) for name in CRITERIA)
+    assert {name: find_criterion(name).__name__ for name in CRITERIA} == {
+        **{name: name for name in ("block_influence", "angular_distance", "task_accuracy", "trace_damage")},
+        "random": "random_layers",
+        "reverse": "last_layers",
+        "perplexity": "choose_by_loss",
+    }
     assert [name for name, row in CRITERIA.items() if not row.needs_model] == ["random", "reverse"]
     own = criterion_row("my.module:function")
     assert own.needs_model
     assert not (own.needs_text or own.needs_objective or own.protects_first_layer)
     with pytest.raises(InputError, match="unknown criterion 'revers'.*reverse"):
         criterion_row("revers")
-
-
-@pytest.mark.parametrize("name", ["block_influence", "task_accuracy"])
-def test_a_criterion_that_needs_the_model_is_no_spec(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} needs to run"):
-        LayerSpec.parse(f"{name}:2").bind(num_layers=6)
 
 
 def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:
@@ -80,17 +79,15 @@ def test_too_few_or_too_many_layers_are_refused(num_remove: int) -> None:
         reverse(6, num_remove)
 
 
-def test_a_layer_list_is_inclusive_and_keeps_its_order() -> None:
+def test_layers_are_named_or_counted_by_a_criterion() -> None:
     plan = LayerSpec.parse("8,3,21-24").bind(num_layers=30)
-    assert plan.removed == (8, 3, 21, 22, 23, 24)
-    assert plan.criterion == "explicit"
-
-
-def test_a_criterion_with_a_count_records_its_seed() -> None:
+    assert (plan.removed, plan.criterion) == ((8, 3, 21, 22, 23, 24), "explicit")
     plan = LayerSpec.parse("random:3").bind(num_layers=30, seed=7, model="m", model_hash="abc")
-    assert plan.removed == random(30, 3, 7)
-    assert plan.settings == {"seed": 7, "num_remove": 3}
+    assert (plan.removed, plan.settings) == (random(30, 3, 7), {"seed": 7, "num_remove": 3})
     assert (plan.model, plan.model_hash) == ("m", "abc")
+    for name in ("reverse", "random"):
+        with pytest.raises(InputError, match=f"{name} has no settings, .*'token'"):
+            find_criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
 
 
 def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
@@ -113,9 +110,16 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
         ("0-29", "all 30 decoder layers would be removed"),
         ("3,,4", "is not a layer list"),
         ("missing.json", "no plan can be read here"),
+        ("block_influence:2", "block_influence needs to run"),
+        ("task_accuracy:2", "task_accuracy needs to run"),
+        ([-1], "layer -1 is not a layer; layers are counted from 0"),
+        *((share, "write mlp:0.28 or mlp:28%") for share in ("mlp:0", "mlp:1", "mlp:many")),
+        ("mlp:0.1 mlp:0.2", "once"),
+        ("reverse:3 mlp:0.1", "once, beside layers"),
+        *((spec, f"'{spec.split()[-1]}': attention, heads") for spec in ("6.attn", "3 6.mlp:0.5", "heads:0.25")),
     ],
 )
-def test_bad_specs_are_refused_in_one_clear_line(spec: str, message: str) -> None:
+def test_bad_specs_are_refused_in_one_clear_line(spec: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         LayerSpec.parse(spec).bind(num_layers=30, model="m")
     assert "\n" not in str(caught.value)
@@ -131,12 +135,11 @@ def test_a_count_is_written_as_a_count(given: object, number: int) -> None:
     assert found.is_open and found.count is not None and found.count.layers(30) == number
     with pytest.raises(InputError, match="not say which layers"):
         found.bind(num_layers=30)
-
-
-@pytest.mark.parametrize("given", ["3", 3, "21-24", "reverse:3", [3, 4]])
-def test_layers_are_no_count_and_the_refusal_shows_both_readings(given: object) -> None:
-    with pytest.raises(InputError, match="'3 layers'"):
-        Asked(remove=given)
+    for layers in ("3", 3, "21-24", "reverse:3", [3, 4]):  # no count, and the refusal shows both readings
+        with pytest.raises(InputError, match="'3 layers'"):
+            Asked(remove=layers)
+    with pytest.raises(InputError, match="only layers are chosen here"):
+        Asked(remove="mlp:0.28")
 
 
 def test_layers_may_come_in_every_form() -> None:
@@ -144,12 +147,6 @@ def test_layers_may_come_in_every_form() -> None:
     bound = [LayerSpec.parse(one).bind(num_layers=30) for one in ("4,2", [4, 2], (4, 2), plan)]
     assert {one.removed for one in bound} == {(4, 2)}
     assert LayerSpec.parse("3").layers == LayerSpec.parse(3).layers == (3,)
-
-
-@pytest.mark.parametrize("name", ["reverse", "random"])
-def test_a_setting_of_a_criterion_that_has_none_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} has no settings, .*'token'"):
-        find_criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
 
 
 @pytest.mark.parametrize(
@@ -174,47 +171,10 @@ def test_mlp_channels_stand_beside_layers(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ("mlp:0", "write mlp:0.28 or mlp:28%"),
-        ("mlp:1", "write mlp:0.28 or mlp:28%"),
-        ("mlp:many", "write mlp:0.28 or mlp:28%"),
-        ("mlp:0.1 mlp:0.2", "once"),
-        ("reverse:3 mlp:0.1", "once, beside layers"),
-        ("6.attn", "'6.attn': attention, heads and the MLP of single layers"),
-        ("3 6.mlp:0.5", "'6.mlp:0.5': attention, heads"),
-        ("heads:0.25", "'heads:0.25': attention, heads"),
-    ],
-)
-def test_units_that_no_config_says_are_refused(given: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        LayerSpec.parse(given)
-
-
-def test_where_layers_alone_are_chosen_channels_are_refused() -> None:
-    class Some(Settings):
-        remove: Count
-
-    with pytest.raises(InputError, match="only layers are chosen here"):
-        Some(remove="mlp:0.28")
-
-
-def test_a_layer_below_zero_is_no_layer() -> None:
-    with pytest.raises(InputError, match="layer -1 is not a layer; layers are counted from 0"):
-        LayerSpec.parse([-1])
-
-
-@pytest.mark.parametrize(
     ("text", "protected"),
-    [
-        ("first:4,last:2", {0, 1, 2, 3, 28, 29}),
-        ("first:4,last:2,0,7-9", {0, 1, 2, 3, 7, 8, 9, 28, 29}),
-        ("0", {0}),
-        (" 5 , last:1 ", {5, 29}),
-        ("last:0", set()),
-        ("none", set()),
-    ],
-)
+    [("first:4,last:2", {0, 1, 2, 3, 28, 29}), ("first:4,last:2,0,7-9", {0, 1, 2, 3, 7, 8, 9, 28, 29}), ("0", {0}),
+     (" 5 , last:1 ", {5, 29}), ("last:0", set()), ("none", set())],
+)  # fmt: skip
 def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -> None:
     assert parse_protected(text, 30) == protected
 

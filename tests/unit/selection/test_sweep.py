@@ -73,7 +73,7 @@ def test_equals_what_the_items_say(tmp_path: Path) -> None:
         assert row.outcomes.get("wrong", 0) == 20 - sum(right)
 
 
-@pytest.mark.parametrize("kill_after", [0, 1, 7, 33])
+@pytest.mark.parametrize("kill_after", [0, 7, 33])
 def test_a_killed_sweep_asks_only_what_is_missing(tmp_path: Path, kill_after: int) -> None:
     asked = [needy("one"), needy("two", "rank")]
     whole = sweep(tmp_path / "whole", asked, NeedyEngine(num_layers=6))
@@ -185,12 +185,8 @@ def test_rankings_from_plans(tmp_path: Path) -> None:
     first, second, third = read_rankings(paths, items={"one": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert (first.name, first.importance) == ("block_influence (a/plan.json)", {0: 0.5, 10: 0.25})
     assert (second.name, second.importance) == ("block_influence (b/plan.json)", {1: 1.0})
-    assert (third.name, third.importance) == (
-        "task_accuracy",
-        {1: -0.5, 3: -0.9},
-    )  # the worse the cut, the more it counts
-    assert first.note == ""
-    assert "chosen on items" in third.note
+    assert (third.name, third.importance) == ("task_accuracy", {1: -0.5, 3: -0.9})
+    assert first.note == "" and "chosen on items" in third.note
     (alone,) = read_rankings(paths[2:], items={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
     assert alone.note == ""
     with pytest.raises(InputError, match="more than once"):

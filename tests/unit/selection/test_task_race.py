@@ -20,7 +20,6 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_criteria import task_accuracy
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Score
-from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask
 
 UNCUT = CutPlan(num_layers=9)
@@ -40,7 +39,7 @@ def search(engine: NeedyEngine, tasks: list[ObjectiveTask], folder: RunFolder | 
 
 @pytest.mark.parametrize("normalise", ["raw", "chance"])
 @pytest.mark.parametrize("partial", [False, True])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_same_layers_from_fewer_answers(seed: int, partial: bool, normalise: str) -> None:
     raced, whole = NeedyEngine(num_layers=9), NeedyEngine(num_layers=9)
     found = search(raced, parts(seed, partial), normalise=normalise)
@@ -70,34 +69,6 @@ def test_what_the_folder_knows_already_changes_nothing_but_the_work(tmp_path: Pa
         engine = NeedyEngine(num_layers=9)
         assert search(engine, parts(), folder) == alone
         assert not engine.asked
-
-
-def test_killed_at_any_batch_and_resumed_the_plan_is_the_same_to_the_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.fsync", lambda file: None)  # the kill is an exception here, and there are many
-    tasks = [
-        ObjectiveTask(task=NeedyTask(name="one", num_items=36, seed=3), readout="short"),
-        ObjectiveTask(task=NeedyTask(name="two", num_items=21, seed=3), readout="rank"),
-    ]
-
-    def plan_of(path: Path, engine: NeedyEngine) -> bytes:
-        with RunFolder.begin(path, {"a": 1}) as folder, SearchJournal(folder) as journal:
-            objective = TaskObjective(engine, tasks, journal=journal)
-            selection = task_accuracy(Context(num_layers=6, num_remove=2, objective=objective))
-            CutPlan(num_layers=6, removed=selection.removed, scores=selection.details).save(path / "plan.json")
-        return (path / "plan.json").read_bytes()
-
-    engine = NeedyEngine(batch_size=5)
-    whole = plan_of(tmp_path / "whole", engine)
-    assert b'"saved": 0' not in whole
-    for moment in range(len(engine.batches)):
-        path = tmp_path / f"killed-{moment}"
-        killed, resumed = NeedyEngine(batch_size=5, kill_after=moment), NeedyEngine(batch_size=5)
-        with pytest.raises(Killed):
-            plan_of(path, killed)
-        assert plan_of(path, resumed) == whole
-        assert Counter(killed.asked + resumed.asked) == Counter(engine.asked)
 
 
 def test_a_metric_beyond_1_cannot_be_raced() -> None:

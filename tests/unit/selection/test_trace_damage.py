@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from layercut.engine.base import Divergence, GenerationRequest, LikelihoodReques
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.selection import find_criterion
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
@@ -54,16 +52,11 @@ class TracedEngine(NeedyEngine):
     def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
         assert reference.is_uncut
         self.measured.append((plan.key, request))
+        kl, js, top1, nll, sure = (damage(name, plan) for name in DAMAGE)
         return Divergence(
-            id=request.id,
-            num_tokens=2,
-            nll=1 + damage("nll", plan),
-            reference_nll=1,
-            kl=damage("kl", plan),
-            js_top100=damage("js", plan),
-            top1_disagreements=int(damage("top1", plan)),
-            sure=damage("sure", plan),
-        )
+            id=request.id, num_tokens=2, nll=1 + nll, reference_nll=1, kl=kl, js_top100=js,
+            top1_disagreements=int(top1), sure=sure,
+        )  # fmt: skip
 
     def _score(self, request: LikelihoodRequest, plan: CutPlan) -> tuple[float, ...]:
         self.measured.append((plan.key, request))
@@ -97,6 +90,8 @@ def test_only_right_answers_are_traces_and_only_text_that_was_written() -> None:
     assert {(request.prompt, request.continuations) for _, request in engine.measured} == {("?", ("yes",))}
     assert selection.details["num_traces"] == 9
     assert selection.details["traces"] == {"one (short)": 6, "two (short)": 3}
+    items = selection_items(selection.details)  # every item that was asked
+    assert {task: len(ids) for task, ids in items.items()} == {"one": 10, "two": 8}
     assert ("log_likelihoods", "uncut") not in engine.calls, "what is ranked is not asked"
 
 
@@ -154,11 +149,6 @@ def test_greedy_judges_what_is_gone_already() -> None:
     assert [round_["value"] for round_ in selection.details["rounds"]] == [-0.5, -2.0]
 
 
-def test_the_plan_carries_every_item_that_was_asked() -> None:
-    items = selection_items(trace_damage(context()).details)
-    assert {task: len(ids) for task, ids in items.items()} == {"one": 10, "two": 8}
-
-
 def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_path: Path) -> None:
     def select(path: Path, engine: TracedEngine, **settings: str) -> Selection:
         with RunFolder.begin(path, {"a": 1}) as folder, SearchJournal(folder) as journal:
@@ -210,16 +200,13 @@ def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
 
 
 def test_refusals() -> None:
-    assert find_criterion("trace_damage") is trace_damage
     none = (ObjectiveTask(task=NeedyTask(name="hard", share_known=0), readout="short"),)
-    with pytest.raises(InputError, match=r"hard \(short\) right"):
-        trace_damage(context(parts=none))
-    with pytest.raises(InputError, match="generates text"):
-        trace_damage(context(parts=PARTS[2:]))
-    with pytest.raises(InputError, match="name the tasks"):
-        trace_damage(context(objective=None))
-    with pytest.raises(InputError, match="TaskObjective"):
-        trace_damage(context(objective=TableObjective(lambda removed: 1.0)))
-    wrong: Mapping[str, str] = {"measure": "top5"}
-    with pytest.raises(InputError, match="unknown measure .*'top5'.*top1"):
-        trace_damage(context(settings=wrong))
+    for asked, message in (
+        (context(parts=none), r"hard \(short\) right"),
+        (context(parts=PARTS[2:]), "generates text"),
+        (context(objective=None), "name the tasks"),
+        (context(objective=TableObjective(lambda removed: 1.0)), "TaskObjective"),
+        (context(settings={"measure": "top5"}), "unknown measure .*'top5'.*top1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trace_damage(asked)

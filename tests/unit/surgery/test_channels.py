@@ -17,18 +17,20 @@ CHANNELS = Channels(field="intermediate_size", width=7, kept=KEPT)
 PLAN = CutPlan(num_layers=2, channels=CHANNELS, model="m", model_hash="12ab")
 
 
-def test_the_channels_of_a_layer_are_bits_in_hex() -> None:
+def test_a_plan_names_them_and_is_read_again(tmp_path: Path) -> None:
     data = CHANNELS.to_dict()
     assert data["kept"] == {"0": "92", "1": "64"} and data["num_kept"] == 3  # 1001001. and 0110010.
-    assert Channels.from_dict(json.loads(json.dumps(data))) == CHANNELS
-
-
-def test_a_plan_names_them_and_is_read_again(tmp_path: Path) -> None:
     PLAN.save(tmp_path / "plan.json")
     again = CutPlan.load(tmp_path / "plan.json")
     assert again == PLAN and again.key == PLAN.key and not again.is_uncut
     assert again.label == "mlp:0.571" and again.gone == {"removed": [], "channels": CHANNELS.key}
     assert PLAN.describe() == "removes 4 of 7 MLP channels of each layer (57.1 %)"
+    other = CutPlan(num_layers=2, channels=Channels(field="intermediate_size", width=7, kept={**KEPT, 1: (1, 2, 6)}))
+    assert (
+        len({PLAN.key, other.key, PLAN.depth_only.key, CutPlan(num_layers=2, removed=(1,), channels=CHANNELS).key}) == 4
+    )
+    with pytest.raises(InputError, match="layer 1, whose MLP channels are named, is not in the model"):
+        CutPlan(num_layers=1, channels=CHANNELS)
 
 
 def test_a_plan_without_channels_is_written_as_before() -> None:
@@ -43,13 +45,6 @@ def test_channels_of_experts_are_numbered_through(tmp_path: Path) -> None:
     assert thin.describe() == "4 of 7 MLP channels of each expert (57.1 %)"
     CutPlan(num_layers=2, channels=thin).save(tmp_path / "plan.json")
     assert CutPlan.load(tmp_path / "plan.json").channels == thin
-
-
-def test_other_channels_are_another_plan() -> None:
-    other = Channels(field="intermediate_size", width=7, kept={**KEPT, 1: (1, 2, 6)})
-    both = CutPlan(num_layers=2, channels=other)
-    keys = {PLAN.key, both.key, CutPlan(num_layers=2, removed=(1,), channels=CHANNELS).key, PLAN.depth_only.key}
-    assert len(keys) == 4
 
 
 @pytest.mark.parametrize(
@@ -89,11 +84,6 @@ def test_damaged_channels_are_named_with_their_file(data: Any) -> None:
             CutPlan.from_dict({**PLAN.to_dict(), "channels": data}, "my/plan.json")
 
 
-def test_a_layer_beyond_the_model_is_refused() -> None:
-    with pytest.raises(InputError, match="layer 1, whose MLP channels are named, is not in the model"):
-        CutPlan(num_layers=1, channels=CHANNELS)
-
-
 @pytest.mark.parametrize(
     ("width", "share", "kept"),
     [(8960, 0.28, 6400), (8960, 0.001, None), (8960 + 64, 0.28, 6528), (1536, 0.2, 1216), (48, 0.5, 24), (7, 0.5, 4)],
@@ -113,15 +103,10 @@ def test_shares_of_several_cuts_multiply() -> None:
     assert mlp_share({"num_layers": 2, "removed": [1]}) == 0
 
 
-@pytest.fixture(scope="module")
-def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model("bytes", tmp_path_factory.mktemp("vocabularies") / "bytes")
-
-
-def test_a_plan_is_read_as_it_was_written(bytes_model: Path, tmp_path: Path) -> None:
+def test_a_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    bytes_model = write_model("bytes", tmp_path / "bytes")
     plan = CutPlan(num_layers=4, removed=(2,), vocabulary=choose_vocabulary(bytes_model, "ascii"))
-    plan.save(tmp_path / "plan.json")
-    assert CutPlan.load(tmp_path / "plan.json") == plan
+    assert CutPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     assert plan.key != CutPlan(num_layers=4, removed=(2,)).key and not plan.is_uncut
     for damage in ({"kept": "zz"}, {"size": 5}, {"kept": None}):
         data = plan.to_dict()

@@ -53,46 +53,18 @@ def edit_tensors(folder, change):
 
 
 COPIED = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "tokenizer.model",
-    "tekken.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-    "USE_POLICY.md",
-    "configuration_custom.py",
-    "README.md",
-    "preprocessor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "tekken.json",
+    "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json", "LICENSE", "LICENSE.txt",
+    "NOTICE", "USE_POLICY.md", "configuration_custom.py", "README.md", "preprocessor_config.json",
     "additional_chat_templates/tool_use.jinja",
-]
+]  # fmt: skip
 LEFT = [
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "pytorch_model-00001-of-00002.bin",
-    "consolidated.safetensors",
-    "consolidated.00.pth",
-    "tf_model.h5",
-    "flax_model.msgpack",
-    "rust_model.ot",
-    "model.onnx",
-    "model.Q4_K_M.gguf",
-    "optimizer.pt",
-    "scheduler.pt",
-    "rng_state_0.pth",
-    "trainer_state.json",
-    "training_args.bin",
-    "adapter_config.json",
-    ".gitattributes",
-    "layercut_source.json",
-    "original/params.json",
-    "checkpoint-100/config.json",
-]
+    "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin",
+    "consolidated.safetensors", "consolidated.00.pth", "tf_model.h5", "flax_model.msgpack", "rust_model.ot",
+    "model.onnx", "model.Q4_K_M.gguf", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json",
+    "training_args.bin", "adapter_config.json", ".gitattributes", "layercut_source.json",
+    "original/params.json", "checkpoint-100/config.json",
+]  # fmt: skip
 
 
 def test_what_comes_along_and_what_does_not(source, tmp_path):
@@ -231,17 +203,38 @@ def test_of_two_at_once_one_is_told_and_the_other_whole(source, tmp_path):
     assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == len(PLAN.kept)
 
 
-def test_the_plan_is_prepared_once(source, tmp_path, monkeypatch):
-    prepared, prepare = [], checkpoint._prepare
-    monkeypatch.setattr(checkpoint, "_prepare", lambda *given: prepared.append(given) or prepare(*given))
-    cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=None)
-    assert len(prepared) == 1
+def lose_a_layer(tensors):
+    for name in [name for name in tensors if ".layers.3." in name]:
+        del tensors[name]
 
 
-def test_layers_that_config_json_does_not_count_are_refused(source):
-    edit_tensors(source, lambda tensors: tensors.update({"model.layers.6.x.weight": torch.zeros(1)}))
-    with pytest.raises(CheckpointError, match=r"model\.layers\.6\.x\.weight, .*6 decoder"):
+@pytest.mark.parametrize(
+    ("change", "fields", "error", "message"),
+    [
+        (
+            lambda tensors: tensors.update({"model.layers.6.x.weight": torch.zeros(1)}),
+            {},
+            CheckpointError,
+            "6.x.*6 decoder",
+        ),
+        (lose_a_layer, {}, CheckpointError, "no weights of layer 3"),
+        (None, {"model_type": "mamba"}, InputError, "no weights of layer 0"),
+        (None, {"num_attention_heads": "many"}, CheckpointError, "config that transformers accepts"),
+    ],
+)
+def test_a_checkpoint_that_is_not_as_its_config_says_is_refused(source, change, fields, error, message):
+    if change:
+        edit_tensors(source, change)
+    edit_config(source, **fields)
+    with pytest.raises(error, match=message):
         plan_cut(source, PLAN)
+
+
+def test_what_no_checkpoint_can_be_is_refused(source):
+    with pytest.raises(InputError, match="model of 32"):
+        plan_cut(source, CutPlan(num_layers=32, removed=(31,)))
+    with pytest.raises(InputError, match="0 bytes"):
+        plan_cut(source, PLAN, max_shard_bytes=0)
 
 
 def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
@@ -251,43 +244,11 @@ def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
     assert load_file(report.out / "model.safetensors")["model.layers.4.x.weight"] == 1
 
 
-def test_a_layer_without_weights_is_refused(source):
-    def lose(tensors):
-        for name in [name for name in tensors if ".layers.3." in name]:
-            del tensors[name]
-
-    edit_tensors(source, lose)
-    with pytest.raises(CheckpointError, match="no weights of layer 3"):
-        plan_cut(source, PLAN)
-
-
-def test_a_plan_for_another_model_is_refused(source):
-    with pytest.raises(InputError, match="model of 32"):
-        plan_cut(source, CutPlan(num_layers=32, removed=(31,)))
-
-
-def test_an_unknown_family_is_refused(source):
-    edit_config(source, model_type="mamba")
-    with pytest.raises(InputError, match="no weights of layer 0"):
-        plan_cut(source, PLAN)
-
-
-def test_a_config_that_transformers_refuses(source):
-    edit_config(source, num_attention_heads="many")
-    with pytest.raises(CheckpointError, match="config that transformers accepts"):
-        plan_cut(source, PLAN)
-
-
 def test_truncated_weights_are_refused_and_nothing_is_written(source, tmp_path):
     os.truncate(source / "model.safetensors", 20_000)
     with pytest.raises(CheckpointError, match="truncated"):
         cut_checkpoint(source, PLAN, tmp_path / "there" / "cut")
     assert not (tmp_path / "there").exists()
-
-
-def test_a_useless_shard_size_is_refused(source):
-    with pytest.raises(InputError, match="0 bytes"):
-        plan_cut(source, PLAN, max_shard_bytes=0)
 
 
 @pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])

@@ -15,16 +15,9 @@ PLAN = CutPlan(
     num_layers=30, removed=(27, 3, 28, 29), criterion="random", settings={"seed": 0}, model_hash="ab12", model="x"
 )
 REPORT = CutReport(
-    plan=PLAN,
-    source=Path("uncut"),
-    bytes_before=269_030_016,
-    bytes_after=240_709_248,
-    parameters_before=134_515_008,
-    parameters_after=120_354_624,
-    tensors_before=272,
-    tensors_after=236,
-    shards=("model.safetensors",),
-)
+    plan=PLAN, source=Path("uncut"), bytes_before=269_030_016, bytes_after=240_709_248, parameters_before=134_515_008,
+    parameters_after=120_354_624, tensors_before=272, tensors_after=236, shards=("model.safetensors",),
+)  # fmt: skip
 
 
 def card_of(plan, name, **fields):
@@ -75,17 +68,14 @@ def test_a_local_model_names_no_base_model_and_no_home(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
     card = card_of(CutPlan(num_layers=2, removed=(1,)), "/home/ada/models/tiny")
     assert "base_model" not in front_matter(card)
-    assert "/home/ada" not in card
-    assert "# tiny, 1 decoder layer removed" in card
-    assert "without decoder layer 1" in card
-    assert "chosen by | hand" in card
-    assert "Nothing was verified" in card
-    assert "## Warnings" not in card
+    for text in ("# tiny, 1 decoder layer removed", "without decoder layer 1", "by | hand", "Nothing was verified"):
+        assert text in card
+    assert "/home/ada" not in card and "## Warnings" not in card
 
 
 def test_a_bundled_model_may_name_its_base():
-    card = card_of(PLAN, "bundled:smollm2-135m", origin={"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct"})
-    assert front_matter(card)["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    card = card_of(PLAN, "bundled:smollm2-135m", origin={"base_model": "its/base"})
+    assert front_matter(card)["base_model"] == "its/base"
     assert "base_model" not in front_matter(card_of(PLAN, "bundled:smollm2-135m"))
 
 

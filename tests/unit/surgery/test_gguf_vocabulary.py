@@ -36,16 +36,12 @@ def test_rows_of_a_gguf_file_keep_their_bytes(tmp_path: Path, tied: bool) -> Non
     for name, tensor in old.items():
         if prefix := next((prefix for prefix in stays if name.startswith(prefix)), None):
             assert (new[stays[prefix] + name.removeprefix(prefix)].data == tensor.data).all()
-    tokens = {
-        name: reader.fields["tokenizer.ggml.tokens"].contents() for name, reader in (("old", before), ("new", after))
-    }
-    assert tokens["new"] == [tokens["old"][token] for token in kept]
-    assert not any(text.startswith("[PAD") for text in tokens["new"])
+    texts, new_texts = (reader.fields["tokenizer.ggml.tokens"].contents() for reader in (before, after))
+    assert new_texts == [texts[token] for token in kept]
+    assert not any(text.startswith("[PAD") for text in new_texts)
     assert after.fields["llama.vocab_size"].contents() == len(kept)
-    assert (
-        after.fields["tokenizer.ggml.eos_token_id"].contents()
-        == plan.vocabulary.new_ids[before.fields["tokenizer.ggml.eos_token_id"].contents()]
-    )
+    end, new_end = (reader.fields["tokenizer.ggml.eos_token_id"].contents() for reader in (before, after))
+    assert new_end == plan.vocabulary.new_ids[end]
     # The same tokens as from the folder, and the file can be read and cut again.
     assert set(choose_vocabulary_of_gguf(whole, "ascii").kept) == set(kept)
     layercut.cut(small, "0", tmp_path / "smaller.gguf", verify=False)

@@ -13,41 +13,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_kept_layers_are_the_others_in_order() -> None:
-    plan = CutPlan(num_layers=6, removed=(4, 1))
-    assert plan.kept == (0, 2, 3, 5)
-    assert not plan.is_uncut
-    assert CutPlan(num_layers=6).kept == (0, 1, 2, 3, 4, 5)
-
-
 def test_key_depends_on_the_set_not_on_the_order() -> None:
     assert CutPlan(num_layers=6, removed=(4, 1)).key == CutPlan(num_layers=6, removed=(1, 4)).key
     assert CutPlan(num_layers=6, removed=(4, 1)).key != CutPlan(num_layers=7, removed=(1, 4)).key
-    assert CutPlan(num_layers=6).key == "uncut"
+    assert CutPlan(num_layers=6).key == "uncut" and CutPlan(num_layers=6).kept == (0, 1, 2, 3, 4, 5)
+    plan = CutPlan(num_layers=30, removed=parse_layers("21-24,3"))
+    assert plan.describe() == "removes 5 of 30 decoder layers (16.7 %): 3, 21, 22, 23, 24" and not plan.is_uncut
 
 
 def test_a_plan_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
-    plan = CutPlan(
-        num_layers=6, removed=(4, 1), criterion="reverse", model="m", settings={"seed": 1}, scores={"4": 0.5}
-    )
+    about = {"criterion": "reverse", "model": "m", "settings": {"seed": 1}, "scores": {"4": 0.5}}
+    plan = CutPlan(num_layers=6, removed=(4, 1), **about)  # type: ignore[arg-type]
     plan.save(tmp_path / "plan.json")
     assert CutPlan.load(tmp_path / "plan.json") == plan
     assert json.loads((tmp_path / "plan.json").read_text())["kept"] == [0, 2, 3, 5]
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format_version": 99}', '{"format_version": 1, "removed": [9], "num_layers": 3}']
-)
-def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "plan.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match="plan"):
-        CutPlan.load(path)
-
-
-def test_description_expands_the_list_with_its_count_and_share() -> None:
-    plan = CutPlan(num_layers=30, removed=parse_layers("21-24,3"))
-    assert plan.describe() == "removes 5 of 30 decoder layers (16.7 %): 3, 21, 22, 23, 24"
 
 
 @pytest.mark.parametrize("layers", [(0,), (1, 2), (3, 8, 21, 22, 23, 24), (0, 1, 2, 4, 6, 7, 8)])
@@ -58,35 +37,22 @@ def test_format_is_the_inverse_of_parse(layers: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("removed", ["2"]),
-        ("removed", [True]),
-        ("removed", [1.0]),
-        ("removed", "12"),
-        ("removed", [[1]]),
-        ("num_layers", True),
-        ("num_layers", 10**9),
-        ("num_layers", "6"),
-        ("num_layers", None),
-        ("criterion", 3),
-        ("criterion", "\ud83d"),
-        ("model", ["a"]),
-        ("model_hash", 5),
-        ("settings", []),
-        ("scores", None),
-        ("chosen_on", 1),
-        ("earlier", [1]),
-        ("earlier", [{"num_layers": 6, "removed": ["2"]}]),
+        *(("removed", value) for value in (["2"], [True], [1.0], "12", [[1]], [9])),
+        *(("num_layers", value) for value in (True, 10**9, "6", None)),
+        *(("criterion", 3), ("criterion", "\ud83d"), ("model", ["a"]), ("model_hash", 5), ("settings", [])),
+        *(("scores", None), ("chosen_on", 1), ("earlier", [1]), ("earlier", [{"num_layers": 6, "removed": ["2"]}])),
+        ("format_version", 99),
     ],
 )
 def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: object) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**CutPlan(num_layers=6, removed=(1,)).to_dict(), field: value}))
-    with pytest.raises(InputError, match=r"plan\.json(: not a plan| is damaged)") as caught:
+    with pytest.raises(InputError, match=r"plan\.json(: not a plan| is damaged|.*version)|no layer|not in") as caught:
         CutPlan.load(path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, b"\xff\xfe", b"[" * 500 + b"]" * 500])
+@pytest.mark.parametrize("content", [b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, b"\xff\xfe", b"{"])
 def test_a_plan_that_no_reader_takes_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(InputError, match=r"plan\.json is damaged: it is not JSON") as caught:

@@ -81,112 +81,70 @@ def by_gptq(folder: Path, module: str) -> bool:
 
 CASES = {
     "fp8": Case(
-        quantized.fp8,
-        lambda name: whole_down(name) or "layers.1.mlp" in name,
-        {
-            "quant_method": "fp8",
-            "weight_block_size": [16, 16],
-            "modules_to_not_convert": ["lm_head", "model.layers.3.mlp.down_proj", "model.layers.1.mlp"],
-        },
-        {},
-        {"config/modules_to_not_convert": ["lm_head", "model.layers.2.mlp.down_proj"]},
+        quantized.fp8, lambda name: whole_down(name) or "layers.1.mlp" in name,
+        {"quant_method": "fp8", "weight_block_size": [16, 16],
+         "modules_to_not_convert": ["lm_head", "model.layers.3.mlp.down_proj", "model.layers.1.mlp"]},
+        {}, {"config/modules_to_not_convert": ["lm_head", "model.layers.2.mlp.down_proj"]},
         by_transformers("modules_to_not_convert"),
     ),
     "awq": Case(
-        quantized.awq,
-        in_layers(0, 5),
+        quantized.awq, in_layers(0, 5),
         {"quant_method": "awq", "bits": 4, "group_size": 16, "modules_to_not_convert": ["model.layers.0", "layers.5"]},
         {"quant_config.json": {"w_bit": 4, "modules_to_not_convert": ["model.layers.0", "model.layers.4"]}},
-        {
-            "config/modules_to_not_convert": ["model.layers.0", "layers.3"],
-            "quant_config.json/modules_to_not_convert": ["model.layers.0"],
-        },
+        {"config/modules_to_not_convert": ["model.layers.0", "layers.3"],
+         "quant_config.json/modules_to_not_convert": ["model.layers.0"]},
         None,  # AutoAWQ looks for the entry anywhere in the name
     ),
     "gptq": Case(
-        quantized.gptq,
-        in_layers(0, 2, 4),
-        {
-            "quant_method": "gptq",
-            "bits": 4,
-            "modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
-            "dynamic": {r"-:model\.layers\.[024]\..*": {}, r"+:.*\.5\.mlp.*": {"bits": 8}, r".*down_proj": {"bits": 8}},
-        },
-        {
-            "quantize_config.json": {
-                "bits": 4,
-                "dynamic": {r"-:model\.layers\.2\..*": {}, r"-:model\.layers\.1\..*": {}},
-            }
-        },
-        {
-            "config/modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
-            "quantize_config.json/dynamic": {r"-:model\.layers\.1\..*": {}},
-        },
+        quantized.gptq, in_layers(0, 2, 4),
+        {"quant_method": "gptq", "bits": 4,
+         "modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
+         "dynamic": {r"-:model\.layers\.[024]\..*": {}, r"+:.*\.5\.mlp.*": {"bits": 8}, r".*down_proj": {"bits": 8}}},
+        {"quantize_config.json": {
+            "bits": 4, "dynamic": {r"-:model\.layers\.2\..*": {}, r"-:model\.layers\.1\..*": {}}}},
+        {"config/modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
+         "quantize_config.json/dynamic": {r"-:model\.layers\.1\..*": {}}},
         by_gptq,
     ),
     "compressed-tensors": Case(
-        quantized.compressed,
-        in_layers(0, 1, 5),
-        {
-            "quant_method": "compressed-tensors",
-            "format": "pack-quantized",
-            "ignore": ["lm_head", r"re:.*layers\.0\..*", "re:.*layers.(1|5).*_proj$", "model.layers.1.mlp.up_proj"],
-            "config_groups": {
-                "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
-                "group_1": {"targets": [r"re:.*layers\.4\..*"], "weights": {"num_bits": 8}},
-                "group_2": {
-                    "targets": [r"re:.*layers\.3\..*", "model.layers.2.mlp.up_proj"],
-                    "weights": {"num_bits": 8},
-                },
-            },
-        },
+        quantized.compressed, in_layers(0, 1, 5),
+        {"quant_method": "compressed-tensors", "format": "pack-quantized",
+         "ignore": ["lm_head", r"re:.*layers\.0\..*", "re:.*layers.(1|5).*_proj$", "model.layers.1.mlp.up_proj"],
+         "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
+            "group_1": {"targets": [r"re:.*layers\.4\..*"], "weights": {"num_bits": 8}},
+            "group_2": {"targets": [r"re:.*layers\.3\..*", "model.layers.2.mlp.up_proj"], "weights": {"num_bits": 8}}}},
         {},
-        {
-            "config/config_groups": {
-                "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
-                "group_2": {
-                    "targets": [r"re:.*layers\.2\..*", "model.layers.1.mlp.up_proj"],
-                    "weights": {"num_bits": 8},
-                },
-            }
-        },
+        {"config/config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
+            "group_2": {"targets": [r"re:.*layers\.2\..*", "model.layers.1.mlp.up_proj"], "weights": {"num_bits": 8}}}},
         by_compressed_tensors,
     ),
     "bitsandbytes": Case(
-        quantized.bnb,
-        lambda name: whole_down(name) or name.endswith("layers.4.self_attn.q_proj"),
-        {
-            "quant_method": "bitsandbytes",
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "llm_int8_skip_modules": ["lm_head", "model.layers.3.mlp.down_proj", "model.layers.4.self_attn.q_proj"],
-        },
-        {},
-        {"config/llm_int8_skip_modules": ["lm_head", "model.layers.2.mlp.down_proj"]},
+        quantized.bnb, lambda name: whole_down(name) or name.endswith("layers.4.self_attn.q_proj"),
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+         "llm_int8_skip_modules": ["lm_head", "model.layers.3.mlp.down_proj", "model.layers.4.self_attn.q_proj"]},
+        {}, {"config/llm_int8_skip_modules": ["lm_head", "model.layers.2.mlp.down_proj"]},
         by_transformers("llm_int8_skip_modules"),
     ),
     "modelopt": Case(
-        quantized.modelopt,
-        in_layers(0, 1, 3),
+        quantized.modelopt, in_layers(0, 1, 3),
         {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head", "model.layers.0*", "model.layers.3*"]},
-        {
-            "hf_quant_config.json": {
-                "producer": {"name": "modelopt"},
-                "quantization": {
-                    "quant_algo": "FP8",
-                    "exclude_modules": ["lm_head", "model.layers.0*", "model.layers.3.*", "model.layers.1*"],
-                    "quantized_layers": {"model.layers.5.mlp.up_proj": {"quant_algo": "FP8"}, "model.layers.4.mlp": {}},
-                },
-            }
-        },
-        {
-            "config/ignore": ["lm_head", "model.layers.0*", "model.layers.2*"],
-            "hf_quant_config.json/quantization/exclude_modules": ["lm_head", "model.layers.0*", "model.layers.2.*"],
-            "hf_quant_config.json/quantization/quantized_layers": {"model.layers.3.mlp.up_proj": {"quant_algo": "FP8"}},
-        },
+        {"hf_quant_config.json": {"producer": {"name": "modelopt"}, "quantization": {
+            "quant_algo": "FP8",
+            "exclude_modules": ["lm_head", "model.layers.0*", "model.layers.3.*", "model.layers.1*"],
+            "quantized_layers": {"model.layers.5.mlp.up_proj": {"quant_algo": "FP8"}, "model.layers.4.mlp": {}}}}},
+        {"config/ignore": ["lm_head", "model.layers.0*", "model.layers.2*"],
+         "hf_quant_config.json/quantization/exclude_modules": ["lm_head", "model.layers.0*", "model.layers.2.*"],
+         "hf_quant_config.json/quantization/quantized_layers": {"model.layers.3.mlp.up_proj": {"quant_algo": "FP8"}}},
         by_modelopt,
     ),
-}
+}  # fmt: skip
+
+
+def source_of(name: str, folder: Path) -> Path:
+    case = CASES[name]
+    return save_quantized(folder, case.layout, case.is_whole, case.config, case.files)
 
 
 def raw(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -202,8 +160,7 @@ def raw(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_cut_by_bytes(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+    case, source = CASES[name], source_of(name, tmp_path / "whole")
     out = tmp_path / "cut"
     report = cut_checkpoint(source, PLAN, out, max_shard_bytes=20_000)
     before, after = raw(source), raw(out)
@@ -230,10 +187,8 @@ def test_cut_by_bytes(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.says_whole])
 def test_the_config_says_of_every_module_what_its_tensors_are(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+    case, source = CASES[name], source_of(name, tmp_path / "whole")
     cut_checkpoint(source, PLAN, tmp_path / "cut")
-    assert case.says_whole is not None
     for folder in (source, tmp_path / "cut"):
         tensors = raw(folder)
         modules = {tensor[: tensor.index("_proj") + 5] for tensor in tensors if "_proj" in tensor}
@@ -243,17 +198,15 @@ def test_the_config_says_of_every_module_what_its_tensors_are(tmp_path: Path, na
             assert case.says_whole(folder, module) == is_whole, module
 
 
+PARTS = ("attn.q", "mlp.down", "mlp.up")
+
+
 def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", more: tuple[str, ...] = ()) -> Modules:
     plan = CutPlan(num_layers=num_layers, removed=removed)
     new = {old: position for position, old in enumerate(plan.kept)}
-    names = [
-        f"{stack}.{layer}.{part}.weight" for layer in range(num_layers) for part in ("attn.q", "mlp.up", "mlp.down")
-    ]
-    renamed = {
-        n: re.sub(rf"^{stack}\.(\d+)", lambda m: f"{stack}.{new[int(m[1])]}", n)
-        for n in names
-        if int(n.split(".")[stack.count(".") + 1]) in new
-    }
+    places = [(layer, f"{part}.weight") for layer in range(num_layers) for part in PARTS]
+    names = [f"{stack}.{layer}.{part}" for layer, part in places]
+    renamed = {f"{stack}.{layer}.{part}": f"{stack}.{new[layer]}.{part}" for layer, part in places if layer in new}
     return Modules([*names, *more], renamed | {name: name for name in more}, plan)
 
 
@@ -265,25 +218,12 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
             ["lm_head", "model.layers.10", "model.layers.9.mlp"],
         ),
         (["layers.3.mlp.up", "model.layers.2"], ["layers.2.mlp.up", "model.layers.1"]),
-        (
-            [r"re:.*\.layers\.1[01]\..*"],
-            [f"model.layers.{n}.{part}" for n in (10, 9) for part in ("attn.q", "mlp.down", "mlp.up")],
-        ),
+        ([r"re:.*\.layers\.1[01]\..*"], [f"model.layers.{n}.{part}" for n in (10, 9) for part in PARTS]),
         (["re:.*mlp.*", "re:.*vision.*", "re:.*q$"], ["re:.*mlp.*", "re:.*vision.*", "re:.*q$"]),
         ([r"re:.*layers\.1\..*"], []),
         ([r"re:^model\.layers\.(?:1|2)\.mlp\.up$"], ["model.layers.1.mlp.up"]),
         ([r"re:model.layers.5.mlp.(up|down)"], [r"re:model.layers.4.mlp.(up|down)"]),
-        (
-            ["model.layers.1*"],
-            [
-                "model.layers.10.attn.q",
-                "model.layers.10.mlp.down",
-                "model.layers.10.mlp.up",
-                "model.layers.9.attn.q",
-                "model.layers.9.mlp.down",
-                "model.layers.9.mlp.up",
-            ],
-        ),
+        (["model.layers.1*"], [f"model.layers.{n}.{part}" for n in (10, 9) for part in PARTS]),
         (["*.mlp.*", "model.layers.*"], ["*.mlp.*", "model.layers.*"]),
         ([r"model\.layers\.\d+\.mlp\.up"], [r"model\.layers\.\d+\.mlp\.up"]),
         ([r"model\.layers\.[23]\.mlp\.up"], ["model.layers.1.mlp.up", "model.layers.2.mlp.up"]),
@@ -294,33 +234,16 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
 )
 def test_entries(entries: list[str], wanted: list[str]) -> None:
     assert rename_modules(entries, modules(1), "ignore") == wanted
-
-
-def test_keys_of_dictionaries() -> None:
-    dynamic = {r"+:model\.layers\.[23]\.mlp\.up": {"bits": 8}, r"-:model\.layers\.1\..*": {}}
-    assert rename_modules(dynamic, modules(1), "dynamic") == {
-        r"+:^model\.layers\.1\.mlp\.up$": {"bits": 8},
-        r"+:^model\.layers\.2\.mlp\.up$": {"bits": 8},
-    }
-    assert rename_modules({"model.layers.4.mlp": {"bits": 16}, "bits": 4}, modules(1), "x") == {
-        "model.layers.3.mlp": {"bits": 16},
-        "bits": 4,
-    }
+    at_the_end = rename_modules(["model.layers.11.mlp", "model.layers.10.mlp"], modules(11), "ignore")
+    assert at_the_end == ["model.layers.10.mlp"]
 
 
 def test_other_towers_keep_their_numbers() -> None:
     tower = tuple(f"model.vision_tower.encoder.layers.{layer}.mlp.up.weight" for layer in range(4))
     own = modules(1, stack="model.language_model.layers", more=tower)
-    names = [
-        "model.vision_tower.encoder.layers.3.mlp.up",
-        "model.language_model.layers.3.mlp.up",
-        "language_model.layers.3",
-    ]
-    assert rename_modules(names, own, "ignore") == [
-        "model.vision_tower.encoder.layers.3.mlp.up",
-        "model.language_model.layers.2.mlp.up",
-        "language_model.layers.2",
-    ]
+    names = ["model.language_model.layers.3.mlp.up", "language_model.layers.3"]
+    new = ["model.language_model.layers.2.mlp.up", "language_model.layers.2"]
+    assert rename_modules([tower[3], *names], own, "ignore") == [tower[3], *new]
     assert rename_modules([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
 
 
@@ -347,8 +270,12 @@ def test_other_towers_keep_their_numbers() -> None:
             {"config_groups": {"a": {"targets": ["model.layers.1.mlp"]}, "b": {"targets": ["Linear"]}}},
             {"config_groups": {"b": {"targets": ["Linear"]}}},
         ),
+        (  # GPTQModel
+            {r"+:model\.layers\.[23]\.mlp\.up": {"bits": 8}, r"-:model\.layers\.1\..*": {}},
+            {r"+:^model\.layers\.1\.mlp\.up$": {"bits": 8}, r"+:^model\.layers\.2\.mlp\.up$": {"bits": 8}},
+        ),
     ],
-    ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors"],
+    ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors", "GPTQModel"],
 )
 def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert rename_modules(config, modules(1), "quantization_config") == wanted
@@ -375,21 +302,12 @@ def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
 
 
 def test_nested_configs() -> None:
-    raw = {
-        "text_config": {"num_hidden_layers": 12, "quantization_config": {"ignore": ["model.layers.3"]}},
-        "a": {"b": 1},
-    }
-    config = {**raw, "text_config": {**raw["text_config"], "num_hidden_layers": 11}}
-    assert follow_config(config, raw, modules(1)) == {
-        "text_config": {"num_hidden_layers": 11, "quantization_config": {"ignore": ["model.layers.2"]}},
-        "a": {"b": 1},
-    }
+    def nested(num_layers: int, entry: str) -> dict[str, Any]:
+        text = {"num_hidden_layers": num_layers, "quantization_config": {"ignore": [entry]}}
+        return {"text_config": text, "a": {"b": 1}}
 
-
-def test_layers_removed_from_the_end_alone() -> None:
-    assert rename_modules(["model.layers.11.mlp", "model.layers.10.mlp"], modules(11), "ignore") == [
-        "model.layers.10.mlp"
-    ]
+    found = follow_config(nested(11, "model.layers.3"), nested(12, "model.layers.3"), modules(1))
+    assert found == nested(11, "model.layers.2")
 
 
 def test_refused_in_one_line() -> None:
@@ -400,8 +318,7 @@ def test_refused_in_one_line() -> None:
 
 
 def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path: Path) -> None:
-    case = CASES["awq"]
-    source = save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files)
+    source = source_of("awq", tmp_path / "whole")
 
     def fails() -> Any:
         raise CheckpointError("cannot be loaded by transformers: Loading it requires another library.")
@@ -410,18 +327,10 @@ def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path:
         cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=fails)
     assert not (tmp_path / "cut").exists()
     done = cut_model(resolve_source(str(source)), PLAN, tmp_path / "cut", uncut=None)
-    said = "tensors have the names, shapes and dtypes that they should have; no logits were compared"
-    assert done.verified == f"{len(raw(tmp_path / 'cut'))} {said}"
+    assert done.verified.startswith(f"{len(raw(tmp_path / 'cut'))} tensors have the names, shapes and dtypes")
     assert done.verified in (tmp_path / "cut" / "README.md").read_text()
-
-
-@pytest.mark.parametrize("name", ["fp8"])
-def test_a_format_that_transformers_runs_is_compared(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    source = resolve_source(
-        str(save_quantized(tmp_path / "whole", case.layout, case.is_whole, case.config, case.files))
-    )
-    done = cut_model(source, PLAN, tmp_path / "cut", uncut=lambda: load_model(source, device="cpu"))
+    again = resolve_source(str(source_of("fp8", tmp_path / "fp8")))  # which transformers runs
+    done = cut_model(again, PLAN, tmp_path / "fp8 cut", uncut=lambda: load_model(again, device="cpu"))
     assert "by at most 0 " in done.verified
 
 

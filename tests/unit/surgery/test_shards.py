@@ -61,11 +61,7 @@ def test_all_dtypes_survive_any_sharding(mixed, limit, tmp_path):
     assert files.keys() == tensors.keys()
     for file in set(files.values()):
         for name, tensor in load_file(file).items():
-            assert same(
-                tensor.float() if tensor.dtype.itemsize == 1 else tensor,
-                tensors[name].float() if tensors[name].dtype.itemsize == 1 else tensors[name],
-            )
-    for file in set(files.values()):
+            assert same(*(one.float() if one.dtype.itemsize == 1 else one for one in (tensor, tensors[name])))
         header = read_header(file)
         assert header.data_offset % 8 == 0
         for name, entry in header.tensors.items():

@@ -81,9 +81,7 @@ def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -
     whole, cut = tiny_model(family), tiny_model(family)
     plan = thin_plan(whole, (2,))
     remove_layers(cut, plan)
-    whole.save_pretrained(tmp_path / "whole")
-    byte_tokenizer().save_pretrained(tmp_path / "whole")
-    source = resolve_source(str(tmp_path / "whole"))
+    source = resolve_source(str(written(whole, tmp_path / "whole")))
     done = cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
     assert "by at most 0 (float32" in done.verified
     again: Any = load_model(str(tmp_path / "thin"), device="cpu").model
@@ -149,25 +147,25 @@ def test_experts_equal_modules_sliced_by_hand(family: str) -> None:
     assert torch.equal(logits_of(remove_layers(model, plan)), logits_of(reference))
 
 
-def test_a_type_whose_width_the_config_does_not_say_is_refused() -> None:
+def written(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_what_cannot_be_thinner_is_refused_before_it_is_written(tmp_path: Path) -> None:
     config = {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 260}
     with pytest.raises(InputError, match="no MLP whose width one field of its config says"):
         mlp_width_of(config, "a bloom")
-
-
-def test_channels_of_another_width_are_refused() -> None:
-    model = tiny_model("llama")
+    llama, mixtral = tiny_model("llama"), tiny_model("mixtral")
     other = Channels(field="intermediate_size", width=40, kept=dict.fromkeys(range(NUM_LAYERS), (0, 1)))
     with pytest.raises(InputError, match="with intermediate_size 40; this model has 6 with intermediate_size 48"):
-        apply_plan(model, CutPlan(num_layers=NUM_LAYERS, channels=other))
-
-
-def test_a_width_that_no_product_of_stacked_experts_takes_is_refused_before_it_is_written(tmp_path: Path) -> None:
-    model = tiny_model("mixtral")
-    model.save_pretrained(tmp_path / "whole")
-    byte_tokenizer().save_pretrained(tmp_path / "whole")
+        apply_plan(llama, CutPlan(num_layers=NUM_LAYERS, channels=other))
     with pytest.raises(InputError, match="keeps 38 MLP channels of each expert, .* a multiple of 8; make the plan"):
-        cut_model(resolve_source(str(tmp_path / "whole")), thin_plan(model, num_kept=38), tmp_path / "thin", uncut=None)
+        cut_checkpoint(written(mixtral, tmp_path / "experts"), thin_plan(mixtral, num_kept=38), tmp_path / "thin")
+    llama.config.quantization_config = {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}
+    with pytest.raises(InputError, match="thin the original and quantise that"):
+        cut_checkpoint(written(llama, tmp_path / "fp8"), thin_plan(llama), tmp_path / "thin")
     assert not (tmp_path / "thin").exists()
 
 
@@ -185,21 +183,10 @@ def test_weights_that_change_are_sliced_again() -> None:
         assert not torch.equal(logits_of(model), first)
 
 
-def test_a_quantised_checkpoint_is_refused(tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    plan = thin_plan(model)
-    model.config.quantization_config = {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}
-    model.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="thin the original and quantise that"):
-        cut_checkpoint(tmp_path, plan, tmp_path / "out")
-
-
 def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of the first matrices at other places than those of the last: no comparison of slices would see it."""
     model = tiny_model("phi3")
-    model.save_pretrained(tmp_path / "whole")
-    byte_tokenizer().save_pretrained(tmp_path / "whole")
-    plan, source = thin_plan(model), resolve_source(str(tmp_path / "whole"))
+    plan, source = thin_plan(model), resolve_source(str(written(model, tmp_path / "whole")))
     monkeypatch.setattr("layercut.surgery.width.in_order", lambda *given: given[-1])
     monkeypatch.setattr(ChannelSlot, "entries", lambda slot, few, width: [*few, *few][: len(few) * (2 - slot.reads)])
     with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
@@ -209,20 +196,11 @@ def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monke
 
 def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) -> None:
     model = tiny_model("llama")
-    model.save_pretrained(tmp_path / "whole")
-    byte_tokenizer().save_pretrained(tmp_path / "whole")
-    cut_checkpoint(tmp_path / "whole", thin_plan(model), tmp_path / "thin")
+    cut_checkpoint(written(model, tmp_path / "whole"), thin_plan(model), tmp_path / "thin")
     found = with_earlier(CutPlan(num_layers=NUM_LAYERS), resolve_source(str(tmp_path / "thin")))
     assert "without 50.0 % of the MLP channels" in found.describe()
     cut_checkpoint(tmp_path / "thin", CutPlan(num_layers=NUM_LAYERS, removed=(5,)), tmp_path / "both")
     assert [bool(plan.get("channels")) for plan in read_plans(tmp_path / "both")] == [True, False]
-
-
-def test_another_width_is_another_config() -> None:
-    config = json.dumps(tiny_model("mixtral").config.to_dict())
-    assert with_width(config, "intermediate_size", 20, "it").to_dict()["intermediate_size"] == 20
-    with pytest.raises(InputError, match="transformers accepts no it of intermediate_size"):
-        with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
 
 
 def test_the_order_is_found_and_channels_that_depend_on_each_other_are_refused() -> None:
@@ -234,9 +212,8 @@ def test_the_order_is_found_and_channels_that_depend_on_each_other_are_refused()
     unread = tuple(slot._replace(reads=False) for slot in mlp.slots[0])
     with pytest.raises(InputError, match="depend on each other"):
         in_order(*asked, {0: unread})
-
-
-def test_experts_run_one_by_one() -> None:
-    model: Any = tiny_model("mixtral")
+    assert with_width(config, "intermediate_size", 20, "it").to_dict()["intermediate_size"] == 20
+    with pytest.raises(InputError, match="transformers accepts no it of intermediate_size"):
+        with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
     was = model.config._experts_implementation
     assert plain_experts(model) == was and model.config._experts_implementation == "eager"

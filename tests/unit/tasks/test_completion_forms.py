@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Message
+from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, check_task, load_task
 from layercut.tasks.evaluate import evaluate_items
+from tests.support.answers import completion
 from tests.support.harness import Rows, write_rows
 from tests.support.loaded import tiny_loaded
 
@@ -52,10 +53,6 @@ def prompt_of(task: Any, number: int = 0) -> str:
     return request.prompt
 
 
-def completion(text: str) -> Completion:
-    return Completion(id="a", text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=4)
-
-
 @pytest.mark.parametrize("name", FORMS)
 def test_a_base_model_answers_the_completion_form(name: str, tmp_path: Path) -> None:
     loaded = tiny_loaded("llama")
@@ -84,8 +81,7 @@ def test_mbpp_has_the_published_examples_and_runs_in_the_sandbox(tmp_path: Path)
     assert prompt.startswith(f"{head}Write a function to find the similar elements from the given two tuple lists.")
     assert prompt_of(load_task("mbpp:0", data=data)) == head + asked
     sample = task.samples("report", 1)[0]
-    request = task.request(sample, "chain")
-    assert isinstance(request, GenerationRequest) and request.stop == ("[DONE]",)
+    assert task.request(sample, "chain").stop == ("[DONE]",)  # type: ignore[union-attr]
     assert task.settings()["examples"] == "2 of mbpp"
     assert task.grade(sample, "chain", completion("def add(x):\r\n    return x + 11\n")).metrics == {"pass": 1.0}
     assert task.grade(sample, "chain", completion("def add(x):\n    return x")).metrics == {"pass": 0.0}

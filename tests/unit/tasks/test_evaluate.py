@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -74,24 +73,11 @@ def test_a_metric_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
     lengths = [len(sample.gold.split()) for sample in task.samples("report", LIMIT)]
     num_right, num_cut = sum(length <= 6 for length in lengths), lengths.count(8)
     interval = proportion_interval(num_right, LIMIT)
-    assert result.metrics == [
-        {
-            "task": "copy",
-            "version": task.version,
-            "readout": "short",
-            "metric": "accuracy",
-            "value": num_right / LIMIT,
-            "low": interval.low,
-            "high": interval.high,
-            "n": LIMIT,
-            "chance": 1 / 1000,  # of the whole split
-            "method": "wilson",
-            "seed": 5,
-            "outcomes": {"right": num_right, "wrong": lengths.count(7), "no_answer": 0, "cut": num_cut},
-            "finish": {"stop": LIMIT - num_cut, "length": num_cut},
-            "limit": LIMIT,
-        }
-    ]
+    row = {"task": "copy", "version": task.version, "readout": "short", "metric": "accuracy", **interval._asdict()}
+    row |= {"chance": 1 / 1000, "seed": 5, "limit": LIMIT}  # chance of the whole split
+    row["outcomes"] = {"right": num_right, "wrong": lengths.count(7), "no_answer": 0, "cut": num_cut}
+    row["finish"] = {"stop": LIMIT - num_cut, "length": num_cut}
+    assert result.metrics == [row] and (row["n"], row["value"]) == (LIMIT, num_right / LIMIT)
     assert num_cut > 0 and 0 < num_right < LIMIT
 
 
@@ -110,7 +96,7 @@ def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
 
 
 @pytest.mark.parametrize("readout", ["short", "rank"])
-@pytest.mark.parametrize("kill_after", [0, 1, 3, 5])
+@pytest.mark.parametrize("kill_after", [0, 3])
 def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, readout: str, kill_after: int) -> None:
     def run(kill_after: int | None, journal: Journal | None) -> TaskResult:
         fake = engine(task, kill_after)
@@ -142,37 +128,12 @@ def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, t
     assert len(fake.batches[0]) == 4, "the half-done batch is asked again as a whole"
 
 
-def test_a_finished_journal_needs_no_engine(task: FewShotTask, tmp_path: Path) -> None:
-    with Journal(tmp_path / "copy.jsonl") as journal:
-        whole = evaluate_items(task, engine(task), PLAN, limit=LIMIT, journal=journal)
-    fake = engine(task, kill_after=0)
-    with Journal(tmp_path / "copy.jsonl") as journal:
-        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
-    assert fake.calls == []
-
-
-def test_records_are_written_batch_by_batch(task: FewShotTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sizes: list[int] = []
-    append = Journal.append
-    monkeypatch.setattr(Journal, "append", lambda self, records: (sizes.append(len(records)), append(self, records))[1])
-    with Journal(tmp_path / "copy.jsonl") as journal:
-        evaluate_items(task, engine(task), PLAN, limit=10, journal=journal)
-    assert sizes == [4, 4, 2]
-
-
 def test_progress_begins_with_what_was_there(task: FewShotTask, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Journal(tmp_path / "copy.jsonl") as journal:
         with pytest.raises(Killed):
             evaluate_items(task, engine(task, kill_after=1), PLAN, limit=10, journal=journal)
-        evaluate_items(
-            task,
-            engine(task),
-            PLAN,
-            limit=10,
-            journal=journal,
-            on_progress=lambda done, total: seen.append((done, total)),
-        )
+        evaluate_items(task, engine(task), PLAN, limit=10, journal=journal, on_progress=lambda *done: seen.append(done))
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
 
@@ -209,6 +170,12 @@ def test_wrong_calls_are_refused(task: FewShotTask) -> None:
     empty = replace(task, num_samples=0)
     with pytest.raises(InputError, match="within a limit of 3"):
         evaluate_items(empty, engine(task), PLAN, limit=3)
+    for message, more in (
+        ("set a temperature", {"num_samples": 2}),
+        ("use 1", {"num_samples": 0, "decoding": SAMPLED}),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, **more)  # type: ignore[arg-type]
 
 
 def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
@@ -218,6 +185,11 @@ def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
 
     with pytest.raises(AssertionError, match="left 3 requests"):
         evaluate_items(task, Lazy(), PLAN, limit=4)
+
+
+def as_kind(kind: type[FewShotTask], task: FewShotTask) -> FewShotTask:
+    """The task with methods of a subclass."""
+    return kind(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
 
 
 PLANS = [CutPlan(num_layers=6, removed=(layer,)) for layer in (1, 4)]
@@ -261,60 +233,40 @@ def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: Few
     assert not again.calls
 
 
-def test_two_readouts_are_asked_in_one_call_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
-    samples = task.samples("report", 10)
+def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_alone(task: FewShotTask) -> None:
+    brackets = load_task("brackets")
+    asked = [(task, "short", 10), (task, "rank", 10), (brackets, "short", 5)]
 
     def answering() -> FakeEngine:
-        return FakeEngine(texts=lambda request, plan: plan.key, scores=lambda request, plan: [-1.0, -2.0, -3.0, -4.0])
-
-    alone = {
-        readout: evaluate_items(task, answering(), PLANS[0], readout=readout, limit=10).records  # type: ignore[arg-type]
-        for readout in ("short", "rank")
-    }
-    journals = {"short": [Kept(), Kept()], "rank": [Kept(), Kept()]}
-    journals["rank"][0].records = alone["rank"][:6]
-    recorded: list[tuple[str, str, int]] = []
-    both = Questions(
-        task,
-        samples,
-        journals,  # type: ignore[arg-type]
-        lambda plan, readout, fresh: recorded.append((plan.key, readout, len(fresh))),
-    )
-    ask_under(answering(), PLANS, [both], decoding=Decoding(), early=False)
-    assert {readout: journals[readout][0].records for readout in alone} == alone
-    assert [len(part.records) for parts in journals.values() for part in parts] == [10] * 4
-    counted = {(key, readout): sum(n for *one, n in recorded if one == [key, readout]) for key, readout, _ in recorded}
-    first, second = (plan.key for plan in PLANS)
-    assert counted == {(first, "short"): 10, (first, "rank"): 4, (second, "short"): 10, (second, "rank"): 10}
-
-
-def test_two_tasks_are_asked_in_one_call_and_give_the_records_of_each_alone(task: FewShotTask) -> None:
-    other = load_task("brackets")
-    assert isinstance(other, FewShotTask)
-
-    def answering() -> FakeEngine:
-        return FakeEngine(texts=lambda request, plan: f"{plan.key} {request.id}", batch_size=7)
+        texts, scores = (lambda request, plan: f"{plan.key} {request.id}"), [-1.0, -2.0, -3.0, -4.0]
+        return FakeEngine(texts=texts, scores=lambda request, plan: scores, batch_size=7)
 
     alone = [
-        [evaluate_items(one, answering(), plan, readout="short", limit=limit).records for plan in PLANS]
-        for one, limit in ((task, 10), (other, 5))
+        [evaluate_items(one, answering(), plan, readout=readout, limit=limit).records for plan in PLANS]  # type: ignore[arg-type]
+        for one, readout, limit in asked
     ]
-    journals = [[Kept(), Kept()], [Kept(), Kept()]]
-    journals[1][0].records = list(alone[1][0][:2])
-    recorded: list[tuple[str, str, int]] = []
+    short, rank, other = journals = [[Kept(), Kept()] for _ in asked]
+    rank[0].records, other[0].records = list(alone[1][0][:6]), list(alone[2][0][:2])
+    recorded: Counter[tuple[str, str, str]] = Counter()
 
-    def questions(one: FewShotTask, limit: int, kept: list[Kept]) -> Questions:
+    def questions(one: Task, limit: int, kept: dict[str, list[Kept]]) -> Questions:
         def on_answers(plan: CutPlan, readout: str, fresh: Sequence[Mapping[str, Any]]) -> None:
-            recorded.append((one.name, plan.key, len(fresh)))
+            recorded[one.name, readout, plan.key] += len(fresh)
 
-        return Questions(one, one.samples("report", limit), {"short": kept}, on_answers)
+        return Questions(one, one.samples("report", limit), kept, on_answers)  # type: ignore[arg-type]
 
-    both = [questions(task, 10, journals[0]), questions(other, 5, journals[1])]
+    both = [questions(task, 10, {"short": short, "rank": rank}), questions(brackets, 5, {"short": other})]
     ask_under(answering(), PLANS, both, decoding=Decoding(), early=False)
-    assert [[journal.records for journal in of_task] for of_task in journals] == alone
-    of_each = {(name, key): sum(n for *one, n in recorded if one == [name, key]) for name, key, _ in recorded}
+    assert [[journal.records for journal in kept] for kept in journals] == alone
     first, second = (plan.key for plan in PLANS)
-    assert of_each == {("copy", first): 10, ("copy", second): 10, ("brackets", first): 3, ("brackets", second): 5}
+    assert recorded == {
+        ("copy", "short", first): 10,
+        ("copy", "rank", first): 4,
+        ("brackets", "short", first): 3,
+        ("copy", "short", second): 10,
+        ("copy", "rank", second): 10,
+        ("brackets", "short", second): 5,
+    }
 
 
 def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:
@@ -326,8 +278,7 @@ def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:
             request = super().request(sample, readout)  # type: ignore[arg-type]
             return replace(request, prompt=f"{readout}: {request.prompt}")
 
-    apart = Apart(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
-    assert not share_prompt(apart, sample, ("short", "rank"))
+    assert not share_prompt(as_kind(Apart, task), sample, ("short", "rank"))
 
 
 def test_what_is_not_wanted_any_more_is_not_asked(task: FewShotTask) -> None:
@@ -347,7 +298,7 @@ def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_on
 
     asked: list[GenerationRequest] = []
     fake = FakeEngine(texts=lambda request, plan: (asked.append(request), "a b c")[1])
-    knowing = Knowing(**{field.name: getattr(task, field.name) for field in fields(task) if field.init})
+    knowing = as_kind(Knowing, task)
     journals = [Kept(), Kept()]
     ask(knowing, fake, journals, early=True)
     golds = {sample.id: sample.gold for sample in task.samples("report", 10)}
@@ -371,8 +322,7 @@ def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
             place = order.index(sample.id) if sample.id in order else len(order)
             return replace(sample, data={**sample.data, "cluster": f"pair {place // 2}"})
 
-    shared = Shared(**{field: getattr(task, field) for field in task.__dataclass_fields__})
-    result = evaluate_items(shared, engine(task), PLAN, readout="short", limit=LIMIT)
+    result = evaluate_items(as_kind(Shared, task), engine(task), PLAN, readout="short", limit=LIMIT)
     assert [record["cluster"] for record in result.records] == [f"pair {i // 2}" for i in range(LIMIT)]
     assert result.metrics[0]["method"] == "clustered wilson"
     assert result.metrics[0]["value"] == plain.metrics[0]["value"]
@@ -416,15 +366,11 @@ def test_an_item_has_the_mean_of_its_answers_and_pass_at_k() -> None:
 def test_several_answers_that_are_stopped_and_resumed_are_run_through(tmp_path: Path) -> None:
     wish = {"readout": "short", "limit": 6, "decoding": SAMPLED, "num_samples": 3}
     whole = evaluate_items(ARITHMETIC, drawing(), UNCUT, **wish).records
-    for kill_after in (2, 1, 2, None):
-        with Journal(tmp_path / "answers.jsonl") as journal:
-            try:
-                found = evaluate_items(
-                    ARITHMETIC, drawing(kill_after=kill_after), UNCUT, journal=journal, **wish
-                ).records
-            except Killed:
-                continue
-    assert found == whole
+    for kill_after in (2, 1, 2):
+        with Journal(tmp_path / "answers.jsonl") as journal, pytest.raises(Killed):
+            evaluate_items(ARITHMETIC, drawing(kill_after=kill_after), UNCUT, journal=journal, **wish)
+    with Journal(tmp_path / "answers.jsonl") as journal:
+        assert evaluate_items(ARITHMETIC, drawing(), UNCUT, journal=journal, **wish).records == whole
 
 
 @pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
@@ -437,13 +383,6 @@ def test_answers_differ_and_the_first_is_that_of_a_single_one(kind: Any) -> None
     assert [record["completion"] for record in several] == [record["completion"] for record in single]
     texts = [{one["completion"] for one in [record, *record["further"]]} for record in several]
     assert max(map(len, texts)) > 1
-
-
-def test_what_gives_no_different_answers_is_refused() -> None:
-    with pytest.raises(InputError, match="set a temperature"):
-        evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, num_samples=2)
-    with pytest.raises(InputError, match="use 1 or more"):
-        evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, decoding=SAMPLED, num_samples=0)
 
 
 def test_what_is_ranked_is_asked_once() -> None:
@@ -461,7 +400,7 @@ def seven(request: GenerationRequest, plan: CutPlan) -> str:
     return " 7\n"
 
 
-@pytest.mark.parametrize("limit", [2, 4, 16, 100, None])
+@pytest.mark.parametrize("limit", [2, None])
 @pytest.mark.parametrize("readout", ["short", "rank"])
 def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit: int | None, readout: str) -> None:
     task = load_task("arithmetic")
@@ -470,19 +409,3 @@ def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit: int | None, 
     expected = of_constant_answer(task) if readout == "short" else 0.25
     assert row["chance"] == expected and row["version"] == task.version
     assert of_constant_answer(task) < 0.04
-
-
-def test_a_limit_does_not_move_the_chance_of_a_data_file(tmp_path: Path) -> None:
-    golds = [3, 3, *range(100, 138)]
-    rows = [{"question": f"Question {i}?", "answer": f"So.\n#### {gold}"} for i, gold in enumerate(golds)]
-    for name in ("train", "test"):
-        text = "".join(json.dumps({**row, "question": f"{name} {row['question']}"}) + "\n" for row in rows)
-        (tmp_path / f"{name}.jsonl").write_text(text)
-    task = load_task("gsm8k", data=str(tmp_path))
-    engine = FakeEngine(texts=seven)
-    for row in evaluate_items(task, engine, UNCUT, readout="chain", limit=2).metrics:
-        assert row["chance"] == 2 / 40
-
-
-def test_gold_has_no_chance() -> None:
-    assert load_task("chain_sum").split_chance("report", "gold") == {}

@@ -10,11 +10,11 @@ from itertools import islice
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.builtin.lines import closing_brackets
 from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
+from tests.support.answers import completion, likelihoods
 
 BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 GENERATED = {"arithmetic": "short", "brackets": "short", "copy": "short", "chain_sum": "chain", "gsm_symbolic": "chain"}
@@ -36,10 +36,6 @@ def built_in(name: str, seed: int = 0) -> FewShotTask:
 def all_options(name: str) -> list[Sample]:
     task = built_in(name)
     return [*task.samples("report", None), *task.samples("selection", None)]
-
-
-def completion(text: str, finish_reason: str = "stop") -> Completion:
-    return Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=9, num_new_tokens=9)  # type: ignore[arg-type]
 
 
 def test_another_process_with_another_hash_seed_makes_the_same_samples() -> None:
@@ -138,11 +134,8 @@ def test_only_the_right_option_is_graded_right_in_every_readout(name: str) -> No
         for index, option in enumerate(sample.options):
             right = float(option == sample.gold)
             spoken = task.grade(sample, GENERATED[name], completion(task.answer(option)))  # type: ignore[arg-type]
-            scores = tuple(-1.0 if i == index else -2.0 for i in range(4))
-            likely = Likelihoods(
-                id=sample.id, log_likelihoods=scores, num_tokens=(2,) * 4, is_greedy=(False,) * 4, num_prompt_tokens=9
-            )
-            ranked = task.grade(sample, "rank", likely)
+            scores = (-1.0 if i == index else -2.0 for i in range(4))
+            ranked = task.grade(sample, "rank", likelihoods(*scores, num_tokens=2))
             assert spoken.metrics == ranked.metrics == {"accuracy": right}
             assert spoken.answer == ranked.answer == option
             assert spoken.outcome == ranked.outcome == ("right" if right else "wrong")
@@ -186,9 +179,9 @@ def test_arithmetic_is_right_and_keeps_its_mixture_to_the_end() -> None:
     small = [max(int(part) for part in sample.question.split()[::2]) <= 12 for sample in samples]
     for part in (small[:125], small[125:]):
         assert 0.5 < sum(part) / 125 < 0.7, "small problems must not grow rarer"
-    for seed in range(20):
-        assert len(built_in("arithmetic", seed).samples("report", None)) == 250
-        assert len(built_in("arithmetic", seed).samples("selection", None)) == 250
+    for seed in range(6):
+        for split in ("report", "selection"):
+            assert len(built_in("arithmetic", seed).samples(split, None)) == 250  # type: ignore[arg-type]
 
 
 def test_brackets_close_what_is_open() -> None:
@@ -202,11 +195,6 @@ def test_brackets_close_what_is_open() -> None:
         assert 2 <= len(sample.gold.split()) <= 4
         lengths = {len(option.split()) - len(sample.gold.split()) for option in sample.options}
         assert lengths <= {-1, 0, 1}
-
-
-def test_brackets_refuse_a_wrong_question() -> None:
-    with pytest.raises(AssertionError):
-        closing_brackets("( ]")
 
 
 def test_copy_has_lists_of_four_to_eight_different_words() -> None:
@@ -269,14 +257,10 @@ def test_gold_and_token_read_the_same_items(name: str) -> None:
         assert len(shown) == 4 and not any(one.startswith(f"{sample.question}\n") for one in shown)
         assert not any(one.partition("\nA. ")[0] in reported for one in shown), "report items are never shown"
     assert task.chance(report, "gold") == {} and task.chance(report, "token") == {"accuracy": 0.25}
-    one = Likelihoods(id="a", log_likelihoods=(-3.0,), num_tokens=(2,), is_greedy=(True,), num_prompt_tokens=9)
-    assert task.grade(report[0], "gold", one) == ({"log_likelihood": -1.5}, report[0].gold, "right", "")
-    four = [-5.0] * 4
-    four[report[0].gold_index] = -1.0
-    best = Likelihoods(
-        id="a", log_likelihoods=tuple(four), num_tokens=(1,) * 4, is_greedy=(False,) * 4, num_prompt_tokens=9
-    )
-    assert task.grade(report[0], "token", best) == ({"accuracy": 1.0}, report[0].gold, "right", "")
+    scored = task.grade(report[0], "gold", likelihoods(-3.0, num_tokens=2))
+    assert scored == ({"log_likelihood": -1.5}, report[0].gold, "right", "")
+    best = (-1.0 if i == report[0].gold_index else -5.0 for i in range(4))
+    assert task.grade(report[0], "token", likelihoods(*best)) == ({"accuracy": 1.0}, report[0].gold, "right", "")
 
 
 def test_a_short_word_problem_has_no_steps() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.tasks import hub
 from layercut.tasks.hub import hub_rows, read_hub
+from tests.support.answers import write_lines
 
 datasets = pytest.importorskip("datasets", reason="hub data sets need layercut[lm-eval]")
 
@@ -58,8 +58,8 @@ def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.M
 def folder(tmp_path: Path) -> str:
     """The library reads a folder of files under the same name as a data set of the hub."""
     for part in range(2):
-        rows = [{"prompt": f"say {part * 20 + number}"} for number in range(20)]
-        (tmp_path / f"train-{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        rows = ({"prompt": f"say {part * 20 + number}"} for number in range(20))
+        write_lines(tmp_path / f"train-{part}.jsonl", rows)
     return f"hub:{tmp_path}"
 
 
@@ -76,7 +76,7 @@ def test_rows_come_in_their_order_or_shuffled_by_a_seed(folder: str) -> None:
     assert texts(folder, 5, buffer=10, seed=42) == shuffled[:5]
 
 
-def test_without_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_or_split_one_line_says_what_to_do(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise ConnectionError("no network\nand a long trace")
 
@@ -84,8 +84,6 @@ def test_without_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(no network\).*local file") as caught:
         texts("hub:a/b")
     assert "\n" not in str(caught.value)
-
-
-def test_a_split_that_is_not_there_is_said(folder: str) -> None:
+    monkeypatch.undo()
     with pytest.raises(InputError, match="no data set can be read here .*split"):
         texts(f"{folder}::validation")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import random
 import re
@@ -14,34 +13,26 @@ from typing import Any
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.sandbox import runner as sandbox
 from layercut.tasks import base_name, check_name, check_task, load_task, own_file
 from layercut.tasks.base import Sample, Score, Task
+from tests.support.answers import completion, likelihoods, write_lines
 
 SUMS = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "grade": "number"} for i in range(40)]
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 def only(path: Path, row: dict[str, Any], grade: str = "") -> tuple[Task, Sample]:
     """The task of one row, and its sample, whichever half it is in."""
-    task = load_task(write(path / "my.jsonl", [row]) + (f":{grade}" if grade else ""))
+    task = load_task(write_lines(path / "my.jsonl", [row]) + (f":{grade}" if grade else ""))
     (sample,) = [*task.samples("report", None), *task.samples("selection", None)]
     return task, sample
 
 
 def graded(path: Path, row: dict[str, Any], text: str, readout: str = "short") -> Score:
     task, sample = only(path, row)
-    return task.grade(sample, readout, completion(sample, text))
-
-
-def completion(sample: Sample, text: str) -> Completion:
-    return Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
+    return task.grade(sample, readout, completion(text))
 
 
 @pytest.mark.parametrize(
@@ -49,12 +40,7 @@ def completion(sample: Sample, text: str) -> Completion:
     [
         ("exact", "New York", [" New  York.\n", "New York"], ["new york", "It is New York", ""]),
         ("exact", ["big", "large"], ["big", "large."], ["big large"]),
-        (
-            "number",
-            1250,
-            ["$1,250.00 in all", "first 3, then \\boxed{1250} of 7", "1250"],
-            ["125", "none", "1250 or 3"],
-        ),
+        ("number", 1250, ["$1,250.00 in all", "first 3, then \\boxed{1250} of 7"], ["125", "none", "1250 or 3"]),
         ("number", "0.5", ["0.50"], ["5"]),
         ("contains", "blue  whale", ["A Blue\nwhale!"], ["blue and whale"]),
         ("contains", ["red", "crimson"], ["dark crimson"], ["blue"]),
@@ -87,20 +73,8 @@ def test_a_pattern_that_does_not_end_counts_as_wrong(
 @pytest.mark.parametrize(
     "pattern",
     [
-        r"[[:alpha:]]x",
-        r"x{e<=1}",
-        r"\{e}|\N{DIGIT ONE}",
-        r"[^[]a{2,}",
-        r"a{,2}b{2}",
-        r"(?i)^ſ|straße",
-        r"\b(\w+) \1\b",
-        r"(?<=a)b(?!c)",
-        r"(?P<x>a)(?P=x)",
-        r"\A.\Z",
-        r"(?s).\n",
-        r"a{x}",
-        r"[{]e",
-        r"\\{d<1}",
+        *(r"[[:alpha:]]x", r"x{e<=1}", r"\{e}|\N{DIGIT ONE}", r"[^[]a{2,}", r"a{,2}b{2}", r"(?i)^ſ|straße"),
+        *(r"\b(\w+) \1\b", r"(?<=a)b(?!c)", r"(?P<x>a)(?P=x)", r"\A.\Z", r"(?s).\n", r"a{x}", r"[{]e", r"\\{d<1}"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -109,20 +83,8 @@ def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path: Path, pattern: 
     random.seed(0)
     texts = ["".join(random.choices("aabxe{}:[]lph\\1 \nſSß<=", k=random.randint(0, 12))) for _ in range(300)]
     texts += [
-        "x",
-        "l]x",
-        ":]x",
-        "x{e<=1}",
-        "{e}",
-        "1",
-        "aaa",
-        "STRASSE",
-        "Straße",
-        "s",
         "aa aa",
-        "a{x}",
-        "\\{d<1}",
-        "d<1",
+        *["x", "l]x", ":]x", "x{e<=1}", "{e}", "1", "aaa", "STRASSE", "Straße", "s", "a{x}", "\\{d<1}", "d<1"],
     ]
     _, sample = only(tmp_path, row)
     for text in texts:
@@ -135,20 +97,13 @@ def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
         pytest.skip("no sandbox works here")
     row = {"prompt": "Write double(x).", "grade": "code", "tests": "assert double(4) == 8"}
     assert graded(tmp_path, row, "def double(x):\n    return 2 * x").metrics == {"accuracy": 1.0}
-    failed = graded(tmp_path, row, "def double(x):\n    return x")
-    assert (failed.metrics, failed.outcome, failed.answer.split(":")[0]) == (
-        {"accuracy": 0.0},
-        "wrong",
-        "AssertionError",
-    )
-    nothing = graded(tmp_path, row, "I cannot.")
     task, sample = only(tmp_path, row)
     texts = ("def double(x):\n    return 2 * x", "I cannot.", "def double(x):\n    return x")
-    scores = task.grade_all([sample] * len(texts), "short", [completion(sample, text) for text in texts])
-    assert [score.metrics["accuracy"] for score in scores] == [1.0, 0.0, 0.0], "several answers to one item"
-    assert [score.program for score in scores] == ["passed", "no_code", "wrong_answer"]
-    assert (failed.program, nothing.outcome, nothing.program) == ("wrong_answer", "no_answer", "no_code")
-    task, sample = only(tmp_path, row)
+    scores = task.grade_all([sample] * len(texts), "short", [completion(text) for text in texts])
+    assert [(score.metrics["accuracy"], score.outcome, score.program) for score in scores] == [
+        *((1.0, "right", "passed"), (0.0, "no_answer", "no_code"), (0.0, "wrong", "wrong_answer"))
+    ]
+    assert scores[2].answer.split(":")[0] == "AssertionError"
     request = task.request(sample, "short")
     assert isinstance(request.prompt, tuple) and request.prompt[-1] == Message("assistant", "```python\n")
     assert task.runs_programs
@@ -162,14 +117,7 @@ def test_choices_are_ranked_or_lettered(tmp_path: Path) -> None:
     request = task.request(sample, "rank")
     assert isinstance(request, LikelihoodRequest)
     assert (request.prompt, request.continuations) == ((Message("user", "Which colour?"),), ("red", "blue", "green"))
-    answer = Likelihoods(
-        id=sample.id,
-        log_likelihoods=(-3.0, -1.0, -2.0),
-        num_tokens=(1, 1, 1),
-        is_greedy=(False,) * 3,
-        num_prompt_tokens=4,
-    )
-    assert task.grade(sample, "rank", answer) == Score({"accuracy": 1.0}, "blue", "right")
+    assert task.grade(sample, "rank", likelihoods(-3.0, -1.0, -2.0)) == Score({"accuracy": 1.0}, "blue", "right")
     assert task.chance([sample], "rank") == {"accuracy": pytest.approx(1 / 3)}
     asked = task.request(sample, "short").prompt
     assert isinstance(asked, tuple) and "Which colour?\nA. red\nB. blue\nC. green\n\nAnswer with" in asked[0].content
@@ -182,10 +130,8 @@ def test_the_likelihood_of_a_given_answer_is_a_share(tmp_path: Path) -> None:
     request = task.request(sample, "likelihood")
     assert task.readouts == ("likelihood",) and isinstance(request, LikelihoodRequest)
     assert (request.prompt, request.continuations) == ("The capital of France is", (" Paris",))
-    answer = Likelihoods(
-        id=sample.id, log_likelihoods=(-1.0,), num_tokens=(2,), is_greedy=(False,), num_prompt_tokens=4
-    )
-    assert task.grade(sample, "likelihood", answer).metrics == {"token_probability": pytest.approx(math.exp(-0.5))}
+    score = task.grade(sample, "likelihood", likelihoods(-1.0, num_tokens=2))
+    assert score.metrics == {"token_probability": pytest.approx(math.exp(-0.5))}
     assert task.chance([sample], "likelihood") == {"token_probability": 0.0}
 
 
@@ -209,8 +155,7 @@ def test_no_way_to_go_on_changes_a_settled_grade(tmp_path: Path, grade: str, ans
     task, sample = only(tmp_path, {"prompt": "p", "answer": answer, "grade": grade})
 
     def is_right(text: str) -> bool:
-        answer = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
-        return task.grade(sample, "short", answer).outcome == "right"
+        return task.grade(sample, "short", completion(text)).outcome == "right"
 
     ends = ["".join(letters) for length in range(6) for letters in product("ab. \n", repeat=length)]
     settled = [text for text in ends if len(text) < 4 and task.settled(sample, "short", text)]
@@ -221,17 +166,17 @@ def test_no_way_to_go_on_changes_a_settled_grade(tmp_path: Path, grade: str, ans
 
 
 def test_items_are_halved_by_their_prompts_and_keep_their_ids(tmp_path: Path) -> None:
-    task = load_task(write(tmp_path / "my.jsonl", SUMS))
+    task = load_task(write_lines(tmp_path / "my.jsonl", SUMS))
     report, selection = task.samples("report", None), task.samples("selection", None)
     ids = {sample.id for sample in report}
     assert len(report) + len(selection) == 40 and not ids & {sample.id for sample in selection}
     assert task.samples("report", 3) == report[:3] and task.name == "my.jsonl"
-    moved = load_task(write(tmp_path / "other.jsonl", [{**row, "grade": "exact"} for row in SUMS[::-1]]))
+    moved = load_task(write_lines(tmp_path / "other.jsonl", [{**row, "grade": "exact"} for row in SUMS[::-1]]))
     assert {sample.id for sample in moved.samples("report", None)} == ids, "neither name, order nor grade moves an item"
-    copied = load_task(write(tmp_path / "copy.jsonl", SUMS))
+    copied = load_task(write_lines(tmp_path / "copy.jsonl", SUMS))
     assert copied.settings() == task.settings() != moved.settings()
     bare = [{key: value for key, value in row.items() if key != "grade"} for row in SUMS]
-    graded_by_name = load_task(write(tmp_path / "bare.jsonl", bare) + ":number")
+    graded_by_name = load_task(write_lines(tmp_path / "bare.jsonl", bare) + ":number")
     assert {sample.id for sample in graded_by_name.samples("report", None)} == ids
     assert graded_by_name.settings()["grade"] == "number"
 
@@ -244,7 +189,7 @@ def test_a_csv_says_the_same(tmp_path: Path) -> None:
         writer.writerows(rows)
     task = load_task(f"{tmp_path}/my.csv:choice")
     lines = [{**row, "choices": ["red", "blue"], "grade": "choice"} for row in rows]
-    same = load_task(write(tmp_path / "my.jsonl", lines))
+    same = load_task(write_lines(tmp_path / "my.jsonl", lines))
     assert [(s.id, s.options, s.gold) for s in task.samples("report", None)] == [
         (s.id, s.options, s.gold) for s in same.samples("report", None)
     ]
@@ -255,7 +200,7 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         {"prompt": f"{i}", "answer": "yes" if i % 4 else "no", "grade": "exact"} for i in range(80)
     ]
     rows += [{"prompt": f"more {i}", "answer": "^y", "grade": "regex"} for i in range(20)]
-    task = load_task(write(tmp_path / "my.jsonl", rows))
+    task = load_task(write_lines(tmp_path / "my.jsonl", rows))
     samples = task.samples("report", None)
     share = sum(sample.gold in ("yes", "^y") for sample in samples) / len(samples)
     assert task.split_chance("report", "short") == {"accuracy": share} and 0.6 < share < 1
@@ -284,21 +229,19 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ({"prompt": "a", "answer": ["b", "c"], "grade": "likelihood"}, "2 answers for the grade likelihood. Give one"),
         ({"prompt": "a", "grade": "code"}, "no field 'tests'. Give Python that fails"),
         ({"prompt": "a", "grade": "code", "tests": "assert ("}, "the tests are not Python"),
-        (
-            {"prompt": "a", "answer": "b", "grade": "likelihood"},
-            "the grade likelihood, and number in .*line 1. Answers that",
-        ),
+        ({"prompt": "a", "answer": "b", "grade": "likelihood"}, "likelihood, and number in .*line 1. Answers that"),
+        ({"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}, "'max_new_tokens'"),
     ],
 )
 def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path, row: dict[str, Any], message: str) -> None:
-    task = load_task(write(tmp_path / "my.jsonl", [SUMS[0], {"grade": "number", **row}]))
+    task = load_task(write_lines(tmp_path / "my.jsonl", [SUMS[0], {"grade": "number", **row}]))
     with pytest.raises(InputError, match=message) as caught:
         task.samples("report", 1)
     assert f"{tmp_path}/my.jsonl, line 2: " in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_names(tmp_path: Path) -> None:
-    path = write(tmp_path / "my.jsonl", SUMS)
+    path = write_lines(tmp_path / "my.jsonl", SUMS)
     check_task(path, ["short"])
     check_task(f"{path}:number")
     check_name(path)
@@ -314,7 +257,7 @@ def test_names(tmp_path: Path) -> None:
         load_task(path, data="x")
     with pytest.raises(InputError, match="takes no num_shots"):
         load_task(f"{path}:5")
-    write(tmp_path / "bad.jsonl", [{"prompt": "a"}])
+    write_lines(tmp_path / "bad.jsonl", [{"prompt": "a"}])
     with pytest.raises(InputError, match="bad.jsonl, line 1: .*'grade'"):
         check_task(str(tmp_path / "bad.jsonl"))
 
@@ -322,8 +265,8 @@ def test_names(tmp_path: Path) -> None:
 def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
     """A file sorted by difficulty: the first rows are easy, the last ones hard."""
     rows = [{"prompt": f"Question {i}", "answer": f"a{i}", "grade": "contains"} for i in range(200)]
-    task = load_task(write(tmp_path / "a.jsonl", rows))
-    backwards = load_task(write(tmp_path / "b.jsonl", rows[::-1]))
+    task = load_task(write_lines(tmp_path / "a.jsonl", rows))
+    backwards = load_task(write_lines(tmp_path / "b.jsonl", rows[::-1]))
     few, more = (task.samples("report", number) for number in (20, 40))
     assert more[:20] == few, "runs with other limits share items"
     assert [one.id for one in backwards.samples("report", 20)] == [one.id for one in few]
@@ -343,16 +286,9 @@ def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
 )
 def test_how_long_an_answer_may_be(tmp_path: Path, rows: list[dict[str, Any]], given: int | None, longest: int) -> None:
     named = [{"prompt": f"Question {i}", **row} for i, row in enumerate(rows)]
-    task = load_task(write(tmp_path / "my.jsonl", named), max_new_tokens=given)
+    task = load_task(write_lines(tmp_path / "my.jsonl", named), max_new_tokens=given)
     samples = [*task.samples("report", None), *task.samples("selection", None)]
     assert {task.request(one, "short").max_new_tokens for one in samples} == {longest}  # type: ignore[union-attr]
-
-
-def test_a_row_with_a_length_that_is_none(tmp_path: Path) -> None:
-    row = {"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}
-    task = load_task(write(tmp_path / "my.jsonl", [row]))
-    with pytest.raises(InputError, match="line 1: .*'max_new_tokens'"):
-        task.samples("report", None)
 
 
 CALL = '{"name": "convert_currency", "arguments": {"amount": 20, "source": "USD", "target": "EUR"}}'
@@ -378,5 +314,4 @@ def test_the_checks_that_are_examples(file: str, part: str, text: str, right: bo
     samples = task.samples("full", None)
     assert len(samples) == 40 and task.chance(samples, "short") == {"accuracy": 0.0}
     sample = next(one for one in samples if part in one.question)
-    answer = Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=3, num_new_tokens=9)
-    assert task.grade(sample, "short", answer).metrics == {"accuracy": float(right)}
+    assert task.grade(sample, "short", completion(text)).metrics == {"accuracy": float(right)}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,10 @@ from layercut.tasks.few_shot import FewShotTask
 
 
 def test_every_known_task_has_a_factory_and_a_line_about_it() -> None:
-    for name, summary in ((name, task.summary) for name, task in TASKS.items()):
-        module, _, function = TASKS[name].factory.partition(":")
+    for task in TASKS.values():
+        module, _, function = task.factory.partition(":")
         assert function in vars(import_module(f"layercut.tasks.{module}"))
-        assert 10 < len(summary) < 100 and "\n" not in summary
+        assert 10 < len(task.summary) < 100 and "\n" not in task.summary
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic"])
@@ -24,16 +25,19 @@ def test_the_built_in_tasks_go_by_their_names(name: str) -> None:
     assert task.name == name and task.settings()["seed"] == 4 and task.settings()["version"] == task.version
 
 
-def test_an_unknown_task_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(InputError, match="unknown task 'aritmetic'.*Known: arc_challenge"):
-        load_task("aritmetic")
-
-
-def test_an_option_that_a_task_does_not_have_is_refused() -> None:
-    with pytest.raises(InputError, match="data 'x.jsonl'"):
-        load_task("arithmetic", data="x.jsonl")
-    with pytest.raises(InputError, match="no max_new_tokens"):
-        load_task("copy", max_new_tokens=7)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("aritmetic", {}, "unknown task 'aritmetic'.*Known: arc_challenge"),
+        ("arithmetic", {"data": "x.jsonl"}, "data 'x.jsonl'"),
+        ("copy", {"max_new_tokens": 7}, "no max_new_tokens"),
+        ("no.such.module:task", {}, "cannot be imported"),
+        (f"{__name__}:no_such_task", {}, "cannot be imported"),
+    ],
+)
+def test_what_is_not_there_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_task(name, **options)
 
 
 def own_task(*, seed: int) -> object:
@@ -43,12 +47,6 @@ def own_task(*, seed: int) -> object:
 def test_a_task_of_ones_own_goes_by_its_module() -> None:
     task = load_task(f"{__name__}:own_task", seed=2)
     assert isinstance(task, FewShotTask) and task.seed == 2
-
-
-@pytest.mark.parametrize("name", ["no.such.module:task", f"{__name__}:no_such_task"])
-def test_an_own_task_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="cannot be imported"):
-        load_task(name)
 
 
 def test_tasks_are_imported_only_when_they_are_asked_for() -> None:

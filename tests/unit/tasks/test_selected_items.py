@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from layercut.tasks.selected_items import (
     selection_items,
     used_items,
 )
+from tests.support.answers import write_lines
 from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 from tests.support.tiny import save_tiny
 
@@ -63,10 +63,10 @@ def test_a_benchmark_is_whole_until_some_of_it_is_used(name: str, benchmark_data
         (cell,) = make_cells(wanted, 0, split_of=decide_split(used_items([plan]), None))
         return {sample.id for sample in cell.samples}
 
-    assert len(asked(UNCUT)) == full == task.test_set_size
     plan = chosen_on(task, 100)
-    assert len(asked(plan)) == rest and asked(plan) <= asked(UNCUT)
-    assert asked(plan).isdisjoint(used_items([plan]) or ())
+    whole, part = asked(UNCUT), asked(plan)
+    assert len(whole) == full == task.test_set_size
+    assert len(part) == rest and part <= whole and part.isdisjoint(used_items([plan]) or ())
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,8 @@ def test_a_task_that_makes_its_items_has_no_test_set() -> None:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.jsonl"
     rows = [{"prompt": f"Say the letter number {i}.", "answer": chr(97 + i), "grade": "exact"} for i in range(NUM_ROWS)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return Path(write_lines(tmp_path / "mine.jsonl", rows))
 
 
 @pytest.fixture(scope="module")
@@ -195,10 +193,8 @@ def cut(tiny: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
-    path = tmp_path / "prompts.jsonl"
-    rows: Iterator[dict[str, str]] = ({"prompt": f"Count up to {i} please.", "answer": "1 2 3 4"} for i in range(12))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    rows = ({"prompt": f"Count up to {i} please.", "answer": "1 2 3 4"} for i in range(12))
+    return Path(write_lines(tmp_path / "prompts.jsonl", rows))
 
 
 def test_a_healed_model_carries_the_items_that_healed_it(tiny: Path, cut: Path, mine: Path, tmp_path: Path) -> None:
@@ -265,27 +261,16 @@ def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
 PLAN = CutPlan(num_layers=6, removed=(3,), scores={"selection_items": record_items({"copy": ["b", "a", "a"]})})
 
 
-def test_a_plan_carries_ids_and_hash() -> None:
+def test_items_of_the_plan_are_refused_or_counted(tmp_path: Path) -> None:
     recorded = PLAN.scores["selection_items"]["copy"]
     assert (recorded["num_items"], recorded["ids"]) == (2, ["a", "b"])
     assert selection_items(PLAN.scores) == {"copy": {"a", "b"}}
-
-
-def test_a_saved_plan_still_refuses(tmp_path: Path) -> None:
     PLAN.save(tmp_path / "plan.json")
-    plan = CutPlan.load(tmp_path / "plan.json")
     with pytest.raises(InputError, match="1 of these 3 .*`allow_selection"):
-        check_report_items(plan, "copy", ["x", "b", "y"])
-
-
-def test_other_items_are_fine_and_the_same_item_of_another_task_is_not() -> None:
+        check_report_items(CutPlan.load(tmp_path / "plan.json"), "copy", ["x", "b", "y"])
     assert check_report_items(PLAN, "copy", ["x", "y"]) == 0
-    assert check_report_items(PLAN, "copy:2", ["a", "b"], allow=True) == 2
+    assert check_report_items(PLAN, "copy:2", ["a", "b", "y"], allow=True) == 2
     assert check_report_items(CutPlan(num_layers=6, removed=(3,)), "copy", ["a"]) == 0
-
-
-def test_allowed_on_request_and_counted() -> None:
-    assert check_report_items(PLAN, "copy", ["a", "b", "y"], allow=True) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -26,6 +25,7 @@ from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.cells import evaluation_outline
 from layercut.tasks.selected_items import describe_shortfall
+from tests.support.answers import write_lines
 from tests.support.studies import NUM_ITEMS, Letters
 from tests.support.tiny import save_tiny
 
@@ -55,9 +55,8 @@ def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None
     task = load_task("arithmetic")
     assert describe_shortfall(task, "report", 250) == describe_shortfall(task, "report", None) == ""
     assert describe_shortfall(task, "report", 300).startswith("arithmetic: only 250 of the 300")
-    rows = [{"question": f"Question {i}?", "answer": f"So.\n#### {i}"} for i in range(20)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    halved = load_task("gsm8k", data=str(tmp_path / "a.jsonl"))
+    rows = ({"question": f"Question {i}?", "answer": f"So.\n#### {i}"} for i in range(20))
+    halved = load_task("gsm8k", data=write_lines(tmp_path / "a.jsonl", rows))
     there = len(halved.samples("selection", None))
     assert describe_shortfall(halved, "selection", 100).startswith(f"gsm8k: only {there} of the 100 requested")
 

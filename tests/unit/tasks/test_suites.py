@@ -29,9 +29,6 @@ def test_a_limit_lowers_and_readouts_replace() -> None:
     assert [task.limit for task in suite_named("quick", limit=200)] == [200, 200, 200, 200, 100]
     assert [task.limit for task in suite_named("quick", limit=9)] == [9] * 5
     assert {task.readouts for task in suite_named("builtin", readouts=("rank",))} == {("rank",)}
-
-
-def test_an_unknown_suite_is_refused() -> None:
     with pytest.raises(InputError, match="unknown suite 'papers'.*paper"):
         suite_named("papers")
 

@@ -14,13 +14,11 @@ from layercut.runs.logs import open_log
 
 
 def write(file: Path, grades: dict[str, list[tuple[str, str | None]]]) -> Path:
-    found: dict[str, Any] = {
-        name: [
-            {"task_id": name, "solution": f"def f(): return {base!r}", "base_status": base, "plus_status": plus}
-            for base, plus in programs
-        ]
-        for name, programs in grades.items()
-    }
+    found: dict[str, Any] = {name: [] for name in grades}
+    for name, programs in grades.items():
+        for base, plus in programs:
+            program = {"task_id": name, "solution": f"def f(): return {base!r}"}
+            found[name].append(program | {"base_status": base, "plus_status": plus})
     file.write_text(json.dumps({"date": "2026-01-01", "hash": "1", "eval": found}))
     return file
 

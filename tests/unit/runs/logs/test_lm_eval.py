@@ -69,9 +69,7 @@ def test_documents_are_paired_and_every_filter_is_a_readout(logs: dict[str, Path
 
 def test_one_file_is_enough_and_says_what_a_folder_says(logs: dict[str, Path]) -> None:
     files = [next(logs[name].glob("samples_gsm8k_*.jsonl")) for name in ("best", "worst")]
-    of_files, of_folders = (
-        compare_two(*(open_run(path) for path in paths)) for paths in (files, (logs["best"], logs["worst"]))
-    )
+    of_files, of_folders = (compare_two(*map(open_run, paths)) for paths in (files, (logs["best"], logs["worst"])))
     assert [row.values for row in of_files] == [row.values for row in of_folders]
     assert open_run(logs["best"].parent).metrics()["rows"] == open_run(logs["best"]).metrics()["rows"]
 
@@ -95,11 +93,8 @@ def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path:
     ran = layercut("compare", logs["best"], logs["worst"], "--page", page)
     assert ran.code == 0 and "worse" in ran.out and "lm-eval's log of" in ran.out
     text = page.read_text("utf-8")
-    assert (
-        "Every answer, before and after" in text
-        and "strict-match" in text
-        and "http" not in text.replace("http-equiv", "")
-    )
+    assert "Every answer, before and after" in text and "strict-match" in text
+    assert "http" not in text.replace("http-equiv", "")
     assert '"original": "model-28"' in text and "Compared with <select" in text and "<label>Plan" not in text
     assert "original model" not in text and 'side("uncut"' not in text, "nobody cut these two"
     assert layercut("compare", logs["best"], logs["worst"], "--page", page).code == 0, "layercut replaces its page"
@@ -135,17 +130,14 @@ def test_equal_documents_are_paired_by_doc_id(tmp_path: Path) -> None:
 def test_a_log_likelihood_is_not_the_perplexity_that_lm_eval_calls_it(tmp_path: Path, results: dict[str, Any]) -> None:
     runs = []
     for name, nats in (("a", 0.1), ("b", 0.3)):
-        lines = [
-            line(n, 0, acc=1.0) | {"metrics": ["perplexity", "acc"], "perplexity": -nats * (1 + n / 100)}
-            for n in range(60)
-        ]
+        metrics = [{"metrics": ["perplexity", "acc"], "perplexity": -nats * (1 + n / 100)} for n in range(60)]
+        lines = [line(n, 0, acc=1.0) | own for n, own in enumerate(metrics)]
         runs.append(open_run(write_samples(tmp_path / name / "samples_lambada.jsonl", lines, **results)))
     row, acc = compare_two(*runs)
     assert (row.metric, verdict_on_row(row), row.chance) == ("log_likelihood", "worse", None)
     assert not row.is_share and acc.is_share
-    assert (
-        row.values.cut.value == pytest.approx(-0.3885) and row.values.lost is None and row.uncut_outcomes["right"] == 0
-    )
+    assert row.values.cut.value == pytest.approx(-0.3885)
+    assert row.values.lost is None and row.uncut_outcomes["right"] == 0
 
 
 def test_a_task_whose_metrics_need_all_items_is_named(tmp_path: Path) -> None:
@@ -160,16 +152,10 @@ def test_a_task_whose_metrics_need_all_items_is_named(tmp_path: Path) -> None:
     [
         (
             '{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}',
-            "samples_x.jsonl: line 1: arguments is missing. Log the samples again",
+            "x.jsonl: line 1: arguments is missing. Log the samples again",
         ),
-        (
-            '{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}',
-            "line 1: resps is 5: it should be a valid list",
-        ),
-        (
-            '{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}',
-            "holds no metric that is a number for every item of x",
-        ),
+        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}', "line 1: resps is 5: it should be a"),
+        ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no metric that is a number"),
         ('{"other": 1}', "is no evaluation that is known"),
         ("not JSON", "cannot be read"),
     ],
@@ -235,9 +221,8 @@ def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path: Pat
         open_run(write_samples(tmp_path / name / "samples_x.jsonl", [line(0, 0, errs=1.0)], **results))
         for name, results in (("a", {}), ("b", {"higher_is_better": {"y": {"errs": False}}, "versions": {"x": 1}}))
     ]
-    assert [one for one in comparison_notes(*runs) if "higher is taken" in one] == [
-        "x: no results_DATE.json says for which metrics lower is better; higher is taken"
-    ]
+    (said,) = [one for one in comparison_notes(*runs) if "higher is taken" in one]
+    assert said == "x: no results_DATE.json says for which metrics lower is better; higher is taken"
 
 
 def test_each_date_has_its_own_results(tmp_path: Path) -> None:

@@ -13,10 +13,8 @@ from tests.support.run_builder import Result, build_run
 
 
 def logged(path: Path, values: list[float], **more: object) -> LoggedRun:
-    records = [
-        {"id": str(n), "gold": "1", "metrics": {"acc": value}, "outcome": "", "question": "", "answer": ""}
-        for n, value in enumerate(values)
-    ]
+    shared = {"gold": "1", "outcome": "", "question": "", "answer": ""}
+    records = [shared | {"id": str(n), "metrics": {"acc": value}} for n, value in enumerate(values)]
     return LoggedRun(path, "a tool", "m", [LoggedTask(name="sums", readout="written", records=records, **more)])  # type: ignore[arg-type]
 
 
@@ -32,14 +30,11 @@ def test_two_versions_of_a_task_are_not_compared(tmp_path: Path) -> None:
         compare_two(logged(tmp_path / "a", [1.0], version="1"), logged(tmp_path / "b", [1.0], version="2"))
 
 
-def test_a_folder_of_nothing_known_is_refused_as_before(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a run folder"):
-        open_run(tmp_path)
-
-
 def test_a_run_and_a_log_have_no_task_in_common(tmp_path: Path) -> None:
     run = build_run(tmp_path / "run", [Result(task="copy", readout="short", score=0.5)])
     log = logged(tmp_path / "log", [1.0])
+    with pytest.raises(InputError, match="is not a run folder"):
+        open_run(tmp_path)
     with pytest.raises(InputError, match="have no task in common"):
         compare_two(run, log)
     assert "prompts were not compared" in comparison_notes(run, log)[-1]

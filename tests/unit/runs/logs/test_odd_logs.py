@@ -90,14 +90,10 @@ FORMATS: dict[str, tuple[Any, Callable[[Path, Any], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        pytest.param(name, path, id=f"{name} {'.'.join(map(str, path))}")
-        for name, (base, *_) in FORMATS.items()
-        for path in fields_of(base)
-    ],
-)
+FIELDS = [(name, path) for name, (base, *_) in FORMATS.items() for path in fields_of(base)]
+
+
+@pytest.mark.parametrize(("name", "path"), FIELDS, ids=[f"{name} {'.'.join(map(str, path))}" for name, path in FIELDS])
 def test_a_changed_field_of_a_log_is_read_or_named(tmp_path: Path, name: str, path: tuple[Any, ...]) -> None:
     base, write, place = FORMATS[name]
     for value in VALUES.values():

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.benchmarks.boxed import found_in, last_box, same_value
+from tests.support.answers import completion, likelihoods, write_lines
 
 ROWS = [
-    {
-        "problem": f"What is {i} over 7?",
-        "solution": f"We see that $2 + 2 = 4$, so it is $\\boxed{{\\frac{{{i}}}{{7}}}}$.",
-        "answer": f"\\frac{{{i}}}{{7}}",
-        "subject": "Algebra",
-        "level": 1,
-    }
+    {"problem": f"What is {i} over 7?", "answer": f"\\frac{{{i}}}{{7}}", "subject": "Algebra", "level": 1,
+     "solution": f"We see that $2 + 2 = 4$, so it is $\\boxed{{\\frac{{{i}}}{{7}}}}$."}
     for i in range(1, 31)
-]
+]  # fmt: skip
 SAMPLE = Sample(id="a", question="q", gold="\\frac{3}{7}")
 
 
-def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def grade(text: str, finish_reason: str = "stop", gold: str = SAMPLE.gold) -> tuple[float, float, str]:
-    answer = Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=1, num_new_tokens=1)  # type: ignore[arg-type]
-    score = load_task("math500", data="unread").grade(Sample(id="a", question="q", gold=gold), "chain", answer)
+    asked = Sample(id="a", question="q", gold=gold)
+    score = load_task("math500", data="unread").grade(asked, "chain", completion(text, finish_reason))
     assert list(score.metrics) == ["boxed", "anywhere"]
     return score.metrics["boxed"], score.metrics["anywhere"], score.outcome
 
 
 def test_the_gold_is_the_final_answer_and_one_split_is_halved(tmp_path: Path) -> None:
-    task = load_task("math500", data=str(write(tmp_path / "test.jsonl", ROWS)))
+    task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS))
     report, selection = task.samples("report", None), task.samples("selection", None)
     assert len(report) + len(selection) == 30 and report and selection
     assert not {one.id for one in report} & {one.id for one in selection}
@@ -52,23 +41,17 @@ def test_the_gold_is_the_final_answer_and_one_split_is_halved(tmp_path: Path) ->
 
 
 def test_the_prompts(tmp_path: Path) -> None:
-    task = load_task("math500", data=str(write(tmp_path / "test.jsonl", ROWS)), max_new_tokens=99)
+    task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS), max_new_tokens=99)
     sample = task.samples("report", 1)[0]
     chain, short, gold = (task.request(sample, name) for name in ("chain", "short", "gold"))
-    assert chain == GenerationRequest(
-        id=sample.id,
-        prompt=(
-            Message(
-                "user", f"{sample.question}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
-            ),
-        ),
-        max_new_tokens=99,
-    )
+    instruction = "Please reason step by step, and put your final answer within \\boxed{}."
+    steps = (Message("user", f"{sample.question}\n{instruction}"),)
+    assert chain == GenerationRequest(id=sample.id, prompt=steps, max_new_tokens=99)
     asked = (Message("user", f"{sample.question}\nWrite the final answer within \\boxed{{}} and nothing else."),)
     assert short == GenerationRequest(id=sample.id, prompt=asked, max_new_tokens=48)
     assert gold == LikelihoodRequest(id=sample.id, prompt=asked, continuations=(f"\\boxed{{{sample.gold}}}",))
-    scored = Likelihoods(id="a", log_likelihoods=(-6.0,), num_tokens=(4,), is_greedy=(True,), num_prompt_tokens=9)
-    assert task.grade(sample, "gold", scored) == ({"log_likelihood": -1.5}, sample.gold, "right", "")
+    scored = task.grade(sample, "gold", likelihoods(-6.0, num_tokens=4))
+    assert scored == ({"log_likelihood": -1.5}, sample.gold, "right", "")
     assert task.chance([sample], "gold") == {} and task.chance([sample], "chain") == {"boxed": 1.0, "anywhere": 1.0}
 
 
@@ -113,7 +96,8 @@ def test_the_same_value(answer: str, gold: str, same: bool) -> None:
     assert same_value(answer, gold) is same
 
 
-def test_the_same_in_a_thread_with_its_time_limit() -> None:
+def test_the_same_in_a_thread_with_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layercut.tasks.benchmarks.boxed._SECONDS", 1)
     tower = "9^{9^{9^{9^{9}}}}"
     found: list[object] = []
 
@@ -126,7 +110,7 @@ def test_the_same_in_a_thread_with_its_time_limit() -> None:
     thread.start()
     thread.join(60)
     assert found[:3] == [True, True, False]
-    assert float(str(found[3])) < 40
+    assert float(str(found[3])) < 20
 
 
 def test_the_last_closed_box_of_any_text() -> None:
@@ -168,7 +152,7 @@ def test_an_answer_that_takes_too_long_is_not_printed(
 def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
     rows = [ROWS[0], {"problem": "p", "solution": "s"}]
     with pytest.raises(InputError, match="line 2: no field 'answer'"):
-        load_task("math500", data=str(write(tmp_path / "test.jsonl", rows))).samples("report", None)
+        load_task("math500", data=write_lines(tmp_path / "test.jsonl", rows)).samples("report", None)
     with pytest.raises(InputError, match="max_new_tokens 0"):
         load_task("math500", max_new_tokens=0)
 
@@ -186,14 +170,13 @@ EIGHTEEN = Sample(id="a", question="q", gold="18")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write(tmp_path / "train.jsonl", SUMS[:30])
-    write(tmp_path / "test.jsonl", SUMS[25:])
+    write_lines(tmp_path / "train.jsonl", SUMS[:30])
+    write_lines(tmp_path / "test.jsonl", SUMS[25:])
     return tmp_path
 
 
 def grade_sum(text: str, finish_reason: str = "stop") -> tuple[float, float, str, str]:
-    answer = Completion(id="a", text=text, finish_reason=finish_reason, num_prompt_tokens=1, num_new_tokens=1)  # type: ignore[arg-type]
-    score = load_task("gsm8k", data="unread").grade(EIGHTEEN, "chain", answer)
+    score = load_task("gsm8k", data="unread").grade(EIGHTEEN, "chain", completion(text, finish_reason))
     assert list(score.metrics) == ["boxed", "last_number"]
     return score.metrics["boxed"], score.metrics["last_number"], score.answer, score.outcome
 
@@ -203,36 +186,19 @@ def test_selection_is_train_and_report_is_test_without_what_is_in_both(folder: P
     report, selection = task.samples("report", None), task.samples("selection", None)
     assert [sample.question for sample in report] == [row["question"] for row in SUMS[25:]]
     assert [sample.question for sample in selection] == [row["question"] for row in SUMS[:25]]
-    assert report[0].gold == "1025"
-    assert task.samples("report", 3) == report[:3]
+    assert report[0].gold == "1025" and task.samples("report", 3) == report[:3]
     assert task.settings()["splits"] == "selection: train, report: test"
-
-
-def test_the_prompt_is_one_turn_with_the_usual_instruction(folder: Path) -> None:
-    task = load_task("gsm8k", data=str(folder), max_new_tokens=99)
-    sample = task.samples("report", 1)[0]
-    asked = task.request(sample, "chain")
-    assert isinstance(asked, GenerationRequest)
-    assert asked.prompt == (
-        Message("user", "What is 25 + 1000?\nPlease reason step by step, and put your final answer within \\boxed{}."),
-    )
-    assert asked.max_new_tokens == task.settings()["max_new_tokens"] == 99 and asked.stop == ()
+    asked = load_task("gsm8k", data=str(folder), max_new_tokens=99).request(report[0], "chain")
+    instruction = "Please reason step by step, and put your final answer within \\boxed{}."
+    prompt = (Message("user", f"What is 25 + 1000?\n{instruction}"),)
+    assert asked == GenerationRequest(id=report[0].id, prompt=prompt, max_new_tokens=99)
 
 
 @pytest.mark.parametrize(
     "boxed",
     [
-        "18",
-        "18.0",
-        "018",
-        "\\$18",
-        "18\\%",
-        "18 \\text{ dollars}",
-        "\\text{18}",
-        "36/2",
-        "\\frac{36}{2}",
-        " 18 ",
-        "x = 18",
+        *("18", "18.0", "018", "\\$18", "18\\%", "18 \\text{ dollars}", "\\text{18}"),
+        *("36/2", "\\frac{36}{2}", " 18 ", "x = 18"),
     ],
 )
 def test_equal_values_in_the_box_are_right(boxed: str) -> None:
@@ -276,16 +242,13 @@ def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (
-            {"question": "q", "answer": "no mark 5"},
-            r"test\.jsonl, line 16: the answer does not end in #### and a number",
-        ),
+        ({"question": "q", "answer": "no mark 5"}, r"test\.jsonl, line 16: the answer does not end in #### and"),
         ({"question": "q", "answer": "#### five"}, r"test\.jsonl, line 16: the answer does not end in ####"),
         ({"question": "q"}, r"test\.jsonl, line 16: no field 'answer'"),
     ],
 )
 def test_a_damaged_row_is_named_with_its_line(folder: Path, row: dict[str, str], message: str) -> None:
-    write(folder / "test.jsonl", [*SUMS[25:], row])
+    write_lines(folder / "test.jsonl", [*SUMS[25:], row])
     with pytest.raises(InputError, match=message):
         load_task("gsm8k", data=str(folder)).samples("report", None)
 
@@ -296,9 +259,5 @@ def test_the_real_data(benchmark_data: Path) -> None:
     assert (len(report), len(selection)) == (1319, 7473)
     assert report[0].gold == "18" and selection[0].gold == "72"
     assert not {sample.id for sample in report} & {sample.id for sample in selection}
-    assert all(load_task("gsm8k").grade(s, "chain", boxed(s)).metrics["boxed"] == 1.0 for s in report)
-
-
-def boxed(sample: Sample) -> Completion:
-    text = f"The answer is \\boxed{{{sample.gold}}}."
-    return Completion(id=sample.id, text=text, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
+    answers = [completion(f"The answer is \\boxed{{{sample.gold}}}.") for sample in report]
+    assert all(task.grade(*one).metrics["boxed"] for one in zip(report, ["chain"] * 1319, answers, strict=True))

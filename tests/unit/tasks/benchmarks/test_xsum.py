@@ -2,58 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Message
+from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.benchmarks.xsum import XSum, lead_sentence, rouge_scores
+from tests.support.answers import completion, write_lines
 
 ROWS = [
-    {
-        "document": f"A man of {i} ran home. It was late.\nHe slept.",
-        "summary": f"Runner {i} ran to his home.",
-        "id": str(i),
-    }
+    {"document": f"A man of {i} ran home. It was late.\nHe slept.", "summary": f"Runner {i} ran to his home."}
     for i in range(12)
 ]
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.fixture
 def task(tmp_path: Path) -> XSum:
-    write(tmp_path / "validation.jsonl", ROWS[:8])
-    write(tmp_path / "test.jsonl", ROWS[6:])
+    write_lines(tmp_path / "validation.jsonl", ROWS[:8])
+    write_lines(tmp_path / "test.jsonl", ROWS[6:])
     loaded = load_task("xsum", data=str(tmp_path))
     assert isinstance(loaded, XSum)
     return loaded
-
-
-def completion(text: str, finish: str = "stop") -> Completion:
-    return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=3)  # type: ignore[arg-type]
 
 
 def test_splits_and_prompt(task: XSum) -> None:
     assert [one.question for one in task.samples("report", None)] == [row["document"] for row in ROWS[6:]]
     assert [one.question for one in task.samples("selection", None)] == [row["document"] for row in ROWS[:6]]
     sample = task.samples("report", 1)[0]
-    prompt = (
-        Message(
-            "user", f"{ROWS[6]['document']}\n\nWrite a concise one-sentence summary of this article, and nothing else."
-        ),
-    )
+    instruction = "Write a concise one-sentence summary of this article, and nothing else."
+    prompt = (Message("user", f"{ROWS[6]['document']}\n\n{instruction}"),)
     assert task.request(sample, "short") == GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=64)
-    assert task.request(sample, "gold") == LikelihoodRequest(
-        id=sample.id, prompt=prompt, continuations=("Runner 6 ran to his home.",)
-    )
+    gold = LikelihoodRequest(id=sample.id, prompt=prompt, continuations=("Runner 6 ran to his home.",))
+    assert task.request(sample, "gold") == gold
 
 
 @pytest.mark.parametrize(
@@ -121,7 +104,7 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_new_tokens 0"):
         load_task("xsum", max_new_tokens=0)
     with pytest.raises(InputError, match="no field 'summary'"):
-        load_task("xsum", data=str(write(tmp_path / "a.jsonl", [{"document": "d"}]))).samples("report", None)
+        load_task("xsum", data=write_lines(tmp_path / "a.jsonl", [{"document": "d"}])).samples("report", None)
 
 
 def test_the_lead_of_real_articles(benchmark_data: Path) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from layercut.engine.base import Completion, FinishReason, GenerationRequest
+from layercut.engine.base import FinishReason, GenerationRequest
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Score
 from layercut.tasks.builtin.checked import (
@@ -23,15 +23,13 @@ from layercut.tasks.builtin.checked import (
     same_language,
 )
 from layercut.tasks.suites import SIDE_EFFECTS
+from tests.support.answers import completion
 
 NAMES = (*SIDE_EFFECTS, "needle_8k")
 
 
 def graded(task: CheckedTask, sample: Sample, text: str, finish_reason: FinishReason = "stop") -> Score:
-    answer = Completion(
-        id=sample.id, text=text, finish_reason=finish_reason, num_prompt_tokens=3, num_new_tokens=len(text.split())
-    )
-    return task.grade(sample, "short", answer)
+    return task.grade(sample, "short", completion(text, finish_reason))
 
 
 def passes(task: CheckedTask, part: str, text: str) -> bool:
@@ -53,17 +51,9 @@ def test_all_items_are_report_items_with_ids_of_their_own_in_a_mixed_order(name:
     assert len({sample.id for sample in samples}) == len(samples) == len(task.checks) >= 24
     assert task.samples("report", 5) == samples[:5]
     assert [sample.question for sample in samples] != [check.prompt for check in task.checks]
-    assert task.samples("selection", None) == []
-    assert task.chance(samples, "short") == {}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_request_is_one_turn_of_a_conversation(name: str) -> None:
-    task = task_of(name)
-    sample = task.samples("report", 1)[0]
-    request = task.request(sample, "short")
-    assert isinstance(request, GenerationRequest)
-    assert [(turn.role, turn.content) for turn in request.prompt] == [("user", sample.question)]  # type: ignore[union-attr]
+    assert task.samples("selection", None) == [] and task.chance(samples, "short") == {}
+    request = task.request(samples[0], "short")
+    assert isinstance(request, GenerationRequest) and request.prompt == (("user", samples[0].question),)
 
 
 def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
@@ -79,12 +69,8 @@ def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
 def test_what_was_cut_and_what_failed_are_told_apart() -> None:
     task = task_of("needle_2k")
     sample = task.samples("report", 1)[0]
-    for text, reason, outcome in (
-        ("The code is", "length", "cut"),
-        ("There is none.", "stop", "wrong"),
-        ("", "stop", "no_answer"),
-    ):
-        assert graded(task, sample, text, reason).outcome == outcome  # type: ignore[arg-type]
+    ends = [graded(task, sample, *end).outcome for end in (("The code is", "length"), ("There is none.",), ("",))]  # type: ignore[arg-type]
+    assert ends == ["cut", "wrong", "no_answer"]
 
 
 @pytest.mark.parametrize(("task", "number"), [(general(), 50), (general_code(), 30)])
@@ -133,11 +119,7 @@ def test_each_rule_tells_what_follows_it_from_what_does_not(part: str) -> None:
 
 def test_every_rule_is_tested() -> None:
     assert [sum(part in rule for part in RIGHT) for rule in _RULES] == [1] * len(_RULES)
-
-
-@pytest.mark.parametrize("text", ["", "{", "```\n{\n```", "Here it is: {}"])
-def test_what_is_no_json_alone_is_none(text: str) -> None:
-    assert parsed_answer(text) is None
+    assert [parsed_answer(text) for text in ("", "{", "```\n{\n```", "Here it is: {}")] == [None] * 4
 
 
 @pytest.mark.parametrize("language", list(REQUESTS["same_language"]))

@@ -15,7 +15,7 @@ from layercut.tasks import check_task, load_task
 from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401
 
-pytest.importorskip("lm_eval")
+harness = pytest.importorskip("lm_eval.tasks")
 
 
 @pytest.fixture
@@ -72,14 +72,8 @@ def group(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "number"), [("both_numbers", 24), ("of_numbers", 12), ("lm-eval:next_one:1", 12)])
-def test_a_folder_is_included(
-    name: str,
-    number: int,
-    group: Path,
-    tmp_path: Path,
-    layercut: Run,  # noqa: F811
-) -> None:
+@pytest.mark.parametrize(("name", "number"), [("both_numbers", 24), ("lm-eval:next_one:1", 12)])
+def test_a_folder_is_included(name: str, number: int, group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
     words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", name, "--readouts", "rank"]
     ran = layercut(*words, "--include-path", group, "--out", tmp_path / "run", "--json")
     assert ran.code == 0, ran.err
@@ -87,6 +81,13 @@ def test_a_folder_is_included(
     assert (row["task"], row["n"]) == (name.removeprefix("lm-eval:"), number)
     unknown = layercut(*words, "--out", tmp_path / "other")
     assert unknown.code == 1 and "unknown" in unknown.err
+
+
+def test_a_tag_is_a_task(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = harness.TaskManager
+    # Without the 14,000 files of lm-eval itself, which the test above has read.
+    monkeypatch.setattr(harness, "TaskManager", lambda **given: manager(**given | {"include_defaults": False}))
+    assert len(load_task(f"lm-eval:{group}/of_numbers").samples("full", None)) == 12
 
 
 def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
+from tests.support.answers import completion, likelihoods, write_lines
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 ROWS = [
-    {
-        "id": f"r{i}",
-        "question": f"What is {i} + 1?",
-        "choices": {"text": [str(i + 1), f"{i}0", "none"][: 3 - i % 2], "label": ["A", "B", "C"][: 3 - i % 2]},
-        "answerKey": "A",
-    }
+    {"id": f"r{i}", "question": f"What is {i} + 1?", "answerKey": "A",
+     "choices": {"text": [str(i + 1), f"{i}0", "none"][: 3 - i % 2], "label": ["A", "B", "C"][: 3 - i % 2]}}
     for i in range(30)
-]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def likelihoods(scores: tuple[float, ...]) -> Likelihoods:
-    many = len(scores)
-    return Likelihoods(
-        id="a",
-        log_likelihoods=scores,
-        num_tokens=(1,) * many,
-        is_greedy=tuple(score == max(scores) for score in scores),
-        num_prompt_tokens=1,
-    )
+]  # fmt: skip
 
 
 def test_what_is_asked_and_graded(tmp_path: Path) -> None:
-    task = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", ROWS)))
+    task = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", ROWS))
     sample = next(sample for sample in task.samples("report", None) if len(sample.options) == 3)
     number = int(sample.options[0]) - 1
     assert task.request(sample, "rank") == LikelihoodRequest(
@@ -53,19 +34,15 @@ def test_what_is_asked_and_graded(tmp_path: Path) -> None:
     )
     assert sample.gold == sample.options[0]
     assert not task.settled(sample, "rank", " none") and task.draft(sample, "rank") == "", "nothing is generated"
-    assert task.grade(sample, "rank", likelihoods((-1.0, -2.0, -3.0))) == (
-        {"acc": 1.0, "acc_norm": 0.0 if len(sample.gold) == 1 else 1.0},
-        sample.gold,
-        "right",
-        "",
-    )
-    wrong = task.grade(sample, "rank", likelihoods((-3.0, -9.0, -2.0)))
+    metrics = {"acc": 1.0, "acc_norm": 0.0 if len(sample.gold) == 1 else 1.0}
+    assert task.grade(sample, "rank", likelihoods(-1.0, -2.0, -3.0)) == (metrics, sample.gold, "right", "")
+    wrong = task.grade(sample, "rank", likelihoods(-3.0, -9.0, -2.0))
     assert wrong.metrics["acc"] == 0.0 and wrong.answer == "none" and wrong.outcome == "wrong"
     assert wrong.metrics["acc_norm"] == 0.0, "-2 over the four characters of none is more than -3 over one or two"
 
 
 def test_chance_follows_the_number_of_choices(tmp_path: Path) -> None:
-    task = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", ROWS)))
+    task = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", ROWS))
     samples = task.samples("report", None)
     expected = sum(1 / len(sample.options) for sample in samples) / len(samples)
     assert task.chance(samples, "rank") == {"acc": expected, "acc_norm": expected}
@@ -73,8 +50,8 @@ def test_chance_follows_the_number_of_choices(tmp_path: Path) -> None:
 
 
 def test_splits_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
-    write(tmp_path / "validation.jsonl", ROWS[:12])
-    write(tmp_path / "test.jsonl", ROWS[10:])
+    write_lines(tmp_path / "validation.jsonl", ROWS[:12])
+    write_lines(tmp_path / "test.jsonl", ROWS[10:])
     task = load_task("arc_easy", data=str(tmp_path))
     assert len(task.samples("report", None)) == 20
     assert len(task.samples("selection", None)) == 10, "two are test items as well"
@@ -84,13 +61,6 @@ def test_splits_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
     report, selection = halves.samples("report", None), halves.samples("selection", None)
     assert len(report) + len(selection) == 20 and report and selection
     assert halves.settings()["splits"] == "test, halves by content hash"
-
-
-def test_twins_in_the_data_keep_their_places(tmp_path: Path) -> None:
-    write(tmp_path / "validation.jsonl", ROWS[:2])
-    write(tmp_path / "test.jsonl", [ROWS[5], ROWS[5] | {"id": "another"}])
-    first, second = load_task("arc_easy", data=str(tmp_path)).samples("report", None)
-    assert second.id == f"{first.id}-2" and first.question == second.question
 
 
 @pytest.fixture
@@ -106,29 +76,12 @@ def small_manager() -> Any:
     return lm_eval.tasks.TaskManager(include_defaults=False, include_path=[home / "arc", home / "winogrande"])
 
 
-@pytest.mark.slow
-def test_a_name_is_looked_for_in_all_of_lm_eval() -> None:
-    with pytest.raises(InputError, match="'arc_eazy'.*arc_easy"):
-        load_task("lm-eval:arc_eazy")
-
-
-@pytest.mark.usefixtures("few_task_files")
-@pytest.mark.parametrize(
-    ("name", "message"), [("lm-eval:arc_eazy", r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy")]
-)
-def test_what_lm_eval_has_not_or_layercut_cannot(name: str, message: str, tmp_path: Path) -> None:
-    data = str(write(tmp_path / "a.jsonl", ROWS))
-    with pytest.raises(InputError, match=message) as caught:
-        load_task(name, data=data).samples("report", 1)
-    assert "\n" not in str(caught.value)
-
-
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
-    data = str(write(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}]))
+    data = write_lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}])
     with pytest.raises(InputError, match="line 1: no field 'answerKey'") as caught:
         load_task("arc_easy", data=data)
     assert "\n" not in str(caught.value)
-    bad = str(write(tmp_path / "b.jsonl", [*ROWS, ROWS[0] | {"answerKey": "Z"}]))
+    bad = write_lines(tmp_path / "b.jsonl", [*ROWS, ROWS[0] | {"answerKey": "Z"}])
     with pytest.raises(InputError, match="line 31: the field 'answerKey'"):
         load_task("arc_easy", data=bad).samples("report", None)
 
@@ -165,20 +118,14 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
 def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
     name: str, row: dict[str, Any], change: dict[str, Any], said: str, every: bool, tmp_path: Path
 ) -> None:
-    varied = next(
-        field for field in ("passage", "goal", "question", "ctx", "ctx_a", "sentence", "text") if field in row
-    )
+    varied = next(name for name in ("passage", "goal", "question", "ctx", "ctx_a", "sentence", "text") if name in row)
     good = [{**row, varied: f"{n} {row[varied]}"} for n in range(9)]
     split = "test" if name.startswith(("mmlu", "lambada")) else "validation"
-    file = write(tmp_path / f"{split}.jsonl", good)
+    file = tmp_path / f"{split}.jsonl"
+    write_lines(file, good)
     assert len(load_task(name, data=str(tmp_path)).samples("report", None)) > 0
-    changed = {key: value for key, value in (good[6] | change).items() if value is not None}
-    write(
-        file,
-        [{k: v for k, v in (one | change).items() if v is not None} for one in good]
-        if every
-        else [*good[:6], changed, *good[7:]],
-    )
+    changed = [{key: value for key, value in (one | change).items() if value is not None} for one in good]
+    write_lines(file, changed if every else [*good[:6], changed[6], *good[7:]])
     with pytest.raises(InputError, match=said) as caught:
         load_task(name, data=str(tmp_path)).samples("report", None)
     assert f"{split}.jsonl, line {1 if every else 7}: " in str(caught.value) and "\n" not in str(caught.value)
@@ -186,7 +133,8 @@ def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
 
 def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path: Path) -> None:
     for split, label in (("train", -1), ("validation", 1)):
-        write(tmp_path / f"{split}.jsonl", [{**BOOLQ, "passage": f"{split} {n}", "label": label} for n in range(9)])
+        rows = [{**BOOLQ, "passage": f"{split} {n}", "label": label} for n in range(9)]
+        write_lines(tmp_path / f"{split}.jsonl", rows)
     assert load_task("boolq", data=str(tmp_path)).samples("report", None)
     with pytest.raises(InputError, match="field 'label' holds -1"):
         load_task("boolq:2", data=str(tmp_path)).samples("report", None)
@@ -207,13 +155,8 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
     limit = 500
     folder = benchmark_data / "arc_easy"
     files = {split: str(folder / f"{split}.jsonl") for split in ("validation", "test")}
-    changed = {
-        "task": "arc_easy",
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path)},
-        "training_split": None,
-    }
+    changed = {"task": "arc_easy", "dataset_path": "json", "dataset_name": None, "training_split": None}
+    changed["dataset_kwargs"] = {"data_files": files, "cache_dir": str(tmp_path)}
     theirs = small_manager().load({"group": "own", "task": [changed]})["tasks"]["arc_easy"]
     ours = load_task("arc_easy", data=str(folder))
     samples = ours.samples("report", limit)
@@ -226,39 +169,33 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
     for index, sample in enumerate(samples):
         instances = by_doc[index]
         asked = ours.request(sample, "rank")
-        assert isinstance(asked, LikelihoodRequest)
         assert [(asked.prompt, text) for text in asked.continuations] == [instance.args for instance in instances]
         scores = tuple(rng.uniform(-50, -1) for _ in instances)
         results = [(score, score == max(scores)) for score in scores]
         theirs_graded = theirs.process_results(theirs.eval_docs[index], results)
-        assert ours.grade(sample, "rank", likelihoods(scores)).metrics == theirs_graded
+        assert ours.grade(sample, "rank", likelihoods(*scores)).metrics == theirs_graded
         assert sample.options[theirs.doc_to_target(theirs.eval_docs[index])] == sample.gold
     assert any(len(sample.options) != 4 for sample in samples), "three and five choices as well"
 
 
 def test_items_of_one_subject_share_a_cluster(tmp_path: Path) -> None:
     rows = [row | {"subject": f"subject {i % 3}"} for i, row in enumerate(ROWS)]
-    samples = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", rows))).samples("report", None)
+    samples = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", rows)).samples("report", None)
     assert {sample.data["item"].doc["subject"] for sample in samples} == {f"subject {i}" for i in range(3)}
     named = {(sample.data["item"].doc["subject"], sample.data["cluster"]) for sample in samples}
     assert len(named) == len({cluster for _, cluster in named}) == 3
-    plain = load_task("arc_easy", data=str(write(tmp_path / "b.jsonl", ROWS))).samples("report", 3)
+    plain = load_task("arc_easy", data=write_lines(tmp_path / "b.jsonl", ROWS)).samples("report", 3)
     assert all(sample.data["cluster"] is None for sample in plain)
 
 
+NAMES = {"option1": "Ann", "option2": "Bo"}
 WINOGRANDE = [
-    {
-        "sentence": f"Ann beat Bo {i} times because _ was quick.",
-        "option1": "Ann",
-        "option2": "Bo",
-        "answer": str(1 + i % 2),
-    }
-    for i in range(12)
+    {"sentence": f"Ann beat Bo {i} times because _ was quick.", **NAMES, "answer": f"{1 + i % 2}"} for i in range(12)
 ]
 
 
 def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
-    task = load_task("winogrande", data=str(write(tmp_path / "validation.jsonl", WINOGRANDE)))
+    task = load_task("winogrande", data=write_lines(tmp_path / "validation.jsonl", WINOGRANDE))
     sample = next(one for one in task.samples("report", None) if one.data["item"].doc["answer"] == "2")
     number = sample.data["item"].doc["sentence"].split()[3]
     prompts = (f"Ann beat Bo {number} times because Ann", f"Ann beat Bo {number} times because Bo")
@@ -267,38 +204,35 @@ def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
     )
     assert sample.options == prompts and sample.gold == prompts[1]
     assert sample.question == f"Ann beat Bo {number} times because _ was quick."
-    assert task.grade(sample, "rank", likelihoods((-2.0, -1.0))) == ({"acc": 1.0}, prompts[1], "right", "")
-    assert task.grade(sample, "rank", likelihoods((-1.0, -2.0))) == ({"acc": 0.0}, prompts[0], "wrong", "")
+    assert task.grade(sample, "rank", likelihoods(-2.0, -1.0)) == ({"acc": 1.0}, prompts[1], "right", "")
+    assert task.grade(sample, "rank", likelihoods(-1.0, -2.0)) == ({"acc": 0.0}, prompts[0], "wrong", "")
     gold = task.request(sample, "gold")
     assert gold == LikelihoodRequest(id=sample.id, prompt=prompts[1], continuations=(" was quick.",))
     token = task.request(sample, "token")
-    assert isinstance(token, LikelihoodRequest) and token.continuations == (" A", " B")
+    assert token.continuations == (" A", " B")
     assert token.prompt == f"Ann beat Bo {number} times because _ was quick.\nA. Ann\nB. Bo\nAnswer:"
 
 
 def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_path: Path) -> None:
-    data = str(write(tmp_path / "validation.jsonl", WINOGRANDE).parent)
-    plain, shown = load_task("winogrande", data=data), load_task("winogrande:5", data=data)
+    write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
+    plain, shown = (load_task(name, data=str(tmp_path)) for name in ("winogrande", "winogrande:5"))
     assert shown.name == "winogrande:5" and shown.settings()["examples"] == "5 of validation, seed 1234"
     assert "examples" not in plain.settings()
     for split in ("selection", "report"):
         samples = shown.samples(split, None)  # type: ignore[arg-type]
-        assert [(one.id, one.question) for one in samples] == [
-            (one.id, one.question)
-            for one in plain.samples(split, None)  # type: ignore[arg-type]
-        ]
+        alike = [(one.id, one.question) for one in plain.samples(split, None)]  # type: ignore[arg-type]
+        assert [(one.id, one.question) for one in samples] == alike
         for sample in samples:
             asked = shown.request(sample, "rank")
-            assert isinstance(asked, LikelihoodRequest)
             own = sample.data["item"].doc["sentence"].partition("_")[0]
             assert all(str(prompt).count("\n\n") == 5 for prompt in asked.prompts)
             assert all(str(prompt).count(own) == 1 for prompt in asked.prompts), "once, as the question"
             token = shown.request(sample, "token")
-            assert isinstance(token, LikelihoodRequest) and str(token.prompt).count("\nAnswer: ") == 5
+            assert str(token.prompt).count("\nAnswer: ") == 5
 
 
 def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
-    data = str(write(tmp_path / "validation.jsonl", WINOGRANDE))
+    data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
     first, second = load_task("winogrande:2", data=data), load_task("winogrande:2", data=data)
     second.samples("selection", 1)
     assert [first.request(one, "rank") for one in first.samples("report", 3)] == [
@@ -307,23 +241,15 @@ def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
 
 
 def test_more_examples_than_there_are_rows(tmp_path: Path) -> None:
-    data = str(write(tmp_path / "validation.jsonl", WINOGRANDE[:3]))
+    data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE[:3])
     with pytest.raises(InputError, match="5 worked examples .*3 rows"):
         load_task("winogrande:5", data=data)
 
 
 def test_prepared_hellaswag_is_not_prepared_again(tmp_path: Path) -> None:
-    rows = [
-        {
-            "ind": i,
-            "activity_label": "Roofing",
-            "ctx": f"A man  sits [{i}]. he",
-            "endings": ["falls [a] down.", "sings.", "sits.", "goes."],
-            "label": 1,
-        }
-        for i in range(6)
-    ]
-    task = load_task("hellaswag", data=str(write(tmp_path / "validation.jsonl", rows)))
+    endings = ["falls [a] down.", "sings.", "sits.", "goes."]
+    rows = [{**SWAG, "ind": i, "ctx": f"A man  sits [{i}]. he", "endings": endings} for i in range(6)]
+    task = load_task("hellaswag", data=write_lines(tmp_path / "validation.jsonl", rows))
     sample = task.samples("report", 1)[0]
     number = sample.data["item"].doc["query"].partition("[")[2][0]
     assert task.request(sample, "rank") == LikelihoodRequest(
@@ -331,20 +257,10 @@ def test_prepared_hellaswag_is_not_prepared_again(tmp_path: Path) -> None:
         prompt=f"Roofing: A man  sits [{number}]. He",
         continuations=(" falls [a] down.", " sings.", " sits.", " goes."),
     )
-    original = [
-        {
-            "activity_label": "Roofing",
-            "ctx_a": "A man sits.",
-            "ctx_b": f"he {i}",
-            "ctx": f"A man sits. he {i}",
-            "endings": ["[title] falls.", "sings.", "sits.", "goes."],
-            "label": "1",
-        }
-        for i in range(6)
-    ]
-    task = load_task("hellaswag", data=str(write(tmp_path / "validation.jsonl", original)))
+    parts = [{"ctx_a": "A man sits.", "ctx_b": f"he {i}", "ctx": f"A man sits. he {i}", "label": "1"} for i in range(6)]
+    original = [{**SWAG, **part, "endings": ["[title] falls.", *endings[1:]]} for part in parts]
+    task = load_task("hellaswag", data=write_lines(tmp_path / "validation.jsonl", original))
     asked = task.request(task.samples("report", 1)[0], "rank")
-    assert isinstance(asked, LikelihoodRequest)
     assert str(asked.prompt).startswith("Roofing: A man sits. He ") and asked.continuations[0] == "  falls."
 
 
@@ -357,20 +273,15 @@ def mmlu_folder(folder: Path) -> Path:
 
     def rows(split: str, number: int) -> list[dict[str, Any]]:
         return [
-            {
-                "question": f"{split} {i} of {subject}?",
-                "subject": subject,
-                "choices": ["p", "q", "r", "s"],
-                "answer": i % 4,
-            }
+            {"question": f"{split} {i} of {subject}?", "subject": subject, "choices": list("pqrs"), "answer": i % 4}
             for subject in subjects
             for i in range(number)
         ]
 
     folder.mkdir()
-    write(folder / "dev.jsonl", rows("dev", 5))
-    write(folder / "validation.jsonl", rows("validation", 1))
-    write(folder / "test.jsonl", rows("test", 2))
+    write_lines(folder / "dev.jsonl", rows("dev", 5))
+    write_lines(folder / "validation.jsonl", rows("validation", 1))
+    write_lines(folder / "test.jsonl", rows("test", 2))
     return folder
 
 
@@ -385,13 +296,12 @@ def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> No
     subject = report[0].data["item"].doc["subject"]
     title = subject.replace("_", " ")
     shown = "".join(f"dev {i} of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer: {'ABCD'[i % 4]}\n\n" for i in range(5))
-    assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" A", " B", " C", " D")
+    assert asked.continuations == (" A", " B", " C", " D")
     assert asked.prompt == (
         f"The following are multiple choice questions (with answers) about {title}.\n\n{shown}"
         f"test 0 of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer:"
     )
     chain = task.request(report[0], "chain")
-    assert isinstance(chain, GenerationRequest) and not isinstance(chain.prompt, str)
     assert chain.prompt[0].content.count("A. p") == 1, "options that the question lists are not listed again"
 
 
@@ -416,7 +326,10 @@ def test_examples_from_a_split_that_is_not_there_are_refused(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("few_task_files")
 def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path) -> None:
-    data = str(write(tmp_path / "a.jsonl", ROWS))
+    with pytest.raises(InputError, match=r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy") as caught:
+        load_task("lm-eval:arc_eazy")
+    assert "\n" not in str(caught.value)
+    data = write_lines(tmp_path / "a.jsonl", ROWS)
     task = load_task("ai2_arc", data=data)
     assert {one.data["cluster"] for one in task.samples("report", None)} == {"arc_challenge", "arc_easy"}
     assert load_task("lm_eval:arc_easy", data=data).name == "arc_easy"
@@ -424,17 +337,16 @@ def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path) -> None:
 
 def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None:
     rows = [{"text": f"In the park I saw {i} dogs and a cat named Tom. I fed Tom"} for i in range(8)]
-    task = load_task("lm-eval:lambada_openai", data=str(write(tmp_path / "test.jsonl", rows)))
+    task = load_task("lm-eval:lambada_openai", data=write_lines(tmp_path / "test.jsonl", rows))
     sample = task.samples("report", 1)[0]
     asked = task.request(sample, "rank")
-    assert isinstance(asked, LikelihoodRequest) and asked.continuations == (" Tom",) and sample.gold == "Tom"
-    greedy = Likelihoods(id="a", log_likelihoods=(-0.5,), num_tokens=(1,), is_greedy=(True,), num_prompt_tokens=1)
-    assert task.grade(sample, "rank", greedy) == ({"acc": 1.0}, "Tom", "right", "")
+    assert asked.continuations == (" Tom",) and sample.gold == "Tom"
+    assert task.grade(sample, "rank", likelihoods(-0.5)) == ({"acc": 1.0}, "Tom", "right", "")
     assert task.chance([sample], "rank") == {"acc": 1.0}, "a constant answerer"
 
 
 def test_five_readouts_of_one_item(tmp_path: Path) -> None:
-    task = load_task("arc_easy", data=str(write(tmp_path / "a.jsonl", ROWS)))
+    task = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", ROWS))
     sample = next(one for one in task.samples("report", None) if len(one.options) == 3)
     number = int(sample.gold) - 1
     listed = f"Question: What is {number} + 1?\nA. {number + 1}\nB. {number}0\nC. none"
@@ -443,51 +355,34 @@ def test_five_readouts_of_one_item(tmp_path: Path) -> None:
     token = task.request(sample, "token")
     assert token == LikelihoodRequest(id=sample.id, prompt=f"{listed}\nAnswer:", continuations=(" A", " B", " C"))
     short, chain = task.request(sample, "short"), task.request(sample, "chain")
-    assert isinstance(short, GenerationRequest) and isinstance(chain, GenerationRequest)
     assert short.prompt == (("user", f"{listed}\n\nAnswer with the letter of the right option and nothing else."),)
-    assert chain.prompt == (
-        (
-            "user",
-            f'{listed}\n\nThink step by step, and end with "The answer is X.", where X is the letter of the right '
-            "option.",
-        ),
-    )
+    asked = 'Think step by step, and end with "The answer is X.", where X is the letter of the right option.'
+    assert chain.prompt == (("user", f"{listed}\n\n{asked}"),)
     assert (short.max_new_tokens, chain.max_new_tokens) == (16, 512)
-    one = Likelihoods(id="a", log_likelihoods=(-3.0,), num_tokens=(2,), is_greedy=(False,), num_prompt_tokens=1)
-    assert task.grade(sample, "gold", one) == ({"log_likelihood": -1.5}, "", "wrong", "")
-    token = task.grade(sample, "token", likelihoods((-3.0, -1.0, -2.0)))
+    unlikely = replace(likelihoods(-3.0, num_tokens=2), is_greedy=(False,))
+    assert task.grade(sample, "gold", unlikely) == ({"log_likelihood": -1.5}, "", "wrong", "")
+    token = task.grade(sample, "token", likelihoods(-3.0, -1.0, -2.0))
     assert token == ({"accuracy": 0.0}, f"{number}0", "wrong", "")
-    assert task.grade(sample, "short", written("A")) == ({"accuracy": 1.0}, sample.gold, "right", "")
-    assert task.grade(sample, "short", written("none")) == ({"accuracy": 0.0}, "none", "wrong", "")
-    assert task.grade(sample, "chain", written("I add. The answer is A.")).outcome == "right"
-    assert task.grade(sample, "chain", written("I add and add", "length")) == ({"accuracy": 0.0}, "", "cut", "")
-    assert task.grade(sample, "chain", written("A")).outcome == "no_answer"
+    assert task.grade(sample, "short", completion("A")) == ({"accuracy": 1.0}, sample.gold, "right", "")
+    assert task.grade(sample, "short", completion("none")) == ({"accuracy": 0.0}, "none", "wrong", "")
+    assert task.grade(sample, "chain", completion("I add. The answer is A.")).outcome == "right"
+    assert task.grade(sample, "chain", completion("I add and add", "length")) == ({"accuracy": 0.0}, "", "cut", "")
+    assert task.grade(sample, "chain", completion("A")).outcome == "no_answer"
     assert task.draft(sample, "short") == "A" and task.draft(sample, "chain") == ""
     assert task.chance([sample], "gold") == {}
     assert task.chance([sample], "short") == {"accuracy": 1.0}, "always A"
     assert task.chance([sample], "token") == {"accuracy": 1.0}
 
 
-def written(text: str, finish: Any = "stop") -> Completion:
-    return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=4)
-
-
 HUB_ROWS: dict[str, dict[str, Any]] = {
-    "sciq": {
-        "question": "What lays eggs?",
-        "support": "A hen does.",
-        "correct_answer": "a hen",
-        **{f"distractor{n}": f"animal {n}" for n in (1, 2, 3)},
-    },
-    "boolq": {"question": "is it so", "passage": "It is so.", "label": 1, "idx": 0},
-    "commonsense_qa": {
-        "question": "Where is it?",
-        "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", "out"]},
-        "answerKey": "A",
-    },
+    "sciq": {"question": "What lays eggs?", "support": "A hen does.", "correct_answer": "a hen",
+             "distractor1": "animal 1", "distractor2": "animal 2", "distractor3": "animal 3"},
+    "boolq": BOOLQ,
+    "commonsense_qa": {"question": "Where is it?", "answerKey": "A",
+                       "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", "out"]}},
     "medmcqa": {"question": "Which?", "opa": "1", "opb": "2", "opc": "3", "opd": "4", "cop": 1},
     "lambada_openai": {"text": "went home to his house"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(HUB_ROWS))
@@ -497,7 +392,7 @@ def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name: str, sh
     varied = next(field for field in ("passage", "question", "text") if field in row)
     for split in ("train", "validation", "test"):
         rows = [{**row, varied: f"{split} {n} {row[varied]}"} for n in range(12)]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        write_lines(tmp_path / f"{split}.jsonl", rows)
     for data in (tmp_path, tmp_path / "train.jsonl"):
         if shots and (data.is_file() or name == "lambada_openai"):
             continue  # a single file is all test; LAMBADA has no split for examples
@@ -506,6 +401,5 @@ def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name: str, sh
         assert len(samples) == 12 if data.is_dir() else 0 < len(samples) < 12
         for sample in samples:
             request = task.request(sample, "rank")
-            assert isinstance(request, LikelihoodRequest)
             assert (" " + sample.gold in request.continuations) or name == "medmcqa"
             assert request.prompt.count(str(row[varied])[-8:]) in ({1, 0} if not shots else {1 + shots})

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import check_task, load_task
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
+from tests.support.answers import completion, likelihoods
 from tests.support.harness import Rows, write_rows
 
 
 def gsm(number: int, split: str = "test") -> Rows:
     return [{"question": f"{split} {i}?", "answer": f"Steps.\n#### {i % 4 + i % 3}"} for i in range(number)]
-
-
-def written(text: str, finish: Any = "stop") -> Completion:
-    return Completion(id="a", text=text, finish_reason=finish, num_prompt_tokens=1, num_new_tokens=4)
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str)
         (" So.\n#### 4 or", "length", ({strict: 0.0, flexible: 0.0}, "4", "cut")),
         (" So.\n#### 4 or", "stop", ({strict: 0.0, flexible: 0.0}, "4", "wrong")),
     ):
-        score = task.grade(sample, "chain", written(text, finish))
+        score = task.grade(sample, "chain", completion(text, finish))
         assert (score.metrics, score.answer, score.outcome) == expected
     assert list(score.metrics) == [strict, flexible]
     assert not task.settled(sample, "chain", "#### 3") and task.draft(sample, "chain") == ""
@@ -92,8 +88,7 @@ def test_the_right_answer_can_be_scored_after_the_same_prompt(gsm_folder: str) -
     asked, scored = task.request(sample, "chain"), task.request(sample, "gold")
     assert isinstance(asked, GenerationRequest) and isinstance(scored, LikelihoodRequest)
     assert scored.prompt == asked.prompt and scored.continuations == (" Steps.\n#### 0",)
-    answer = Likelihoods(id="a", log_likelihoods=(-6.0,), num_tokens=(3,), is_greedy=(False,), num_prompt_tokens=1)
-    assert task.grade(sample, "gold", answer).metrics == {"log_likelihood": -2.0}
+    assert task.grade(sample, "gold", likelihoods(-6.0, num_tokens=3)).metrics == {"log_likelihood": -2.0}
     assert task.split_chance("report", "gold") == {}
 
 
@@ -121,7 +116,6 @@ def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
         ("lm-eval:mbpp", "mbpp runs generated programs without isolation"),
         ("humaneval_instruct", "humaneval_instruct runs generated programs without isolation"),
         ("gsm8k_cot_self_consistency", "asks for 64 answers to each item"),
-        ("bbh_cot", r"unknown lm-eval task 'bbh_cot'\. Did you mean .*bbh_cot_fewshot"),
         ("squadv2", "squadv2 is a Python class with its own way to read data"),
         ("lm-eval:gsm8k:20", "20 worked examples were asked for, and its data has 12 rows"),
     ],
@@ -201,9 +195,11 @@ def test_a_group_of_written_tasks_is_one_task(tmp_path: Path, monkeypatch: pytes
     samples = task.samples("report", None)
     assert len(samples) + len(task.samples("selection", None)) == 4 * 27
     assert 20 < len({one.data["cluster"] for one in samples}) <= 27
-    answers = [written(f" so the answer is {one.gold if i % 2 else 'E'}.") for i, one in enumerate(samples)]
+    answers = [completion(f" so the answer is {one.gold if i % 2 else 'E'}.") for i, one in enumerate(samples)]
     scores = task.grade_all(samples, "chain", answers)  # type: ignore[attr-defined]
     assert [score.metrics for score in scores] == [{"exact_match": float(i % 2)} for i in range(len(samples))]
+    with pytest.raises(InputError, match=r"unknown lm-eval task 'bbh_cot'\. Did you mean .*bbh_cot_fewshot"):
+        load_task("bbh_cot", data=str(tmp_path / "all"))
     with pytest.raises(InputError, match="rows of the subject"):
         load_task("bbh_cot_fewshot", data=write_rows(tmp_path / "few", {"test": rows[:40]}))
 
