@@ -738,8 +738,6 @@ def sweep(
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
     layers: str | None = None,
-    split: str = "selection",
-    compare: Sequence[str | PathLike[str]] = (),
     out: str | PathLike[str] | None = None,
     seed: int = 0,
     report_to: str | Sequence[str] = (),
@@ -778,8 +776,6 @@ def sweep(
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         layers: Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out.
-        split: selection items, or report items; layers are not to be chosen by the latter.
-        compare: A plan.json whose scores per layer are compared. May be repeated.
         out: Run folder; runs/<model>-sweep if left out.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from layercut.evidence.sweep import Ranking
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder
 from layercut.runs.draft import DraftPlan, DraftResult
@@ -25,12 +24,11 @@ def write_study(folder: Path) -> Path:
 
 
 def write_sweep(folder: Path, model_hash: str = HASH) -> Path:
-    """Two tasks, one of them ranked and written, with a criterion that agrees with them."""
+    """Two tasks, one of them ranked and written."""
     mild = [min(100, 60 + percent / 2) for percent in HOLES]
-    criterion = Ranking(name="block_influence", importance={layer: -kept for layer, kept in enumerate(HOLES)})
     sweep = sweep_of(
         curve("gsm8k", "chain", HOLES), curve("arithmetic", "rank", mild, chance=0.25),
-        curve("arithmetic", "short", HOLES), rankings=[criterion],
+        curve("arithmetic", "short", HOLES),
     )  # fmt: skip
     with RunFolder.begin(folder, {**MODEL, "model_hash": model_hash}) as run:
         sweep.save(run.path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.sweep import Ranking, Sweep, SweepRow
+from layercut.evidence.sweep import Sweep, SweepRow
 
 # What of GSM8K is kept without each of 30 layers, in %: as read off a figure of arXiv:2602.01997, with its deep holes.
 HOLES = (0, 72, 85, 78, 80, 75, 67, 66, 66, 66, 55, 51, 20, 40, 10)
@@ -40,14 +40,12 @@ def curve(
     return rows
 
 
-def sweep_of(*curves: Sequence[SweepRow], rankings: Sequence[Ranking] = (), split: str = "selection") -> Sweep:
+def sweep_of(*curves: Sequence[SweepRow]) -> Sweep:
     """A sweep of a model of 30 layers."""
     return Sweep(
         model="bundled:smollm2-135m",
         model_hash="a" * 64,
         num_layers=30,
-        split=split,
         items={rows[0].task: "b" * 64 for rows in curves},
         rows=tuple(row for rows in curves for row in rows),
-        rankings=tuple(rankings),
     )

@@ -1,4 +1,4 @@
-"""A sensitivity sweep: the loss of every task when one layer is skipped, and the agreement of tasks and criteria.
+"""A sensitivity sweep: the loss of every task when one layer is skipped, and the agreement of tasks.
 
 ``sweep.json`` in the run folder holds all numbers; table, report and plot are made from it and nothing else.
 """
@@ -25,9 +25,6 @@ from layercut.runs.settings import FORMAT_VERSION, check_version, read_json
 from layercut.text import Printed
 
 _FEWEST = 3
-_KINDS = {
-    ("task", "task"): "tasks", ("task", "criterion"): "task and criterion", ("criterion", "criterion"): "criteria",
-}  # fmt: skip
 _DIGITS = 12
 """Values are rounded to this many decimals: sums of the same numbers in another order must stay ties."""
 
@@ -131,28 +128,13 @@ class Curve(NamedTuple):
         return "" if any(row.kept_share is not None for row in self.rows) else self.rows[0].values.refused
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """Scores of a criterion for the layers, from a plan.json."""
-
-    name: str
-    importance: Mapping[int, float]
-    """Score per layer, higher means keep; layers that the criterion did not score are missing."""
-    note: str = ""  # remark for readers; empty for none
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Ranking:
-        """Read an entry of ``criteria`` in sweep.json."""
-        return cls(**{**data, "importance": {int(layer): value for layer, value in data["importance"].items()}})
-
-
 class Agreement(NamedTuple):
-    """Agreement of two rankings of the layers."""
+    """Agreement of two tasks on the layers."""
 
     first: str
     second: str
     kind: str
-    """``halves`` (a task with itself, on two halves of its items), ``tasks``, ``criteria``, ``task and criterion``."""
+    """``halves`` (a task with itself, on two halves of its items) or ``tasks``."""
     rho: RankCorrelation
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,10 +151,8 @@ class Sweep(Printed):
     model: str
     model_hash: str
     num_layers: int  # decoder layers of the original model; not all of them need to have been skipped
-    split: str  # ``selection`` or ``report`` items
     items: Mapping[str, str]  # hash of the item ids, per task
     rows: tuple[SweepRow, ...]
-    rankings: tuple[Ranking, ...] = ()
 
     @property
     def layers(self) -> list[int]:
@@ -188,7 +168,7 @@ class Sweep(Printed):
         return [Curve(*cell, sorted(rows, key=lambda row: row.layer)) for cell, rows in cells.items()]
 
     def agreements(self) -> list[Agreement]:
-        """Spearman's rho over layers of every two rankings, and of every task with itself on halves of its items.
+        """Spearman's rho over layers of every two tasks, and of every task with itself on halves of its items.
 
         A task ranks a layer the higher, the lower the score without it. Tasks whose original model is at chance take no
         part: what they rank is noise. The halves say how much of a task's order its items settle at all; two tasks
@@ -201,16 +181,9 @@ class Sweep(Printed):
             if halves:
                 rho = rank_correlation([first for first, _ in halves], [second for _, second in halves])
                 agreements.append(Agreement(curve.label, curve.label, "halves", rho))
-        scores = [
-            *(("task", curve.label, {row.layer: -row.values.cut.value for row in curve.rows}) for curve in curves),
-            *(("criterion", ranking.name, ranking.importance) for ranking in self.rankings),
-        ]
-        for (kind, first, before), (other_kind, second, after) in combinations(scores, 2):
-            shared = [layer for layer in before if layer in after]
-            rho = RankCorrelation(None, "no layer is ranked by both")
-            if shared:
-                rho = rank_correlation([before[layer] for layer in shared], [after[layer] for layer in shared])
-            agreements.append(Agreement(first, second, _KINDS[kind, other_kind], rho))
+        for first, second in combinations(curves, 2):
+            rho = rank_correlation(*([-row.values.cut.value for row in curve.rows] for curve in (first, second)))
+            agreements.append(Agreement(first.label, second.label, "tasks", rho))
         return agreements
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,10 +193,8 @@ class Sweep(Printed):
             "model": self.model,
             "model_hash": self.model_hash,
             "num_layers": self.num_layers,
-            "split": self.split,
             "items": dict(self.items),
             "rows": [row.to_dict() for row in self.rows],
-            "criteria": [vars(ranking) for ranking in self.rankings],
             "rank_correlations": [agreement.to_dict() for agreement in self.agreements()],
         }
 
@@ -244,9 +215,8 @@ class Sweep(Printed):
         check_version(data.get("format_version") if isinstance(data, dict) else None, file)
         try:
             return cls(
-                **{name: data[name] for name in ("model", "model_hash", "num_layers", "split", "items")},
+                **{name: data[name] for name in ("model", "model_hash", "num_layers", "items")},
                 rows=tuple(SweepRow.from_dict(row) for row in data["rows"]),
-                rankings=tuple(map(Ranking.from_dict, data["criteria"])),
             )
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise InputError(

@@ -83,7 +83,7 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     settings, environment, study = run.settings, run.environment, source.study
     known = model_settings(run)
     model = [(name, hide_home(str(known[key]))) for key, name in _MODEL_KEYS.items() if known.get(key) is not None]
-    split = source.sweep.split if study is None and source.sweep is not None else "report"
+    split = "selection" if study is None and source.sweep is not None else "report"
     apart = "no layer was chosen on them" if split == "report" else "used to choose layers, not to report"
     if study is not None and any(SELECTED_ON in row.note for row in study.rows):
         apart = "a plan was selected on some of them, see the notes at the scores"

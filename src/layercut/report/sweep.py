@@ -36,7 +36,7 @@ PLOT = "sweep.png"
 
 
 def sensitivity_section(source: Source) -> Section | None:
-    """A panel for each task, and the agreement of tasks and criteria; None without a sweep."""
+    """A panel for each task, and the agreement of tasks; None without a sweep."""
     sweep = source.sweep
     if sweep is None:
         return None
@@ -47,12 +47,10 @@ def sensitivity_section(source: Source) -> Section | None:
         else [f"{escape_inline(sweep_scope(sweep))}.", bullet_list(map(escape_inline, sweep_findings(sweep)))]
     )
     blocks += [layers_figure(sweep) or overview_table(sweep), bullet_list(map(escape_inline, how_made(sweep)))]
-    agreement: list[Block] = [
-        "There is nothing to compare: no task whose uncut score is above chance, and fewer than two criteria."
-    ]
+    agreement: list[Block] = ["There is nothing to compare: no task whose uncut score is above chance."]
     if table := agreement_table(sweep):
         agreement = [table, bullet_list(map(escape_inline, about_agreements(sweep)))]
-    blocks.append(Details(summary="Do tasks and criteria agree on the layers?", blocks=agreement))
+    blocks.append(Details(summary="Do tasks agree on the layers?", blocks=agreement))
     blocks += answer_details(diagnose_sweep(source.own_runs["sweep"], sweep), model="layer")
     return Section(
         name="sensitivity",
@@ -84,7 +82,7 @@ def sweep_scope(sweep: Sweep) -> str:
     first = [curve.rows[0] for curve in sweep.curves]
     skipped = f"{count_of(len(sweep.layers), 'decoder layer')} of {sweep.num_layers} skipped alone"
     items = words.items_words([row.n for row in first], [row.limit for row in first])
-    return f"{skipped} ({format_layers(sweep.layers)}), {items}, {sweep.split} items"
+    return f"{skipped} ({format_layers(sweep.layers)}), {items}, selection items"
 
 
 def sweep_findings(sweep: Sweep) -> list[str]:
@@ -147,10 +145,6 @@ def how_made(sweep: Sweep) -> list[str]:
     ]
     if any(row.chance is None for row in sweep.rows):
         lines.append("Where a task has no chance level, retention is without the layer / uncut.")
-    if sweep.split == "report":
-        lines.append(
-            "These are report items. Do not choose layers by this table and then report scores on the same items."
-        )
     return lines
 
 
@@ -193,15 +187,15 @@ def _of_curve(curve: Curve) -> Column:
 
 
 def agreement_table(sweep: Sweep) -> Table | None:
-    """A line for each two rankings of the layers; None for fewer than two."""
+    """A line for each task with itself, and for each two tasks; None without a task above chance."""
     lines = []
     for pair in sweep.agreements():
         estimate, refused = pair.rho
         second = "itself, on the other half of its items" if pair.kind == "halves" else pair.second
         rho = ["-", f"n/a: {refused}"] if estimate is None else [str(estimate.n), two_decimals(estimate)]
         lines.append([pair.first, second, *rho])
-    caption = "Spearman's rank correlation of every two rankings of the layers"
-    columns = text_columns("ranking", "and", "layers", "Spearman's rho", numeric=["layers"])
+    caption = "Spearman's rank correlation of the tasks' losses over layers"
+    columns = text_columns("task", "and", "layers", "Spearman's rho", numeric=["layers"])
     return Table(name="agreement", caption=caption, columns=columns, rows=lines) if lines else None
 
 
@@ -209,7 +203,7 @@ def about_agreements(sweep: Sweep) -> list[str]:
     """Meaning of the numbers, one sentence each."""
     lines = [
         "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by the loss without the "
-        "layer, a criterion by its score. 95 % intervals by Fisher's z over layers. They exclude the noise of the "
+        "layer. 95 % intervals by Fisher's z over layers. They exclude the noise of the "
         "items, which pulls rho towards 0."
     ]
     if any(pair.kind == "halves" for pair in sweep.agreements()):
@@ -217,7 +211,7 @@ def about_agreements(sweep: Sweep) -> list[str]:
             "A task is also compared with itself, one half of its items with the other half. Two tasks, each with all "
             "its items, cannot be expected to agree much more than that."
         )
-    return [*lines, *(f"{ranking.name}: {ranking.note}." for ranking in sweep.rankings if ranking.note)]
+    return lines
 
 
 def layers_figure(sweep: Sweep) -> Figure | None:
@@ -236,7 +230,7 @@ def layers_figure(sweep: Sweep) -> Figure | None:
         panels=[_layers_panel(curves, sweep) for curves in by_task.values()],
         caption=(
             "Every point is the model without this one layer. 100 % is the original model, 0 % is guessing. Bands: "
-            f"95 % intervals over the same {sweep.split} items (n {n}, seed {sweep.rows[0].seed}). Filled points: a "
+            f"95 % intervals over the same selection items (n {n}, seed {sweep.rows[0].seed}). Filled points: a "
             "significant loss over all layers (p < 0.05 after Holm's correction). Open points: no significant loss."
         ),
         legend=[

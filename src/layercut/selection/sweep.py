@@ -18,34 +18,29 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError, unknown_name
+from layercut.errors import InputError
 from layercut.evidence.clusters import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
-from layercut.evidence.sweep import Ranking, Sweep, SweepRow
+from layercut.evidence.sweep import Sweep, SweepRow
 from layercut.progress import Say
 from layercut.progress.bars import Progressing
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
-from layercut.runs.environment import shown_path
 from layercut.runs.frame import data_frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
 from layercut.selection.outline import outline_of, planned_answers
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
-from layercut.selection.specs import plan_for_model
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.surgery.plan import CutPlan, origin_of, parse_layers
-from layercut.tasks.base import Split
+from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks.cells import Cell, announce_isolation, folder_name, make_cells
-from layercut.tasks.selected_items import merge_items, selection_items, tell_shortfalls
+from layercut.tasks.selected_items import merge_items, tell_shortfalls
 from layercut.text import count_of, format_layers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-SPLITS: tuple[Split, ...] = ("selection", "report")
 
 
 class Swept(NamedTuple):
@@ -67,8 +62,6 @@ class PlannedSweep:
     handle: ModelHandle
     layers: tuple[int, ...]  # the skipped ones
     cells: list[Cell]
-    split: Split
-    rankings: list[Ranking]
     decoding: Decoding
     isolation: str | None  # of generated programs
 
@@ -80,17 +73,15 @@ class PlannedSweep:
 
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""
-        settings = sweep_settings(self.handle.describe(), self.cells, self.decoding, self.split)
+        settings = folder_settings(self.handle.describe(), self.cells, self.decoding)
         flags = {"limit": "limit", "objective": "objective"}
         with RunFolder.begin(self.folder, settings, flags=flags, sandbox=self.isolation) as run:
             sweep = Sweep(
                 model=self.handle.settings.model,
                 model_hash=self.handle.metadata.model_hash,
                 num_layers=self.handle.num_layers,
-                split=self.split,
                 items={task: items_hash(ids) for task, ids in items_of(self.cells).items()},
                 rows=tuple(self.measure_layers(run, console, say)),
-                rankings=tuple(self.rankings),
             )
             sweep.save(run.path)
             if not run.is_finished:  # a sweep has no scores of one plan; a search may have left its own here
@@ -154,8 +145,6 @@ def plan_sweep(
     *,
     objective: Sequence[TaskSettings],
     layers: str | None = None,
-    split: str = "selection",
-    compare: Sequence[Path] = (),
     out: Path | None,
     seed: int,
     decoding: DecodingSettings,
@@ -165,50 +154,26 @@ def plan_sweep(
 
     Args:
         layers: the skipped layers, as people write them; all of them if left out.
-        split: ``selection`` items, or ``report`` items, on which no layers may then be chosen.
-        compare: plan.json files whose scores per layer are compared with the losses of the tasks.
 
     Raises:
-        InputError: a layer, task, readout, split or plan that cannot be used, or a run folder that holds another run.
+        InputError: a layer, task or readout that cannot be used, or a run folder that holds another run.
     """
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
-    cells = swept_cells(objective, seed, split)
-    rankings = read_rankings(
-        compare,
-        model=model.model,
-        model_hash=handle.metadata.model_hash,
-        num_layers=handle.num_layers,
-        items=items_of(cells) if split == "selection" else {},
-        from_another_model=model.plan_from_another_model,
-    )
+    cells = swept_cells(objective, seed)
     if (whole := handle.plan()).earlier:
         say(handle.introduce(whole))
     say(f"{model.model}: layers {format_layers(wanted)} of {handle.num_layers}, each skipped alone, and uncut")
     isolation = announce_isolation((cell.task for cell in cells), say)
-    tell_shortfalls(((cell.task, split, cell.limit) for cell in cells), say)
+    tell_shortfalls(((cell.task, "selection", cell.limit) for cell in cells), say)
     return PlannedSweep(
         folder=out or Path("runs", folder_name(f"{model.model}-sweep")),
         handle=handle,
         layers=wanted,
         cells=cells,
-        split=split,
-        rankings=rankings,
         decoding=Decoding(**decoding.as_dict(), seed=seed),
         isolation=isolation,
     )
-
-
-def sweep_settings(model: Mapping[str, Any], cells: Sequence[Cell], decoding: Decoding, split: Split) -> dict[str, Any]:
-    """Settings that decide the numbers of a sweep's folder.
-
-    On selection items these are those of ``layercut select`` with the same objective, so both can share a folder. The
-    skipped layers are not part of them: a second command may add some.
-    """
-    settings = folder_settings(model, cells, decoding)
-    return settings if split == "selection" else {**settings, "split": split}
 
 
 def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ...]:
@@ -228,10 +193,10 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
     return layers
 
 
-def swept_cells(objective: Sequence[TaskSettings], seed: int, split: Split) -> list[Cell]:
-    """Every task and readout, on the items of a split; of a task without ``readouts``, its first one, as in a search.
+def swept_cells(objective: Sequence[TaskSettings], seed: int) -> list[Cell]:
+    """Every task and readout, on its selection items; of a task without ``readouts``, its first one, as in a search.
 
-    Raises InputError without tasks, or for one that is named twice, unknown, or without items of this split.
+    Raises InputError without tasks, or for one that is named twice, unknown, or without selection items.
     """
     if not objective:
         raise InputError("a sweep needs at least one task, such as `objective` arithmetic,copy.")
@@ -239,13 +204,13 @@ def swept_cells(objective: Sequence[TaskSettings], seed: int, split: Split) -> l
     if count > 1:
         raise InputError(f"the objective names {name} more than once; name it once.")
     cells = [
-        replace(cell, split=split, num_samples=1)
+        replace(cell, split="selection", num_samples=1)
         for wanted in objective
         for cell in make_cells([wanted], seed)[: None if wanted.readouts else 1]
     ]
     for cell in cells:
         if not cell.samples:
-            raise InputError(f"{cell.task.name} has no {split} items; leave it out of the objective.")
+            raise InputError(f"{cell.task.name} has no selection items; leave it out of the objective.")
     return cells
 
 
@@ -273,59 +238,3 @@ def _row(
         halves=(sum(first) / len(first), sum(second) / len(second)) if second else None,
         outcomes=dict(Counter(record["outcome"] for record in cut)),
     )
-
-
-def read_rankings(
-    paths: Sequence[Path],
-    *,
-    model: str,
-    model_hash: str,
-    num_layers: int,
-    items: Mapping[str, frozenset[str]],
-    from_another_model: bool = False,
-) -> list[Ranking]:
-    """The rankings of some plan.json files, named after their criteria.
-
-    A plan for other weights is refused, or allowed with a note (``from_another_model``). A plan that was chosen on some
-    of the sweep's ``items`` (ids per task) gets a note. Raises InputError for a file that is no plan, a plan for
-    another model, or one without a score for each layer.
-    """
-    plans = [CutPlan.load(path) for path in paths]
-    rankings: list[Ranking] = []
-    for path, plan in zip(paths, plans, strict=True):
-        if plan.num_layers != num_layers:
-            raise InputError(
-                f"{shown_path(path)} was made for a model of {plan.num_layers} decoder layers, but {model} has "
-                f"{num_layers}."
-            )
-        plan = plan_for_model(plan, model, model_hash, where=shown_path(path), from_another_model=from_another_model)
-        importance = _importance(plan.scores)
-        if not importance:
-            raise InputError(
-                f"{shown_path(path)} holds no score for each layer (criterion {plan.criterion}), so there is nothing "
-                "to compare. Give a plan of a criterion that scores layers, such as block_influence or task_accuracy."
-            )
-        is_only = [other.criterion for other in plans].count(plan.criterion) == 1
-        name = plan.criterion if is_only else f"{plan.criterion} ({path.parent.name}/{path.name})"
-        if any(ranking.name == name for ranking in rankings):
-            raise InputError(
-                f"`compare` names {shown_path(path)} more than once, or two files of its name; name each once."
-            )
-        note = origin_of({"chosen_on": plan.chosen_on})
-        chosen = selection_items(plan.scores, str(path))
-        if both := [task for task, ids in items.items() if ids & chosen.get(task, frozenset())]:
-            same = f"chosen on items of {', '.join(both)} that this sweep also uses, so some agreement is expected"
-            note = f"{same}; {note}" if note else same
-        rankings.append(Ranking(name=name, importance=importance, note=note))
-    return rankings
-
-
-def _importance(scores: Mapping[str, Any]) -> dict[int, float]:
-    """Score per layer, higher means keep: the importance, or minus the values of a search's first round.
-
-    Layers without a finite score are skipped.
-    """
-    first: Mapping[str, Any] = next(iter(scores.get("rounds", ())), {})
-    values = dict(zip(first.get("candidates", ()), first.get("values", ()), strict=False))
-    importance = scores.get("importance") or {layer: -value for layer, value in values.items() if value is not None}
-    return {int(layer): float(value) for layer, value in importance.items() if value is not None}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from layercut.base_settings import Names, one_of
+from layercut.base_settings import Names
 from layercut.diagnostics import LAYER_FORMS, chosen_diagnostics
 from layercut.errors import InputError
 from layercut.selection.specs import check_fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
-from layercut.tasks.base import Split
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 class SweepVerb(Verb):
     """Skip each layer of MODEL alone and measure what every task keeps.
 
-    Retention comes with paired intervals, a picture, and the rank correlation between tasks and with the criteria of
-    --compare. Answers are kept item by item: the same command again goes on where it was stopped, and a search by task
-    scores in the same folder is not asked again.
+    Retention comes with paired intervals, a picture, and the rank correlation between tasks. Answers are kept item by
+    item: the same command again goes on where it was stopped, and a search by task scores in the same folder is not
+    asked again.
 
     With --diagnose it reports what each layer is needed for: arithmetic, brackets and programs, texts without loops,
     the tokens of the original model's own right answers. One page, layers.md, with a picture
@@ -58,12 +57,6 @@ class SweepVerb(Verb):
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     layers: str | None = Field(
         None, description="Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out."
-    )
-    split: Annotated[str, one_of(get_args(Split))] = Field(
-        "selection", description="selection items, or report items; layers are not to be chosen by the latter."
-    )
-    compare: Annotated[tuple[fields.Folder, ...], Flag("PLAN.json", repeated=True)] = Field(
-        (), description="A plan.json whose scores per layer are compared. May be repeated."
     )
     out: fields.Out = Field(None, description="Run folder; runs/<model>-sweep if left out.")
     seed: fields.RandomSeed = 0
@@ -113,8 +106,6 @@ class SweepVerb(Verb):
         return plan_sweep(
             self.model,
             objective=self.tasks,
-            split=self.split,
-            compare=self.compare,
             decoding=self.decoding,
             **shared,
         )

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.evidence.sweep import Ranking, Sweep, is_sweep
+from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.reports import write_reports
 from layercut.report.sweep import how_made, layers_figure, sweep_findings, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
@@ -27,7 +27,6 @@ def holes() -> Sweep:
         curve("gsm_symbolic", "short", HOLES),
         curve("brackets", "rank", [100] * 30, uncut=0.26, chance=0.25),
         curve("copy", "short", HOLES[::-1], chance=None),
-        rankings=[Ranking(name="rival", importance={layer: float(layer) for layer in range(1, 30)}, note="a note")],
     )
 
 
@@ -133,27 +132,16 @@ def test_every_table_fits_its_width(holes: Sweep) -> None:
     assert "n/a" in row
 
 
-def test_report_items_are_marked(holes: Sweep) -> None:
-    assert not any("report items" in line for line in how_made(holes))
-    other = sweep_of(curve("copy", "short", [50, 60]), split="report")
-    assert any("then report scores on the same items" in line for line in how_made(other))
-
-
 def test_agreements_by_hand() -> None:
     down, up = [90, 80, 70, 60, 50], [50, 60, 70, 80, 90]
     sweep = sweep_of(
         curve("one", "short", down, n=400),
         curve("two", "short", up, n=400),
         curve("guess", "rank", up, uncut=0.25, chance=0.25, n=400),
-        rankings=[
-            Ranking(name="late", importance={0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}),
-            Ranking(name="early", importance={2: 2.0, 3: 1.0, 4: 0.0}),
-            Ranking(name="elsewhere", importance={20: 1.0}),
-        ],
     )
     found = {(one.first, one.second): one for one in sweep.agreements()}
     assert not any("guess" in first + second for first, second in found)
-    assert {one.kind for one in found.values()} == {"halves", "tasks", "criteria", "task and criterion"}
+    assert {one.kind for one in found.values()} == {"halves", "tasks"}
 
     def rho(first: str, second: str) -> float:
         estimate = found[first, second].rho.estimate
@@ -161,12 +149,8 @@ def test_agreements_by_hand() -> None:
         return round(estimate.value, 9)
 
     assert rho("one (short)", "two (short)") == -1
-    assert rho("one (short)", "late") == 1  # the later the layer, the more is lost and the higher the score
-    assert rho("two (short)", "late") == -1
-    assert rho("late", "early") == -1
-    assert found["late", "early"].rho.estimate.n == 3  # type: ignore[union-attr]
+    assert found["one (short)", "two (short)"].rho.estimate.n == 5  # type: ignore[union-attr]
     assert rho("one (short)", "one (short)") == 1
-    assert found["late", "elsewhere"].rho == (None, "no layer is ranked by both")
 
 
 def test_the_figure_shows_every_number_and_no_refusal(holes: Sweep) -> None:

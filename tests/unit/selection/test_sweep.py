@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from layercut.engine.base import Decoding
-from layercut.errors import InputError, RunMismatch
+from layercut.errors import InputError
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.sweep import SweepRow
 from layercut.runs.directory import RunFolder
@@ -20,13 +20,13 @@ from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.sweep import PlannedSweep, items_of, read_rankings, sweep_settings, swept_cells, swept_layers
+from layercut.selection.select import folder_settings
+from layercut.selection.sweep import PlannedSweep, swept_cells, swept_layers
 from layercut.selection.task_criteria import task_accuracy
 from layercut.settings import TaskSettings
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import Readout, Split
+from layercut.tasks.base import Readout
 from layercut.tasks.cells import Cell
-from layercut.tasks.selected_items import record_items
 from tests.support.fake_engine import Killed
 from tests.support.search import NeedyEngine, NeedyTask, is_right
 
@@ -34,9 +34,9 @@ GREEDY = Decoding()
 HASH = "a" * 64
 
 
-def needy(name: str, readout: Readout = "short", split: Split = "selection", **fields: object) -> Cell:
+def needy(name: str, readout: Readout = "short", **fields: object) -> Cell:
     task = NeedyTask(name=name, num_items=20, **fields)  # type: ignore[arg-type]
-    return Cell(task=task, readout=readout, limit=None, split=split)
+    return Cell(task=task, readout=readout, limit=None, split="selection")
 
 
 def sweep(
@@ -44,16 +44,12 @@ def sweep(
     asked: list[Cell],
     engine: NeedyEngine,
     layers: tuple[int, ...] = tuple(range(6)),
-    split: Split = "selection",
     say: Callable[[str], None] = lambda text: None,
 ) -> list[SweepRow]:
-    settings = sweep_settings({"model": "fake"}, asked, GREEDY, split)
+    settings = folder_settings({"model": "fake"}, asked, GREEDY)
     with RunFolder.begin(path, settings) as run:
         model: Any = SimpleNamespace(num_layers=6, engine=engine, metadata=SimpleNamespace(model_hash=HASH))
-        planned = PlannedSweep(
-            folder=path, handle=model, layers=layers, cells=asked, split=split, rankings=[], decoding=GREEDY,
-            isolation=None,
-        )  # fmt: skip
+        planned = PlannedSweep(folder=path, handle=model, layers=layers, cells=asked, decoding=GREEDY, isolation=None)
         return planned.measure_layers(run, Console(file=io.StringIO()), say)
 
 
@@ -100,7 +96,7 @@ def test_more_layers_later_and_no_model_for_what_is_known(tmp_path: Path) -> Non
 def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
     asked = [needy("one"), needy("two")]
     parts = [ObjectiveTask(task=one.task, readout=one.readout, limit=None) for one in asked]
-    settings = sweep_settings({"model": "fake"}, parts, GREEDY, "selection")
+    settings = folder_settings({"model": "fake"}, parts, GREEDY)
     with RunFolder.begin(tmp_path / "run", settings) as run, SearchJournal(run) as journal:
         objective = TaskObjective(NeedyEngine(num_layers=6), parts, decoding=GREEDY, journal=journal, race="off")
         selection = task_accuracy(Context(num_layers=6, num_remove=2, objective=objective))
@@ -110,14 +106,6 @@ def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
     first = selection.details["rounds"][0]
     for layer, value in zip(first["candidates"], first["values"], strict=True):
         assert value == pytest.approx(sum(row.values.cut.value for row in rows if row.layer == layer) / 2)
-
-
-def test_report_items_are_others_and_keep_their_own_folder(tmp_path: Path) -> None:
-    engine = NeedyEngine(num_layers=6)
-    sweep(tmp_path / "run", [needy("one", split="report")], engine, layers=(1,), split="report")
-    assert all("-report-" in item for _, item in engine.asked)
-    with pytest.raises(RunMismatch, match="split report"):
-        sweep(tmp_path / "run", [needy("one")], engine, layers=(1,))
 
 
 @pytest.mark.parametrize(
@@ -154,54 +142,11 @@ def test_layers_as_people_write_them() -> None:
 
 def test_items_of_the_objective() -> None:
     wanted = [TaskSettings(task="brackets", readouts=("rank",), limit=5), TaskSettings(task="copy", limit=3)]
-    selection, report = swept_cells(wanted, 0, "selection"), swept_cells(wanted, 0, "report")
+    selection = swept_cells(wanted, 0)
     assert (selection[0].label, len(selection[0].samples), selection[0].work().num_items) == ("brackets (rank)", 5, 5)
     assert {one.task.name for one in selection[1:]} == {"copy"}
-    assert not items_of(selection)["brackets"] & items_of(report)["brackets"]
+    assert {cell.split for cell in selection} == {"selection"}
     with pytest.raises(InputError, match="copy more than once"):
-        swept_cells([TaskSettings(task="copy"), TaskSettings(task="copy")], 0, "selection")
+        swept_cells([TaskSettings(task="copy"), TaskSettings(task="copy")], 0)
     with pytest.raises(InputError, match="at least one task"):
-        swept_cells([], 0, "selection")
-
-
-def plan_file(path: Path, criterion: str = "block_influence", **fields: object) -> Path:
-    plan = CutPlan(**{"num_layers": 6, "removed": (3,), "criterion": criterion, "model_hash": HASH, **fields})  # type: ignore[arg-type]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plan.save(path)
-    return path
-
-
-def test_rankings_from_plans(tmp_path: Path) -> None:
-    searched = {
-        "rounds": [{"candidates": [1, 2, 3], "values": [0.5, None, 0.9]}],
-        "selection_items": record_items({"one": ["a", "b"], "other": ["c"]}),
-    }
-    paths = [
-        plan_file(tmp_path / "a" / "plan.json", scores={"importance": {"0": 0.5, "10": 0.25}}),
-        plan_file(tmp_path / "b" / "plan.json", scores={"importance": {"1": 1}}),
-        plan_file(tmp_path / "plan.json", "task_accuracy", scores=searched),
-    ]
-    metadata = {"model": "m", "model_hash": HASH, "num_layers": 6}
-    first, second, third = read_rankings(paths, items={"one": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
-    assert (first.name, first.importance) == ("block_influence (a/plan.json)", {0: 0.5, 10: 0.25})
-    assert (second.name, second.importance) == ("block_influence (b/plan.json)", {1: 1.0})
-    assert (third.name, third.importance) == ("task_accuracy", {1: -0.5, 3: -0.9})
-    assert first.note == "" and "chosen on items" in third.note
-    (alone,) = read_rankings(paths[2:], items={"two": frozenset({"a"})}, **metadata)  # type: ignore[arg-type]
-    assert alone.note == ""
-    with pytest.raises(InputError, match="more than once"):
-        read_rankings([paths[0], paths[0]], items={}, **metadata)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({}, r"holds no score for each layer \(criterion block_influence\)"),
-        ({"num_layers": 7}, "was made for a model of 7 decoder layers, but m has 6"),
-        ({"model_hash": "b" * 64}, "was made for another model"),
-    ],
-)
-def test_plans_that_cannot_be_compared(tmp_path: Path, fields: dict[str, object], message: str) -> None:
-    path = plan_file(tmp_path / "plan.json", **fields)
-    with pytest.raises(InputError, match=message):
-        read_rankings([path], model="m", model_hash=HASH, num_layers=6, items={})
+        swept_cells([], 0)
