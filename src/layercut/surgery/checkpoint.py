@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -319,20 +319,25 @@ def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
     return [entry for plan in plans for entry in plan.get("healing", ())]
 
 
-def step_of(plan: CutPlan) -> dict[str, Any]:
-    """An earlier cut, as the plan of a later one records it."""
-    whole = plan.to_dict()
-    step = {name: whole[name] for name in ("model", "model_hash", "num_layers", "removed")}
-    step |= {"mlp": plan.channels.share} if plan.channels else {}
-    return step | ({"tokens": plan.vocabulary.share} if plan.vocabulary else {})
+def steps_of(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
+    """Earlier cuts as the plan of a later one records them, the last one healed by these methods.
+
+    A cut that only removed a copy of the embeddings lost nothing, and is no step.
+    """
+    steps = []
+    for plan in plans:
+        whole = plan.to_dict()
+        step = {name: whole[name] for name in ("model", "model_hash", "num_layers", "removed")}
+        step |= {"mlp": plan.channels.share} if plan.channels else {}
+        steps.append(step | ({"tokens": plan.vocabulary.share} if plan.vocabulary else {}))
+    if healed and steps:
+        steps[-1] |= {"healed": [*healed]}
+    return tuple(step for step in steps if step["removed"] or any(map(step.get, ("mlp", "tokens", "healed"))))
 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
     folder = source.adapter.folder if source.adapter else source.path
     healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
-    steps = list(map(step_of, earlier_plans(source.path)))
-    if healing and steps:
-        steps[-1] |= {"healed": [str(entry.get("method")) for entry in healing]}
-    earlier = tuple(step for step in steps if step["removed"] or any(map(step.get, ("mlp", "tokens", "healed"))))
+    earlier = steps_of(earlier_plans(source.path), [str(entry.get("method")) for entry in healing])
     return replace(plan, earlier=earlier) if earlier else plan

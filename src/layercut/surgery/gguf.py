@@ -29,7 +29,7 @@ from layercut.runs.atomic import new_file, refuse_existing
 from layercut.runs.disk import check_room, writing_to
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf_parts
-from layercut.surgery.checkpoint import CutReport, step_of
+from layercut.surgery.checkpoint import CutReport, steps_of
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
 from layercut.surgery.plan import TIE, CutPlan
 
@@ -131,7 +131,7 @@ def cut_gguf(
     if not compares and plan.model_hash is not None:
         plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
     if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
-        plan = replace(plan, earlier=tuple(map(step_of, before)))
+        plan = replace(plan, earlier=steps_of(before))
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copy(file) if settings.tie else None
     if plan.is_uncut and copy is None:
