@@ -21,6 +21,8 @@ def test_layers_are_those_that_are_given(layercut: Run, tiny: Path, tmp_path: Pa
     for layers, said in (("0-3,6", "0-5"), ("3,0", "in order"), ("0-2", "names 3 layers, and the other model has 4")):
         refused = layercut(*command, "--layers", layers)
         assert refused.code == 1 and said in " ".join(refused.err.split())
+    asked = ("diagnose", tiny, "1", "--layers", "1-5", "--dry-run")
+    assert "1-5 says which" in " ".join(layercut(*asked).err.split()), "which layers a plan leaves is known"
 
 
 def test_a_model_without_a_plan_is_compared_by_what_it_writes(layercut: Run, tiny: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +61,6 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
     assert {name for _, name in floats} == {*numbers, *training}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("advise", "nodir", "--keep", 90),
-        ("advise", "nodir", "--confidence", 95),
-        ("cut", "nodir", "--remove", "25%", "--keep", 80),
-        ("plan-size", "--baseline", 60, "--retention", "90%"),
-        ("plan-size", "--baseline", "60%", "--retention", 90),
-    ],
-)
-def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:
-    refused = layercut(*words)
-    assert refused.code == 1 and refused.err.count("\n") == 1, refused.err
-    assert re.search(r"^error: --[a-z-]+ (\d+) is no share; .*\1% or 0.\d+", refused.err), refused.err
-
-
 def test_plan_size_in_per_cent(layercut: Run) -> None:
     share = layercut("plan-size", "--baseline", 0.6, "--retention", 0.9, "--power", 0.9)
     assert share.code == 0
@@ -95,14 +78,3 @@ def test_a_depth_is_a_number_or_a_share(text: str) -> None:
 def test_no_depth(text: str) -> None:
     with pytest.raises(InputError, match="3, or a share: 25%"):
         Depth(text=text)
-
-
-def test_a_share_alone_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    done = layercut("cut", tiny, "--remove", "0.34", "--out", tmp_path / "cut", "--device", "cpu", "--no-verify")
-    assert done.code == 0 and "34% is 2 of 6 layers" in done.err, done.err
-
-
-@pytest.mark.parametrize(("typed", "meant"), [("prun", "prune"), ("evaluate", "eval"), ("plan_size", "plan-size")])
-def test_an_unknown_verb_names_the_nearest(typed: str, meant: str, layercut: Run) -> None:
-    done = layercut(typed, "x")
-    assert done.code == 2 and f"Did you mean '{meant}'" in done.err, done.err

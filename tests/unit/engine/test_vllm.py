@@ -352,10 +352,3 @@ def test_what_vllm_refuses_is_one_line(model: WeightlessModel, monkeypatch: pyte
     install(FakeVllm(NUM_LAYERS, refuses=ValueError("no room.\nmore about it")), monkeypatch)
     with pytest.raises(InputError, match=r"\(no room\).*`cache_gib`"):
         VllmEngine(model)
-
-
-def test_closing_twice_is_closing_once(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
-    engine.close()
-    engine.close()
-    assert vllm.distributed is not None

@@ -61,9 +61,3 @@ def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
     card = (done.checkpoint / "README.md").read_text("utf-8")
     verdict, effects = card.split("\n---\n", 1)[1].split("\n\n")[1:3]
     assert verdict.startswith("**Passed") and effects == "**Side effects:** none shown (3 checks, 72 items)."
-
-
-def test_nothing_is_checked_where_no_plan_passed(model: Path, choices: Path, tmp_path: Path) -> None:
-    done = run(model, choices, tmp_path / "run", no_side_effects=False, keep=1.0, items=8)
-    assert done.checkpoint is None and done.result.side_effects == ()
-    assert not (done.folder / "side_effects").exists()

@@ -14,7 +14,7 @@ from rich.console import Console
 from layercut.errors import InputError
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.reports import write_reports
-from layercut.report.sweep import how_made, layers_figure, sweep_findings, sweep_tables
+from layercut.report.sweep import layers_figure, sweep_findings, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
 from tests.support.sweeps import HOLES, curve, sweep_of
 
