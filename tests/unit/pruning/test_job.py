@@ -56,7 +56,9 @@ def run(
     console: Console | None = None,
     **settings: Any,
 ) -> Pruned:
+    """Run prune with small settings; None leaves one out."""
     given = {"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, "no_side_effects": True, **settings}
+    given = {name: value for name, value in given.items() if value is not None}
     places: dict[str, Any] = {"out": out, "console": console or Console(quiet=True), "say": say}
     settings_of_model = ModelSettings(model=str(model), device="cpu")
     return prune_model(settings_of_model, PruneSettings(**given), anyway=anyway, strict=strict, **places)
