@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from layercut.engine.rows import Reader
 from layercut.pruning.budget import ITEMS, checks_for
 from layercut.pruning.confirm import SIDE_EFFECTS
+from layercut.pruning.job import Pruned
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PruneResult
 from layercut.tasks.suites import SIDE_EFFECTS as TASKS
 from tests.support.loaded import tiny_loaded
-from tests.unit.pruning.test_job import found, run
+from tests.unit.pruning.conftest import run
+from tests.unit.pruning.test_job import found
 
 
 def names(reader: Reader | SimpleNamespace) -> dict[str, int]:
@@ -37,10 +39,9 @@ def test_a_model_that_takes_no_conversations_is_not_asked() -> None:
 
 
 def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
-    model: Path, choices: Path, tmp_path: Path
+    model: Path, choices: Path, whole: Pruned, tmp_path: Path
 ) -> None:
     done = run(model, choices, tmp_path / "run", no_side_effects=False)
-    plain = run(model, choices, tmp_path / "plain")
     checked = done.result.side_effects
     assert [one.task for one in checked] == ["endings", "same_language", "instructions"]
     for one in checked:
@@ -52,8 +53,8 @@ def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
         means = [sum(record["metrics"]["accuracy"] for record in records) / ITEMS for records in models]
         assert (one.uncut.value, one.cut.value, one.cut.n) == (*means, ITEMS)
         assert not one.is_shown  # its layers do nothing
-    assert plain.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
-    ours, others = found(done), found(plain)
+    assert whole.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
+    ours, others = found(done), found(whole)
     both = ours.keys() & others.keys() - {"side_effects"}
     assert {name: ours[name] for name in both} == {name: others[name] for name in both}
     assert PruneResult.load(done.folder) == done.result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from itertools import cycle
@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import layercut
@@ -27,41 +26,21 @@ from layercut.progress import show_nothing
 from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
 from layercut.pruning.healing import heal_plan, healing_prompts
-from layercut.pruning.job import Pruned, prune_model
+from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.run import PruneRun
-from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_criteria import correct_traces
-from layercut.settings import ModelSettings
 from layercut.surgery.cut import UNMEASURED
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
-
-
-def run(
-    model: Path,
-    file: Path,
-    out: Path,
-    *,
-    anyway: bool = False,
-    strict: bool = False,
-    say: Callable[[str], None] = lambda text: None,
-    console: Console | None = None,
-    **settings: Any,
-) -> Pruned:
-    """Run prune with small settings; None leaves one out."""
-    given = {"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, "no_side_effects": True, **settings}
-    given = {name: value for name, value in given.items() if value is not None}
-    places: dict[str, Any] = {"out": out, "console": console or Console(quiet=True), "say": say}
-    settings_of_model = ModelSettings(model=str(model), device="cpu")
-    return prune_model(settings_of_model, PruneSettings(**given), anyway=anyway, strict=strict, **places)
+from tests.unit.pruning.conftest import run
 
 
 def keep_unhealed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
@@ -89,17 +68,6 @@ def found(done: Pruned) -> dict[str, Any]:
     if done.checkpoint is not None:
         data["weights"] = (done.checkpoint / "model.safetensors").read_bytes()
     return data
-
-
-@pytest.fixture(scope="module")
-def screen() -> StringIO:
-    """What the whole run shows."""
-    return StringIO()
-
-
-@pytest.fixture(scope="module")
-def whole(model: Path, choices: Path, screen: StringIO, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
-    return run(model, choices, tmp_path_factory.mktemp("whole") / "run", console=Console(file=screen, width=200))
 
 
 def test_each_line_names_its_step_and_no_time_that_was_not_measured(whole: Pruned, screen: StringIO) -> None:
@@ -193,9 +161,11 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[list
         yield count
 
 
-def in_legs(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Pruned], out: Path) -> tuple[Pruned, int]:
+def in_legs(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], Pruned], out: Path, legs: Sequence[int] = (1, 7, 3, 12, 5)
+) -> tuple[Pruned, int]:
     """The result of a run that is stopped after some writes and resumed, again and again, and how often it was."""
-    for stops, writes in enumerate(cycle((1, 7, 3, 12, 5))):
+    for stops, writes in enumerate(cycle(legs)):
         assert stops < 60, "a resumed run gets no further"
         try:
             with stopped_after(monkeypatch, writes):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from tests.unit.pruning.test_job import run
+from tests.unit.pruning.conftest import run
 
 
 def said(model: Path, file: Path, out: Path, **settings: Any) -> list[str]:

@@ -129,7 +129,7 @@ def test_a_study_takes_further_arms_and_asks_nothing_again(
         "plans": {"early": "1", "last": "reverse:1"},
         "criteria": ["random"],
         "depths": [1],
-        "healing": [{**SEAM, "name": "other", "seam": "scale", "plans": ["early"]}, *healed["healing"]],
+        "healing": [{**SEAM, "name": "other", "seam": "scale", "seed": 3, "plans": ["early"]}, *healed["healing"]],
         "seeds": [0, 1],
     }
     left: list[set[str]] = []
