@@ -31,8 +31,8 @@ FAMILIES = {"llama": (0, 2), "qwen2": (1,), "qwen3": (1, 3), "gemma2": (2, 3), "
 FAMILIES |= {"olmo2": (6, 7), "smollm3": (6, 7)}
 """Layers that a plan removes."""
 REQUESTS = [
-    GenerationRequest(id="chat", prompt=(Message("user", "What is 2 + 3?"),), max_new_tokens=12),
-    GenerationRequest(id="text", prompt="The sea is", max_new_tokens=20),
+    GenerationRequest(id="chat", prompt=(Message("user", "What is 2 + 3?"),), max_new_tokens=8),
+    GenerationRequest(id="text", prompt="The sea is", max_new_tokens=12),
     GenerationRequest(id="long", prompt="one two three four five " * 5, max_new_tokens=8),
     GenerationRequest(id="short", prompt="a", max_new_tokens=1),
 ]

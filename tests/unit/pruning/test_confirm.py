@@ -43,16 +43,16 @@ def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
 ) -> None:
     done = run(model, choices, tmp_path / "run", no_side_effects=False)
     checked = done.result.side_effects
-    assert [one.task for one in checked] == ["endings", "same_language", "instructions"]
-    for one in checked:
+    assert [effect.task for effect in checked] == ["endings", "same_language", "instructions"]
+    for effect in checked:
         models = [
-            RunFolder.open(done.folder / "side_effects" / name).records(one.task, "short")
+            RunFolder.open(done.folder / "side_effects" / name).records(effect.task, "short")
             for name in ("uncut", done.result.chosen.name)
         ]
         assert [record["id"] for record in models[0]] == [record["id"] for record in models[1]]
         means = [sum(record["metrics"]["accuracy"] for record in records) / ITEMS for records in models]
-        assert (one.uncut.value, one.cut.value, one.cut.n) == (*means, ITEMS)
-        assert not one.is_shown  # its layers do nothing
+        assert (effect.uncut.value, effect.cut.value, effect.cut.n) == (*means, ITEMS)
+        assert not effect.is_shown  # its layers do nothing
     assert whole.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
     ours, others = found(done), found(whole)
     both = ours.keys() & others.keys() - {"side_effects"}

@@ -212,9 +212,9 @@ def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None
     names |= {"light": 1, "heavy": 3}
     rows = []
     for name, depth in names.items():
-        one = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)
+        compared = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)
         plan, _, healing = name.partition("+")
-        rows.append(replace(one, cut=replace(one.cut, plan=plan, healing=healing)))
+        rows.append(replace(compared, cut=replace(compared.cut, plan=plan, healing=healing)))
     advice = judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95, num_resamples=2000)
     paths: dict[str, list[str]] = {}
     for plan in reversed(advice.plans):
@@ -230,6 +230,8 @@ def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None
     }  # fmt: skip
     assert advice.recommended is not None and advice.recommended.arm.name == "heavy"
     assert "3 paths share" in advice_page(advice)
+    (not_tested,) = (plan for plan in advice.plans if plan.verdict == "not tested")
+    assert not_tested.level == pytest.approx(1 - 0.05 / 3), "its bound has its path's share of the error"
 
 
 def test_the_next_step_is_a_folder_or_a_command(study: Path) -> None:

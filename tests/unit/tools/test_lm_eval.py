@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'layercut[lm-eval]'")
 
 import lm_eval
+from lm_eval.tasks import TaskManager
 
 from layercut.errors import InputError
 from layercut.surgery.checkpoint import cut_checkpoint
@@ -69,8 +71,6 @@ def uncut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def run(model: str, arguments: dict[str, Any], tasks: Path) -> dict[str, Any]:
-    from lm_eval.tasks import TaskManager
-
     found = lm_eval.simple_evaluate(
         model,
         {**arguments, "max_length": 64, "batch_size": 3},
@@ -142,6 +142,8 @@ def test_the_command_line_is_lm_evals_with_one_more_model(
     tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save_tiny("llama", tmp_path / "uncut")
+    own_alone = partial(TaskManager, include_defaults=False)  # a look through all of lm-eval's takes half a minute
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", own_alone)
 
     def command(remove: str, *more: str) -> None:
         given = f"pretrained={model},remove={remove},max_length=64"
