@@ -74,3 +74,8 @@ def test_a_model_without_its_plan_is_measured_as_with_it(layercut: Run, tiny: Pa
     ]
     assert as_plan.code == 0 and len(rows[0]) > 3
     assert json.loads(json.dumps(rows[:2]).replace('"short"', '"1"')) == [rows[1], rows[1]]
+
+
+def test_one_plan_twice_is_refused(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    done = layercut("diagnose", tiny, "0,1", "1,0", "--out", tmp_path / "run")
+    assert done.code == 1 and "0,1 and 1,0 are the same model" in " ".join(done.err.split())

@@ -110,7 +110,6 @@ FLAGS = {
     "two sweeps": ("sweep MODEL --diagnose --objective copy", "one of the two"),
     "diagnostic of an objective": ("sweep MODEL --objective copy --only brackets", "has no effect without --diagnose"),
     "diagnostic of no layer": ("sweep MODEL --diagnose --only demoted", "unknown diagnostic 'demoted'"),
-    "one plan twice": ("diagnose MODEL 0,1 1,0", "0,1 and 1,0 are the same model"),
     "diagnosed name": ("diagnose MODEL nowhere", "is not a plan"),
     "data set": ("generate MODEL --prompts hub:a:b:c:d --out OUT", "names no data set"),
     "file of prompts": ("generate MODEL --prompts x.xlsx --out OUT", "this file type is not supported"),
