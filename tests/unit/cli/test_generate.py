@@ -80,3 +80,11 @@ def test_a_dry_run_counts_what_is_left(layercut: Run, tiny: Path, tmp_path: Path
     assert "memory: " in ran.out and not (tmp_path / "run").exists()
     assert layercut(*command).code == 0
     assert json.loads(layercut(*command, "--dry-run", "--json").out)["steps"][0]["items"] == 0
+
+
+@pytest.mark.parametrize(("source", "says"), [("hub:a:b:c:d", "names no data set"), ("x.xlsx", "is not supported")])
+def test_prompts_that_cannot_be_read_are_refused(
+    layercut: Run, tiny: Path, tmp_path: Path, source: str, says: str
+) -> None:
+    ran = layercut("generate", tiny, "--out", tmp_path / "run", *SHORT, "--prompts", source)
+    assert ran.code == 1 and says in " ".join(ran.err.split())

@@ -111,8 +111,6 @@ FLAGS = {
     "diagnostic of an objective": ("sweep MODEL --objective copy --only brackets", "has no effect without --diagnose"),
     "diagnostic of no layer": ("sweep MODEL --diagnose --only demoted", "unknown diagnostic 'demoted'"),
     "diagnosed name": ("diagnose MODEL nowhere", "is not a plan"),
-    "data set": ("generate MODEL --prompts hub:a:b:c:d --out OUT", "names no data set"),
-    "file of prompts": ("generate MODEL --prompts x.xlsx --out OUT", "this file type is not supported"),
     "adapter": (f"{HEAL} --method full --keep-adapter", "makes no adapter"),
     "right answers of its own": (
         f"{HEAL} --objective grpo --right-only",
