@@ -24,6 +24,9 @@ def test_advise_prints_the_page_and_keeps_it(layercut: Run, tmp_path: Path) -> N
     assert "shown to fail" in ran.words
     assert "advice:" in ran.out
     assert (tmp_path / "study" / "advice.md").is_file()
+    data = json.loads(layercut("advise", tmp_path / "study", "--use", "copy", "--keep", "0.5", "--json").out)
+    assert (data["answer"], data["recommended"], data["evidence"]) == ("cut", "random-3", "generation")
+    assert (data["use"], data["keep"], data["confidence"]) == ("copy", 0.5, 0.95)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -42,14 +45,6 @@ def test_the_table_shows_whole_names_of_plans(tmp_path: Path, width: int) -> Non
     assert max(map(len, lines)) <= width and "…" not in table
     joined = "".join(table.split())
     assert f"{name}+sft-lora-r8" in joined and joined.count(name) == 2
-
-
-def test_advise_answers_machines(layercut: Run, tmp_path: Path) -> None:
-    build_quickstart(tmp_path / "study")
-    ran = layercut("advise", tmp_path / "study", "--use", "copy", "--keep", "0.5", "--json")
-    data = json.loads(ran.out)
-    assert (data["answer"], data["recommended"], data["evidence"]) == ("cut", "random-3", "generation")
-    assert (data["use"], data["keep"], data["confidence"]) == ("copy", 0.5, 0.95)
 
 
 def test_what_is_no_study_is_one_line(layercut: Run, tmp_path: Path) -> None:

@@ -65,14 +65,6 @@ def test_a_gguf_file_is_still_cut_to_a_folder(layercut: Run, file: Path, tmp_pat
     assert json.loads((tmp_path / "folder" / "config.json").read_text())["num_hidden_layers"] == 5
 
 
-def test_cut_without_out_is_refused_before_any_work(layercut: Run, tmp_path: Path, monkeypatch: Any) -> None:
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("LAYERCUT_CACHE", str(cache))
-    ran = layercut("cut", write_gguf(tmp_path / "new.gguf"), "--remove", "25%")
-    assert ran.code == 1 and ran.err == "error: no folder to write to; say --out DIR.\n"
-    assert not cache.exists(), "nothing was converted"
-
-
 def test_a_configuration_for_mergekit_is_no_dry_run_and_a_gguf_file_has_its_own_share(
     layercut: Run, file: Path, tmp_path: Path
 ) -> None:

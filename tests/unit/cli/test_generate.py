@@ -42,6 +42,9 @@ def test_a_record_says_how_it_was_made_and_the_same_command_changes_nothing(
     before = (out / "samples" / "responses.jsonl").read_bytes()
     assert layercut(*command).code == 0
     assert (out / "samples" / "responses.jsonl").read_bytes() == before
+    alone = layercut("generate", tiny, "--prompt", "abc", "--max-new-tokens", 4, "--plain", "--json")
+    assert 1 <= json.loads(alone.out)[0]["num_new_tokens"] <= 4
+    assert layercut("generate", tiny).code == 1, "no prompt"
 
 
 def test_a_tasks_answers_are_graded(layercut: Run, tiny: Path, tmp_path: Path) -> None:
@@ -67,37 +70,21 @@ def test_long_prompts_are_left_out_and_counted(layercut: Run, tiny: Path, prompt
     assert none.code == 1 and "more than 3 tokens" in none.err
 
 
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        (("--prompts", "hub:a:b:c:d"), "names no data set"),
-        (("--prompts", "x.xlsx"), "this file type is not supported"),
-        (("--preset", "papers"), "Did you mean paper"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_in_a_line(
-    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, prompts: Path, tmp_path: Path
-) -> None:
-    given = more if "--prompts" in more else ("--prompts", prompts, *more)
-    ran = layercut("generate", tiny, "--out", tmp_path / "run", *SHORT, *given)
-    assert ran.code == 1 and says in " ".join(ran.err.split())
-
-
 def test_a_dry_run_counts_what_is_left(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
-    command = (
-        "generate",
-        tiny,
-        "--prompts",
-        tmp_path / "prompts.txt",
-        "--max-new-tokens",
-        4,
-        "--out",
-        tmp_path / "run",
-    )
+    prompts = ("--prompts", tmp_path / "prompts.txt", "--max-new-tokens", 4, "--out", tmp_path / "run")
+    command = ("generate", tiny, *prompts)
     ran = layercut(*command, "--dry-run")
     assert ran.code == 0, ran.err
     assert "answers: 3 answers" in ran.out and "at most 4 tokens an answer" in ran.out
     assert "memory: " in ran.out and not (tmp_path / "run").exists()
     assert layercut(*command).code == 0
     assert json.loads(layercut(*command, "--dry-run", "--json").out)["steps"][0]["items"] == 0
+
+
+@pytest.mark.parametrize(("source", "says"), [("hub:a:b:c:d", "names no data set"), ("x.xlsx", "is not supported")])
+def test_prompts_that_cannot_be_read_are_refused(
+    layercut: Run, tiny: Path, tmp_path: Path, source: str, says: str
+) -> None:
+    ran = layercut("generate", tiny, "--out", tmp_path / "run", *SHORT, "--prompts", source)
+    assert ran.code == 1 and says in " ".join(ran.err.split())

@@ -22,21 +22,9 @@ from layercut.engine.base import Completion
 from layercut.healing.prompt_sources import PromptGroup
 from tests.unit.cli.conftest import Run
 
-SMALL = (
-    "--max-new-tokens",
-    6,
-    "--rank",
-    2,
-    "--max-steps",
-    3,
-    "--train-batch",
-    4,
-    "--micro-batch",
-    4,
-    "--save-every",
-    2,
-)
-SMALL = (*SMALL, "--temperature", 0.8, "--keep-unfinished")  # a random model never ends an answer
+SMALL: tuple[object, ...] = ("--max-new-tokens", 6, "--rank", 2, "--max-steps", 3, "--train-batch", 4)
+SMALL += ("--micro-batch", 4, "--save-every", 2, "--temperature", 0.8)
+SMALL += ("--keep-unfinished",)  # a random model never ends an answer
 
 
 @pytest.fixture
@@ -168,13 +156,8 @@ def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_pa
 def test_items_of_every_task_whose_data_is_given_are_not_learnt(
     layercut: Run, tiny: Path, cut: Path, tmp_path: Path
 ) -> None:
-    items = [
-        {
-            "question": f"Natalia sold {n} clips in April, and half as many in May; how many clips is that?",
-            "answer": f"#### {n}",
-        }
-        for n in range(2, 9)
-    ]
+    question = "Natalia sold {} clips in April, and half as many in May; how many clips is that?"
+    items = [{"question": question.format(n), "answer": f"#### {n}"} for n in range(2, 9)]
     data = tmp_path / "data" / "gsm8k"
     data.mkdir(parents=True)
     (data / "test.jsonl").write_text("\n".join(map(json.dumps, items)))
@@ -194,21 +177,14 @@ def test_items_of_every_task_whose_data_is_given_are_not_learnt(
     assert json.loads(ran.out)["contaminated"] == 2
 
 
-def stop(*args: object, **options: object) -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--method", "lorra"), "Did you mean lora"),
-        (("--method", "full", "--keep-adapter"), "makes no adapter"),
-        (("--optimizer", "adamw-torch"), "unknown optimizer 'adamw-torch'. Did you mean adamw_torch"),
+        (("--optimizer", "adamw-torch"), "Did you mean adamw_torch"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "none of these prompts is graded"),
         (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
-        (("--objective", "grpo", "--right-only"), "own answers, so --right-only has no meaning; leave it out"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -63,8 +63,10 @@ def cut(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(str(tiny), "2", tmp_path_factory.mktemp("cut") / "cut", verify=False)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("verb", COMMANDS)
+EACH = [*(("cut", place) for place in PLACES), *((verb, "below a file") for verb in COMMANDS if verb != "cut")]
+
+
+@pytest.mark.parametrize(("verb", "place"), [*EACH, *((verb, "/proc") for verb in COMMANDS if verb != "cut")])
 def test_a_place_that_cannot_be_written_is_one_line(
     verb: str, place: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path
 ) -> None:

@@ -71,13 +71,6 @@ def test_two_files_of_one_name_are_refused(layercut: Run, tiny: Path, mine: Path
     assert ran.code == 1 and "have one name" in " ".join(ran.err.split())
 
 
-def test_its_selection_items_are_prompts(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    rows = [{"prompt": f"Say {i}", "answer": i} for i in range(12)]
-    prompts = f"task:{write_lines(tmp_path / 'say.jsonl', rows)}:exact"
-    ran = layercut("generate", tiny, "--prompts", prompts, "--max-new-tokens", "4", "--out", tmp_path / "g")
-    assert ran.code == 0, ran.err
-
-
 def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
     layercut: Run, tiny: Path, mine: Path, tmp_path: Path
 ) -> None:

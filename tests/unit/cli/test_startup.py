@@ -14,8 +14,9 @@ import yaml
 
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
+from tests.unit.cli.conftest import Run
 
-HEAVY = ("torch", "transformers", "lm_eval", "matplotlib", "scipy.stats")
+HEAVY = ("torch", "transformers", "lm_eval", "vl_convert", "scipy.stats")
 MAIN = f"""
 import contextlib, io, json, sys
 from layercut.cli.main import main
@@ -36,6 +37,7 @@ for command in json.load(sys.stdin):
 """Runs command lines one by one, and prints the exit code, stderr and newly loaded heavy libraries of each."""
 STUDY = {"plans": ["reverse:1"], "tasks": ["copy"], "out": "runs/x"}
 HEALING = {"name": "healed", "prompts": "task:copy"}
+HEAL = "heal CUT --teacher MODEL --prompts task:copy --out OUT"
 
 FLAGS = {
     "task": ("eval MODEL --tasks arithmetc", "Did you mean arithmetic?"),
@@ -72,7 +74,6 @@ FLAGS = {
     "cut plan": ("cut MODEL --out OUT --remove three", "'three' is not a plan"),
     "swept task": ("sweep MODEL --objective coppy", "Did you mean copy?"),
     "swept layer": ("sweep MODEL --objective copy --layers 2-99", "layer 99 is not in"),
-    "split": ("sweep MODEL --objective copy --split reprt", "Did you mean report?"),
     "layer diagnostic": ("sweep MODEL --diagnose --only brakets", "Did you mean brackets?"),
     "diagnostic": ("diagnose MODEL reverse:1 --only brakets", "Did you mean brackets?"),
     "diagnosed layer": ("diagnose MODEL 99", "layer 99 is not in"),
@@ -80,13 +81,46 @@ FLAGS = {
     "prompts": ("generate MODEL --prompts task:coppy --out OUT", "Did you mean copy?"),
     "preset": ("generate MODEL --prompt hi --preset papre", "Did you mean paper?"),
     "taught task": ("heal CUT --teacher MODEL --prompts task:coppy --out OUT", "Did you mean copy?"),
-    "method": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --method lroa", "Did you mean lora?"),
-    "responses": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --responses slef", "Did you mean self?"),
-    "decontaminate": ("heal CUT --teacher MODEL --prompts task:copy --out OUT --decontaminate gms8k", "gsm8k?"),
+    "method": (f"{HEAL} --method lroa", "Did you mean lora?"),
+    "responses": (f"{HEAL} --responses slef", "Did you mean self?"),
+    "decontaminate": (f"{HEAL} --decontaminate gms8k", "gsm8k?"),
     "use": ("advise OUT --use mth", "Did you mean math?"),
     "limit": ("prune MODEL --use copy --limit 20", "No such option: --limit (Possible options: --items)"),
     "flag": ("eval MODEL --tsks copy", "No such option: --tsks"),
     "verb": ("evl MODEL", "No such command 'evl'"),
+    "verb with a letter too few": ("prun x", "Did you mean 'prune'"),
+    "verb of another library": ("evaluate x", "Did you mean 'eval'"),
+    "verb with another dash": ("plan_size x", "Did you mean 'plan-size'"),
+    "option without value": ("cut", "Missing argument 'MODEL'"),
+    "layer named twice": ("cut MODEL --out OUT --remove 1,1", "named more than once"),
+    "all layers": ("cut MODEL --out OUT --remove 0-5", "all 6 decoder layers would be removed"),
+    "no folder": ("cut MODEL --remove 2", "no folder to write to"),
+    "no layers": ("cut MODEL --out OUT", "no layers are named"),
+    "criterion of a cut": (
+        "cut MODEL --out OUT --remove block_influence:2",
+        "Choose the layers first: layercut",
+    ),
+    "readout of another task": ("eval MODEL --tasks copy --readouts chain", "unknown readout of copy"),
+    "data of another task": ("eval MODEL --tasks copy --data gsm8k=x", "not among the tasks"),
+    "data without a task": ("eval MODEL --tasks copy --data copy", "is not TASK=PATH"),
+    "folder of data": ("eval MODEL --tasks copy --data-dir no/such", "no such folder"),
+    "no task": ("eval MODEL --out OUT", "--suite builtin; one"),
+    "task and suite": ("eval MODEL --tasks copy --suite quick", "one of the two"),
+    "nothing swept": ("sweep MODEL", "say what is asked: --objective arithmetic,copy, or --diagnose; one of the two"),
+    "two sweeps": ("sweep MODEL --diagnose --objective copy", "one of the two"),
+    "diagnostic of an objective": ("sweep MODEL --objective copy --only brackets", "has no effect without --diagnose"),
+    "diagnostic of no layer": ("sweep MODEL --diagnose --only demoted", "unknown diagnostic 'demoted'"),
+    "diagnosed name": ("diagnose MODEL nowhere", "is not a plan"),
+    "adapter": (f"{HEAL} --method full --keep-adapter", "makes no adapter"),
+    "right answers of its own": (
+        f"{HEAL} --objective grpo --right-only",
+        "so --right-only has no meaning",
+    ),
+    "per cent of a score": ("advise nodir --keep 90", "--keep 90 is no share; write 90% or 0.9"),
+    "per cent of confidence": ("advise nodir --confidence 95", "--confidence 95 is no share; write 95% or 0.95"),
+    "per cent of a cut": ("cut nodir --remove 25% --keep 80", "--keep 80 is no share; write 80% or 0.8"),
+    "per cent of a baseline": ("plan-size --baseline 60 --retention 90%", "--baseline 60 is no share"),
+    "per cent of a retention": ("plan-size --baseline 60% --retention 90", "--retention 90 is no share"),
 }
 KEYS = {
     "key": ({"tsks": ["copy"]}, "Did you mean tasks?"),
@@ -112,7 +146,7 @@ DRY = (
     "diagnose MODEL reverse:1 CUT --out OUT",
     "cut MODEL --remove 3 --out OUT",
     "generate MODEL --prompts task:copy --out OUT",
-    "heal CUT --teacher MODEL --prompts task:copy --out OUT --method lora",
+    f"{HEAL} --method lora",
     "prune MODEL --use copy --out OUT",
     "draft MODEL --use copy --out OUT",
     "run STUDY",
@@ -161,6 +195,7 @@ def answers_to(commands: list[list[str]]) -> list[Answer]:
 def refused(answer: Answer, message: str) -> None:
     """The command ends with this message, and nothing heavy was imported for it."""
     assert answer.code in (1, 2) and message in " ".join(answer.err.replace("│", " ").split()), answer.err
+    assert "Traceback" not in answer.err and answer.err.count("error:") == (answer.code == 1), answer.err
     assert answer.heavy == []
 
 
@@ -179,16 +214,17 @@ def test_a_mistake_leaves_no_file(answers: dict[Any, Answer], folder: Path) -> N
 
 
 @pytest.mark.usefixtures("shared_cache")
-def test_a_second_dry_run_loads_neither_torch_nor_transformers(tiny: Path, tmp_path: Path) -> None:
+def test_a_second_dry_run_loads_neither_torch_nor_transformers(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     cut_checkpoint(tiny, CutPlan(num_layers=6, removed=(5,)), tmp_path / "cut")
     study = {**STUDY, "model": str(tiny), "device": "cpu", "healing": [HEALING], "out": str(tmp_path / "study")}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     places = {"MODEL": tiny, "CUT": tmp_path / "cut", "OUT": tmp_path / "out", "STUDY": tmp_path / "study.yaml"}
     commands = [[str(places.get(word, word)) for word in f"{one} --dry-run".split()] for one in DRY]
     commands = [one if one[0] == "run" else [*one, "--device", "cpu"] for one in commands]
-    answers_to(commands)
-    for one, answer in zip(commands, answers_to(commands), strict=True):
-        assert (answer.code, answer.heavy) == (0, []), (one, answer.err)
+    for command in commands:
+        assert layercut(*command).code == 0, command
+    for command, answer in zip(commands, answers_to(commands), strict=True):
+        assert (answer.code, answer.heavy) == (0, []), (command, answer.err)
     assert not (tmp_path / "out").exists()
 
 

@@ -44,7 +44,7 @@ def interrupted(*arguments: object, once: Path | None = None, presses: int = 1) 
 
 def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 2000, "--batch-size", 2)
+    command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 400, "--batch-size", 2)
     code, said = interrupted(*command, "--out", out, once=out / "samples" / "copy.short.jsonl")
     saved = (out / "samples" / "copy.short.jsonl").read_bytes().count(b"\n")
     assert code == 130 and saved
@@ -59,7 +59,7 @@ def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it() -> N
 
 def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 2000, "--batch-size", 2)
+    command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 400, "--batch-size", 2)
     once = out / "samples" / "copy.short.jsonl"
     code, said = interrupted(*command, "--out", out, once=once, presses=3)
     assert code in (130, -signal.SIGINT) and "KeyboardInterrupt" not in said and "Traceback" not in said, said

@@ -52,22 +52,6 @@ def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path
     assert "finished" in listed and "sweep of 1 layer" in listed
 
 
-def test_dry_run_writes_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    done = layercut("sweep", tiny, *TASKS, "--layers", "1", "--out", tmp_path / "run", "--dry-run")
-    assert done.code == 0 and "2 plans: 6 items" in done.out and not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--layers", "99"), "layer 99 is not in"),
-    ],
-)
-def test_one_line_for_what_cannot_be_done(layercut: Run, tiny: Path, arguments: tuple[str, str], message: str) -> None:
-    done = layercut("sweep", tiny, *TASKS, *arguments)
-    assert done.code == 1 and message in done.err.replace("\n", "") and "Traceback" not in done.err
-
-
 def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="asks a task of lm-eval: pip install 'layercut[lm-eval]'")
     row = {"choices": {"text": ["a b", "c", "d"], "label": ["A", "B", "C"]}, "answerKey": "A"}
@@ -114,18 +98,3 @@ def test_what_each_layer_is_needed_for_and_again_without_the_model(
     assert before == {name: (folder / name).read_bytes() for name in before}
     other = layercut(*words[:-3], "3", "--out", folder)
     assert other.code == 1 and "Use --limit 2" in other.err
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ((), "say what is asked: --objective arithmetic,copy, or --diagnose; one of the two"),
-        (("--diagnose", "--objective", "copy"), "one of the two"),
-        (("--objective", "copy", "--only", "brackets"), "has no effect without --diagnose"),
-        (("--diagnose", "--only", "demoted"), "unknown diagnostic 'demoted'"),
-    ],
-)
-def test_either_an_objective_or_a_diagnosis(layercut: Run, tiny: Path, words: tuple[str, ...], says: str) -> None:
-    done = layercut("sweep", tiny, *words, "--dry-run")
-    assert done.code == 1
-    assert says in " ".join(done.err.split())

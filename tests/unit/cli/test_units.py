@@ -1,8 +1,8 @@
-"""Shares as people type them (90%, 0.25), and a verb with a letter too few."""
+"""Shares as people type them (90%, 0.25): of the depth in select and cut, of the score in --keep."""
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from layercut.errors import InputError
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.base import SearchSettings
+from layercut.selection.greedy import prefix_that_keeps
 from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, Depth
+from layercut.surgery.plan import CutPlan, as_plan
 from tests.unit.cli.conftest import Run
 
 CLASSES: tuple[Any, ...] = (PruneSettings, FilterSettings, TrainSettings, SearchSettings, DecodingSettings)
@@ -41,14 +43,6 @@ def test_every_share_may_be_written_in_percent(kind: Any, name: str) -> None:
         assert type(getattr(kind(**{name: 1}, **more), name)) is int  # settings' hashes of earlier runs
 
 
-def test_a_share_on_the_command_line(layercut: Run, tiny: Path) -> None:
-    words = ("prune", tiny, "--tasks", "arithmetic", "--dry-run", "--items", 8, "--json")
-    per_cent = layercut(*words, "--keep", "80%")
-    assert per_cent.code == 0, per_cent.err
-    refused = layercut(*words, "--keep", 90)
-    assert refused.code == 1 and "--keep 90 is no share" in refused.err
-
-
 def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
     """Percent is refused only where a number is no share."""
     floats = {
@@ -60,28 +54,6 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
     training = {"learning_rate", "weight_decay", "max_grad_norm", "epochs"}
     numbers = {"cache_gib", "temperature", "max_shard_gb", "correlation", "faster"}
     assert {name for _, name in floats} == {*numbers, *training}
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("advise", "nodir", "--keep", 90),
-        ("advise", "nodir", "--confidence", 95),
-        ("cut", "nodir", "--remove", "25%", "--keep", 80),
-        ("plan-size", "--baseline", 60, "--retention", "90%"),
-        ("plan-size", "--baseline", "60%", "--retention", 90),
-    ],
-)
-def test_a_number_of_per_cent_is_explained_in_one_line(words: tuple[object, ...], layercut: Run) -> None:
-    refused = layercut(*words)
-    assert refused.code == 1 and refused.err.count("\n") == 1, refused.err
-    assert re.search(r"^error: --[a-z-]+ (\d+) is no share; .*\1% or 0.\d+", refused.err), refused.err
-
-
-def test_plan_size_in_per_cent(layercut: Run) -> None:
-    share = layercut("plan-size", "--baseline", 0.6, "--retention", 0.9, "--power", 0.9)
-    assert share.code == 0
-    assert layercut("plan-size", "--baseline", "60%", "--retention", "90%", "--power", "90 %").out == share.out
 
 
 @pytest.mark.parametrize("text", ["25%", "0.25", "0.250", " 25 %"])
@@ -97,12 +69,54 @@ def test_no_depth(text: str) -> None:
         Depth(text=text)
 
 
-def test_a_share_alone_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    done = layercut("cut", tiny, "--remove", "0.34", "--out", tmp_path / "cut", "--device", "cpu", "--no-verify")
-    assert done.code == 0 and "34% is 2 of 6 layers" in done.err, done.err
+BRIGHT = "tests.support.studies:bright"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("prun", "prune"), ("evaluate", "eval"), ("plan_size", "plan-size")])
-def test_an_unknown_verb_names_the_nearest(typed: str, meant: str, layercut: Run) -> None:
-    done = layercut(typed, "x")
-    assert done.code == 2 and f"Did you mean '{meant}'" in done.err, done.err
+def searched(values: list[float | None], criterion: str = "task_accuracy") -> CutPlan:
+    rounds = [{"value": value} for value in values]
+    removed = tuple(range(5, 5 - len(values), -1))
+    return CutPlan(num_layers=6, removed=removed, criterion=criterion, scores={"rounds": rounds, "uncut": 0.8})
+
+
+def test_a_search_is_shortened_to_its_deepest_part_that_keeps_enough() -> None:
+    assert prefix_that_keeps(searched([0.8, 0.72, 0.5]), 0.9).removed == (5, 4)
+    assert prefix_that_keeps(searched([0.8, 0.6, 0.76]), 0.9).removed == (5, 4, 3), "a later round made up for it"
+    assert len(prefix_that_keeps(searched([0.8, 0.72, 0.5]), 0.9).scores["rounds"]) == 2
+    with pytest.raises(InputError, match="keeps 50%"):
+        prefix_that_keeps(searched([0.4, 0.2]), 0.9)
+    with pytest.raises(InputError, match="does not record"):
+        prefix_that_keeps(CutPlan(num_layers=6, removed=(1,), criterion="random"), 0.9)
+
+
+def test_shares_of_the_depth_and_lists_of_layers() -> None:
+    assert LayerSpec.parse("reverse:25%").bind(num_layers=30).removed == tuple(range(29, 21, -1))
+    assert len(LayerSpec.parse("random:10%").bind(num_layers=30, seed=1).removed) == 3
+    with pytest.raises(InputError, match="not say which layers"):
+        LayerSpec.parse("25%").bind(num_layers=30)
+    assert as_plan("3,1-2", 6).removed == (3, 1, 2) == as_plan([3, 1, 2], 6).removed
+    with pytest.raises(InputError, match="is no plan"):
+        as_plan(["3"], 6)  # type: ignore[list-item]
+
+
+def test_a_share_of_a_model_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    done = layercut("cut", tiny, "--remove", "34%", "--out", tmp_path / "cut", "--device", "cpu")
+    assert done.code == 0, done.err
+    plan = json.loads((tmp_path / "cut" / "plan.json").read_text())
+    assert plan["criterion"] == "block_influence" and len(plan["removed"]) == 2
+    assert "34% is 2 of 6" in done.err
+
+
+def test_a_search_to_a_share_and_its_shorter_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    words = ("select", tiny, "--criterion", "task_accuracy", "--objective", BRIGHT, "--limit", 6, "--device", "cpu")
+    done = layercut(*words, "--remove", "50%", "--out", tmp_path / "whole", "--held-out", 0)
+    assert done.code == 0, done.err
+    whole = json.loads((tmp_path / "whole" / "plan.json").read_text())
+    assert len(whole["removed"]) == 3
+    kept = layercut(*words, "--remove", "50%", "--keep", 0.9, "--out", tmp_path / "kept", "--held-out", 0)
+    short = json.loads((tmp_path / "kept" / "plan.json").read_text()) if not kept.code else None
+    rounds = [one["value"] / whole["scores"]["uncut"] for one in whole["scores"]["rounds"]]
+    fine = [depth for depth, value in enumerate(rounds, start=1) if value >= 0.9]
+    assert fine and short is not None and short["removed"] == whole["removed"][: max(fine)]
+    cut = layercut("cut", tiny, "--remove", tmp_path / "whole" / "plan.json", "--keep", 0.9, "--out", tmp_path / "cut")
+    assert cut.code == 0, cut.err
+    assert json.loads((tmp_path / "cut" / "plan.json").read_text())["removed"] == short["removed"]

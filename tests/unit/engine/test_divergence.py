@@ -12,7 +12,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
 from layercut.engine import divergence, stack
-from layercut.engine.base import Divergence, LikelihoodRequest, Message
+from layercut.engine.base import Divergence, LikelihoodRequest
 from layercut.engine.divergence import Reference, token_divergence
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
@@ -169,23 +169,8 @@ def test_refusals_name_the_request() -> None:
         list(divergences(PlainEngine(broken), ASKED[:1], CUT, UNCUT))
 
 
-def test_conversations_are_rendered() -> None:
-    chat = LikelihoodRequest(id="q", prompt=(Message("user", "2+2?"),), continuations=("4",))
-    text = "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
-    written = LikelihoodRequest(id="q", prompt=text, continuations=("4",))
-    assert compare(CUT, asked=[chat]) == compare(CUT, asked=[written])
-
-
 def rows(*values: Sequence[float]) -> torch.Tensor:
     return torch.tensor(values).log()
-
-
-def test_known_values() -> None:
-    found = token_divergence(Reference.of(rows([0.5, 0.25, 0.25])), rows([0.25, 0.5, 0.25]), torch.tensor([1]))
-    assert float(found.kl) == pytest.approx(0.25 * math.log(2))
-    assert float(found.nll) == pytest.approx(math.log(2))
-    assert float(found.reference_nll) == pytest.approx(math.log(4))
-    assert float(found.top1_disagrees) == 1
 
 
 def test_tokens_that_are_ruled_out_add_nothing_or_everything() -> None:

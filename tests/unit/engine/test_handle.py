@@ -24,8 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny: str) -> None:
     engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, cache_gib=0.5)).engine
     assert isinstance(engine, SharedEngine)
-    assert engine.describe()["batch_size"] == 3
-    assert engine.cache_gib == 0.5
+    assert (engine.describe()["batch_size"], engine.cache_gib) == (3, 0.5)
 
 
 def test_the_plain_engine_imports_no_other(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

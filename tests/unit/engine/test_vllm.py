@@ -44,6 +44,11 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
     return install(FakeVllm(NUM_LAYERS), monkeypatch)
 
 
+@pytest.fixture
+def engine(model: WeightlessModel, vllm: FakeVllm) -> VllmEngine:
+    return VllmEngine(model)
+
+
 def install(fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
     for name in ("vllm", "vllm.platforms", "vllm.distributed"):
         monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
@@ -74,8 +79,7 @@ def requests(**more: Any) -> list[GenerationRequest]:
     return [GenerationRequest(id=name, prompt=SHARED + name, max_new_tokens=5, **more) for name in "abc"]
 
 
-def test_each_plan_is_answered_by_the_layers_that_stay(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_each_plan_is_answered_by_the_layers_that_stay(engine: VllmEngine) -> None:
     texts = set()
     for plan in PLANS:
         for name, found in answers(completions(engine, requests(), plan, GREEDY)).items():
@@ -86,8 +90,7 @@ def test_each_plan_is_answered_by_the_layers_that_stay(model: WeightlessModel, v
     assert len(texts) > len(PLANS)
 
 
-def test_a_plan_has_a_cache_namespace_of_its_own(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_a_plan_has_a_cache_namespace_of_its_own(engine: VllmEngine) -> None:
     for plan in (PLANS[1], PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(0,), criterion="reverse")):
         list(completions(engine, requests(), plan, GREEDY))
     salts = [live.salt for live in engine._engine.asked]
@@ -95,8 +98,7 @@ def test_a_plan_has_a_cache_namespace_of_its_own(model: WeightlessModel, vllm: F
     assert PLANS[0].key != PLANS[1].key
 
 
-def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model: WeightlessModel, engine: VllmEngine) -> None:
     layer = toy(engine).model.layers[2]
     own = layer.forward = layer.forward  # some quantised layers carry their own
     list(completions(engine, requests(), PLANS[2], GREEDY))
@@ -107,8 +109,7 @@ def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model: Weightl
     assert "forward" not in vars(toy(engine).model.layers[3])
 
 
-def test_an_answer_ends_where_its_request_says(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_an_answer_ends_where_its_request_says(engine: VllmEngine) -> None:
     plan = PLANS[1]
     first, second, third, *_ = greedy(engine, SHARED + "a", plan, 5)
     text = text_of(engine, [first, second])
@@ -122,8 +123,7 @@ def test_an_answer_ends_where_its_request_says(model: WeightlessModel, vllm: Fak
     assert not engine._engine.live
 
 
-def test_a_stop_token_of_the_checkpoint_ends_an_answer(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_a_stop_token_of_the_checkpoint_ends_an_answer(engine: VllmEngine) -> None:
     first, second, third, *_ = greedy(engine, SHARED + "a", PLANS[1], 5)
     assert third not in (first, second)
     engine._stop_tokens = (third,)
@@ -134,8 +134,7 @@ def test_a_stop_token_of_the_checkpoint_ends_an_answer(model: WeightlessModel, v
     assert not engine._engine.aborted
 
 
-def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, engine: VllmEngine) -> None:
     options = ("x", "y", "several", "severed")
     asked = [LikelihoodRequest(id=name, prompt=SHARED + name, continuations=options) for name in "ab"]
     for plan in PLANS:
@@ -151,10 +150,7 @@ def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, vllm: 
             assert found.num_prompt_tokens == len(prompt)
 
 
-def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(
-    model: WeightlessModel, vllm: FakeVllm
-) -> None:
-    engine = VllmEngine(model)
+def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(engine: VllmEngine) -> None:
     letters = LikelihoodRequest(id="a", prompt=SHARED, continuations=("A", "B", "C", "D"))
     words = LikelihoodRequest(id="b", prompt=SHARED, continuations=("no", "yes"))
     list(log_likelihoods(engine, [letters, words], PLANS[0]))
@@ -162,16 +158,14 @@ def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(
     assert sorted(asked, key=str) == [(0, 1), (0, 1), (None, 4)]
 
 
-def test_the_greedy_option_is_known_as_such(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_the_greedy_option_is_known_as_such(engine: VllmEngine) -> None:
     likeliest = text_of(engine, greedy(engine, SHARED, PLANS[1], 2))
     asked = LikelihoodRequest(id="a", prompt=SHARED, continuations=(likeliest, likeliest[0] + "\x7f"))
     (found,) = answers(log_likelihoods(engine, [asked], PLANS[1])).values()
     assert found.is_greedy == (True, False)
 
 
-def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(engine: VllmEngine) -> None:
     drawn = Decoding(temperature=0.7, top_p=0.9, top_k=20, seed=1)
     for decoding in (drawn, drawn.replace(seed=2), GREEDY):
         list(completions(engine, requests()[:2], PLANS[0], decoding))
@@ -193,8 +187,7 @@ def test_blocks_that_are_done_are_left_out(model: WeightlessModel, vllm: FakeVll
         completions(engine, [many[0], many[0]], PLANS[0], GREEDY)
 
 
-def test_stopping_in_the_middle_leaves_nothing_under_way(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_stopping_in_the_middle_leaves_nothing_under_way(engine: VllmEngine) -> None:
     engine._engine.fail_after = 2
     with pytest.raises(KeyboardInterrupt):
         list(completions(engine, requests(), PLANS[1], GREEDY))
@@ -234,8 +227,7 @@ def test_a_context_that_does_not_fit_is_said_and_kept_to(
     assert engine._engine.asked[-1].num_prompt == len(SHARED) + 7
 
 
-def test_what_vllm_does_not_give_is_refused_in_one_line(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
+def test_what_vllm_does_not_give_is_refused_in_one_line(engine: VllmEngine) -> None:
     with pytest.raises(InputError, match=r"whole vocabulary.*`engine` shared"):
         divergences(engine, [], PLANS[1], PLANS[0])
     with pytest.raises(InputError, match="`engine` shared"):
@@ -352,10 +344,3 @@ def test_what_vllm_refuses_is_one_line(model: WeightlessModel, monkeypatch: pyte
     install(FakeVllm(NUM_LAYERS, refuses=ValueError("no room.\nmore about it")), monkeypatch)
     with pytest.raises(InputError, match=r"\(no room\).*`cache_gib`"):
         VllmEngine(model)
-
-
-def test_closing_twice_is_closing_once(model: WeightlessModel, vllm: FakeVllm) -> None:
-    engine = VllmEngine(model)
-    engine.close()
-    engine.close()
-    assert vllm.distributed is not None

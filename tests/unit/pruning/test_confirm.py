@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from layercut.engine.rows import Reader
 from layercut.pruning.budget import ITEMS, checks_for
 from layercut.pruning.confirm import SIDE_EFFECTS
+from layercut.pruning.job import Pruned
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PruneResult
 from layercut.tasks.suites import SIDE_EFFECTS as TASKS
 from tests.support.loaded import tiny_loaded
-from tests.unit.pruning.test_job import found, run
+from tests.unit.pruning.conftest import run
+from tests.unit.pruning.test_job import found
 
 
 def names(reader: Reader | SimpleNamespace) -> dict[str, int]:
@@ -37,23 +39,22 @@ def test_a_model_that_takes_no_conversations_is_not_asked() -> None:
 
 
 def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
-    model: Path, choices: Path, tmp_path: Path
+    model: Path, choices: Path, whole: Pruned, tmp_path: Path
 ) -> None:
     done = run(model, choices, tmp_path / "run", no_side_effects=False)
-    plain = run(model, choices, tmp_path / "plain")
     checked = done.result.side_effects
-    assert [one.task for one in checked] == ["endings", "same_language", "instructions"]
-    for one in checked:
+    assert [effect.task for effect in checked] == ["endings", "same_language", "instructions"]
+    for effect in checked:
         models = [
-            RunFolder.open(done.folder / "side_effects" / name).records(one.task, "short")
+            RunFolder.open(done.folder / "side_effects" / name).records(effect.task, "short")
             for name in ("uncut", done.result.chosen.name)
         ]
         assert [record["id"] for record in models[0]] == [record["id"] for record in models[1]]
         means = [sum(record["metrics"]["accuracy"] for record in records) / ITEMS for records in models]
-        assert (one.uncut.value, one.cut.value, one.cut.n) == (*means, ITEMS)
-        assert not one.is_shown  # its layers do nothing
-    assert plain.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
-    ours, others = found(done), found(plain)
+        assert (effect.uncut.value, effect.cut.value, effect.cut.n) == (*means, ITEMS)
+        assert not effect.is_shown  # its layers do nothing
+    assert whole.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
+    ours, others = found(done), found(whole)
     both = ours.keys() & others.keys() - {"side_effects"}
     assert {name: ours[name] for name in both} == {name: others[name] for name in both}
     assert PruneResult.load(done.folder) == done.result
@@ -61,9 +62,3 @@ def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(
     card = (done.checkpoint / "README.md").read_text("utf-8")
     verdict, effects = card.split("\n---\n", 1)[1].split("\n\n")[1:3]
     assert verdict.startswith("**Passed") and effects == "**Side effects:** none shown (3 checks, 72 items)."
-
-
-def test_nothing_is_checked_where_no_plan_passed(model: Path, choices: Path, tmp_path: Path) -> None:
-    done = run(model, choices, tmp_path / "run", no_side_effects=False, keep=1.0, items=8)
-    assert done.checkpoint is None and done.result.side_effects == ()
-    assert not (done.folder / "side_effects").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from itertools import cycle
@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 import layercut
@@ -27,46 +26,21 @@ from layercut.progress import show_nothing
 from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
 from layercut.pruning.healing import heal_plan, healing_prompts
-from layercut.pruning.job import Pruned, prune_model
+from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.run import PruneRun
-from layercut.pruning.settings import PruneSettings
 from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_criteria import correct_traces
-from layercut.settings import ModelSettings
 from layercut.surgery.cut import UNMEASURED
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
 from tests.support.pruning import SPARE, choice_file, spare_model, written_file
-
-
-def run(
-    model: Path,
-    file: Path,
-    out: Path,
-    *,
-    anyway: bool = False,
-    strict: bool = False,
-    say: Callable[[str], None] = lambda text: None,
-    **settings: Any,
-) -> Pruned:
-    wanted = PruneSettings(
-        **{"tasks": (str(file),), "keep": 0.8, "max_depth": "3", "items": 40, "no_side_effects": True, **settings}
-    )
-    return prune_model(
-        ModelSettings(model=str(model), device="cpu"),
-        wanted,
-        out=out,
-        anyway=anyway,
-        strict=strict,
-        console=Console(quiet=True),
-        say=say,
-    )
+from tests.unit.pruning.conftest import run
 
 
 def keep_unhealed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
@@ -96,19 +70,8 @@ def found(done: Pruned) -> dict[str, Any]:
     return data
 
 
-@pytest.fixture(scope="module")
-def whole(model: Path, choices: Path, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
-    return run(model, choices, tmp_path_factory.mktemp("whole") / "run")
-
-
-def test_each_line_names_its_step_and_no_time_that_was_not_measured(model: Path, choices: Path, tmp_path: Path) -> None:
-    console = Console(file=StringIO(), width=200)
-    wanted = PruneSettings(tasks=(str(choices),), keep=0.8, remove="2 layers", items=40, no_side_effects=True)
-    settings = ModelSettings(model=str(model), device="cpu")
-    done = prune_model(settings, wanted, out=tmp_path / "run", console=console, say=lambda text: None)
-    assert [one.depth for one in done.result.tested] == [2] == [done.result.chosen.depth]
-    assert isinstance(console.file, StringIO)
-    text = console.file.getvalue()
+def test_each_line_names_its_step_and_no_time_that_was_not_measured(whole: Pruned, screen: StringIO) -> None:
+    text = screen.getvalue()
     steps = [int(step) for step in re.findall(r"step (\d) of 5$", text, re.MULTILINE)]
     assert len(steps) >= 5 and steps == sorted(steps) and steps[-1] == 5
     assert "at most" not in text and "at least" not in text
@@ -171,7 +134,8 @@ def test_no_report_item_is_asked_before_the_path_is_fixed(
         return ask(self, requests, *args)
 
     monkeypatch.setattr(SharedEngine, "ask", spy)
-    run(model, choices, tmp_path / "run", max_depth="2")
+    done = run(model, choices, tmp_path / "run", max_depth=None, remove="2 layers")
+    assert [plan.depth for plan in done.result.tested] == [2] == [done.result.chosen.depth], "one plan was asked for"
     assert {is_report for is_report, _ in seen} == {True, False}
     assert all(is_report == is_fixed for is_report, is_fixed in seen)
 
@@ -197,9 +161,11 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[list
         yield count
 
 
-def in_legs(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Pruned], out: Path) -> tuple[Pruned, int]:
+def in_legs(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], Pruned], out: Path, legs: Sequence[int] = (1, 7, 3, 12, 5)
+) -> tuple[Pruned, int]:
     """The result of a run that is stopped after some writes and resumed, again and again, and how often it was."""
-    for stops, writes in enumerate(cycle((1, 7, 3, 12, 5))):
+    for stops, writes in enumerate(cycle(legs)):
         assert stops < 60, "a resumed run gets no further"
         try:
             with stopped_after(monkeypatch, writes):
@@ -280,10 +246,10 @@ def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
 
 
 def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choices: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_depth": "1", "items": 12, "keep": 0.99, "heal": "none"}
+    settings: dict[str, Any] = {"max_depth": "1", "items": 12, "keep": 0.99, "heal": "none", "no_side_effects": False}
     done = run(model, choices, tmp_path / "run", **settings)
-    assert done.result.verdict == "undecided" and done.checkpoint is None
-    assert not (tmp_path / "run" / "model").exists()
+    assert done.result.verdict == "undecided" and done.checkpoint is None and done.result.side_effects == ()
+    assert not (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / "side_effects").exists()
     assert "No plan passed, asked for 99%. Best:" in done.result.why and "half of them" in done.result.why
     with pytest.raises(InputError, match="No plan passed"):
         _ = done.model
@@ -291,8 +257,7 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     assert again.checkpoint == tmp_path / "run" / "model" and again.result.verdict == "undecided"
     assert again.model.config.num_hidden_layers == 5
     card = (again.checkpoint / "README.md").read_text("utf-8")
-    opening = card.split("\n---\n", 1)[1].split("\n\n")[1]
-    assert "keep 99%" in opening
+    assert "keep 99%" in card.split("\n---\n", 1)[1].split("\n\n")[1], "the verdict comes first"
     assert "| mine.jsonl (rank) | 100 [" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
 
 

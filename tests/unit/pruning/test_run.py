@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.pruning.job import prune_model
-from layercut.pruning.settings import PruneSettings
-from layercut.settings import ModelSettings
+from tests.unit.pruning.conftest import run
 
 
-def said(model: Path, file: Path, out: Path, **settings: object) -> list[str]:
+def said(model: Path, file: Path, out: Path, **settings: Any) -> list[str]:
     lines: list[str] = []
-    wanted = PruneSettings(tasks=(str(file),), items=12, max_depth="1", no_side_effects=True, **settings)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Stopped, because `strict`"):
-        prune_model(
-            ModelSettings(model=str(model), device="cpu"),
-            wanted,
-            out=out,
-            strict=True,
-            console=Console(quiet=True),
-            say=lines.append,
-        )
+        run(model, file, out, strict=True, say=lines.append, items=12, max_depth="1", **settings)
     return lines
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from layercut.engine.base import Decoding
@@ -18,7 +17,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.progress import show_nothing
 from layercut.pruning import search
-from layercut.pruning.job import Pruned, prune_model
+from layercut.pruning.job import Pruned
 from layercut.pruning.path import TRACES, PlanPath, SizePath
 from layercut.pruning.settings import PruneSettings
 from layercut.pruning.speed import RequestTimes, Sizes, on_experts
@@ -33,18 +32,12 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from tests.support.pruning import choice_file, spare_model, wide_model, written_file
 from tests.support.tiny import CONFIGS, save_tiny
+from tests.unit.pruning.conftest import run as prune
 from tests.unit.pruning.test_job import found, in_legs
 
 
-def run(model: Path, file: Path, out: Path, said: Any = None, **settings: Any) -> Pruned:
-    wanted = {"tasks": (str(file),), "keep": 0.8, "items": 40, "units": "width", "smaller": 0.2, **settings}
-    return prune_model(
-        ModelSettings(model=str(model), device="cpu"),
-        PruneSettings(**wanted),
-        out=out,
-        console=Console(quiet=True),
-        say=said or (lambda text: None),
-    )
+def run(model: Path, file: Path, out: Path, **more: Any) -> Pruned:
+    return prune(model, file, out, **{"units": "width", "smaller": 0.2, "max_depth": None, **more})
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +86,8 @@ def test_one_size_alone_is_the_plan_that_the_path_finds(
 def test_stopped_anywhere_and_resumed_is_uninterrupted(
     wide: Any, choices: Path, whole: Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended, stops = in_legs(monkeypatch, lambda: run(wide[0], choices, tmp_path), tmp_path)
-    assert found(ended) == found(whole) and stops > 4
+    ended, stops = in_legs(monkeypatch, lambda: run(wide[0], choices, tmp_path), tmp_path, legs=(2, 11, 17))
+    assert found(ended) == found(whole) and stops > 2
 
 
 def test_shares_give_the_bytes_that_were_asked_for(wide: Any) -> None:
@@ -141,10 +134,8 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
 def test_a_model_of_experts_loses_channels_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CONFIGS, "mixtral", CONFIGS["mixtral"] | {"intermediate_size": 128})  # steps of 8 are fine
     model = save_tiny("mixtral", tmp_path / "experts")
-    file, said = choice_file(tmp_path / "mine.jsonl", model), []
-    done = run(
-        model, file, tmp_path / "run", said.append, units="width", smaller=0.2, one_size=True, keep=0.1, items=12
-    )
+    file = choice_file(tmp_path / "mine.jsonl", model)
+    done = run(model, file, tmp_path / "run", one_size=True, keep=0.1, items=12)
     (step,) = done.result.path
     assert [one.healing for one in step.tried] == [None]  # experts have no one last matrix to solve for
     plan = CutPlan.load(tmp_path / "run" / "plans" / "size-20.json")
@@ -160,7 +151,9 @@ def test_a_model_whose_mlps_cannot_be_thinned_loses_layers_alone_and_says_so(
     monkeypatch.setitem(CONFIGS, "bloom", small)
     model = save_tiny("bloom", tmp_path / "bloom")
     file, said = choice_file(tmp_path / "mine.jsonl", model), []
-    done = run(model, file, tmp_path / "run", said.append, units="both", smaller=0.05, keep=0.5, heal="none", items=12)
+    done = run(
+        model, file, tmp_path / "run", say=said.append, units="both", smaller=0.05, keep=0.5, heal="none", items=12
+    )
     assert [one.name for one in done.result.tested] == ["depth-1"] and done.result.goal.smaller is None
     assert any("layers alone are removed: " in line and "no MLP whose width" in line for line in said)
     with pytest.raises(InputError, match="no MLP whose width"):

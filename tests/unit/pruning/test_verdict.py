@@ -16,7 +16,7 @@ from layercut.report.first import first_of_prune
 from layercut.report.front import front_figure, front_of
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
 from layercut.settings import ModelSettings
-from tests.unit.pruning.test_job import run
+from tests.unit.pruning.conftest import run
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,10 @@ def test_the_largest_loss_comes_first_in_words() -> None:
         (" 12", " 12 apples", [], (" 12 ", "apples", "")),
         ("a b", "a b", [], ("", "", "a b")),
         ("abc", "", [], ("", "(ends here)", "")),
+        ("gives 14.", "gives 15.", [], ("gives 1", "5", ".")),
+        ("7 + 5 is 12", "7 + 5 makes 12", [], ("7 + 5 ", "makes", " 12")),
+        ("one two three", "one two", [], ("one two", "(ends here)", "")),
+        ("one two", "one\n\n", [], ("one", "↵\n↵\n", "")),
     ],
 )
 def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: tuple[str, str, str]) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from layercut.report.front import share_cell, task_cell
 from layercut.report.table import plain_cell
-from layercut.report.words import finding_cell
+from layercut.report.words import finding_cell, scores_in
 from layercut.runs.prune import Estimated, TaskKept
 
 
@@ -17,3 +19,15 @@ def test_cells_say_the_task_the_share_and_the_verdict() -> None:
     assert (share_cell(kept(0.9)), share_cell(kept(None))) == ("90 [80, 100] %", "n/a")
     looks = {name: finding_cell(name).style for name in ("passed", "shown to fail", "undecided")}
     assert looks == {"passed": "right", "shown to fail": "wrong", "undecided": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        ([True, True], "Scores in %"),
+        ([False], "Scores in nats a token (gold) or the metric's own unit"),
+        ([False, True], "Scores in %, and in nats a token (gold) or the metric's own unit"),
+    ],
+)
+def test_percent_is_said_of_shares_alone(shares: list[bool], says: str) -> None:
+    assert scores_in(shares) == says

@@ -9,7 +9,7 @@ from layercut.report.front import BEHIND, OTHERS, PLANS, Front, front_figure, fr
 from layercut.report.reports import write_reports
 from layercut.report.table import plain_cell
 from layercut.runs.directory import PAGE
-from layercut.runs.prune import RESULT, Alternative, Estimated, PruneResult, Served, TimedSpeed
+from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TimedSpeed
 from tests.support.pages import write_prune
 
 
@@ -96,18 +96,12 @@ def test_the_plots_have_a_point_for_each_model_and_the_goal(tmp_path: Path) -> N
     assert figure.panels[0].spec["usermeta"]["hover"][0].startswith("model: 20\nweights: 524 MB")
 
 
-def test_the_page_shows_it(tmp_path: Path) -> None:
-    folder = write_prune(tmp_path)
-    result = PruneResult.load(folder)
-    with_others(tmp_path / "other").save(folder)
-    assert (folder / RESULT).is_file() and PruneResult.load(folder) != result
-    write_reports(folder)
-    page = (folder / PAGE).read_text("utf-8")
-    assert "What each model keeps, against its bytes and seconds" in page and "q4.gguf" in page
-
-
-def test_the_page_begins_with_the_model_to_take(tmp_path: Path) -> None:
+def test_the_page_begins_with_the_model_to_take_and_shows_the_front(tmp_path: Path) -> None:
     result = with_others(tmp_path)
+    result.save(tmp_path)
+    write_reports(tmp_path)
+    page = (tmp_path / PAGE).read_text("utf-8")
+    assert "Take q4.gguf." in page and "What each model keeps, against its bytes and seconds" in page
     assert result.better is not None and result.better.model == "q4.gguf"
     assert first_of_prune(result).answer.startswith("**Take q4.gguf.**")
     larger = result.model_copy(update={"versus": (alternative(result, "q8.gguf", 900_000_000, 0.97),)})

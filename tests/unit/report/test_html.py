@@ -20,12 +20,11 @@ from layercut.evidence.advice import advise
 from layercut.evidence.completions import first_difference
 from layercut.evidence.study import study_results
 from layercut.report import advice_text
-from layercut.report.answers import errors_section
 from layercut.report.reports import KINDS, write_reports
 from layercut.report.retention import retention_section
 from layercut.report.source import read_source
 from layercut.report.words import kept_words, readout_words
-from layercut.report.writers import ASSETS, answer_pieces, inline_html
+from layercut.report.writers import ASSETS, inline_html
 from layercut.runs.directory import PAGE
 from layercut.text import number_text, p_value
 from tests.support.html_page import Page, read_page
@@ -112,16 +111,6 @@ def test_it_fetches_nothing(whole: Path) -> None:
     styles = (ASSETS / "report.css").read_text()
     assert "url(" not in styles and "@import" not in styles
     assert set(re.findall(r"https?://[^\"'&\s<]+", whole.read_text())) == {"http://www.w3.org/2000/svg"}
-
-
-def test_the_same_folder_gives_the_same_bytes(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (study / PAGE).read_bytes()
-    copy = tmp_path / "elsewhere" / "quickstart"
-    shutil.copytree(study, copy)
-    (copy / PAGE).unlink()
-    monkeypatch.chdir(copy)
-    assert write_reports(Path())["page"].read_bytes() == before
-    assert str(tmp_path).encode() not in before
 
 
 def test_tables_are_those_of_report_md(study: Path) -> None:
@@ -235,31 +224,6 @@ def test_text_of_models_stays_text(tmp_path: Path, bad: str) -> None:
     visible = re.sub("[\x00\x1b\u2028\u202e\ud83d]", lambda found: f"\\x{ord(found[0]):02x}", bad)
     assert f"Say {visible}" in page.text
     assert f"{visible} uncut" in page.text and name in page.text and "<b>more</b>" in page.text
-
-
-@pytest.mark.parametrize(
-    ("uncut", "cut", "shown"),
-    [
-        ("Adding 10 to 4 gives 14.", "Adding 10 to 4 gives 15.", "Adding 10 to 4 gives 1<mark>5</mark>."),
-        ("7 + 5 is 12", "7 + 5 makes 12", "7 + 5 <mark>makes</mark> 12"),
-        ("one two three", "one two", "one two<mark>(ends here)</mark>"),
-        ("one two", "one\n\n", "one<mark>↵\n↵\n</mark>"),
-        ("same", "same", "same"),
-    ],
-)
-def test_the_first_wrong_word_is_marked(tmp_path: Path, uncut: str, cut: str, shown: str) -> None:
-    result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
-    build_run(tmp_path / "uncut", [result])
-    build_run(tmp_path / "cut", [replace(result, score=0.0)], removed=(1,))
-    for run, text in (("uncut", uncut), ("cut", cut)):
-        file = tmp_path / run / "samples" / "copy.short.jsonl"
-        records = [json.loads(line) for line in file.read_text().splitlines()]
-        file.write_text("".join(json.dumps({**record, "completion": text}) + "\n" for record in records))
-    section = errors_section(read_source(tmp_path))
-    assert section is not None
-    (card,) = section.blocks[0].blocks[:1]  # type: ignore[union-attr]
-    before, mark, after = answer_pieces(card.texts[0][1][1])  # type: ignore[union-attr]
-    assert (f"{before}<mark>{mark}</mark>{after}" if mark else before + after) == shown
 
 
 def test_markdown_in_a_fact_stays_without_links() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation_words
-from layercut.runs.directory import RunFolder
+from layercut.runs.directory import PAGE, RunFolder
 from layercut.text import code_span, escape_inline, fenced_block, p_value
 from tests.support.run_builder import Result, build_run
 
@@ -39,13 +40,15 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
     uncut, _ = quickstart
     study = tmp_path / "elsewhere" / "quickstart"
     shutil.copytree(uncut.path.parent, study)
-    first = write_reports(study)["report"]
-    before = first.read_bytes(), (study / "report.png").read_bytes()
-    first.unlink()
-    monkeypatch.chdir(study)
     write_reports(study)
-    assert (first.read_bytes(), (study / "report.png").read_bytes()) == before
-    assert str(tmp_path) not in first.read_text()
+    files = [study / name for name in ("report.md", "report.png", PAGE)]
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    monkeypatch.chdir(study)
+    write_reports(Path())
+    assert [file.read_bytes() for file in files] == before
+    assert not any(str(tmp_path).encode() in text for text in before)
 
 
 def test_every_row_is_in_the_tables(report, quickstart):

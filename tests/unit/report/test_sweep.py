@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from rich.console import Console
 from layercut.errors import InputError
 from layercut.evidence.sweep import Sweep, is_sweep
 from layercut.report.reports import write_reports
-from layercut.report.sweep import how_made, layers_figure, sweep_findings, sweep_tables
+from layercut.report.sweep import layers_figure, sweep_findings, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
 from tests.support.sweeps import HOLES, curve, sweep_of
 
@@ -182,9 +180,3 @@ def test_items_without_spread_leave_the_band_out() -> None:
         bare.append(replace(row, values=row.values._replace(retention_above_chance=kept)))
     points = drawn(sweep_of(bare))["copy"]
     assert [(point["y"], point["low"], point["high"]) for point in points] == [(100, None, None)] * 3
-
-
-def test_neither_torch_nor_the_plotting_library_is_needed_before_something_is_drawn() -> None:
-    code = "import sys, layercut.report.sweep; print({'torch', 'vl_convert'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

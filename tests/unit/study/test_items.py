@@ -17,18 +17,12 @@ from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study, run_study
 from layercut.study.store import CELL
 from tests.support.studies import NUM_ITEMS
-from tests.support.tiny import save_tiny
 
 SHARED = "tests.support.studies:shared"
 SEARCH = {
     "criteria": [{"criterion": "task_accuracy", "objective": [{"task": SHARED, "limit": 2}]}],
     "depths": [1],
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
 
 
 def settings(tiny: Path, out: Path, **keys: Any) -> dict[str, Any]:

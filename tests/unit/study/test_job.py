@@ -12,8 +12,8 @@ from layercut.engine.base import Under
 from layercut.engine.shared import SharedEngine
 from layercut.study.file import study_from_dict
 from layercut.study.run import run_study
-from tests.support.studies import BREAK
-from tests.unit.study.test_run import LETTERS, STEADY, records, run, study, tiny  # noqa: F401
+from tests.unit.study.conftest import LETTERS
+from tests.unit.study.test_run import records, run
 
 PLANS = {"last": "reverse:1", "early": "1", "two": "0,4", "again": "1"}
 KEYS: dict[str, Any] = {"plans": PLANS, "tasks": [LETTERS, {"task": "copy", "readouts": ["short", "rank"], "limit": 6}]}
@@ -37,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return found
 
 
-def test_cuts_answer_together_as_each_alone(study: Any, tmp_path: Path, calls: list[tuple[int, int]]) -> None:  # noqa: F811
+def test_cuts_answer_together_as_each_alone(study: Any, tmp_path: Path, calls: list[tuple[int, int]]) -> None:
     criteria = ["reverse", "tests.support.studies:middle"]
     outcome, _ = run(study("all/one", **KEYS, depths=[2], criteria=criteria))
     assert outcome.failed == []
@@ -49,16 +49,13 @@ def test_cuts_answer_together_as_each_alone(study: Any, tmp_path: Path, calls: l
         assert alone == {path: lines for path, lines in together.items() if path.startswith(f"{name}/")}
 
 
-def records_of_one(study: Any, tmp_path: Path, name: str, keys: dict[str, Any]) -> dict[str, list[Any]]:  # noqa: F811
+def records_of_one(study: Any, tmp_path: Path, name: str, keys: dict[str, Any]) -> dict[str, list[Any]]:
     assert run(study(f"{name}/alone", **keys))[0].failed == []
     return {path: lines for path, lines in records(tmp_path / "runs" / name / "alone").items() if "uncut/" not in path}
 
 
 def test_killed_while_they_answer_it_goes_on_where_it_was(
-    study: Any,  # noqa: F811
-    tmp_path: Path,
-    calls: list[tuple[int, int]],
-    monkeypatch: pytest.MonkeyPatch,
+    study: Any, tmp_path: Path, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = study("whole/one", **KEYS)
     run(settings)
@@ -84,7 +81,7 @@ def test_killed_while_they_answer_it_goes_on_where_it_was(
     assert sum(wanted for _, wanted in calls) == asked - kept < asked
 
 
-def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls: list[tuple[int, int]]) -> None:  # noqa: F811
+def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls: list[tuple[int, int]]) -> None:
     plans = {"last": "reverse:1", "early": "1"}
     run(study("few", plans=plans, tasks=[LETTERS]), limit=2)
     calls.clear()
@@ -95,10 +92,7 @@ def test_what_another_study_holds_is_not_asked(study: Any, tmp_path: Path, calls
 
 
 def test_a_cut_that_fails_fails_alone(
-    study: Any,  # noqa: F811
-    tmp_path: Path,
-    calls: list[tuple[int, int]],
-    monkeypatch: pytest.MonkeyPatch,
+    study: Any, tmp_path: Path, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = SharedEngine.ask
 
@@ -118,19 +112,3 @@ def test_a_cut_that_fails_fails_alone(
     assert run(study("one/x", **keys))[0].failed == [] and calls == [(1, 6)]
     assert run(study("two/x", **keys))[0].failed == []
     assert records(tmp_path / "runs" / "one" / "x") == records(tmp_path / "runs" / "two" / "x")
-
-
-def test_where_the_grader_fails_each_cut_says_so(
-    study: Any,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    broken = tmp_path / "broken"
-    broken.touch()
-    monkeypatch.setenv(BREAK, str(broken))
-    keys = {"plans": {"last": "reverse:1", "early": "1"}, "tasks": [LETTERS, STEADY]}
-    outcome, _ = run(study("x", **keys))
-    failed = [line.split(" failed:")[0] for line in outcome.failed]
-    assert failed == [f"{arm}: letters (rank)" for arm in ("uncut", "last", "early")]
-    broken.unlink()
-    assert run(study("x", **keys))[0].failed == []

@@ -124,8 +124,13 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         ({"criteria": ["reverse"], "healing": [{**SFT, "method": "lorra"}]}, "healing arm sft: unknown method 'lorra'"),
         ({"criteria": ["reverse"], "healing": [{**SFT, "plans": ["revers"]}]}, "is for revers, which is no plan"),
         ({"criteria": ["reverse"], "healing": [SFT, SFT]}, "healing arm sft is listed twice"),
-        ({"criteria": ["reverse"], "plans": {"searches": "3"}}, "uses for itself"),
+        ({"criteria": ["reverse"], "plans": {"searches": "3"}}, "a study uses for itself"),
         ({"criteria": ["reverse"], "plans": {"reverse-1": "3"}}, "two arms of the study would be called reverse-1"),
+        ({"criteria": ["reverse"], "sweep": {}}, "unknown key"),
+        (
+            {"criteria": ["reverse"], "healing": [{**SFT, "batch_size": 3, "micro_batch": 2}]},
+            "no multiple of micro_batch",
+        ),
         ({"criteria": ["reverse"], "suite": "bultin"}, r"Did you mean builtin\?"),
     ],
 )

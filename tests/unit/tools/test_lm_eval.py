@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,12 @@ import pytest
 pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'layercut[lm-eval]'")
 
 import lm_eval
+from lm_eval.tasks import TaskManager
 
 from layercut.errors import InputError
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
-from layercut.tools.lm_eval import LayercutLM
+from layercut.tools.lm_eval import LayercutLM, main
 from tests.support.tiny import save_tiny
 
 ROOT = Path(__file__).parents[3]
@@ -72,8 +71,6 @@ def uncut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def run(model: str, arguments: dict[str, Any], tasks: Path) -> dict[str, Any]:
-    from lm_eval.tasks import TaskManager
-
     found = lm_eval.simple_evaluate(
         model,
         {**arguments, "max_length": 64, "batch_size": 3},
@@ -141,27 +138,24 @@ def test_the_entry_point_leads_to_the_model() -> None:
     assert EntryPoint("layercut", declared["layercut"], "lm_eval.models").load() is LayercutLM
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    line = [sys.executable, "-m", "layercut.tools.lm_eval", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, env=environment, cwd=ROOT)
-
-
-def test_the_command_line_is_lm_evals_with_one_more_model(tasks: Path, tmp_path: Path) -> None:
+def test_the_command_line_is_lm_evals_with_one_more_model(
+    tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = save_tiny("llama", tmp_path / "uncut")
-    done = command(
-        *("--model", "layercut", "--model_args", f"pretrained={model},remove='1,3-4',max_length=64"),
-        *("--tasks", "tiny_choice", "--include_path", str(tasks), "--device", "cpu"),
-        *("--output_path", str(tmp_path / "results.json")),
-    )
-    assert done.returncode == 0, done.stderr
+    own_alone = partial(TaskManager, include_defaults=False)  # a look through all of lm-eval's takes half a minute
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", own_alone)
+
+    def command(remove: str, *more: str) -> None:
+        given = f"pretrained={model},remove={remove},max_length=64"
+        words = ["--tasks", "tiny_choice", "--include_path", str(tasks), "--device", "cpu", *more]
+        monkeypatch.setattr("sys.argv", ["lm_eval", "--model", "layercut", "--model_args", given, *words])
+        main()
+
+    command("'1,3-4'", "--output_path", str(tmp_path / "results.json"))
     (written,) = tmp_path.glob("results*.json")
     data = json.loads(written.read_text())
     assert data["config"]["model"] == "layercut" and data["config"]["layercut_removed"] == [1, 3, 4]
     assert data["results"]["tiny_choice"]["sample_len"] == len(WORDS)
-    failed = command(
-        *("--model", "layercut", "--model_args", f"pretrained={model},remove=9"),
-        *("--tasks", "tiny_choice", "--include_path", str(tasks), "--device", "cpu"),
-    )
-    assert failed.returncode == 1
-    assert "layercut: layer 9" in failed.stderr.splitlines()[-1]
+    with pytest.raises(SystemExit) as ended:
+        command("9")
+    assert ended.value.code == 1 and "layercut: layer 9" in capsys.readouterr().err.splitlines()[-1]
