@@ -209,6 +209,7 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
             ["lm_head", "model.layers.11", "model.layers.1.mlp", "model.layers.10.mlp"],
             ["lm_head", "model.layers.10", "model.layers.9.mlp"],
         ),
+        (["model.layers.12.mlp.up"], ["model.layers.11.mlp.up"]),  # behind the decoder layers
         (["layers.3.mlp.up", "model.layers.2"], ["layers.2.mlp.up", "model.layers.1"]),
         ([r"re:.*\.layers\.1[01]\..*"], [f"model.layers.{n}.{part}" for n in (10, 9) for part in PARTS]),
         (["re:.*mlp.*", "re:.*vision.*", "re:.*q$"], ["re:.*mlp.*", "re:.*vision.*", "re:.*q$"]),
