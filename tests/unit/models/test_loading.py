@@ -162,20 +162,13 @@ def test_a_tied_head_may_be_there_or_not(copy):
     load_model(str(copy), device="cpu")
 
 
-def test_a_config_that_counts_other_layers(copy):
-    for counted in (NUM_LAYERS - 1, NUM_LAYERS + 1):
-        edit_json(copy / "config.json", num_hidden_layers=counted)
-        assert re.search(rf"{counted} decoder layers .*hold 6 \(0-5\)", refused(copy))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("model_type", ["llama", "mixtral"])
-def test_not_a_number_is_found_and_named(tmp_path, value, model_type):
+@pytest.mark.parametrize(("model_type", "value"), [("llama", "nan"), ("llama", "-inf"), ("mixtral", "inf")])
+def test_not_a_number_is_found_and_named(tmp_path, model_type, value):
     path = save_tiny(model_type, tmp_path / "model", max_shard_size="60KB")
     index = json.loads((path / "model.safetensors.index.json").read_text())["weight_map"]
     # transformers stacks the experts of a Mixtral into one parameter; the tensor is named as the file has it
     name = next(name for name in sorted(index) if "layers.3." in name and ("up_proj" in name or "w3" in name))
-    edit_tensors(path / index[name], lambda tensors: tensors[name].view(-1)[-1].fill_(value))
+    edit_tensors(path / index[name], lambda tensors: tensors[name].view(-1)[-1].fill_(float(value)))
     message = refused(path)
     assert f"{index[name]} holds NaN" in message and f"the tensor {name};" in message
 
@@ -214,6 +207,9 @@ def test_a_bypass_does_not_change_what_is_said_of_the_depth(copy):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
+        ("num_hidden_layers", 5, "counts 5 decoder layers (num_hidden_layers), the weights hold 6 (0-5)"),
+        ("num_hidden_layers", 7, "counts 7 decoder layers (num_hidden_layers), the weights hold 6 (0-5)"),
+        ("num_hidden_layers", None, "num_hidden_layers = None"),
         ("num_hidden_layers", 10**9, "counts 1000000000 decoder layers (num_hidden_layers), the weights hold"),
         ("num_hidden_layers", "6", "says num_hidden_layers = '6', which is no number of layers; the weights hold 6"),
         ("num_hidden_layers", 6.5, "says num_hidden_layers = 6.5, which"),
@@ -233,16 +229,11 @@ def test_a_bypass_does_not_change_what_is_said_of_the_depth(copy):
     ],
 )
 def test_a_config_that_does_not_fit_the_weights_is_refused_before_anything_is_built(copy, field, value, says):
-    edit_json(copy / "config.json", **{field: value})
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {field: value}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert says in refused(copy, device="cpu")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
-
-
-def test_a_null_for_the_number_of_layers(copy):
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": None}))
-    assert "num_hidden_layers = None" in refused(copy)
 
 
 def test_more_experts_for_a_token_than_there_are(tmp_path):
@@ -282,27 +273,22 @@ def test_it_knows_of_a_model_what_the_loaded_one_knows(family: str, tmp_path: Pa
     assert stops == stop_tokens(loaded.tokenizer, loaded.model.generation_config)
 
 
-def test_a_checkpoint_without_a_generation_config_has_that_of_its_config(tmp_path: Path) -> None:
-    folder = save_tiny("llama", tmp_path / "tiny")
-    (folder / "generation_config.json").unlink()
-    assert load_without_weights(resolve_source(str(folder)), device="cpu").generation_config.eos_token_id == 259
+def test_a_checkpoint_without_a_generation_config_has_that_of_its_config(copy: Path) -> None:
+    (copy / "generation_config.json").unlink()
+    assert load_without_weights(resolve_source(str(copy)), device="cpu").generation_config.eos_token_id == 259
 
 
-def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layercut.models.loading.pick_dtype", lambda _, dtype, **__: dtype)  # as on a GPU
-    folder = save_tiny("llama", tmp_path / "tiny")
-    config = json.loads((folder / "config.json").read_text())
     for named, expected in (("bfloat16", "bfloat16"), (None, "float32")):
-        (folder / "config.json").write_text(json.dumps(config | {"dtype": named}))
-        assert load_without_weights(resolve_source(str(folder))).dtype == expected
-    assert load_without_weights(resolve_source(str(folder)), dtype="float16").dtype == "float16"
+        edit_json(copy / "config.json", dtype=named)
+        assert load_without_weights(resolve_source(str(copy))).dtype == expected
+    assert load_without_weights(resolve_source(str(copy)), dtype="float16").dtype == "float16"
 
 
-def test_an_unknown_dtype_and_a_missing_tokenizer_are_refused(tmp_path: Path) -> None:
-    folder = save_tiny("llama", tmp_path / "tiny")
+def test_an_unknown_dtype_and_a_missing_tokenizer_are_refused_without_weights(copy: Path) -> None:
     with pytest.raises(InputError, match="unknown dtype 'float8'"):
-        load_without_weights(resolve_source(str(folder)), dtype="float8")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).unlink()
+        load_without_weights(resolve_source(str(copy)), dtype="float8")
+    without_tokenizer(copy)
     with pytest.raises(CheckpointError, match="no tokenizer"):
-        load_without_weights(resolve_source(str(folder)), device="cpu")
+        load_without_weights(resolve_source(str(copy)), device="cpu")

@@ -116,12 +116,12 @@ def test_the_card_says_the_scores_as_the_hub_reads_them(run: Path) -> None:
     data = front(card)
     assert "layercut" in data["tags"] and data["library_name"] == "transformers"
     (entry,) = data["model-index"]
-    (found,) = entry["results"]
-    kept = next(one for one in result.tested if one.name == result.chosen.name).kept[0]
-    assert entry["name"] == "small" and found["task"]["type"] == "text-generation"
-    (metric,) = found["metrics"]
+    (scored,) = entry["results"]
+    kept = next(variant for variant in result.tested if variant.name == result.chosen.name).kept[0]
+    assert entry["name"] == "small" and scored["task"]["type"] == "text-generation"
+    (metric,) = scored["metrics"]
     assert metric["value"] == round(kept.cut.value, 4) and metric["name"] == "no interval; original model 0.8"
-    assert "items that nothing was chosen on" in found["dataset"]["name"]
+    assert "items that nothing was chosen on" in scored["dataset"]["name"]
     own = (run / "model" / "README.md").read_text()
     assert card.partition("---\n")[2].partition("---\n")[2] == own.partition("---\n")[2].partition("---\n")[2]
 

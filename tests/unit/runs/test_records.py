@@ -1,10 +1,8 @@
 """The journal: what was appended is there, also when the process was killed in the middle of a line."""
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -123,21 +121,25 @@ def test_ctrl_c_while_the_disk_is_synced_keeps_what_was_written(tmp_path, monkey
     assert [record["id"] for record in read_records(tmp_path / "a.jsonl")] == ["0", "1", "2", "3"]
 
 
+def _write_without_end(path):
+    with Journal(path) as journal:
+        for number in range(10**6):
+            journal.append([{"id": str(number), "text": "x" * 500}])
+
+
 def test_a_killed_writer_leaves_a_prefix(tmp_path):
     path = tmp_path / "a.jsonl"
-    code = "import sys\nfrom pathlib import Path\nfrom layercut.runs.records import Journal\n"
-    code += "journal = Journal(Path(sys.argv[1]))\n"
-    code += "for i in range(10**6): journal.append([{'id': str(i), 'text': 'x' * 500}] )\n"
-    writer = subprocess.Popen([sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": "src"})
+    writer = multiprocessing.get_context("fork").Process(target=_write_without_end, args=(path,))
+    writer.start()
     deadline = time.monotonic() + 20
     while not (path.exists() and path.stat().st_size > 5000) and time.monotonic() < deadline:
         time.sleep(0.02)
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    writer.kill()
+    writer.join()
     with Journal(path) as journal:
         ids = [record["id"] for record in journal.records]
         assert len(ids) >= 5
-        assert ids == [str(i) for i in range(len(ids))]
+        assert ids == [str(number) for number in range(len(ids))]
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 

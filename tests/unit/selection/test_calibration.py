@@ -43,9 +43,9 @@ def test_the_model_goes_on_from_the_openings() -> None:
 
 
 def test_generating_is_deterministic_and_follows_the_seed() -> None:
-    first = generated()
-    assert generated() == first
-    assert generated(seed=1).content_hash != first.content_hash
+    first = generated(num_texts=4)
+    assert generated(num_texts=4) == first
+    assert generated(num_texts=4, seed=1).content_hash != first.content_hash
     again = generated(num_texts=len(CALIBRATION_PROMPTS) + 2)
     assert again.texts[len(CALIBRATION_PROMPTS)].startswith(CALIBRATION_PROMPTS[0])
     assert again.texts[len(CALIBRATION_PROMPTS)] != again.texts[0], "the second text of an opening is another one"
@@ -69,23 +69,23 @@ def test_what_was_generated_is_kept_in_the_run_folder(tmp_path: Path) -> None:
 def test_one_batch_of_long_texts_is_kept_and_heard_of_before_it_ends(tmp_path: Path) -> None:
     """Stopped in the middle, it goes on from there: the same texts as of a run that was never stopped."""
     heard: list[tuple[int, int]] = []
+    long = {"num_texts": 4, "max_tokens": 240}
     whole = SharedEngine(loaded(), batch_size=16)
-    expected = generated(whole, max_tokens=240, progress=lambda what, done, total: heard.append((done, total)))
+    expected = generated(whole, **long, progress=lambda what, done, total: heard.append((done, total)))
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
-    assert {0, 800, 1600} <= {done for done, _ in heard}, "after each stage"
+    assert {0, 320, 640} <= {done for done, _ in heard}, "after each stage"
     assert len({done for done, _ in heard}) >= 4 and heard[-1][0] == heard[-1][1], "thrice on the way at least"
     engine = Counting(loaded(), batch_size=16)
     engine.kill_after = 1
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
         with pytest.raises(KeyboardInterrupt):
-            generated(engine, folder=folder, max_tokens=240)
+            generated(engine, folder=folder, **long)
         kept = (tmp_path / "run" / "samples" / "calibration.generated.jsonl").read_text().splitlines()
-        assert len(kept) == 10
+        assert len(kept) == 4
         engine.kill_after = None
-        assert generated(engine, folder=folder, max_tokens=240) == expected
-        assert len(engine.asked) == 30, "three stages, each once"
-        assert generated(engine, folder=folder, max_tokens=240) == expected
-        assert len(engine.asked) == 30
+        for _ in range(2):
+            assert generated(engine, folder=folder, **long) == expected
+            assert len(engine.asked) == 12, "three stages, each once"
 
 
 ROWS = [{"text": "One text."}, {"text": "  "}, {"content": "Another, which is longer."}, {"text": "Third", "id": 3}]
@@ -181,17 +181,15 @@ def test_a_data_set_of_the_hub_is_streamed(source: str, asked: Any, monkeypatch:
 
 
 def test_refusals_of_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="write hub:NAME"):
-        load_calibration("hub:a:b:c:d", loaded())
-    monkeypatch.setitem(sys.modules, "datasets", Datasets(ConnectionError("no network\nmore")))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"hub:a: .*\(no network\)"):
-        load_calibration("hub:a", loaded())
-    monkeypatch.setitem(sys.modules, "datasets", Datasets([{"question": "?"}]))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="row 1: no text"):
-        load_calibration("hub:a", loaded())
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"pip install .*\[lm-eval\]'"):
-        load_calibration("hub:a", loaded())
+    for datasets, source, error, message in (
+        (None, "hub:a:b:c:d", InputError, "write hub:NAME"),
+        (Datasets(ConnectionError("no network\nmore")), "hub:a", InputError, r"hub:a: .*\(no network\)"),
+        (Datasets([{"question": "?"}]), "hub:a", InputError, "row 1: no text"),
+        (None, "hub:a", MissingExtra, r"pip install .*\[lm-eval\]'"),
+    ):
+        monkeypatch.setitem(sys.modules, "datasets", datasets)  # type: ignore[arg-type]
+        with pytest.raises(error, match=message):
+            load_calibration(source, loaded())
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from layercut.selection.base import Context, Selection
 from layercut.selection.objective import TaskObjective
 from layercut.selection.select import Selected, SelectionRequest, folder_settings, select_layers
 from layercut.selection.specs import LayerSpec
-from layercut.selection.sweep import sweep_settings
 from layercut.settings import CalibrationSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -43,14 +42,12 @@ def test_what_is_read_is_said_with_its_time(tiny: str, tmp_path: Path) -> None:
     assert re.fullmatch(r"block_influence: .* \(\d+ s\)", said[1])
 
 
-def test_a_sweep_has_the_settings_of_a_search_on_the_same_objective() -> None:
+def test_the_settings_of_a_search_are_its_model_objective_and_text() -> None:
     model = {"model": "m", "batch_size": 4}
     parts, drawn = [ObjectiveTask(task=NeedyTask(), readout="short", limit=8)], Decoding(temperature=0.7, seed=3)
     settings = folder_settings(model, parts, drawn, CalibrationSettings())
     assert list(settings) == ["model", "batch_size", "objective", "decoding", "calibration", "seed"]
     assert (settings["model"], settings["calibration"], settings["seed"]) == ("m", None, 3)
-    assert sweep_settings(model, parts, drawn, "selection") == settings
-    assert sweep_settings(model, parts, drawn, "report") == {**settings, "split": "report"}
     text = CalibrationSettings(source="a.txt")
     wanted = {"source": "a.txt", "num_texts": 16, "max_tokens": 256}
     assert folder_settings(model, parts, drawn, text) == {**settings, "calibration": wanted}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -20,7 +19,7 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import resolve_source
 from layercut.runs.leftovers import find_leftovers
 from layercut.surgery import checkpoint
-from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
+from layercut.surgery.checkpoint import cut_checkpoint, plan_cut, steps_of
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from tests.support.small_disk import small_disk
@@ -105,18 +104,26 @@ def test_an_empty_folder_is_used_and_a_full_one_refused(source, tmp_path):
     (tmp_path / "cut").mkdir()
     cut_checkpoint(source, PLAN, tmp_path / "cut")
     before = (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(InputError, match="cut exists already"):
-        cut_checkpoint(source, PLAN, tmp_path / "cut")
-    with pytest.raises(InputError, match="exists already"):
-        cut_checkpoint(source, PLAN, source / "config.json")
+    for out, message in (
+        (tmp_path / "cut", "cut exists already"),
+        (source / "config.json", "exists already"),
+        (source / "config.json" / "cut", "File exists at"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cut_checkpoint(source, PLAN, out)
     assert (tmp_path / "cut" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_full_disk_is_noticed_before_writing(source, tmp_path):
-    with small_disk(tmp_path / "disk", 100_000):
+def test_a_disk_that_is_full_or_cannot_be_written_is_one_line(source, tmp_path):
+    with small_disk(tmp_path / "disk", 100_000) as disk:
         with pytest.raises(InputError, match="needs 164 kB .*too little"):
             cut_checkpoint(source, PLAN, tmp_path / "disk" / "deep" / "cut")
         assert list((tmp_path / "disk").iterdir()) == []
+        disk.resize(300_000)
+        disk.read_only()
+        for out in (tmp_path / "disk" / "cut", tmp_path / "disk" / "deep" / "cut"):
+            with pytest.raises(InputError, match="Read-only file system"):
+                cut_checkpoint(source, PLAN, out)
 
 
 def test_what_a_killed_cut_left_does_not_take_the_room_of_the_next(source, tmp_path):
@@ -147,35 +154,30 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on
         assert cut_checkpoint(source, PLAN, out).out == out
 
 
-def test_a_disk_that_cannot_be_written_is_one_line(source, tmp_path):
-    with small_disk(tmp_path / "disk", 300_000) as disk:
-        disk.read_only()
-        for out in (tmp_path / "disk" / "cut", tmp_path / "disk" / "deep" / "cut"):
-            with pytest.raises(InputError, match="Read-only file system"):
-                cut_checkpoint(source, PLAN, out)
-    with pytest.raises(InputError, match="File exists at"):
-        cut_checkpoint(source, PLAN, source / "config.json" / "cut")
-
-
-def test_ctrl_c_leaves_nothing(source, tmp_path):
+def test_ctrl_c_and_truncated_weights_leave_nothing(source, tmp_path):
     def interrupt(folder, report):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         cut_checkpoint(source, PLAN, tmp_path / "there" / "cut", check=interrupt)
     assert not (tmp_path / "there").exists()
+    os.truncate(source / "model.safetensors", 20_000)
+    with pytest.raises(CheckpointError, match="truncated"):
+        cut_checkpoint(source, PLAN, tmp_path / "there" / "cut")
+    assert not (tmp_path / "there").exists()
+
+
+def _cut_and_be_killed(source, out):
+    torch.set_num_threads(1)
+    cut_checkpoint(source, PLAN, out, check=lambda folder, report: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def test_kill_9_leaves_nothing_under_the_final_name(source, tmp_path):
-    code = (
-        "import os, sys; from pathlib import Path; from layercut.surgery.checkpoint import cut_checkpoint;"
-        "from layercut.surgery.plan import CutPlan;"
-        "cut_checkpoint(Path(sys.argv[1]), CutPlan(num_layers=6, removed=(1,)), Path(sys.argv[2]),"
-        " check=lambda folder, report: os.kill(os.getpid(), 9))"
-    )
     out = tmp_path / "there" / "cut"
-    ended = subprocess.run([sys.executable, "-c", code, str(source), str(out)], check=False)
-    assert ended.returncode == -signal.SIGKILL
+    process = multiprocessing.get_context("fork").Process(target=_cut_and_be_killed, args=(source, out))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     assert not out.exists()
     (half,) = find_leftovers(out.parent)[:1]  # it had begun
     assert half.num_bytes > 0
@@ -208,15 +210,14 @@ def lose_a_layer(tensors):
         del tensors[name]
 
 
+def add_a_layer(tensors):
+    tensors["model.layers.6.x.weight"] = torch.ones(1)
+
+
 @pytest.mark.parametrize(
     ("change", "fields", "error", "message"),
     [
-        (
-            lambda tensors: tensors.update({"model.layers.6.x.weight": torch.zeros(1)}),
-            {},
-            CheckpointError,
-            "6.x.*6 decoder",
-        ),
+        (add_a_layer, {}, CheckpointError, "6.x.*6 decoder"),
         (lose_a_layer, {}, CheckpointError, "no weights of layer 3"),
         (None, {"model_type": "mamba"}, InputError, "no weights of layer 0"),
         (None, {"num_attention_heads": "many"}, CheckpointError, "config that transformers accepts"),
@@ -238,17 +239,18 @@ def test_what_no_checkpoint_can_be_is_refused(source):
 
 
 def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
-    edit_tensors(source, lambda tensors: tensors.update({"model.layers.6.x.weight": torch.ones(1)}))
+    edit_tensors(source, add_a_layer)
     edit_config(source, num_nextn_predict_layers=1)
     report = cut_checkpoint(source, PLAN, tmp_path / "cut")
     assert load_file(report.out / "model.safetensors")["model.layers.4.x.weight"] == 1
 
 
-def test_truncated_weights_are_refused_and_nothing_is_written(source, tmp_path):
-    os.truncate(source / "model.safetensors", 20_000)
-    with pytest.raises(CheckpointError, match="truncated"):
-        cut_checkpoint(source, PLAN, tmp_path / "there" / "cut")
-    assert not (tmp_path / "there").exists()
+def test_a_cut_that_only_tied_a_copy_of_the_embeddings_is_no_earlier_step():
+    """Else a GGUF file that was cut twice is called a healed checkpoint."""
+    tied = CutPlan(num_layers=2, tied=True)
+    assert steps_of([tied]) == ()
+    (step,) = steps_of([tied, PLAN], ["seam"])
+    assert (step["num_layers"], step["removed"], step["healed"]) == (6, [1, 4], ["seam"])
 
 
 @pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])

@@ -113,8 +113,7 @@ def test_attention_types_of_gpt_neo():
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-@pytest.mark.parametrize("mlp_only", [[], [3, 4]])
-@pytest.mark.parametrize("model_type", ["qwen3_moe", "qwen2_moe"])
+@pytest.mark.parametrize(("model_type", "mlp_only"), [("qwen3_moe", []), ("qwen3_moe", [3, 4]), ("qwen2_moe", [3, 4])])
 def test_sparse_steps_become_a_list_of_dense_layers(model_type, mlp_only, step):
     config = {"num_hidden_layers": L, "decoder_sparse_step": step, "mlp_only_layers": mlp_only, "num_experts": 4}
     new = CONFIG_MAPPING[model_type](**cut_config(config, PLAN, Structure(model_type=model_type)))

@@ -47,15 +47,15 @@ def cut(file: Path, removed: str | CutPlan, out: Path, *, verify: bool = False, 
 def tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
     """Type, shape and bytes of every tensor, as the gguf library reads them."""
     return {
-        one.name: (int(one.tensor_type), tuple(map(int, one.shape)), np.ascontiguousarray(one.data).tobytes())
-        for one in gguf.GGUFReader(file).tensors
+        tensor.name: (int(tensor.tensor_type), tuple(map(int, tensor.shape)), tensor.data.tobytes())
+        for tensor in gguf.GGUFReader(file).tensors
     }
 
 
 def metadata(file: Path) -> dict[str, Any]:
     """All keys but those that describe the file itself."""
-    found = {key: (field.types, field.contents()) for key, field in gguf.GGUFReader(file).fields.items()}
-    return {key: value for key, value in found.items() if not key.startswith("GGUF.")}
+    fields = gguf.GGUFReader(file).fields.items()
+    return {key: (field.types, field.contents()) for key, field in fields if not key.startswith("GGUF.")}
 
 
 @pytest.mark.parametrize("removed", PLANS.values(), ids=PLANS)
@@ -65,8 +65,8 @@ def test_it_is_the_file_that_a_model_without_these_layers_gives(file: Path, tmp_
     wanted = write_gguf(tmp_path / "wanted.gguf", kept=plan.kept)
     assert tensors(tmp_path / "cut.gguf") == tensors(wanted)
     assert list(tensors(tmp_path / "cut.gguf")) == list(tensors(wanted))
-    found = metadata(tmp_path / "cut.gguf")
-    assert {key: value for key, value in found.items() if not key.startswith("layercut.")} == metadata(wanted)
+    written = metadata(tmp_path / "cut.gguf").items()
+    assert {key: value for key, value in written if not key.startswith("layercut.")} == metadata(wanted)
     assert read_gguf_head(tmp_path / "cut.gguf").arrays["layercut.removed"] == plan.removed
 
 
@@ -83,7 +83,7 @@ def test_bypassed_is_cut_is_loaded_by_transformers(file: Path, tmp_path: Path) -
         assert torch.equal(logits_of(model), logits_of(loaded))
         assert generate(model, use_cache=True) == generate(loaded, use_cache=True)
     files = (file, tmp_path / "cut.gguf")
-    old, new = (AutoTokenizer.from_pretrained(one.parent, gguf_file=one.name) for one in files)
+    old, new = (AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name) for path in files)
     assert old("2 + 3 <|im_start|>\n")["input_ids"] == new("2 + 3 <|im_start|>\n")["input_ids"]
 
 
@@ -118,7 +118,7 @@ def test_a_second_cut_records_the_first(file: Path, tmp_path: Path) -> None:
     cut(tmp_path / "one.gguf", "0", tmp_path / "two.gguf")
     cut(tmp_path / "two.gguf", "2", tmp_path / "three.gguf")
     head = read_gguf_head(tmp_path / "three.gguf")
-    assert [one["removed"] for one in json.loads(head.metadata["layercut.earlier_plans"])] == [[4, 1], [0]]
+    assert [step["removed"] for step in json.loads(head.metadata["layercut.earlier_plans"])] == [[4, 1], [0]]
     plan = json.loads(head.metadata["layercut.plan"])
     assert [step["removed"] for step in plan["earlier"]] == [[4, 1], [0]]
     assert sum(key.startswith("layercut.") for key in head.fields) == 7
@@ -133,7 +133,7 @@ def test_another_alignment_and_odd_sizes(tmp_path: Path) -> None:
     assert tensors(tmp_path / "cut.gguf") == tensors(wanted)
     head = read_gguf_head(tmp_path / "cut.gguf")
     start = head.tensors[0].offset
-    assert start % 256 == 0 and all((one.offset - start) % 256 == 0 for one in head.tensors)
+    assert start % 256 == 0 and all((tensor.offset - start) % 256 == 0 for tensor in head.tensors)
     assert (tmp_path / "cut.gguf").stat().st_size % 256 == 0
 
 
@@ -209,23 +209,28 @@ def test_a_model_that_cannot_be_converted_says_how_to_cut_it_all_the_same(
     cut(file, "1", tmp_path / "x.gguf", verify=False)
 
 
-@pytest.mark.parametrize("what", ["a byte", "a key", "a name", "the count"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"", b""),
+        (b"apache-2.0", b"apache-9.0"),
+        (b"blk.3.attn_q.weight", b"blk.9.attn_q.weight"),
+        (b"llama.block_count\x04\0\0\0\x05", b"llama.block_count\x04\0\0\0\x04"),
+    ],
+    ids=["a byte", "a key", "a name", "the count"],
+)
 def test_a_file_that_came_out_wrong_is_never_kept(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes
 ) -> None:
     check = surgery._check_written
 
     def damage(work: Any, head: Any, source: Path, part: Path) -> None:
         data = bytearray(part.read_bytes())
-        if what == "a byte":
+        if old:
+            data = data.replace(old, new)
+        else:
             data[-200] ^= 1  # in the last tensor, before its padding
-        old, new = {
-            "a byte": (b"", b""),
-            "a key": (b"apache-2.0", b"apache-9.0"),
-            "a name": (b"blk.3.attn_q.weight", b"blk.9.attn_q.weight"),
-            "the count": (b"llama.block_count\x04\0\0\0\x05", b"llama.block_count\x04\0\0\0\x04"),
-        }[what]
-        part.write_bytes(bytes(data).replace(old, new) if old else bytes(data))
+        part.write_bytes(data)
         check(work, head, source, part)
 
     monkeypatch.setattr(surgery, "_check_written", damage)

@@ -34,7 +34,7 @@ NEW = {0: 0, 2: 1, 3: 2, 5: 3}
 
 def in_layers(*layers: int) -> Callable[[str], bool]:
     """Whether a module is in one of these layers."""
-    return lambda name: (found := re.search(r"layers\.(\d+)\.", name)) is not None and int(found[1]) in layers
+    return lambda name: (layer := re.search(r"layers\.(\d+)\.", name)) is not None and int(layer[1]) in layers
 
 
 def whole_down(name: str) -> bool:
@@ -63,7 +63,7 @@ def by_transformers(field: str) -> Callable[[Path, str], bool]:
 
 def by_compressed_tensors(folder: Path, module: str) -> bool:
     entries = config_of(folder)["ignore"]
-    return any(re.match(one[3:], module) if one.startswith("re:") else one == module for one in entries)
+    return any(re.match(entry[3:], module) if entry.startswith("re:") else entry == module for entry in entries)
 
 
 def by_modelopt(folder: Path, module: str) -> bool:
@@ -159,18 +159,17 @@ def raw(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_cut_by_bytes(tmp_path: Path, name: str) -> None:
-    case, source = CASES[name], source_of(name, tmp_path / "whole")
-    out = tmp_path / "cut"
+def test_bytes_stay_and_the_config_says_of_every_module_what_its_tensors_are(tmp_path: Path, name: str) -> None:
+    case, source, out = CASES[name], source_of(name, tmp_path / "whole"), tmp_path / "cut"
     report = cut_checkpoint(source, PLAN, out, max_shard_bytes=20_000)
-    before, after = raw(source), raw(out)
+    tensors = {source: raw(source), out: raw(out)}
     wanted = {}
-    for tensor, value in before.items():
+    for tensor, value in tensors[source].items():
         layer = re.search(r"layers\.(\d+)\.", tensor)
         if layer is None or int(layer[1]) in NEW:
             new = tensor if layer is None else tensor.replace(layer[0], f"layers.{NEW[int(layer[1])]}.")
             wanted[new] = value
-    assert after == wanted
+    assert tensors[out] == wanted
     index = json.loads((out / "model.safetensors.index.json").read_text())
     assert len(report.shards) > 1 and set(index["weight_map"]) == set(wanted)
     for tensor, file in index["weight_map"].items():
@@ -179,22 +178,15 @@ def test_cut_by_bytes(tmp_path: Path, name: str) -> None:
     assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 4
     for place, value in case.wanted.items():
         file, *keys = place.split("/")
-        found = config_of(out) if file == "config" else json.loads((out / file).read_text())
+        written = config_of(out) if file == "config" else json.loads((out / file).read_text())
         for key in keys:
-            found = found[key]
-        assert found == value, place
-
-
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.says_whole])
-def test_the_config_says_of_every_module_what_its_tensors_are(tmp_path: Path, name: str) -> None:
-    case, source = CASES[name], source_of(name, tmp_path / "whole")
-    cut_checkpoint(source, PLAN, tmp_path / "cut")
-    for folder in (source, tmp_path / "cut"):
-        tensors = raw(folder)
-        modules = {tensor[: tensor.index("_proj") + 5] for tensor in tensors if "_proj" in tensor}
-        assert len(modules) == 7 * (6 if folder == source else 4)
+            written = written[key]
+        assert written == value, place
+    for folder, num_layers in ((source, 6), (out, 4)) if case.says_whole else ():
+        modules = {tensor[: tensor.index("_proj") + 5] for tensor in tensors[folder] if "_proj" in tensor}
+        assert len(modules) == 7 * num_layers
         for module in modules:
-            is_whole = tensors.get(f"{module}.weight", ("",))[0] == "BF16"
+            is_whole = tensors[folder].get(f"{module}.weight", ("",))[0] == "BF16"
             assert case.says_whole(folder, module) == is_whole, module
 
 
@@ -217,6 +209,7 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
             ["lm_head", "model.layers.11", "model.layers.1.mlp", "model.layers.10.mlp"],
             ["lm_head", "model.layers.10", "model.layers.9.mlp"],
         ),
+        (["model.layers.12.mlp.up"], ["model.layers.11.mlp.up"]),  # behind the decoder layers
         (["layers.3.mlp.up", "model.layers.2"], ["layers.2.mlp.up", "model.layers.1"]),
         ([r"re:.*\.layers\.1[01]\..*"], [f"model.layers.{n}.{part}" for n in (10, 9) for part in PARTS]),
         (["re:.*mlp.*", "re:.*vision.*", "re:.*q$"], ["re:.*mlp.*", "re:.*vision.*", "re:.*q$"]),
