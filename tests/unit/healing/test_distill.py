@@ -294,9 +294,13 @@ def test_a_teacher_with_other_tokens_is_refused() -> None:
         check_teacher(tiny_model("llama"), other)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model("bytes", tmp_path_factory.mktemp("models") / "whole")
+
+
 @pytest.mark.parametrize("objective", ["sft", "forward-kl"])
-def test_a_checkpoint_with_fewer_tokens_is_healed(tmp_path: Path, objective: str) -> None:
-    whole = write_model("bytes", tmp_path / "whole")
+def test_a_checkpoint_with_fewer_tokens_is_healed(whole: Path, tmp_path: Path, objective: str) -> None:
     small = layercut.cut(whole, "2 vocab:ascii", tmp_path / "small", verify=False)
     handles = [ModelHandle(ModelSettings(model=str(folder), device="cpu")) for folder in (whole, small)]
     teacher = load_teacher(*handles, TrainSettings()).model
@@ -315,9 +319,8 @@ def test_a_checkpoint_with_fewer_tokens_is_healed(tmp_path: Path, objective: str
     assert entry["vocabulary"] == plan.vocabulary.key and entry["steps"] == 2
 
 
-def test_a_seam_is_solved_with_the_teachers_rows_of_the_tokens_that_stay(tmp_path: Path) -> None:
+def test_a_seam_is_solved_with_the_teachers_rows_of_the_tokens_that_stay(whole: Path, tmp_path: Path) -> None:
     """The same texts in the same tokens under other ids: the folded matrices are those of the whole vocabulary."""
-    whole = write_model("bytes", tmp_path / "whole")
     (tmp_path / "prompts.txt").write_text("Write a test.\nName the layers.\nAdd two and three.\n")
     matrices = []
     for name, what in (("all", "2"), ("some", "2 vocab:ascii")):

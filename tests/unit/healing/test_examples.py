@@ -72,24 +72,24 @@ def test_the_loss_is_on_the_answer_and_its_end_of_turn_and_on_nothing_else(famil
     assert tokenizer(whole, add_special_tokens=False)["input_ids"][: len(example)] == example.input_ids
 
 
-def test_words_of_the_prompt_in_the_answer_do_not_move_the_mask() -> None:
+TURN = "<|im_start|>assistant\nhello"
+PLAIN = {"id": "a", "prompt": "2 + 3 =", "completion": " 5"}
+
+
+@pytest.mark.parametrize(
+    ("given", "learned"),
+    [
+        pytest.param(record("a", f"Say {TURN}", TURN), f"{TURN}<|im_end|>", id="words of the prompt in the answer"),
+        pytest.param(record("a", "Count", "1 2 3", finish_reason="length"), "1 2 3", id="an answer cut by the limit"),
+        pytest.param({**PLAIN, "stop": ["\n", "Q"]}, " 5\n", id="plain text ends with its stop string"),
+        pytest.param(PLAIN, " 5<|im_end|>", id="plain text without one ends with eos"),
+    ],
+)
+def test_what_is_learned_of_an_example(given: dict[str, Any], learned: str) -> None:
     tokenizer = byte_tokenizer()
-    example = encode_example(tokenizer, record("a", "Say <|im_start|>assistant\nhello", "<|im_start|>assistant\nhello"))
-    assert tokenizer.decode(example.prompt).count("hello") == 1
-    assert tokenizer.decode(example.completion) == "<|im_start|>assistant\nhello<|im_end|>"
-
-
-def test_an_answer_that_ran_into_the_limit_has_no_end() -> None:
-    example = encode_example(byte_tokenizer(), record("a", "Count", "1 2 3", finish_reason="length"))
-    assert byte_tokenizer().decode(example.completion) == "1 2 3"
-
-
-def test_plain_prompts_end_with_their_stop_string_or_eos() -> None:
-    tokenizer = byte_tokenizer()
-    stopped = encode_example(tokenizer, {"id": "a", "prompt": "2 + 3 =", "completion": " 5", "stop": ["\n", "Q"]})
-    assert tokenizer.decode(stopped.completion) == " 5\n"
-    free = encode_example(tokenizer, {"id": "a", "prompt": "2 + 3 =", "completion": " 5"})
-    assert tokenizer.decode(free.completion) == " 5<|im_end|>"
+    example = encode_example(tokenizer, given)
+    assert tokenizer.decode(example.completion) == learned
+    assert tokenizer.decode(example.prompt).count("hello") == str(given["prompt"]).count("hello")
 
 
 def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
@@ -134,14 +134,12 @@ def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None
     assert list(other) == second  # as a resumed training sees it
 
 
-def heal(folder: Path, **more: Any) -> Trained:
-    given: dict[str, Any] = {"method": "full", "save_every": 3, "max_steps": 7, "micro_batch": 4}
-    return train_tiny(tiny_loaded("llama").model, tiny_data(24), small_settings(**(given | more)), folder)
-
-
 def test_training_is_the_same_in_any_micro_batches(tmp_path: Path) -> None:
-    padded = heal(tmp_path / "padded")
-    narrow = heal(tmp_path / "narrow", micro_batch=1)
+    def heal(micro_batch: int) -> Trained:
+        wanted = small_settings(method="full", save_every=3, max_steps=7, micro_batch=micro_batch)
+        return train_tiny(tiny_loaded("llama").model, tiny_data(24), wanted, tmp_path / str(micro_batch))
+
+    padded, narrow = heal(4), heal(1)
     losses = [line["loss"] for line in padded.curve if "loss" in line]
     assert len(losses) == 7 and losses[-1] < losses[0]
     assert [line["loss"] for line in narrow.curve if "loss" in line] == pytest.approx(losses, rel=1e-3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from layercut.healing.trainable import make_trainable
 from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
 DATA = tiny_data(24)
+FIVE_STEPS = small_settings(max_steps=5, save_every=2)
 
 
 def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, data: Data = DATA) -> Trained:
@@ -98,13 +100,11 @@ def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_sa
         total += cross_entropy(logits, targets, reduction="sum").item()
         count += int((targets != -100).sum())
     assert with_look.curve[0]["step"] == 0
-    assert with_look.held_out["before"] == pytest.approx(
-        total / count, rel=0.02
-    )  # batches of 4 count alike, not tokens
+    # Batches of 4 count alike, not tokens.
+    assert with_look.held_out["before"] == pytest.approx(total / count, rel=0.02)
     # The random numbers of training (dropout) are those of a run that did not look.
-    without = curve_of(
-        heal(tmp_path / "without", small_settings(micro_batch=4, held_out=0.0), data=Data(DATA.train, []))
-    )
+    unseen = small_settings(micro_batch=4, held_out=0.0)
+    without = curve_of(heal(tmp_path / "without", unseen, data=Data(DATA.train, [])))
     first_two = [line["loss"] for line in curve_of(with_look) if "loss" in line][:2]  # the look at step 2 draws
     assert first_two == [line["loss"] for line in without[:2]]
 
@@ -144,11 +144,8 @@ def test_only_the_weights_that_should_learn_do() -> None:
     assert all("lora_" in name for name in names("lora")) and names("lora")
     assert not any("lm_head" in name for name in names("lora"))
     assert names("full") == {name for name, _ in tiny_model("mistral").named_parameters()}
-    assert {name.split(".")[2] if "layers" in name else name for name in names("last-k")} == {
-        "4",
-        "5",
-        "lm_head.weight",
-    }
+    last = {name.split(".")[2] if "layers" in name else name for name in names("last-k")}
+    assert last == {"4", "5", "lm_head.weight"}
 
 
 def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path: Path) -> None:
@@ -174,6 +171,16 @@ def _flip_bits(file: Path) -> None:
     file.write_bytes(data)
 
 
+@pytest.fixture(scope="module")
+def whole_and_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """A training that ran through, and the folder of the same one, killed at step 5."""
+    folder = tmp_path_factory.mktemp("trainings")
+    whole = heal(folder / "whole", FIVE_STEPS)
+    with pytest.raises(Killed):
+        heal(folder / "killed", FIVE_STEPS, kill_at=5)
+    return whole, folder / "killed"
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -186,15 +193,17 @@ def _flip_bits(file: Path) -> None:
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
-    name: str, damage: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str,
+    damage: Any,
+    whole_and_killed: tuple[Trained, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    wanted = small_settings(max_steps=5, save_every=2)
-    whole = heal(tmp_path / "whole", wanted)
-    with pytest.raises(Killed):
-        heal(tmp_path / "killed", wanted, kill_at=5)
+    whole, killed = whole_and_killed
+    shutil.copytree(killed, tmp_path / "killed")
     damage(tmp_path / "killed" / "checkpoint-4" / name)
     with caplog.at_level("WARNING", logger="layercut"):
-        resumed = heal(tmp_path / "killed", wanted)
+        resumed = heal(tmp_path / "killed", FIVE_STEPS)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1 and f"checkpoint-4/{name} is damaged" in said[0] and "from step 2" in said[0]
     assert curve_of(resumed) == curve_of(whole)
@@ -224,9 +233,8 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
     assert len(files) == 4, "two of the three checkpoints that are foretold"
     model = ModelHandle(ModelSettings(model=str(save_tiny("llama", tmp_path / "tiny"))))
     foretold = training_disk(model.counts, wanted)
-    assert sum(file.stat().st_size for file in files) == pytest.approx(foretold * 2 / 3, rel=0.25), (
-        "file headers differ"
-    )
+    written = sum(file.stat().st_size for file in files)
+    assert written == pytest.approx(foretold * 2 / 3, rel=0.25), "file headers differ"
 
 
 @pytest.mark.parametrize(

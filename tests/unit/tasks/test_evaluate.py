@@ -148,12 +148,10 @@ def test_a_journal_of_other_items_or_another_version_is_refused(task: FewShotTas
 
 
 def test_a_longer_limit_goes_on_where_a_shorter_one_ended(task: FewShotTask, tmp_path: Path) -> None:
+    whole, fake = evaluate_items(task, engine(task), PLAN, limit=LIMIT), engine(task)
     with Journal(tmp_path / "copy.jsonl") as journal:
         evaluate_items(task, engine(task), PLAN, limit=8, journal=journal)
-        fake = engine(task)
-        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == evaluate_items(
-            task, engine(task), PLAN, limit=LIMIT
-        )
+        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
     assert sum(map(len, fake.batches)) == LIMIT - 8
 
 
@@ -170,10 +168,8 @@ def test_wrong_calls_are_refused(task: FewShotTask) -> None:
     empty = replace(task, num_samples=0)
     with pytest.raises(InputError, match="within a limit of 3"):
         evaluate_items(empty, engine(task), PLAN, limit=3)
-    for message, more in (
-        ("set a temperature", {"num_samples": 2}),
-        ("use 1", {"num_samples": 0, "decoding": SAMPLED}),
-    ):
+    wrong = (("set a temperature", {"num_samples": 2}), ("use 1", {"num_samples": 0, "decoding": SAMPLED}))
+    for message, more in wrong:
         with pytest.raises(InputError, match=message):
             evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, **more)  # type: ignore[arg-type]
 
@@ -391,21 +387,13 @@ def test_what_is_ranked_is_asked_once() -> None:
     assert [list(record["metrics"]) for record in records] == [["accuracy"]] * 2
 
 
-def of_constant_answer(task: Task) -> float:
-    samples = task.samples("report", None)
-    return Counter(sample.gold for sample in samples).most_common(1)[0][1] / len(samples)
-
-
-def seven(request: GenerationRequest, plan: CutPlan) -> str:
-    return " 7\n"
-
-
 @pytest.mark.parametrize("limit", [2, None])
 @pytest.mark.parametrize("readout", ["short", "rank"])
 def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit: int | None, readout: str) -> None:
-    task = load_task("arithmetic")
-    engine = FakeEngine(texts=seven, scores=lambda request, plan: [-1.0] * len(request.continuations))
-    (row,) = evaluate_items(task, engine, UNCUT, readout=readout, limit=limit).metrics
-    expected = of_constant_answer(task) if readout == "short" else 0.25
-    assert row["chance"] == expected and row["version"] == task.version
-    assert of_constant_answer(task) < 0.04
+    samples = ARITHMETIC.samples("report", None)
+    constant = Counter(sample.gold for sample in samples).most_common(1)[0][1] / len(samples)
+    same = [-1.0] * 4
+    engine = FakeEngine(texts=lambda request, plan: " 7\n", scores=lambda request, plan: same)
+    (row,) = evaluate_items(ARITHMETIC, engine, UNCUT, readout=readout, limit=limit).metrics
+    assert row["chance"] == (constant if readout == "short" else 0.25) and row["version"] == ARITHMETIC.version
+    assert constant < 0.04

@@ -15,9 +15,10 @@ from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
 from tests.support.answers import completion, likelihoods
+from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 
-BUILTIN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")
 GENERATED = {"arithmetic": "short", "brackets": "short", "copy": "short", "chain_sum": "chain", "gsm_symbolic": "chain"}
+BUILTIN = tuple(GENERATED)
 FIRST_IDS = {
     "arithmetic": ["arithmetic-05d8bfbd177c", "arithmetic-22e808f8b047"],
     "brackets": ["brackets-bf932a99aa7a", "brackets-e4ec366812a7"],
@@ -44,20 +45,16 @@ def test_another_process_with_another_hash_seed_makes_the_same_samples() -> None
         f"tasks = [load_task(name, seed=3) for name in {BUILTIN}]\n"
         "print(json.dumps([[s.id, s.question, s.gold, s.options] for t in tasks for s in t.samples('report', 40)]))"
     )
-    answers = []
-    for hash_seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-        answers.append(run.stdout)
+    env = {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     here = [[s.id, s.question, s.gold, list(s.options)] for n in BUILTIN for s in built_in(n, 3).samples("report", 40)]
-    assert answers[0] == answers[1]
-    assert json.loads(answers[0]) == here
+    assert json.loads(run.stdout) == here
 
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_an_item_is_never_in_both_splits_whatever_the_seeds(name: str) -> None:
     report, selection = set(), set()
-    for seed in (0, 1, 2, 77):
+    for seed in (0, 77):
         task = built_in(name, seed)
         report |= {sample.question for sample in task.samples("report", None)}
         selection |= {sample.question for sample in task.samples("selection", None)}

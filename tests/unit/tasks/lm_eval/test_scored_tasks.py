@@ -23,8 +23,13 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_what_is_asked_and_graded(tmp_path: Path) -> None:
-    task = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", ROWS))
+@pytest.fixture(scope="module")
+def arc_easy(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load_task("arc_easy", data=write_lines(tmp_path_factory.mktemp("arc") / "a.jsonl", ROWS))
+
+
+def test_what_is_asked_and_graded(arc_easy: Any) -> None:
+    task = arc_easy
     sample = next(sample for sample in task.samples("report", None) if len(sample.options) == 3)
     number = int(sample.options[0]) - 1
     assert task.request(sample, "rank") == LikelihoodRequest(
@@ -41,11 +46,10 @@ def test_what_is_asked_and_graded(tmp_path: Path) -> None:
     assert wrong.metrics["acc_norm"] == 0.0, "-2 over the four characters of none is more than -3 over one or two"
 
 
-def test_chance_follows_the_number_of_choices(tmp_path: Path) -> None:
-    task = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", ROWS))
-    samples = task.samples("report", None)
+def test_chance_follows_the_number_of_choices(arc_easy: Any) -> None:
+    samples = arc_easy.samples("report", None)
     expected = sum(1 / len(sample.options) for sample in samples) / len(samples)
-    assert task.chance(samples, "rank") == {"acc": expected, "acc_norm": expected}
+    assert arc_easy.chance(samples, "rank") == {"acc": expected, "acc_norm": expected}
     assert 1 / 3 < expected < 1 / 2
 
 
@@ -63,13 +67,8 @@ def test_splits_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
     assert halves.settings()["splits"] == "test, halves by content hash"
 
 
-@pytest.fixture
-def few_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few of lm-eval's task files in place of all 14,000, which take seconds to read."""
-    monkeypatch.setattr("layercut.tasks.lm_eval.loading._full_manager", small_manager)
-
-
 def small_manager() -> Any:
+    """A few of lm-eval's task files in place of all 14,000, which take seconds to read."""
     import lm_eval.tasks
 
     home = Path(lm_eval.tasks.__file__).parent
@@ -114,9 +113,8 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
         ("lambada_openai", {"text": "went home to his house"}, {"text": ""}, "'text' holds ''"),
     ],
 )
-@pytest.mark.parametrize("every", [True, False])
 def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
-    name: str, row: dict[str, Any], change: dict[str, Any], said: str, every: bool, tmp_path: Path
+    name: str, row: dict[str, Any], change: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     varied = next(name for name in ("passage", "goal", "question", "ctx", "ctx_a", "sentence", "text") if name in row)
     good = [{**row, varied: f"{n} {row[varied]}"} for n in range(9)]
@@ -124,11 +122,12 @@ def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
     file = tmp_path / f"{split}.jsonl"
     write_lines(file, good)
     assert len(load_task(name, data=str(tmp_path)).samples("report", None)) > 0
-    changed = [{key: value for key, value in (one | change).items() if value is not None} for one in good]
-    write_lines(file, changed if every else [*good[:6], changed[6], *good[7:]])
-    with pytest.raises(InputError, match=said) as caught:
-        load_task(name, data=str(tmp_path)).samples("report", None)
-    assert f"{split}.jsonl, line {1 if every else 7}: " in str(caught.value) and "\n" not in str(caught.value)
+    bad = [{key: value for key, value in (each | change).items() if value is not None} for each in good]
+    for first_bad, rows in ((1, bad), (7, [*good[:6], bad[6], *good[7:]])):
+        write_lines(file, rows)
+        with pytest.raises(InputError, match=said) as caught:
+            load_task(name, data=str(tmp_path)).samples("report", None)
+        assert f"{split}.jsonl, line {first_bad}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path: Path) -> None:
@@ -178,14 +177,13 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
     assert any(len(sample.options) != 4 for sample in samples), "three and five choices as well"
 
 
-def test_items_of_one_subject_share_a_cluster(tmp_path: Path) -> None:
+def test_items_of_one_subject_share_a_cluster(arc_easy: Any, tmp_path: Path) -> None:
     rows = [row | {"subject": f"subject {i % 3}"} for i, row in enumerate(ROWS)]
     samples = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", rows)).samples("report", None)
     assert {sample.data["item"].doc["subject"] for sample in samples} == {f"subject {i}" for i in range(3)}
     named = {(sample.data["item"].doc["subject"], sample.data["cluster"]) for sample in samples}
     assert len(named) == len({cluster for _, cluster in named}) == 3
-    plain = load_task("arc_easy", data=write_lines(tmp_path / "b.jsonl", ROWS)).samples("report", 3)
-    assert all(sample.data["cluster"] is None for sample in plain)
+    assert all(sample.data["cluster"] is None for sample in arc_easy.samples("report", 3))
 
 
 NAMES = {"option1": "Ann", "option2": "Bo"}
@@ -235,15 +233,10 @@ def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
     data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
     first, second = load_task("winogrande:2", data=data), load_task("winogrande:2", data=data)
     second.samples("selection", 1)
-    assert [first.request(one, "rank") for one in first.samples("report", 3)] == [
-        second.request(one, "rank") for one in second.samples("report", None)[:3]
-    ]
-
-
-def test_more_examples_than_there_are_rows(tmp_path: Path) -> None:
-    data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE[:3])
-    with pytest.raises(InputError, match="5 worked examples .*3 rows"):
-        load_task("winogrande:5", data=data)
+    expected = [second.request(sample, "rank") for sample in second.samples("report", None)[:3]]
+    assert [first.request(sample, "rank") for sample in first.samples("report", 3)] == expected
+    with pytest.raises(InputError, match="13 worked examples .*12 rows"):
+        load_task("winogrande:13", data=data)
 
 
 def test_prepared_hellaswag_is_not_prepared_again(tmp_path: Path) -> None:
@@ -324,8 +317,8 @@ def test_examples_from_a_split_that_is_not_there_are_refused(tmp_path: Path) -> 
     assert load_task("mmlu", data=str(folder)).samples("report", 3)
 
 
-@pytest.mark.usefixtures("few_task_files")
-def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path) -> None:
+def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layercut.tasks.lm_eval.loading._full_manager", small_manager)
     with pytest.raises(InputError, match=r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy") as caught:
         load_task("lm-eval:arc_eazy")
     assert "\n" not in str(caught.value)
@@ -345,9 +338,9 @@ def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None
     assert task.chance([sample], "rank") == {"acc": 1.0}, "a constant answerer"
 
 
-def test_five_readouts_of_one_item(tmp_path: Path) -> None:
-    task = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", ROWS))
-    sample = next(one for one in task.samples("report", None) if len(one.options) == 3)
+def test_five_readouts_of_one_item(arc_easy: Any) -> None:
+    task = arc_easy
+    sample = next(item for item in task.samples("report", None) if len(item.options) == 3)
     number = int(sample.gold) - 1
     listed = f"Question: What is {number} + 1?\nA. {number + 1}\nB. {number}0\nC. none"
     gold = task.request(sample, "gold")
