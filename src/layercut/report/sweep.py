@@ -203,8 +203,8 @@ def about_agreements(sweep: Sweep) -> list[str]:
     """Meaning of the numbers, one sentence each."""
     lines = [
         "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by the loss without the "
-        "layer. 95 % intervals by Fisher's z over layers. They exclude the noise of the "
-        "items, which pulls rho towards 0."
+        "layer. 95 % intervals by Fisher's z over layers. They exclude the noise of the items, which pulls rho towards "
+        "0."
     ]
     if any(pair.kind == "halves" for pair in sweep.agreements()):
         lines.append(
