@@ -43,11 +43,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Everything on one page; and a study of many plans."""
+    """A folder of each kind; and a study of many plans."""
     root = tmp_path_factory.mktemp("pages")
-    more = [write_sweep(root / "sweep"), write_diagnosis(root / "diagnosis", diagnoses())]
     return {
-        "whole": write_reports(write_study(root / "study"), more=more)["page"],
+        "study": write_reports(write_study(root / "study"))["page"],
+        "sweep": write_reports(write_sweep(root / "sweep"))["page"],
+        "diagnosis": write_reports(write_diagnosis(root / "diagnosis", diagnoses()))["page"],
         "deep": write_reports(write_deep_study(root / "deep"))["page"],
         "prune": write_reports(write_prune(root / "prune"))["page"],
     }
@@ -74,7 +75,7 @@ class Opened:
         self.page.wait_for_selector("html[data-ready]", state="attached")
 
 
-@pytest.mark.parametrize("name", ["whole", "deep", "prune"])
+@pytest.mark.parametrize("name", ["study", "sweep", "diagnosis", "deep", "prune"])
 @pytest.mark.parametrize(
     ("width", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (DESKTOP, "light"), (DESKTOP, "dark")]
 )
@@ -100,7 +101,7 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
 
 
 def test_hover_says_how_many_items_and_how_sure(browser: Any, pages: dict[str, Path]) -> None:
-    opened = Opened(browser, pages["whole"], DESKTOP, "light")
+    opened = Opened(browser, pages["study"], DESKTOP, "light")
     points = opened.page.locator("#figure-retention .wide").first.locator("[data-tip]")
     points.last.scroll_into_view_if_needed()
     points.last.hover(force=True)  # the large invisible points; the last of them belongs to a pruned model
@@ -151,12 +152,12 @@ def test_the_matrix_is_sorted_and_filtered(browser: Any, pages: dict[str, Path])
 
 
 def test_p_and_holm_are_visible_and_a_phone_keeps_the_plan(browser: Any, pages: dict[str, Path]) -> None:
-    wide = Opened(browser, pages["whole"], DESKTOP, "light")
+    wide = Opened(browser, pages["study"], DESKTOP, "light")
     wide.page.locator("#scores details summary").first.click()
     for table in wide.page.locator("#scores .scroll").all():
         assert table.evaluate("box => box.scrollWidth <= box.clientWidth"), "nothing of it is scrolled away"
     assert "Holm" in wide.page.locator("#scores .matrix").inner_text()
-    phone = Opened(browser, pages["whole"], PHONE, "light")
+    phone = Opened(browser, pages["study"], PHONE, "light")
     box = phone.page.locator("#scores .scroll").first
     assert box.evaluate("box => { box.scrollLeft = 300; return box.scrollLeft }") == 300
     places = box.locator("tbody th").evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().left)")
@@ -168,13 +169,13 @@ def test_p_and_holm_are_visible_and_a_phone_keeps_the_plan(browser: Any, pages: 
 
 
 def test_every_answer_can_be_found(browser: Any, pages: dict[str, Path]) -> None:
-    opened = Opened(browser, pages["whole"], DESKTOP, "light")
+    opened = Opened(browser, pages["study"], DESKTOP, "light")
     place = opened.page.locator("#items")
     task, plan, show = (place.locator(f"select[name={name}]") for name in ("task", "plan", "show"))
     task.select_option(label="copy, short answer")
     plan.select_option(label="reverse-3")
     before, after = (
-        {one["id"]: one for one in RunFolder.open(pages["whole"].parent / name).records("copy", "short")}
+        {one["id"]: one for one in RunFolder.open(pages["study"].parent / name).records("copy", "short")}
         for name in ("uncut", "reverse-3")
     )
     lost = [item for item in before if before[item]["outcome"] == "right" and after[item]["outcome"] != "right"]
@@ -190,7 +191,7 @@ def test_every_answer_can_be_found(browser: Any, pages: dict[str, Path]) -> None
     written = [
         [
             record["completion"]
-            for record in RunFolder.open(pages["whole"].parent / name).records("gsm_symbolic", "chain")
+            for record in RunFolder.open(pages["study"].parent / name).records("gsm_symbolic", "chain")
         ]
         for name in ("uncut", "reverse-3")
     ]
@@ -218,7 +219,7 @@ def test_every_answer_can_be_found(browser: Any, pages: dict[str, Path]) -> None
 def test_without_scripts_everything_but_the_list_of_answers_is_there(browser: Any, pages: dict[str, Path]) -> None:
     context = browser.new_context(java_script_enabled=False, viewport={"width": DESKTOP, "height": 900})
     page = context.new_page()
-    page.goto(pages["whole"].as_uri())
+    page.goto(pages["study"].as_uri())
     assert page.locator(".plot .wide").first.is_visible()
     assert page.locator("#scores .matrix").is_visible()
     assert page.get_by_text("This list needs JavaScript").is_visible()
@@ -227,7 +228,7 @@ def test_without_scripts_everything_but_the_list_of_answers_is_there(browser: An
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "scheme"), [("whole", DESKTOP, "light"), ("deep", PHONE, "dark"), ("prune", DESKTOP, "dark")]
+    ("name", "width", "scheme"), [("study", DESKTOP, "light"), ("deep", PHONE, "dark"), ("prune", DESKTOP, "dark")]
 )
 def test_axe_finds_nothing(browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     module = importlib.util.find_spec("axe_core_python")
@@ -248,7 +249,7 @@ def test_axe_finds_nothing(browser: Any, pages: dict[str, Path], name: str, widt
 
 
 def test_csv_is_saved_from_a_file(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
-    opened = Opened(browser, pages["whole"], DESKTOP, "light")
+    opened = Opened(browser, pages["study"], DESKTOP, "light")
     with opened.page.expect_download() as waiting:
         opened.page.locator("a[download='matrix.csv']").click()
     file = tmp_path / "scores.csv"
@@ -260,7 +261,7 @@ def test_csv_is_saved_from_a_file(browser: Any, pages: dict[str, Path], tmp_path
 
 
 def test_the_button_and_the_keyboard_work(browser: Any, pages: dict[str, Path]) -> None:
-    opened = Opened(browser, pages["whole"], DESKTOP, "light")
+    opened = Opened(browser, pages["study"], DESKTOP, "light")
     page = opened.page
     behind = "getComputedStyle(document.documentElement).backgroundColor"
     assert page.evaluate(behind) == "rgb(255, 255, 255)"

@@ -61,8 +61,8 @@ MOST_MODELS = 4  # pruned models whose answer to an item is shown in full
 
 
 def items(source: Source) -> Section | None:
-    """Make the section of all answers; None without a study, or without texts."""
-    return items_section(source.study) if source.study is not None and source.texts else None
+    """Make the section of all answers; None where texts are left out."""
+    return items_section(source.value) if source.texts else None
 
 
 def items_section(study: StudyResults, original: str = "", others: str = "Plan") -> Section:
@@ -119,18 +119,17 @@ def errors_section(source: Source) -> Section | None:
     if not source.texts:
         return None
     blocks: list[Block] = []
-    if source.study is not None:
-        runs = [source.study.uncut, *source.study.cuts]
-        for task in dict.fromkeys(row.task for row in source.study.rows):
-            readouts = list(dict.fromkeys(row.readout for row in source.study.rows if row.task == task))
-            if lost := lost_items(runs, task, readouts):
-                title = f"{task}: {count_of(len(lost), 'item')} that were right before"
-                blocks.append(Details(summary=title, blocks=lost))
-    if source.diagnosis is not None:
-        on = Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE
-        for name, shown in diagnosis_examples(source.diagnosis).items():
-            title = f"Diagnostic {name}: {count_of(len(shown), 'item')} that were right before"
-            blocks.append(Details(summary=title, blocks=shown, on=on))
+    if source.kind == "diagnosis":
+        shown = {f"Diagnostic {name}": examples for name, examples in diagnosis_examples(source.value).items()}
+    else:
+        readouts: dict[str, dict[str, None]] = {}
+        for row in source.value.rows:
+            readouts.setdefault(row.task, {})[row.readout] = None
+        shown = {task: lost_items(source.runs, task, list(own)) for task, own in readouts.items()}
+    for name, examples in shown.items():
+        if examples:
+            title = f"{name}: {count_of(len(examples), 'item')} that were right before"
+            blocks.append(Details(summary=title, blocks=examples))
     section = Section(
         name="errors",
         title="Errors to read",
@@ -218,18 +217,12 @@ def _example(
 def endings_section(source: Source) -> Section | None:
     """Make the section of endings; None without written answers or a study."""
     blocks: list[Block] = []
-    runs: list[RunFolder] = []
-    seed: Any = None
-    if source.study is not None:
-        runs, seed = [source.study.uncut, *source.study.cuts], source.study.seed
-        blocks.append(Details(summary="Right, wrong, missing and cut short", blocks=[outcome_table(source.study.rows)]))
-    elif source.evaluation is not None:
-        runs = [source.own_runs["evaluation"]]
-        seed = runs[0].settings.get("seed")
-    if runs:
-        # What was measured is kept in the folder, so that it is made once.
-        place = runs[0].path if source.study is None else runs[0].path.parent
-        blocks += answer_details(diagnose_runs(runs, seed=seed if isinstance(seed, int) else 0, cache=place))
+    place, seed = source.folder, source.runs[0].settings.get("seed")
+    if source.kind == "study":
+        place, seed = source.runs[0].path.parent, source.value.seed
+        blocks.append(Details(summary="Right, wrong, missing and cut short", blocks=[outcome_table(source.value.rows)]))
+    # What was measured is kept in the folder, so that it is made once.
+    blocks += answer_details(diagnose_runs(source.runs, seed=seed if isinstance(seed, int) else 0, cache=place))
     section = Section(
         name="endings",
         title="How the answers ended",

@@ -20,8 +20,8 @@ from layercut.evidence.diagnosis import (
 )
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.diagnostics import SECTIONS
-from layercut.report.elements import Block, Details, Example, Section, Side, bullet_list
-from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values
+from layercut.report.elements import Block, Details, Example, Facts, Lead, Section, Side, bullet_list
+from layercut.report.table import Cell, Column, Styled, Table, raw_estimates, raw_values
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
@@ -31,11 +31,22 @@ NUM_EXAMPLES = 2
 """Examples of each diagnostic and pruned model."""
 
 
-def broken_section(source: Source) -> Section | None:
-    """Make the section of diagnostics; None without a diagnosis."""
-    if source.diagnosis is None:
-        return None
-    data = source.diagnosis
+def damage_answer(source: Source) -> Section:
+    """Make the section of the first damage of each pruned model."""
+    data = source.value
+    lines = [
+        (f"What broke first in {arm['name']}", damage_summary(data["diagnostics"], arm["name"])[0])
+        for arm in data["arms"][1:]
+    ]
+    diagnosed = f"at most {count_of(data['limit'], 'item')} of each kind"
+    scope = [("model", escape_inline(source.model)), ("diagnosed", diagnosed)]
+    blocks: list[Block] = [Lead(lines=lines), Facts(facts=scope)]
+    return Section(name="answer", title="What broke first?", short="Answer", blocks=blocks)
+
+
+def broken_section(source: Source) -> Section:
+    """Make the section of diagnostics."""
+    data = source.value
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
     arms = [arm["name"] for arm in data["arms"][1:]]
     blocks: list[Block] = [
@@ -63,7 +74,6 @@ def broken_section(source: Source) -> Section | None:
         f"{count_of(data['limit'], 'item')} of each kind (--limit {data['limit']}), seed {data['seed']}. Intervals are "
         "95 %.",
         blocks=blocks,
-        on=Surface.REPORTS if source.kind == "diagnosis" else Surface.PAGE,
     )
 
 

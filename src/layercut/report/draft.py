@@ -19,7 +19,7 @@ FORECAST, MEASURED = "forecast", "measured"
 
 def draft_answer(source: Source) -> Section | None:
     """Make the section of the answer, with the forecast of every plan; None without a draft."""
-    if (result := source.draft) is None:
+    if (result := source.value) is None:
         return None
     legend = [
         f"Greedy answers, {result.serve}, {result.dtype}, times of {result.times}; 95 % intervals over answers, seed "
@@ -36,7 +36,7 @@ def draft_answer(source: Source) -> Section | None:
 
 def draft_numbers(source: Source) -> Section | None:
     """Make the section of tasks and measurements; None without a draft."""
-    if (result := source.draft) is None:
+    if (result := source.value) is None:
         return None
     blocks: list[Block] = [*draft_tables(result)[1:]]
     if (measured := result.measured) is not None:
@@ -55,9 +55,9 @@ def draft_numbers(source: Source) -> Section | None:
 
 def serving_section(source: Source) -> Section | None:
     """Make the section of the commands that serve it; None without any."""
-    if source.draft is None or not source.draft.commands:
+    if source.value is None or not source.value.commands:
         return None
-    commands = [f"{engine}:\n\n" + "\n".join(fenced_block(command)) for engine, command in source.draft.commands]
+    commands = [f"{engine}:\n\n" + "\n".join(fenced_block(command)) for engine, command in source.value.commands]
     lead = "Relative paths are from this folder."
     return Section(name="serving", title="Serve it", short="Serve", lead=lead, blocks=commands)
 

@@ -10,9 +10,8 @@ from layercut.errors import InputError
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge_plans
 from layercut.evidence.study import are_thinner, checkpoint_of, prune_result, task_verdict
 from layercut.evidence.uses import USES
-from layercut.report import advice_text, front, sweep, words
+from layercut.report import advice_text, front, words
 from layercut.report.comparison import score_table
-from layercut.report.diagnosis import damage_summary
 from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullet_list
 from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
@@ -53,32 +52,18 @@ class FirstScreen(NamedTuple):
 
 
 def answer_section(source: Source) -> Section:
-    """Make the section of a study's answer; else of the findings of a sweep, or of the first damage."""
-    lines: list[tuple[str, str]] = []
-    blocks: list[Block] = []
-    scope = [("model", escape_inline(source.model))]
-    title = "What broke first?"
-    if source.study is not None:
-        first, rows = first_screen(source.study.uncut.path.parent, source.study), source.study.rows
-        title = "What can be removed?" if are_thinner(rows) else "How many layers can be removed?"
-        lines = [("", first.answer)]
-        plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
-        plan += [first.table] if first.table else []
-        blocks = [Beside(blocks=plan)]
-        blocks += [first.figure] if first.figure else []
-        if first.behind:
-            blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
-        scope += _scope(source.study)
-    elif source.sweep is not None:
-        title = "Which layers matter?"
-        lines = [("", escape_inline(line)) for line in sweep.sweep_findings(source.sweep)]
-        scope.append(("measured", escape_inline(sweep.sweep_scope(source.sweep))))
-    if (data := source.diagnosis) is not None:
-        for name in (variant["name"] for variant in data["arms"][1:]):
-            lines.append((f"What broke first in {name}", damage_summary(data["diagnostics"], name)[0]))
-        scope.append(("diagnosed", f"at most {count_of(data['limit'], 'item')} of each kind"))
-    top = Lead(lines=lines, large=source.study is not None)
-    return Section(name="answer", title=title, short="Answer", blocks=(top, *blocks, Facts(facts=scope)))
+    """Make the section of a study's answer."""
+    study: StudyResults = source.value
+    first = first_screen(study.uncut.path.parent, study)
+    plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
+    plan += [first.table] if first.table else []
+    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True), Beside(blocks=plan)]
+    blocks += [first.figure] if first.figure else []
+    if first.behind:
+        blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
+    blocks.append(Facts(facts=[("model", escape_inline(source.model)), *_scope(study)]))
+    title = "What can be removed?" if are_thinner(study.rows) else "How many layers can be removed?"
+    return Section(name="answer", title=title, short="Answer", blocks=blocks)
 
 
 def _scope(study: StudyResults) -> list[tuple[str, str]]:

@@ -31,11 +31,9 @@ _ANSWERS = {
 _LEFT_OUT = {"contaminated": "hold report items", "too_long_with_prompt": "too long with the prompt"}
 
 
-def healing_section(source: Source) -> Section | None:
-    """Make the section of the plan, the method and the training data; None without a healing."""
-    entry = source.healing
-    if entry is None:
-        return None
+def healing_section(source: Source) -> Section:
+    """Make the section of the plan, the method and the training data."""
+    entry = source.value
     layers = f"layers {format_layers(entry['removed'])} removed" if entry["removed"] else ""
     thinner = "thinner MLPs" if entry.get("channels") else ""
     removed = " and ".join(filter(None, (layers, thinner))) or "no layer removed"
@@ -66,10 +64,10 @@ def _facts(entry: Line) -> Table:
 
 def training_section(source: Source) -> Section | None:
     """Make the section of what was measured while it trained; None where nothing was."""
-    entry = source.healing
-    if entry is None or "loss_curve" not in entry:
+    entry = source.value
+    if "loss_curve" not in entry:
         return None
-    curve = read_records(source.own_runs["healing"].path / CHECKPOINT / entry["loss_curve"])
+    curve = read_records(source.runs[0].path / CHECKPOINT / entry["loss_curve"])
     blocks: list[Block] = [figure] if (figure := _figure(entry, curve)) else []
     if is_graded(entry):
         rows = [[str(step), with_interval(share)] for step, share in _held_out(entry, curve).items()]

@@ -50,7 +50,7 @@ _LEGEND = (
 
 def each_layer(source: Source) -> Section | None:
     """Make the section of the overview; None without a diagnosis of layers."""
-    data = source.layers
+    data = source.value
     if data is None:
         return None
     title = "Each layer skipped alone"
@@ -72,16 +72,16 @@ def each_layer(source: Source) -> Section | None:
 
 def layer_measures(source: Source) -> Section | None:
     """Make the section of all measures; None without a diagnosis of layers."""
-    if source.layers is None:
+    if source.value is None:
         return None
-    diagnoses: Mapping[str, Diagnosis] = source.layers["diagnostics"]
+    diagnoses: Mapping[str, Diagnosis] = source.value["diagnostics"]
     columns = columns_of(diagnoses)
     blocks: list[Block] = []
     for name, diagnosis in diagnoses.items():
         rows = [row for row in diagnosis["rows"] if row.headline or ((name, row.metric) in columns and not row.group)]
         if rows:
             blocks.append(measure_table(rows, f"layers-{name}", name.capitalize()))
-        if name == "propagation" and (of_kinds := token_table(source.layers)):
+        if name == "propagation" and (of_kinds := token_table(source.value)):
             blocks.append(of_kinds)
         blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     return Section(name="measures", title="All measures", blocks=blocks)

@@ -11,11 +11,12 @@ from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.source import Source, model_settings
-from layercut.report.table import Styled, Surface, Table, text_columns
+from layercut.report.table import Styled, Table, text_columns
 from layercut.runs.environment import hide_home
 from layercut.text import escape_inline, fenced_block, label_of, parameters_text
 
 if TYPE_CHECKING:
+    from layercut.evidence.study import StudyResults
     from layercut.runs.directory import RunFolder
 
 _MODEL_KEYS = {
@@ -28,11 +29,9 @@ _MODEL_KEYS = {
 }
 
 
-def cost_section(source: Source) -> Section | None:
-    """Make the section of sizes; None without a study."""
-    study = source.study
-    if study is None:
-        return None
+def cost_section(source: Source) -> Section:
+    """Make the section of sizes."""
+    study: StudyResults = source.value
     variants = [arm_of(study.uncut), *(arm_of(run, study.uncut) for run in study.cuts)]
     note = (
         "Parameters are counted in the weight files. The KV cache shrinks with the share of removed layers. Speed is "
@@ -62,14 +61,12 @@ def provenance_section(source: Source) -> Section:
     """The facts as a table, everything else folded."""
     columns, rows = text_columns("what", "value"), _facts(source.runs[0], source)
     blocks: list[Block] = [Table(name="provenance", caption="What decides the numbers", columns=columns, rows=rows)]
-    if source.study is not None:
-        runs = [source.study.uncut, *source.study.cuts]
-        summary = "Plans, commands, versions and settings of the study"
-        blocks.append(Details(summary=summary, blocks=[_runs_table(runs), *_settings(runs)]))
-    for name, run in source.own_runs.items():
-        on = Surface.REPORTS if name == source.kind else Surface.PAGE
-        own = ["\n".join(fenced_block(run.environment["command"])), *_settings([run])]
-        blocks.append(Details(summary=f"Command, versions and settings of the {name}", blocks=own, on=on))
+    if source.kind == "study":
+        summary, own = "Plans, commands", [_runs_table(source.runs), *_settings(source.runs)]
+    else:
+        command = "\n".join(fenced_block(source.runs[0].environment["command"]))
+        summary, own = "Command", [command, *_settings(source.runs)]
+    blocks.append(Details(summary=f"{summary}, versions and settings of the {source.kind}", blocks=own))
     return Section(
         name="provenance",
         title="How this was made",
@@ -80,10 +77,11 @@ def provenance_section(source: Source) -> Section:
 
 
 def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
-    settings, environment, study = run.settings, run.environment, source.study
+    settings, environment = run.settings, run.environment
+    study: StudyResults | None = source.value if source.kind == "study" else None
     known = model_settings(run)
     model = [(name, hide_home(str(known[key]))) for key, name in _MODEL_KEYS.items() if known.get(key) is not None]
-    split = "selection" if study is None and source.sweep is not None else "report"
+    split = "selection" if source.kind == "sweep" else "report"
     apart = "no layer was chosen on them" if split == "report" else "used to choose layers, not to report"
     if study is not None and any(SELECTED_ON in row.note for row in study.rows):
         apart = "a plan was selected on some of them, see the notes at the scores"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from layercut.evidence.study import StudyResults
 from layercut.report.answers import endings_section, errors_section, items, items_section
 from layercut.report.comparison import two_runs
-from layercut.report.diagnosis import broken_section
+from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.draft import draft_answer, draft_numbers, serving_section
 from layercut.report.elements import Block, Section, bullet_list
 from layercut.report.first import answer_section, title_of
@@ -25,7 +25,7 @@ from layercut.report.provenance import cost_section, provenance_section
 from layercut.report.retention import retention_section
 from layercut.report.scores import evaluation_section, scores_section, seeds_section
 from layercut.report.source import Kind, Source, read_source
-from layercut.report.sweep import sensitivity_section
+from layercut.report.sweep import sensitivity_section, sweep_answer
 from layercut.report.writers import MARK, markdown_text, page_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
@@ -44,14 +44,21 @@ class KindOfReport(NamedTuple):
     has_page: bool = True
 
 
-_STUDY = (
-    answer_section, scores_section, retention_section, seeds_section, sensitivity_section,
-    broken_section, items, errors_section, endings_section, cost_section, provenance_section,
-)  # fmt: skip
 KINDS: dict[Kind, KindOfReport] = {
-    "study": KindOfReport(_STUDY),
-    "sweep": KindOfReport(_STUDY, "What MODEL loses without each of its layers", "sweep.md"),
-    "diagnosis": KindOfReport(_STUDY, "What broke in MODEL", "diagnose.md"),
+    "study": KindOfReport(
+        (
+            *(answer_section, scores_section, retention_section, seeds_section, items),
+            *(errors_section, endings_section, cost_section, provenance_section),
+        )
+    ),
+    "sweep": KindOfReport(
+        (sweep_answer, sensitivity_section, provenance_section),
+        "What MODEL loses without each of its layers",
+        "sweep.md",
+    ),
+    "diagnosis": KindOfReport(
+        (damage_answer, broken_section, errors_section, provenance_section), "What broke in MODEL", "diagnose.md"
+    ),
     "layers": KindOfReport(
         (each_layer, layer_measures, provenance_section), "What each layer of MODEL is needed for", "layers.md", False
     ),
@@ -66,18 +73,12 @@ KINDS: dict[Kind, KindOfReport] = {
 
 
 def write_reports(
-    folder: Path,
-    *,
-    more: Sequence[Path] = (),
-    seed: int | None = None,
-    study: StudyResults | None = None,
-    texts: bool = True,
+    folder: Path, *, seed: int | None = None, study: StudyResults | None = None, texts: bool = True
 ) -> dict[str, Path]:
     """Write the reports of a run folder of any kind, all numbers compared once.
 
     Args:
         folder: of the run.
-        more: folders of a sweep and a diagnosis of the same model that the page shows as well.
         seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
         texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
@@ -86,13 +87,13 @@ def write_reports(
         ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses, nor of a
         healing or an evaluation.
     Raises:
-        InputError: no finished run in the folder, or one of another model (see read_source).
+        InputError: no finished run in the folder.
     """
     folder = Path(folder)
-    source = read_source(folder, more=list(map(Path, more)), seed=seed, study=study, texts=texts)
+    source = read_source(folder, seed=seed, study=study, texts=texts)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
-    title = (title_of(source.study) if source.study else "") or kind.title
+    title = (title_of(source.value) if source.kind == "study" else "") or kind.title
     title = title.replace("MODEL", source.model, 1)
     written = {"report": folder / kind.file}
     write_text(written["report"], markdown_text(title, sections, folder))

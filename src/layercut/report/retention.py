@@ -21,6 +21,7 @@ from layercut.report.table import Column
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
+    from layercut.evidence.study import StudyResults
     from layercut.report.source import Source
     from layercut.runs.directory import RunFolder
 
@@ -38,11 +39,12 @@ Looks = Mapping[str, tuple[str, Sequence[int]]]
 
 def retention_section(source: Source) -> Section | None:
     """Make the section of retention; None without a score that has one."""
-    if source.study is None or (figure := retention_figure(source.study.cuts, source.study.rows)) is None:
+    study: StudyResults = source.value
+    if (figure := retention_figure(study.cuts, study.rows)) is None:
         return None
     return Section(
         name="retention",
-        title="Retention by size" if are_thinner(source.study.rows) else "Retention by number of removed layers",
+        title="Retention by size" if are_thinner(study.rows) else "Retention by number of removed layers",
         short="Retention",
         lead="Does a model that still ranks right answers also still write them?" if figure.columns > 1 else "",
         blocks=(figure,),

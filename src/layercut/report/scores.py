@@ -16,24 +16,21 @@ from layercut.report.table import Styled, Table, text_columns
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
+    from layercut.evidence.study import StudyResults
     from layercut.report.source import Source
 
 
-def evaluation_section(source: Source) -> Section | None:
-    """Make the section of the scores of one run; None for any other folder."""
-    rows = source.evaluation
-    if rows is None:
-        return None
-    removed = words.removal_words(arm_of(source.own_runs["evaluation"]))
+def evaluation_section(source: Source) -> Section:
+    """Make the section of the scores of one run."""
+    rows = source.value
+    removed = words.removal_words(arm_of(source.runs[0]))
     lead = f"{removed}, {words.items_words([row['n'] for row in rows], [row['limit'] for row in rows])}."
     return Section(name="scores", title="Scores", lead=lead, blocks=(scores_table(rows), scores_legend(rows)))
 
 
-def scores_section(source: Source) -> Section | None:
-    """Make the section of scores; None without a study."""
-    study = source.study
-    if study is None:
-        return None
+def scores_section(source: Source) -> Section:
+    """Make the section of a study's scores."""
+    study: StudyResults = source.value
     rows = study.rows
     main = [row for row in rows if row.is_headline]
     above = {(row.task, row.readout) for row in main if row.finding != "at chance"}
@@ -107,8 +104,8 @@ def _cell(row: ComparisonRow) -> Styled:
 
 def seeds_section(source: Source) -> Section | None:
     """Make the section of plans that were measured under several seeds; None where every plan has one."""
-    study = source.study
-    groups = over_seeds(study.cuts, study.rows, seed=study.seed) if study is not None else []
+    study: StudyResults = source.value
+    groups = over_seeds(study.cuts, study.rows, seed=study.seed)
     if not groups:
         return None
     readout = words.readout_name([group.first for group in groups])

@@ -13,12 +13,11 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
 from layercut.report.answers import answer_details
-from layercut.report.elements import Block, Details, Figure, Key, Panel, Section, bullet_list
+from layercut.report.elements import Block, Details, Facts, Figure, Key, Lead, Panel, Section, bullet_list
 from layercut.report.table import (
     Cell,
     Column,
     Styled,
-    Surface,
     Table,
     raw_estimates,
     raw_values,
@@ -35,30 +34,31 @@ if TYPE_CHECKING:
 PLOT = "sweep.png"
 
 
-def sensitivity_section(source: Source) -> Section | None:
-    """A panel for each task, and the agreement of tasks; None without a sweep."""
-    sweep = source.sweep
-    if sweep is None:
-        return None
-    is_own = source.kind == "sweep"  # its findings are then the answer of the report
-    blocks: list[Block] = (
-        []
-        if is_own
-        else [f"{escape_inline(sweep_scope(sweep))}.", bullet_list(map(escape_inline, sweep_findings(sweep)))]
-    )
-    blocks += [layers_figure(sweep) or overview_table(sweep), bullet_list(map(escape_inline, how_made(sweep)))]
+def sweep_answer(source: Source) -> Section:
+    """Make the section of the findings."""
+    sweep: Sweep = source.value
+    lines = [("", escape_inline(line)) for line in sweep_findings(sweep)]
+    scope = [("model", escape_inline(source.model)), ("measured", escape_inline(sweep_scope(sweep)))]
+    blocks: list[Block] = [Lead(lines=lines), Facts(facts=scope)]
+    return Section(name="answer", title="Which layers matter?", short="Answer", blocks=blocks)
+
+
+def sensitivity_section(source: Source) -> Section:
+    """A panel for each task, and the agreement of tasks."""
+    sweep: Sweep = source.value
+    how = bullet_list(map(escape_inline, how_made(sweep)))
+    blocks: list[Block] = [layers_figure(sweep) or overview_table(sweep), how]
     agreement: list[Block] = ["There is nothing to compare: no task whose uncut score is above chance."]
     if table := agreement_table(sweep):
         agreement = [table, bullet_list(map(escape_inline, about_agreements(sweep)))]
     blocks.append(Details(summary="Do tasks agree on the layers?", blocks=agreement))
-    blocks += answer_details(diagnose_sweep(source.own_runs["sweep"], sweep), model="layer")
+    blocks += answer_details(diagnose_sweep(source.runs[0], sweep), model="layer")
     return Section(
         name="sensitivity",
         title="Each layer alone",
         short="Layers",
         lead="Retained score when one layer is skipped and all others are kept.",
         blocks=blocks,
-        on=Surface.REPORTS if is_own else Surface.PAGE,
     )
 
 

@@ -130,16 +130,13 @@ class ReportVerb(Verb):
     The page is one file that needs no network. Needs no model and no torch. Of a healing, and of an eval without a
     comparison, there is Markdown alone; two evals are compared by layercut compare.
 
-    Example: layercut report runs/quickstart --with runs/sweep --with runs/diagnose
+    Example: layercut report runs/quickstart
     """
 
     VERB = "report"
 
     folder: Annotated[fields.Folder, _RUN] = Field(
         description="Folder of a study, prune, sweep, diagnosis, heal or eval."
-    )
-    more: Annotated[tuple[fields.Folder, ...], Flag("RUN", spelled="--with", repeated=True)] = Field(
-        (), description="A sweep or diagnosis of the same model, shown on the same page. May be repeated."
     )
     texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
         True,
@@ -150,7 +147,7 @@ class ReportVerb(Verb):
         """Write the reports; their paths by name."""
         from layercut.report.reports import write_reports
 
-        return write_reports(self.folder, more=self.more, texts=self.texts)
+        return write_reports(self.folder, texts=self.texts)
 
     def show(self, done: dict[str, Path], io: Io) -> Shown:
         data = {name: str(path) for name, path in done.items()}

@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from layercut.errors import InputError
 from layercut.evidence.advice import advise
 from layercut.evidence.completions import first_difference
 from layercut.evidence.study import study_results
 from layercut.report import advice_text
-from layercut.report.reports import KINDS, write_reports
+from layercut.report.reports import write_reports
 from layercut.report.retention import retention_section
 from layercut.report.source import read_source
 from layercut.report.words import kept_words, readout_words
@@ -32,6 +31,8 @@ from tests.support.pages import ARMS, DEPTHS, write_deep_study, write_diagnosis,
 from tests.support.run_builder import QUICKSTART, Result, build_run
 from tests.unit.report.test_diagnosis import diagnoses
 
+NAMES = ("quickstart", "sweep", "diagnosis")
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,12 +42,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study with a sweep and a diagnosis on its page."""
-    root = tmp_path_factory.mktemp("whole")
-    shutil.copytree(study, root / "study")
+def pages(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a folder of each kind."""
+    root = tmp_path_factory.mktemp("pages")
     sweep, diagnosis = write_sweep(root / "sweep"), write_diagnosis(root / "diagnosis", diagnoses())
-    return write_reports(root / "study", more=[sweep, diagnosis])["page"]
+    return {folder.name: write_reports(folder)["page"] for folder in (study, sweep, diagnosis)}
 
 
 def read(path: Path) -> Page:
@@ -63,13 +63,9 @@ def test_a_study_has_its_sections_in_order(study: Path) -> None:
     ]  # fmt: skip
 
 
-def test_sections_are_there_where_there_is_something_to_show(whole: Path) -> None:
-    every = [make.__name__.removesuffix("_section") for make in KINDS["study"].sections]
-    assert sections(read(whole)) == [name for name in every if name not in ("seeds", "further")]
-    root = whole.parent.parent
-    alone = sections(read(write_reports(root / "sweep")["page"]))
-    assert alone == ["answer", "sensitivity", "provenance"]
-    assert sections(read(write_reports(root / "diagnosis")["page"])) == ["answer", "broken", "errors", "provenance"]
+def test_sections_of_a_sweep_and_of_a_diagnosis(pages: dict[str, Path]) -> None:
+    assert sections(read(pages["sweep"])) == ["answer", "sensitivity", "provenance"]
+    assert sections(read(pages["diagnosis"])) == ["answer", "broken", "errors", "provenance"]
 
 
 def test_the_answer_comes_first(study: Path) -> None:
@@ -98,9 +94,10 @@ def test_a_kept_checkpoint_is_named_with_its_folder(study: Path, tmp_path: Path)
     assert "random-3/checkpoint in this folder" in read(write_reports(tmp_path / "study")["page"]).text
 
 
-def test_it_fetches_nothing(whole: Path) -> None:
-    assert whole.stat().st_size < 1_000_000
-    page = read(whole)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_fetches_nothing(pages: dict[str, Path], name: str) -> None:
+    assert pages[name].stat().st_size < 1_000_000
+    page = read(pages[name])
     assert not page.attributes("src")
     assert not page.named("link")
     for link in page.attributes("href"):
@@ -110,7 +107,7 @@ def test_it_fetches_nothing(whole: Path) -> None:
     assert "unsafe-eval" not in policy and "script-src 'unsafe" not in policy
     styles = (ASSETS / "report.css").read_text()
     assert "url(" not in styles and "@import" not in styles
-    assert set(re.findall(r"https?://[^\"'&\s<]+", whole.read_text())) == {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"https?://[^\"'&\s<]+", pages[name].read_text())) == {"http://www.w3.org/2000/svg"}
 
 
 def test_tables_are_those_of_report_md(study: Path) -> None:
@@ -158,27 +155,32 @@ def test_csv_holds_unrounded_numbers(study: Path) -> None:
         assert bool(cells["retention_above_chance"]) == (row.values.retention_above_chance is not None)
 
 
-def test_every_plot_has_a_text_and_a_table_with_its_numbers(whole: Path) -> None:
-    page = read(whole)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_plot_has_a_text_and_a_table_with_its_numbers(study: Path, pages: dict[str, Path], name: str) -> None:
+    page = read(pages[name])
     plots = [given for given in page.named("div") if given.get("class") == "plot"]
-    rows = study_results(whole.parent).rows
+    rows = study_results(study).rows
     drawn = {(row.task, row.readout) for row in rows if row.is_headline and not row.uncut_is_at_chance}
-    assert len(plots) == len(drawn) + 2 + 6  # over depth, of the sweep, of the diagnosis
+    assert len(plots) == {"quickstart": len(drawn), "sweep": 2, "diagnosis": 6}[name]
     for plot in plots:
         assert plot["role"] == "img"
         assert len(plot["aria-label"]) > 30
     pictures = [given["class"] for given in page.named("svg") if "class" in given]
     assert pictures.count("narrow") == len(plots)
     assert pictures.count("wide") == len(plots)
-    caption = page.text[page.text.index("Share of the score above chance") :]
-    assert ": gsm_symbolic" in caption
     figures = len(page.named("figure"))
     assert figures == len(re.findall("Table of this figure", page.text))
+
+
+def test_the_figure_of_retention_has_every_plan_and_names_what_it_leaves_out(study: Path) -> None:
+    page = read(study / PAGE)
+    assert ": gsm_symbolic" in page.text[page.text.index("Share of the score above chance") :]
     assert {row[0] for row in page.tables["retention.csv"][1:]} == {"reverse-3", "random-3"}
 
 
-def test_headings_have_an_order_and_anchors_are_unique(whole: Path) -> None:
-    page = read(whole)
+@pytest.mark.parametrize("name", NAMES)
+def test_headings_have_an_order_and_anchors_are_unique(pages: dict[str, Path], name: str) -> None:
+    page = read(pages[name])
     levels = [level for level, _ in page.headings]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -276,10 +278,11 @@ def test_every_answer_is_on_the_page(study: Path) -> None:
                     assert new[3:] == list(first_difference(old[2], new[2]))
 
 
-def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, whole: Path, tmp_path: Path) -> None:
-    root = whole.parent.parent
+def test_a_report_without_texts_shows_no_question_and_no_answer(
+    study: Path, pages: dict[str, Path], tmp_path: Path
+) -> None:
     shutil.copytree(study, tmp_path / "study")
-    shutil.copytree(root / "diagnosis", tmp_path / "diagnosis")
+    shutil.copytree(pages["diagnosis"].parent, tmp_path / "diagnosis")
     found = study_results(study)
     runs = (found.uncut, *found.cuts)
     records = [record for run in runs for one in QUICKSTART for record in run.records(one.task, one.readout)]
@@ -288,23 +291,15 @@ def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, who
     given |= {text for one in examples for text in (one["question"], one["uncut"]) if len(text) > 12}
 
     def shown(texts: bool) -> set[str]:
-        written = write_reports(tmp_path / "study", more=[tmp_path / "diagnosis"], texts=texts)
-        written["diagnosis"] = write_reports(tmp_path / "diagnosis", texts=texts)["report"]
-        whole = "".join(path.read_text() for path in written.values())
+        written = [*write_reports(tmp_path / "study", texts=texts).values()]
+        written += write_reports(tmp_path / "diagnosis", texts=texts).values()
+        whole = "".join(path.read_text() for path in written)
         return {text for text in given if text in whole or html.escape(text) in whole}
 
     assert not shown(texts=False)
-    page = read(tmp_path / "study" / PAGE)
-    assert "errors" not in sections(page) and "items" not in sections(page) and "broken" in sections(page)
+    assert not {"errors", "items"} & {*sections(read(tmp_path / "study" / PAGE))}
+    assert sections(read(tmp_path / "diagnosis" / PAGE)) == ["answer", "broken", "provenance"]
     assert len(shown(texts=True)) > 4
-
-
-def test_one_page_shows_one_model(study: Path, tmp_path: Path) -> None:
-    other = write_sweep(tmp_path / "sweep", "another")
-    with pytest.raises(InputError, match="is of another model"):
-        write_reports(study, more=[other])
-    with pytest.raises(InputError, match="is a second study"):
-        write_reports(study, more=[study])
 
 
 def test_extreme_scores_have_a_page(tmp_path: Path, extreme) -> None:
