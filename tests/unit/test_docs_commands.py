@@ -36,12 +36,13 @@ def test_every_command_is_one(said: Said) -> None:
     verb, *words = said.words
     assert verb in COMMANDS, f"{said.where}: no verb {verb}"
     given = COMMANDS[verb].make_context(verb, words).params
-    by_name = verb in ("eval", "select", "sweep") and not given.get("include_path")  # a folder that only readers have
+    by_name = verb in ("eval", "select", "sweep")
     names = ",".join(given.get(name) or "" for name in ("tasks", "objective") if by_name)
     suite = f",suite:{given['suite']}" if given.get("suite") else ""
     for task in asked_tasks(names + suite):
         readouts = (given.get("readouts") or "").split(",") if given.get("readouts") else task.readouts
-        check_task(task.task, readouts)
+        if "my_tasks/" not in task.task:  # a folder that only readers have
+            check_task(task.task, readouts)
     if given.get("criterion"):
         criterion_row(given["criterion"])
 

@@ -15,7 +15,6 @@ from layercut.base_settings import choices_of, field_limits
 from layercut.cli.console import IO, print_result_line, print_warning, show_result, speak_of
 from layercut.errors import InputError, unknown_name
 from layercut.selection.specs import LayerSpec
-from layercut.tasks.lm_eval.names import NAMING, of_folder
 from layercut.verbs.base import Fields, Flag, Slot, Verb, field_slots, name_of, plain_type
 
 _HYPHEN = "\u2011"  # at which no line is broken
@@ -33,7 +32,6 @@ def command_of(kind: type[Verb]) -> Callable[..., None]:
 
     def command(context: Any, **values: Any) -> None:
         own = {option.name: values.pop(option.name) for option in shared}
-        values = of_folder(values, folder) if (folder := own.get("include_path")) is not None else values
         source = context.get_parameter_source
         verb = kind.of(**{name: values[name] for name in known if source(name).name != "DEFAULT"})
         if own["print_request"]:
@@ -86,9 +84,6 @@ def _shared_options(kind: type[Verb]) -> list[inspect.Parameter]:
         )
         options.append(flag("unsafe_exec", unsafe, callback=_allow_unsafe))
     options.append(flag("json", "Print the result as JSON."))
-    if any(name in NAMING for name in field_slots(kind)):
-        folder = typer.Option(hidden=True, help="Folder with own lm-eval tasks.", metavar="DIR")
-        options.append(_keyword("include_path", Annotated[Path | None, folder], None))
     help_of_set = "Any option of --help-all. Repeatable."
     setting = typer.Option("--set", callback=_refuse_setting, help=help_of_set, metavar="NAME=VALUE")
     options.append(_keyword("setting", Annotated[list[str] | None, setting], None))

@@ -20,7 +20,6 @@ from layercut.runs.yaml_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name
-from layercut.tasks.lm_eval.names import of_folder
 from layercut.tasks.suites import check_tasks, suite_named, with_data
 
 Built = TypeVar("Built", bound=Settings)
@@ -56,7 +55,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings are keys beside the study's."""
-    more = ("seed", "suite", "data_dir", "include_path")
+    more = ("seed", "suite", "data_dir")
     _check_keys(data, {*ModelSettings.model_fields, *StudySettings.model_fields, *more})
     for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(name) in (None, "", [], {}) for name in (key, *others)):
@@ -65,8 +64,6 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
                 "and out."
             )
     keys = {key: value for key, value in data.items() if value is not None}
-    if "include_path" in keys:
-        keys = of_folder(keys, Path(str(keys["include_path"])))
     rest: dict[str, Any] = {"models": _models(keys), "tasks": _tasks(keys), "out": Path(str(data["out"]))}
     rest |= _read({key: value for key, value in keys.items() if key in StudySettings.model_fields and key not in rest})
     if "data_dir" in keys:

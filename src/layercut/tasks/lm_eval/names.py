@@ -8,7 +8,6 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -16,8 +15,6 @@ from layercut.errors import InputError, first_line
 from layercut.runs.foreign_code import check_trust
 from layercut.runs.yaml_text import load_yaml
 
-NAMING = ("task", "tasks", "objective", "decontaminate", "prompts", "source")
-"""Flags and keys that name tasks; the last two as ``task:NAME``."""
 _NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
@@ -46,19 +43,6 @@ def own_folder(name: str) -> tuple[Path | None, str]:
     """The folder and the bare name of a task of one's own, ``my_tasks/sciq_de``; None for a task of lm-eval."""
     folder, slash, bare = name.rpartition("/")
     return (Path(folder or "/"), bare) if slash else (None, name)
-
-
-def of_folder(value: Any, folder: Path, key: Any = None) -> Any:
-    """Flags, or keys and values of a study, with names of tasks in a folder as ``lm-eval:FOLDER/NAME``."""
-    if isinstance(value, dict):
-        return {name: of_folder(part, folder, name) for name, part in value.items()}
-    if isinstance(value, list):
-        return [of_folder(part, folder, key) for part in value]
-    if not isinstance(value, str) or key not in NAMING:
-        return value
-    names, prefix = "|".join(map(re.escape, _names_in(folder))), "task:" if key in NAMING[-2:] else ""
-    wanted = rf"((?:^|,)\s*{prefix})(?:lm[-_]eval:)?({names})(?=(:\d+)?(\+chat)?\s*(,|$))"
-    return re.sub(wanted, lambda match: f"{match[1]}lm-eval:{folder}/{match[2]}", value)
 
 
 def _names_in(folder: Path) -> list[str]:

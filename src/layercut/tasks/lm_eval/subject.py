@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
@@ -242,15 +241,15 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
 
     Raises InputError: the row's label is missing, or names none of its options.
     """
-    source = task.config.doc_to_text if task.multiple_input else task.config.doc_to_target
     try:
         target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     except Exception as error:  # templates and functions of hundreds of task files raise what they like
-        raise _unlabelled(task, doc, source, where(), "") from error
+        raise _unlabelled(task, doc, where(), f"its label cannot be read ({reason_of(error)})") from error
     targets = target if isinstance(target, list) else [target]
+    held = f"its label is {target!r:.60}"
     if task.OUTPUT_TYPE != "multiple_choice":
         if not targets or not str(targets[0]).strip():
-            raise _unlabelled(task, doc, source, where(), "The right continuation must not be empty. ")
+            raise _unlabelled(task, doc, where(), held, "The right continuation must not be empty. ")
         return (), str(targets[0]).strip()
     options = tuple(map(str, task.doc_to_choice(doc)))
     own_grader = callable(task.config.process_results)  # which may mean something else by the label
@@ -259,51 +258,17 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
     )
     if not targets or not all(known):
         fine = f"It must be a number from 0 to {len(options) - 1}, or one of {', '.join(map(repr, options))}. "
-        raise _unlabelled(task, doc, source, where(), fine)
+        raise _unlabelled(task, doc, where(), held, fine)
     first = targets[0]
     return options, options[first] if isinstance(first, int) else str(first)
 
 
-def _unlabelled(task: Any, doc: Mapping[str, Any], source: object, where: str, fine: str) -> InputError:
-    names = _fields_of(source, doc)
-    lacking = [name for name in names if doc.get(name) is None]
-    held = " and ".join(f"the field {name!r} holds {doc[name]!r:.60}" for name in names if name not in lacking)
-    if lacking:
-        has = ", ".join(name for name, value in doc.items() if value is not None)
-        held = f"no field {' or '.join(map(repr, lacking))}, only {has}"
+def _unlabelled(task: Any, doc: Mapping[str, Any], where: str, held: str, fine: str = "") -> InputError:
+    fields = ", ".join(name for name, value in doc.items() if value is not None)
     return InputError(
-        f"{where}: {held or 'no right answer in it'}, so {task.config.task} has no right answer. {fine}Mend or remove "
+        f"{where}: {held}, with the fields {fields}, so {task.config.task} has no right answer. {fine}Mend or remove "
         "the row, or give rows with their labels, under the names of the data set on the hub."
     )
-
-
-def _fields_of(source: object, doc: Mapping[str, Any]) -> list[str]:
-    """The fields that a template or a function of a task file reads."""
-    if callable(source):
-        reader = _Noting(doc)
-        reader.names = {}
-        with suppress(Exception):  # it is called only for what it reads
-            source(reader)
-        return list(reader.names)
-    if isinstance(source, str) and source.isidentifier():
-        return [source]
-    from jinja2 import Environment, meta
-
-    return sorted(meta.find_undeclared_variables(Environment().parse(str(source))))
-
-
-class _Noting(dict[str, Any]):
-    """A row that notes which of its fields are read."""
-
-    names: dict[str, None]
-
-    def __getitem__(self, name: str) -> Any:
-        self.names[name] = None
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.names[name] = None
-        return super().get(name, default)
 
 
 def _turns(messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> tuple[Message, ...]:

@@ -10,7 +10,6 @@ import pytest
 from layercut import evaluate_task
 from layercut.errors import InputError
 from layercut.runs.foreign_code import untrusted_code
-from layercut.study.file import study_from_dict
 from layercut.tasks import check_task, load_task
 from tests.support.tiny import save_tiny
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401
@@ -72,15 +71,12 @@ def group(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "number"), [("both_numbers", 24), ("lm-eval:next_one:1", 12)])
-def test_a_folder_is_included(name: str, number: int, group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
-    words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", name, "--readouts", "rank"]
-    ran = layercut(*words, "--include-path", group, "--out", tmp_path / "run", "--json")
+def test_a_group_in_a_folder_is_a_task(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+    words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", f"lm-eval:{group}/both_numbers"]
+    ran = layercut(*words, "--readouts", "rank", "--out", tmp_path / "run", "--json")
     assert ran.code == 0, ran.err
     row = json.loads(ran.out)["rows"][0]
-    assert (row["task"], row["n"]) == (name.removeprefix("lm-eval:"), number)
-    unknown = layercut(*words, "--out", tmp_path / "other")
-    assert unknown.code == 1 and "unknown" in unknown.err
+    assert (row["task"], row["n"]) == ("both_numbers", 24)
 
 
 def test_a_tag_is_a_task(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,35 +86,27 @@ def test_a_tag_is_a_task(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(load_task(f"lm-eval:{group}/of_numbers").samples("full", None)) == 12
 
 
-def test_every_verb_with_tasks_includes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
-    model, own = save_tiny("llama", tmp_path / "model"), ("--include-path", group, "--dry-run")
+def test_every_verb_with_tasks_takes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+    model, own = save_tiny("llama", tmp_path / "model"), f"lm-eval:{group}/"
     search = ("--criterion", "task_accuracy", "--remove", "1 layer")
     for words in (
-        ("prune", model, "--tasks", "next_number", "--items", 8),
-        ("select", model, *search, "--objective", "next_number,next_one", "--limit", 2),
-        ("sweep", model, "--objective", "next_one", "--limit", 2),
+        ("prune", model, "--tasks", f"{own}next_number", "--items", 8),
+        ("select", model, *search, "--objective", f"{own}next_number,{own}next_one", "--limit", 2),
+        ("sweep", model, "--objective", f"{own}next_one", "--limit", 2),
     ):
-        ran = layercut(*words, *own, "--out", tmp_path / "run")
+        ran = layercut(*words, "--dry-run", "--out", tmp_path / "run")
         assert ran.code == 0, (words, ran.err)
     assert layercut("cut", model, "--remove", "2", "--out", tmp_path / "cut").code == 0
     healed = layercut(
-        "heal", tmp_path / "cut", "--teacher", model, "--prompts", "task:next_number", "--decontaminate", "next_one",
-        "--max-new-tokens", 4, *own, "--out", tmp_path / "healed",
+        "heal", tmp_path / "cut", "--teacher", model, "--prompts", f"task:{own}next_number",
+        "--decontaminate", f"{own}next_one", "--max-new-tokens", 4, "--dry-run", "--out", tmp_path / "healed",
     )  # fmt: skip
     assert healed.code == 0, healed.err
 
 
-def test_a_study_includes_it(group: Path, tmp_path: Path) -> None:
-    study = study_from_dict(
-        {"model": "m", "out": str(tmp_path), "include_path": str(group), "plans": ["1"], "tasks": ["next_one", "copy"],
-         "healing": [{"name": "own", "prompts": "task:next_number", "decontaminate": ["next_one:1"]}]}
-    )  # fmt: skip
-    assert [one.task for one in study.tasks] == [f"lm-eval:{group}/next_one", "copy"]
-    (arm,) = study.healing
-    assert arm.prompts[0].source == f"task:lm-eval:{group}/next_number"
-    assert arm.decontaminate == (f"lm-eval:{group}/next_one:1",)
+def test_a_study_file_may_not_name_code_of_its_own(group: Path) -> None:
     with untrusted_code("study.yaml"), pytest.raises(InputError, match="code of its own"):
-        check_task(study.tasks[0].task)
+        check_task(f"lm-eval:{group}/next_one")
 
 
 def test_its_files_are_read_within_limits(group: Path) -> None:
