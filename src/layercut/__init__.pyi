@@ -319,7 +319,6 @@ def evaluate(
     samples: int = 1,
     seed: int = 0,
     report_to: str | Sequence[str] = (),
-    allow_selection_items: bool = False,
     against: str | PathLike[str] | None = None,
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
@@ -360,7 +359,6 @@ def evaluate(
         samples: Answers drawn for each item; with a temperature above 0, gives pass@k.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
-        allow_selection_items: Report also on items the plan was selected on, marked with *.
         against: Finished run of the original model on the same items: print what is kept.
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import SELECTED_ON, compare_runs
+from layercut.evidence.comparison import compare_runs
 from layercut.evidence.fixed_sequence import (
     DepthEvidence,
     JudgedDepth,
@@ -295,8 +295,6 @@ def _reason(row: ComparisonRow, use: Use) -> str:
     if not use.counts(row.readout):
         written = "answers were written, but this use only chooses"
         return written if is_written(row.readout) else "answers were only ranked, but this use must write"
-    if SELECTED_ON in row.note:
-        return SELECTED_ON
     if row.chance is None or not row.is_share:
         return "its score has no chance level, so retention above chance is undefined"
     if row.uncut_is_at_chance:

@@ -18,9 +18,6 @@ from layercut.text import Removal, count_of, of_test_set
 if TYPE_CHECKING:
     from layercut.runs.directory import RunFolder
 
-SELECTED_ON = "the plan was selected on some of these items, so the score is too good by construction"
-"""Note on every number that was reported under --allow-selection-items."""
-
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""
 
@@ -302,8 +299,6 @@ def _compare(base: _Run, run: _Run, key: tuple[str, str, str], seed: int) -> Com
             f"{count_of(len(ids), 'item')} of {task} in common ({base.arm.name} has {len(before)}, "
             f"{run.arm.name} has {len(after)})"
         )
-    if any(side.get("selection_items") for side in sides):
-        notes.append(SELECTED_ON)
     outcomes = []
     for records in (before, after):
         counts = Counter(records[item]["outcome"] for item in ids)

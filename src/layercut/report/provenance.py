@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from layercut.evidence.comparison import SELECTED_ON, ComparedRun, arm_of
+from layercut.evidence.comparison import ComparedRun, arm_of
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.source import Source, model_settings
@@ -83,8 +83,6 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     model = [(name, hide_home(str(known[key]))) for key, name in _MODEL_KEYS.items() if known.get(key) is not None]
     split = "selection" if source.kind == "sweep" else "report"
     apart = "no layer was chosen on them" if split == "report" else "used to choose layers, not to report"
-    if study is not None and any(SELECTED_ON in row.note for row in study.rows):
-        apart = "a plan was selected on some of them, see the notes at the scores"
     tasks = [task for task in settings.get("tasks") or () if isinstance(task, dict) and {"task", "readout"} <= {*task}]
     decoding = settings.get("decoding")
     decoded = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from layercut.evidence.comparison import OUTCOMES, SELECTED_ON, ComparedRun
+from layercut.evidence.comparison import OUTCOMES, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.table import Cell, Styled, Table, terminal_table, text_columns
@@ -48,7 +48,6 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
         (scores_legend(rows), "dim"),
         (f"Items: {named}." if named else "", "dim"),
         (words.REST if any(text.startswith("rest") for _, text in sets) else "", "dim"),
-        (f"* {SELECTED_ON}" if any(row.get("selection_items") for row in rows) else "", "yellow"),
     ]
     shown = (Text(text, style=style) for text, style in notes if text)
     return Group(Text(" · ".join(scope)), terminal_table(scores_table(rows)), *shown)
@@ -70,7 +69,7 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         estimate = Estimate(row["value"], row["low"], row["high"], row["n"], row["method"])
         lines.append(
             [
-                row["task"] * is_new + "*" * bool(row.get("selection_items")),
+                row["task"] * is_new,
                 row["readout"] + (f": {row['metric']}" if keys.count(key) > 1 else ""),
                 f"{row['n']:,}",
                 "-" if row["chance"] is None else number_text(row["chance"], share=share),

@@ -35,8 +35,6 @@ class MetricRow(TypedDict):
     """Number of answers that were ``right``, ``wrong``, ``no_answer`` and ``cut`` (by the length limit)."""
     finish: dict[str, int] | None
     """Number of completions that ended by ``stop`` and by ``length``; null where nothing was generated."""
-    selection_items: NotRequired[int]
-    """Number of items that the plan was selected on: above 0 only where the user allowed it."""
     over_items: NotRequired[dict[str, float]]
     """Of a task of lm-eval, on its headline: lm-eval's own numbers that are no means over items, such as word
     perplexity, on lm-eval's scale."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -18,7 +18,6 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.notes import Notes
-from layercut.runs.records import MetricRow
 from layercut.runs.settings import settings_hash
 from layercut.runs.study import note_failure, note_success
 from layercut.settings import UNCUT
@@ -117,7 +116,7 @@ class StudyJob:
     def _score(self, index: int, run: RunFolder, variant: StudyVariant, cell: Cell) -> Measured:
         """Finish a cell: missing items are taken from other studies, and the rest is asked."""
         work, plan = self.work, self.work.plan(variant)
-        selection_items = work.selection_items(plan, cell)
+        work.check_items(plan, cell)
         if not variant.healing and not variant.is_uncut:
             self._answer_together(index, variant, cell)
         identity, ids = work.identity(variant, cell), [sample.id for sample in cell.samples]
@@ -128,8 +127,7 @@ class StudyJob:
                 engine = work.healers[variant.name].engine if variant.healing else work.model.engine
             # A healed checkpoint has the layers that stay.
             plan = CutPlan(num_layers=len(plan.kept)) if variant.healing else plan
-            metrics = cell.evaluate(engine, plan, work.decoding(variant), journal, on_progress).metrics
-            rows = [cast("MetricRow", {**row, "selection_items": selection_items}) for row in metrics]
+            rows = cell.evaluate(engine, plan, work.decoding(variant), journal, on_progress).metrics
         note: dict[str, Any] = {"limit": cell.limit, "split": cell.split, "num_items": len(ids), "rows": rows}
         note |= {"key": settings_hash(identity), "identity": identity, "reused": list(map(list, reused))}
         run.notes.put(CELL + cell.label, note)
@@ -146,7 +144,7 @@ class StudyJob:
             if cut.is_uncut or cut.waits_for != first.waits_for or self._ready(cut) is None or work.is_known(cut, cell):
                 continue
             with suppress(InputError):  # its own step says so
-                work.selection_items(work.plan(cut), cell)
+                work.check_items(work.plan(cut), cell)
                 peers.setdefault(work.plan(cut).key, cut)
         if len(peers) < 2:
             return

@@ -210,10 +210,9 @@ class StudyWork:
             **{name: value for name, value in extra.items() if value},
         }
 
-    def selection_items(self, plan: CutPlan, cell: Cell) -> int:
-        """Number of a cell's items that chose the plan, or one before it. Raises InputError where they may not."""
-        ids = [sample.id for sample in cell.samples]
-        return max(check_report_items(made, cell.task.name, ids) for made in (*self.model.earlier_plans, plan))
+    def check_items(self, plan: CutPlan, cell: Cell) -> None:
+        """Raise InputError where some of a cell's items chose the plan, or one before it."""
+        check_report_items((*self.model.earlier_plans, plan), cell.task.name, [sample.id for sample in cell.samples])
 
     def finished(self, variant: StudyVariant, cell: Cell) -> Measured | None:
         """A cell as this folder holds it; None where it is not finished, answers were lost, or no plan is chosen."""

@@ -63,7 +63,6 @@ def evaluate_model(
     out: Path,
     seed: int,
     decoding: DecodingSettings,
-    allow_selection_items: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Evaluated:
@@ -73,7 +72,7 @@ def evaluate_model(
     progress = Progressing([(cell.label, cell.work()) for cell in cells], console, verb="Scoring")
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
-        run_cells(run, model, plan, cells, draw, progress, allow_selection_items=allow_selection_items)
+        run_cells(run, model, plan, cells, draw, progress)
         return Evaluated(run.path, run.metrics())
 
 
@@ -237,14 +236,12 @@ def run_cells(
     cells: Sequence[Cell],
     decoding: Decoding,
     progress: Progressing | StageProgress,
-    allow_selection_items: bool = False,
     recorded: CutPlan | None = None,
     arm: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate every cell under one plan into its run folder, and mark the folder finished.
 
     Args:
-        allow_selection_items: report also on items that the plan was selected on; every such number is marked.
         recorded: the plan to be written down, where that is another one: of a healed model, the plan of its cut.
         arm: what this run is among others, for its metrics.
 
@@ -257,18 +254,13 @@ def run_cells(
     written = model.recorded(recorded or plan)
     if written is not None:
         (recorded or plan).save(folder.path / "plan.json")
-    num_selected = []
     for cell in cells:
-        ids = [sample.id for sample in cell.samples]
-        plans = (*model.earlier_plans, plan)
-        num_selected.append(
-            max(check_report_items(made, cell.task.name, ids, allow=allow_selection_items) for made in plans)
-        )
+        check_report_items((*model.earlier_plans, plan), cell.task.name, [sample.id for sample in cell.samples])
     rows: list[MetricRow] = []
     for index, cell in enumerate(cells):
         with folder.journal(cell.task.name, cell.readout) as journal, progress.piece(index) as on_progress:
             outcome = cell.evaluate(model.engine, plan, decoding, journal, on_progress)
-        rows.extend({**row, "selection_items": num_selected[index]} for row in outcome.metrics)
+        rows.extend(outcome.metrics)
         if isinstance(model, ModelHandle) and plan.is_uncut:
             _note_used_tokens(folder, model, cell, outcome.records, decoding)
     folder.write_metrics(rows, plan=written, size=model.size(plan), arm=arm)

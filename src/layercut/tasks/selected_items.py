@@ -91,29 +91,29 @@ def used_items(plans: Iterable[CutPlan], healings: Iterable[Mapping[str, Any]] =
     return frozenset(chain.from_iterable(ids for part in parts for ids in part.values()))
 
 
-def check_report_items(plan: CutPlan, task: str, ids: Iterable[str], *, allow: bool = False) -> int:
-    """Refuse to report on items that the plan was selected on, or judged on when it was selected, in whatever task.
+def check_report_items(plans: Iterable[CutPlan], task: str, ids: Collection[str]) -> None:
+    """Refuse to report on items that a plan was selected on, or judged on when it was selected, in whatever task.
 
     Held-out items decided nothing by themselves; but taking the best of several plans by their held-out scores has
-    chosen by them. Under ``allow``, return how many of the items were such items, for a mark on every number.
+    chosen by them.
 
-    Raises InputError: at least one item was such an item, or the plan's own list was changed.
+    Raises InputError: at least one item was such an item, or a plan's own list was changed.
     """
-    wanted = set(ids)
-    items = f"of these {count_of(len(wanted), 'item')} of {task}"
-    instead = "Use the report split, or `allow_selection_items`, which marks every number."
-    selected = wanted.intersection(chain(*selection_items(plan.scores).values()))
-    judged = wanted.intersection(chain(*held_out_items(plan.scores).values()))
-    if selected and not allow:
-        raise InputError(
-            f"the plan was selected on {len(selected)} {items}, so its scores there are too good by construction. "
-            f"{instead}"
+    items, instead = f"of these {count_of(len(set(ids)), 'item')} of {task}", "Use the report split."
+    for plan in plans:
+        selected, judged = (
+            set(ids).intersection(chain(*read_ids(plan.scores).values()))
+            for read_ids in (selection_items, held_out_items)
         )
-    if judged and not allow:
-        raise InputError(
-            f"{len(judged)} {items} are held-out items that the plan was judged on when it was selected. {instead}"
-        )
-    return len(selected | judged)
+        if selected:
+            raise InputError(
+                f"the plan was selected on {len(selected)} {items}, so its scores there are too good by construction. "
+                f"{instead}"
+            )
+        if judged:
+            raise InputError(
+                f"{len(judged)} {items} are held-out items that the plan was judged on when it was selected. {instead}"
+            )
 
 
 def reported_split(task: Task, used: Collection[str] | None) -> Split:

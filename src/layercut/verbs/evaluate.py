@@ -64,9 +64,6 @@ class EvalVerb(Verb):
     samples: int = Field(1, ge=1, description="Answers drawn for each item; with a temperature above 0, gives pass@k.")
     seed: fields.RandomSeed = 0
     report_to: fields.ReportTo
-    allow_selection_items: Annotated[bool, Flag(hidden=True)] = Field(
-        False, description="Report also on items the plan was selected on, marked with *."
-    )
     against: Annotated[fields.Folder | None, Flag("RUN")] = Field(
         None, description="Finished run of the original model on the same items: print what is kept."
     )
@@ -108,7 +105,6 @@ class EvalVerb(Verb):
             out=out,
             seed=self.seed,
             decoding=self.decoding,
-            allow_selection_items=self.allow_selection_items,
             console=io.console,
             say=io.say,
         )

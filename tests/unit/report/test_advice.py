@@ -14,7 +14,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.advice import Advice, advise, judge_plans
-from layercut.evidence.comparison import SELECTED_ON, ComparedRun, ComparisonRow
+from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.evidence.study import checkpoint_of, study_results
 from layercut.evidence.uses import named_use
@@ -174,18 +174,6 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
     assert (ignored["task"], ignored["readout"]) == ("guessing", "rank") and "above chance" in ignored["reason"]
     assert "- guessing (rank): " in text and "1.0M to 900.0k parameters (-10.0%)" in text
     assert write_advice(study)[1] == text
-
-
-def test_items_that_chose_the_plan_decide_nothing(tmp_path: Path) -> None:
-    result = [Result(task="copy", readout="short", score=0.9, n=100, chance=0.0)]
-    build_run(tmp_path / "uncut", result)
-    cut = build_run(tmp_path / "cut", result, removed=(3,))
-    metrics = cut.metrics()
-    metrics["rows"][0]["selection_items"] = True
-    (cut.path / "metrics.json").write_text(json.dumps(metrics))
-    advice = advise(tmp_path)
-    assert advice.answer == "no evidence"
-    assert advice.ignored[0].reason == SELECTED_ON
 
 
 @pytest.mark.parametrize(
