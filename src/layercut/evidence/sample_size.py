@@ -22,8 +22,8 @@ from layercut.evidence.clusters import cluster_codes, cluster_sums
 from layercut.evidence.intervals import Array
 
 CORRELATION = 0.5
-"""Assumed correlation of the two models' right answers over items, where nothing else is said and the shares allow it.
-A lower one is the more careful assumption: it needs more items."""
+"""Assumed correlation of the two models' right answers over items. A lower one is the more careful assumption: it needs
+more items."""
 _MOST_ITEMS = 5_000_000
 
 
@@ -62,24 +62,18 @@ class ItemsNeeded(NamedTuple):
 
 
 def expect_outcomes(
-    *,
-    baseline: float,
-    retention: float,
-    chance: float = 0.0,
-    correlation: float | None = None,
-    agreement: float | None = None,
+    *, baseline: float, retention: float, chance: float = 0.0, correlation: float = CORRELATION
 ) -> Expected:
-    """Shares of the four outcomes, from the scores of the two models and how far their right answers go together.
+    """Shares of the four outcomes, from the scores of the two models.
 
     Args:
         baseline: score of the original model, between chance and 1.
         retention: above chance, (cut - chance) / (baseline - chance).
         chance: score of guessing.
-        correlation: of right answers over items (phi); 0.5 if left out, or as much as the two scores allow.
-        agreement: share of items on which both are right or both wrong, in place of the correlation.
+        correlation: of the models' right answers over items (phi), or as much as the two scores allow.
 
     Raises:
-        InputError: shares that cannot be, both correlation and agreement, or one that the scores do not allow.
+        InputError: shares that cannot be.
     """
     if not 0 <= chance < baseline < 1:
         raise InputError(
@@ -90,21 +84,8 @@ def expect_outcomes(
         raise InputError(
             f"retention {retention:g} of {baseline:g} above {chance:g} gives {cut:g}; it must lie between 0 and 1."
         )
-    if correlation is not None and agreement is not None:
-        raise InputError("correlation and agreement are alternatives; give one of them.")
     spread = math.sqrt(baseline * (1 - baseline) * cut * (1 - cut))
-    fewest, most = max(0.0, baseline + cut - 1), min(baseline, cut)
-    lowest, highest = ((both - baseline * cut) / spread for both in (fewest, most))
-    if agreement is not None:
-        correlation = ((agreement - (1 - baseline - cut)) / 2 - baseline * cut) / spread
-    elif correlation is None:
-        correlation = min(CORRELATION, highest)
-    if not lowest - 1e-9 <= correlation <= highest + 1e-9:
-        agreements = [1 - baseline - cut + 2 * both for both in (fewest, most)]
-        raise InputError(
-            f"scores of {baseline:g} and {cut:g} allow a correlation from {lowest:.3f} to {highest:.3f}, which is an "
-            f"agreement from {agreements[0]:.3f} to {agreements[1]:.3f}; give one in between."
-        )
+    correlation = min(correlation, (min(baseline, cut) - baseline * cut) / spread)
     return Expected(
         baseline=baseline,
         cut=cut,

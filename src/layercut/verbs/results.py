@@ -173,24 +173,12 @@ class PlanSizeVerb(Verb):
     alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test; the interval has 1 - alpha.")
     half_width: Share = Field(0.1, ge=0, le=1, description="Half of the width of the retention's interval.")
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
-    correlation: float | None = Field(
-        None, description="Of the two models' right answers over items; 0.5 if left out, or the most that can be."
-    )
-    agreement: Share | None = Field(
-        None, ge=0, le=1, description="Share of items on which both are right or both wrong, in its place."
-    )
 
     def run(self, io: Io) -> Any:
         """The outcomes that are expected, and the items that they need."""
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
-        expected = expect_outcomes(
-            baseline=self.baseline,
-            retention=self.retention,
-            chance=self.chance,
-            correlation=self.correlation,
-            agreement=self.agreement,
-        )
+        expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
         how = {"power": self.power, "alpha": self.alpha, "half_width": self.half_width}
         return expected, items_needed(expected, comparisons=self.comparisons, **how)
 
@@ -203,13 +191,12 @@ class PlanSizeVerb(Verb):
             "outcomes": outcomes._asdict(), "comparisons": self.comparisons, "half_width": self.half_width,
             "items": needed._asdict(),
         }  # fmt: skip
-        assumed = " (assumed)" if self.correlation is None and self.agreement is None else ""
         together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
         return Shown(
             data,
             lines=[
                 f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %",
-                f"correlation {expected.correlation:.2f}{assumed}: the models agree on "
+                f"correlation {expected.correlation:.2f} (assumed): the models agree on "
                 f"{100 * (outcomes.both + outcomes.neither):.3g} % of the items, {100 * outcomes.lost:.3g} % are lost, "
                 f"{100 * outcomes.gained:.3g} % gained",
                 "",
