@@ -308,7 +308,6 @@ def evaluate(
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
-    suite: str | None = None,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     out: str | PathLike[str] | None = None,
     readouts: str | Sequence[str] | None = None,
@@ -347,8 +346,7 @@ def evaluate(
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
-        tasks: Task names, separated by commas; NAME:5 asks with five worked examples.
-        suite: In place of tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997).
+        tasks: Task names, separated by commas; NAME:5 asks with five worked examples, suite:builtin (offline), suite:quick and suite:paper (arXiv:2602.01997) name several.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Run folder; runs/<model>-<plan> if left out.
         readouts: rank, gold, token, short, chain; those that a task reads out by itself if left out.

@@ -20,10 +20,11 @@ from layercut.runs.yaml_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name
-from layercut.tasks.suites import check_tasks, suite_named, with_data
+from layercut.tasks.suites import SUITE, check_tasks, suite_named, with_data
 
 Built = TypeVar("Built", bound=Settings)
 
+_NO_TASK = "{} is no task; write its name, or keys such as task, readouts, limit, data."
 _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source")
 """Keys of a healing arm that each of its sources may have as well."""
 
@@ -55,13 +56,12 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings are keys beside the study's."""
-    more = ("seed", "suite", "data_dir")
+    more = ("seed", "data_dir")
     _check_keys(data, {*ModelSettings.model_fields, *StudySettings.model_fields, *more})
-    for key, others in (("model", ("models",)), ("tasks", ("suite",)), ("out", ()), ("plans", ("criteria", "healing"))):
+    for key, others in (("model", ("models",)), ("tasks", ()), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(name) in (None, "", [], {}) for name in (key, *others)):
             raise InputError(
-                f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks or a suite, "
-                "and out."
+                f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks, and out."
             )
     keys = {key: value for key, value in data.items() if value is not None}
     rest: dict[str, Any] = {"models": _models(keys), "tasks": _tasks(keys), "out": Path(str(data["out"]))}
@@ -100,18 +100,18 @@ def _models(keys: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
 
 
 def _tasks(keys: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
-    """The suite's tasks and the listed ones; a listed one replaces the suite's."""
-    listed = tuple(map(_task, _list(keys.get("tasks", []), "tasks")))
-    named = {task.task for task in listed}
-    of_suite: tuple[TaskSettings, ...] = ()
-    if "suite" in keys:
-        wanted = keys["suite"] if isinstance(keys["suite"], dict) else {"name": keys["suite"]}
-        _check_keys(wanted, ("name", "limit"))
-        _expect(wanted.get("name"), "name", str, "the name of a suite")
-        of_suite = tuple(
-            task for task in suite_named(wanted["name"], limit=wanted.get("limit")) if task.task not in named
-        )
-    return (*of_suite, *listed)
+    """The listed tasks, those of a suite (``suite:NAME``) in its place, but for those that are listed themselves."""
+    entries = [_named(entry, "task", _NO_TASK) for entry in _list(keys.get("tasks", []), "tasks")]
+    names = [str(entry["task"]) for entry in entries]
+    tasks: list[TaskSettings] = []
+    for name, entry in zip(names, entries, strict=True):
+        if not name.startswith(SUITE):
+            tasks.append(_task(entry))
+            continue
+        _check_keys(entry, ("task", "limit"))
+        of_suite = suite_named(name.removeprefix(SUITE), limit=entry.get("limit"))
+        tasks += [task for task in of_suite if task.task not in names]
+    return tuple(tasks)
 
 
 def _with_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _arm(entry: Any) -> HealingArm:
 
 
 def _task(entry: Any) -> TaskSettings:
-    entry = _named(entry, "task", "{} is no task; write its name, or keys such as task, readouts, limit, data.")
+    entry = _named(entry, "task", _NO_TASK)
     check_name(str(entry["task"]))
     with _of(f"task {entry['task']}"):
         return _build(TaskSettings, entry)

@@ -14,7 +14,7 @@ from layercut.errors import InputError
 from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks import takes_option
-from layercut.tasks.suites import SUITE, check_tasks
+from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
@@ -47,10 +47,9 @@ class EvalVerb(Verb):
 
     model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
     tasks: Annotated[fields.TaskList, Flag("TASK,TASK")] = Field(
-        (), description="Task names, separated by commas; NAME:5 asks with five worked examples."
-    )
-    suite: str | None = Field(
-        None, description="In place of tasks: builtin (offline), quick, or paper (the tasks of arXiv:2602.01997)."
+        (),
+        description="Task names, separated by commas; NAME:5 asks with five worked examples, suite:builtin (offline), "
+        "suite:quick and suite:paper (arXiv:2602.01997) name several.",
     )
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=fields.REMOVE)
     out: fields.Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
@@ -70,8 +69,8 @@ class EvalVerb(Verb):
     decoding: Annotated[DecodingSettings, fields.SHOWN_OF_DECODING] = DecodingSettings()
 
     def check(self) -> None:
-        if bool(self.tasks) == (self.suite is not None):
-            raise InputError("say what is measured: `tasks` arithmetic,copy, or `suite` builtin; one of the two.")
+        if not self.tasks:
+            raise InputError("say what is measured: `tasks` arithmetic,copy, or suite:builtin.")
         _ = self.asked
 
     @cached_property
@@ -79,9 +78,9 @@ class EvalVerb(Verb):
         """The tasks. Raises InputError: an unknown one, or an option that it does not have."""
         more: dict[str, Any] = {"samples": self.samples} if self.samples > 1 else {}
         length = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
-        listed = fields.read_tasks(self, (SUITE + self.suite,) if self.suite else self.tasks, self.limit)
+        listed = fields.read_tasks(self, self.tasks, self.limit)
         # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
-        can = [bool(self.tasks) or takes_option(task.task, "max_new_tokens") for task in listed]
+        can = [task.task in self.tasks or takes_option(task.task, "max_new_tokens") for task in listed]
         tasks = tuple(task.replace(**more, **(length if may else {})) for task, may in zip(listed, can, strict=True))
         check_tasks(tasks)
         return tasks

@@ -42,7 +42,7 @@ HEAL = "heal CUT --teacher MODEL --prompts task:copy --out OUT"
 FLAGS = {
     "task": ("eval MODEL --tasks arithmetc", "Did you mean arithmetic?"),
     "examples": ("eval MODEL --tasks copy:5", "copy:5 takes no num_shots"),
-    "suite": ("eval MODEL --suite bulitin", "Did you mean builtin?"),
+    "suite": ("eval MODEL --tasks suite:bulitin", "Did you mean builtin?"),
     "readout": ("eval MODEL --tasks copy --readouts shrt", "Did you mean short?"),
     "option": ("eval MODEL --tasks copy --max-new-tokens 5", "takes no --max-new-tokens"),
     "removed layer": ("eval MODEL --tasks copy --remove 3,99", "layer 99 is not in"),
@@ -104,8 +104,7 @@ FLAGS = {
     "data of another task": ("eval MODEL --tasks copy --data gsm8k=x", "not among the tasks"),
     "data without a task": ("eval MODEL --tasks copy --data copy", "is not TASK=PATH"),
     "folder of data": ("eval MODEL --tasks copy --data-dir no/such", "no such folder"),
-    "no task": ("eval MODEL --out OUT", "--suite builtin; one"),
-    "task and suite": ("eval MODEL --tasks copy --suite quick", "one of the two"),
+    "no task": ("eval MODEL --out OUT", "or suite:builtin"),
     "nothing swept": ("sweep MODEL", "say what is asked: --objective arithmetic,copy, or --diagnose; one of the two"),
     "two sweeps": ("sweep MODEL --diagnose --objective copy", "one of the two"),
     "diagnostic of an objective": ("sweep MODEL --objective copy --only brackets", "has no effect without --diagnose"),

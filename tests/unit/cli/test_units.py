@@ -52,7 +52,7 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
         if "float" in str(option.type_descriptor.annotation) and option.metavar != "SHARE"
     }
     training = {"learning_rate", "weight_decay", "max_grad_norm", "epochs"}
-    numbers = {"cache_gib", "temperature", "max_shard_gb", "correlation", "faster"}
+    numbers = {"cache_gib", "temperature", "max_shard_gb", "faster"}
     assert {name for _, name in floats} == {*numbers, *training}
 
 

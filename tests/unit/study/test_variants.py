@@ -131,7 +131,7 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
             {"criteria": ["reverse"], "healing": [{**SFT, "batch_size": 3, "micro_batch": 2}]},
             "no multiple of micro_batch",
         ),
-        ({"criteria": ["reverse"], "suite": "bultin"}, r"Did you mean builtin\?"),
+        ({"criteria": ["reverse"], "tasks": ["suite:bultin"]}, r"Did you mean builtin\?"),
     ],
 )
 def test_what_makes_no_study_is_refused_in_one_clear_line(change: dict[str, Any], message: str) -> None:
@@ -145,7 +145,7 @@ def test_a_study_may_name_models_a_suite_and_a_folder_of_data(tmp_path: Path) ->
     file = tmp_path / "study.yaml"
     file.write_text(
         f"models: [a/one, {{model: b/two, batch_size: 4}}]\ndtype: float32\nout: runs/x\nplans: ['3']\n"
-        f"suite: {{name: quick, limit: 20}}\ndata_dir: {tmp_path}/data\ntasks: [{{task: copy, limit: 5}}]\n"
+        f"data_dir: {tmp_path}/data\ntasks: [{{task: 'suite:quick', limit: 20}}, {{task: copy, limit: 5}}]\n"
     )
     study = study_from_dict(read_study(file))
     assert [(one.model, one.dtype, one.batch_size) for one in study.models] == [

@@ -41,7 +41,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 VALUES: dict[str, Any] = {
     "use": "math", "tasks": "arithmetic", "keep": 0.5, "max_depth": "1", "remove": "reverse:1", "heal": "none",
     "criterion": "trace_damage", "objective": "arithmetic", "readouts": "short", "protect": "first:1",
-    "prompts": "task:arithmetic", "data": {"copy": "x"}, "suite": "builtin", "device": "cpu", "dtype": "float32",
+    "prompts": "task:arithmetic", "data": {"copy": "x"}, "device": "cpu", "dtype": "float32",
     "engine": "plain", "engine_pool": "local:2", "layers": "1-2", "split": "report", "only": "brackets",
     "decontaminate": "copy", "preset": "paper", "readout": "chain", "settings": {"a": "b"},
     "cuts": ["1"], "compare": ["p.json"], "prompt": ["a, b"], "data_dir": "src", "languages": "en", "top_p": 0.5,
@@ -51,7 +51,7 @@ CONTRADICT = {
     "prune": {"tasks"},
     "select": set(),
     "cut": {"keep"},
-    "eval": {"suite", "cuda_graphs", "base_url", "tokenizer"},
+    "eval": {"cuda_graphs", "base_url", "tokenizer"},
     "generate": {"prompts", "cuda_graphs", "base_url", "tokenizer"},
     "sweep": {"diagnose", "only"},
 }
