@@ -162,8 +162,6 @@ class Divergence:
     nll: float  # -ln q(token), which is minus the plan's log-likelihood
     reference_nll: float  # -ln p(token)
     kl: float  # KL(p || q) over the whole vocabulary
-    js_top100: float
-    """Jensen-Shannon divergence of p and q over the 100 likeliest tokens of p, and all others as one more outcome."""
     top1_disagreements: int  # tokens at which the likeliest next token differs
     sure: float
     """nll - reference_nll of those tokens alone to which p gives 0.9 or more: there another token is an error, and

@@ -1,6 +1,6 @@
 """Divergence of a plan's next-token distributions from those of a reference plan, on given continuations."""
 
-# Shapes: B batch, T tokens, V vocabulary, N scored positions, C of them in a chunk, K outcomes.
+# Shapes: B batch, T tokens, V vocabulary, N scored positions, C of them in a chunk.
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from layercut.models.loading import LoadedModel
     from layercut.surgery.plan import CutPlan
 
-TOP = 100  # tokens that the Jensen-Shannon divergence separates
 SURE = 0.9  # least probability of a token of which the reference is sure
 
 
@@ -34,7 +33,6 @@ class TokenDivergence(NamedTuple):
     nll: Tensor
     reference_nll: Tensor
     kl: Tensor
-    js_top100: Tensor
     top1_disagrees: Tensor
 
 
@@ -45,8 +43,6 @@ class Reference(NamedTuple):
     p_NV: Tensor  # log-probabilities, float32
     weight_NV: Tensor  # probabilities
     ruled_out_NV: Tensor | None  # tokens without any probability; None where no token is ruled out
-    top_NK: Tensor  # the likeliest tokens
-    outcomes_NK: Tensor  # their probabilities, and that of all others
     likeliest_N: Tensor
 
     @classmethod
@@ -55,16 +51,8 @@ class Reference(NamedTuple):
         """From logits."""
         p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
         ruled_out_NV = p_NV.isneginf()
-        top = p_NV.topk(min(TOP, p_NV.shape[-1]), dim=-1)
-        return cls(
-            logits_NV,
-            p_NV,
-            p_NV.exp(),
-            ruled_out_NV if bool(ruled_out_NV.any()) else None,
-            top.indices,
-            _with_rest(top.values.exp()),
-            p_NV.argmax(dim=-1),
-        )
+        ruled_out = ruled_out_NV if bool(ruled_out_NV.any()) else None
+        return cls(logits_NV, p_NV, p_NV.exp(), ruled_out, p_NV.argmax(dim=-1))
 
 
 @torch.no_grad()
@@ -80,20 +68,13 @@ def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tens
 def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
     """Compare two models position by position, in float32.
 
-    With p the reference's distribution and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v), and
-    JS = KL(p' || m) / 2 + KL(q' || m) / 2 with m = (p' + q') / 2, where p' and q' keep the reference's 100 likeliest
-    tokens as they are and hold all others as one more outcome. Both sum to 1 so, without being scaled; the value is at
-    most that over the whole vocabulary, and at most ln 2.
+    With p the reference's distribution and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v).
 
     Args:
         token_N: the token that comes next.
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)
-    # An outcome that neither allows adds nothing.
-    p_NK, q_NK = reference.outcomes_NK, _with_rest(q_NV.gather(1, reference.top_NK).exp())
-    sum_NK = (p_NK + q_NK).clamp_min(torch.finfo(torch.float32).tiny)
-    terms_NK = torch.xlogy(p_NK, 2 * p_NK / sum_NK) + torch.xlogy(q_NK, 2 * q_NK / sum_NK)
     kl_NV = (reference.p_NV - q_NV).mul_(reference.weight_NV)
     if reference.ruled_out_NV is not None:  # ln p = -inf; it adds nothing
         kl_NV = kl_NV.masked_fill_(reference.ruled_out_NV, 0.0)
@@ -101,7 +82,6 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
         nll=-q_NV.gather(1, token_N1).squeeze(1),
         reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
-        js_top100=(terms_NK.sum(dim=-1) / 2).clamp_min(0),
         top1_disagrees=(reference.likeliest_N != q_NV.argmax(dim=-1)).float(),
     )
 
@@ -148,7 +128,7 @@ def divergences_between(
     results = []
     for values, chosen in zip(parts, choices, strict=True):
         own_values = torch.cat(values, dim=1).double().split_with_sizes(lengths, dim=1)
-        answers = [_summed(loaded, item, values_5T) for item, values_5T in zip(items, own_values, strict=True)]
+        answers = [_summed(loaded, item, values_4T) for item, values_4T in zip(items, own_values, strict=True)]
         if by_token:
             own_choices = torch.cat(chosen, dim=1).split_with_sizes(lengths, dim=1)
             for place, item in enumerate(items):
@@ -159,11 +139,11 @@ def divergences_between(
     return results
 
 
-def _token_damage(loaded: LoadedModel, item: Scoring, values_5T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
+def _token_damage(loaded: LoadedModel, item: Scoring, values_4T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
     """The damage at each token of one continuation."""
     tokenizer, continuation, shown = loaded.tokenizer, item.rows[0].continuations[0], ""
     tokens = []
-    values = zip(*values_5T[:3].tolist(), *choice_4T.tolist(), strict=True)
+    values = zip(*values_4T[:3].tolist(), *choice_4T.tolist(), strict=True)
     for index, (nll, reference_nll, kl, rank, reference_rank, *likeliest) in enumerate(values):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
         text = decode_tokens(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
@@ -173,24 +153,18 @@ def _token_damage(loaded: LoadedModel, item: Scoring, values_5T: Tensor, choice_
     return tuple(tokens)
 
 
-def _with_rest(p_NK: Tensor) -> Tensor:
-    rest_N1 = (1 - p_NK.sum(dim=-1, keepdim=True)).clamp_min(0)
-    return torch.cat([p_NK, rest_N1], dim=-1)
-
-
-def _summed(loaded: LoadedModel, item: Scoring, values_5T: Tensor) -> Divergence:
+def _summed(loaded: LoadedModel, item: Scoring, values_4T: Tensor) -> Divergence:
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
-    nll, reference_nll, kl, js, disagreements = values_5T.sum(dim=1).tolist()
-    nll_T, reference_nll_T = values_5T[:2]
+    nll, reference_nll, kl, disagreements = values_4T.sum(dim=1).tolist()
+    nll_T, reference_nll_T = values_4T[:2]
     sure_T = reference_nll_T <= -math.log(SURE)
-    refuse_nan(loaded, item.id, bool(values_5T.isnan().any()))
+    refuse_nan(loaded, item.id, bool(values_4T.isnan().any()))
     return Divergence(
         id=item.id,
         num_tokens=item.rows[0].num_scored,
         nll=nll,
         reference_nll=reference_nll,
         kl=kl,
-        js_top100=js,
         top1_disagreements=int(disagreements),
         sure=(nll_T - reference_nll_T)[sure_T].sum().item(),
     )

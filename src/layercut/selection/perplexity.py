@@ -18,7 +18,7 @@ from layercut.selection.greedy import as_json, remove_greedily
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
-Measure = Literal["nll", "kl", "js", "top1", "sure"]
+Measure = Literal["nll", "kl", "top1", "sure"]
 _VERSIONS = {"nll": 1, "divergence": 2}
 """Versions of the readouts, raised by any change that can alter a record's numbers."""
 
@@ -27,13 +27,12 @@ class TextObjective:
     """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
 
     ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
-    ``js``: their Jensen-Shannon divergence over the original model's 100 likeliest tokens and all others as one more
-    outcome. ``top1``: 1 where the likeliest token differs, so the mean is a share. ``sure``: the rise of -ln p of the
+    ``top1``: 1 where the likeliest token differs, so the mean is a share. ``sure``: the rise of -ln p of the
     tokens to which the original model gives 0.9 or more, where another token is an error and not another wording; the
     others count 0. All but ``top1`` are in nats.
 
     The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in the journal.
-    ``nll`` runs the plan alone; the other four come together from one run of plan and original model.
+    ``nll`` runs the plan alone; the other three come together from one run of plan and original model.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class TextObjective:
             yield (
                 plan,
                 [
-                    _record(text.id, text.num_tokens, nll=text.nll, kl=text.kl, js=text.js_top100, sure=text.sure)
+                    _record(text.id, text.num_tokens, nll=text.nll, kl=text.kl, sure=text.sure)
                     | {"top1": text.top1_disagreements}
                     for text in compared
                 ],

@@ -94,9 +94,8 @@ def trace_damage(context: Context) -> Selection:
 
     Settings:
         measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
-            of tokens where the likeliest one differs; ``js``, the Jensen-Shannon divergence on the original model's 100
-            likeliest tokens; or ``sure``, the rise of -ln p of the tokens to which the original model gives 0.9 or
-            more. Definitions in ``TextObjective``.
+            of tokens where the likeliest one differs; or ``sure``, the rise of -ln p of the tokens to which the
+            original model gives 0.9 or more. Definitions in ``TextObjective``.
         search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and repeats.
 
     The original model's answers are those of the objective's journal, so a task search in the same folder shares them;
@@ -110,7 +109,7 @@ def trace_damage(context: Context) -> Selection:
             answer by the original model, or measures that are not numbers.
     """
     chosen = chosen_settings(
-        "trace_damage", context.settings, measure=("kl", "nll", "top1", "js", "sure"), search=("one_shot", "greedy")
+        "trace_damage", context.settings, measure=("kl", "nll", "top1", "sure"), search=("one_shot", "greedy")
     )
     tasks = wanted_objective(context, "trace_damage")
     if context.engine is None or not isinstance(tasks, TaskObjective):

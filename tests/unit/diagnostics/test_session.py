@@ -86,7 +86,6 @@ class Checkpoint(PatientEngine):
             nll=1,
             reference_nll=1,
             kl=0,
-            js_top100=0,
             top1_disagreements=0,
             sure=0,
             tokens=self.tokens,

@@ -26,7 +26,6 @@ from tests.support.search import NeedyEngine, NeedyTask, TableObjective
 
 DAMAGE = {
     "kl": {0: 9.0, 1: 2.0, 2: 3.0, 3: 4.0, 4: 1.0, 5: 8.0},
-    "js": {0: 0.6, 1: 0.5, 2: 0.1, 3: 0.2, 4: 0.3, 5: 0.4},
     "top1": {0: 1, 1: 0, 2: 1, 3: 0, 4: 1, 5: 1},
     "nll": {0: 9.0, 1: 8.0, 2: 7.0, 3: 1.0, 4: 5.0, 5: 2.0},
     "sure": {0: 5.0, 1: 1.0, 2: 3.0, 3: 0.5, 4: 4.0, 5: 0.25},
@@ -52,9 +51,9 @@ class TracedEngine(NeedyEngine):
     def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
         assert reference.is_uncut
         self.measured.append((plan.key, request))
-        kl, js, top1, nll, sure = (damage(name, plan) for name in DAMAGE)
+        kl, top1, nll, sure = (damage(name, plan) for name in DAMAGE)
         return Divergence(
-            id=request.id, num_tokens=2, nll=1 + nll, reference_nll=1, kl=kl, js_top100=js,
+            id=request.id, num_tokens=2, nll=1 + nll, reference_nll=1, kl=kl,
             top1_disagreements=int(top1), sure=sure,
         )  # fmt: skip
 
@@ -132,8 +131,8 @@ def test_kl_is_the_default_and_all_measures_are_told() -> None:
     details = trace_damage(context()).details
     json.dumps(details, allow_nan=False)
     assert (details["measure"], details["search"]) == ("kl", "one_shot")
-    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0, "js": 0.25, "top1": 0.0, "sure": 0.5}
-    assert details["uncut"] == {"nll": 0.5, "kl": 0, "js": 0, "top1": 0, "sure": 0}
+    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0, "top1": 0.0, "sure": 0.5}
+    assert details["uncut"] == {"nll": 0.5, "kl": 0, "top1": 0, "sure": 0}
     assert details["num_tokens"] == 18
 
 
@@ -172,7 +171,7 @@ def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_pat
     assert sorted(measured) == sorted((plan, request.id) for plan, request in straight.measured)
 
     other = TracedEngine()
-    select(tmp_path / "killed", other, measure="js", search="greedy")
+    select(tmp_path / "killed", other, measure="top1", search="greedy")
     assert not other.asked, "the answers are there"
     assert len({plan for plan, _ in other.measured}) == 5, "of the greedy search only the second round is new"
 
