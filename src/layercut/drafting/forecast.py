@@ -12,13 +12,11 @@ from pydantic import BaseModel
 from layercut.pruning.speed import TimeParts
 from layercut.surgery.plan import CutPlan
 
-WIDTH, DEPTH, BOTH = "channels", "layers", "both"
-
 
 class WrittenAnswer(NamedTuple):
     """A greedy answer of the original model, and where a draft agrees with it."""
 
-    id: str
+    id: str  # with its task
     task: str
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]  # with its stop token
@@ -34,11 +32,6 @@ class TriedDraft(NamedTuple):
     window: int = 0
     speedup: float = 0.0  # forecast on those answers
     agrees: float = 0.0  # share of their tokens at which its likeliest token is the same
-
-    @property
-    def kind(self) -> str:
-        """What it removes."""
-        return BOTH if self.plan.removed and self.share else DEPTH if self.plan.removed else WIDTH
 
     @property
     def stays(self) -> tuple[float, float]:
@@ -60,15 +53,10 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
     read: TimeParts  # to read the prompt, by what a plan leaves
 
 
-class Round(NamedTuple):
-    """One pass of the original model; it writes one token more than it accepts."""
+def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[int]:
+    """The rounds that write an answer, as transformers' assisted generation runs them: the tokens that each proposes.
 
-    proposed: int
-    accepted: int
-
-
-def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
-    """The rounds that write an answer, as transformers' assisted generation runs them.
+    A round is a pass of the original model, which writes one token more than it accepts.
 
     Args:
         agrees: for each token of the answer: the draft's likeliest one is the same.
@@ -83,7 +71,7 @@ def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
         while accepted < most and place + accepted < end and agrees[place + accepted]:
             accepted += 1
         has_ended = accepted > 0 and place + accepted == end and end < limit
-        rounds.append(Round(accepted if has_ended else most, min(accepted, end - place - 1)))
+        rounds.append(accepted if has_ended else most)
         place += accepted + 1
     return rounds
 
@@ -91,12 +79,12 @@ def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[Round]:
 def forecast_seconds(answer: WrittenAnswer, draft: TriedDraft, window: int, times: StepTimes) -> tuple[float, float]:
     """Seconds of one answer without a draft and with it."""
     rounds = find_rounds(answer.agrees, window, answer.limit)
-    share, proposed = len(answer.prompt) / times.prompt, sum(turn.proposed for turn in rounds)
+    share = len(answer.prompt) / times.prompt
     # Reading the prompt gives the first token, of the draft as well. The first round is checked in the same pass.
     read = share * times.read.seconds(1)
     plain = read + (len(answer.agrees) - 1) * times.check[0]
-    proposals = share * times.read.seconds(*draft.stays) + max(proposed - 1, 0) * times.step.seconds(*draft.stays)
-    return plain, read + proposals + sum(times.check[turn.proposed] for turn in rounds[1:])
+    proposals = share * times.read.seconds(*draft.stays) + max(sum(rounds) - 1, 0) * times.step.seconds(*draft.stays)
+    return plain, read + proposals + sum(times.check[proposed] for proposed in rounds[1:])
 
 
 def best_window(answers: Sequence[WrittenAnswer], draft: TriedDraft, most: int, times: StepTimes) -> tuple[int, float]:

@@ -130,17 +130,14 @@ def _step_times(reader: AnswerReader, notes: Notes, profile: Profile, window: in
 
 def _write_with_draft(best: TriedDraft, reader: AnswerReader, answers: Sequence[WrittenAnswer]) -> list[MeasuredAnswer]:
     """The answers, each written with the draft and without it; those of an earlier call on this machine stay."""
-    wanted = {f"{answer.task}.{answer.id}": answer for answer in answers}
-    known = reader.part("written", f"window-{best.window}", best.plan, list(wanted), describe_machine())
+    ids, loaded = [answer.id for answer in answers], reader.model.loaded
+    known = reader.part("written", f"window-{best.window}", best.plan, ids, describe_machine())
     done = {record["id"] for record in known.records}
-    left = {name: answer for name, answer in wanted.items() if name not in done}
-    reader.progress("answers written twice", len(done), len(wanted))
-    if left:
-        loaded = reader.model.loaded
-        view = draft_view(loaded.model, best.plan)
-        for name, answer in zip(left, write_twice(loaded, view, list(left.values()), best.window), strict=True):
-            known.append([{**answer._asdict(), "id": name}])
-            reader.progress("answers written twice", len(known.records), len(wanted))
+    reader.progress("answers written twice", len(done), len(ids))
+    if left := [answer for answer in answers if answer.id not in done]:
+        for answer in write_twice(loaded, draft_view(loaded.model, best.plan), left, best.window):
+            known.append([answer._asdict()])
+            reader.progress("answers written twice", len(known.records), len(ids))
     return [MeasuredAnswer(**{field: record[field] for field in MeasuredAnswer._fields}) for record in known.records]
 
 

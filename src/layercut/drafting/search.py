@@ -12,9 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
-from layercut.drafting.forecast import BOTH, DEPTH, WIDTH, StepTimes, TriedDraft, WrittenAnswer, best_window
+from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, best_window
 from layercut.drafting.settings import ASKED, DraftSettings
 from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Request, distinct_plans
 from layercut.engine.rows import generation_row
@@ -85,7 +83,7 @@ class AnswerReader:
                 row = generation_row(loaded, request)
                 # An answer that a text ended, and not a token, is written without that text again: to its length.
                 limit = row.limit if tokens[-1] in stops else len(tokens)
-                answers.append(WrittenAnswer(request.id, name, row.prompt, tokens, limit))
+                answers.append(WrittenAnswer(f"{name}.{request.id}", name, row.prompt, tokens, limit))
         if not answers:
             raise InputError(
                 f"{part.label} has no {split} items that the model answers with a token; name a task that has."
@@ -97,7 +95,7 @@ class AnswerReader:
         requests = [
             LikelihoodRequest(
                 # The name has the length of the answer, as its beginning may have been read alone.
-                id=f"{answer.task}.{answer.id}.{len(answer.tokens)}",
+                id=f"{answer.id}.{len(answer.tokens)}",
                 prompt="",
                 continuations=("",),
                 tokens=(answer.prompt, answer.tokens),
@@ -123,13 +121,12 @@ class AnswerReader:
         self, drafts: Sequence[TriedDraft], answers: Sequence[WrittenAnswer], times: StepTimes, most: int
     ) -> list[TriedDraft]:
         """The drafts with their best windows, of at most ``most`` tokens, and the speed-ups on these answers."""
-        read = self.read([draft.plan for draft in drafts], answers)
-        best = [best_window(agreed, draft, most, times) for draft, agreed in zip(drafts, read, strict=True)]
-        agreement = [np.mean([hit for answer in agreed for hit in answer.agrees]) for agreed in read]
-        return [
-            draft._replace(window=window, speedup=speedup, agrees=float(agrees))
-            for draft, (window, speedup), agrees in zip(drafts, best, agreement, strict=True)
-        ]
+        tried = []
+        for draft, agreed in zip(drafts, self.read([draft.plan for draft in drafts], answers), strict=True):
+            window, speedup = best_window(agreed, draft, most, times)
+            hits = [hit for answer in agreed for hit in answer.agrees]
+            tried.append(draft._replace(window=window, speedup=speedup, agrees=sum(hits) / len(hits)))
+        return tried
 
     def part(self, name: str, readout: str, plan: CutPlan, ids: Sequence[str], settings: str = "") -> JournalPart:
         """Known records of a plan, and the place for more."""
@@ -204,8 +201,10 @@ def choose_drafts(
         return reader.try_drafts(drafts, texts, times, settings.window)
 
     drafts = _search_drafts(reader, attempt, _beginnings(answers, FIRST), mlp is not None)
-    by_kind = [[draft for draft in drafts if draft.kind == kind] for kind in (WIDTH, DEPTH, BOTH)]
-    return sorted(map(_fastest, filter(None, by_kind)), key=lambda draft: -draft.speedup), len(drafts)
+    fastest: dict[tuple[bool, bool], TriedDraft] = {}
+    for draft in sorted(drafts, key=lambda draft: -draft.speedup):
+        fastest.setdefault((bool(draft.plan.removed), bool(draft.share)), draft)
+    return list(fastest.values()), len(drafts)
 
 
 def _beginnings(answers: Sequence[Sequence[WrittenAnswer]], tokens: int) -> list[WrittenAnswer]:
@@ -223,15 +222,17 @@ def _beginnings(answers: Sequence[Sequence[WrittenAnswer]], tokens: int) -> list
 def _search_drafts(
     reader: AnswerReader, attempt: Attempt, first: Sequence[WrittenAnswer], has_channels: bool
 ) -> list[TriedDraft]:
-    """All plans that were tried, the fastest of each kind among them; of equals the first.
-
-    Args:
-        first: a few of the answers, by which each layer alone is ranked.
-    """
+    """All plans that were tried; layers are ranked by the tokens of the ``first`` answers that miss each one alone."""
     drafts = attempt([((), share) for share in WIDTHS]) if has_channels else []
     reader.progress.begin("search", "trying plans")
     candidates = Context(num_layers=reader.model.num_layers, num_remove=1).with_first_protected().candidates
-    layers = _rank_layers(reader, candidates, first)
+    alone = [draft_plan(reader.model, [layer]) for layer in candidates]
+    alone = [plan for plan in alone if can_run(reader.model, plan)]
+    missed = {
+        plan.removed[0]: sum(not hit for answer in answers for hit in answer.agrees)
+        for plan, answers in zip(alone, reader.read(alone, first), strict=True)
+    }
+    layers = sorted(missed, key=lambda layer: (missed[layer], -layer))
     fastest = max((draft.speedup for draft in drafts), default=0.0)
     drafts += _remove_layers(attempt, layers, first, fastest, DEEPEST * len(candidates))
     best = _fastest(drafts)
@@ -267,23 +268,8 @@ def mlp_of(model: ModelHandle) -> MlpWidth | None:
         return None
 
 
-def _rank_layers(reader: AnswerReader, candidates: Sequence[int], first: Sequence[WrittenAnswer]) -> list[int]:
-    """Layers, the one first whose absence changes the fewest tokens."""
-    plans = [draft_plan(reader.model, [layer]) for layer in candidates]
-    plans = [plan for plan in plans if can_run(reader.model, plan)]
-    missed = {
-        plan.removed[0]: sum(not hit for answer in answers for hit in answer.agrees)
-        for plan, answers in zip(plans, reader.read(plans, first), strict=True)
-    }
-    return sorted(missed, key=lambda layer: (missed[layer], -layer))
-
-
 def _remove_layers(
-    attempt: Attempt,
-    layers: Sequence[int],
-    first: Sequence[WrittenAnswer],
-    best: float,
-    deepest: float,
+    attempt: Attempt, layers: Sequence[int], first: Sequence[WrittenAnswer], best: float, deepest: float
 ) -> list[TriedDraft]:
     """One layer more each round, the fastest of a few by the first answers."""
     path: list[TriedDraft] = []

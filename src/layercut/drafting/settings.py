@@ -39,12 +39,6 @@ class DraftSettings(GoalSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.use is None) == (not self.tasks):
-            raise InputError(
-                "`use` and `tasks` both name tasks; give one of the two."
-                if self.use
-                else "say what the model writes: `use` math, or `tasks` gsm8k,my.jsonl; neither was given."
-            )
         profile = Profile.parse(self.serve)
         if profile.engine != TRANSFORMERS:
             raise InputError(f"`serve` {self.serve}: a draft is timed in transformers; leave out `engine=`.")
