@@ -81,10 +81,10 @@ def forecast_seconds(answer: WrittenAnswer, draft: TriedDraft, window: int, time
     rounds = find_rounds(answer.agrees, window, answer.limit)
     share = len(answer.prompt) / times.prompt
     # Reading the prompt gives the first token, of the draft as well. The first round is checked in the same pass.
-    read = share * times.read.seconds(1)
-    plain = read + (len(answer.agrees) - 1) * times.check[0]
-    proposals = share * times.read.seconds(*draft.stays) + max(sum(rounds) - 1, 0) * times.step.seconds(*draft.stays)
-    return plain, read + proposals + sum(times.check[proposed] for proposed in rounds[1:])
+    read, draft_read = times.read.seconds(1), times.read.seconds(*draft.stays)
+    drafted = share * (read + draft_read) + max(sum(rounds) - 1, 0) * times.step.seconds(*draft.stays)
+    drafted += sum(times.check[proposed] for proposed in rounds) - times.check[rounds[0]]
+    return share * read + (len(answer.agrees) - 1) * times.check[0], drafted
 
 
 def best_window(answers: Sequence[WrittenAnswer], draft: TriedDraft, most: int, times: StepTimes) -> tuple[int, float]:
