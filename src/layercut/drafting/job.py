@@ -29,7 +29,7 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.evidence.paired import sums_ratio
 from layercut.models.weights import read_config, stored_tensors
-from layercut.progress.bars import StageProgress
+from layercut.progress.bars import RunProgress
 from layercut.pruning.settings import GoalTasks, Profile, fitted_profile
 from layercut.pruning.speed import unread_bytes
 from layercut.runs.directory import RunFolder
@@ -84,7 +84,7 @@ def run_draft(
     if goal.note:
         say(goal.note)
     profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
-    progress = StageProgress(console, ["times", "search", "measure"])
+    progress = RunProgress(console, steps=["times", "search", "measure"])
 
     @contextmanager
     def stage(name: str, doing: str) -> Iterator[None]:

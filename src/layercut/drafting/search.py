@@ -31,7 +31,7 @@ from layercut.tasks.base import Split, is_generated
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
-    from layercut.progress.bars import StageProgress
+    from layercut.progress.bars import RunProgress
 
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
@@ -54,7 +54,7 @@ def part_name(part: ObjectiveTask) -> str:
 class AnswerReader:
     """A model that writes and reads answers under plans; what a journal holds is not computed again."""
 
-    def __init__(self, model: ModelHandle, journal: SearchJournal, progress: StageProgress) -> None:
+    def __init__(self, model: ModelHandle, journal: SearchJournal, progress: RunProgress) -> None:
         """Nothing is asked yet."""
         self.model, self._journal, self.progress = model, journal, progress
 
