@@ -72,7 +72,7 @@ def run_draft(
         InputError: an engine that does not run plans in this process, tasks that are not written, or a plan that does
             not fit.
     """
-    if (engine := ENGINES[model.settings.engine]).reads_weights or engine.is_served:
+    if ENGINES[model.settings.engine].reads_weights:
         raise InputError(
             "drafts are searched with the model in memory; use `engine` shared or plain. The page says how "
             "vLLM and llama.cpp serve the draft."

@@ -144,6 +144,29 @@ def test_what_was_killed_goes_on_with_the_same_result(
         asked(model, task, tmp_path / "killed")
     resumed = asked(model, task, tmp_path / "killed").result
     assert resumed.plans == whole.plans and resumed.tried == whole.tried
+    assert resumed.measured.tokens == whole.measured.tokens and resumed.measured.num_same == whole.measured.num_same
+
+
+def test_answers_that_were_written_before_a_kill_stay(
+    model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, numbers, measured = job.write_twice, list[int](), list[MeasuredAnswer]()
+
+    def stops(*given: Any) -> Iterator[MeasuredAnswer]:
+        numbers.append(len(given[2]))
+        for answer in own(*given):
+            if len(measured) == 5 and len(numbers) == 1:
+                raise KeyboardInterrupt
+            measured.append(answer)
+            yield answer
+
+    monkeypatch.setattr(job, "write_twice", stops)
+    with pytest.raises(KeyboardInterrupt):
+        asked(model, task, tmp_path / "run", remove=str(SPARE[0]))
+    result = asked(model, task, tmp_path / "run", remove=str(SPARE[0])).result
+    assert numbers == [12, 7] and len({answer.id for answer in measured}) == 12
+    plain, drafted = (sum(getattr(answer, name) for answer in measured) for name in ("plain", "drafted"))
+    assert result.measured.speedup.value == pytest.approx(plain / drafted)
 
 
 @pytest.mark.parametrize(
