@@ -87,15 +87,16 @@ def measure_times(
     checks = _time_checks(loaded.model, window + 1, profile, seed)
     timed = timed_rounds({plan.key: CheckpointTimer(loaded, plan) for plan in plans}, profile, seed, progress)
     turns = [timed[plan.key]["rounds"] for plan in plans]
-    step = [statistics.median(1 / turn["decode"] for turn in rounds) for rounds in turns]
-    read = [statistics.median(turn["first_token"] for turn in rounds) for rounds in turns]
-    # All in steps of the original model, so that times of other minutes compare.
+    # All in steps of the original model in the same round, so that times of other minutes compare.
+    rounds = [[(own, whole["decode"]) for own, whole in zip(of_plan, turns[0], strict=True)] for of_plan in turns]
+    step = [statistics.median(decode / own["decode"] for own, decode in of_plan) for of_plan in rounds]
+    read = [statistics.median(decode * own["first_token"] for own, decode in of_plan) for of_plan in rounds]
     shares = [TriedDraft(plan).stays for plan in plans]
     return StepTimes(
         prompt=profile.prompt,
         check=tuple(seconds / checks[0] for seconds in checks),
-        step=TimeParts.fitted(shares, [seconds / step[0] for seconds in step]),
-        read=TimeParts.fitted(shares, [seconds / step[0] for seconds in read]),
+        step=TimeParts.fitted(shares, step),
+        read=TimeParts.fitted(shares, read),
     )
 
 
