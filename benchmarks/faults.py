@@ -394,7 +394,7 @@ def verb_commands(work: Path) -> dict[str, list[Any]]:
         "eval": ["eval", work / "tiny", "--remove", "2,4", "--tasks", "arithmetic,copy", "--limit", 12, *few],
         "generate": ["generate", work / "tiny", *words, *few],
         "heal": ["heal", work / "thin", "--teacher", work / "tiny", *words, "--keep-unfinished", *train],
-        "draft": ["draft", model, "--tasks", written, "--items", 8, "--measured", 0, *few],
+        "draft": ["draft", model, "--tasks", written, "--items", 8, *few],
         "run": ["run", work / "whole.yaml"],
     }
 
@@ -447,7 +447,7 @@ def count_writes(command: list[Any], out: Path, die_at: int, answer: Any) -> Non
     """The process of ``forked``."""
     from layercut.drafting import job
 
-    places, sync = [0], os.fsync
+    written_twice, places, sync = job.write_twice, [0], os.fsync
 
     def count() -> None:
         places[0] += 1
@@ -466,17 +466,19 @@ def count_writes(command: list[Any], out: Path, die_at: int, answer: Any) -> Non
     sys.addaudithook(watch)
     os.fsync = counted_sync
     job.measure_times = fixed_times
+    job.write_twice = lambda *given: (answer._replace(plain=2.0, drafted=1.0) for answer in written_twice(*given))
     with quiet():
         wrong = layercut(*command, "--out", out, must_fail=False)
     answer.send((wrong, places[0], said[-1][-600:]))
 
 
 def fixed_times(loaded: Any, plans: Any, profile: Any, window: int, *_: Any) -> Any:
-    """Times of steps that are the same in every run of ``draft``; in batches nothing more is timed."""
-    from layercut.drafting.forecast import DraftSteps, StepTimes
+    """Times of steps that are the same in every run of ``draft``."""
+    from layercut.drafting.forecast import StepTimes
+    from layercut.pruning.speed import TimeParts
 
-    drafts = [DraftSteps(layers=layers, channels=1.0, step=layers, read=layers) for layers in (1.0, 0.5)]
-    return StepTimes(where="here", batch=2, prompt=16, middle=24, check=(1.0,) * (window + 1), drafts=tuple(drafts))
+    parts = TimeParts(fixed=0.0, layer=1.0, channels=0.0)
+    return StepTimes(prompt=16, check=(1.0,) * (window + 1), step=parts, read=parts)
 
 
 def kill_faults(work: Path) -> Iterator[Fault]:

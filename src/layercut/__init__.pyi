@@ -625,9 +625,8 @@ def draft(
     max_new_tokens: int | None = None,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     serve: str = "laptop",
-    items: int = 32,
+    items: int = 16,
     window: int = 8,
-    measured: int = 8,
     out: str | PathLike[str] | None = None,
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
@@ -659,11 +658,10 @@ def draft(
         use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
-        remove: A plan to forecast, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
-        serve: Timed as laptop, server, batch, or batch=1,prompt=300,new=300.
-        items: Answers to report items of each task, on which plans are forecast.
+        remove: A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
+        serve: Tokens of the request for which plans are searched: prompt=300,new=300.
+        items: Report items of each task that are answered with and without the draft, and timed.
         window: Most tokens that a draft may propose at once.
-        measured: Of these answers, how many are also written with the draft, and timed; 0 for none.
         out: Folder to write to; runs/draft-<model> if left out.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
@@ -672,7 +670,7 @@ def draft(
         say: called with each line for people, in place of stderr.
 
     Returns:
-        result, all that draft.json holds, folder, and times.
+        result, all that draft.json holds, and folder.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

@@ -23,7 +23,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from layercut.errors import InputError, unknown_name
-from layercut.progress.heartbeat import SafeConsole
+from layercut.progress.activity import SafeConsole
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.text import printed_result

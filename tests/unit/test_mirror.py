@@ -7,7 +7,7 @@ from pathlib import Path
 UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
-base_settings diagnostics/diagnose drafting/outline drafting/search drafting/settings engine/base
+base_settings diagnostics/diagnose drafting/search drafting/settings engine/base
 engine/generating engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers evidence/advice
 evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/heal models/cache
 models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path report/advice_text

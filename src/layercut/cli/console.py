@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from layercut.progress.heartbeat import SafeConsole
+from layercut.progress.activity import SafeConsole
 from layercut.text import UNSEEN
 from layercut.verbs.io import Io
 

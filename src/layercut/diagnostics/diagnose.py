@@ -35,7 +35,7 @@ from layercut.errors import InputError
 from layercut.evidence.diagnosis import arm_name
 from layercut.models.loading import WeightlessModel
 from layercut.progress import Say
-from layercut.progress.bars import Progressing
+from layercut.progress.bars import RunProgress
 from layercut.progress.cost import Workload
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, LAYERS, RunFolder
@@ -135,8 +135,8 @@ class PlannedDiagnosis:
             )
             for needs in get_args(Needs)
         }
-        work = [(name, Workload(kind=name, num_items=STEPS)) for name in self.names]
-        progress = Progressing(work, console, verb="Diagnosing", unit=None)
+        work = [(f"Diagnosing {name}", Workload(kind=name, num_items=STEPS)) for name in self.names]
+        progress = RunProgress(console, work, unit=None)
         said: list[str] = []
         with progress.running():
             for index, name in enumerate(self.names):

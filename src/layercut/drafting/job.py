@@ -1,67 +1,52 @@
-"""Find the plan that makes a model write faster as a draft of itself, forecast it, and measure it.
+"""Find the plan that makes a model write faster as a draft of itself, and measure it.
 
-    runs/draft/  samples/    answers of the original model, and where plans agree with them
-                 times.json  times of steps
+    runs/draft/  samples/    answers of the original model, where plans agree with them, and all times
                  plan.json   the chosen plan
                  model/      its checkpoint, where it makes the model faster
                  draft.json  all of it, see layercut.runs.draft
 
-Selection items choose the plan and its window; report items forecast it, and some of them are written and timed.
+Selection items choose the plan and its window; answers to report items, written with and without it, judge it.
 """
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 
-from layercut.drafting.assisted import draft_view, measure_times, times_within, write_twice
-from layercut.drafting.forecast import (
-    MeasuredAnswer,
-    StepTimes,
-    TriedDraft,
-    WrittenAnswer,
-    forecast_speedup,
-    make_result,
-    part_name,
-)
-from layercut.drafting.outline import ASKED, goal_parts
-from layercut.drafting.search import AnswerReader, can_run, draft_plan, fastest_of_each, search_drafts
-from layercut.drafting.settings import DraftSettings
+from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_times, write_twice
+from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
+from layercut.drafting.search import AnswerReader, can_run, choose_drafts, mlp_of, part_name
+from layercut.drafting.settings import DraftSettings, goal_parts
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.progress.bars import StageProgress
-from layercut.pruning.settings import GoalTasks, fitted_profile
-from layercut.runs.atomic import write_json
+from layercut.evidence.paired import sums_ratio
+from layercut.models.weights import read_config, stored_tensors
+from layercut.progress.bars import RunProgress
+from layercut.pruning.settings import GoalTasks, Profile, fitted_profile
+from layercut.pruning.speed import unread_bytes
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable_writing
-from layercut.runs.draft import MODEL, PLAN, TIMES, DraftResult
-from layercut.runs.environment import describe_machine, shown_path
-from layercut.runs.json_text import load_json
+from layercut.runs.draft import MODEL, PLAN, DraftMeasured, DraftPlan, DraftResult
+from layercut.runs.environment import command_line, describe_machine
+from layercut.runs.notes import Notes
+from layercut.runs.prune import Estimated, as_estimated
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.channels import keep_most, rank_channels
 from layercut.selection.search_journal import SearchJournal
-from layercut.surgery.channels import Channels
+from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import check_plan
-from layercut.surgery.slots import MlpWidth
-from layercut.surgery.width import mlp_width_in
+from layercut.text import count_of, two_decimals
 
-SEARCHED, FIRST, TOKENS = 1024, 256, 128
-"""Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
-RANKED = 16  # answers by which channels are ranked
-LOOPS = 2  # answers to selection items that are written to time both models within the loops of transformers
-_NUMBERS = ("items", "measured", "use", "tasks")
+_NUMBERS = ("items", "use", "tasks")
 """Settings that may differ when a run goes on: they ask for more, or name what is recorded elsewhere."""
-_RECORDED = MeasuredAnswer._fields[:8]  # without the seconds of each pass
 
 
 class DraftDone(NamedTuple):
@@ -69,7 +54,6 @@ class DraftDone(NamedTuple):
 
     folder: Path
     result: DraftResult
-    times: StepTimes
 
 
 def run_draft(
@@ -82,7 +66,7 @@ def run_draft(
     console: Console,
     say: Callable[[str], None],
 ) -> DraftDone:
-    """Search a draft, forecast and measure it; ``layercut draft``. The same call again goes on where it was stopped.
+    """Search a draft and measure it; ``layercut draft``. The same call again goes on where it was stopped.
 
     Raises:
         InputError: an engine that does not run plans in this process, tasks that are not written, or a plan that does
@@ -99,146 +83,129 @@ def run_draft(
     wanted = {**model.describe(), "tasks": tasks, **kept, "seed": seed}
     if goal.note:
         say(goal.note)
-    progress, seconds = StageProgress(console), dict[str, float]()
+    profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
+    progress = RunProgress(console, steps=["times", "search", "measure"])
 
     @contextmanager
     def stage(name: str, doing: str) -> Iterator[None]:
+        progress.step(name)
         progress.begin(name, doing)
-        began = time.monotonic()
-        yield
-        seconds[name] = round(time.monotonic() - began, 1)
+        with run.notes.stage(name):
+            yield
         progress.end(name, note="done")
 
     with resumable_writing(out), RunFolder.begin(out, wanted) as run, SearchJournal(run) as journal, progress.running():
         reader = AnswerReader(model, journal, progress)
         with stage("times", "timing steps by turns"):
-            times = _step_times(model, settings, run.path / TIMES, seed, progress)
+            times = _step_times(reader, run.notes, profile, settings.window, seed)
         with stage("search", "answers of the original model"):
-            drafts, tried = _choose_drafts(settings, parts, reader, times, seed)
-        with stage("forecast", "answers to report items"):
+            drafts, tried = choose_drafts(reader, parts, settings, times, seed)
+            drafts[0].plan.save(run.path / PLAN)
+        with stage("measure", "answers to report items"):
             answers = [answer for part in parts for answer in reader.write(part, "report", settings.items)]
-            agreed = reader.read([own.plan for own in drafts], answers)
-        best, written = drafts[0], list[MeasuredAnswer]()
-        with stage("measure", "writing with the draft"):
-            best.plan.save(run.path / PLAN)
-            pays = forecast_speedup(agreed[0], times.cost(best), best.window, seed)["speedup"].value > 1
-            if pays and not (run.path / MODEL).exists():
-                cut_model(model.source, best.plan, run.path / MODEL, uncut=lambda: model.loaded)
-            if times.batch == 1:
-                times, written = _write_with_draft(best, parts, reader, times, answers, settings.measured)
-        result = make_result(
-            model, parts, times, drafts, agreed, written, tried=tried, pays=pays, seed=seed, seconds=seconds
-        )
+            written = _write_with_draft(drafts[0], reader, answers)
+        about = {"serve": profile.words, "tried": tried, "seconds": run.notes.seconds}
+        result = _make_result(model, parts, drafts, times, written, seed, **about)
+        if result.checkpoint and not (run.path / MODEL).exists():
+            cut_model(model.source, drafts[0].plan, run.path / MODEL, uncut=lambda: model.loaded)
         result.save(run.path)
-    return DraftDone(run.path, result, times)
+    return DraftDone(run.path, result)
 
 
-def _step_times(
-    model: ModelHandle, settings: DraftSettings, file: Path, seed: int, progress: StageProgress
-) -> StepTimes:
-    """Times of an earlier call, or measured now."""
-    if file.is_file():
-        try:
-            return StepTimes.model_validate(load_json(file))
-        except ValueError as error:
-            raise InputError(f"{shown_path(file)} is damaged; remove it, and steps are timed again.") from error
-    profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
-    # Half of the layers and half of the channels, as far as the model can be run so.
-    layers, mlp = model.num_layers, _mlp_of(model)
-    whole = CutPlan(num_layers=layers)
-    plans = [replace(whole, removed=tuple(range(layers // 4, layers // 4 + layers // 2)))] if layers > 1 else []
-    if mlp is not None:
-        plans.append(replace(whole, channels=mlp.first_channels(mlp.num_kept(0.5))))
-    plans = [whole, *(plan for plan in plans if can_run(model, plan))]
-    times = measure_times(model.loaded, plans, profile, settings.window, seed, progress)
-    write_json(file, times.model_dump(mode="json"))
-    return times
+def _step_times(reader: AnswerReader, notes: Notes, profile: Profile, window: int, seed: int) -> StepTimes:
+    """Times of an earlier call on this machine, or measured now."""
+    model, where = reader.model, describe_machine()
+    if where not in (known := notes.get("times", {})):
+        # Half of the layers and half of the channels, as far as the model can be run so.
+        whole, count, mlp = CutPlan(num_layers=model.num_layers), model.num_layers, mlp_of(model)
+        plans = [replace(whole, removed=tuple(range(count // 4, count // 4 + count // 2)))] if count > 1 else []
+        if mlp is not None:
+            plans.append(replace(whole, channels=mlp.first_channels(mlp.num_kept(0.5))))
+        plans = [whole, *(plan for plan in plans if can_run(model, plan))]
+        times = measure_times(model.loaded, plans, profile, window, seed, reader.progress)
+        known = {**known, where: times.model_dump(mode="json")}
+        notes.put("times", known)
+    return StepTimes.model_validate(known[where])
 
 
-def _mlp_of(model: ModelHandle) -> MlpWidth | None:
-    """The MLP channels of a model; None where its MLPs cannot be thinned."""
-    try:
-        return mlp_width_in(model.loaded.model)
-    except InputError:
-        return None
+def _write_with_draft(best: TriedDraft, reader: AnswerReader, answers: Sequence[WrittenAnswer]) -> list[MeasuredAnswer]:
+    """The answers, each written with the draft and without it; those of an earlier call on this machine stay."""
+    ids, loaded = [answer.id for answer in answers], reader.model.loaded
+    known = reader.part("written", f"window-{best.window}", best.plan, ids, describe_machine())
+    done = {record["id"] for record in known.records}
+    reader.progress("answers written twice", len(done), len(ids))
+    if left := [answer for answer in answers if answer.id not in done]:
+        for answer in write_twice(loaded, draft_view(loaded.model, best.plan), left, best.window):
+            known.append([answer._asdict()])
+            reader.progress("answers written twice", len(known.records), len(ids))
+    return [MeasuredAnswer(**{field: record[field] for field in MeasuredAnswer._fields}) for record in known.records]
 
 
-def _choose_drafts(
-    settings: DraftSettings, parts: Sequence[ObjectiveTask], reader: AnswerReader, times: StepTimes, seed: int
-) -> tuple[list[TriedDraft], int]:
-    """The plan that was named, or the fastest of each kind that a search found; and how many plans were tried."""
-    model, named = reader.model, list[TriedDraft]()
-    if (spec := settings.remove) is not None:
-        if spec.mlp is not None and spec.count is None:
-            channels = _rank_channels(reader, parts, mlp_width_in(model.loaded.model))(spec.mlp)
-            plan = draft_plan(model, spec.layers or (), channels)
-        else:
-            name, digest = model.settings.model, model.metadata.model_hash
-            bound = spec.bind(num_layers=model.num_layers, model=name, model_hash=digest, seed=seed)
-            plan = draft_plan(model, bound.removed, bound.channels)
-        check_plan(model.loaded.model, plan)
-        named = [TriedDraft(plan, plan.channels.share if plan.channels else 0.0)]
-    answers = [reader.write(part, "selection", ASKED) for part in parts]
-    texts = _beginnings(answers, SEARCHED)
-    if named:
-        return reader.try_drafts(named, texts, times, settings.window), 0
-    mlp = _mlp_of(model)
-    thin = None if mlp is None else _rank_channels(reader, parts, mlp)
-    reader.progress.begin("search", "trying plans")
-    drafts = search_drafts(reader, texts, _beginnings(answers, FIRST), times, settings.window, thin)
-    return fastest_of_each(drafts), len(drafts)
+def _measured(task: str, answers: Sequence[MeasuredAnswer], seed: int) -> DraftMeasured:
+    """Ratios of sums over answers, with 95 % intervals over answers."""
+
+    def ratio(above: Sequence[float], below: Sequence[float]) -> Estimated:
+        return as_estimated(sums_ratio(np.array(above, dtype=float), np.array(below, dtype=float), seed))
+
+    tokens, rounds = [answer.tokens for answer in answers], [answer.rounds for answer in answers]
+    return DraftMeasured(
+        task=task,
+        tokens=sum(tokens),
+        num_same=sum(answer.is_same for answer in answers),
+        # A round writes one token more than it accepts.
+        accepted=ratio([answer.tokens - answer.rounds for answer in answers], [answer.proposed for answer in answers]),
+        per_round=ratio(tokens, rounds),
+        speedup=ratio([answer.plain for answer in answers], [answer.drafted for answer in answers]),
+    )
 
 
-def _beginnings(answers: Sequence[Sequence[WrittenAnswer]], tokens: int) -> list[WrittenAnswer]:
-    """The beginnings of the first answers of each task, until they have this many tokens."""
-    texts = []
-    for of_task in answers:
-        left = tokens
-        for answer in of_task:
-            if left > 0:
-                texts.append(answer._replace(tokens=answer.tokens[:TOKENS]))
-                left -= len(texts[-1].tokens)
-    return texts
-
-
-def _rank_channels(reader: AnswerReader, parts: Sequence[ObjectiveTask], mlp: MlpWidth) -> Callable[[float], Channels]:
-    """Rank channels by answers to selection items; gives, by the share to remove, the most needed ones."""
-    reader.progress.begin("search", "ranking channels")
-    texts = {}
-    for part in parts:
-        answers = reader.write(part, "selection", ASKED)[:RANKED]
-        texts[part_name(part)] = [(*answer.prompt, *answer.tokens) for answer in answers]
-    ranked = rank_channels(reader.model.loaded, (), texts, progress=reader.progress)
-    return lambda share: keep_most(mlp, ranked, share)
-
-
-def _write_with_draft(
-    best: TriedDraft,
+def _make_result(
+    model: ModelHandle,
     parts: Sequence[ObjectiveTask],
-    reader: AnswerReader,
+    drafts: Sequence[TriedDraft],
     times: StepTimes,
-    answers: Sequence[WrittenAnswer],
-    number: int,
-) -> tuple[StepTimes, list[MeasuredAnswer]]:
-    """The times within the loops of transformers, and some answers that were written with the draft."""
-    progress, readout, loaded = reader.progress, f"window-{best.window}", reader.model.loaded
-    by_task = [[answer for answer in answers if answer.task == part_name(part)] for part in parts]
-    turns = [answer for answer in chain(*zip_longest(*by_task)) if answer is not None]
-    wanted = {f"{answer.task}.{answer.id}": answer for answer in turns[:number]}
-    written = reader.part("written", readout, best.plan, list(wanted), describe_machine())
-    view = draft_view(loaded.model, best.plan)
-    within = reader.part("loops", readout, best.plan, ["step"], describe_machine())
-    if not within.is_complete:
-        first = [reader.write(part, "selection", ASKED)[0] for part in parts][:LOOPS]
-        measured = times_within(times, best, first, [*write_twice(loaded, view, first, best.window)])
-        within.append([{"id": "step", "times": measured.model_dump(mode="json")}])
-    done = {record["id"] for record in written.records}
-    if left := {name: answer for name, answer in wanted.items() if name not in done}:
-        progress("answers written twice", len(done), len(wanted))
-        for key, took in zip(left, write_twice(loaded, view, list(left.values()), best.window), strict=True):
-            written.append([{name: getattr(took, name) for name in _RECORDED} | {"id": key}])
-            progress("answers written twice", len(written.records), len(wanted))
-    return StepTimes.model_validate(within.records[0]["times"]), [
-        MeasuredAnswer(**{name: record[name] for name in _RECORDED} | {"id": wanted[record["id"]].id})
-        for record in written.records
-    ]
+    written: Sequence[MeasuredAnswer],
+    seed: int,
+    **more: Any,
+) -> DraftResult:
+    """Everything that draft.json holds; the first draft is the one that wrote the answers."""
+    name = parts[0].label if len(parts) == 1 else "all tasks"
+    path, best, measured = model.source.path, drafts[0], _measured(name, written, seed)
+    unread = unread_bytes(read_config(path), stored_tensors(path))
+    whole = plan_cut(path, CutPlan(num_layers=model.num_layers)).bytes_after - unread
+    plans = tuple(
+        DraftPlan(
+            removed=tuple(sorted(draft.plan.removed)),
+            mlp=draft.mlp,
+            read=(plan_cut(path, draft.plan).bytes_after - unread) / whole,
+            window=draft.window,
+            step=times.step.seconds(*draft.stays),
+            agrees=draft.agrees,
+            forecast=draft.speedup,
+        )
+        for draft in drafts
+    )
+    speedup = measured.speedup
+    is_faster, is_slower = speedup.low is not None and speedup.low > 1, (speedup.high or speedup.value) < 1
+    what = f"the model without {plans[0].amount}, {count_of(best.window, 'token')} at a time"
+    speed = f"x {two_decimals(speedup)} as fast, measured on {count_of(speedup.n, 'answer')}"
+    why = f"None: with the best draft ({what}) the model writes" if is_slower else f"Draft: {what}. The model writes"
+    why += f" {speed}, of which {measured.num_same} are equal to the letter."
+    return DraftResult(
+        model=model.settings.model,
+        dtype=model.dtype,
+        plans=plans,
+        checks=times.check,
+        measured=measured,
+        tasks=tuple(
+            _measured(part.label, [answer for answer in written if answer.task == part_name(part)], seed)
+            for part in parts
+        ),
+        verdict="faster" if is_faster else "slower" if is_slower else "undecided",
+        why=why if is_faster or is_slower else f"{why} Whether it is faster is not shown.",
+        checkpoint=MODEL if speedup.value > 1 else None,
+        where=describe_machine(),
+        seed=seed,
+        command=command_line(sys.argv),
+        **more,
+    )

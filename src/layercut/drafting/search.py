@@ -9,37 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from layercut.drafting.forecast import BOTH, DEPTH, WIDTH, StepTimes, TriedDraft, WrittenAnswer, best_window, part_name
-from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest
+from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, best_window
+from layercut.drafting.settings import ASKED, DraftSettings
+from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Request, distinct_plans
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
+from layercut.selection.channels import keep_most, rank_channels
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan
+from layercut.surgery.slots import MlpWidth
+from layercut.surgery.width import mlp_width_in
 from layercut.tasks.base import Split, is_generated
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle
-    from layercut.progress.bars import StageProgress
+    from layercut.progress.bars import RunProgress
 
+SEARCHED, FIRST, TOKENS = 1024, 256, 128
+"""Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
+RANKED = 16  # answers of each task by which channels are ranked
 WIDTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # shares of the MLP channels that plans without them alone remove
 STEP = 0.1
 TRIED = 3  # layers that each round tries to remove
 WORSE = 4  # rounds of the path of layers that may be slower than the fastest plan so far, of any kind
 DEEPEST = 0.75
 ROUNDS = 12  # rounds among neighbours at most
+Wanted = tuple[tuple[int, ...], float]  # layers and share of the MLP channels to remove
+Attempt = Callable[..., list[TriedDraft]]
+
+
+def part_name(part: ObjectiveTask) -> str:
+    """Name of a task under a readout, in the journal."""
+    return f"{part.task.name}-{part.readout}"
 
 
 class AnswerReader:
     """A model that writes and reads answers under plans; what a journal holds is not computed again."""
 
-    def __init__(self, model: ModelHandle, journal: SearchJournal, progress: StageProgress) -> None:
+    def __init__(self, model: ModelHandle, journal: SearchJournal, progress: RunProgress) -> None:
         """Nothing is asked yet."""
         self.model, self._journal, self.progress = model, journal, progress
 
@@ -47,93 +62,73 @@ class AnswerReader:
         """Answers of the model to the first items of a task; those without a token are left out.
 
         Raises:
-            InputError: a task that is not answered by writing, or one without such items.
+            InputError: a task that is not answered by writing, or that has no such answers.
         """
         if not is_generated(part.readout):
             raise InputError(
                 f"{part.label} is not written, so there is nothing to draft; name a task that is, such as gsm8k."
             )
-        samples = part.task.samples(split, limit)
-        if not samples:
-            raise InputError(f"{part.task.name} has no {split} items.")
         requests = [
             replace(cast("GenerationRequest", part.task.request(sample, part.readout)), settled=None, draft="")
-            for sample in samples
+            for sample in part.task.samples(split, limit)
         ]
-        uncut, name = CutPlan(num_layers=self.model.num_layers), part_name(part)
-        known = self.part(name, "answers", uncut, [request.id for request in requests])
-        if not known.is_complete:
-            done = {record["id"] for record in known.records}
-            self.progress(part.label, len(done), len(requests))
-            for _, batch in self.model.engine.ask(requests, [uncut], GREEDY, lambda _, item: item not in done):
-                known.append([{"id": reply.id, "tokens": list(reply.tokens)} for reply in batch])
-                self.progress(part.label, len(known.records), len(requests))
-        tokens = {record["id"]: tuple(record["tokens"]) for record in known.records}
-        loaded = self.model.loaded
+        uncut, name, loaded = CutPlan(num_layers=self.model.num_layers), part_name(part), self.model.loaded
+        (records,) = self._ask(
+            part.label, (name, "answers"), requests, [uncut], lambda reply: {"tokens": list(reply.tokens)}
+        )
         stops = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
         answers = []
-        for request in [request for request in requests if tokens[request.id]]:
-            row, answer = generation_row(loaded, request), tokens[request.id]
-            # An answer that a text ended, and not a token, is written without that text again: to its length.
-            limit = row.limit if answer[-1] in stops else len(answer)
-            answers.append(WrittenAnswer(request.id, name, row.prompt, answer, limit))
+        for request, record in zip(requests, records, strict=True):
+            if tokens := tuple(record["tokens"]):
+                row = generation_row(loaded, request)
+                # An answer that a text ended, and not a token, is written without that text again: to its length.
+                limit = row.limit if tokens[-1] in stops else len(tokens)
+                answers.append(WrittenAnswer(f"{name}.{request.id}", name, row.prompt, tokens, limit))
+        if not answers:
+            raise InputError(
+                f"{part.label} has no {split} items that the model answers with a token; name a task that has."
+            )
         return answers
 
     def read(self, plans: Sequence[CutPlan], answers: Sequence[WrittenAnswer]) -> list[list[WrittenAnswer]]:
-        """For each plan the answers, with the tokens at which it agrees.
-
-        Raises:
-            InputError: an engine that does not report the likeliest tokens.
-        """
-        # The name of an answer in the journal has its length, as its beginning may have been read alone.
+        """For each plan the answers, with the tokens at which it agrees."""
         requests = [
             LikelihoodRequest(
-                id=f"{answer.task}.{answer.id}.{len(answer.tokens)}",
+                # The name has the length of the answer, as its beginning may have been read alone.
+                id=f"{answer.id}.{len(answer.tokens)}",
                 prompt="",
                 continuations=("",),
                 tokens=(answer.prompt, answer.tokens),
             )
             for answer in answers
         ]
-        ids = [request.id for request in requests]
-        parts = {plan.key: self.part("plans", "agreement", plan, ids) for plan in plans}
-        left = {key: {*ids} - {record["id"] for record in part.records} for key, part in parts.items()}
-        total = len(parts) * len(ids)
-        self.progress("answers read", total - sum(map(len, left.values())), total)
-        if any(left.values()):
-            unread = {plan.key: plan for plan in plans if left[plan.key]}
-            answered = self.model.engine.ask(
-                requests, [*unread.values()], GREEDY, lambda plan, item: item in left[plan.key]
-            )
-            for plan, replies in answered:
-                if not all(reply.hits and len(reply.hits[0]) == reply.num_tokens[0] for reply in replies):
-                    raise InputError(
-                        "this engine does not say which tokens are the likeliest; use `engine` shared or plain."
-                    )
-                agrees = {reply.id: "".join("01"[hit] for hit in reply.hits[0]) for reply in replies}
-                parts[plan.key].append([{"id": item, "agrees": bits} for item, bits in agrees.items()])
-                left[plan.key] -= {*agrees}
-                self.progress("answers read", total - sum(map(len, left.values())), total)
+        by_plan = self._ask(
+            "answers read",
+            ("plans", "agreement"),
+            requests,
+            plans,
+            lambda reply: {"agrees": "".join("01"[hit] for hit in reply.hits[0])},
+        )
         return [
             [
                 answer._replace(agrees=[bit == "1" for bit in record["agrees"]])
-                for answer, record in zip(answers, parts[plan.key].records, strict=True)
+                for answer, record in zip(answers, records, strict=True)
             ]
-            for plan in plans
+            for records in by_plan
         ]
 
     def try_drafts(
         self, drafts: Sequence[TriedDraft], answers: Sequence[WrittenAnswer], times: StepTimes, most: int
     ) -> list[TriedDraft]:
         """The drafts with their best windows, of at most ``most`` tokens, and the speed-ups on these answers."""
-        read = self.read([draft.plan for draft in drafts], answers)
-        best = [best_window(agreed, times.cost(draft), most) for draft, agreed in zip(drafts, read, strict=True)]
-        return [
-            draft._replace(window=window, speedup=speedup)
-            for draft, (window, speedup) in zip(drafts, best, strict=True)
-        ]
+        tried = []
+        for draft, agreed in zip(drafts, self.read([draft.plan for draft in drafts], answers), strict=True):
+            window, speedup = best_window(agreed, draft, most, times)
+            hits = [hit for answer in agreed for hit in answer.agrees]
+            tried.append(draft._replace(window=window, speedup=speedup, agrees=sum(hits) / len(hits)))
+        return tried
 
-    def part(self, name: str, readout: Any, plan: CutPlan, ids: Sequence[str], settings: str = "") -> JournalPart:
+    def part(self, name: str, readout: str, plan: CutPlan, ids: Sequence[str], settings: str = "") -> JournalPart:
         """Known records of a plan, and the place for more."""
         question = JournalQuestion(
             task=name,
@@ -145,52 +140,110 @@ class AnswerReader:
         )
         return self._journal.part(question, plan, ids)
 
+    def _ask(
+        self,
+        what: str,
+        file: tuple[str, str],
+        requests: Sequence[Request],
+        plans: Sequence[CutPlan],
+        describe: Callable[[Any], dict[str, Any]],
+    ) -> list[list[dict[str, Any]]]:
+        """For each plan a record of each request, from the journal or the engine."""
+        ids = [request.id for request in requests]
+        parts = {plan.key: self.part(*file, plan, ids) for plan in plans}
+        left = {key: {*ids} - {record["id"] for record in part.records} for key, part in parts.items()}
+        total = len(parts) * len(ids)
+        self.progress(what, total - sum(map(len, left.values())), total)
+        if unread := [plan for plan in distinct_plans(plans) if left[plan.key]]:
+            for plan, replies in self.model.engine.ask(
+                requests, unread, GREEDY, lambda plan, item: item in left[plan.key]
+            ):
+                parts[plan.key].append([{"id": reply.id, **describe(reply)} for reply in replies])
+                left[plan.key] -= {reply.id for reply in replies}
+                self.progress(what, total - sum(map(len, left.values())), total)
+        return [parts[plan.key].records for plan in plans]
 
-def search_drafts(
-    reader: AnswerReader,
-    answers: Sequence[WrittenAnswer],
-    first: Sequence[WrittenAnswer],
-    times: StepTimes,
-    most: int,
-    thin: Callable[[float], Channels] | None,
-) -> list[TriedDraft]:
-    """All plans that were tried, the fastest of each kind among them; of equals the first.
 
-    Args:
-        first: a few of the answers, by which each layer alone is ranked.
-        most: the longest window.
-        thin: gives the channels without about a share of them; None where the MLPs cannot be thinned.
-    """
+def choose_drafts(
+    reader: AnswerReader, parts: Sequence[ObjectiveTask], settings: DraftSettings, times: StepTimes, seed: int
+) -> tuple[list[TriedDraft], int]:
+    """The plan that was named, or the fastest of each kind that a search found; and how many plans were tried."""
+    model, named = reader.model, list[TriedDraft]()
 
-    def attempt(
-        wanted: Collection[tuple[tuple[int, ...], float]], texts: Sequence[WrittenAnswer] = answers
-    ) -> list[TriedDraft]:
+    @cache
+    def ranked() -> dict[int, tuple[int, ...]]:
+        reader.progress.begin("search", "ranking channels")
+        answers = {part_name(part): reader.write(part, "selection", ASKED)[:RANKED] for part in parts}
+        texts = {name: [(*answer.prompt, *answer.tokens) for answer in own] for name, own in answers.items()}
+        return rank_channels(model.loaded, (), texts, progress=reader.progress)
+
+    if (spec := settings.remove) is not None:
+        if spec.mlp is not None and spec.count is None:
+            channels = keep_most(mlp_width_in(model.loaded.model), ranked(), spec.mlp)
+            plan = draft_plan(model, spec.layers or (), channels)
+        else:
+            name, digest = model.settings.model, model.metadata.model_hash
+            bound = spec.bind(num_layers=model.num_layers, model=name, model_hash=digest, seed=seed)
+            plan = draft_plan(model, bound.removed, bound.channels)
+        check_plan(model.loaded.model, plan)
+        named = [TriedDraft(plan, plan.channels.share if plan.channels else 0.0)]
+    answers = [reader.write(part, "selection", ASKED) for part in parts]
+    texts, mlp = _beginnings(answers, SEARCHED), mlp_of(model)
+    if named:
+        return reader.try_drafts(named, texts, times, settings.window), 0
+
+    def attempt(wanted: Collection[Wanted], texts: Sequence[WrittenAnswer] = texts) -> list[TriedDraft]:
         drafts = [
-            TriedDraft(draft_plan(reader.model, removed, thin(share) if share and thin else None), share)
+            TriedDraft(draft_plan(model, removed, keep_most(mlp, ranked(), share) if mlp and share else None), share)
             for removed, share in wanted
         ]
-        return reader.try_drafts([draft for draft in drafts if can_run(reader.model, draft.plan)], texts, times, most)
+        drafts = [draft for draft in drafts if can_run(model, draft.plan)]
+        return reader.try_drafts(drafts, texts, times, settings.window)
 
-    drafts = attempt([((), share) for share in WIDTHS]) if thin else []
+    drafts = _search_drafts(reader, attempt, _beginnings(answers, FIRST), mlp is not None)
+    fastest: dict[tuple[bool, bool], TriedDraft] = {}
+    for draft in sorted(drafts, key=lambda draft: -draft.speedup):
+        fastest.setdefault((bool(draft.plan.removed), bool(draft.share)), draft)
+    return list(fastest.values()), len(drafts)
+
+
+def _beginnings(answers: Sequence[Sequence[WrittenAnswer]], tokens: int) -> list[WrittenAnswer]:
+    """The beginnings of the first answers of each task, until they have this many tokens."""
+    texts = []
+    for of_task in answers:
+        left = tokens
+        for answer in of_task:
+            if left > 0:
+                texts.append(answer._replace(tokens=answer.tokens[:TOKENS]))
+                left -= len(texts[-1].tokens)
+    return texts
+
+
+def _search_drafts(
+    reader: AnswerReader, attempt: Attempt, first: Sequence[WrittenAnswer], has_channels: bool
+) -> list[TriedDraft]:
+    """All plans that were tried; layers are ranked by the tokens of the ``first`` answers that miss each one alone."""
+    drafts = attempt([((), share) for share in WIDTHS]) if has_channels else []
+    reader.progress.begin("search", "trying plans")
     candidates = Context(num_layers=reader.model.num_layers, num_remove=1).with_first_protected().candidates
-    layers = _rank_layers(reader, candidates, first)
+    alone = [draft_plan(reader.model, [layer]) for layer in candidates]
+    alone = [plan for plan in alone if can_run(reader.model, plan)]
+    missed = {
+        plan.removed[0]: sum(not hit for answer in answers for hit in answer.agrees)
+        for plan, answers in zip(alone, reader.read(alone, first), strict=True)
+    }
+    layers = sorted(missed, key=lambda layer: (missed[layer], -layer))
     fastest = max((draft.speedup for draft in drafts), default=0.0)
     drafts += _remove_layers(attempt, layers, first, fastest, DEEPEST * len(candidates))
     best = _fastest(drafts)
     for _ in range(ROUNDS):
         known = {(frozenset(draft.plan.removed), draft.share) for draft in drafts}
-        near = _neighbours(best, layers, thin is not None)
+        near = _neighbours(best, layers, has_channels)
         drafts += attempt([(removed, share) for removed, share in near if (frozenset(removed), share) not in known])
         if _fastest(drafts) == best:
             break
         best = _fastest(drafts)
     return drafts
-
-
-def fastest_of_each(drafts: Sequence[TriedDraft]) -> list[TriedDraft]:
-    """The fastest plan, and the fastest of each other kind."""
-    by_kind = [[draft for draft in drafts if draft.kind == kind] for kind in (WIDTH, DEPTH, BOTH)]
-    return sorted(map(_fastest, filter(None, by_kind)), key=lambda draft: -draft.speedup)
 
 
 def draft_plan(model: ModelHandle, removed: Sequence[int], channels: Channels | None = None) -> CutPlan:
@@ -207,23 +260,16 @@ def can_run(model: ModelHandle, plan: CutPlan) -> bool:
     return True
 
 
-def _rank_layers(reader: AnswerReader, candidates: Sequence[int], first: Sequence[WrittenAnswer]) -> list[int]:
-    """Layers, the one first whose absence changes the fewest tokens."""
-    plans = [draft_plan(reader.model, [layer]) for layer in candidates]
-    plans = [plan for plan in plans if can_run(reader.model, plan)]
-    missed = {
-        plan.removed[0]: sum(not hit for answer in answers for hit in answer.agrees)
-        for plan, answers in zip(plans, reader.read(plans, first), strict=True)
-    }
-    return sorted(missed, key=lambda layer: (missed[layer], -layer))
+def mlp_of(model: ModelHandle) -> MlpWidth | None:
+    """The MLP channels of a model; None where its MLPs cannot be thinned."""
+    try:
+        return mlp_width_in(model.loaded.model)
+    except InputError:
+        return None
 
 
 def _remove_layers(
-    attempt: Callable[..., list[TriedDraft]],
-    layers: Sequence[int],
-    first: Sequence[WrittenAnswer],
-    best: float,
-    deepest: float,
+    attempt: Attempt, layers: Sequence[int], first: Sequence[WrittenAnswer], best: float, deepest: float
 ) -> list[TriedDraft]:
     """One layer more each round, the fastest of a few by the first answers."""
     path: list[TriedDraft] = []
@@ -241,7 +287,7 @@ def _remove_layers(
     return path
 
 
-def _neighbours(draft: TriedDraft, layers: Sequence[int], has_channels: bool) -> list[tuple[tuple[int, ...], float]]:
+def _neighbours(draft: TriedDraft, layers: Sequence[int], has_channels: bool) -> list[Wanted]:
     removed, share = draft.plan.removed, draft.share
     near = [((*removed, layer), share) for layer in layers if layer not in removed][:TRIED]
     near += [(tuple(other for other in removed if other != layer), share) for layer in removed]

@@ -1,14 +1,25 @@
-"""Settings of ``layercut draft``: the tasks, the plan, how many answers, and the profile."""
+"""Settings of ``layercut draft``, and what it would ask: ``draft --dry-run``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.pruning.settings import LAPTOP, PROFILES, TRANSFORMERS, GoalSettings, Profile, Serve
+from layercut.pruning.settings import LAPTOP, TRANSFORMERS, GoalSettings, GoalTasks, Profile, Serve, fitted_profile
+from layercut.runs.dry_run import Outline, PlannedStep
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.outline import planned_answers
+from layercut.selection.select import objective_parts
 from layercut.selection.specs import Removed
+from layercut.settings import ModelSettings
+
+ASKED = 32  # selection items of each task that the original model answers
+_OUTLINED = 60  # plans that a search tries, about
+_ANSWER_BYTES = 4000  # of an answer on disk, with where some plans agree with it
 
 
 class DraftSettings(GoalSettings):
@@ -18,23 +29,58 @@ class DraftSettings(GoalSettings):
         None, description="What the model writes: math, code, summarize, chat or copy; names tasks, as in prune."
     )
     remove: Removed | None = Field(
-        None, description="A plan to forecast, in place of a search: 9-12, 'mlp:0.5', or a plan.json."
+        None, description="A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json."
     )
-    serve: Serve = Field(LAPTOP, description=f"Timed as {', '.join(PROFILES)}, or batch=1,prompt=300,new=300.")
-    items: int = Field(32, ge=1, description="Answers to report items of each task, on which plans are forecast.")
+    serve: Serve = Field(LAPTOP, description="Tokens of the request for which plans are searched: prompt=300,new=300.")
+    items: int = Field(
+        16, ge=1, description="Report items of each task that are answered with and without the draft, and timed."
+    )
     window: int = Field(8, ge=1, le=32, description="Most tokens that a draft may propose at once.")
-    measured: int = Field(
-        8, ge=0, description="Of these answers, how many are also written with the draft, and timed; 0 for none."
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.use is None) == (not self.tasks):
-            raise InputError(
-                "`use` and `tasks` both name tasks; give one of the two."
-                if self.use
-                else "say what the model writes: `use` math, or `tasks` gsm8k,my.jsonl; neither was given."
-            )
-        if Profile.parse(self.serve).engine != TRANSFORMERS:
+        profile = Profile.parse(self.serve)
+        if profile.engine != TRANSFORMERS:
             raise InputError(f"`serve` {self.serve}: a draft is timed in transformers; leave out `engine=`.")
+        if profile.batch > 1:
+            raise InputError(
+                f"`serve` {self.serve} is a batch of {profile.batch}, and with a draft transformers writes one answer "
+                "at a time; write prompt=300,new=300."
+            )
         return self
+
+
+def goal_parts(goal: GoalTasks, seed: int) -> list[ObjectiveTask]:
+    """The tasks, under each readout that they are asked for."""
+    return [part for task in goal.tasks for part in objective_parts(task, seed)]
+
+
+def draft_outline(
+    model: ModelSettings, settings: DraftSettings, goal: GoalTasks, *, out: Path, seed: int = 0
+) -> Outline:
+    """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early.
+
+    Raises:
+        InputError: a model or task that cannot be used, or a profile that does not fit into the context.
+    """
+    handle = ModelHandle(model)
+    fitted_profile(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
+    plans = ("read under plans, about", _OUTLINED) if settings.remove is None else ("read under the plan", 1)
+    steps: list[PlannedStep] = []
+    for part in goal_parts(goal, seed):
+        chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)
+        steps += [
+            planned_answers(handle, part, chosen, 1, "selection, the original"),
+            PlannedStep(f"{part.label}, {plans[0]}", plans[1], "plan"),
+            planned_answers(handle, part, shown, 1, "report, the original"),
+            planned_answers(handle, part, shown, 2, "written alone and with the draft"),
+        ]
+    stored = handle.bytes_in_memory
+    return Outline(
+        steps=tuple(steps),
+        checkpoints=1,
+        disk_bytes=_ANSWER_BYTES * sum(step.items for step in steps) + stored,
+        memory_bytes=2 * stored + round(model.cache_gib * 2**30),
+        folder=out,
+        more=("steps are timed first, for some minutes",),
+    )

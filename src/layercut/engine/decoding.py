@@ -99,8 +99,7 @@ class DecodingPool:
         ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
         for slot in reversed(ended):
             self._free(slot)
-        under_way = (*self._active, *self._waiting)
-        report_tokens(len(tokens), sum(row.answer.num_left for row in under_way), len(under_way))
+        report_tokens(len(tokens), sum(row.answer.num_left for row in (*self._active, *self._waiting)))
         return [rows[slot] for slot in ended]
 
     def _next_tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:

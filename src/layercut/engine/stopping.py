@@ -170,5 +170,5 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
             new = input_ids[row, self._num_prompt_tokens + len(answer.tokens) :].tolist()
             if any(answer.add(Next(token)) for token in new):
                 del self._open[row]
-        report_tokens(num_open, sum(answer.num_left for answer in self._open.values()), len(self._open))
+        report_tokens(num_open, sum(answer.num_left for answer in self._open.values()))
         return torch.tensor([row not in self._open for row in range(self._num_rows)], device=input_ids.device)

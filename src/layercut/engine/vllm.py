@@ -168,17 +168,16 @@ class VllmEngine(PlanByPlan):
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         answers = [Answer(row, self._stop_tokens, self._decode) for row in rows]
-        left, under_way = sum(answer.num_left for answer in answers), len(answers)
+        left = sum(answer.num_left for answer in answers)
 
         def take(index: int, output: Any) -> bool:
-            nonlocal left, under_way
+            nonlocal left
             answer = answers[index]
             before = answer.num_left
             has_ended = any(answer.add(Next(token)) for token in output.outputs[0].token_ids)
             new = before - answer.num_left
             left -= before if has_ended else new
-            under_way -= has_ended
-            report_tokens(new, left, under_way)
+            report_tokens(new, left)
             return has_ended
 
         self._run([(row.prompt, self._drawing(row, decoding)) for row in rows], plan, take)

@@ -116,8 +116,7 @@ def _answer_cells(
     if arm and arm.healing:
         plan = CutPlan(num_layers=model.num_layers)
         healed = {"healing": {"method": arm.healing, "model_hash": model.metadata.model_hash}}
-    run.progress.begin(stage, "scoring report items")
-    run.progress.cells = [cell.label for cell in cells]
+    run.progress.begin(stage, "scoring report items", [(cell.label, cell.work()) for cell in cells])
     settings = {**run_settings(model, recorded, cells, run.decoding, run.seed), **healed}
     about = arm.describe(run.seed) if arm else None
     with RunFolder.begin(run.folder / name, settings, sandbox=run.isolation) as folder:

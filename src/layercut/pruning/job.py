@@ -29,7 +29,7 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.weights import read_config
-from layercut.progress.bars import StageProgress
+from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
@@ -171,7 +171,7 @@ def prune_model(
                 seed=seed,
                 isolation=isolation,
                 journal=journal,
-                progress=StageProgress(console, steps),
+                progress=RunProgress(console, steps=steps),
                 console=console,
                 say=say,
             )

@@ -17,7 +17,7 @@ from layercut.errors import AtChance, InputError
 from layercut.evidence.sample_size import MANY
 from layercut.healing.fold import last_projection, norm_gain, run_until, takes_maps
 from layercut.healing.seam import PROJECTION
-from layercut.progress.bars import StageProgress
+from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import (
     FEWEST,
     MOST,
@@ -56,7 +56,7 @@ class PruneRun:
     seed: int
     isolation: str | None
     journal: SearchJournal  # answers to selection items
-    progress: StageProgress
+    progress: RunProgress
     console: Console
     say: Callable[[str], None]
 

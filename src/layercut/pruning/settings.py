@@ -131,6 +131,15 @@ class GoalSettings(Settings):
     tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
 
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if (self.use is None) == (not self.tasks):
+            raise InputError(
+                "say what the model is for: `use` math, or `tasks` gsm8k,my.jsonl; "
+                + ("one of the two." if self.use else "neither was given.")
+            )
+        return self
+
 
 class PruneSettings(GoalSettings):
     """The use of a pruned model, and how it is found."""
@@ -170,11 +179,6 @@ class PruneSettings(GoalSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.use is None) == (not self.tasks):
-            raise InputError(
-                "say what must be kept: `use` math, or `tasks` gsm8k,my.jsonl; "
-                + ("one of the two." if self.use else "neither was given.")
-            )
         sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
         layers = "remove" if self.remove is not None else "max_depth"
         if self._counts_layers and (sized or self.wanted_units != LAYER):

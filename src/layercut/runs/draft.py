@@ -1,7 +1,10 @@
-"""The format of draft.json, which ``layercut draft`` writes and its page reads: forecast and measured speed-ups."""
+"""The format of draft.json, which ``layercut draft`` writes and its page reads: the plans of the search, and answers
+that were written with and without the chosen one.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import BaseModel
@@ -9,42 +12,27 @@ from pydantic import BaseModel
 from layercut.runs.prune import Estimated, ResultFile
 from layercut.text import Removal
 
-DRAFT, TIMES, PLAN, MODEL = "draft.json", "times.json", "plan.json", "model"
+DRAFT, PLAN, MODEL = "draft.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""
 BESIDE = "draft"  # a draft in the folder of a prune, whose page then has its answer
 DraftVerdict = Literal["faster", "undecided", "slower"]
-"""By the 95 % interval of the forecast speed-up: above 1, around 1, below 1."""
+"""By the 95 % interval of the measured speed-up: above 1, around 1, below 1."""
 
 
 class _Plain(BaseModel, frozen=True, extra="forbid"):
     """Base of the parts of a result."""
 
 
-class DraftTask(_Plain):
-    """Answers of one task."""
-
-    task: str
-    readout: str
-    n: int  # answers to report items
-    tokens: int  # tokens of them
-    speedup: Estimated  # forecast of the chosen plan on this task
-    per_round: Estimated
-
-
 class DraftPlan(_Plain, Removal):
-    """One plan as a draft, on answers to report items, which the search did not see."""
+    """One plan as a draft, on answers to selection items."""
 
-    kind: str
     removed: tuple[int, ...]
     mlp: float = 0.0  # share of the MLP channels that goes
     read: float  # bytes of weights that a token passes through, as a share of the original model's
     window: int  # tokens that it proposes
     step: float  # seconds of one of its steps, as a share of the original model's
-    agrees: Estimated  # share of all tokens at which its likeliest token is the answer's
-    accepted: Estimated  # share of the proposed tokens that is accepted
-    per_round: Estimated  # tokens written in a pass of the original model
-    speedup: Estimated  # forecast
-    bandwidth: Estimated  # forecast where a step takes as long as reading its weights, however many tokens it checks
+    agrees: float  # share of all tokens at which its likeliest token is the answer's
+    forecast: float  # times as fast, by its tokens and the times of steps; what the search ranks plans by
 
     @property
     def words(self) -> str:
@@ -53,14 +41,14 @@ class DraftPlan(_Plain, Removal):
 
 
 class DraftMeasured(_Plain):
-    """Answers that were written with and without the draft."""
+    """Answers to report items that were written with and without the draft."""
 
-    speedup: Estimated
-    forecast: Estimated  # on the same answers
+    task: str
+    tokens: int  # written with the draft
     num_same: int  # answers with the same tokens
-    num_expected: int  # answers with as many passes of the original model as were forecast
-    rounds: int  # passes of the original model, of all answers together
-    expected_rounds: int
+    accepted: Estimated  # share of the proposed tokens that is accepted
+    per_round: Estimated  # tokens written in a pass of the original model
+    speedup: Estimated
 
 
 class DraftResult(ResultFile, frozen=True):
@@ -70,17 +58,15 @@ class DraftResult(ResultFile, frozen=True):
     model: str
     dtype: str
     serve: str
-    tasks: tuple[DraftTask, ...]
     plans: tuple[DraftPlan, ...]  # the chosen one first, then the fastest of each other kind
     tried: int  # plans of the search; 0 where the plan was given
-    verdict: DraftVerdict
-    why: str  # the answer in a sentence
     checks: tuple[float, ...]
     """Times of a step of the original model over 1, 2, 3 ... tokens, as multiples of the first."""
-    measured: DraftMeasured | None = None
+    measured: DraftMeasured  # all answers
+    tasks: tuple[DraftMeasured, ...]
+    verdict: DraftVerdict
+    why: str  # the answer in a sentence
     checkpoint: str | None = None
-    commands: tuple[tuple[str, str], ...] = ()  # how it is served: engine, command
-    times: str  # the machine of the times
     where: str
     seed: int
     command: str
@@ -92,6 +78,17 @@ class DraftResult(ResultFile, frozen=True):
         return self.plans[0]
 
     @property
-    def speedup(self) -> Estimated:
-        """Measured, or forecast where nothing was."""
-        return (self.measured or self.chosen).speedup
+    def commands(self) -> dict[str, str]:
+        """How it is served, by engine; relative paths are from its folder."""
+        window = self.chosen.window
+        speculative = json.dumps({"method": "draft_model", "model": MODEL, "num_speculative_tokens": window})
+        return {
+            "transformers": f'view = layercut.draft_view(model, layercut.CutPlan.load("{PLAN}")); '
+            f"view.generation_config.num_assistant_tokens = {window}; "
+            'view.generation_config.num_assistant_tokens_schedule = "constant"; '
+            "view.generation_config.assistant_confidence_threshold = 0.0; "
+            "model.generate(**inputs, assistant_model=view)",
+            "vllm": f"vllm serve {self.model} --speculative-config '{speculative}'",
+            "llama.cpp": "llama-server -m model.gguf -md draft.gguf --spec-type draft-simple "
+            f"--spec-draft-n-max {window} --spec-draft-n-min {window}",
+        }

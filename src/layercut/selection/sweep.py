@@ -24,7 +24,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Sweep, SweepRow
 from layercut.progress import Say
-from layercut.progress.bars import Progressing
+from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
 from layercut.runs.frame import data_frame
@@ -99,11 +99,11 @@ class PlannedSweep:
         groups = {"uncut": [uncut], f"without one of {count_of(len(cut), 'layer')}": list(cut.values())}
         # A piece is one task under all plans of a group, which the engine is asked together: what they share runs once.
         pieces = [
-            (f"{name}: {cell.label}", replace(cell.work(), num_items=len(plans) * len(cell.samples)))
+            (f"Scoring {name}: {cell.label}", cell.work()._replace(num_items=len(plans) * len(cell.samples)))
             for name, plans in groups.items()
             for cell in cells
         ]
-        progress = Progressing(pieces, console, verb="Scoring", unit="answers")
+        progress = RunProgress(console, pieces, unit="answers")
         with SearchJournal(run) as journal, progress.running():
             answers = SearchAnswers(
                 cells,

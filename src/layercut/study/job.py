@@ -13,7 +13,7 @@ from rich.console import Console
 
 from layercut.errors import InputError, one_line
 from layercut.progress import Say
-from layercut.progress.bars import StudyProgress
+from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT
@@ -40,7 +40,7 @@ class StudyJob:
 
     work: StudyWork
     notes: Notes  # of the study's folder: what was chosen and what failed
-    progress: StudyProgress  # over ``work.pieces``; ``console`` shows that of a healing
+    progress: RunProgress  # over ``work.pieces``; ``console`` shows that of a healing
     console: Console
     say: Say
     settings_file: str | None  # for messages
@@ -64,7 +64,6 @@ class StudyJob:
                 run = self._ready(variant)
                 if run is None:
                     self.progress.skip(index)
-                    self.progress.state(variant.name, "failed")
                     continue
                 if (result := self._measure(index, run, variant, cell)) is not None:
                     measured[variant.name][cell.label] = result
@@ -120,7 +119,7 @@ class StudyJob:
         if not variant.healing and not variant.is_uncut:
             self._answer_together(index, variant, cell)
         identity, ids = work.identity(variant, cell), [sample.id for sample in cell.samples]
-        with self.progress.cell(index) as on_progress, run.journal(cell.task.name, cell.readout) as journal:
+        with self.progress.piece(index) as on_progress, run.journal(cell.task.name, cell.readout) as journal:
             reused = self._together.get(index, ()) + work.store.fill(journal, identity, ids, exclude=run.path)
             engine: Any = None  # without missing items, so a finished study loads no model
             if not {*ids} <= {record["id"] for record in journal.records}:
@@ -153,7 +152,7 @@ class StudyJob:
         engine, ids = work.model.engine, [sample.id for sample in cell.samples]
         if not engine.shares_work or cell.num_samples > 1:
             return
-        with self.progress.cells([*places.values()]) as report:
+        with self.progress.pieces([*places.values()]) as report:
             try:
                 with ExitStack() as held:
                     journals = []
@@ -197,11 +196,10 @@ class StudyJob:
         search = next(cut.search for cut in work.cuts if cut.name == variant.plan_name)
         if search in self._broken:
             return False
-        self.progress.state(variant.plan_name, "searching")
 
         def choose() -> bool:
-            with self.progress.step(work.index[search, ""]):
-                work.choose(search, self.notes, self.progress.searching, self.say)
+            with self.progress.piece(work.index[search, ""]):
+                work.choose(search, self.notes, self.progress, self.say)
             return True
 
         cuts = work.searches[search]
@@ -225,8 +223,7 @@ class StudyJob:
         if variant.healing and not all(work.is_known(variant, cell) for cell in work.cells):
             cut = None if variant.cut == UNCUT else self._cut_checkpoint(variant.cut)  # None: the original model
             work.model.release()
-            self.progress.state(name, "healing")
-            with self.progress.step(work.index[name, ""]):
+            with self.progress.piece(work.index[name, ""]):
                 healed = work.healers[name].heal(cut, console=self.console, say=self.say)
             for line in healed.lines():
                 self.say(f"{name}: {line}")
@@ -273,7 +270,5 @@ class StudyJob:
                     shutil.rmtree(work.folder / variant.cut / CHECKPOINT, ignore_errors=True)
         elif keeps and not plan.is_uncut:
             written = self._attempt(f"{name}: checkpoint", [name], lambda: self._cut_checkpoint(name))
-            is_whole = is_whole and written is not None
             if written is not None:
                 self.checkpoints[name] = written
-        self.progress.state(name, "finished" if is_whole else "failed")

@@ -17,7 +17,7 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, study_results
 from layercut.progress import Say
-from layercut.progress.bars import StudyProgress
+from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
 from layercut.runs.frame import data_frame
@@ -128,7 +128,7 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
     kept = partial(_settings_to_keep, work.folder)
     with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept) as run:
         run.notes.put(ARMS, [variant.describe() for variant in work.variants])
-        progress = StudyProgress([*work.pieces.values()], console)
+        progress = RunProgress(console, [*work.pieces.values()])
         job = StudyJob(work, run.notes, progress, console, say, settings_file, isolation)
         job.run()
         failed = [failure.describe() for failure in failures_in(work.folder)]

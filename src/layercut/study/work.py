@@ -13,7 +13,6 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.healing.outline import training_disk
 from layercut.progress import Progress, Say, show_nothing
-from layercut.progress.bars import StudyStep
 from layercut.progress.cost import Workload
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.environment import shown_path
@@ -235,22 +234,19 @@ class StudyWork:
         return ids <= {record["id"] for _, records in others for record in records}
 
     @cached_property
-    def pieces(self) -> dict[tuple[str, str], StudyStep]:
+    def pieces(self) -> dict[tuple[str, str], tuple[str, Workload]]:
         """For progress: the cells in order, the searches and the healings.
 
         By the names of variant and cell; by the name of the search or healed variant, and no cell.
         """
 
-        def once(kind: str) -> Workload:
-            return Workload(kind=kind, num_items=1, is_item=False)
-
         pieces = {}
         for variant, cell in self.order:
-            pieces[variant.name, cell.label] = StudyStep(variant.name, cell.label, cell.work())
+            pieces[variant.name, cell.label] = (f"{variant.name}: {cell.label}", cell.work())
         for name in self.searches:
-            pieces[name, ""] = StudyStep("", f"choosing layers by {name}", once(f"search {name}"))
+            pieces[name, ""] = f"choosing layers by {name}", Workload(kind=f"search {name}", num_items=1)
         for name, healer in self.healers.items():
-            pieces[name, ""] = StudyStep(name, "healing", once(f"healing {healer.arm.name}"))
+            pieces[name, ""] = f"healing {name}", Workload(kind=f"healing {healer.arm.name}", num_items=1)
         return pieces
 
     @cached_property

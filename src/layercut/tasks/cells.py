@@ -17,7 +17,7 @@ from layercut.engine.prompts import encode_text
 from layercut.engine.rows import check_longest, generation_row, make_scoring
 from layercut.errors import InputError
 from layercut.progress import OnProgress
-from layercut.progress.bars import Progressing, StageProgress
+from layercut.progress.bars import RunProgress
 from layercut.progress.cost import Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
@@ -69,7 +69,7 @@ def evaluate_model(
     """Score one model, whole or under one plan, and write one run folder; ``layercut eval``."""
     cells, isolation = _prepare(model, plan, tasks, out, seed, say)
     draw = Decoding(**decoding.as_dict(), seed=seed)
-    progress = Progressing([(cell.label, cell.work()) for cell in cells], console, verb="Scoring")
+    progress = RunProgress(console, [(f"Scoring {cell.label}", cell.work()) for cell in cells])
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
         run_cells(run, model, plan, cells, draw, progress)
@@ -235,7 +235,7 @@ def run_cells(
     plan: CutPlan,
     cells: Sequence[Cell],
     decoding: Decoding,
-    progress: Progressing | StageProgress,
+    progress: RunProgress,
     recorded: CutPlan | None = None,
     arm: Mapping[str, Any] | None = None,
 ) -> None:

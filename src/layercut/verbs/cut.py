@@ -243,7 +243,7 @@ class CutVerb(Verb):
         """A plan of that many layers, chosen by block influence on text that the model itself writes, and of MLP
         channels by their activations on it.
         """
-        from layercut.progress.bars import SelectionProgress
+        from layercut.progress.bars import RunProgress
         from layercut.selection.select import SelectionRequest, select_layers
 
         assert self.remove is not None
@@ -253,7 +253,7 @@ class CutVerb(Verb):
             io.say(f"{count.text} is {number} of {num_layers} layers; choosing them by block influence ...")
         if self.remove.mlp is not None:
             io.say("choosing MLP channels on text that the model itself writes; layercut select does on a task ...")
-        with TemporaryDirectory() as scratch, SelectionProgress(io.console).running() as progress:
+        with TemporaryDirectory() as scratch, RunProgress(io.console, stage="Choosing layers").running() as progress:
             request = SelectionRequest(remove=self.remove, criterion="block_influence", seed=self.seed)
             out = Path(scratch) / "run"
             return select_layers(io.handle(self.model), request, out=out, progress=progress, say=io.say).plan

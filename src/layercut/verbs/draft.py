@@ -25,21 +25,22 @@ class DraftVerb(Verb):
 
     Speculative decoding: the draft proposes some tokens, the original model checks them in one pass and writes what it
     would have written alone. Plans are searched for speed: the original's own answers say exactly how many tokens of
-    each plan would be accepted, and steps are timed on this machine. Some answers are then written with the draft.
+    each plan would be accepted, and steps are timed on this machine. Other answers are then written with and without
+    the draft, by turns, and judge it.
 
-    Exits with 1 where the forecast is that MODEL gets slower.
+    Exits with 1 where MODEL gets slower.
 
     Example: layercut draft bundled:smollm2-135m --use copy --out runs/draft
     """
 
     VERB = "draft"
     POSITIONAL = ("model", "tokenizer")
-    RETURNS = "result, all that draft.json holds, folder, and times."
+    RETURNS = "result, all that draft.json holds, and folder."
     RUNS_PROGRAMS = True
     HIDDEN = "unsafe_exec"
 
     model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
-    goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window measured")]
+    goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window")]
     out: fields.Out = Field(None, description="Folder to write to; runs/draft-<model> if left out.")
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
@@ -59,12 +60,12 @@ class DraftVerb(Verb):
             check_fits(self.model, [self.goal.remove], self.seed)
 
     def rehearse(self, io: Io) -> Shown:
-        from layercut.drafting.outline import draft_outline
+        from layercut.drafting.settings import draft_outline
 
         return shown_outlines(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 
     def run(self, io: Io) -> DraftDone:
-        """Search, forecast and measure, or go on with it."""
+        """Search and measure, or go on with it."""
         from layercut.drafting.job import run_draft
         from layercut.report.reports import write_reports
 
@@ -88,7 +89,7 @@ class DraftVerb(Verb):
         checkpoint = done.result.checkpoint and done.folder / done.result.checkpoint
         lines = [
             done.result.why,
-            *(f"{engine}: {command}" for engine, command in done.result.commands[:1]),
+            *([f"transformers: {done.result.commands['transformers']}"] if checkpoint else []),
             f"draft: {checkpoint or 'not written, because it does not pay'}",
             f"page: {done.folder / PAGE}",
         ]

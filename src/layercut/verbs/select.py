@@ -156,10 +156,10 @@ class SelectVerb(Verb):
 
     def run(self, io: Io) -> Selected:
         """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
-        from layercut.progress.bars import SelectionProgress
+        from layercut.progress.bars import RunProgress
         from layercut.selection.select import select_layers
 
-        with SelectionProgress(io.console).running() as progress:
+        with RunProgress(io.console, stage="Choosing layers").running() as progress:
             return select_layers(
                 io.handle(self.model), self._request(), out=self.run_folder, progress=progress, say=io.say
             )

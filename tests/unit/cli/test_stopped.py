@@ -20,7 +20,7 @@ def interrupted(*arguments: object, once: Path | None = None, presses: int = 1) 
     """Start ``layercut``, press Ctrl-C once the file holds two lines (or 40 tokens are written); exit code, stderr."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a test run may have it ignored
-    code += "from layercut.progress import heartbeat; heartbeat.EVERY = 0.2; from layercut.cli.main import main; main()"
+    code += "from layercut.progress import activity; activity.EVERY = 0.2; from layercut.cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stderr is not None
@@ -78,7 +78,7 @@ def test_a_limit_on_the_size_of_files_is_one_line(tiny: Path, tmp_path: Path) ->
 def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tiny: Path) -> None:
     code, said = interrupted("generate", tiny, "--prompt", "a b c", "--max-new-tokens", 500)
     assert code == 130
-    assert "0 of 1 answer, " in said and "tokens written" in said
+    assert "Answering with " in said and "tokens written" in said
     assert "Nothing is saved" in said.splitlines()[-1]
 
 

@@ -7,18 +7,23 @@ import random
 import pytest
 
 from layercut.drafting.forecast import (
-    Round,
-    StepCost,
+    StepTimes,
+    TriedDraft,
     WrittenAnswer,
     best_window,
-    cost_answer,
     find_rounds,
-    forecast_speedup,
+    forecast_seconds,
 )
+from layercut.pruning.speed import TimeParts
+from layercut.surgery.plan import CutPlan
 
-COST = StepCost(
-    check=(1.0, 1.1, 1.2, 1.3), draft=0.25, prompt=100, read=4.0, draft_read=1.0, per_token=0.05, per_round=0.5
+TIMES = StepTimes(
+    prompt=100,
+    check=(1.0, 1.1, 1.2, 1.3),
+    step=TimeParts(fixed=0.05, layer=0.4, channels=0.55),
+    read=TimeParts(fixed=0.0, layer=2.0, channels=2.0),
 )
+HALF = TriedDraft(CutPlan(num_layers=4, removed=(1, 2)))  # a step takes 0.525, the prompt 2
 
 
 def answer(prompt: int, agrees: list[bool]) -> WrittenAnswer:
@@ -28,37 +33,30 @@ def answer(prompt: int, agrees: list[bool]) -> WrittenAnswer:
 RIGHT, WRONG = answer(50, [True] * 9), answer(100, [False] * 4)
 
 
-def test_cost_by_hand() -> None:
-    found = cost_answer(RIGHT, COST, window=2)
-    assert found.plain == pytest.approx(0.5 * 4 + 8 * 1.05)
+def test_seconds_by_hand() -> None:
+    plain, drafted = forecast_seconds(RIGHT, HALF, 2, TIMES)
+    assert plain == pytest.approx(0.5 * 4 + 8 * 1.0)
     # Three rounds of two proposals. The first is checked with the prompt, from which the draft writes a token as well.
-    assert (found.rounds, found.proposed, found.accepted, found.tokens) == (3, 6, 6, 9)
-    assert found.drafted == pytest.approx(0.5 * 5 + 5 * 0.25 + 2 * 1.2 + 3 * 0.5)
+    assert drafted == pytest.approx(0.5 * (4 + 2) + 5 * 0.525 + 2 * 1.2)
 
 
 def test_a_draft_that_is_never_right_costs_its_steps() -> None:
-    found = cost_answer(WRONG, COST, window=1)
-    assert (found.rounds, found.proposed, found.accepted) == (4, 3, 0)  # nothing is proposed for the last token
-    assert found.drafted > found.plain
+    plain, drafted = forecast_seconds(WRONG, HALF, 1, TIMES)
+    assert plain == pytest.approx(4 + 3)
+    assert drafted == pytest.approx(4 + 2 + 2 * 0.525 + 2 * 1.1 + 1.0)  # nothing is proposed for the last token
 
 
 def test_the_best_window_is_the_fastest() -> None:
-    window, speedup = best_window([RIGHT], COST, 3)
-    assert window == 3
-    assert speedup == max(forecast_speedup([RIGHT], COST, tried, 0)["speedup"].value for tried in (1, 2, 3))
-    assert best_window([WRONG], COST, 3)[0] == 1
+    window, speedup = best_window([RIGHT, WRONG], HALF, 3, TIMES)
+    by_window = {}
+    for tried in (1, 2, 3):
+        seconds = [forecast_seconds(text, HALF, tried, TIMES) for text in (RIGHT, WRONG)]
+        by_window[tried] = sum(plain for plain, _ in seconds) / sum(drafted for _, drafted in seconds)
+    assert speedup == pytest.approx(max(by_window.values())) and by_window[window] == max(by_window.values())
+    assert best_window([RIGHT], HALF, 3, TIMES)[0] == 3 and best_window([WRONG], HALF, 3, TIMES)[0] == 1
 
 
-def test_intervals_hold_the_value_and_need_answers() -> None:
-    shown = forecast_speedup([RIGHT, WRONG] * 12, COST, 2, 0)
-    speedup = shown["speedup"]
-    assert speedup.low is not None and speedup.high is not None
-    assert speedup.low < speedup.value < speedup.high
-    assert (speedup.n, shown["accepted"].value) == (24, pytest.approx(6 / 11))
-    assert forecast_speedup([RIGHT], COST, 2, 0)["speedup"].low is None
-
-
-def by_hand(answer: list[int], drafted: list[int], window: int, limit: int) -> list[Round]:
+def by_hand(answer: list[int], drafted: list[int], window: int, limit: int) -> list[int]:
     """The original writes ``answer``, whose last token ends it if that is 0; the draft writes ``drafted[place]``."""
     written: list[int] = []
     found = []
@@ -77,7 +75,7 @@ def by_hand(answer: list[int], drafted: list[int], window: int, limit: int) -> l
                 break
         accepted = min(accepted, len(answer) - len(written) - 1)
         written += answer[len(written) : len(written) + accepted + 1]
-        found.append(Round(len(proposal), accepted))
+        found.append(len(proposal))
     return found
 
 
@@ -96,8 +94,8 @@ def test_rounds_are_those_of_the_loop(window: int, ends: bool) -> None:
 
 
 def test_a_draft_that_is_always_right_writes_window_and_one_more() -> None:
-    assert find_rounds([True] * 12, 3, 12) == [Round(3, 3)] * 3
+    assert find_rounds([True] * 12, 3, 12) == [3] * 3
 
 
 def test_a_draft_that_is_never_right_writes_one_at_a_time() -> None:
-    assert [one.accepted for one in find_rounds([False] * 5, 3, 5)] == [0] * 5
+    assert find_rounds([False] * 5, 3, 5) == [3, 3, 2, 1, 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 import layercut
 from layercut.cli.console import IO
 from layercut.drafting import job
-from layercut.drafting.forecast import DraftSteps, StepTimes
+from layercut.drafting.assisted import MeasuredAnswer
+from layercut.drafting.forecast import StepTimes, WrittenAnswer
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.loading import load_model
+from layercut.pruning.speed import TimeParts
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
@@ -23,17 +25,26 @@ from layercut.verbs.draft import DraftVerb
 from tests.support.pruning import SPARE
 from tests.support.tiny import NUM_LAYERS
 
-
-def times_of(shares: Sequence[tuple[float, float]]) -> StepTimes:
-    """Times of a machine that checks nine tokens in the time of one."""
-    drafts = [DraftSteps(layers=one, channels=two, step=one * (0.2 + 0.8 * two), read=one * two) for one, two in shares]
-    return StepTimes(where="a GPU", batch=2, prompt=16, middle=24, check=(1.0,) * 9, drafts=tuple(drafts))
+CHEAP_CHECKS = StepTimes(
+    prompt=16,
+    check=(1.0,) * 9,
+    step=TimeParts(fixed=0.0, layer=0.2, channels=0.8),
+    read=TimeParts(fixed=0.0, layer=0.0, channels=1.0),
+)
+"""Of a machine that checks nine tokens in the time of one."""
 
 
 @pytest.fixture
 def cheap_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps take what they would on a GPU."""
-    monkeypatch.setattr(job, "measure_times", lambda *_: times_of([(1.0, 1.0), (0.5, 1.0), (1.0, 0.5)]))
+    """Steps take what they would on a GPU, and the draft makes answers about twice as fast."""
+    own = job.write_twice
+
+    def timed(*given: Any) -> Iterator[MeasuredAnswer]:
+        for number, answer in enumerate(own(*given)):
+            yield answer._replace(plain=2.0, drafted=0.75 + number % 2 / 2)
+
+    monkeypatch.setattr(job, "measure_times", lambda *_: CHEAP_CHECKS)
+    monkeypatch.setattr(job, "write_twice", timed)
 
 
 def asked(model: Path, task: Path, out: Path, **more: Any) -> Any:
@@ -43,35 +54,63 @@ def asked(model: Path, task: Path, out: Path, **more: Any) -> Any:
 @pytest.mark.usefixtures("cheap_checks")
 def test_layers_that_do_nothing_are_a_perfect_draft(model: Path, task: Path, tmp_path: Path) -> None:
     done = asked(model, task, tmp_path / "run")
-    found = done.result
-    assert set(SPARE) <= set(found.chosen.removed)
-    assert found.verdict == "faster" and found.chosen.speedup.low > 1
-    assert found.chosen.per_round.value > 1 and found.measured is None
-    deep = next(one for one in found.plans if one.kind == "layers")
-    assert deep.agrees.value > 0.5
-    checkpoint = load_model(str(done.folder / found.checkpoint))
-    assert checkpoint.num_layers == NUM_LAYERS - len(found.chosen.removed)
+    result = done.result
+    assert set(SPARE) <= set(result.chosen.removed)
+    assert result.verdict == "faster" and result.chosen.forecast > 1 and result.chosen.agrees > 0.5
+    assert (result.measured.speedup.value, result.measured.speedup.n) == (2.0, 12)
+    checkpoint = load_model(str(done.folder / result.checkpoint))
+    assert checkpoint.num_layers == NUM_LAYERS - len(result.chosen.removed)
     plan = CutPlan.load(done.folder / "plan.json")
-    assert plan.removed and set(plan.removed) == set(found.chosen.removed)
+    assert plan.removed and set(plan.removed) == set(result.chosen.removed)
     with bypass(load_model(str(model)).model, plan):
         pass
     page = (done.folder / "report.html").read_text()
-    assert found.why in page.replace("\u00a0", " ") and "speculative-config" in page
+    assert result.why in page.replace("\u00a0", " ") and "speculative-config" in page
+    assert f"{result.measured.per_round.value:.2f}" in page
 
 
 def test_a_given_plan_is_measured_and_equal(model: Path, task: Path, tmp_path: Path) -> None:
-    done = asked(model, task, tmp_path / "run", remove=",".join(map(str, SPARE)), measured=3, window=4)
-    found = done.result.measured
-    assert (found.speedup.n, found.num_same, found.num_expected) == (3, 3, 3)
-    assert found.rounds == found.expected_rounds
-    assert done.result.chosen.agrees.value == 1 and done.result.chosen.accepted.value > 0.5
-    assert done.result.tried == 0 and len(done.result.plans) == 1
+    result = asked(model, task, tmp_path / "run", remove=",".join(map(str, SPARE)), window=4).result
+    assert (result.measured.speedup.n, result.measured.num_same) == (12, 12)
+    assert result.chosen.agrees == 1 and result.measured.accepted.value > 0.5
+    assert result.tried == 0 and len(result.plans) == 1 and len(result.tasks) == 1
+    assert result.tasks[0].speedup == result.measured.speedup and result.tasks[0].tokens == result.measured.tokens
+
+
+@pytest.mark.parametrize(
+    ("drafted", "verdict", "has_checkpoint"),
+    [([1.0, 1.1], "faster", True), ([1.0, 3.1], "undecided", True), ([2.6, 3.0], "slower", False)],
+)
+def test_measured_answers_alone_decide(
+    model: Path,
+    task: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drafted: list[float],
+    verdict: str,
+    has_checkpoint: bool,
+) -> None:
+    monkeypatch.setattr(job, "measure_times", lambda *_: CHEAP_CHECKS)
+
+    def timed(_: Any, view: Any, answers: Sequence[WrittenAnswer], window: int) -> Iterator[MeasuredAnswer]:
+        for number, answer in enumerate(answers):
+            yield MeasuredAnswer(answer.id, answer.task, 10, 2.0, drafted[number % 2] - 0.2, 4, 8, number > 0)
+
+    monkeypatch.setattr(job, "write_twice", timed)
+    run = DraftVerb.of(model=model, tasks=[str(task)], out=tmp_path / "run", items=12, remove=str(SPARE[0]))
+    done = run.run(IO)
+    measured = done.result.measured
+    assert measured.speedup.value == pytest.approx(24 / (6 * sum(drafted) - 12 * 0.2))
+    assert (measured.accepted.value, measured.per_round.value, measured.num_same) == (6 / 8, 2.5, 11)
+    assert done.result.verdict == verdict and (done.folder / "model").exists() == has_checkpoint
+    shown = run.show(done, IO)
+    assert shown.failed == (verdict == "slower") and ("view = " in "\n".join(shown.lines)) == has_checkpoint
 
 
 def test_the_same_call_asks_and_times_nothing_again(
     model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = asked(model, task, tmp_path / "run", measured=2, window=2).result
+    first = asked(model, task, tmp_path / "run", window=2).result
     (tmp_path / "run" / DRAFT).unlink()
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -81,7 +120,7 @@ def test_the_same_call_asks_and_times_nothing_again(
         monkeypatch.setattr(SharedEngine, name, refuse)
     for name in ("write_twice", "measure_times"):
         monkeypatch.setattr(job, name, refuse)
-    again = asked(model, task, tmp_path / "run", measured=2, window=2).result
+    again = asked(model, task, tmp_path / "run", window=2).result
     differ = {name for name in DraftResult.model_fields if getattr(first, name) != getattr(again, name)}
     assert differ <= {"seconds"}
 
@@ -105,6 +144,29 @@ def test_what_was_killed_goes_on_with_the_same_result(
         asked(model, task, tmp_path / "killed")
     resumed = asked(model, task, tmp_path / "killed").result
     assert resumed.plans == whole.plans and resumed.tried == whole.tried
+    assert resumed.measured.tokens == whole.measured.tokens and resumed.measured.num_same == whole.measured.num_same
+
+
+def test_answers_that_were_written_before_a_kill_stay(
+    model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, numbers, measured = job.write_twice, list[int](), list[MeasuredAnswer]()
+
+    def stops(*given: Any) -> Iterator[MeasuredAnswer]:
+        numbers.append(len(given[2]))
+        for answer in own(*given):
+            if len(measured) == 5 and len(numbers) == 1:
+                raise KeyboardInterrupt
+            measured.append(answer)
+            yield answer
+
+    monkeypatch.setattr(job, "write_twice", stops)
+    with pytest.raises(KeyboardInterrupt):
+        asked(model, task, tmp_path / "run", remove=str(SPARE[0]))
+    result = asked(model, task, tmp_path / "run", remove=str(SPARE[0])).result
+    assert numbers == [12, 7] and len({answer.id for answer in measured}) == 12
+    plain, drafted = (sum(getattr(answer, name) for answer in measured) for name in ("plain", "drafted"))
+    assert result.measured.speedup.value == pytest.approx(plain / drafted)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +179,8 @@ def test_what_was_killed_goes_on_with_the_same_result(
         ({"remove": "99"}, "layer 99"),
         ({"window": 0}, "window"),
         ({"serve": "batch=1,prompt=9000"}, "9,300 tokens"),
-        ({"draft": "x"}, "unknown argument of draft 'draft'"),
+        ({"serve": "server"}, "a batch of 16, and with a draft transformers writes one answer at a time"),
+        ({"measured": 8}, "unknown argument of draft 'measured'"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -127,14 +190,6 @@ def test_what_cannot_be_is_refused_in_one_line(
     with pytest.raises(InputError, match=said) as refused:
         layercut.draft(str(model), out=tmp_path / "run", progress=False, **given)
     assert "\n" not in str(refused.value)
-
-
-def test_damaged_times_are_refused_with_the_way_on(model: Path, task: Path, tmp_path: Path) -> None:
-    done = asked(model, task, tmp_path / "run", remove="2", measured=0)
-    assert StepTimes.model_validate_json((done.folder / "times.json").read_text()).where == done.result.times
-    (done.folder / "times.json").write_text('{"batch": 1}')
-    with pytest.raises(InputError, match=r"times.json is damaged; remove it"):
-        asked(model, task, tmp_path / "run", remove="2", measured=0)
 
 
 def test_a_ranked_task_has_nothing_to_draft(model: Path, tmp_path: Path) -> None:
@@ -153,14 +208,14 @@ def test_a_search_reads_answers_under_many_plans_and_writes_some(model: Path, ta
     assert (
         "12 items" in found
         and "read under plans, about: 60 plans" in found
-        and "written alone and with the draft: 16 items" in found
+        and "written alone and with the draft: 24 items" in found
     )
     assert "timed first" in found and "nothing was written" in found and not (tmp_path / "run").exists()
 
 
 def test_a_plan_that_is_named_is_read_alone(model: Path, task: Path, tmp_path: Path) -> None:
-    found = "\n".join(lines(model, task, tmp_path / "run", remove="1-2", measured=0))
-    assert "read under the plan: 1 plan" in found and "with the draft" not in found
+    found = "\n".join(lines(model, task, tmp_path / "run", remove="1-2"))
+    assert "read under the plan: 1 plan" in found and "written alone and with the draft: 24 items" in found
 
 
 def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path: Path) -> None:

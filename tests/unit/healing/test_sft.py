@@ -114,7 +114,7 @@ def test_the_share_of_a_step_is_heard_of(objective: str, tmp_path: Path) -> None
     heard: list[float | None] = []
 
     class Hearing:
-        def wrote(self, num_tokens: int, num_left: int | None, num_answers: int | None) -> None:
+        def wrote(self, num_tokens: int, num_left: int | None) -> None:
             heard.append(None)
 
         def works(self, what: str, share: float) -> None:

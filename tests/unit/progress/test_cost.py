@@ -2,96 +2,90 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.progress.cost import Eta, Workload
+from layercut.progress.cost import TimeLeft, Workload, clock_text
+from tests.unit.progress.conftest import Clock
 
 
-def test_nothing_is_promised_before_anything_was_measured() -> None:
-    assert Eta([Workload(kind="a", num_items=10)]).remaining is None
+def time_left(**pieces: tuple[str, int]) -> TimeLeft:
+    return TimeLeft({name: Workload(kind=kind, num_items=num) for name, (kind, num) in pieces.items()})
 
 
-def test_a_measured_kind_is_judged_by_its_own_speed() -> None:
-    eta = Eta(
-        [
-            Workload(kind="a", num_items=10),
-            Workload(kind="b", num_items=10),
-            Workload(kind="a", num_items=10),
-        ]
-    )
-    eta.advance(0, 10, 20.0)
-    assert eta.remaining is None, "b was not measured"
-    assert eta.remaining_of([2]) == 20.0
-    eta.advance(1, 5, 5.0)
-    assert eta.remaining == pytest.approx(5 * 1.0 + 10 * 2.0)
+def test_a_kind_is_judged_by_its_own_speed_and_nothing_is_promised_before(clock: Clock) -> None:
+    left = time_left(a=("rank", 10), b=("chain", 10), c=("rank", 10))
+    assert left.seconds("abc") is None
+    left.begin("ab")
+    clock.now = 20.0
+    left.add("a", 10)
+    assert left.seconds("abc") is None, "chains were not measured"
+    assert left.seconds("ac") == left.seconds("c") == 20.0
+    clock.now = 25.0
+    left.add("b", 5)
+    assert left.seconds("abc") == pytest.approx(5 * 1.0 + 10 * 2.0)
+    assert left.count("abc") == (15, 30)
 
 
-def test_items_that_were_there_already_do_not_count_as_fast() -> None:
-    eta = Eta([Workload(kind="a", num_items=10)])
-    eta.skip(0, 6)
-    eta.advance(0, 2, 8.0)
-    assert eta.remaining == pytest.approx(2 * 4.0)
+def test_items_of_before_do_not_count_as_fast(clock: Clock) -> None:
+    left = time_left(a=("rank", 10), b=("rank", 4))
+    left.reach("a", 6, 10)
+    clock.now = 12.0
+    left.reach("a", 9, 10)
+    assert left.seconds("a") == pytest.approx(4.0)
+    left.skip("a")
+    left.skip("a")
+    assert (left.seconds("a"), left.seconds("ab"), left.count("ab")) == (0, 4 * 4.0, (10, 14))
 
 
-def test_done_means_zero_even_if_all_was_skipped() -> None:
-    eta = Eta([Workload(kind="a", num_items=3)])
-    eta.skip(0, 3)
-    assert eta.remaining == 0
+def test_a_quarter_of_the_items_or_twenty_are_timed_first(clock: Clock) -> None:
+    left = time_left(a=("rank", 12), b=("chain", 100))
+    left.reach("a", 0, 12)
+    left.reach("b", 0, 100)
+    for seconds, done, known in ((2.0, 2, False), (3.0, 3, True)):
+        clock.now = seconds
+        left.reach("a", done, 12)
+        assert (left.seconds("a") is not None) == known
+    for seconds, done, known in ((19.0, 19, False), (20.0, 20, True)):
+        clock.now = seconds
+        left.reach("b", done, 100)
+        assert (left.seconds("b") is not None) == known
 
 
-def test_what_cannot_be_guessed_counts_once_one_of_its_kind_was_measured() -> None:
-    eta = Eta(
-        [
-            Workload(kind="a", num_items=10),
-            Workload(kind="heal", num_items=1, is_item=False),
-            Workload(kind="heal", num_items=1, is_item=False),
-        ]
-    )
-    eta.advance(0, 5, 10.0)
-    assert (eta.remaining, eta.unknown) == (pytest.approx(10.0), 2)
-    eta.advance(1, 1, 60.0)
-    assert (eta.remaining, eta.unknown) == (pytest.approx(70.0), 0)
-    assert eta.remaining_of([2]) == pytest.approx(60.0)
+def test_the_first_items_were_known_if_they_are_ten_times_as_fast(clock: Clock) -> None:
+    left = time_left(a=("round", 8))
+    for seconds, done in ((0, 0), (1, 1), (2, 2), (102, 3)):
+        clock.now = float(seconds)
+        left.reach("a", done, 8)
+    assert left.seconds("a") is None, "of rounds that were not known only one was timed"
+    clock.now = 152.0
+    left.reach("a", 4, 8)
+    assert left.seconds("a") == pytest.approx(4 * 75)
 
 
-def test_earlier_runs_tell_the_speed_of_kinds_that_are_here() -> None:
-    eta = Eta([Workload(kind="a", num_items=10), Workload(kind="b", num_items=2)])
-    eta.learn("elsewhere", 5, 50.0)
-    assert eta.remaining is None
-    eta.learn("a", 5, 10.0)
-    assert eta.remaining_of([0]) == pytest.approx(10 * 2.0)
+def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most(clock: Clock) -> None:
+    left = time_left(a=("train", 3), b=("train", 2))
+    left.reach("a", 0, 3)
+    clock.now = 60.0
+    left.reach("a", 1, 3)
+    clock.now = 80.0
+    assert (left.seconds("ab"), left.seconds("a"), left.seconds("b")) == (220, 100, 120)
+    clock.now = 400.0
+    assert left.seconds("ab") == 180, "it takes longer than the last one; the others are still left"
+    clock.now = 560.0
+    assert left.seconds("ab") is None, "it takes longer than all others would: nothing is known any more"
+    left.reach("a", 3, 3)
+    assert left.seconds("ab") == pytest.approx(2 * 560 / 3), "its items are done"
 
 
-def test_the_first_answers_of_a_large_batch_do_not_stand_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 answers are written side by side: 2 have ended after a minute, and the others need 30 seconds at most."""
-    monkeypatch.setattr("layercut.progress.cost.time.monotonic", lambda: 0.0)
-    eta = Eta([Workload(kind="a", num_items=100), Workload(kind="a", num_items=10)])
-    eta.advance(0, 2, 60.0)
-    assert eta.remaining is None, "two answers are too few"
-    eta.begin(0)
-    eta.bound = lambda begun: 30.0
-    assert eta.remaining == pytest.approx(30 + 10 * 30 / 98)
-    eta.bound = lambda begun: None
-    assert eta.remaining is None
-    eta.bound = lambda begun: 98 * 40.0
-    assert eta.remaining == pytest.approx((98 + 10) * 30), "a bound above the measured speed changes nothing"
-    eta.advance(0, 98, 1.0)
-    eta.bound = lambda begun: 5.0
-    assert eta.remaining == pytest.approx(10 * 61 / 100)
+def test_a_piece_that_begins_again_does_not_time_what_lies_between(clock: Clock) -> None:
+    left = time_left(a=("rank", 2))
+    left.reach("a", 2, 2)
+    clock.now = 500.0
+    left.begin("a")
+    left.reach("a", 0, 2)
+    clock.now = 503.0
+    left.reach("a", 1, 2)
+    assert left.seconds("a") == 3.0
 
 
-def test_the_time_left_falls_while_an_item_is_worked_on_by_its_own_time_at_most(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("layercut.progress.cost.time.monotonic", lambda: now[0])
-    eta = Eta([Workload(kind="a", num_items=3), Workload(kind="a", num_items=2)])
-    eta.begin(0)
-    now[0] = 60.0
-    eta.advance(0, 1, 60.0)
-    now[0] = 80.0
-    assert (eta.remaining, eta.remaining_of([0]), eta.remaining_of([1])) == (220, 100, 120)
-    now[0] = 400.0
-    assert eta.remaining == 180, "it takes longer than the last one; the others are still left"
-    now[0] = 560.0
-    assert eta.remaining is None, "it takes longer than all others would: nothing is known any more"
-    eta.advance(0, 2, 500.0)
-    assert eta.remaining == pytest.approx(2 * 560 / 3), "its items are done"
+@pytest.mark.parametrize("seconds, text", [(41, "00:41"), (3723, "1:02:03"), (86400, "1 day 0:00:00")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock_text(seconds) == text

@@ -18,7 +18,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import study_runs
-from layercut.progress.bars import StudyProgress
+from layercut.progress.bars import RunProgress
 from layercut.report.reports import study_reports, write_reports
 from layercut.runs.notes import Notes
 from layercut.runs.records import Journal
@@ -133,14 +133,16 @@ def test_a_study_takes_further_arms_and_asks_nothing_again(
         "seeds": [0, 1],
     }
     left: list[set[str]] = []
-    cell = StudyProgress.cell
+    piece = RunProgress.piece
 
-    def begun(progress: StudyProgress, index: int) -> Any:
-        left.append({piece.arm for place, piece in enumerate(progress._pieces) if progress._eta.num_left(place)})
-        return cell(progress, index)
+    def begun(progress: RunProgress, index: int) -> Any:
+        own = progress._time
+        unfinished = [name for at, name in enumerate(progress._names) if own.done[at] < own.pieces[at].num_items]
+        left.append({name.partition(": ")[0].removeprefix("healing ") for name in unfinished})
+        return piece(progress, index)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StudyProgress, "cell", begun)
+        patched.setattr(RunProgress, "piece", begun)
         outcome, _ = run(study("one/grown", **more))
     assert "early" in left[0] and not left[0] & {"uncut", "last", "last+seam"}, "no time is left for what is there"
     names = {row.cut.name for row in outcome.rows}
