@@ -111,7 +111,7 @@ def prune(
         units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth or remove counts layers.
         smaller: Most bytes to remove; 30% if left out.
         one_size: Test that size alone, not those on the way to it.
-        faster: Times as fast a request must become, such as 1.3.
+        faster: Times as fast a request should become, such as 1.3: the bytes follow from a forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
         remove: Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal.

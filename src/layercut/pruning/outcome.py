@@ -227,7 +227,6 @@ def outcome_of(
             level=LEVEL,
             max_depth=run.num_plans,
             smaller=run.sizes[-1] if run.sizes else None,
-            unit=settings.unit,
             faster=settings.faster,
         ),
         ignored=(*ignored, *evidence.not_judged),

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,9 +39,6 @@ from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, is_generated
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
-
-if TYPE_CHECKING:
-    from layercut.pruning.speed import RequestTimes
 
 CRITERION = "prune"  # criterion of the plans of a path
 TRACES, ALONE = 16, 8
@@ -232,16 +228,10 @@ class PlanPath:
 class SizePath:
     """Finds the plan of each size, from that of the size before."""
 
-    def __init__(self, model: ModelHandle, *, layers: bool, times: RequestTimes | None = None) -> None:
-        """Nothing is measured yet.
-
-        Args:
-            layers: False: MLPs alone become thinner.
-            times: sizes are shares of these seconds, and not of the bytes.
-        """
+    def __init__(self, model: ModelHandle, *, layers: bool) -> None:
+        """Nothing is measured yet. Without ``layers`` MLPs alone become thinner."""
         self._model, self._layers = model, layers
         self.sizes = Sizes(model)
-        self._share = self.sizes.share if times is None else times.share
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
     def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> tuple[CutPlan, int]:
@@ -256,10 +246,10 @@ class SizePath:
         tried = [removed]
         if self._layers:
             tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
-        shares = {layers: self._share(layers, smaller) for layers in tried}
+        shares = {layers: self.sizes.share(layers, smaller) for layers in tried}
         plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
         if not plans:
-            raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
+            raise InputError(f"no plan of this model is {smaller:.0%} smaller; ask for less.")
         return plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans)
 
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:

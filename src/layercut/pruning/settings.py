@@ -19,7 +19,6 @@ from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError, unknown_name
 from layercut.evidence.uses import named_use, tasks_for
 from layercut.healing.settings import METHODS, SAVED_AS
-from layercut.runs.prune import BYTES, SECONDS
 from layercut.selection.specs import Count
 from layercut.settings import Depth, TaskSettings
 from layercut.tasks import TASKS, takes_option
@@ -146,7 +145,7 @@ class PruneSettings(GoalSettings):
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
     one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
     faster: Annotated[Number, BeforeValidator(_faster)] | None = Field(
-        None, description="Times as fast a request must become, such as 1.3."
+        None, description="Times as fast a request should become, such as 1.3: the bytes follow from a forecast."
     )
     serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
@@ -196,11 +195,6 @@ class PruneSettings(GoalSettings):
     def wanted_units(self) -> str:
         """Units to remove, if the model allows it."""
         return self.units or (LAYER if self._counts_layers else BOTH)
-
-    @property
-    def unit(self) -> str:
-        """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
-        return BYTES if self.faster is None or self.smaller is not None else SECONDS
 
     def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
         """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.

@@ -18,7 +18,7 @@ from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import SHARED, PruneResult, side_effect_words
+from layercut.runs.prune import PruneResult, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
     code_span,
@@ -245,7 +245,7 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_words(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
-    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else count_of(goal.max_depth, "layer")
+    most = f"{goal.smaller:.0%} of the weights' bytes" if goal.smaller else count_of(goal.max_depth, "layer")
     layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"
     healed = f", healed ({escape_inline(chosen.healing)})" if chosen.healing else ""
     place = f"{code_span(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"

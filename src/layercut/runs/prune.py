@@ -20,8 +20,6 @@ RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune
 VERSUS = "versus"  # the folder of the run folders of other models
 
-BYTES, SECONDS = "bytes", "seconds"  # units of the sizes of a path
-SHARED = {BYTES: "the weights' bytes", SECONDS: "a request's seconds"}
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
 """``passed``: a depth keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
@@ -69,9 +67,7 @@ class Goal(_Plain):
     keep: float  # share of the score above chance that each task must keep
     level: float = 0.95  # of the one-sided lower bound of each task
     max_depth: int  # layers that may be removed at most; of a path of sizes, its plans at most
-    smaller: float | None = None
-    """Share of the weights' bytes, or of ``unit``, that may be removed at most, of a path of sizes."""
-    unit: str = BYTES
+    smaller: float | None = None  # share of the weights' bytes that may be removed at most, of a path of sizes
     faster: float | None = None  # times as fast that a request should become
 
 
@@ -129,21 +125,12 @@ class Gone(Removal, _Plain):
         return " and ".join(filter(None, (layers, amount_text(0, self.mlp) if self.mlp else "")))
 
 
-_SIZES = {BYTES: "size", SECONDS: "time"}
-
-
-def stage_of(size: float, unit: str) -> str:
-    """A size of a path, for people: ``size -20 %`` or ``time -20 %``."""
-    return f"{_SIZES[unit]} -{100 * size:.0f} %"
-
-
 class PathStep(Gone):
     """One depth, or one size, of the path of plans; a plan removes the layers of the one before. All scores are on
     selection items.
     """
 
-    size: float | None = None  # share of the weights' bytes, or of ``unit``, that goes, about; None on a path of depths
-    unit: str = BYTES
+    size: float | None = None  # share of the weights' bytes that is removed, about; None on a path of depths
     candidates: int  # plans that were compared
     tried: tuple[Tried, ...]
     healing: str | None = None  # of the one that was chosen
@@ -155,13 +142,13 @@ class PathStep(Gone):
 
     @property
     def name(self) -> str:
-        """Of the plan: ``depth-3``, ``size-20`` for one that is 20 % smaller, ``time-20`` for one that takes less."""
-        return f"depth-{self.depth}" if self.size is None else f"{_SIZES[self.unit]}-{round(100 * self.size)}"
+        """Of the plan: ``depth-3``, or ``size-20`` for one that is 20 % smaller."""
+        return f"depth-{self.depth}" if self.size is None else f"size-{round(100 * self.size)}"
 
     @property
     def stage(self) -> str:
         """For people: ``depth 3`` or ``size -20 %``."""
-        return f"depth {self.depth}" if self.size is None else stage_of(self.size, self.unit)
+        return f"depth {self.depth}" if self.size is None else f"size -{100 * self.size:.0f} %"
 
     @property
     def run(self) -> str:
