@@ -28,7 +28,6 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.weights import read_config
 from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
@@ -36,7 +35,6 @@ from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, writ
 from layercut.pruning.run import PruneRun, measure_original, number_report_items
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
-from layercut.pruning.speed import on_experts
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
@@ -148,9 +146,8 @@ def prune_model(
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     _, sizes, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
-    for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
-        if note:
-            say(note)
+    if note := plan_cut(handle.source.path, handle.plan()).copy:
+        say(note)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable_writing(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):

@@ -8,20 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
-from layercut.evidence.clusters import cluster_codes
-from layercut.evidence.comparison import ComparisonRow, compare_runs
-from layercut.evidence.paired import ratio_interval
-from layercut.evidence.resampling import METHOD, resampled_sums
 from layercut.models.weights import fingerprint_weights, safetensors_files
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, removal_of
 from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.search import load_steps
-from layercut.pruning.speed import RequestTime, other_model, request_time, run_of, timed_rounds, timed_speeds, timer_of
+from layercut.pruning.speed import other_model, run_of, timed_rounds, timed_speeds, timer_of
 from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, next_step
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
@@ -29,7 +23,6 @@ from layercut.runs.environment import command_line, describe_machine, shown_path
 from layercut.runs.json_text import load_json
 from layercut.runs.prune import (
     MODEL,
-    BothEstimated,
     Chosen,
     Estimated,
     Goal,
@@ -39,9 +32,7 @@ from layercut.runs.prune import (
     SetAside,
     SideEffect,
     Size,
-    TaskCost,
     TaskScore,
-    as_estimated,
 )
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
@@ -116,53 +107,6 @@ def time_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
             time({run_of(name): timer_of(model)})
             model.release()
     run.progress.end("speed", note="timed")
-
-
-def task_costs(
-    uncut: RunFolder, other: RunFolder, times: tuple[RequestTime, RequestTime], seed: int
-) -> tuple[TaskCost, ...]:
-    """Costs of each task whose answers were written; ``times`` of the original model and of the other one.
-
-    Both models' items are resampled together; the times of a token are taken as exact.
-    """
-    rows = [row for row in compare_runs(uncut, [other], seed=seed) if row.is_headline]
-    return tuple(cost for row in rows if (cost := _cost(row, (uncut, other), times, seed)) is not None)
-
-
-def _cost(
-    row: ComparisonRow, runs: tuple[RunFolder, RunFolder], times: tuple[RequestTime, RequestTime], seed: int
-) -> TaskCost | None:
-    assert row.items is not None, "rows of compare_runs carry their items"
-    by_id = [{record["id"]: record for record in run.records(row.task, row.readout)} for run in runs]
-    answers = [[records[item] for item in row.items.ids] for records in by_id]
-    if any("num_new_tokens" not in answer for records in answers for answer in records):
-        return None  # options were ranked
-    tokens = [[answer["num_new_tokens"] for answer in records] for records in answers]
-    seconds = [
-        [time(answer.get("num_prompt_tokens", 0), answer["num_new_tokens"]) for answer in records]
-        for records, time in zip(answers, times, strict=True)
-    ]
-    columns = np.array([[1.0] * row.n, *tokens, *seconds, row.items.uncut, row.items.cut], dtype=np.float64)
-    sums, whole = resampled_sums(columns, cluster_codes(row.items.clusters, row.n), seed), columns.sum(axis=1)
-
-    def divide(above: tuple[int, int], below: tuple[int, int]) -> BothEstimated | None:
-        """Ratios of sums, by their columns, for both models; and the second by the first."""
-        if not all(whole[column] > 0 for column in (*above, *below)):
-            return None
-        first, second = whole[list(above)] / whole[list(below)]
-        estimates = [Estimated(value=float(value), n=row.n) for value in (first, second, second / first)]
-        if sums is not None:
-            (over, over_second), (under, under_second) = sums[:, above].T, sums[:, below].T
-            draws = [(over, under), (over_second, under_second), (over_second * under, under_second * over)]
-            for place, (numerator, denominator) in enumerate(draws):
-                interval = ratio_interval(estimates[place].value, numerator, denominator, row.n, METHOD)
-                estimates[place] = as_estimated(interval) if interval else estimates[place]
-        return BothEstimated(uncut=estimates[0], this=estimates[1], ratio=estimates[2])
-
-    tokens_each, seconds_each, solved = divide((1, 2), (0, 0)), divide((3, 4), (0, 0)), divide((3, 4), (5, 6))
-    if tokens_each is None or seconds_each is None:
-        return None
-    return TaskCost(task=row.task, readout=row.readout, tokens=tokens_each, seconds=seconds_each, per_solved=solved)
 
 
 def outcome_of(
@@ -259,23 +203,19 @@ def outcome_of(
 
 
 def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
-    """Every model that was timed: what its requests take, by the answers that it gave."""
-    profile, timed = run.profile, run.notes["timed"][run.profile.words]
+    """Every model that was timed."""
+    timed = run.notes["timed"][run.profile.words]
     names = [*(depth.name for depth in evidence.tested), arm.name, *(other.run for other in evidence.others)]
-    uncut, served = RunFolder.open(run.folder / UNCUT), []
-    for name in dict.fromkeys(name for name in names if name in timed):
-        own, folder = timed[name], run.folder / name
-        times = (request_time(own[UNCUT], profile), request_time(own[name], profile))
-        served.append(
-            Served(
-                run=name,
-                speed=timed_speeds(own, name, profile),
-                memory_bytes=own[name]["memory_bytes"],
-                cache_bytes_per_token=own[name]["cache_bytes_per_token"],
-                costs=task_costs(uncut, RunFolder.open(folder), times, run.seed) if folder.exists() else (),
-            )
+    return tuple(
+        Served(
+            run=name,
+            speed=timed_speeds(timed[name], name, run.profile),
+            memory_bytes=timed[name][name]["memory_bytes"],
+            cache_bytes_per_token=timed[name][name]["cache_bytes_per_token"],
         )
-    return tuple(served)
+        for name in dict.fromkeys(names)
+        if name in timed
+    )
 
 
 def _bytes_of(folder: Path) -> int:

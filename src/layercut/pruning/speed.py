@@ -47,17 +47,6 @@ _MEASURES: tuple[tuple[Any, Any, Any], ...] = (
 _KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)  # a kind of quantised weights, as people write it
 
 
-class RequestTime(NamedTuple):
-    """Seconds that one request takes, by its tokens."""
-
-    read: float  # seconds a token read, while the batch is read
-    written: float  # seconds a token written, while the batch is written
-
-    def __call__(self, prompt: float, new: float) -> float:
-        """Seconds of a request that reads ``prompt`` tokens and writes ``new``."""
-        return self.read * prompt + self.written * max(new - 1, 0)
-
-
 def timed_rounds(
     timers: Mapping[str, Timer], profile: Profile, seed: int, progress: Progress
 ) -> dict[str, dict[str, Any]]:
@@ -109,12 +98,6 @@ def timed_speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Pro
         )
         for measure, unit, better in _MEASURES
     )
-
-
-def request_time(timed: Mapping[str, Any], profile: Profile) -> RequestTime:
-    """Seconds a token of one model, by the geometric mean of its rounds."""
-    read, decode = (_mean([turn[name] for turn in timed["rounds"]]).value for name in ("first_token", "decode"))
-    return RequestTime(read / profile.prompt, profile.batch / decode)
 
 
 def _mean(values: Sequence[float]) -> Estimated:
@@ -195,20 +178,6 @@ def timer_of(model: ModelHandle, plan: CutPlan | None = None, profile: Profile |
 STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before
 MOST, MOST_FOR_SPEED = 0.3, 0.6
 """Share of the bytes that may go where nothing else was asked for, and where a speed was."""
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-
-
-def on_experts(config: Mapping[str, Any]) -> str:
-    """A line for owners of a mixture of experts: what keeps more at equal bytes, and which tools do it; else empty."""
-    inner = config.get("text_config", config)
-    most = max((number for name in _EXPERTS if isinstance(number := inner.get(name), int)), default=0)
-    if most < 2:
-        return ""
-    return (
-        f"this model has {most} experts a layer: in published comparisons removing experts keeps more at equal bytes "
-        "(Qwen3-30B-A3B, MMLU: .740 with 96 of 128 experts, .652 with 40 of 48 layers; NVIDIA Model-Optimizer #467). "
-        "Model-Optimizer and llm-compressor remove experts; layercut does not."
-    )
 
 
 def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int:

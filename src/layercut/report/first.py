@@ -29,7 +29,6 @@ from layercut.text import (
     number_text,
     p_value,
     parameters_text,
-    two_decimals,
     with_interval,
 )
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
     from layercut.report.source import Source
-    from layercut.runs.prune import BothEstimated
 
 
 class FirstScreen(NamedTuple):
@@ -217,7 +215,7 @@ def first_of_prune(
         f" {escape_inline(goal.note)}" if goal.note else "",
     )
     others = front.front_of(result)
-    tables = [depths_table(result), costs_table(result), side_effect_table(result)]
+    tables = [depths_table(result), side_effect_table(result)]
     stages = ", ".join(f"{escape_inline(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     notes = [
         *(
@@ -331,30 +329,6 @@ def depths_table(result: PruneResult) -> Table:
     columns = text_columns(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
-
-
-def costs_table(result: PruneResult) -> Table:
-    """Tokens and seconds of the answers of every model that was timed; no rows where options were ranked."""
-    labels = {plan.name: plan.label for plan in result.tested} | {other.run: other.model for other in result.versus}
-
-    def both(cost: BothEstimated | None) -> str:
-        if cost is None:
-            return "n/a"
-        return f"{cost.uncut.value:.3g} to {cost.this.value:.3g} (x {two_decimals(cost.ratio)})"
-
-    rows = [
-        [
-            labels.get(served.run, served.run),
-            front.task_cell(cost.task, cost.readout),
-            *map(both, (cost.tokens, cost.seconds, cost.per_solved)),
-        ]
-        for served in result.served
-        for cost in served.costs
-    ]
-    names = ("model", "task", "tokens a request", "seconds a request", "seconds a solved one")
-    columns = text_columns(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]})
-    caption = f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})"
-    return Table(name="costs", caption=caption, columns=columns, rows=rows)
 
 
 def side_effect_table(result: PruneResult) -> Table:

@@ -220,25 +220,6 @@ class Size(_Plain):
     cache_bytes_per_token: float | None = None
 
 
-class BothEstimated(_Plain):
-    """A quantity of the original model and of another one."""
-
-    uncut: Estimated
-    this: Estimated
-    ratio: Estimated  # this / uncut
-
-
-class TaskCost(_Plain):
-    """Cost of the answers to one task's report items."""
-
-    task: str
-    readout: str
-    tokens: BothEstimated  # written for a request
-    seconds: BothEstimated  # of a request, in the serving profile
-    per_solved: BothEstimated | None = None
-    """Seconds of all requests, for each that was solved; None where a model solved none."""
-
-
 class Served(_Plain):
     """One model in the serving profile."""
 
@@ -246,7 +227,6 @@ class Served(_Plain):
     speed: tuple[TimedSpeed, ...]
     memory_bytes: int  # of the weights
     cache_bytes_per_token: float
-    costs: tuple[TaskCost, ...] = ()
 
     @property
     def request(self) -> TimedSpeed:

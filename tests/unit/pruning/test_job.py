@@ -261,22 +261,6 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     assert "| mine.jsonl (rank) | 100 [" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
 
 
-def test_a_checkpoint_that_changed_is_noticed_and_one_that_is_gone_written_again(
-    model: Path, choices: Path, tmp_path: Path
-) -> None:
-    settings: dict[str, Any] = {"max_depth": "2", "heal": "none"}
-    done = run(model, choices, tmp_path / "run", **settings)
-    whole, checkpoint = found(done), tmp_path / "run" / "model"
-    changed = AutoModelForCausalLM.from_pretrained(checkpoint)
-    with torch.no_grad():
-        changed.model.norm.weight.mul_(2)
-    changed.save_pretrained(checkpoint)
-    with pytest.raises(InputError, match=r"model are not those that were verified.*writes it again"):
-        run(model, choices, tmp_path / "run", **settings)
-    checkpoint.rename(tmp_path / "elsewhere")
-    assert found(run(model, choices, tmp_path / "run", **settings)) == whole
-
-
 def test_a_strict_run_stops_before_the_search(model: Path, choices: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"about [\d,]+ rows .*`strict`"):
         run(model, choices, tmp_path / "run", strict=True, max_depth="1", items=12, keep=0.9, heal="none")

@@ -19,7 +19,7 @@ from layercut.progress import show_nothing
 from layercut.pruning.job import Pruned
 from layercut.pruning.path import TRACES, PlanPath, SizePath
 from layercut.pruning.settings import PruneSettings
-from layercut.pruning.speed import Sizes, on_experts
+from layercut.pruning.speed import Sizes
 from layercut.report.first import first_of_prune
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
@@ -227,9 +227,3 @@ def test_a_speed_that_was_asked_for_becomes_bytes_and_is_measured(wide: Any, cho
     assert re.search(
         r"times the original's speed a request, (as asked|less than the 1.2 asked|too near to the 1.2)", result.fastest
     )
-
-
-def test_owners_of_experts_are_told_what_keeps_more() -> None:
-    assert on_experts({"num_hidden_layers": 4}) == "" == on_experts({"num_experts": 1})
-    for config in ({"num_local_experts": 8}, {"text_config": {"num_experts": 8, "num_experts_per_tok": 2}}):
-        assert on_experts(config).startswith("this model has 8 experts a layer") and "\n" not in on_experts(config)
