@@ -76,7 +76,6 @@ def prune(
     save_dtype: str = "auto",
     out: str | PathLike[str] | None = None,
     anyway: bool = False,
-    strict: bool = False,
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
     seed: int = 0,
@@ -123,7 +122,6 @@ def prune(
         save_dtype: Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model.
         out: Folder to write to; runs/prune-<model> if left out.
         anyway: Write the best plan's checkpoint even if none passed.
-        strict: Stop before the search where the report items are too few for the goal.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.

@@ -126,7 +126,6 @@ def prune_model(
     out: Path,
     seed: int = 0,
     anyway: bool = False,
-    strict: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Pruned:
@@ -137,11 +136,10 @@ def prune_model(
     Args:
         goal: the tasks, where they have local data; those that the settings name if left out.
         anyway: write the best plan's checkpoint even where none passed.
-        strict: stop after the original model's answers where the report items are too few for the goal.
 
     Raises:
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
-            task, too few report items of a strict run, or a folder that holds another run.
+            task, or a folder that holds another run.
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
@@ -172,7 +170,7 @@ def prune_model(
                 console=console,
                 say=say,
             )
-            result = run_stages(run, anyway=anyway, strict=strict)
+            result = run_stages(run, anyway=anyway)
         (store.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(store.path, result, handle.settings)
 
@@ -188,7 +186,7 @@ def _known_result(store: RunFolder, settings: PruneSettings, profile: Profile, *
     return known if is_weighed and is_timed and is_written else None
 
 
-def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
+def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
     """Run all stages, one after the other. A stage whose decisions are in the notes takes them from there."""
     settings, notes, checkpoint = run.settings, run.notes, run.folder / MODEL
     if "shared" not in notes:  # models that are named before the plans are tested share their error
@@ -197,7 +195,7 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
     effects: tuple[SideEffect, ...] = ()
     with run.progress.running():
         with run.stage("original"):
-            measure_original(run, strict=strict)
+            measure_original(run)
         with run.stage("path"):
             grow_path(run)
         with run.stage("confirm"):

@@ -16,7 +16,7 @@ from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.search import load_steps
 from layercut.pruning.speed import other_model, run_of, timed_rounds, timed_speeds, timer_of
-from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, next_step
+from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, items_to_decide
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import command_line, describe_machine, shown_path
@@ -24,7 +24,6 @@ from layercut.runs.json_text import load_json
 from layercut.runs.prune import (
     MODEL,
     Chosen,
-    Estimated,
     Goal,
     GoalTask,
     PruneResult,
@@ -32,7 +31,6 @@ from layercut.runs.prune import (
     SetAside,
     SideEffect,
     Size,
-    TaskScore,
 )
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
@@ -130,12 +128,6 @@ def outcome_of(
     labels |= {other.run: other.model for other in evidence.others if other.passed}
     passed = [(labels[timed.run], timed) for timed in served if timed.run in labels]
     data = {task.task: task.data for task in run.goal.tasks}
-    original: dict[tuple[str, str], TaskScore] = {}
-    for row in RunFolder.open(folder / UNCUT).metrics()["rows"]:  # the first row of a task is its headline
-        score = Estimated(**{name: row[name] for name in ("value", "low", "high", "n")})
-        original.setdefault(
-            (row["task"], row["readout"]), TaskScore(task=row["task"], readout=row["readout"], score=score)
-        )
 
     def size(name: str, plan: CutPlan, stored: int) -> Size:
         timed, file = notes["timed"][profile.words][arm.name][name], gguf_file(model.settings.model)
@@ -174,7 +166,6 @@ def outcome_of(
             faster=settings.faster,
         ),
         ignored=(*ignored, *evidence.not_judged),
-        original=tuple(original.values()),
         resolution=notes.get("resolution", ""),
         path=tuple(load_steps(run)),
         path_ended=notes["path_ended"],
@@ -185,7 +176,7 @@ def outcome_of(
         chosen=chosen,
         why=answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
         fastest=describe_fastest(passed, settings.faster) if evidence.others or settings.faster else "",
-        next=next_step(run, evidence.tested),
+        next=items_to_decide(run, evidence.tested),
         checkpoint=MODEL if has_model else None,
         verified=str(notes.get("verified", "")),
         general=run.asks_general,

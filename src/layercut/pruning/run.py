@@ -144,11 +144,11 @@ class PruneRun:
             yield
 
 
-def measure_original(run: PruneRun, *, strict: bool) -> None:
+def measure_original(run: PruneRun) -> None:
     """Score the original model on selection items, and set aside tasks on which it is at chance.
 
     Raises:
-        InputError: it is at chance on all of them, or report items are too few and the run is strict.
+        InputError: it is at chance on all of them.
     """
     notes = run.notes
     run.progress.begin("original", "scoring selection items")
@@ -168,7 +168,7 @@ def measure_original(run: PruneRun, *, strict: bool) -> None:
                 f"the original model also answers {number} general requests, which channels and healing follow so "
                 "that other abilities stay; `goal_alone` leaves them out"
             )
-        announce_resolution(run, num_items, strict=strict)
+        announce_resolution(run, num_items)
         notes.put("announced", num_items)
 
 
@@ -233,12 +233,9 @@ def count_report_items(run: PruneRun) -> dict[str, int]:
     return counts
 
 
-def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: bool = False) -> None:
+def announce_resolution(run: PruneRun, num_items: Mapping[str, int]) -> None:
     """Say what this many report items can show, and what to do where that is too little: ask for more items if the
     task has more, or give more rows of a user's own file.
-
-    Raises:
-        InputError: it is too little, and the run is strict.
     """
     tasks, keep = yardsticks_of(run), run.settings.keep
     text, is_enough = describe_power(tasks, num_items, keep)
@@ -250,8 +247,6 @@ def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: 
             text += f"; {', '.join(ways)}, or ask for a lower `keep`"
         else:
             text += "; ask for a lower `keep`"
-        if strict and "path" not in run.notes:
-            raise InputError(f"{text}. Stopped, because `strict` was asked for.")
     run.notes.put("resolution", text)
     run.say(text)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
-from layercut.errors import InputError, unknown_name
+from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for
 from layercut.healing.settings import METHODS, SAVED_AS
 from layercut.selection.specs import Count
@@ -30,7 +30,7 @@ UNITS = (LAYER, WIDTH, BOTH)
 SEAM = "seam"
 HEALINGS = (AUTO, NONE, *METHODS)
 TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
-_PART = re.compile(r"(\w+)=(\d+)|engine=(transformers|llama\.cpp)")
+_PART = re.compile(r"(batch|prompt|new)=([1-9]\d*)|engine=(transformers|llama\.cpp)")
 
 
 class Profile(NamedTuple):
@@ -49,21 +49,15 @@ class Profile(NamedTuple):
             InputError: neither.
         """
         first, *rest = (part.strip() for part in text.split(","))
-        named = PROFILES.get(first)
         changes: dict[str, Any] = {}
-        for part in rest if named else (first, *rest):
+        for part in rest if first in PROFILES else (first, *rest):
             if (match := _PART.fullmatch(part)) is None:
                 raise InputError(
                     f"`serve` {text!r:.60} is no profile; write {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; "
                     f"with engine={LLAMA_CPP}, a GGUF file is timed there."
                 )
-            name, number = match[1] or "engine", int(match[2] or 1)
-            if name not in cls._fields:
-                raise unknown_name("number of a profile", name, cls._fields)
-            if number < 1:
-                raise InputError(f"`serve` {name}={number} is too few; write 1 or more.")
-            changes[name] = match[3] or number
-        return cls(*named or ())._replace(**changes)
+            changes |= {"engine": match[3]} if match[3] else {match[1]: int(match[2])}
+        return cls(*PROFILES.get(first, ()))._replace(**changes)
 
     @property
     def tokens(self) -> int:
@@ -90,12 +84,7 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-def _readable(serve: str) -> str:
-    Profile.parse(serve)
-    return serve
-
-
-Serve = Annotated[str, AfterValidator(_readable)]
+Serve = Annotated[str, AfterValidator(lambda serve: Profile.parse(serve) and serve)]
 """A serving profile as people write it."""
 
 
@@ -111,16 +100,6 @@ def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
     if not is_given:
         return profile._replace(prompt=length // 2, new=length // 2)
     raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")
-
-
-def _faster(given: object) -> object:
-    try:
-        times = float(given) if isinstance(given, str) else given
-    except ValueError:
-        raise InputError(f"faster {given:.20} is not a number of times; write 1.2 for 1.2 times as fast.") from None
-    if isinstance(times, int | float) and not times > 1:
-        raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
-    return times
 
 
 class GoalSettings(Settings):
@@ -144,8 +123,8 @@ class PruneSettings(GoalSettings):
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
     one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
-    faster: Annotated[Number, BeforeValidator(_faster)] | None = Field(
-        None, description="Times as fast a request should become, such as 1.3: the bytes follow from a forecast."
+    faster: Number | None = Field(
+        None, gt=1, description="Times as fast a request should become, such as 1.3: the bytes follow from a forecast."
     )
     serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."

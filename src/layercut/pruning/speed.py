@@ -223,26 +223,21 @@ class Sizes:
         share = left / (each * self.mlp.width)
         return share if 0 < share < 1 else None
 
-    def forecast(self, smaller: float) -> float:
-        """Times as fast a request should be without this share of the bytes: time goes with the weights that a token
-        passes through, which are all but the table of input embeddings. Attention to earlier tokens is left out.
-        """
-        return self._read / max(self._read - smaller * self.total, 1)
-
     def wanted(self, settings: PruneSettings) -> tuple[float, ...]:
         """The sizes of the path, as shares of the bytes that are removed: by ``STEP``, and the most that was asked for;
-        where that is a speed, the size that is forecast to have it.
+        where that is a speed, the size that is forecast to have it. Time is taken to follow the weights that a token
+        passes through, all but the table of input embeddings; attention to earlier tokens is left out.
 
         Raises:
             InputError: a speed that no such plan should have.
         """
         most = settings.smaller or (MOST if settings.faster is None else MOST_FOR_SPEED)
         if settings.faster is not None:
-            needed = math.ceil(100 * (1 - 1 / settings.faster) * self._read / self.total) / 100  # by the same forecast
+            needed = math.ceil(100 * (1 - 1 / settings.faster) * self._read / self.total) / 100
             if needed > most:
                 raise InputError(
-                    f"`faster` {settings.faster:g} needs about {needed:.0%} fewer bytes, and a plan that is {most:.0%} "
-                    f"smaller is forecast to be {self.forecast(most):.2f} times as fast; ask for less."
+                    f"`faster` {settings.faster:g} needs about {needed:.0%} fewer bytes, and at most {most:.0%} are "
+                    "removed; ask for less."
                 )
             most = settings.smaller or needed
         steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]

@@ -1,21 +1,17 @@
-"""The answer of a run of prune in words, and the command that would decide more."""
+"""The answer of a run of prune in words, and the items that would decide more."""
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 
 from layercut.pruning.confirm import LEVEL
 from layercut.pruning.run import PruneRun, lacking_items
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size_text
-from layercut.runs.environment import shown_path
 from layercut.runs.prune import (
     MODEL,
     Alternative,
     Chosen,
-    NextStep,
     Served,
     SideEffect,
     TaskKept,
@@ -96,29 +92,14 @@ def describe_fastest(passed: Sequence[tuple[str, Served]], faster: float | None)
     return f"{text}, too near to the {faster:g} asked for to tell."
 
 
-def next_step(run: PruneRun, tested: Sequence[TestedDepth]) -> NextStep | None:
-    """The command that would decide the first depth that failed, with the same settings; None where nothing would, or
-    the tasks have no more items."""
-    failed = next((depth for depth in tested if not depth.passed), None)
-    if failed is None or failed.items_needed is None:
+def items_to_decide(run: PruneRun, tested: Sequence[TestedDepth]) -> int | None:
+    """Report items of each task that would decide the first depth that failed; None where nothing would, or a task has
+    fewer.
+    """
+    items = next((depth.items_needed for depth in tested if not depth.passed), None)
+    if items is None or min(len(part.task.samples("report", items)) for part in run.parts) < items:
         return None
-    items, model = failed.items_needed, run.model.settings
-    if min(len(part.task.samples("report", items)) for part in run.parts) < items:
-        return None
-    words = ["layercut", "prune", model.model]
-    for name, value in run.settings.given().items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        elif name != "items" and value is not None:
-            words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
-    words += [word for task in run.goal.tasks if task.data for word in ("--data", f"{task.task}={task.data}")]
-    for name, value in model.given().items():
-        if name != "model" and value is not None:
-            words += ["--set", f"{name}={json.dumps(value) if isinstance(value, bool | float) else value}"]
-    words += ["--seed", str(run.seed)] if run.seed else []
-    words += ["--items", str(items), "--out", f"{shown_path(run.folder)}-{items}"]
-    return NextStep(items=items, command=shlex.join(words))
+    return items
 
 
 def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: Sequence[SideEffect]) -> None:

@@ -18,6 +18,7 @@ from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
+from layercut.runs.environment import shown_path
 from layercut.runs.prune import PruneResult, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
@@ -257,7 +258,7 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
         ("other models", escape_inline(front.unweighed_words(result))),
         ("with a draft", f"{escape_inline(drafted.why)} Nothing is lost." if drafted else ""),
-        ("to decide it", _command(result.next.command) if result.next else ""),
+        ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
         ("made by", _command(result.command)),
     ]
     return [(name, text) for name, text in facts if text]
@@ -289,7 +290,7 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
         is_worse = any(effect.is_shown for effect in result.side_effects)
         lines.append(f"{'Watch out' if is_worse else 'Side effects'}: {side_effect_words(result.side_effects)}.")
     if result.next:
-        lines.append(f"Next: {result.next.command}")
+        lines.append(f"Next: the same command with --items {result.next} --out {shown_path(folder)}-{result.next}")
     elif not result.versus:
         lines.append("Next: weigh it against 4-bit weights on the same items, the same command with --versus FILE.gguf")
     none = "none, because no plan passed; --anyway writes the best one"

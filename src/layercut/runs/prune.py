@@ -79,14 +79,6 @@ class SetAside(_Plain):
     reason: str
 
 
-class TaskScore(_Plain):
-    """The original model on one task's report items."""
-
-    task: str
-    readout: str
-    score: Estimated
-
-
 class TaskKept(_Plain):
     """A plan's result on one task."""
 
@@ -188,13 +180,6 @@ class Chosen(Gone):
 
     name: str  # of its run folder
     healing: str | None = None
-
-
-class NextStep(_Plain):
-    """The command that would decide more."""
-
-    items: int  # report items of each task, in all
-    command: str
 
 
 class TimedSpeed(_Plain):
@@ -314,7 +299,6 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     dtype: str
     goal: Goal
     ignored: tuple[SetAside, ...] = ()
-    original: tuple[TaskScore, ...]
     resolution: str  # the differences that this many report items can show, in a sentence
     path: tuple[PathStep, ...]
     path_ended: str = ""  # reason why the path goes no deeper, in words
@@ -328,7 +312,7 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     why: str  # the answer in one or two sentences
     fastest: str = ""
     """The model that passed with the fastest requests, in a sentence; empty where no speed or other model was asked."""
-    next: NextStep | None = None
+    next: int | None = None  # report items of each task with which the same command, in a new folder, would decide more
     checkpoint: str | None = None  # relative to the folder of result.json; None where none was written
     verified: str = ""  # result of reloading the checkpoint
     general: bool = False  # channels were chosen, and plans healed, on answers to general requests too

@@ -29,6 +29,7 @@ from layercut.pruning.healing import heal_plan, healing_prompts
 from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.run import PruneRun
+from layercut.report.first import answer_lines
 from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
@@ -261,21 +262,14 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     assert "| mine.jsonl (rank) | 100 [" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
 
 
-def test_a_strict_run_stops_before_the_search(model: Path, choices: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"about [\d,]+ rows .*`strict`"):
-        run(model, choices, tmp_path / "run", strict=True, max_depth="1", items=12, keep=0.9, heal="none")
-    assert "path" not in Notes(tmp_path / "run")
-
-
-def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp_path: Path) -> None:
+def test_the_items_that_would_decide_are_named(model: Path, choices: Path, tmp_path: Path) -> None:
     done = run(model, choices, tmp_path / "run", max_depth="1", items=12, keep=0.6, heal="none")
-    assert done.result.next is not None and done.result.next.items > 12
-    words = done.result.next.command.split()
-    assert words[:3] == ["layercut", "prune", str(model)]
-    assert words[words.index("--items") + 1] == str(done.result.next.items) and "--heal" in words
-    assert "--no-side-effects" in words and "True" not in words, "a flag takes no value"
-    assert words[words.index("--set") + 1] == "device=cpu", "how the model is loaded decides numbers and speed"
-    assert f"{done.result.next.items - 12:,} more items" in done.result.why
+    needed = done.result.next
+    assert needed is not None and needed == done.result.tested[0].items_needed and needed > 12
+    assert f"{needed - 12:,} more items" in done.result.why
+    assert f"Next: the same command with --items {needed} --out {tmp_path}/run-{needed}" in answer_lines(
+        done.result, done.folder
+    )
 
 
 def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
