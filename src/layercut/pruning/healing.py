@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +92,18 @@ def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
     if method == SEAM:
         return healing_prompts(path, model_hash)
     written = [
-        (answered, len(judged), TRAINING_ITEMS)
-        for answered, judged in zip(path.healing_answers(), path.objective.samples, strict=True)
-        if is_generated(answered.task.readout)
+        (part, len(judged), TRAINING_ITEMS)
+        for part, judged in zip(path.parts, path.objective.samples, strict=True)
+        if is_generated(part.readout)
     ]
     if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
-    # Items that judge no plan, where a task has enough of them; what was answered for a seam is not asked again.
-    groups, known = [], []
-    for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
-        of_task = task_prompts(answered.task.task, readout=answered.task.readout, limit=judged + most)
+    groups = []  # items that judge no plan, where a task has enough of them
+    for part, judged, most in (*written, *((general.task, 0, len(general.samples)) for general in path.general)):
+        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
         fresh = of_task.prompts[judged:]
-        prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.prompts
-        groups.append(of_task._replace(prompts=prompts))
-        names = {sample.id: name for name, sample in of_task.samples.items()}
-        ids = {prompt.id for prompt in prompts}
-        known += [record for record in _answer_records(answered, model_hash, names) if record["id"] in ids]
-    return PromptSource(parts=tuple(groups), known=known)
+        groups.append(of_task._replace(prompts=fresh) if not judged or len(fresh) >= FEWEST_FRESH else of_task)
+    return PromptSource(parts=tuple(groups))
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
@@ -122,9 +116,8 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
-        names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
         if is_written and is_generated(part.readout):
-            records += _answer_records(answered, model_hash, names)
+            records += _answer_records(answered, model_hash)
             continue
         for sample, record in zip(answered.samples, answered.records, strict=True):
             request = part.task.request(sample, part.readout)
@@ -134,25 +127,19 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                 answer = record["completion"]
             else:
                 continue
-            with_answers.append(NamedPrompt(names[sample.id], request.prompt, answer))
+            with_answers.append(NamedPrompt(f"{part.task.name} {sample.id}", request.prompt, answer))
             items.setdefault(part.task.name, []).append(sample.id)
-    if records:
-        return PromptSource(records=records)
-    return PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
+    return PromptSource(records=records) if records else PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
 
 
-def _answer_records(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:
-    """A model's answers to a task that is written, as records of training.
-
-    Args:
-        names: the records' ids, by the ids of the items.
-    """
+def _answer_records(answered: TaskRecords, model_hash: str) -> list[AnswerRecord]:
+    """A model's answers to a task that is written, as records of training."""
     part, records = answered.task, []
     for sample, record in zip(answered.samples, answered.records, strict=True):
         request = part.task.request(sample, part.readout)
         assert isinstance(request, GenerationRequest), f"{part.label} must generate"
         made: AnswerRecord = {
-            "id": names[sample.id],
+            "id": f"{part.task.name} {sample.id}",
             "prompt": plain_prompt(request.prompt),
             "completion": record["completion"],
             "finish_reason": record["finish_reason"],

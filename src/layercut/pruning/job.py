@@ -32,7 +32,7 @@ from layercut.progress.bars import StageProgress
 from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
-from layercut.pruning.run import PruneRun, measure_original, number_report_items
+from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
 from layercut.pruning.verdict import write_card
@@ -200,7 +200,8 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
             grow_path(run)
         with run.stage("confirm"):
             arms = tested_arms(run)
-            number_report_items(run)
+            if "report_items" not in run.notes:
+                run.notes.put("report_items", count_report_items(run))
             ask_arm(run, Arm(UNCUT, run.model.plan()))
         if settings.versus:
             with run.stage("versus"):

@@ -154,22 +154,20 @@ def measure_original(run: PruneRun) -> None:
     run.progress.begin("original", "scoring selection items")
     if "ignored" not in notes:
         notes.put("ignored", _tasks_at_chance(run))
-    scores = ", ".join(f"{task.label} {task.score:.0%}" for task in yardsticks_of(run))
-    run.progress.end("original", note=scores)
-    if "announced" not in notes:
-        num_items = count_report_items(run)
-        counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
-        by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
-        listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
-        run.say(f"{listed} choose the layers")
-        if run.asks_general and (run.sizes or run.settings.heal != NONE):
-            number = sum(part.limit or 0 for part in general_tasks())
-            run.say(
-                f"the original model also answers {number} general requests, which channels and healing follow so "
-                "that other abilities stay; `goal_alone` leaves them out"
-            )
-        announce_resolution(run, num_items)
-        notes.put("announced", num_items)
+    run.progress.end("original", note=", ".join(f"{task.label} {task.score:.0%}" for task in yardsticks_of(run)))
+    if "announced" in notes:
+        return
+    counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
+    by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
+    listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
+    run.say(f"{listed} choose the layers")
+    if run.asks_general and (run.sizes or run.settings.heal != NONE):
+        number = sum(part.limit or 0 for part in general_tasks())
+        run.say(
+            f"the original model also answers {number} general requests, which channels and healing follow so that "
+            "other abilities stay; `goal_alone` leaves them out"
+        )
+    notes.put("announced", count_report_items(run))
 
 
 def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
@@ -211,44 +209,28 @@ def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
     return ignored
 
 
-def number_report_items(run: PruneRun) -> None:
-    """Decide how many report items of each task are asked, once."""
-    if "report_items" not in run.notes:
-        run.notes.put("report_items", count_report_items(run))
-        announce_resolution(run, run.notes["report_items"])
-
-
 def count_report_items(run: PruneRun) -> dict[str, int]:
-    """Report items of each task: as many as were asked for, or as the goal needs.
+    """Report items of each task: as many as were asked for, or as the goal needs. Says what they can show, and what to
+    do where that is too little: ask for more items if the task has more, or give more rows of a user's own file.
 
     Raises:
         InputError: a task has none.
     """
-    counts = {}
-    for part, task in zip(run.parts, yardsticks_of(run), strict=True):
-        number = run.settings.items or items_for(task, run.settings.keep) or MOST
+    tasks, keep, counts = yardsticks_of(run), run.settings.keep, dict[str, int]()
+    for part, task in zip(run.parts, tasks, strict=True):
+        number = run.settings.items or items_for(task, keep) or MOST
         counts[part.label] = len(part.task.samples("report", number))
         if not counts[part.label]:
             raise InputError(f"{part.task.name} has no report items, so nothing can be shown by it; give more rows.")
-    return counts
-
-
-def announce_resolution(run: PruneRun, num_items: Mapping[str, int]) -> None:
-    """Say what this many report items can show, and what to do where that is too little: ask for more items if the
-    task has more, or give more rows of a user's own file.
-    """
-    tasks, keep = yardsticks_of(run), run.settings.keep
-    text, is_enough = describe_power(tasks, num_items, keep)
+    text, is_enough = describe_power(tasks, counts, keep)
     if not is_enough:
-        needed = {task.label: items_for(task, keep, 1.0, MANY * num_items[task.label]) for task in tasks}
+        needed = {task.label: items_for(task, keep, 1.0, MANY * counts[task.label]) for task in tasks}
         known = {label: number for label, number in needed.items() if number is not None}
-        if len(known) == len(needed):
-            ways = lacking_items(run.parts, known) or [f"give `items` {max(known.values())}"]
-            text += f"; {', '.join(ways)}, or ask for a lower `keep`"
-        else:
-            text += "; ask for a lower `keep`"
+        ways = lacking_items(run.parts, known) or [f"give `items` {max(known.values())}"] if known == needed else []
+        text += f"; {', '.join(ways)}, or ask for a lower `keep`" if ways else "; ask for a lower `keep`"
     run.notes.put("resolution", text)
     run.say(text)
+    return counts
 
 
 def lacking_items(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
@@ -272,7 +254,7 @@ def yardsticks_of(run: PruneRun) -> list[Yardstick]:
     tasks = [Yardstick(*score) for score in notes["yardsticks"]]
     if "path_ended" not in notes:
         return tasks
-    step = PathStep.model_validate(notes["path"][0 if run.settings.remove is None else -1])
+    step = PathStep.model_validate(notes["path"][-1 if run.settings.one_size else 0])
     return [
         task if kept.correlation is None else task._replace(correlation=kept.correlation)
         for task, kept in zip(tasks, step.chosen.kept, strict=True)

@@ -50,11 +50,11 @@ def grow_path(run: PruneRun) -> None:
 
 
 def tested_arms(run: PruneRun) -> list[Arm]:
-    """The models to test on report items, in order: all depths, or the last where it was asked for; of sizes those
-    that keep the goal on selection items, or else the least.
+    """The models to test on report items, in order: all depths, or the one that was asked for; of sizes those that keep
+    the goal on selection items, or else the least.
     """
     steps = load_steps(run)
-    if run.settings.remove is not None:
+    if run.settings.one_size:
         steps = steps[-1:]
     elif run.sizes:
         steps = [step for step in steps if least_kept(step.chosen.kept) >= run.settings.keep] or steps[:1]
@@ -126,7 +126,7 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
         return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
     if len(steps) >= run.num_plans:
         return f"{run.num_plans} layers are the most that were asked for"
-    if settings.remove is not None:
+    if settings.one_size:
         return ""
     chosen = [step.chosen.kept for step in steps]
     for task in chosen[-1] if chosen else ():

@@ -19,7 +19,6 @@ from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for
 from layercut.healing.settings import METHODS, SAVED_AS
-from layercut.selection.specs import Count
 from layercut.settings import Depth, TaskSettings
 from layercut.tasks import TASKS, takes_option
 from layercut.tasks.suites import asked_tasks, with_data
@@ -119,10 +118,10 @@ class PruneSettings(GoalSettings):
     units: Annotated[str, one_of(UNITS)] | None = Field(
         None,
         description="What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever "
-        "does less damage at each size. If left out, both; layer where max_depth or remove counts layers.",
+        "does less damage at each size. If left out, both; layer where max_depth counts layers.",
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
-    one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
+    one_size: bool = Field(False, description="Test that size or depth alone, not those on the way to it.")
     faster: Number | None = Field(
         None, gt=1, description="Times as fast a request should become, such as 1.3: the bytes follow from a forecast."
     )
@@ -131,9 +130,6 @@ class PruneSettings(GoalSettings):
     )
     max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
-    )
-    remove: Count | None = Field(
-        None, description="Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO, description=f"auto (in closed form, where that may pay), none, {', '.join(METHODS)}."
@@ -154,26 +150,20 @@ class PruneSettings(GoalSettings):
                 + ("one of the two." if self.use else "neither was given.")
             )
         sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
-        layers = "remove" if self.remove is not None else "max_depth"
-        if self._counts_layers and (sized or self.wanted_units != LAYER):
+        is_deep = "max_depth" in self.model_fields_set
+        if is_deep and (sized or self.wanted_units != LAYER):
             other = f"`{sized}`" if sized else f"`units` {self.units}"
-            raise InputError(f"`{layers}` counts whole layers, and {other} does not; leave one of the two out.")
+            raise InputError(f"`max_depth` counts whole layers, and {other} does not; leave one of the two out.")
         if self.wanted_units == LAYER and sized:
             raise InputError(f"`{sized}` is for plans with thinner MLPs, and `units` layer has none; leave one out.")
-        if self.one_size and (self.smaller or self.faster) is None:
-            raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
-        if self.remove is not None and "max_depth" in self.model_fields_set:
-            raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
+        if self.one_size and not (sized or is_deep):
+            raise InputError("`one_size` needs a size: give `smaller` 15%, `faster` 1.2 or `max_depth` 3.")
         return self
-
-    @property
-    def _counts_layers(self) -> bool:
-        return self.remove is not None or "max_depth" in self.model_fields_set
 
     @property
     def wanted_units(self) -> str:
         """Units to remove, if the model allows it."""
-        return self.units or (LAYER if self._counts_layers else BOTH)
+        return self.units or (LAYER if "max_depth" in self.model_fields_set else BOTH)
 
     def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
         """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.
@@ -191,12 +181,11 @@ class PruneSettings(GoalSettings):
         Raises:
             InputError: all layers.
         """
-        count = self.remove.count if self.remove else None
-        text = count.text if count else self.max_depth
-        depth = Depth(text=text).layers(num_layers)
+        depth = Depth(text=self.max_depth).layers(num_layers)
         if depth >= num_layers - 1:
-            name = "`max_depth`" if self.remove is None else "`remove`"
-            raise InputError(f"{name} {text} is {depth} of {num_layers} layers; choose 1 to {num_layers - 2}.")
+            raise InputError(
+                f"`max_depth` {self.max_depth} is {depth} of {num_layers} layers; choose 1 to {num_layers - 2}."
+            )
         return depth
 
 

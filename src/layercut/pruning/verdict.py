@@ -22,7 +22,7 @@ from layercut.runs.prune import (
 )
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.cut import UNMEASURED
-from layercut.text import at_least, escape_inline, markdown_table
+from layercut.text import at_least, escape_inline, markdown_table, two_decimals, with_interval
 
 
 def answer_of(
@@ -69,25 +69,21 @@ def describe_fastest(passed: Sequence[tuple[str, Served]], faster: float | None)
         passed: names and timings of every model that passed.
         faster: times as fast as the original model.
     """
+    if not passed and faster is None:
+        return ""
     if not passed:
         return (
-            ""
-            if faster is None
-            else (
-                f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
-                "checks, a plan loses nothing: layercut draft forecasts whether that pays."
-            )
+            f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
+            "checks, a plan loses nothing: layercut draft finds out whether that pays."
         )
     name, best = min(passed, key=lambda model: model[1].request.ratio.value)
-    ratio = best.request.ratio
-    low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
-    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    text = f"The fastest that passes is {name}: {1 / ratio.value:.2f}{ends} times the original's speed a request"
+    speed = best.request.times_as_fast
+    text = f"The fastest that passes is {name}: {two_decimals(speed)} times the original's speed a request"
     if faster is None:
         return f"{text}."
-    if low is not None and low >= faster:
+    if speed.low is not None and speed.low >= faster:
         return f"{text}, as asked."
-    if high is not None and high < faster:
+    if speed.high is not None and speed.high < faster:
         return f"{text}, less than the {faster:g} asked for."
     return f"{text}, too near to the {faster:g} asked for to tell."
 
@@ -162,8 +158,4 @@ def _kept(kept: Sequence[TaskKept]) -> str:
 
 
 def _share(task: TaskKept) -> str:
-    if task.kept is None:
-        return "n/a"
-    value, low, high = task.kept.value, task.kept.low, task.kept.high
-    interval = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
-    return f"{100 * value:.0f}{interval} %"
+    return "n/a" if task.kept is None else f"{with_interval(task.kept)} %"

@@ -30,6 +30,7 @@ from layercut.text import (
     number_text,
     p_value,
     parameters_text,
+    two_decimals,
     with_interval,
 )
 
@@ -281,10 +282,8 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
             (size_text(before.disk_bytes), size_text(after.disk_bytes)),
         )
         text = f"{less:.0%} fewer bytes ({' to '.join(sizes)}{gguf})"
-        for ratio in (speed.ratio for speed in result.speed if speed.name == "request"):
-            if ratio.low and ratio.high:
-                ends = f"[{1 / ratio.high:.2f}, {1 / ratio.low:.2f}]"
-                text += f", {1 / ratio.value:.2f} {ends} times as fast ({result.serve}, n = {ratio.n})"
+        for speed in (speed.times_as_fast for speed in result.speed if speed.name == "request"):
+            text += f", {two_decimals(speed)} times as fast ({result.serve}, n = {speed.n})"
         lines.append(f"{text}.")
     if result.side_effects:
         is_worse = any(effect.is_shown for effect in result.side_effects)

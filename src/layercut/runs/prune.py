@@ -194,6 +194,12 @@ class TimedSpeed(_Plain):
     cut: Estimated
     ratio: Estimated  # cut / uncut, over rounds in which both were timed
 
+    @property
+    def times_as_fast(self) -> Estimated:
+        """The inverse of the ratio."""
+        low, high = (1 / end if end else None for end in (self.ratio.high, self.ratio.low))
+        return Estimated(value=1 / self.ratio.value, low=low, high=high, n=self.ratio.n)
+
 
 class Size(_Plain):
     """One of the two models."""
