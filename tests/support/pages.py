@@ -102,7 +102,7 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
         build_run(folder / name, [results[depth]], removed=removed, num_parameters=134_515_008 - depth * 3_540_000)
         share = {"value": 1 - 0.1 * depth, "low": 0.96 - 0.1 * depth, "high": 1.04 - 0.1 * depth, "n": 64}
         kept = {**task, "uncut": {"value": 0.8, "n": 64}, "cut": {"value": 0.8 - 0.1 * depth, "n": 64}, "kept": share}
-        path.append({"depth": depth, "removed": removed, "candidates": 28, "tried": [{"kept": [kept]}]})
+        path.append({"depth": depth, "removed": removed, "tried": [{"kept": [kept]}]})
         fine = passed and depth == 1
         bound = {"bound": 0.97 - 0.1 * depth, "passed": fine}
         verdict = "passed" if fine else "undecided"

@@ -23,7 +23,6 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import is_generated
 
-CUT = "checkpoint"
 _SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
 TRAINING_ITEMS = 512  # training items of each task at most
 
@@ -37,7 +36,8 @@ def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -
         InputError: a model or prompts that cannot be healed with.
         MissingExtra: TRL or PEFT is not installed, for methods that train.
     """
-    made, cut = healed_checkpoint(run, plan, method), _folder_of(run, plan) / CUT
+    made = healed_checkpoint(run, plan, method)
+    cut = made.parents[1] / "checkpoint"
     if not made.exists():
         if not cut.exists():
             cut_model(run.model.source, plan, cut, uncut=None)
@@ -75,12 +75,7 @@ def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptS
 
 def healed_checkpoint(run: PruneRun, plan: CutPlan, method: str) -> Path:
     """Folder of the healed model of a plan."""
-    return _folder_of(run, plan) / method / "checkpoint"
-
-
-def _folder_of(run: PruneRun, plan: CutPlan) -> Path:
-    name = f"depth-{len(plan.removed)}" if plan.channels is None else f"plan-{plan.key}"
-    return run.folder / "healing" / name
+    return run.folder / "healing" / f"plan-{plan.key}" / method / "checkpoint"
 
 
 def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:

@@ -4,7 +4,7 @@
 
     runs/math/  notes.jsonl           what was decided so far, and the time of each stage
                 searches/path/        answers to selection items, of the original model and under all plans
-                healing/depth-2/      a plan's pruned checkpoint and its healings, while they are needed
+                healing/plan-KEY/     a plan's pruned checkpoint and its healings, while they are needed
                 uncut/, depth-1/ ...  answers to report items, a run folder each
                 versus/               those of other models that were named
                 model/                the checkpoint, where a plan passed

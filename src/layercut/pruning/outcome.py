@@ -136,7 +136,6 @@ def outcome_of(
             disk_bytes=stored,
             gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=model.settings.tie),
             memory_bytes=timed["memory_bytes"],
-            cache_bytes_per_token=timed["cache_bytes_per_token"],
         )
 
     return PruneResult(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def grow_path(run: PruneRun) -> None:
         else:
             removed = steps[-1].removed if steps else ()
             run.progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
-            layer, candidates = run.path.next_layer(removed)
-            step = PathStep(depth=len(removed) + 1, removed=(*removed, layer), candidates=candidates, tried=())
+            step = PathStep(depth=len(removed) + 1, removed=(*removed, run.path.next_layer(removed)), tried=())
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
         if method := _healing_that_may_pay(run, step, least_kept(tried[0].kept)):
             tried.append(_heal_step(run, step, method))
@@ -90,9 +88,9 @@ def _next_size_step(run: PruneRun, steps: Sequence[PathStep], size_path: SizePat
     removed, start = (before[-1].removed, sizes.index(before[-1].size) + 1) if before else ((), 0)
     run.progress.begin(f"size -{100 * sizes[place]:.0f} %", "choosing layers and MLP channels")
     for size in sizes[start : place + 1]:  # each plan removes the layers of the one before
-        plan, candidates = size_path.next_plan(run.path, removed, size)
+        plan = size_path.next_plan(run.path, removed, size)
         removed = plan.removed
-    step = PathStep(size=sizes[place], candidates=candidates, tried=(), **removal_of(plan))
+    step = PathStep(size=sizes[place], tried=(), **removal_of(plan))
     _plan_file(run, step).parent.mkdir(exist_ok=True)
     plan.save(_plan_file(run, step))
     return step
@@ -153,19 +151,17 @@ def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
     """Heal the plan in one way, and judge it on selection items."""
     plan = load_plan(run, step)
     run.progress.begin(step.stage, f"healing by {method}")
-    began = time.monotonic()
     source = training_data(run.path, method, run.model.metadata.model_hash)
     if run.model.num_parameters(run.model.plan()) > _SMALL:
         if method == SEAM:
             _ = run.seam  # measured while the original model is in memory
         run.release()
     checkpoint = heal_plan(run, plan, method, source)
-    seconds = time.monotonic() - began
     run.progress.begin(step.stage, f"scoring the model healed by {method}")
     healed = run.handle_of(checkpoint)
-    kept = run.path.kept_healed(healed.engine, run.seed)
+    kept = run.path.kept(plan, run.seed, healed.engine)
     healed.release()
-    return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
+    return Tried(healing=method, kept=kept)
 
 
 def choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:

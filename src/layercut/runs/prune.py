@@ -100,7 +100,6 @@ class Tried(_Plain):
 
     healing: str | None = None  # method; None for the pruned model itself
     kept: tuple[TaskKept, ...]
-    seconds: float = 0.0  # that healing took
 
 
 class Gone(Removal, _Plain):
@@ -123,7 +122,6 @@ class PathStep(Gone):
     """
 
     size: float | None = None  # share of the weights' bytes that is removed, about; None on a path of depths
-    candidates: int  # plans that were compared
     tried: tuple[Tried, ...]
     healing: str | None = None  # of the one that was chosen
 
@@ -208,7 +206,6 @@ class Size(_Plain):
     disk_bytes: int  # of the weights
     gguf_bytes: int | None = None  # of the GGUF file, cut from GGUF to GGUF; None where the original model is none
     memory_bytes: int | None = None  # of the weights as they were timed
-    cache_bytes_per_token: float | None = None
 
 
 class Served(_Plain):

@@ -117,7 +117,7 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
     part = tiny_task(model)
     path = a_path(handle, part)
     sizes = SizePath(handle, layers=True)
-    chosen, num_candidates = sizes.next_plan(path, (), 0.16)
+    chosen = sizes.next_plan(path, (), 0.16)
     requests = correct_traces(path.objective).requests[:TRACES]
     engine = PlainEngine(handle.loaded)
 
@@ -127,7 +127,7 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
         return sum(one.kl for one in answers) / sum(one.num_tokens for one in answers)
 
     tried = [(), *((layer,) for layer in path.proposed((), 2))]
-    assert num_candidates == 3 and chosen.removed == min(tried, key=damage) != ()
+    assert chosen.removed == min(tried, key=damage) != ()
 
 
 def test_a_model_of_experts_loses_channels_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
