@@ -191,7 +191,6 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
     settings, notes, checkpoint = run.settings, run.notes, run.folder / MODEL
     if "shared" not in notes:  # models that are named before the plans are tested share their error
         notes.put("shared", [] if "report_items" in notes else list(settings.versus))
-    others: dict[str, int] = {}
     effects: tuple[SideEffect, ...] = ()
     with run.progress.running():
         with run.stage("original"):
@@ -205,9 +204,9 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
             ask_arm(run, Arm(UNCUT, run.model.plan()))
         if settings.versus:
             with run.stage("versus"):
-                others = ask_others(run)
+                ask_others(run)
         with run.stage("confirm"):
-            evidence = confirm_arms(run, arms, others)
+            evidence = confirm_arms(run, arms)
         with run.stage("checkpoint"):
             passed = {depth.name for depth in evidence.tested if depth.passed}
             chosen = next((arm for arm in reversed(arms) if arm.name in passed), arms[0])
@@ -222,7 +221,7 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
             weighed = evidence.tested if settings.versus or settings.faster else ()
             timed = {chosen.name, *(depth.name for depth in weighed)}
             time_arms(run, [arm for arm in arms if arm.name in timed])
-        result = outcome_of(run, arms, evidence, chosen, effects)
+        result = outcome_of(run, evidence, chosen, effects)
         result.save(run.folder)
     if checkpoint.exists():  # healed checkpoints may be wanted later only where none was written
         shutil.rmtree(run.folder / "healing", ignore_errors=True)

@@ -107,24 +107,18 @@ def time_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
     run.progress.end("speed", note="timed")
 
 
-def outcome_of(
-    run: PruneRun, arms: Sequence[Arm], evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]
-) -> PruneResult:
-    """All results of the run, from what its stages left in the notes and the folder.
-
-    Args:
-        arms: the tested models.
-        arm: the one that is recommended, or the best one.
+def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]) -> PruneResult:
+    """All results of the run, from what its stages left in the notes and the folder; ``arm`` is the recommended model,
+    or the best one.
     """
     notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.model, run.profile
     has_model, source = (folder / MODEL).exists(), model.source.path
     ignored = [SetAside.model_validate(task) for task in notes["ignored"]]
     chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
     verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
-    disk_bytes = {tested.name: plan_cut(source, tested.plan).bytes_after for tested in arms}
-    cut_bytes = _bytes_of(folder / MODEL) if has_model else disk_bytes[arm.name]
+    cut_bytes = _bytes_of(folder / MODEL) if has_model else plan_cut(source, arm.plan).bytes_after
     served = _served_models(run, evidence, arm)
-    labels = {depth.name: depth.label for depth in evidence.tested if depth.passed}
+    labels = {plan.name: plan.label for plan in evidence.tested if plan.passed}
     labels |= {other.run: other.model for other in evidence.others if other.passed}
     passed = [(labels[timed.run], timed) for timed in served if timed.run in labels]
     data = {task.task: task.data for task in run.goal.tasks}
@@ -160,7 +154,7 @@ def outcome_of(
             ),
             keep=settings.keep,
             level=LEVEL,
-            max_depth=run.num_plans,
+            max_depth=settings.num_plans(run.sizes, model.num_layers),
             smaller=run.sizes[-1] if run.sizes else None,
             faster=settings.faster,
         ),
@@ -168,7 +162,7 @@ def outcome_of(
         resolution=notes.get("resolution", ""),
         path=tuple(load_steps(run)),
         path_ended=notes["path_ended"],
-        tested=tuple(depth.model_copy(update={"disk_bytes": disk_bytes[depth.name]}) for depth in evidence.tested),
+        tested=evidence.tested,
         versus=evidence.others,
         error=(1 - LEVEL) * (1 if {other.model for other in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,

@@ -18,14 +18,7 @@ from layercut.evidence.sample_size import MANY
 from layercut.healing.fold import last_projection, norm_gain, run_until, takes_maps
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import StageProgress
-from layercut.pruning.budget import (
-    FEWEST,
-    MOST,
-    Yardstick,
-    describe_power,
-    general_tasks,
-    items_for,
-)
+from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
 from layercut.runs.directory import RunFolder
@@ -51,7 +44,7 @@ class PruneRun:
     settings: PruneSettings
     goal: GoalTasks
     asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts, on selection items
-    sizes: tuple[float, ...]  # shares of the bytes or seconds to remove; empty on a path of whole layers
+    sizes: tuple[float, ...]  # shares of the bytes to remove; empty on a path of whole layers
     profile: Profile  # how models are timed
     seed: int
     isolation: str | None
@@ -72,11 +65,6 @@ class PruneRun:
     @property
     def decoding(self) -> Decoding:
         return Decoding(seed=self.seed)
-
-    @property
-    def num_plans(self) -> int:
-        """Plans of the path at most."""
-        return self.settings.num_plans(self.sizes, self.model.num_layers)
 
     @property
     def parts(self) -> list[ObjectiveTask]:
@@ -254,7 +242,7 @@ def yardsticks_of(run: PruneRun) -> list[Yardstick]:
     tasks = [Yardstick(*score) for score in notes["yardsticks"]]
     if "path_ended" not in notes:
         return tasks
-    step = PathStep.model_validate(notes["path"][-1 if run.settings.one_size else 0])
+    step = PathStep.model_validate(notes["path"][-1 if run.settings.is_one_depth else 0])
     return [
         task if kept.correlation is None else task._replace(correlation=kept.correlation)
         for task, kept in zip(tasks, step.chosen.kept, strict=True)

@@ -52,7 +52,7 @@ def tested_arms(run: PruneRun) -> list[Arm]:
     the goal on selection items, or else the least.
     """
     steps = load_steps(run)
-    if run.settings.one_size:
+    if run.settings.is_one_depth:
         steps = steps[-1:]
     elif run.sizes:
         steps = [step for step in steps if least_kept(step.chosen.kept) >= run.settings.keep] or steps[:1]
@@ -122,9 +122,9 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
             return f"{run.sizes[-1]:.0%} of the weights' bytes is the most that was asked for"
         weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
         return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
-    if len(steps) >= run.num_plans:
-        return f"{run.num_plans} layers are the most that were asked for"
-    if settings.one_size:
+    if len(steps) >= (most := settings.depth(run.model.num_layers)):
+        return f"{most} layers are the most that were asked for"
+    if settings.is_one_depth:
         return ""
     chosen = [step.chosen.kept for step in steps]
     for task in chosen[-1] if chosen else ():

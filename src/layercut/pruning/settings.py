@@ -165,6 +165,11 @@ class PruneSettings(GoalSettings):
         """Units to remove, if the model allows it."""
         return self.units or (LAYER if "max_depth" in self.model_fields_set else BOTH)
 
+    @property
+    def is_one_depth(self) -> bool:
+        """True if one number of layers alone is tested."""
+        return self.one_size and "max_depth" in self.model_fields_set
+
     def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
         """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.
 

@@ -158,7 +158,7 @@ class TestedDepth(Gone):
     items_needed: int | None = None
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
     said."""
-    disk_bytes: int | None = None  # of the weights as they are written; None while they are not
+    disk_bytes: int  # of the weights as they are written
 
 
 class Alternative(_Plain):
