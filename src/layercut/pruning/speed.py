@@ -12,10 +12,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
+from pydantic import BaseModel
 
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
@@ -105,7 +106,7 @@ def _mean(values: Sequence[float]) -> Estimated:
     return as_estimated(mean_ratio([1.0] * len(values), values))
 
 
-class TimeParts(NamedTuple):
+class TimeParts(BaseModel, frozen=True, extra="forbid"):
     """The parts of a time that goes with the layers and MLP channels that stay."""
 
     fixed: float  # that no plan takes away
@@ -116,7 +117,8 @@ class TimeParts(NamedTuple):
     def fitted(cls, stay: Sequence[tuple[float, float]], seconds: Sequence[float]) -> TimeParts:
         """Least squares without negative parts, over plans by their layers and share of the channels."""
         plans = np.array([[1.0, layers, layers * share] for layers, share in stay])
-        return cls(*map(float, scipy.optimize.nnls(plans, np.array(seconds))[0]))
+        fixed, layer, channels = map(float, scipy.optimize.nnls(plans, np.array(seconds))[0])
+        return cls(fixed=fixed, layer=layer, channels=channels)
 
     def seconds(self, layers: float, channels: float = 1.0) -> float:
         """Of a model of ``layers`` layers, each with this share of its channels."""

@@ -74,7 +74,7 @@ def describe_fastest(passed: Sequence[tuple[str, Served]], faster: float | None)
     if not passed:
         return (
             f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
-            "checks, a plan loses nothing: layercut draft finds out whether that pays."
+            "checks, a plan loses nothing: layercut draft measures whether that pays."
         )
     name, best = min(passed, key=lambda model: model[1].request.ratio.value)
     speed = best.request.times_as_fast
