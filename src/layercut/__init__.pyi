@@ -67,7 +67,6 @@ def prune(
     faster: float | str | None = None,
     serve: str = "laptop",
     max_depth: str = "25%",
-    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     heal: str = "auto",
     items: int | None = None,
     versus: str | Sequence[str] = (),
@@ -76,7 +75,6 @@ def prune(
     save_dtype: str = "auto",
     out: str | PathLike[str] | None = None,
     anyway: bool = False,
-    strict: bool = False,
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
     seed: int = 0,
@@ -108,13 +106,12 @@ def prune(
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
-        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth or remove counts layers.
+        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth counts layers.
         smaller: Most bytes to remove; 30% if left out.
-        one_size: Test that size alone, not those on the way to it.
-        faster: Times as fast a request must become, such as 1.3.
+        one_size: Test that size or depth alone, not those on the way to it.
+        faster: Times as fast a request should become, such as 1.3: the bytes follow from a forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
-        remove: Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal.
         heal: auto (in closed form, where that may pay), none, lora, qlora, full, last-k, seam.
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
@@ -123,7 +120,6 @@ def prune(
         save_dtype: Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model.
         out: Folder to write to; runs/prune-<model> if left out.
         anyway: Write the best plan's checkpoint even if none passed.
-        strict: Stop before the search where the report items are too few for the goal.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.

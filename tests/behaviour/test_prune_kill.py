@@ -14,8 +14,8 @@ from tests.support.pruning import choice_file, spare_model
 
 MOMENTS = (
     "searches/path/samples/mine.jsonl.rank.jsonl",  # the original model's first answers
-    "healing/depth-*/seam/config.yaml",  # while a plan is healed
-    "healing/depth-*/seam/checkpoint/plan.json",  # healed, and not judged yet
+    "healing/plan-*/seam/config.yaml",  # while a plan is healed
+    "healing/plan-*/seam/checkpoint/plan.json",  # healed, and not judged yet
     "uncut/samples/mine.jsonl.rank.jsonl",  # the first report items
     "depth-2*/metrics.json",  # between two depths
     ".model.*",  # while the checkpoint is written
@@ -26,7 +26,7 @@ MOMENTS = (
 def results(folder: Path) -> dict[str, Any]:
     """All that was found, without times."""
     data = json.loads((folder / "result.json").read_text())
-    found = {name: data[name] for name in ("goal", "original", "tested", "verdict", "chosen", "why", "checkpoint")}
+    found = {name: data[name] for name in ("goal", "tested", "verdict", "chosen", "why", "checkpoint")}
     found["path"] = [(step["removed"], [one["kept"] for one in step["tried"]]) for step in data["path"]]
     for file in sorted(folder.glob("**/samples/*.jsonl")):
         found[str(file.relative_to(folder))] = sorted(file.read_text().splitlines())

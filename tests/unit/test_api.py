@@ -128,7 +128,6 @@ def test_progress_is_shown_unless_it_is_silenced(
         (lambda m, d: layercut.select_layers(m, "block", "1 layers", out=d), "unknown criterion"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, race="fast"), "unknown race"),
         (lambda m, d: layercut.prune(m, use="math", max_depth=40), "is 40 of 6 layers"),
-        (lambda m, d: layercut.prune(m, use="math", remove="6 layers"), "is 6 of 6 layers"),
         (lambda m, d: layercut.cut(m, [4, 40], d), "layer 40 is not in"),
         (lambda m, d: layercut.cut(m, "reverse:40", d), "40"),
         (lambda m, d: layercut.evaluate_task("copy", m, "40"), "layer 40 is not in"),

@@ -68,17 +68,13 @@ def answers_of(
     groups = _short_enough(handle, source, how.max_prompt_tokens, say)
     ids = [prompt.id for group in groups for prompt in group.prompts]
     most, decoding = how.max_new_tokens or source.max_new_tokens, Decoding(**how.decoding.as_dict(), seed=seed)
-    known = {record["id"]: record for record in source.known}
     with Journal(folder / RESPONSES) as journal:
         missing = set(ids) - {record["id"] for record in journal.records}
-        journal.append([record for name, record in known.items() if name in missing])
-        missing -= set(known)
         if missing:
             with progress_bar(f"Answering with {handle.settings.model}", len(ids), console, "answers") as on_progress:
                 on_progress(len(ids) - len(missing), len(ids))
                 for group in groups:
-                    unknown = group._replace(prompts=[prompt for prompt in group.prompts if prompt.id not in known])
-                    for records in _answer_group(handle.engine, plan, unknown, frozenset(missing), most, decoding):
+                    for records in _answer_group(handle.engine, plan, group, frozenset(missing), most, decoding):
                         journal.append(records)
                         missing.difference_update(record["id"] for record in records)
                         on_progress(len(ids) - len(missing), len(ids))

@@ -142,7 +142,7 @@ def healing_outline(
 def _num_unanswered(source: PromptSource, out: Path | None) -> int:
     """Prompts without an answer, in the folder or given with them."""
     done = len(read_records(out / RESPONSES)) if out is not None and (out / RESPONSES).is_file() else 0
-    return max(0, len(source.prompts) - max(done, len(source.known)))
+    return max(0, len(source.prompts) - done)
 
 
 def _longest_prompt(handle: ModelHandle, source: PromptSource) -> int:

@@ -156,8 +156,6 @@ class PromptSource:
     parts: tuple[PromptGroup, ...] = ()
     records: list[AnswerRecord] | None = None
     """Answers that a model has given already, where the source is a run folder."""
-    known: Sequence[AnswerRecord] = ()
-    """Answers of the original model to some of the prompts, which it is not asked again."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

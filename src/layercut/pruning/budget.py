@@ -39,7 +39,6 @@ from layercut.pruning.speed import Sizes, other_model, timer_of
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
-from layercut.runs.prune import BYTES
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned_answers
 from layercut.selection.select import objective_parts
@@ -144,7 +143,7 @@ def prune_outline(
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
-    sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
+    sizes, shares, _, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
     depth = settings.num_plans(shares, handle.num_layers)
     RunFolder.check(out, wanted, flags=FLAGS)
     selection, report = selection_limit(settings), settings.items or MOST
@@ -166,11 +165,8 @@ def prune_outline(
     if settings.heal in (AUTO, SEAM):
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
     more: tuple[str, ...] = ()
-    if sizes is not None and settings.unit == BYTES:
+    if sizes is not None:
         more = ("sizes: " + ", ".join(f"-{less:.0%} {size_text(round((1 - less) * sizes.total))}" for less in shares),)
-    elif sizes is not None:
-        listed = ", ".join(f"-{less:.0%}" for less in shares)
-        more = (f"seconds of a request ({profile.words}), timed before the run chooses: {listed}",)
     stored = handle.bytes_in_memory
     healed = 0 if settings.heal == NONE else 2 * depth * stored
     stays = ANSWER_BYTES * sum(step.items for step in steps) + stored
@@ -205,7 +201,7 @@ def check_run(
             if settings.wanted_units == WIDTH:
                 raise
             say(f"layers alone are removed: {error}")
-    shares = sizes.wanted(settings, settings.unit) if sizes else ()
+    shares = sizes.wanted(settings) if sizes else ()
     settings.num_plans(shares, model.num_layers)  # refuses more layers than the model has
     profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]

@@ -5,7 +5,7 @@ The original model, each plan and each other model answer into a run folder of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
@@ -30,6 +30,7 @@ from layercut.runs.prune import (
 )
 from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
+from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, run_cells, run_settings
 from layercut.text import count_of
@@ -82,35 +83,36 @@ def ask_arm(run: PruneRun, arm: Arm) -> None:
         if not checkpoint.exists() and (run.folder / arm.name / METRICS).is_file():
             return  # of a finished run, which keeps no healings
         model = run.handle_of(checkpoint)
-    _answer_cells(run, arm.name, arm.stage, model, _goal_cells(run), arm)
+    _answer_cells(run, arm.name, arm.stage, model, arm=arm)
     if arm.healing:
         model.release()
     run.progress.end(arm.stage, note="all report items answered")
 
 
-def ask_others(run: PruneRun) -> dict[str, int]:
-    """Have the other models that were named answer the report items of the original model; returns their bytes."""
-    others = {}
+def ask_others(run: PruneRun) -> None:
+    """Have the other models that were named answer the report items of the original model."""
     run.release()
     for name in run.settings.versus:
         model = other_model(run.model.settings, name)
-        _answer_cells(run, run_of(name), name, model, _goal_cells(run))
-        others[name] = model.disk_bytes(model.plan())
+        _answer_cells(run, run_of(name), name, model)
         model.release()
         run.progress.end(name, note="all report items answered")
-    return others
-
-
-def _goal_cells(run: PruneRun) -> list[Cell]:
-    """The goal's tasks on as many report items as were decided."""
-    number = run.notes["report_items"]
-    return [Cell(task=part.task, readout=part.readout, limit=number[part.label]) for part in run.parts]
 
 
 def _answer_cells(
-    run: PruneRun, name: str, stage: str, model: ModelHandle, cells: Sequence[Cell], arm: Arm | None = None
+    run: PruneRun,
+    name: str,
+    stage: str,
+    model: ModelHandle,
+    cells: Sequence[Cell] = (),
+    arm: Arm | None = None,
 ) -> None:
-    """Have a model answer items, into a run folder: under the plan of ``arm``, which a healed model has in itself."""
+    """Have a model answer ``cells``, else the report items, into a run folder: under the plan of ``arm``, which a
+    healed model has in itself.
+    """
+    cells = cells or [
+        Cell(task=part.task, readout=part.readout, limit=run.notes["report_items"][part.label]) for part in run.parts
+    ]
     plan = recorded = arm.plan if arm else model.plan()
     healed = {}
     if arm and arm.healing:
@@ -123,9 +125,10 @@ def _answer_cells(
         run_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
 
 
-def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
+def confirm_arms(run: PruneRun, arms: Sequence[Arm]) -> FixedSequence:
     """Test depths in a fixed order on report items, up to the first that fails; then the other models."""
-    sharing = {name: others[name] for name in others if name in run.notes["shared"]}
+    others = run.settings.versus
+    sharing, later = ([name for name in others if (name in run.notes["shared"]) is shares] for shares in (True, False))
     _note_arms(run, arms)
     evidence = FixedSequence()
     for number, arm in enumerate(arms, start=1):
@@ -136,11 +139,8 @@ def confirm_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) 
         if last is None or not last.passed:
             break
     _note_arms(run, [arm for arm in arms if (run.folder / arm.name).exists()])
-    alternatives = evidence.others
-    if later := {name: others[name] for name in others if name not in sharing}:
-        alternatives += judge_arms(run, (), later).others
-    judged = {alternative.model: alternative for alternative in alternatives}
-    evidence = evidence._replace(others=tuple(judged[name] for name in run.settings.versus))
+    alternatives = evidence.others + (judge_arms(run, (), later).others if later else ())
+    evidence = evidence._replace(others=tuple(sorted(alternatives, key=lambda other: others.index(other.model))))
     for alternative in evidence.others:
         _show_verdict(run, alternative.model, alternative)
     return evidence
@@ -160,7 +160,7 @@ def share_words(kept: Sequence[TaskKept]) -> str:
     return "n/a" if least == float("-inf") else f"{least:.0%}"
 
 
-def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) -> FixedSequence:
+def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> FixedSequence:
     """Test the arms in order of depth, and each other model, from their run folders.
 
     All share the error 1 - LEVEL: the arms are one path and each other model is one; a path on which all passed hands
@@ -168,7 +168,7 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) ->
 
     Args:
         arms: all that were asked, the shallowest first, without the original model.
-        others: bytes of the other models, by name.
+        others: names of the other models.
 
     Raises:
         InputError: a run that is not finished.
@@ -189,17 +189,24 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Mapping[str, int]) ->
             **removal_of(arm.plan),
             healing=arm.healing,
             items_needed=depth.items_needed,
+            disk_bytes=plan_cut(run.model.source.path, arm.plan).bytes_after,
             **_judgement_of(depth, rows[arm.name]),
         )
         for depth in (sequences[_PLANS].tested if arms else ())
         for arm in (by_name[depth.plan],)
     ]
     alternatives = []
-    for name, disk_bytes in others.items():
-        judged = next(iter(sequences[run_of(name)].tested), None)
-        judgement = _judgement_of(judged, rows[run_of(name)])
-        level = judged.level if judged else LEVEL
-        alternatives.append(Alternative(model=name, run=run_of(name), disk_bytes=disk_bytes, level=level, **judgement))
+    for name, folder in zip(others, map(run_of, others), strict=True):
+        judged = next(iter(sequences[folder].tested), None)
+        alternatives.append(
+            Alternative(
+                model=name,
+                run=folder,
+                disk_bytes=RunFolder.open(run.folder / folder).metrics()["disk_bytes"],
+                level=judged.level if judged else LEVEL,
+                **_judgement_of(judged, rows[folder]),
+            )
+        )
     left_out = next(iter(sequences.values())).not_judged
     not_judged = tuple(SetAside(task=task.task, readout=task.readout, reason=task.reason) for task in left_out)
     return FixedSequence(tuple(tested), not_judged, tuple(alternatives))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import is_generated
 
-CUT = "checkpoint"
 _SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
 TRAINING_ITEMS = 512  # training items of each task at most
 
@@ -38,7 +36,8 @@ def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -
         InputError: a model or prompts that cannot be healed with.
         MissingExtra: TRL or PEFT is not installed, for methods that train.
     """
-    made, cut = healed_checkpoint(run, plan, method), _folder_of(run, plan) / CUT
+    made = healed_checkpoint(run, plan, method)
+    cut = made.parents[1] / "checkpoint"
     if not made.exists():
         if not cut.exists():
             cut_model(run.model.source, plan, cut, uncut=None)
@@ -76,12 +75,7 @@ def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptS
 
 def healed_checkpoint(run: PruneRun, plan: CutPlan, method: str) -> Path:
     """Folder of the healed model of a plan."""
-    return _folder_of(run, plan) / method / "checkpoint"
-
-
-def _folder_of(run: PruneRun, plan: CutPlan) -> Path:
-    name = f"depth-{len(plan.removed)}" if plan.channels is None else f"plan-{plan.key}"
-    return run.folder / "healing" / name
+    return run.folder / "healing" / f"plan-{plan.key}" / method / "checkpoint"
 
 
 def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
@@ -93,23 +87,18 @@ def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
     if method == SEAM:
         return healing_prompts(path, model_hash)
     written = [
-        (answered, len(judged), TRAINING_ITEMS)
-        for answered, judged in zip(path.healing_answers(), path.objective.samples, strict=True)
-        if is_generated(answered.task.readout)
+        (part, len(judged), TRAINING_ITEMS)
+        for part, judged in zip(path.parts, path.objective.samples, strict=True)
+        if is_generated(part.readout)
     ]
     if not written:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
-    # Items that judge no plan, where a task has enough of them; what was answered for a seam is not asked again.
-    groups, known = [], []
-    for answered, judged, most in (*written, *((general, 0, len(general.samples)) for general in path.general)):
-        of_task = task_prompts(answered.task.task, readout=answered.task.readout, limit=judged + most)
+    groups = []  # items that judge no plan, where a task has enough of them
+    for part, judged, most in (*written, *((general.task, 0, len(general.samples)) for general in path.general)):
+        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
         fresh = of_task.prompts[judged:]
-        prompts = fresh if not judged or len(fresh) >= FEWEST_FRESH else of_task.prompts
-        groups.append(of_task._replace(prompts=prompts))
-        names = {sample.id: name for name, sample in of_task.samples.items()}
-        ids = {prompt.id for prompt in prompts}
-        known += [record for record in _answer_records(answered, model_hash, names) if record["id"] in ids]
-    return PromptSource(parts=tuple(groups), known=known)
+        groups.append(of_task._replace(prompts=fresh) if not judged or len(fresh) >= FEWEST_FRESH else of_task)
+    return PromptSource(parts=tuple(groups))
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
@@ -122,9 +111,8 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
     items: dict[str, list[str]] = {}
     for answered in (*path.healing_answers(), *path.general):
         part = answered.task
-        names = {sample.id: f"{part.task.name} {sample.id}" for sample in answered.samples}
         if is_written and is_generated(part.readout):
-            records += _answer_records(answered, model_hash, names)
+            records += _answer_records(answered, model_hash)
             continue
         for sample, record in zip(answered.samples, answered.records, strict=True):
             request = part.task.request(sample, part.readout)
@@ -134,25 +122,19 @@ def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
                 answer = record["completion"]
             else:
                 continue
-            with_answers.append(NamedPrompt(names[sample.id], request.prompt, answer))
+            with_answers.append(NamedPrompt(f"{part.task.name} {sample.id}", request.prompt, answer))
             items.setdefault(part.task.name, []).append(sample.id)
-    if records:
-        return PromptSource(records=records)
-    return PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
+    return PromptSource(records=records) if records else PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
 
 
-def _answer_records(answered: TaskRecords, model_hash: str, names: Mapping[str, str]) -> list[AnswerRecord]:
-    """A model's answers to a task that is written, as records of training.
-
-    Args:
-        names: the records' ids, by the ids of the items.
-    """
+def _answer_records(answered: TaskRecords, model_hash: str) -> list[AnswerRecord]:
+    """A model's answers to a task that is written, as records of training."""
     part, records = answered.task, []
     for sample, record in zip(answered.samples, answered.records, strict=True):
         request = part.task.request(sample, part.readout)
         assert isinstance(request, GenerationRequest), f"{part.label} must generate"
         made: AnswerRecord = {
-            "id": names[sample.id],
+            "id": f"{part.task.name} {sample.id}",
             "prompt": plain_prompt(request.prompt),
             "completion": record["completion"],
             "finish_reason": record["finish_reason"],

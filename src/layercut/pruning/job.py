@@ -4,7 +4,7 @@
 
     runs/math/  notes.jsonl           what was decided so far, and the time of each stage
                 searches/path/        answers to selection items, of the original model and under all plans
-                healing/depth-2/      a plan's pruned checkpoint and its healings, while they are needed
+                healing/plan-KEY/     a plan's pruned checkpoint and its healings, while they are needed
                 uncut/, depth-1/ ...  answers to report items, a run folder each
                 versus/               those of other models that were named
                 model/                the checkpoint, where a plan passed
@@ -28,15 +28,13 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.weights import read_config
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
-from layercut.pruning.run import PruneRun, measure_original, number_report_items
+from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
-from layercut.pruning.speed import on_experts
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
@@ -128,7 +126,6 @@ def prune_model(
     out: Path,
     seed: int = 0,
     anyway: bool = False,
-    strict: bool = False,
     console: Console,
     say: Callable[[str], None],
 ) -> Pruned:
@@ -139,18 +136,16 @@ def prune_model(
     Args:
         goal: the tasks, where they have local data; those that the settings name if left out.
         anyway: write the best plan's checkpoint even where none passed.
-        strict: stop after the original model's answers where the report items are too few for the goal.
 
     Raises:
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
-            task, too few report items of a strict run, or a folder that holds another run.
+            task, or a folder that holds another run.
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     _, sizes, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
-    for note in (on_experts(read_config(handle.source.path)), plan_cut(handle.source.path, handle.plan()).copy):
-        if note:
-            say(note)
+    if note := plan_cut(handle.source.path, handle.plan()).copy:
+        say(note)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable_writing(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):
@@ -175,7 +170,7 @@ def prune_model(
                 console=console,
                 say=say,
             )
-            result = run_stages(run, anyway=anyway, strict=strict)
+            result = run_stages(run, anyway=anyway)
         (store.path / PAGE).unlink(missing_ok=True)  # of an earlier result
         return Pruned(store.path, result, handle.settings)
 
@@ -191,27 +186,27 @@ def _known_result(store: RunFolder, settings: PruneSettings, profile: Profile, *
     return known if is_weighed and is_timed and is_written else None
 
 
-def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
+def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
     """Run all stages, one after the other. A stage whose decisions are in the notes takes them from there."""
     settings, notes, checkpoint = run.settings, run.notes, run.folder / MODEL
     if "shared" not in notes:  # models that are named before the plans are tested share their error
         notes.put("shared", [] if "report_items" in notes else list(settings.versus))
-    others: dict[str, int] = {}
     effects: tuple[SideEffect, ...] = ()
     with run.progress.running():
         with run.stage("original"):
-            measure_original(run, strict=strict)
+            measure_original(run)
         with run.stage("path"):
             grow_path(run)
         with run.stage("confirm"):
             arms = tested_arms(run)
-            number_report_items(run)
+            if "report_items" not in run.notes:
+                run.notes.put("report_items", count_report_items(run))
             ask_arm(run, Arm(UNCUT, run.model.plan()))
         if settings.versus:
             with run.stage("versus"):
-                others = ask_others(run)
+                ask_others(run)
         with run.stage("confirm"):
-            evidence = confirm_arms(run, arms, others)
+            evidence = confirm_arms(run, arms)
         with run.stage("checkpoint"):
             passed = {depth.name for depth in evidence.tested if depth.passed}
             chosen = next((arm for arm in reversed(arms) if arm.name in passed), arms[0])
@@ -226,7 +221,7 @@ def run_stages(run: PruneRun, *, anyway: bool, strict: bool) -> PruneResult:
             weighed = evidence.tested if settings.versus or settings.faster else ()
             timed = {chosen.name, *(depth.name for depth in weighed)}
             time_arms(run, [arm for arm in arms if arm.name in timed])
-        result = outcome_of(run, arms, evidence, chosen, effects)
+        result = outcome_of(run, evidence, chosen, effects)
         result.save(run.folder)
     if checkpoint.exists():  # healed checkpoints may be wanted later only where none was written
         shutil.rmtree(run.folder / "healing", ignore_errors=True)

@@ -8,30 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
-from layercut.evidence.clusters import cluster_codes
-from layercut.evidence.comparison import ComparisonRow, compare_runs
-from layercut.evidence.paired import ratio_interval
-from layercut.evidence.resampling import METHOD, resampled_sums
 from layercut.models.weights import fingerprint_weights, safetensors_files
 from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, removal_of
 from layercut.pruning.healing import healed_checkpoint
 from layercut.pruning.run import PruneRun
 from layercut.pruning.search import load_steps
-from layercut.pruning.speed import RequestTime, other_model, request_time, run_of, timed_rounds, timed_speeds, timer_of
-from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, next_step
+from layercut.pruning.speed import other_model, run_of, timed_rounds, timed_speeds, timer_of
+from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, items_to_decide
 from layercut.runs.atomic import new_directory
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import command_line, describe_machine, shown_path
 from layercut.runs.json_text import load_json
 from layercut.runs.prune import (
     MODEL,
-    BothEstimated,
     Chosen,
-    Estimated,
     Goal,
     GoalTask,
     PruneResult,
@@ -39,9 +31,6 @@ from layercut.runs.prune import (
     SetAside,
     SideEffect,
     Size,
-    TaskCost,
-    TaskScore,
-    as_estimated,
 )
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
@@ -118,80 +107,21 @@ def time_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
     run.progress.end("speed", note="timed")
 
 
-def task_costs(
-    uncut: RunFolder, other: RunFolder, times: tuple[RequestTime, RequestTime], seed: int
-) -> tuple[TaskCost, ...]:
-    """Costs of each task whose answers were written; ``times`` of the original model and of the other one.
-
-    Both models' items are resampled together; the times of a token are taken as exact.
-    """
-    rows = [row for row in compare_runs(uncut, [other], seed=seed) if row.is_headline]
-    return tuple(cost for row in rows if (cost := _cost(row, (uncut, other), times, seed)) is not None)
-
-
-def _cost(
-    row: ComparisonRow, runs: tuple[RunFolder, RunFolder], times: tuple[RequestTime, RequestTime], seed: int
-) -> TaskCost | None:
-    assert row.items is not None, "rows of compare_runs carry their items"
-    by_id = [{record["id"]: record for record in run.records(row.task, row.readout)} for run in runs]
-    answers = [[records[item] for item in row.items.ids] for records in by_id]
-    if any("num_new_tokens" not in answer for records in answers for answer in records):
-        return None  # options were ranked
-    tokens = [[answer["num_new_tokens"] for answer in records] for records in answers]
-    seconds = [
-        [time(answer.get("num_prompt_tokens", 0), answer["num_new_tokens"]) for answer in records]
-        for records, time in zip(answers, times, strict=True)
-    ]
-    columns = np.array([[1.0] * row.n, *tokens, *seconds, row.items.uncut, row.items.cut], dtype=np.float64)
-    sums, whole = resampled_sums(columns, cluster_codes(row.items.clusters, row.n), seed), columns.sum(axis=1)
-
-    def divide(above: tuple[int, int], below: tuple[int, int]) -> BothEstimated | None:
-        """Ratios of sums, by their columns, for both models; and the second by the first."""
-        if not all(whole[column] > 0 for column in (*above, *below)):
-            return None
-        first, second = whole[list(above)] / whole[list(below)]
-        estimates = [Estimated(value=float(value), n=row.n) for value in (first, second, second / first)]
-        if sums is not None:
-            (over, over_second), (under, under_second) = sums[:, above].T, sums[:, below].T
-            draws = [(over, under), (over_second, under_second), (over_second * under, under_second * over)]
-            for place, (numerator, denominator) in enumerate(draws):
-                interval = ratio_interval(estimates[place].value, numerator, denominator, row.n, METHOD)
-                estimates[place] = as_estimated(interval) if interval else estimates[place]
-        return BothEstimated(uncut=estimates[0], this=estimates[1], ratio=estimates[2])
-
-    tokens_each, seconds_each, solved = divide((1, 2), (0, 0)), divide((3, 4), (0, 0)), divide((3, 4), (5, 6))
-    if tokens_each is None or seconds_each is None:
-        return None
-    return TaskCost(task=row.task, readout=row.readout, tokens=tokens_each, seconds=seconds_each, per_solved=solved)
-
-
-def outcome_of(
-    run: PruneRun, arms: Sequence[Arm], evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]
-) -> PruneResult:
-    """All results of the run, from what its stages left in the notes and the folder.
-
-    Args:
-        arms: the tested models.
-        arm: the one that is recommended, or the best one.
+def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]) -> PruneResult:
+    """All results of the run, from what its stages left in the notes and the folder; ``arm`` is the recommended model,
+    or the best one.
     """
     notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.model, run.profile
     has_model, source = (folder / MODEL).exists(), model.source.path
     ignored = [SetAside.model_validate(task) for task in notes["ignored"]]
     chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
     verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
-    disk_bytes = {tested.name: plan_cut(source, tested.plan).bytes_after for tested in arms}
-    cut_bytes = _bytes_of(folder / MODEL) if has_model else disk_bytes[arm.name]
+    cut_bytes = _bytes_of(folder / MODEL) if has_model else plan_cut(source, arm.plan).bytes_after
     served = _served_models(run, evidence, arm)
-    labels = {depth.name: depth.label for depth in evidence.tested if depth.passed}
+    labels = {plan.name: plan.label for plan in evidence.tested if plan.passed}
     labels |= {other.run: other.model for other in evidence.others if other.passed}
     passed = [(labels[timed.run], timed) for timed in served if timed.run in labels]
     data = {task.task: task.data for task in run.goal.tasks}
-    original: dict[tuple[str, str], TaskScore] = {}
-    for row in RunFolder.open(folder / UNCUT).metrics()["rows"]:  # the first row of a task is its headline
-        score = Estimated(**{name: row[name] for name in ("value", "low", "high", "n")})
-        original.setdefault(
-            (row["task"], row["readout"]), TaskScore(task=row["task"], readout=row["readout"], score=score)
-        )
 
     def size(name: str, plan: CutPlan, stored: int) -> Size:
         timed, file = notes["timed"][profile.words][arm.name][name], gguf_file(model.settings.model)
@@ -200,7 +130,6 @@ def outcome_of(
             disk_bytes=stored,
             gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=model.settings.tie),
             memory_bytes=timed["memory_bytes"],
-            cache_bytes_per_token=timed["cache_bytes_per_token"],
         )
 
     return PruneResult(
@@ -225,24 +154,22 @@ def outcome_of(
             ),
             keep=settings.keep,
             level=LEVEL,
-            max_depth=run.num_plans,
+            max_depth=settings.num_plans(run.sizes, model.num_layers),
             smaller=run.sizes[-1] if run.sizes else None,
-            unit=settings.unit,
             faster=settings.faster,
         ),
         ignored=(*ignored, *evidence.not_judged),
-        original=tuple(original.values()),
         resolution=notes.get("resolution", ""),
         path=tuple(load_steps(run)),
         path_ended=notes["path_ended"],
-        tested=tuple(depth.model_copy(update={"disk_bytes": disk_bytes[depth.name]}) for depth in evidence.tested),
+        tested=evidence.tested,
         versus=evidence.others,
         error=(1 - LEVEL) * (1 if {other.model for other in evidence.others} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
         why=answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
         fastest=describe_fastest(passed, settings.faster) if evidence.others or settings.faster else "",
-        next=next_step(run, evidence.tested),
+        next=items_to_decide(run, evidence.tested),
         checkpoint=MODEL if has_model else None,
         verified=str(notes.get("verified", "")),
         general=run.asks_general,
@@ -260,23 +187,19 @@ def outcome_of(
 
 
 def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
-    """Every model that was timed: what its requests take, by the answers that it gave."""
-    profile, timed = run.profile, run.notes["timed"][run.profile.words]
+    """Every model that was timed."""
+    timed = run.notes["timed"][run.profile.words]
     names = [*(depth.name for depth in evidence.tested), arm.name, *(other.run for other in evidence.others)]
-    uncut, served = RunFolder.open(run.folder / UNCUT), []
-    for name in dict.fromkeys(name for name in names if name in timed):
-        own, folder = timed[name], run.folder / name
-        times = (request_time(own[UNCUT], profile), request_time(own[name], profile))
-        served.append(
-            Served(
-                run=name,
-                speed=timed_speeds(own, name, profile),
-                memory_bytes=own[name]["memory_bytes"],
-                cache_bytes_per_token=own[name]["cache_bytes_per_token"],
-                costs=task_costs(uncut, RunFolder.open(folder), times, run.seed) if folder.exists() else (),
-            )
+    return tuple(
+        Served(
+            run=name,
+            speed=timed_speeds(timed[name], name, run.profile),
+            memory_bytes=timed[name][name]["memory_bytes"],
+            cache_bytes_per_token=timed[name][name]["cache_bytes_per_token"],
         )
-    return tuple(served)
+        for name in dict.fromkeys(names)
+        if name in timed
+    )
 
 
 def _bytes_of(folder: Path) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from layercut.progress import Progress
 from layercut.pruning.budget import CANDIDATES, FEWEST_FRESH, HEALING_ITEMS
 from layercut.pruning.speed import Sizes
 from layercut.runs.prune import TaskKept, as_estimated
-from layercut.selection.answers import ObjectiveTask, SearchAnswers
+from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.calibration import Calibration
 from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
@@ -40,9 +39,6 @@ from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, is_generated
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
-
-if TYPE_CHECKING:
-    from layercut.pruning.speed import RequestTimes
 
 CRITERION = "prune"  # criterion of the plans of a path
 TRACES, ALONE = 16, 8
@@ -94,14 +90,14 @@ class PlanPath:
 
     # Which plan is next
 
-    def next_layer(self, removed: Sequence[int]) -> tuple[int, int]:
-        """The next layer to remove, and the number of candidates that were compared.
+    def next_layer(self, removed: Sequence[int]) -> int:
+        """The next layer to remove.
 
         Raises:
             InputError: no layer is left, or no pruned model gives finite scores.
         """
         layers = self.proposed(removed, CANDIDATES)[::-1]
-        return layers[self._best_by_score([self._cut(removed, layer) for layer in layers])], len(layers)
+        return layers[self._best_by_score([self._cut(removed, layer) for layer in layers])]
 
     def best(self, plans: Sequence[CutPlan]) -> int:
         """The place of the plan that damages right answers least; where nothing is written, of the best score."""
@@ -162,16 +158,11 @@ class PlanPath:
 
     # What a model keeps
 
-    def kept(self, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
-        """The plan's retained score of each task on selection items."""
-        return self._kept(self.objective.known, plan, seed)
-
-    def kept_healed(self, engine: Engine, seed: int) -> tuple[TaskKept, ...]:
-        """The same of a healed model."""
-        plan = CutPlan(num_layers=engine.num_layers)
-        return self._kept(self._objective_of(engine, self.parts).known, plan, seed)
-
-    def _kept(self, answers: SearchAnswers, plan: CutPlan, seed: int) -> tuple[TaskKept, ...]:
+    def kept(self, plan: CutPlan, seed: int, healed: Engine | None = None) -> tuple[TaskKept, ...]:
+        """The retained score of each task on selection items, of a plan or of a healed model."""
+        answers = self.objective.known
+        if healed is not None:
+            plan, answers = CutPlan(num_layers=healed.num_layers), self._objective_of(healed, self.parts).known
         answers.complete(range(len(self.parts)), [plan], whole=False, progress=self._progress)
         kept = []
         for place, (part, score) in enumerate(zip(self.parts, self.objective.uncut, strict=True)):
@@ -232,20 +223,14 @@ class PlanPath:
 class SizePath:
     """Finds the plan of each size, from that of the size before."""
 
-    def __init__(self, model: ModelHandle, *, layers: bool, times: RequestTimes | None = None) -> None:
-        """Nothing is measured yet.
-
-        Args:
-            layers: False: MLPs alone become thinner.
-            times: sizes are shares of these seconds, and not of the bytes.
-        """
+    def __init__(self, model: ModelHandle, *, layers: bool) -> None:
+        """Nothing is measured yet. Without ``layers`` MLPs alone become thinner."""
         self._model, self._layers = model, layers
         self.sizes = Sizes(model)
-        self._share = self.sizes.share if times is None else times.share
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
-    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> tuple[CutPlan, int]:
-        """The plan that is smaller by this share and removes these layers at least, and the number of candidates.
+    def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> CutPlan:
+        """The plan that is smaller by this share and removes these layers at least.
 
         Args:
             path: the measurements, over the model in memory.
@@ -256,11 +241,11 @@ class SizePath:
         tried = [removed]
         if self._layers:
             tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
-        shares = {layers: self._share(layers, smaller) for layers in tried}
+        shares = {layers: self.sizes.share(layers, smaller) for layers in tried}
         plans = [self._plan(path, layers, share) for layers, share in shares.items() if share is not None]
         if not plans:
-            raise InputError(f"no plan of this model is {smaller:.0%} smaller or faster; ask for less.")
-        return plans[0] if len(plans) == 1 else plans[path.best(plans)], len(plans)
+            raise InputError(f"no plan of this model is {smaller:.0%} smaller; ask for less.")
+        return plans[0] if len(plans) == 1 else plans[path.best(plans)]
 
     def _plan(self, path: PlanPath, removed: tuple[int, ...], share: float) -> CutPlan:
         if removed not in self._ranked:

@@ -18,14 +18,7 @@ from layercut.evidence.sample_size import MANY
 from layercut.healing.fold import last_projection, norm_gain, run_until, takes_maps
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import RunProgress
-from layercut.pruning.budget import (
-    FEWEST,
-    MOST,
-    Yardstick,
-    describe_power,
-    general_tasks,
-    items_for,
-)
+from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
 from layercut.runs.directory import RunFolder
@@ -51,7 +44,7 @@ class PruneRun:
     settings: PruneSettings
     goal: GoalTasks
     asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts, on selection items
-    sizes: tuple[float, ...]  # shares of the bytes or seconds to remove; empty on a path of whole layers
+    sizes: tuple[float, ...]  # shares of the bytes to remove; empty on a path of whole layers
     profile: Profile  # how models are timed
     seed: int
     isolation: str | None
@@ -72,11 +65,6 @@ class PruneRun:
     @property
     def decoding(self) -> Decoding:
         return Decoding(seed=self.seed)
-
-    @property
-    def num_plans(self) -> int:
-        """Plans of the path at most."""
-        return self.settings.num_plans(self.sizes, self.model.num_layers)
 
     @property
     def parts(self) -> list[ObjectiveTask]:
@@ -144,32 +132,30 @@ class PruneRun:
             yield
 
 
-def measure_original(run: PruneRun, *, strict: bool) -> None:
+def measure_original(run: PruneRun) -> None:
     """Score the original model on selection items, and set aside tasks on which it is at chance.
 
     Raises:
-        InputError: it is at chance on all of them, or report items are too few and the run is strict.
+        InputError: it is at chance on all of them.
     """
     notes = run.notes
     run.progress.begin("original", "scoring selection items")
     if "ignored" not in notes:
         notes.put("ignored", _tasks_at_chance(run))
-    scores = ", ".join(f"{task.label} {task.score:.0%}" for task in yardsticks_of(run))
-    run.progress.end("original", note=scores)
-    if "announced" not in notes:
-        num_items = count_report_items(run)
-        counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
-        by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
-        listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
-        run.say(f"{listed} choose the layers")
-        if run.asks_general and (run.sizes or run.settings.heal != NONE):
-            number = sum(part.limit or 0 for part in general_tasks())
-            run.say(
-                f"the original model also answers {number} general requests, which channels and healing follow so "
-                "that other abilities stay; `goal_alone` leaves them out"
-            )
-        announce_resolution(run, num_items, strict=strict)
-        notes.put("announced", num_items)
+    run.progress.end("original", note=", ".join(f"{task.label} {task.score:.0%}" for task in yardsticks_of(run)))
+    if "announced" in notes:
+        return
+    counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
+    by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
+    listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
+    run.say(f"{listed} choose the layers")
+    if run.asks_general and (run.sizes or run.settings.heal != NONE):
+        number = sum(part.limit or 0 for part in general_tasks())
+        run.say(
+            f"the original model also answers {number} general requests, which channels and healing follow so that "
+            "other abilities stay; `goal_alone` leaves them out"
+        )
+    notes.put("announced", count_report_items(run))
 
 
 def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
@@ -211,49 +197,28 @@ def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
     return ignored
 
 
-def number_report_items(run: PruneRun) -> None:
-    """Decide how many report items of each task are asked, once."""
-    if "report_items" not in run.notes:
-        run.notes.put("report_items", count_report_items(run))
-        announce_resolution(run, run.notes["report_items"])
-
-
 def count_report_items(run: PruneRun) -> dict[str, int]:
-    """Report items of each task: as many as were asked for, or as the goal needs.
+    """Report items of each task: as many as were asked for, or as the goal needs. Says what they can show, and what to
+    do where that is too little: ask for more items if the task has more, or give more rows of a user's own file.
 
     Raises:
         InputError: a task has none.
     """
-    counts = {}
-    for part, task in zip(run.parts, yardsticks_of(run), strict=True):
-        number = run.settings.items or items_for(task, run.settings.keep) or MOST
+    tasks, keep, counts = yardsticks_of(run), run.settings.keep, dict[str, int]()
+    for part, task in zip(run.parts, tasks, strict=True):
+        number = run.settings.items or items_for(task, keep) or MOST
         counts[part.label] = len(part.task.samples("report", number))
         if not counts[part.label]:
             raise InputError(f"{part.task.name} has no report items, so nothing can be shown by it; give more rows.")
-    return counts
-
-
-def announce_resolution(run: PruneRun, num_items: Mapping[str, int], *, strict: bool = False) -> None:
-    """Say what this many report items can show, and what to do where that is too little: ask for more items if the
-    task has more, or give more rows of a user's own file.
-
-    Raises:
-        InputError: it is too little, and the run is strict.
-    """
-    tasks, keep = yardsticks_of(run), run.settings.keep
-    text, is_enough = describe_power(tasks, num_items, keep)
+    text, is_enough = describe_power(tasks, counts, keep)
     if not is_enough:
-        needed = {task.label: items_for(task, keep, 1.0, MANY * num_items[task.label]) for task in tasks}
+        needed = {task.label: items_for(task, keep, 1.0, MANY * counts[task.label]) for task in tasks}
         known = {label: number for label, number in needed.items() if number is not None}
-        if len(known) == len(needed):
-            ways = lacking_items(run.parts, known) or [f"give `items` {max(known.values())}"]
-            text += f"; {', '.join(ways)}, or ask for a lower `keep`"
-        else:
-            text += "; ask for a lower `keep`"
-        if strict and "path" not in run.notes:
-            raise InputError(f"{text}. Stopped, because `strict` was asked for.")
+        ways = lacking_items(run.parts, known) or [f"give `items` {max(known.values())}"] if known == needed else []
+        text += f"; {', '.join(ways)}, or ask for a lower `keep`" if ways else "; ask for a lower `keep`"
     run.notes.put("resolution", text)
     run.say(text)
+    return counts
 
 
 def lacking_items(parts: Sequence[ObjectiveTask], needed: Mapping[str, int]) -> list[str]:
@@ -277,7 +242,7 @@ def yardsticks_of(run: PruneRun) -> list[Yardstick]:
     tasks = [Yardstick(*score) for score in notes["yardsticks"]]
     if "path_ended" not in notes:
         return tasks
-    step = PathStep.model_validate(notes["path"][0 if run.settings.remove is None else -1])
+    step = PathStep.model_validate(notes["path"][-1 if run.settings.is_one_depth else 0])
     return [
         task if kept.correlation is None else task._replace(correlation=kept.correlation)
         for task, kept in zip(tasks, step.chosen.kept, strict=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from layercut.pruning.confirm import Arm, removal_of, share_words
@@ -12,10 +10,8 @@ from layercut.pruning.healing import heal_plan, training_data
 from layercut.pruning.path import SizePath
 from layercut.pruning.run import PruneRun
 from layercut.pruning.settings import AUTO, BOTH, NONE, SEAM, PruneSettings
-from layercut.pruning.speed import RequestTimes, measure_request_times, timer_of
-from layercut.runs.prune import SECONDS, SHARED, PathStep, Tried, least_kept, stage_of
+from layercut.runs.prune import PathStep, Tried, least_kept
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.width import mlp_width_in
 
 PLANS = "plans"  # folder of the plans of a path of sizes
 _SMALL = 1_000_000_000  # parameters up to which the original model stays in memory while another is healed
@@ -36,13 +32,12 @@ def grow_path(run: PruneRun) -> None:
             run.notes.put("path_ended", why)
             break
         if run.sizes:  # one for all sizes: channels are ranked once for the same removed layers
-            size_path = size_path or _begin_sizes(run)
+            size_path = size_path or SizePath(run.model, layers=run.settings.wanted_units == BOTH)
             step = _next_size_step(run, steps, size_path)
         else:
             removed = steps[-1].removed if steps else ()
             run.progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
-            layer, candidates = run.path.next_layer(removed)
-            step = PathStep(depth=len(removed) + 1, removed=(*removed, layer), candidates=candidates, tried=())
+            step = PathStep(depth=len(removed) + 1, removed=(*removed, run.path.next_layer(removed)), tried=())
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
         if method := _healing_that_may_pay(run, step, least_kept(tried[0].kept)):
             tried.append(_heal_step(run, step, method))
@@ -53,11 +48,11 @@ def grow_path(run: PruneRun) -> None:
 
 
 def tested_arms(run: PruneRun) -> list[Arm]:
-    """The models to test on report items, in order: all depths, or the last where it was asked for; of sizes those
-    that keep the goal on selection items, or else the least.
+    """The models to test on report items, in order: all depths, or the one that was asked for; of sizes those that keep
+    the goal on selection items, or else the least.
     """
     steps = load_steps(run)
-    if run.settings.remove is not None:
+    if run.settings.is_one_depth:
         steps = steps[-1:]
     elif run.sizes:
         steps = [step for step in steps if least_kept(step.chosen.kept) >= run.settings.keep] or steps[:1]
@@ -84,31 +79,18 @@ def _show_step(run: PruneRun, step: PathStep) -> None:
     run.progress.end(step.stage, note=f"without {step.label}{healed}", chosen=share_words(step.chosen.kept))
 
 
-def _begin_sizes(run: PruneRun) -> SizePath:
-    """The search by size; where sizes are seconds, a request is timed once by layers and channels."""
-    times = None
-    if run.settings.unit == SECONDS:
-        if "request_times" not in run.notes:
-            run.progress.begin("speed", "timing a request by layers and channels")
-            mlp, timer = mlp_width_in(run.model.loaded.model), partial(timer_of, run.model, profile=run.profile)
-            measured = measure_request_times(timer, run.model.num_layers, mlp, run.profile, run.seed, run.progress)
-            run.notes.put("request_times", measured.model_dump())
-        times = RequestTimes.model_validate(run.notes["request_times"])
-    return SizePath(run.model, layers=run.settings.wanted_units == BOTH, times=times)
-
-
 def _next_size_step(run: PruneRun, steps: Sequence[PathStep], size_path: SizePath) -> PathStep:
     """The plan of the next size, not judged yet; the channels of its MLPs are on disk when this returns."""
-    sizes, unit = run.sizes, run.settings.unit
+    sizes = run.sizes
     place = next_size(sizes, run.settings, steps)
     assert place is not None, "the path has not ended"
     before = [step for step in steps if step.size is not None and step.size < sizes[place]]
     removed, start = (before[-1].removed, sizes.index(before[-1].size) + 1) if before else ((), 0)
-    run.progress.begin(stage_of(sizes[place], unit), "choosing layers and MLP channels")
+    run.progress.begin(f"size -{100 * sizes[place]:.0f} %", "choosing layers and MLP channels")
     for size in sizes[start : place + 1]:  # each plan removes the layers of the one before
-        plan, candidates = size_path.next_plan(run.path, removed, size)
+        plan = size_path.next_plan(run.path, removed, size)
         removed = plan.removed
-    step = PathStep(size=sizes[place], unit=unit, candidates=candidates, tried=(), **removal_of(plan))
+    step = PathStep(size=sizes[place], tried=(), **removal_of(plan))
     _plan_file(run, step).parent.mkdir(exist_ok=True)
     plan.save(_plan_file(run, step))
     return step
@@ -137,12 +119,12 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
         if next_size(run.sizes, settings, steps) is not None:
             return ""
         if settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
-            return f"{run.sizes[-1]:.0%} of {SHARED[settings.unit]} is the most that was asked for"
+            return f"{run.sizes[-1]:.0%} of the weights' bytes is the most that was asked for"
         weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
         return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
-    if len(steps) >= run.num_plans:
-        return f"{run.num_plans} layers are the most that were asked for"
-    if settings.remove is not None:
+    if len(steps) >= (most := settings.depth(run.model.num_layers)):
+        return f"{most} layers are the most that were asked for"
+    if settings.is_one_depth:
         return ""
     chosen = [step.chosen.kept for step in steps]
     for task in chosen[-1] if chosen else ():
@@ -169,19 +151,17 @@ def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
     """Heal the plan in one way, and judge it on selection items."""
     plan = load_plan(run, step)
     run.progress.begin(step.stage, f"healing by {method}")
-    began = time.monotonic()
     source = training_data(run.path, method, run.model.metadata.model_hash)
     if run.model.num_parameters(run.model.plan()) > _SMALL:
         if method == SEAM:
             _ = run.seam  # measured while the original model is in memory
         run.release()
     checkpoint = heal_plan(run, plan, method, source)
-    seconds = time.monotonic() - began
     run.progress.begin(step.stage, f"scoring the model healed by {method}")
     healed = run.handle_of(checkpoint)
-    kept = run.path.kept_healed(healed.engine, run.seed)
+    kept = run.path.kept(plan, run.seed, healed.engine)
     healed.release()
-    return Tried(healing=method, kept=kept, seconds=round(seconds, 1))
+    return Tried(healing=method, kept=kept)
 
 
 def choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:

@@ -16,11 +16,9 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
-from layercut.errors import InputError, unknown_name
+from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for
 from layercut.healing.settings import METHODS, SAVED_AS
-from layercut.runs.prune import BYTES, SECONDS
-from layercut.selection.specs import Count
 from layercut.settings import Depth, TaskSettings
 from layercut.tasks import TASKS, takes_option
 from layercut.tasks.suites import asked_tasks, with_data
@@ -31,7 +29,7 @@ UNITS = (LAYER, WIDTH, BOTH)
 SEAM = "seam"
 HEALINGS = (AUTO, NONE, *METHODS)
 TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
-_PART = re.compile(r"(\w+)=(\d+)|engine=(transformers|llama\.cpp)")
+_PART = re.compile(r"(batch|prompt|new)=([1-9]\d*)|engine=(transformers|llama\.cpp)")
 
 
 class Profile(NamedTuple):
@@ -50,21 +48,15 @@ class Profile(NamedTuple):
             InputError: neither.
         """
         first, *rest = (part.strip() for part in text.split(","))
-        named = PROFILES.get(first)
         changes: dict[str, Any] = {}
-        for part in rest if named else (first, *rest):
+        for part in rest if first in PROFILES else (first, *rest):
             if (match := _PART.fullmatch(part)) is None:
                 raise InputError(
                     f"`serve` {text!r:.60} is no profile; write {', '.join(PROFILES)}, or batch=1,prompt=300,new=300; "
                     f"with engine={LLAMA_CPP}, a GGUF file is timed there."
                 )
-            name, number = match[1] or "engine", int(match[2] or 1)
-            if name not in cls._fields:
-                raise unknown_name("number of a profile", name, cls._fields)
-            if number < 1:
-                raise InputError(f"`serve` {name}={number} is too few; write 1 or more.")
-            changes[name] = match[3] or number
-        return cls(*named or ())._replace(**changes)
+            changes |= {"engine": match[3]} if match[3] else {match[1]: int(match[2])}
+        return cls(*PROFILES.get(first, ()))._replace(**changes)
 
     @property
     def tokens(self) -> int:
@@ -91,12 +83,7 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-def _readable(serve: str) -> str:
-    Profile.parse(serve)
-    return serve
-
-
-Serve = Annotated[str, AfterValidator(_readable)]
+Serve = Annotated[str, AfterValidator(lambda serve: Profile.parse(serve) and serve)]
 """A serving profile as people write it."""
 
 
@@ -112,16 +99,6 @@ def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
     if not is_given:
         return profile._replace(prompt=length // 2, new=length // 2)
     raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")
-
-
-def _faster(given: object) -> object:
-    try:
-        times = float(given) if isinstance(given, str) else given
-    except ValueError:
-        raise InputError(f"faster {given:.20} is not a number of times; write 1.2 for 1.2 times as fast.") from None
-    if isinstance(times, int | float) and not times > 1:
-        raise InputError(f"faster {times:g} is not faster; write a number above 1, such as 1.3.")
-    return times
 
 
 class GoalSettings(Settings):
@@ -150,21 +127,18 @@ class PruneSettings(GoalSettings):
     units: Annotated[str, one_of(UNITS)] | None = Field(
         None,
         description="What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever "
-        "does less damage at each size. If left out, both; layer where max_depth or remove counts layers.",
+        "does less damage at each size. If left out, both; layer where max_depth counts layers.",
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
-    one_size: bool = Field(False, description="Test that size alone, not those on the way to it.")
-    faster: Annotated[Number, BeforeValidator(_faster)] | None = Field(
-        None, description="Times as fast a request must become, such as 1.3."
+    one_size: bool = Field(False, description="Test that size or depth alone, not those on the way to it.")
+    faster: Number | None = Field(
+        None, gt=1, description="Times as fast a request should become, such as 1.3: the bytes follow from a forecast."
     )
     serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
     )
     max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
-    )
-    remove: Count | None = Field(
-        None, description="Remove exactly this number, '3 layers' or 25%, and say whether that keeps the goal."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO, description=f"auto (in closed form, where that may pay), none, {', '.join(METHODS)}."
@@ -180,31 +154,25 @@ class PruneSettings(GoalSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
-        layers = "remove" if self.remove is not None else "max_depth"
-        if self._counts_layers and (sized or self.wanted_units != LAYER):
+        is_deep = "max_depth" in self.model_fields_set
+        if is_deep and (sized or self.wanted_units != LAYER):
             other = f"`{sized}`" if sized else f"`units` {self.units}"
-            raise InputError(f"`{layers}` counts whole layers, and {other} does not; leave one of the two out.")
+            raise InputError(f"`max_depth` counts whole layers, and {other} does not; leave one of the two out.")
         if self.wanted_units == LAYER and sized:
             raise InputError(f"`{sized}` is for plans with thinner MLPs, and `units` layer has none; leave one out.")
-        if self.one_size and (self.smaller or self.faster) is None:
-            raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
-        if self.remove is not None and "max_depth" in self.model_fields_set:
-            raise InputError("`remove` says how many layers are removed, so `max_depth` has no effect; leave it out.")
+        if self.one_size and not (sized or is_deep):
+            raise InputError("`one_size` needs a size: give `smaller` 15%, `faster` 1.2 or `max_depth` 3.")
         return self
-
-    @property
-    def _counts_layers(self) -> bool:
-        return self.remove is not None or "max_depth" in self.model_fields_set
 
     @property
     def wanted_units(self) -> str:
         """Units to remove, if the model allows it."""
-        return self.units or (LAYER if self._counts_layers else BOTH)
+        return self.units or (LAYER if "max_depth" in self.model_fields_set else BOTH)
 
     @property
-    def unit(self) -> str:
-        """Unit of sizes: the seconds of a request where a speed alone was asked for, else bytes."""
-        return BYTES if self.faster is None or self.smaller is not None else SECONDS
+    def is_one_depth(self) -> bool:
+        """True if one number of layers alone is tested."""
+        return self.one_size and "max_depth" in self.model_fields_set
 
     def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
         """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.
@@ -222,12 +190,11 @@ class PruneSettings(GoalSettings):
         Raises:
             InputError: all layers.
         """
-        count = self.remove.count if self.remove else None
-        text = count.text if count else self.max_depth
-        depth = Depth(text=text).layers(num_layers)
+        depth = Depth(text=self.max_depth).layers(num_layers)
         if depth >= num_layers - 1:
-            name = "`max_depth`" if self.remove is None else "`remove`"
-            raise InputError(f"{name} {text} is {depth} of {num_layers} layers; choose 1 to {num_layers - 2}.")
+            raise InputError(
+                f"`max_depth` {self.max_depth} is {depth} of {num_layers} layers; choose 1 to {num_layers - 2}."
+            )
         return depth
 
 

@@ -1,18 +1,18 @@
 """How small and how fast models are: the sizes of a path, and speed and memory that are timed on this machine.
 
 At each size of a path the plan before is made smaller in several ways: by thinner MLPs alone, and by one layer more
-with MLPs as thin as the size then needs. All of them have the same bytes, or the same speed where a speed was asked
-for, so that the divergence on the original model's right answers compares them; where nothing is written, task scores
-do. Models are timed in a serving profile, by turns.
+with MLPs as thin as the size then needs. All of them have the same bytes, so that the divergence on the original
+model's right answers compares them; where nothing is written, task scores do. A speed that was asked for becomes the
+size that is forecast to have it. Models are timed in a serving profile, by turns.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
@@ -25,11 +25,11 @@ from layercut.evidence.intervals import mean_ratio
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
-from layercut.runs.prune import BYTES, VERSUS, Estimated, TimedSpeed, as_estimated
+from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, as_estimated
 from layercut.settings import QUANTISED, UNCUT, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.slots import MlpWidth, stored_slots
+from layercut.surgery.slots import stored_slots
 from layercut.surgery.width import mlp_width_of
 from layercut.tasks.cells import folder_name
 
@@ -46,17 +46,6 @@ _MEASURES: tuple[tuple[Any, Any, Any], ...] = (
     ("first token", "s", "lower"),
 )
 _KIND = re.compile(r"[a-z]{2,4}\d+", re.IGNORECASE)  # a kind of quantised weights, as people write it
-
-
-class RequestTime(NamedTuple):
-    """Seconds that one request takes, by its tokens."""
-
-    read: float  # seconds a token read, while the batch is read
-    written: float  # seconds a token written, while the batch is written
-
-    def __call__(self, prompt: float, new: float) -> float:
-        """Seconds of a request that reads ``prompt`` tokens and writes ``new``."""
-        return self.read * prompt + self.written * max(new - 1, 0)
 
 
 def timed_rounds(
@@ -112,12 +101,6 @@ def timed_speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Pro
     )
 
 
-def request_time(timed: Mapping[str, Any], profile: Profile) -> RequestTime:
-    """Seconds a token of one model, by the geometric mean of its rounds."""
-    read, decode = (_mean([turn[name] for turn in timed["rounds"]]).value for name in ("first_token", "decode"))
-    return RequestTime(read / profile.prompt, profile.batch / decode)
-
-
 def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
     return as_estimated(mean_ratio([1.0] * len(values), values))
@@ -132,7 +115,7 @@ class TimeParts(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def fitted(cls, stay: Sequence[tuple[float, float]], seconds: Sequence[float]) -> TimeParts:
-        """Least squares without negative parts, over plans with so many layers and this share of their channels."""
+        """Least squares without negative parts, over plans by their layers and share of the channels."""
         plans = np.array([[1.0, layers, layers * share] for layers, share in stay])
         fixed, layer, channels = map(float, scipy.optimize.nnls(plans, np.array(seconds))[0])
         return cls(fixed=fixed, layer=layer, channels=channels)
@@ -140,37 +123,6 @@ class TimeParts(BaseModel, frozen=True, extra="forbid"):
     def seconds(self, layers: float, channels: float = 1.0) -> float:
         """Of a model of ``layers`` layers, each with this share of its channels."""
         return self.fixed + layers * (self.layer + channels * self.channels)
-
-
-class RequestTimes(TimeParts, frozen=True, extra="forbid"):
-    """The parts of a request's seconds."""
-
-    num_layers: int
-
-    def share(self, removed: Sequence[int], less: float) -> float | None:
-        """Share of the MLP channels that goes beside the layers, so that this share of the seconds does; None where
-        the layers alone are more, or the channels do not suffice.
-        """
-        left = self.num_layers - len(removed)
-        over = self.seconds(left) - (1 - less) * self.seconds(self.num_layers)
-        share = over / max(left * self.channels, 1e-12)
-        return share if 0 < share < 1 else None
-
-
-def measure_request_times(
-    timer: Callable[[CutPlan], Timer], count: int, mlp: MlpWidth, profile: Profile, seed: int, progress: Progress
-) -> RequestTimes:
-    """Time the model of ``count`` layers whole, without every other one, with half of its channels, and with both, by
-    turns.
-    """
-    every_other, thin = tuple(range(1, count - 1, 2)), mlp.first_channels(mlp.num_kept(0.5))
-    plans = [
-        CutPlan(num_layers=count, removed=out, channels=kept) for out in ((), every_other) for kept in (None, thin)
-    ]
-    timed = timed_rounds({plan.key: timer(plan) for plan in plans}, profile, seed, progress)
-    seconds = [request_time(timed[plan.key], profile)(profile.prompt, profile.new) for plan in plans]
-    stay = [(len(plan.kept), plan.channels.num_kept / mlp.width if plan.channels else 1.0) for plan in plans]
-    return RequestTimes(num_layers=count, **TimeParts.fitted(stay, seconds).model_dump())
 
 
 def other_model(settings: ModelSettings, name: str) -> ModelHandle:
@@ -228,20 +180,6 @@ def timer_of(model: ModelHandle, plan: CutPlan | None = None, profile: Profile |
 STEP = 0.05  # share of the weights' bytes by which each plan of a path of sizes is smaller than the one before
 MOST, MOST_FOR_SPEED = 0.3, 0.6
 """Share of the bytes that may go where nothing else was asked for, and where a speed was."""
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-
-
-def on_experts(config: Mapping[str, Any]) -> str:
-    """A line for owners of a mixture of experts: what keeps more at equal bytes, and which tools do it; else empty."""
-    inner = config.get("text_config", config)
-    most = max((number for name in _EXPERTS if isinstance(number := inner.get(name), int)), default=0)
-    if most < 2:
-        return ""
-    return (
-        f"this model has {most} experts a layer: in published comparisons removing experts keeps more at equal bytes "
-        "(Qwen3-30B-A3B, MMLU: .740 with 96 of 128 experts, .652 with 40 of 48 layers; NVIDIA Model-Optimizer #467). "
-        "Model-Optimizer and llm-compressor remove experts; layercut does not."
-    )
 
 
 def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int:
@@ -287,40 +225,30 @@ class Sizes:
         share = left / (each * self.mlp.width)
         return share if 0 < share < 1 else None
 
-    def forecast(self, smaller: float) -> float:
-        """Times as fast a request should be without this share of the bytes: time goes with the weights that a token
-        passes through, which are all but the table of input embeddings. Attention to earlier tokens is left out.
-        """
-        return self._read / max(self._read - smaller * self.total, 1)
-
-    def bytes_for(self, less: float) -> float:
-        """The share of the bytes that goes where a request takes ``less`` of its time, by the same forecast."""
-        return less * self._read / self.total
-
-    def wanted(self, settings: PruneSettings, unit: str = BYTES) -> tuple[float, ...]:
-        """The sizes of the path, as shares of the bytes or seconds that go: by ``STEP``, and the most that was asked
-        for.
+    def wanted(self, settings: PruneSettings) -> tuple[float, ...]:
+        """The sizes of the path, as shares of the bytes that are removed: by ``STEP``, and the most that was asked for;
+        where that is a speed, the size that is forecast to have it. Time is taken to follow the weights that a token
+        passes through, all but the table of input embeddings; attention to earlier tokens is left out.
 
         Raises:
             InputError: a speed that no such plan should have.
         """
         most = settings.smaller or (MOST if settings.faster is None else MOST_FOR_SPEED)
         if settings.faster is not None:
-            less = 1 - 1 / settings.faster
-            needed = math.ceil(100 * self.bytes_for(less)) / 100
+            needed = math.ceil(100 * (1 - 1 / settings.faster) * self._read / self.total) / 100
             if needed > most:
                 raise InputError(
-                    f"`faster` {settings.faster:g} needs about {needed:.0%} fewer bytes, and a plan that is {most:.0%} "
-                    f"smaller is forecast to be {self.forecast(most):.2f} times as fast; ask for less."
+                    f"`faster` {settings.faster:g} needs about {needed:.0%} fewer bytes, and at most {most:.0%} are "
+                    "removed; ask for less."
                 )
-            most = settings.smaller or (needed if unit == BYTES else math.ceil(100 * less) / 100)
+            most = settings.smaller or needed
         steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
         # No plan reaches the bytes of all MLPs, and of one layer more at each size.
         count = 0 if settings.wanted_units == WIDTH else len(steps) + 1
         largest = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:count])
         thin = sum(size * self.mlp.width for layer, size in self._channels.items() if layer not in largest)
         limit = (sum(self._layers[layer] for layer in largest) + thin) / self.total
-        if unit == BYTES and most >= limit:
+        if most >= limit:
             raise InputError(
                 f"no plan of this model is {most:.0%} smaller: embeddings and attention stay, and {limit:.0%} is about "
                 "the most; ask for less."

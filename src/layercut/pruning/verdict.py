@@ -1,21 +1,17 @@
-"""The answer of a run of prune in words, and the command that would decide more."""
+"""The answer of a run of prune in words, and the items that would decide more."""
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 
 from layercut.pruning.confirm import LEVEL
 from layercut.pruning.run import PruneRun, lacking_items
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size_text
-from layercut.runs.environment import shown_path
 from layercut.runs.prune import (
     MODEL,
     Alternative,
     Chosen,
-    NextStep,
     Served,
     SideEffect,
     TaskKept,
@@ -26,7 +22,7 @@ from layercut.runs.prune import (
 )
 from layercut.selection.answers import ObjectiveTask
 from layercut.surgery.cut import UNMEASURED
-from layercut.text import at_least, escape_inline, markdown_table
+from layercut.text import at_least, escape_inline, markdown_table, two_decimals, with_interval
 
 
 def answer_of(
@@ -73,52 +69,33 @@ def describe_fastest(passed: Sequence[tuple[str, Served]], faster: float | None)
         passed: names and timings of every model that passed.
         faster: times as fast as the original model.
     """
+    if not passed and faster is None:
+        return ""
     if not passed:
         return (
-            ""
-            if faster is None
-            else (
-                f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
-                "checks, a plan loses nothing: layercut draft measures whether that pays."
-            )
+            f"Nothing passed, so nothing is {faster:g} times as fast. As a draft, whose tokens the original model "
+            "checks, a plan loses nothing: layercut draft measures whether that pays."
         )
     name, best = min(passed, key=lambda model: model[1].request.ratio.value)
-    ratio = best.request.ratio
-    low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
-    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    text = f"The fastest that passes is {name}: {1 / ratio.value:.2f}{ends} times the original's speed a request"
+    speed = best.request.times_as_fast
+    text = f"The fastest that passes is {name}: {two_decimals(speed)} times the original's speed a request"
     if faster is None:
         return f"{text}."
-    if low is not None and low >= faster:
+    if speed.low is not None and speed.low >= faster:
         return f"{text}, as asked."
-    if high is not None and high < faster:
+    if speed.high is not None and speed.high < faster:
         return f"{text}, less than the {faster:g} asked for."
     return f"{text}, too near to the {faster:g} asked for to tell."
 
 
-def next_step(run: PruneRun, tested: Sequence[TestedDepth]) -> NextStep | None:
-    """The command that would decide the first depth that failed, with the same settings; None where nothing would, or
-    the tasks have no more items."""
-    failed = next((depth for depth in tested if not depth.passed), None)
-    if failed is None or failed.items_needed is None:
+def items_to_decide(run: PruneRun, tested: Sequence[TestedDepth]) -> int | None:
+    """Report items of each task that would decide the first depth that failed; None where nothing would, or a task has
+    fewer.
+    """
+    items = next((depth.items_needed for depth in tested if not depth.passed), None)
+    if items is None or min(len(part.task.samples("report", items)) for part in run.parts) < items:
         return None
-    items, model = failed.items_needed, run.model.settings
-    if min(len(part.task.samples("report", items)) for part in run.parts) < items:
-        return None
-    words = ["layercut", "prune", model.model]
-    for name, value in run.settings.given().items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        elif name != "items" and value is not None:
-            words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
-    words += [word for task in run.goal.tasks if task.data for word in ("--data", f"{task.task}={task.data}")]
-    for name, value in model.given().items():
-        if name != "model" and value is not None:
-            words += ["--set", f"{name}={json.dumps(value) if isinstance(value, bool | float) else value}"]
-    words += ["--seed", str(run.seed)] if run.seed else []
-    words += ["--items", str(items), "--out", f"{shown_path(run.folder)}-{items}"]
-    return NextStep(items=items, command=shlex.join(words))
+    return items
 
 
 def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: Sequence[SideEffect]) -> None:
@@ -181,8 +158,4 @@ def _kept(kept: Sequence[TaskKept]) -> str:
 
 
 def _share(task: TaskKept) -> str:
-    if task.kept is None:
-        return "n/a"
-    value, low, high = task.kept.value, task.kept.low, task.kept.high
-    interval = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
-    return f"{100 * value:.0f}{interval} %"
+    return "n/a" if task.kept is None else f"{with_interval(task.kept)} %"

@@ -17,7 +17,8 @@ from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
 from layercut.runs.draft import BESIDE, DRAFT, DraftResult
-from layercut.runs.prune import SHARED, PruneResult, side_effect_words
+from layercut.runs.environment import shown_path
+from layercut.runs.prune import PruneResult, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
     code_span,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
     from layercut.evidence.study import StudyResults
     from layercut.report.source import Source
-    from layercut.runs.prune import BothEstimated
 
 
 class FirstScreen(NamedTuple):
@@ -202,7 +202,7 @@ def first_of_prune(
         f" {escape_inline(goal.note)}" if goal.note else "",
     )
     others = front.front_of(result)
-    tables = [depths_table(result), costs_table(result), side_effect_table(result)]
+    tables = [depths_table(result), side_effect_table(result)]
     stages = ", ".join(f"{escape_inline(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     notes = [
         *(
@@ -230,7 +230,7 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_words(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
-    most = f"{goal.smaller:.0%} of {SHARED[goal.unit]}" if goal.smaller else count_of(goal.max_depth, "layer")
+    most = f"{goal.smaller:.0%} of the weights' bytes" if goal.smaller else count_of(goal.max_depth, "layer")
     layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"
     healed = f", healed ({escape_inline(chosen.healing)})" if chosen.healing else ""
     place = f"{code_span(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"
@@ -244,7 +244,7 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
         ("other models", escape_inline(front.unweighed_words(result))),
         ("with a draft", f"{escape_inline(drafted.why)} Nothing is lost." if drafted else ""),
-        ("to decide it", _command(result.next.command) if result.next else ""),
+        ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
         ("made by", _command(result.command)),
     ]
     return [(name, text) for name, text in facts if text]
@@ -267,16 +267,14 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
             (size_text(before.disk_bytes), size_text(after.disk_bytes)),
         )
         text = f"{less:.0%} fewer bytes ({' to '.join(sizes)}{gguf})"
-        for ratio in (speed.ratio for speed in result.speed if speed.name == "request"):
-            if ratio.low and ratio.high:
-                ends = f"[{1 / ratio.high:.2f}, {1 / ratio.low:.2f}]"
-                text += f", {1 / ratio.value:.2f} {ends} times as fast ({result.serve}, n = {ratio.n})"
+        for speed in (speed.times_as_fast for speed in result.speed if speed.name == "request"):
+            text += f", {two_decimals(speed)} times as fast ({result.serve}, n = {speed.n})"
         lines.append(f"{text}.")
     if result.side_effects:
         is_worse = any(effect.is_shown for effect in result.side_effects)
         lines.append(f"{'Watch out' if is_worse else 'Side effects'}: {side_effect_words(result.side_effects)}.")
     if result.next:
-        lines.append(f"Next: {result.next.command}")
+        lines.append(f"Next: the same command with --items {result.next} --out {shown_path(folder)}-{result.next}")
     elif not result.versus:
         lines.append("Next: weigh it against 4-bit weights on the same items, the same command with --versus FILE.gguf")
     none = "none, because no plan passed; --anyway writes the best one"
@@ -316,30 +314,6 @@ def depths_table(result: PruneResult) -> Table:
     columns = text_columns(*names, numeric=["at least"], narrow={"selection items": [1]})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
-
-
-def costs_table(result: PruneResult) -> Table:
-    """Tokens and seconds of the answers of every model that was timed; no rows where options were ranked."""
-    labels = {plan.name: plan.label for plan in result.tested} | {other.run: other.model for other in result.versus}
-
-    def both(cost: BothEstimated | None) -> str:
-        if cost is None:
-            return "n/a"
-        return f"{cost.uncut.value:.3g} to {cost.this.value:.3g} (x {two_decimals(cost.ratio)})"
-
-    rows = [
-        [
-            labels.get(served.run, served.run),
-            front.task_cell(cost.task, cost.readout),
-            *map(both, (cost.tokens, cost.seconds, cost.per_solved)),
-        ]
-        for served in result.served
-        for cost in served.costs
-    ]
-    names = ("model", "task", "tokens a request", "seconds a request", "seconds a solved one")
-    columns = text_columns(*names, narrow={"tokens a request": [2], "seconds a request": [1, 2]})
-    caption = f"What answers to report items took, original to this model, with 95 % intervals ({result.serve})"
-    return Table(name="costs", caption=caption, columns=columns, rows=rows)
 
 
 def side_effect_table(result: PruneResult) -> Table:

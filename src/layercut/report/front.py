@@ -67,7 +67,7 @@ class Weighed:
     def cost(self, axis: str) -> float | None:
         """The place on an axis, as a share of the original model's."""
         if axis == "bytes":
-            return 1 + self.change if self.disk_bytes else None
+            return 1 + self.change
         return None if self.request is None else self.request.ratio.value
 
 
@@ -94,8 +94,8 @@ def front_of(result: PruneResult) -> Front | None:
                 Share(task.task, task.readout, task.kept, task.bound, task_verdict(model, task, result.goal.keep))
                 for task in model.kept
             ],
-            disk_bytes=model.disk_bytes or 0,
-            change=(model.disk_bytes or 0) / result.size["uncut"].disk_bytes - 1,
+            disk_bytes=model.disk_bytes,
+            change=model.disk_bytes / result.size["uncut"].disk_bytes - 1,
             request=timed.request if timed else None,
             memory=timed.memory(result.serve_tokens) if timed and result.serve_tokens else None,
             **look,

@@ -20,8 +20,6 @@ RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune
 VERSUS = "versus"  # the folder of the run folders of other models
 
-BYTES, SECONDS = "bytes", "seconds"  # units of the sizes of a path
-SHARED = {BYTES: "the weights' bytes", SECONDS: "a request's seconds"}
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
 """``passed``: a depth keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
@@ -69,9 +67,7 @@ class Goal(_Plain):
     keep: float  # share of the score above chance that each task must keep
     level: float = 0.95  # of the one-sided lower bound of each task
     max_depth: int  # layers that may be removed at most; of a path of sizes, its plans at most
-    smaller: float | None = None
-    """Share of the weights' bytes, or of ``unit``, that may be removed at most, of a path of sizes."""
-    unit: str = BYTES
+    smaller: float | None = None  # share of the weights' bytes that may be removed at most, of a path of sizes
     faster: float | None = None  # times as fast that a request should become
 
 
@@ -81,14 +77,6 @@ class SetAside(_Plain):
     task: str
     readout: str
     reason: str
-
-
-class TaskScore(_Plain):
-    """The original model on one task's report items."""
-
-    task: str
-    readout: str
-    score: Estimated
 
 
 class TaskKept(_Plain):
@@ -112,7 +100,6 @@ class Tried(_Plain):
 
     healing: str | None = None  # method; None for the pruned model itself
     kept: tuple[TaskKept, ...]
-    seconds: float = 0.0  # that healing took
 
 
 class Gone(Removal, _Plain):
@@ -129,22 +116,12 @@ class Gone(Removal, _Plain):
         return " and ".join(filter(None, (layers, amount_text(0, self.mlp) if self.mlp else "")))
 
 
-_SIZES = {BYTES: "size", SECONDS: "time"}
-
-
-def stage_of(size: float, unit: str) -> str:
-    """A size of a path, for people: ``size -20 %`` or ``time -20 %``."""
-    return f"{_SIZES[unit]} -{100 * size:.0f} %"
-
-
 class PathStep(Gone):
     """One depth, or one size, of the path of plans; a plan removes the layers of the one before. All scores are on
     selection items.
     """
 
-    size: float | None = None  # share of the weights' bytes, or of ``unit``, that goes, about; None on a path of depths
-    unit: str = BYTES
-    candidates: int  # plans that were compared
+    size: float | None = None  # share of the weights' bytes that is removed, about; None on a path of depths
     tried: tuple[Tried, ...]
     healing: str | None = None  # of the one that was chosen
 
@@ -155,13 +132,13 @@ class PathStep(Gone):
 
     @property
     def name(self) -> str:
-        """Of the plan: ``depth-3``, ``size-20`` for one that is 20 % smaller, ``time-20`` for one that takes less."""
-        return f"depth-{self.depth}" if self.size is None else f"{_SIZES[self.unit]}-{round(100 * self.size)}"
+        """Of the plan: ``depth-3``, or ``size-20`` for one that is 20 % smaller."""
+        return f"depth-{self.depth}" if self.size is None else f"size-{round(100 * self.size)}"
 
     @property
     def stage(self) -> str:
         """For people: ``depth 3`` or ``size -20 %``."""
-        return f"depth {self.depth}" if self.size is None else stage_of(self.size, self.unit)
+        return f"depth {self.depth}" if self.size is None else f"size -{100 * self.size:.0f} %"
 
     @property
     def run(self) -> str:
@@ -181,7 +158,7 @@ class TestedDepth(Gone):
     items_needed: int | None = None
     """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
     said."""
-    disk_bytes: int | None = None  # of the weights as they are written; None while they are not
+    disk_bytes: int  # of the weights as they are written
 
 
 class Alternative(_Plain):
@@ -203,13 +180,6 @@ class Chosen(Gone):
     healing: str | None = None
 
 
-class NextStep(_Plain):
-    """The command that would decide more."""
-
-    items: int  # report items of each task, in all
-    command: str
-
-
 class TimedSpeed(_Plain):
     """One speed of the original and the chosen model, timed by turns on this machine."""
 
@@ -222,6 +192,12 @@ class TimedSpeed(_Plain):
     cut: Estimated
     ratio: Estimated  # cut / uncut, over rounds in which both were timed
 
+    @property
+    def times_as_fast(self) -> Estimated:
+        """The inverse of the ratio."""
+        low, high = (1 / end if end else None for end in (self.ratio.high, self.ratio.low))
+        return Estimated(value=1 / self.ratio.value, low=low, high=high, n=self.ratio.n)
+
 
 class Size(_Plain):
     """One of the two models."""
@@ -230,26 +206,6 @@ class Size(_Plain):
     disk_bytes: int  # of the weights
     gguf_bytes: int | None = None  # of the GGUF file, cut from GGUF to GGUF; None where the original model is none
     memory_bytes: int | None = None  # of the weights as they were timed
-    cache_bytes_per_token: float | None = None
-
-
-class BothEstimated(_Plain):
-    """A quantity of the original model and of another one."""
-
-    uncut: Estimated
-    this: Estimated
-    ratio: Estimated  # this / uncut
-
-
-class TaskCost(_Plain):
-    """Cost of the answers to one task's report items."""
-
-    task: str
-    readout: str
-    tokens: BothEstimated  # written for a request
-    seconds: BothEstimated  # of a request, in the serving profile
-    per_solved: BothEstimated | None = None
-    """Seconds of all requests, for each that was solved; None where a model solved none."""
 
 
 class Served(_Plain):
@@ -259,7 +215,6 @@ class Served(_Plain):
     speed: tuple[TimedSpeed, ...]
     memory_bytes: int  # of the weights
     cache_bytes_per_token: float
-    costs: tuple[TaskCost, ...] = ()
 
     @property
     def request(self) -> TimedSpeed:
@@ -347,7 +302,6 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     dtype: str
     goal: Goal
     ignored: tuple[SetAside, ...] = ()
-    original: tuple[TaskScore, ...]
     resolution: str  # the differences that this many report items can show, in a sentence
     path: tuple[PathStep, ...]
     path_ended: str = ""  # reason why the path goes no deeper, in words
@@ -361,7 +315,7 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     why: str  # the answer in one or two sentences
     fastest: str = ""
     """The model that passed with the fastest requests, in a sentence; empty where no speed or other model was asked."""
-    next: NextStep | None = None
+    next: int | None = None  # report items of each task with which the same command, in a new folder, would decide more
     checkpoint: str | None = None  # relative to the folder of result.json; None where none was written
     verified: str = ""  # result of reloading the checkpoint
     general: bool = False  # channels were chosen, and plans healed, on answers to general requests too

@@ -214,21 +214,9 @@ def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     return spec
 
 
-def _counted_layers(given: object, info: ValidationInfo) -> LayerSpec:
-    spec = _counted(given, info)
-    if spec.mlp is not None:
-        raise InputError(
-            f"`{info.field_name}` {spec.text!r:.60} names MLP channels, and only layers are chosen here; write "
-            "'3 layers' or 25%. layercut select and cut take mlp:0.28."
-        )
-    return spec
-
-
 _WRITTEN = PlainSerializer(lambda spec: spec.text if spec.mlp is not None or spec.count is None else spec.count.text)
 Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 """A field that says how much goes, for what chooses it itself: ``3 layers``, ``25%``, ``mlp:0.28``, ``6,9 mlp:0.1``."""
-Count = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted_layers), _WRITTEN]
-"""A field that says how many layers go, ``3 layers`` or ``25%``, for what chooses them itself. 3 alone is layer 3."""
 
 
 def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:

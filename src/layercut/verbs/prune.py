@@ -45,9 +45,6 @@ class PruneVerb(Verb):
     ]
     out: fields.Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")
-    strict: Annotated[bool, Flag(hidden=True)] = Field(
-        False, description="Stop before the search where the report items are too few for the goal."
-    )
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
@@ -79,7 +76,6 @@ class PruneVerb(Verb):
             out=self.run_folder,
             seed=self.seed,
             anyway=self.anyway,
-            strict=self.strict,
             console=io.console,
             say=io.say,
         )

@@ -84,21 +84,3 @@ def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path: Path)
     assert len(seen) == -(-9 // 4) - 1
     assert file.read_bytes() == (tmp_path / "whole" / RESPONSES).read_bytes()
     assert len(whole) == 9 and whole[0]["source"] == "here.txt"
-
-
-def test_known_answers_are_taken_and_not_asked_again(tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    def noted(request: GenerationRequest, plan: CutPlan) -> str:
-        asked.append(request.id)
-        return echo(request, plan)
-
-    handle: Any = SimpleNamespace(settings=SimpleNamespace(model="tiny"), engine=HashedEngine(noted))
-    known: Any = {"id": "p1", "prompt": "say 1", "completion": "known", "num_new_tokens": 3}
-    source = PromptSource(parts=(PromptGroup(prompts(3)),), known=[known])
-    for _ in range(2):  # the second call finds all of them in the folder
-        found = answers_of(
-            handle, PLAN, source, Answering(), 0, tmp_path, Console(quiet=True), say=lambda text: None
-        )  # fmt: skip
-        assert [one["completion"] for one in found] == ["answer to p0", "known", "answer to p2"]
-    assert asked == ["p0", "p2"]

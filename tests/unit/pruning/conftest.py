@@ -23,7 +23,6 @@ def run(
     out: Path,
     *,
     anyway: bool = False,
-    strict: bool = False,
     say: Callable[[str], None] = lambda text: None,
     console: Console | None = None,
     **settings: Any,
@@ -33,7 +32,7 @@ def run(
     given = {name: value for name, value in given.items() if value is not None}
     places: dict[str, Any] = {"out": out, "console": console or Console(quiet=True), "say": say}
     settings_of_model = ModelSettings(model=str(model), device="cpu")
-    return prune_model(settings_of_model, PruneSettings(**given), anyway=anyway, strict=strict, **places)
+    return prune_model(settings_of_model, PruneSettings(**given), anyway=anyway, **places)
 
 
 @pytest.fixture(scope="session")

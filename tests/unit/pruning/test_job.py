@@ -29,6 +29,7 @@ from layercut.pruning.healing import heal_plan, healing_prompts
 from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.run import PruneRun
+from layercut.report.first import answer_lines
 from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal
@@ -47,8 +48,10 @@ def keep_unhealed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     """As if each plan kept this share of each task on selection items, until it is healed."""
     kept = PlanPath.kept
 
-    def less(*args: Any) -> Any:
-        return tuple(one.model_copy(update={"kept": Estimated(value=share, n=40)}) for one in kept(*args))
+    def less(path: PlanPath, plan: CutPlan, seed: int, healed: Any = None) -> Any:
+        tasks = kept(path, plan, seed, healed)
+        low = {"kept": Estimated(value=share, n=40)}
+        return tasks if healed else tuple(task.model_copy(update=low) for task in tasks)
 
     monkeypatch.setattr(PlanPath, "kept", less)
 
@@ -60,9 +63,6 @@ def found(done: Pruned) -> dict[str, Any]:
         del data[name]
     for side in data["size"].values():
         del side["memory_bytes"]
-    for step in data["path"]:
-        for one in step["tried"]:
-            del one["seconds"]
     for file in sorted(done.folder.glob("**/samples/*.jsonl")):
         data[str(file.relative_to(done.folder))] = sorted(file.read_text().splitlines())
     if done.checkpoint is not None:
@@ -134,7 +134,7 @@ def test_no_report_item_is_asked_before_the_path_is_fixed(
         return ask(self, requests, *args)
 
     monkeypatch.setattr(SharedEngine, "ask", spy)
-    done = run(model, choices, tmp_path / "run", max_depth=None, remove="2 layers")
+    done = run(model, choices, tmp_path / "run", max_depth="2", one_size=True)
     assert [plan.depth for plan in done.result.tested] == [2] == [done.result.chosen.depth], "one plan was asked for"
     assert {is_report for is_report, _ in seen} == {True, False}
     assert all(is_report == is_fixed for is_report, is_fixed in seen)
@@ -261,37 +261,14 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     assert "| mine.jsonl (rank) | 100 [" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
 
 
-def test_a_checkpoint_that_changed_is_noticed_and_one_that_is_gone_written_again(
-    model: Path, choices: Path, tmp_path: Path
-) -> None:
-    settings: dict[str, Any] = {"max_depth": "2", "heal": "none"}
-    done = run(model, choices, tmp_path / "run", **settings)
-    whole, checkpoint = found(done), tmp_path / "run" / "model"
-    changed = AutoModelForCausalLM.from_pretrained(checkpoint)
-    with torch.no_grad():
-        changed.model.norm.weight.mul_(2)
-    changed.save_pretrained(checkpoint)
-    with pytest.raises(InputError, match=r"model are not those that were verified.*writes it again"):
-        run(model, choices, tmp_path / "run", **settings)
-    checkpoint.rename(tmp_path / "elsewhere")
-    assert found(run(model, choices, tmp_path / "run", **settings)) == whole
-
-
-def test_a_strict_run_stops_before_the_search(model: Path, choices: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"about [\d,]+ rows .*`strict`"):
-        run(model, choices, tmp_path / "run", strict=True, max_depth="1", items=12, keep=0.9, heal="none")
-    assert "path" not in Notes(tmp_path / "run")
-
-
-def test_more_items_are_named_with_their_command(model: Path, choices: Path, tmp_path: Path) -> None:
+def test_the_items_that_would_decide_are_named(model: Path, choices: Path, tmp_path: Path) -> None:
     done = run(model, choices, tmp_path / "run", max_depth="1", items=12, keep=0.6, heal="none")
-    assert done.result.next is not None and done.result.next.items > 12
-    words = done.result.next.command.split()
-    assert words[:3] == ["layercut", "prune", str(model)]
-    assert words[words.index("--items") + 1] == str(done.result.next.items) and "--heal" in words
-    assert "--no-side-effects" in words and "True" not in words, "a flag takes no value"
-    assert words[words.index("--set") + 1] == "device=cpu", "how the model is loaded decides numbers and speed"
-    assert f"{done.result.next.items - 12:,} more items" in done.result.why
+    needed = done.result.next
+    assert needed is not None and needed == done.result.tested[0].items_needed and needed > 12
+    assert f"{needed - 12:,} more items" in done.result.why
+    assert f"Next: the same command with --items {needed} --out {tmp_path}/run-{needed}" in answer_lines(
+        done.result, done.folder
+    )
 
 
 def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
@@ -341,19 +318,17 @@ def test_a_training_reads_answers_of_the_original_model(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
-    file, known, answers = written_file(tmp_path / "mine.jsonl", model), list[Any](), list[dict[str, Any]]()
+    file, answers = written_file(tmp_path / "mine.jsonl", model), list[dict[str, Any]]()
 
     def healed(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
         checkpoint = heal_plan(run, plan, method, source)
         lines = (checkpoint.parent / "samples" / "responses.jsonl").read_text().splitlines()
         answers.extend(map(json.loads, lines))
-        known.extend(source.known)
         return checkpoint
 
     monkeypatch.setattr(search, "heal_plan", healed)
     done = run(model, file, tmp_path / "run", items=16, max_depth="1", keep=0.5, heal="lora")
     assert [one.healing for one in done.result.path[0].tried] == [None, "lora"]
-    assert known and answers[: len(known)] == known, "answers to selection items are not asked again"
     assert {one["model_hash"] for one in answers} == {done.result.model_hash}
     prompts = {json.dumps(one["prompt"]) for one in answers}
     report = {one.id for one in load_task(str(file)).samples("report", None)}

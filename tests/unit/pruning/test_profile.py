@@ -23,9 +23,9 @@ def test_a_profile_by_its_name_or_by_numbers() -> None:
     ("text", "message"),
     [
         ("desktop", "is no profile; write laptop, server, batch"),
-        ("batch=0", "batch=0 is too few"),
+        ("batch=0", "is no profile"),
         ("batch 4", "is no profile"),
-        ("rows=3", "number of a profile"),
+        ("rows=3", "is no profile"),
         ("prompt=1.5", "is no profile"),
         ("engine=vllm", "is no profile"),
         ("batch=2,server", "is no profile"),

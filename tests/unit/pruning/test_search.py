@@ -19,7 +19,7 @@ def tried(healing: str | None, *kept: float) -> Tried:
 
 
 def test_the_way_whose_worst_task_keeps_most_is_tested() -> None:
-    step = PathStep(depth=1, removed=(2,), candidates=1, tried=())
+    step = PathStep(depth=1, removed=(2,), tried=())
     assert choose_way(step, [tried(None, 0.90), tried("seam", 0.92)]).healing == "seam"
     assert choose_way(step, [tried(None, 0.95, 0.80), tried("seam", 0.85, 0.84)]).healing == "seam"
     assert choose_way(step, [tried(None, 0.90), tried("seam", 0.90)]).healing is None, "of equals the unhealed one"
@@ -29,7 +29,7 @@ def sized(size: float, value: float, healed: float | None = None) -> PathStep:
     """A plan of a size that keeps this much on selection items, and healed."""
     ways = [Tried(kept=(kept_of_items(value),))]
     ways += [] if healed is None else [Tried(healing="seam", kept=(kept_of_items(healed),))]
-    step = PathStep(size=size, candidates=1, tried=tuple(ways), depth=0, removed=(), mlp=0.1)
+    step = PathStep(size=size, tried=tuple(ways), depth=0, removed=(), mlp=0.1)
     return step.model_copy(update={"healing": choose_way(step, ways).healing})
 
 

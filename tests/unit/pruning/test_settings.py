@@ -28,12 +28,9 @@ from layercut.pruning.settings import PruneSettings
         ({"use": "math", "keep": 0}, "keep 0 is too small"),
         ({"use": "math", "keep": 1.1}, "keep 1.1 is too large"),
         ({"use": "math", "max_depth": "half"}, "is no depth"),
-        ({"use": "math", "remove": "0"}, "names layer 0"),
         ({"use": "math", "heal": "seams"}, "Did you mean seam?"),
         ({"use": "math", "items": 4}, "items 4 is too small"),
         ({"use": "math", "one_size": True}, "needs a size"),
-        ({"use": "math", "one_size": True, "max_depth": "3"}, "needs a size"),
-        ({"use": "math", "remove": "2 layers", "max_depth": "25%"}, "leave it out"),
     ],
 )
 def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:
@@ -44,9 +41,11 @@ def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:
 
 def test_depths() -> None:
     assert PruneSettings(use="math", units="layer").depth(30) == 8
-    assert PruneSettings(use="math", remove="10%").depth(30) == 3 == PruneSettings(use="math", max_depth="3").depth(30)
+    assert (
+        PruneSettings(use="math", max_depth="10%").depth(30) == 3 == PruneSettings(use="math", max_depth="3").depth(30)
+    )
     with pytest.raises(InputError, match="choose 1 to 4"):
-        PruneSettings(use="math", remove="5 layers").depth(6)
+        PruneSettings(use="math", max_depth="5").depth(6)
 
 
 def test_more_items_let_a_plan_pass_that_keeps_less() -> None:

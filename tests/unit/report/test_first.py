@@ -50,7 +50,7 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert "recommended plan" not in facts
     assert facts["best plan"] == "`depth-1`"
     assert "model" not in facts["checkpoint"]
-    assert facts["to decide it"] == "`layercut prune --items 240`"
+    assert facts["to decide it"] == "the same command with `--items 240` and another `--out`"
 
 
 def test_a_draft_in_the_folder_of_a_prune_is_among_the_facts(tmp_path: Path) -> None:
