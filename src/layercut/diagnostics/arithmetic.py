@@ -46,15 +46,14 @@ of the result gives it the probability of a guess on average, so it passes on on
 def arithmetic(session: DiagnosticSession) -> Diagnosis:
     """Ask expressions of every model: written, ranked among near misses, and by their first digit.
 
-    Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
-    ``place`` of the right answer among the four options, 1 to 4. The items are generated ``make_expressions``.
+    Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats.
+    The items are generated ``make_expressions``.
     """
     task = make_expressions(seed=session.seed)
     written = session.grade("arithmetic.written", task)
     samples = written.samples
     ranked = session.ask("arithmetic.ranked", [task.request(sample, "rank") for sample in samples])
-    place = values_of(ranked, samples, lambda sample, r: place_of(sample.gold_index, r["log_likelihoods"]))
-    best = {model: [float(value == 1) for value in values] for model, values in place.items()}
+    best = values_of(ranked, samples, lambda sample, r: place_of(sample.gold_index, r["log_likelihoods"]) == 1)
     gold = values_of(ranked, samples, lambda sample, r: r["log_likelihoods"][sample.gold_index])
     kinds = [str(sample.data["kind"]) for sample in samples]
     rows = partial(session.rows, ARITHMETIC)
@@ -63,7 +62,6 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
             *rows("written", written.right, chance=guessing_score(task), headline=True),
             *rows("ranked", best, chance=0.25, headline=True),
             *rows("log-probability", gold, unit="nats"),
-            *rows("place", place, better="lower", unit="score"),
             *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
         ],
         "data": {},
@@ -84,11 +82,10 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
     while pass@k rebounds, and arXiv:2606.17609 that answers return with one more example.
 
     Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``above
-    guessing``, the log-probability of the right number minus that of guessing its digits, in nats; ``gold rank``, the
-    worst rank of any token of the right answer, given those before; ``one more example``, greedy with four examples
-    instead of three. An item is lost if the original model's greedy answer is right and the pruned model's wrong. A
-    lost item is *demoted* if the right number is at least ``LIKELIER`` times as likely as by guessing its digits, else
-    *erased*.
+    guessing``, the log-probability of the right number minus that of guessing its digits, in nats; ``one more
+    example``, greedy with four examples instead of three. An item is lost if the original model's greedy answer is
+    right and the pruned model's wrong. A lost item is *demoted* if the right number is at least ``LIKELIER`` times as
+    likely as by guessing its digits, else *erased*.
     """
     task, longer = make_expressions(seed=session.seed), make_expressions(seed=session.seed, num_examples=4)
     num_samples = session.num_samples
@@ -114,7 +111,6 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
         if k <= num_samples
     }
     above = values_of(forced, samples, lambda _, record: above_guessing(record["tokens"]))
-    worst = values_of(forced, samples, lambda _, record: max(token["rank"] for token in record["tokens"]))
     chance = guessing_score(task)
     verdicts = {}
     for name in (model.name for model in session.cuts):
@@ -137,7 +133,6 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
             *(row for measure, values in passes.items() for row in rows(measure, values)),
             *rows("one more example", more, chance=chance),
             *rows("above guessing", above, unit="nats"),
-            *rows("gold rank", worst, better="lower", unit="score"),
         ],
         "data": {"verdicts": verdicts},
         "examples": [],

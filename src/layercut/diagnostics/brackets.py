@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from layercut.diagnostics.arithmetic import guessing_score, place_of
-from layercut.diagnostics.programs import written_programs
+from layercut.diagnostics.programs import NAME, written_programs
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
@@ -21,7 +21,6 @@ from layercut.tasks.base import Sample
 from layercut.tasks.builtin.lines import closing_brackets, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
-NAME = "brackets"
 VERSION = 1
 DEEPEST = 8
 CLOSERS = (" )", " ]", " }")
@@ -58,7 +57,7 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     depths = [f"depth {sample.data['depth']}" for sample in samples]
     items = [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples]
     examples = session.examples(NAME, items, written.answers, written.right)
-    programs = written_programs(session, NAME)
+    programs = written_programs(session)
     return {
         **programs,
         "rows": [

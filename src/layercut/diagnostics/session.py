@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import (
     GREEDY,
@@ -17,7 +17,6 @@ from layercut.engine.base import (
     GenerationRequest,
     LikelihoodRequest,
     Likelihoods,
-    Plans,
     Request,
     Under,
     Wanted,
@@ -30,13 +29,10 @@ from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Task
 
-Needs = Literal["text", "tokens"]
-"""Requirement of a diagnostic on two models: nothing but the questions, or the tokens as well."""
 Record = dict[str, Any]
 Answers = Mapping[str, Mapping[str, Record]]  # by name of the model, then by id of the request
 STEPS = 1000
 """Steps of a diagnostic's progress; all its questions count the same."""
-_ALL = "all"
 _FIELDS = {
     Completion: ("text", "finish_reason", "num_new_tokens"),
     Likelihoods: ("log_likelihoods", "num_tokens"),
@@ -50,9 +46,10 @@ class SessionModel:
     name: str  # short, and fit for a file name
     source: str  # which weights are in memory: models of one source differ only in their plan, and are asked together
     plan: CutPlan
-    layers: tuple[int, ...]  # the layers of the original model that it has, ascending; empty where they are not known
     engine: Callable[[], Engine]  # called only if something has to be computed
-    shares: frozenset[Needs] = frozenset(get_args(Needs))  # common parts with the original model
+    has_same_tokens: bool = True  # as the original model
+    layers: tuple[int, ...] = ()  # the layers of the original model that it has, ascending; empty where not known
+    description: str = ""  # what it lacks, in a line
 
 
 class GradedAnswers(NamedTuple):
@@ -75,25 +72,20 @@ class DiagnosticSession:
         limit: int = 32,
         seed: int = 0,
         num_samples: int = 16,
+        num_stages: int = 1,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> None:
         """Args:
-        models: the original model first.
+        models: the original model first; no two have one name.
         journal: from the name of a question and of a model, where its answers are kept.
-        limit, num_samples: see ``DiagnoseSettings``.
+        limit: items of each kind of question.
+        num_samples: answers drawn for each item where answers are drawn.
+        num_stages: the questions that the diagnostic asks; progress counts ``STEPS`` in all.
         """
-        names = [model.name for model in models]
-        for name in names:
-            if names.count(name) > 1 or name == _ALL:
-                raise InputError(f"two models are called {name!r}; give each cut once.")
         self.models = tuple(models)
         self.uncut, *self.cuts = self.models
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
-        self._journal = journal
-        self.begin()
-
-    def begin(self, num_stages: int = 1, on_progress: OnProgress = lambda done, total: None) -> None:
-        """Start a diagnostic, which asks ``num_stages`` questions; progress counts ``STEPS`` in all."""
-        self._on_progress, self._num_stages, self._stage = on_progress, num_stages, 0
+        self._journal, self._on_progress, self._num_stages, self._stage = journal, on_progress, num_stages, 0
         self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words
 
     def came(self, what: str, items: Collection[object]) -> None:
@@ -113,26 +105,6 @@ class DiagnosticSession:
         right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
         return GradedAnswers(samples, requests, answers, right)
 
-    def ask(
-        self,
-        name: str,
-        requests: Sequence[Request],
-        models: Sequence[SessionModel] | None = None,
-        decoding: Decoding = GREEDY,
-    ) -> Answers:
-        """The answers of every model.
-
-        Returns:
-            By model and id, records with ``text``, ``finish_reason`` and ``num_new_tokens``; of a LikelihoodRequest
-            with ``log_likelihoods`` and ``num_tokens``.
-        """
-        return self._ask(
-            name,
-            requests,
-            self.models if models is None else models,
-            lambda engine, plans, wanted: engine.ask(requests, plans, decoding, wanted),
-        )
-
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
         """Damage of every model at each token of a given text: records with ``tokens``, as TokenDamage has them.
 
@@ -142,28 +114,19 @@ class DiagnosticSession:
         Raises:
             InputError: a checkpoint that cuts text into other tokens than the original model.
         """
-        requests = [replace(request, by_token=True) for request in requests]
-        answers = self._ask(
-            name,
-            requests,
-            self.models,
-            lambda engine, plans, wanted: engine.compare(
-                requests, plans, CutPlan(num_layers=plans[0].num_layers), wanted
-            ),
-        )
-        others = {model.name for model in self.cuts if model.source != self.uncut.source}
+        answers = self.ask(name, [replace(request, by_token=True) for request in requests])
         reference = answers[self.uncut.name]
-        return {
-            model: {id: _against(reference[id], record, model) for id, record in records.items()}
-            if model in others
-            else records
-            for model, records in answers.items()
+        others = {
+            model.name: {id: _against(reference[id], record, model.name) for id, record in answers[model.name].items()}
+            for model in self.cuts
+            if model.source != self.uncut.source
         }
+        return {**answers, **others}
 
     def computed(self, name: str, ids: Iterable[str], compute: Callable[[str], Record]) -> dict[str, Record]:
         """``compute`` of each id, kept like answers; for measurements of all models together."""
         ids = list(ids)
-        with self._journal(name, _ALL) as journal:
+        with self._journal(name, "all") as journal:
             known = {record["id"]: record for record in journal.records}
             for done, id in enumerate(ids):
                 self._show(done, len(ids))
@@ -173,14 +136,20 @@ class DiagnosticSession:
         self._stage += 1
         return {id: known[id] for id in ids}
 
-    def _ask(
+    def ask(
         self,
         name: str,
         requests: Sequence[Request],
-        models: Sequence[SessionModel],
-        call: Callable[[Engine, Plans, Wanted], Under[Any]],
+        models: Sequence[SessionModel] | None = None,
+        decoding: Decoding = GREEDY,
     ) -> Answers:
-        """The stored answers, and those that are missing, asked of all models of one source together."""
+        """The answers of every model. Those that are not stored are asked of all models of one source together.
+
+        Returns:
+            By model and id, records with ``text``, ``finish_reason`` and ``num_new_tokens``; of a LikelihoodRequest
+            with ``log_likelihoods`` and ``num_tokens``, or with ``by_token`` the ``tokens``.
+        """
+        models = self.models if models is None else models
         hashes = {request.id: _hash(request) for request in requests}
         assert len(hashes) == len(requests), f"{name}: two requests with one id"
         answers: dict[str, dict[str, Record]] = {model.name: {} for model in models}
@@ -200,7 +169,7 @@ class DiagnosticSession:
                     self._show(sum(map(len, answers.values())), len(hashes) * len(models))
                     if all(len(answers[model]) == len(hashes) for model in journals):
                         continue
-                    for plan, batch in call(group[0].engine(), [model.plan for model in group], is_missing):
+                    for plan, batch in _replies(group, requests, decoding, is_missing):
                         known, journal = answers[names[plan.key]], journals[names[plan.key]]
                         fresh = [reply for reply in batch if reply.id not in known]
                         journal.append([{"id": r.id, "asked": hashes[r.id], **_record(r)} for r in fresh])
@@ -274,6 +243,17 @@ def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Reco
     return {model: [float(value(item, records[item.id])) for item in items] for model, records in answers.items()}
 
 
+def _replies(
+    models: Sequence[SessionModel], requests: Sequence[Request], decoding: Decoding, wanted: Wanted
+) -> Under[Any]:
+    """Replies of models of one source, as they come."""
+    engine, plans = models[0].engine(), [model.plan for model in models]
+    scored = [request for request in requests if isinstance(request, LikelihoodRequest) and request.by_token]
+    if scored:
+        return engine.compare(scored, plans, CutPlan(num_layers=plans[0].num_layers), wanted)
+    return engine.ask(requests, plans, decoding, wanted)
+
+
 def _record(reply: Completion | Likelihoods | Divergence) -> Record:
     if isinstance(reply, Divergence):
         return {"tokens": [token._asdict() for token in reply.tokens]}
@@ -293,12 +273,7 @@ def _held(journal: Journal, hashes: Mapping[str, str]) -> dict[str, Record]:
 
 
 def _hash(request: Request) -> str:
-    rest: tuple[Any, ...]
-    if isinstance(request, LikelihoodRequest):
-        rest = request.continuations
-    else:
-        rest = (request.max_new_tokens, request.stop, *([request.begins] if request.begins else []))
-    return hashlib.sha256(repr((request.prompt, rest)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return hashlib.sha256(repr(replace(request, id="")).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _against(uncut: Record, record: Record, model: str) -> Record:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
-from layercut.diagnostics.programs import is_right_program, make_functions
+from layercut.diagnostics.programs import classed_programs, is_right_program
 from layercut.diagnostics.session import DiagnosticSession, Record, is_right
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
+from layercut.evidence.program_classes import FINE
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout
 
@@ -20,13 +20,11 @@ TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
 )  # fmt: skip
 PROGRAMS = "programs"
-Kind = Literal["answer", "digit", "operator", "bracket", "keyword", "other"]
-KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
-TokenKind = Literal["result", "other digit", "closing bracket", "all else"]
-TOKEN_KINDS: tuple[TokenKind, ...] = TokenKind.__args__  # type: ignore[attr-defined]
+KINDS = ("answer", "digit", "operator", "bracket", "keyword", "other")
+TOKEN_KINDS = ("result", "other digit", "closing bracket", "all else")
 """Kinds whose damage tells what a layer is needed for."""
 _RESULT = re.compile(r"=\s*(?:\\?\$)?\s*(\d[\d,.]*)")
-_SIGNS: dict[str, Kind] = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]{}", "bracket")}
+_SIGNS = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]{}", "bracket")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +94,9 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
         ]
         traces += right
         counts.append(f"{name} {len(right)} of {len(graded.samples)}")
-    functions = make_functions(session.limit, session.seed)
-    session.came("functions", functions)
     # The question of the bracket diagnostic, so that its answers are used again.
-    programs = session.ask("brackets.programs", [function.request for function in functions], [session.uncut])
-    answers = programs[session.uncut.name]
+    programs = classed_programs(session, [session.uncut])
+    functions, answers = programs.functions, programs.answers[session.uncut.name]
     right = [
         Trace(
             task=PROGRAMS,
@@ -113,13 +109,13 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
             judge=partial(is_right_program, function),
             is_code=True,
         )
-        for function in functions
-        if answers[function.id]["text"].strip() and is_right_program(function, answers[function.id])
+        for function, kind in zip(functions, programs.classes[session.uncut.name], strict=True)
+        if kind in FINE
     ]
     return [*traces, *right], [*counts, f"{PROGRAMS} {len(right)} of {len(functions)}"]
 
 
-def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[Kind]:
+def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[str]:
     """The kind of every token of a text.
 
     ``answer`` where it has a character of the final answer that is no white space; else ``digit``, ``operator`` or
@@ -134,7 +130,7 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
         answer: the characters of the final answer, from (inclusive) to (exclusive).
         code: whether the text is Python.
     """
-    kinds: list[Kind] = []
+    kinds = []
     for bare, begin, end in _bare_pieces(pieces):
         if answer is not None and bare and begin < answer[1] and end > answer[0]:
             kinds.append("answer")
@@ -147,7 +143,7 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
     return kinds
 
 
-def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
+def token_kinds(pieces: Sequence[str]) -> list[str]:
     r"""The kind of each token of a text.
 
     ``result``: digits of the number behind an equals sign; ``closing bracket``: ), ] or } in it.
@@ -159,7 +155,7 @@ def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
         pieces: the tokens' texts, which together are the text.
     """
     results = [match.span(1) for match in _RESULT.finditer("".join(pieces))]
-    kinds: list[TokenKind] = []
+    kinds = []
     for bare, begin, end in _bare_pieces(pieces):
         if bare[:1].isdigit():
             is_result = any(begin < last and end > first for first, last in results)

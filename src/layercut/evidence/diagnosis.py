@@ -111,18 +111,13 @@ class Damage(NamedTuple):
         return abs(self.row.values.difference.value) if kept is None else 1 - kept.value
 
 
-def arm_name(layer: int) -> str:
-    """The name of the model without a layer."""
-    return f"layer-{layer}"
-
-
-def load_diagnosis(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
-    """Read diagnose.json, or another file of its format, from a run folder.
+def load_diagnosis(folder: Path) -> dict[str, Any]:
+    """Read diagnose.json from a run folder.
 
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
     """
-    return with_rows(read_format(Path(folder) / name, "diagnosis"))
+    return with_rows(read_format(Path(folder) / DIAGNOSIS, "diagnosis"))
 
 
 def layer_damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:

@@ -1,4 +1,4 @@
-"""The diagnostics in a report: title, question, figure and text of each, with their plots."""
+"""The diagnostics in a report: title, question, figure and text of each."""
 
 from __future__ import annotations
 
@@ -26,40 +26,37 @@ FEWEST = 5
 """Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
 
 
-def program_classes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The classes that occur in any model."""
-    return list(dict.fromkeys(name for counts in classes.values() for name in counts))
+def program_table(classes: Mapping[str, Mapping[str, int]], *, name: str, caption: str, model: str = "model") -> Table:
+    """A line for each model: how many of its programs end in each way, with shares of all and of those that fail.
+
+    Args:
+        classes: by model, how often each class occurs.
+        model: what the models differ in.
+    """
+
+    def cell(kind: str, variant: str) -> str:
+        counts = classes[variant]
+        count, total = counts.get(kind, 0), sum(counts.values())
+        failed = sum(count for of, count in counts.items() if of not in FINE)
+        shares = f"{100 * count / total:.0f} %"
+        if failed and kind not in FINE:
+            shares += f"; {100 * count / failed:.0f} %"
+        return f"{count} ({shares})"
+
+    kinds = dict.fromkeys(kind for counts in classes.values() for kind in counts)
+    columns = [Column(_WORDS.get(kind, kind.replace("_", " ")), partial(cell, kind)) for kind in kinds]
+    return Table(name=name, caption=caption, columns=[model_column(model), *columns], rows=list(classes))
 
 
-def program_words(name: str) -> str:
-    """A class for people."""
-    return _WORDS.get(name, name.replace("_", " "))
-
-
-def program_cell(counts: Mapping[str, int], name: str) -> str:
-    """Number and shares of one class, given how often each occurs in one model."""
-    count, total = counts.get(name, 0), sum(counts.values())
-    failed = sum(count for kind, count in counts.items() if kind not in FINE)
-    share = f"{100 * count / total:.0f} %"
-    return f"{count} ({share})" if name in FINE or not failed else f"{count} ({share}; {100 * count / failed:.0f} %)"
+def model_column(name: str) -> Column:
+    """The names of the models, of which a single skipped layer is shown by its number."""
+    return Column(name, lambda variant: variant.removeprefix("layer-"))
 
 
 def _bracket_blocks(diagnosis: Diagnosis) -> list[Block]:
-    """Number of programs by how they end, share of all, share of those that fail."""
-    classes = diagnosis["data"].get("classes", {})
-    names = program_classes(classes)
-    columns = [Column("", program_words), *(Column(arm, partial(program_cell, classes[arm])) for arm in classes)]
-    table = Table(name="diagnosis-brackets-more", caption=PROGRAM_SHARES, columns=columns, rows=names)
-    return [table] if names else []
-
-
-def _degeneration_blocks(diagnosis: Diagnosis) -> list[Block]:
-    """Endings of the answers."""
-    ended = [
-        f"{escape_inline(arm)}: " + ", ".join(f"{count} by {reason}" for reason, count in sorted(counts.items()))
-        for arm, counts in diagnosis["data"].get("finish", {}).items()
-    ]
-    return [f"How answers ended. {'; '.join(ended)}."] if ended else []
+    """How programs end."""
+    classes = diagnosis["data"].get("classes")
+    return [program_table(classes, name="diagnosis-brackets-more", caption=PROGRAM_SHARES)] if classes else []
 
 
 def _propagation_blocks(diagnosis: Diagnosis) -> list[Block]:
@@ -107,75 +104,41 @@ def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
 
 
 def share_table(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """A line for each measure that is a share of items."""
+    """A line for each measure that is a share of items; none where the models are more than the colours."""
     rows = share_rows(diagnosis)
-    if not rows:
+    if not rows or len(arms) > len(charts.SERIES):
         return None
-    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
-    caption += " Grey ticks: guessing." if any(row.chance is not None for row in rows) else ""
-    return _figure("Shares of items", [_forest(rows, arms, "% of items", "")], caption, arms, columns=1)
-
-
-def _propagation_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """First choices by kind of token; answers that come right with a start given."""
-    rows = diagnosis["rows"]
-    panels = []
-    if kinds := [row for row in rows if row.metric == "first choice"]:
-        panels.append(_forest(kinds, arms, "first choice is right, %", "By kind of token, the right start given", True))
-    if clamped := [row for row in rows if row.metric == "clamped"]:
-        points = []
-        for row in clamped:
-            about = {"model": row.arm, "given": row.group, "n": f"{row.n} items"}
-            about["come right"] = f"{with_interval(row.values.cut)} %"
-            points.append(_point(row.values.cut, row.arm, about, x=float(row.group.partition("%")[0])))
-        spec = charts.curve_chart(
-            points, x_title="of the right answer given, %", y_title="answers that come right, %", x=(-3, 103),
-            y=(-4, 104), colours=charts.series_colours(arms),
-        )  # fmt: skip
-        title = "Answers that come right when a part is given"
-        panels.append(Panel(spec=spec, title=title, label=f"Line plot. {title}: {_values(clamped)}."))
-    if not panels:
-        return None
-    caption = f"Bars: 95 % intervals where they are known (n {charts.num_items(rows)})."
-    return _figure("Propagation", panels, caption, arms)
-
-
-def _figure(title: str, panels: Sequence[Panel], caption: str, arms: Sequence[str], columns: int = 2) -> Figure:
-    legend = [Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in _colours(arms).items()]
-    return Figure(name=title, title=title, panels=panels, caption=caption, legend=legend, columns=columns)
-
-
-def _colours(arms: Sequence[str]) -> dict[str, str]:
-    return {UNCUT: charts.UNCUT} | charts.series_colours(arms)
-
-
-def _forest(rows: Sequence[MeasureRow], arms: Sequence[str], x_title: str, title: str, groups: bool = False) -> Panel:
     points: list[dict[str, Any]] = []
     ticks = {}
     for row in rows:
-        name = row.group if groups else row.label
         uncut, cut, difference = row.values[:3]
         about = {"measure": row.label, "n": f"{row.n} items"}
-        if not any(point["name"] == name and point["series"] == UNCUT for point in points):
-            points.append(_point(uncut, UNCUT, {**about, UNCUT: f"{with_interval(uncut)} %"}, name=name))
+        if not any(point["name"] == row.label and point["series"] == UNCUT for point in points):
+            points.append(_point(uncut, UNCUT, {**about, UNCUT: f"{with_interval(uncut)} %"}, row.label))
             if row.chance is not None:
-                ticks[name] = round(100 * row.chance, 2)
+                ticks[row.label] = round(100 * row.chance, 2)
         change = {"cut": f"{with_interval(cut)} %", "difference": with_interval(difference, sign=True)}
         about = {"model": row.arm, **about, **change, "p": p_value(row.values.p_value)}
-        points.append(_point(cut, row.arm, about, name=name))
-    spec = charts.forest_chart(points, x_title=x_title, x=(-2, 102), colours=_colours(arms), ticks=ticks)
-    return Panel(spec=spec, title=title, label=f"Plot of points with intervals. {title}: {_values(rows)}.")
-
-
-def _point(value: Sequence[Any], series: str, about: Mapping[str, str], **place: Any) -> dict[str, Any]:
-    return charts.chart_point(value, series, 100, hollow=series == UNCUT, about=about, **place)
-
-
-def _values(rows: Sequence[MeasureRow]) -> str:
-    return "; ".join(
+        points.append(_point(cut, row.arm, about, row.label))
+    colours = {UNCUT: charts.UNCUT} | charts.series_colours(arms)
+    values = "; ".join(
         f"{row.label}: uncut {number_text(row.values.uncut.value)} %, {row.arm} {number_text(row.values.cut.value)} %"
         for row in rows
     )
+    spec = charts.forest_chart(points, x_title="% of items", x=(-2, 102), colours=colours, ticks=ticks)
+    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
+    return Figure(
+        name="shares",
+        title="Shares of items",
+        panels=[Panel(spec=spec, label=f"Plot of points with intervals. {values}.")],
+        caption=caption + (" Grey ticks: guessing." if ticks else ""),
+        legend=[Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in colours.items()],
+        columns=1,
+    )
+
+
+def _point(value: Sequence[Any], series: str, about: Mapping[str, str], name: str) -> dict[str, Any]:
+    return charts.chart_point(value, series, 100, hollow=series == UNCUT, about=about, name=name)
 
 
 class DiagnosticSection(NamedTuple):
@@ -198,15 +161,12 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         lines=_bracket_blocks,
     ),
     "degeneration": DiagnosticSection(
-        "Degeneration",
-        "Does the model repeat itself, run on without an end, or say nothing?",
-        lines=_degeneration_blocks,
+        "Degeneration", "Does the model repeat itself, run on without an end, or say nothing?"
     ),
     "propagation": DiagnosticSection(
         "Propagation",
         "Does damage occur at single tokens, or does it grow along the answer?",
-        _propagation_figure,
-        _propagation_blocks,
+        lines=_propagation_blocks,
     ),
     "demoted": DiagnosticSection(
         "Demoted or erased", "Is the right answer still likely, but no longer the first choice?", lines=_demoted_blocks

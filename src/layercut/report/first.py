@@ -75,7 +75,7 @@ def answer_section(source: Source) -> Section:
         scope.append(("measured", escape_inline(sweep.sweep_scope(source.sweep))))
     if (data := source.diagnosis) is not None:
         for name in (variant["name"] for variant in data["arms"][1:]):
-            lines.append((f"What broke first in {name}", damage_summary(data["diagnostics"], name)[0]))
+            lines.append((f"What broke first in {name}", damage_summary(data["diagnostics"], name)))
         scope.append(("diagnosed", f"at most {count_of(data['limit'], 'item')} of each kind"))
     top = Lead(lines=lines, large=source.study is not None)
     return Section(name="answer", title=title, short="Answer", blocks=(top, *blocks, Facts(facts=scope)))

@@ -12,13 +12,13 @@ from layercut.errors import InputError
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
-from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
+from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder, is_run
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.runs.environment import hide_home, shown_path
 from layercut.runs.healing import entries_of, is_healing
 from layercut.runs.study import UNCUT
 
-Kind = Literal["study", "sweep", "diagnosis", "layers", "healing", "draft", "evaluation"]
+Kind = Literal["study", "sweep", "diagnosis", "healing", "draft", "evaluation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,6 @@ class Source:
     study: StudyResults | None = None
     sweep: Sweep | None = None
     diagnosis: dict[str, Any] | None = None  # content of diagnose.json
-    layers: dict[str, Any] | None = None  # content of layers.json
     healing: dict[str, Any] | None = None  # the last entry of ``healing`` in the checkpoint's plan.json
     draft: DraftResult | None = None
     evaluation: list[dict[str, Any]] | None = None  # rows of metrics.json
@@ -54,7 +53,7 @@ class Source:
             run = self.own_runs["healing"]
             cut = run.settings.get("cut", run.settings.get("uncut", {}))
             return hide_home(str(cut.get("model", run.name)))
-        named = self.sweep.model if self.sweep is not None else (self.diagnosis or self.layers or {}).get("model")
+        named = self.sweep.model if self.sweep is not None else (self.diagnosis or {}).get("model")
         return hide_home(str(named or "the model"))
 
     @property
@@ -105,8 +104,6 @@ def read_source(
 
 def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     """The kind of a run folder, and what it holds."""
-    if (folder / LAYERS).is_file():
-        return "layers", load_diagnosis(folder, LAYERS)
     if (folder / DRAFT).is_file():
         return "draft", DraftResult.load(folder)
     if is_healing(folder):

@@ -123,21 +123,6 @@ def test_a_cut_checkpoint_is_never_called_uncut(layercut: Run, tiny: Path, tmp_p
     assert "0), 3 decoder layers" in said_by(layercut("eval", tmp_path / "tiny3", *asked, tmp_path / "r3"))
 
 
-def test_layers_are_those_that_are_given(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    other = passthrough(tiny, [(0, 2), (4, 6)], tmp_path / "other", noise=0.5)
-    command = ("diagnose", tiny, other, "--only", "arithmetic", "--limit", "2", "--out", tmp_path / "run")
-    ran = layercut(*command, "--layers", "0-1,4-5")
-    assert ran.code == 0, ran.err
-    assert "without 2 of 6 decoder layers (2,3)" in " ".join(ran.err.split())
-    (arm,) = json.loads((tmp_path / "run" / "diagnose.json").read_text())["arms"][1:]
-    assert arm["layers"] == [0, 1, 4, 5]
-    for layers, said in (("0-3,6", "0-5"), ("3,0", "in order"), ("0-2", "names 3 layers, and the other model has 4")):
-        refused = layercut(*command, "--layers", layers)
-        assert refused.code == 1 and said in " ".join(refused.err.split())
-    asked = ("diagnose", tiny, "1", "--layers", "1-5", "--dry-run")
-    assert "1-5 says which" in " ".join(layercut(*asked).err.split()), "which layers a plan leaves is known"
-
-
 def test_a_model_without_a_plan_is_compared_by_what_it_writes(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     other = passthrough(tiny, [(0, 4), (2, 6)], tmp_path / "other")
     ran = layercut("diagnose", tiny, other, "--only", "arithmetic", "--limit", "2", "--out", tmp_path / "run")

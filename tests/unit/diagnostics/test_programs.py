@@ -62,7 +62,7 @@ class Programmer(PatientEngine):
 @needs_sandbox
 def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = session(Programmer("healthy"), tmp_path, limit=len(ENDINGS))
-    found = written_programs(patient, "brackets")
+    found = written_programs(patient)
     assert found["data"]["classes"]["uncut"] == {"passed": len(ENDINGS)}
     assert found["data"]["classes"]["cut"] == dict.fromkeys(ENDINGS, 1)
     rows = {row.metric: row.values.cut.value for row in found["rows"]}
@@ -74,7 +74,7 @@ def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # How programs ended is kept: nothing is run again.
     assert len(read_records(tmp_path / "brackets.runs.all.jsonl")) == 2
     monkeypatch.setattr(module, "run_programs", lambda *_, **__: pytest.fail("run again"))
-    again = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), "brackets")
+    again = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)))
     assert again == found
 
 
@@ -83,7 +83,7 @@ def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch:
         raise InputError("generated programs cannot be run safely here (bubblewrap: not installed).")
 
     monkeypatch.setattr(module, "describe_isolation", none)
-    found = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), "brackets")
+    found = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)))
     assert found["data"]["classes"]["uncut"] == {"parses": len(ENDINGS)}
     assert found["data"]["classes"]["cut"]["parses"] == 9
     assert "programs that pass" not in {row.metric for row in found["rows"]}

@@ -11,7 +11,7 @@ from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.records import Journal
 from tests.support.fake_engine import Killed
-from tests.support.patient import CUT, UNCUT, PatientEngine, models, session
+from tests.support.patient import UNCUT, PatientEngine, session
 
 REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
 
@@ -42,11 +42,10 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 def test_progress_never_goes_back_and_ends_with_the_last_question(tmp_path: Path) -> None:
     recorded: list[tuple[int, int]] = []
-    patient = session(PatientEngine("healthy"), tmp_path, limit=4)
     for name, known_diagnostic in DIAGNOSTICS.items():
         recorded.clear()
-        patient.begin(known_diagnostic.stages, lambda *now: recorded.append(now))
-        load_diagnostic(name)(patient)
+        stages = {"num_stages": known_diagnostic.stages, "on_progress": lambda *now: recorded.append(now)}
+        load_diagnostic(name)(session(PatientEngine("healthy"), tmp_path, limit=4, **stages))
         done = [done for done, _ in recorded]
         assert done == sorted(done) and done[-1] >= STEPS * (1 - 1 / known_diagnostic.stages) and done[-1] <= STEPS
 
@@ -63,12 +62,6 @@ def _ids() -> list[str]:
     from tests.support.patient import right_answers
 
     return list(right_answers())
-
-
-def test_models_need_names_of_their_own(tmp_path: Path) -> None:
-    engine = PatientEngine("healthy")
-    with pytest.raises(InputError, match="called 'uncut'"):
-        DiagnosticSession([*models(engine), models(engine)[0]], lambda name, arm: Journal(tmp_path / name))
 
 
 class Checkpoint(PatientEngine):
@@ -96,8 +89,8 @@ class Checkpoint(PatientEngine):
 def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
     uncut = Checkpoint(TokenDamage("1", 0.5, 0.5, 0, 1, 1, "1", "1"), TokenDamage("2", 0.25, 0.25, 0, 2, 2, "3", "3"))
     both = [
-        SessionModel(name="uncut", source="uncut", plan=UNCUT, layers=UNCUT.kept, engine=lambda: uncut),
-        SessionModel(name="healed", source="other", plan=UNCUT, layers=CUT.kept, engine=lambda: checkpoint),
+        SessionModel(name="uncut", source="uncut", plan=UNCUT, engine=lambda: uncut),
+        SessionModel(name="healed", source="other", plan=UNCUT, engine=lambda: checkpoint),
     ]
     return DiagnosticSession(both, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"))
 

@@ -163,7 +163,7 @@ def test_every_plot_has_a_text_and_a_table_with_its_numbers(whole: Path) -> None
     plots = [given for given in page.named("div") if given.get("class") == "plot"]
     rows = study_results(whole.parent).rows
     drawn = {(row.task, row.readout) for row in rows if row.is_headline and not row.uncut_is_at_chance}
-    assert len(plots) == len(drawn) + 2 + 6  # over depth, of the sweep, of the diagnosis
+    assert len(plots) == len(drawn) + 2 + 5  # over depth, of the sweep, of the diagnosis
     for plot in plots:
         assert plot["role"] == "img"
         assert len(plot["aria-label"]) > 30
