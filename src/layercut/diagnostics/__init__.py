@@ -25,28 +25,26 @@ class KnownDiagnostic(NamedTuple):
 
     function: str  # ``module:function``; the function takes a DiagnosticSession and returns a Diagnosis
     summary: str
-    stages: int  # number of requests to the session; only for the progress bar
     by_token: bool = False  # True where both models must have the same tokens
 
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
 _HERE = "layercut.diagnostics"
 DIAGNOSTICS = {
-    "arithmetic": KnownDiagnostic(f"{_HERE}.arithmetic:arithmetic", "expressions by size: written and ranked", 2),
-    "brackets": KnownDiagnostic(
-        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4
-    ),
+    "arithmetic": KnownDiagnostic(f"{_HERE}.arithmetic:arithmetic", "expressions by size: written and ranked"),
+    "brackets": KnownDiagnostic(f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail"),
     "degeneration": KnownDiagnostic(
-        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1
+        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers"
     ),
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
-        7,
         by_token=True,
     ),
     "demoted": KnownDiagnostic(
-        f"{_HERE}.arithmetic:demoted", "demoted or erased: pass@k, odds of the right answer, one more example", 4
+        f"{_HERE}.arithmetic:demoted",
+        "demoted or erased: pass@k, odds of the right answer, one more example",
+        by_token=True,
     ),
 }
 

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from layercut.diagnostics import DIAGNOSTICS, DiagnoseSettings, chosen_diagnostics, is_plan, load_diagnostic
-from layercut.diagnostics.session import STEPS, DiagnosticSession, SessionModel
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import WeightlessModel
 from layercut.progress import Say
-from layercut.progress.bars import Progressing
-from layercut.progress.cost import Workload
+from layercut.progress.bars import StageProgress
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.dry_run import Outline
@@ -98,25 +97,22 @@ class PlannedDiagnosis:
                 "seed": self.seed,
                 "diagnostics": results,
             }
-            work = [(name, Workload(kind=name, num_items=STEPS)) for name in self.names]
-            progress = Progressing(work, console, verb="Diagnosing", unit=None)
+            progress = StageProgress(console, self.names)
             shortfalls: list[str] = []
             with progress.running():
-                for index, name in enumerate(self.names):
-                    known = DIAGNOSTICS[name]
-                    with progress.piece(index) as on_progress:
-                        on_progress(0, STEPS)
-                        session = DiagnosticSession(
-                            [model for model in self.models if model.has_same_tokens or not known.by_token],
-                            run.journal,
-                            limit=self.how.limit,
-                            seed=self.seed,
-                            num_samples=self.how.samples,
-                            num_stages=known.stages,
-                            on_progress=on_progress,
-                        )
-                        result = load_diagnostic(name)(session)
-                        on_progress(STEPS, STEPS)
+                for name in self.names:
+                    progress.step(name)
+                    progress.begin(f"Diagnosing {name}", "")
+                    session = DiagnosticSession(
+                        [model for model in self.models if model.has_same_tokens or not DIAGNOSTICS[name].by_token],
+                        run.journal,
+                        limit=self.how.limit,
+                        seed=self.seed,
+                        num_samples=self.how.samples,
+                        progress=progress,
+                    )
+                    result = load_diagnostic(name)(session)
+                    progress.end(f"Diagnosed {name}")
                     shortfalls += session.shortfalls
                     rows, notes = [row.to_dict() for row in result["rows"]], [*result["notes"], *session.shortfalls]
                     results[name] = {**result, "rows": rows, "notes": notes}
@@ -162,11 +158,15 @@ def plan_diagnosis(
             raise InputError(f"two models are called {after.name!r}; rename one of their folders.")
     for each in models:
         say(f"{each.name}: {each.description}")
+    share_tokens = any(each.has_same_tokens for each in models[1:])
+    names = [name for name in chosen_diagnostics(how.only) if share_tokens or not DIAGNOSTICS[name].by_token]
+    if not names:
+        raise InputError(f"{', '.join(how.only)}: only models with the original's tokens can be asked; choose another.")
     return PlannedDiagnosis(
         folder=out or Path("runs", folder_name(f"{model.model}-diagnose")),
         model=model.model,
         models=models,
-        names=[name for name in chosen_diagnostics(how.only) if _can_be_asked(name, models, how, say)],
+        names=names,
         how=how,
         seed=seed,
         settings={
@@ -220,19 +220,3 @@ def _pruned_model(uncut: ModelHandle, cut: str, seed: int, say: Say) -> SessionM
         engine=lambda: other.engine,
         has_same_tokens=has_same_tokens,
     )
-
-
-def _can_be_asked(name: str, models: Sequence[SessionModel], how: DiagnoseSettings, say: Say) -> bool:
-    """True if any pruned model has what a diagnostic needs. InputError where it was named and none has."""
-    without = [model.name for model in models if DIAGNOSTICS[name].by_token and not model.has_same_tokens]
-    text = f"{name} needs the tokens of the original model, and those of {', '.join(without)} are others"
-    is_possible = len(without) < len(models) - 1
-    if not without:
-        return True
-    if is_possible:
-        say(f"{text}; it is asked of the other models.")
-    elif name in how.only:
-        raise InputError(f"{text}; leave {name} or {without[0]} out.")
-    else:
-        say(f"left out: {text}.")
-    return is_possible

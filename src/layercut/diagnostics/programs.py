@@ -7,12 +7,12 @@ error, or by time or memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from random import Random
 from typing import NamedTuple
 
-from layercut.diagnostics.session import Answers, DiagnosticSession, Record, SessionModel
+from layercut.diagnostics.session import Answers, DiagnosticSession, Record
 from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis
@@ -57,14 +57,14 @@ class ClassedPrograms(NamedTuple):
     note: str  # how they were judged
 
 
-def classed_programs(session: DiagnosticSession, models: Sequence[SessionModel] | None = None) -> ClassedPrograms:
-    """Have models write small functions, and classify how they end. Results of runs are stored like answers.
+def classed_programs(session: DiagnosticSession) -> ClassedPrograms:
+    """Have every model write small functions, and classify how they end. Results of runs are stored like answers.
 
     Where no sandbox works, programs are classed by text alone, and the note gives the reason.
     """
     functions = make_functions(session.limit, session.seed)
     session.came("functions", functions)
-    answers = session.ask(f"{NAME}.programs", [function.request for function in functions], models)
+    answers = session.ask(f"{NAME}.programs", [function.request for function in functions])
 
     def run(model: str) -> Record:
         records = answers[model]
@@ -99,17 +99,6 @@ def written_programs(session: DiagnosticSession) -> Diagnosis:
         "examples": session.examples(NAME, items, programs.answers, right),
         "notes": [programs.note],
     }
-
-
-def is_right_program(function: Function, record: Record) -> bool:
-    """True if a function is right: it passes its tests, or, where no sandbox works, parses."""
-    if _class_of(function, record) != "parses":
-        return False
-    try:
-        describe_isolation()
-    except InputError:
-        return True
-    return run_programs([_program(function, record["text"])], limits=LIMITS)[0].passed
 
 
 def _program(function: Function, text: str) -> Program:

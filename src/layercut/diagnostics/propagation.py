@@ -14,11 +14,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from layercut.diagnostics.session import Answers, DiagnosticSession, Record, values_of
-from layercut.diagnostics.traces import KINDS, TOKEN_KINDS, Trace, kept_pieces, right_traces, token_kinds
+from layercut.diagnostics.session import Answers, DiagnosticSession, Record
+from layercut.diagnostics.traces import KINDS, NAME, TOKEN_KINDS, Trace, kept_pieces, right_traces, token_kinds
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 
-NAME = "propagation"
 OWN = ("copy", "gsm_symbolic")
 """Tasks whose traces count as damage. Arithmetic and brackets have diagnostics of their own, so their traces only
 explain: damage must not count twice.
@@ -54,15 +53,13 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     pieces = {id: [token["text"] for token in record["tokens"]] for id, record in forced[uncut].items()}
     traces = [trace.of_pieces(pieces[trace.id]) for trace in traces]
     finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
-    written = session.ask("propagation.written", [trace.request for trace in traces], session.cuts)
-    kept = {
-        model: {trace.id: kept_pieces(trace.pieces, records[trace.id]["text"]) for trace in traces}
-        for model, records in written.items()
-    }
+    cuts = [model.name for model in session.cuts]
+    kept = {model: {trace.id: kept_pieces(trace.pieces, trace.written[model]) for trace in traces} for model in cuts}
     ones = {uncut: [1.0] * len(traces)}
     running = {model: [_mean(of_model[trace.id]) for trace in traces] for model, of_model in kept.items()}
-    right = values_of(written, traces, lambda trace, record: trace.is_right(record["text"]))
+    right = {model: [trace.right[model] for trace in traces] for model in cuts}
     own = {uncut: {trace.id: {"text": trace.text} for trace in traces}}
+    written = {model: {trace.id: {"text": trace.written[model]} for trace in traces} for model in cuts}
     items = [(trace.id, trace.question, trace.gold) for trace in traces]
     clusters = [trace.cluster for trace in traces]
     return {
@@ -78,7 +75,7 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
         "data": {
             "first_wrong": {model: _first_wrong(traces, of_model, forced[model]) for model, of_model in kept.items()},
         },
-        "examples": session.examples(NAME, items, {**own, **written}, ones | right, pieces),
+        "examples": session.examples(NAME, items, own | written, ones | right, pieces),
         "notes": notes,
     }
 

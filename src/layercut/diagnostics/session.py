@@ -23,7 +23,7 @@ from layercut.engine.base import (
 )
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
-from layercut.progress import OnProgress
+from layercut.progress import Progress, show_nothing
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
@@ -31,8 +31,6 @@ from layercut.tasks.base import Readout, Sample, Task
 
 Record = dict[str, Any]
 Answers = Mapping[str, Mapping[str, Record]]  # by name of the model, then by id of the request
-STEPS = 1000
-"""Steps of a diagnostic's progress; all its questions count the same."""
 _FIELDS = {
     Completion: ("text", "finish_reason", "num_new_tokens"),
     Likelihoods: ("log_likelihoods", "num_tokens"),
@@ -72,20 +70,19 @@ class DiagnosticSession:
         limit: int = 32,
         seed: int = 0,
         num_samples: int = 16,
-        num_stages: int = 1,
-        on_progress: OnProgress = lambda done, total: None,
+        progress: Progress = show_nothing,
     ) -> None:
         """Args:
         models: the original model first; no two have one name.
         journal: from the name of a question and of a model, where its answers are kept.
         limit: items of each kind of question.
         num_samples: answers drawn for each item where answers are drawn.
-        num_stages: the questions that the diagnostic asks; progress counts ``STEPS`` in all.
+        progress: gets the name of a question, and the number of its answers, so far and in all.
         """
         self.models = tuple(models)
         self.uncut, *self.cuts = self.models
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
-        self._journal, self._on_progress, self._num_stages, self._stage = journal, on_progress, num_stages, 0
+        self._journal, self._progress = journal, progress
         self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words
 
     def came(self, what: str, items: Collection[object]) -> None:
@@ -95,11 +92,17 @@ class DiagnosticSession:
             self.shortfalls.append(line)
 
     def grade(
-        self, name: str, task: Task, readout: Readout = "short", models: Sequence[SessionModel] | None = None
+        self,
+        name: str,
+        task: Task,
+        readout: Readout = "short",
+        models: Sequence[SessionModel] | None = None,
+        samples: list[Sample] | None = None,
     ) -> GradedAnswers:
-        """Answers of every model to the report items of a task, as many as the limit asks for."""
-        samples = task.samples("report", self.limit)
-        self.came(task.name, samples)
+        """Answers of every model to the samples; if left out, to as many report items as the limit asks for."""
+        if samples is None:
+            samples = task.samples("report", self.limit)
+            self.came(task.name, samples)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         answers = self.ask(name, requests, models)
         right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
@@ -129,11 +132,11 @@ class DiagnosticSession:
         with self._journal(name, "all") as journal:
             known = {record["id"]: record for record in journal.records}
             for done, id in enumerate(ids):
-                self._show(done, len(ids))
+                self._progress(name, done, len(ids))
                 if id not in known:
                     journal.append([{"id": id, **compute(id)}])
                     known[id] = journal.records[-1]
-        self._stage += 1
+        self._progress(name, len(ids), len(ids))
         return {id: known[id] for id in ids}
 
     def ask(
@@ -154,36 +157,32 @@ class DiagnosticSession:
         assert len(hashes) == len(requests), f"{name}: two requests with one id"
         answers: dict[str, dict[str, Record]] = {model.name: {} for model in models}
 
+        def show() -> None:
+            self._progress(name, sum(map(len, answers.values())), len(hashes) * len(models))
+
         def is_missing(plan: CutPlan, id: str) -> bool:
             return id not in answers[names[plan.key]]
 
-        try:
-            for source in dict.fromkeys(model.source for model in models):
-                group = [model for model in models if model.source == source]
-                names = {model.plan.key: model.name for model in group}
-                assert len(names) == len(group), "two models that remove the same layers"
-                with ExitStack() as open_files:
-                    journals = {m.name: open_files.enter_context(self._journal(name, m.name)) for m in group}
-                    for model, journal in journals.items():
-                        answers[model].update(_held(journal, hashes))
-                    self._show(sum(map(len, answers.values())), len(hashes) * len(models))
-                    if all(len(answers[model]) == len(hashes) for model in journals):
-                        continue
-                    for plan, batch in _replies(group, requests, decoding, is_missing):
-                        known, journal = answers[names[plan.key]], journals[names[plan.key]]
-                        fresh = [reply for reply in batch if reply.id not in known]
-                        journal.append([{"id": r.id, "asked": hashes[r.id], **_record(r)} for r in fresh])
-                        known.update((record["id"], record) for record in journal.records[-len(fresh) :] if fresh)
-                        self._show(sum(map(len, answers.values())), len(hashes) * len(models))
-        finally:
-            self._stage += 1
+        for source in dict.fromkeys(model.source for model in models):
+            group = [model for model in models if model.source == source]
+            names = {model.plan.key: model.name for model in group}
+            assert len(names) == len(group), "two models that remove the same layers"
+            with ExitStack() as open_files:
+                journals = {m.name: open_files.enter_context(self._journal(name, m.name)) for m in group}
+                for model, journal in journals.items():
+                    answers[model].update(_held(journal, hashes))
+                show()
+                if all(len(answers[model]) == len(hashes) for model in journals):
+                    continue
+                for plan, batch in _replies(group, requests, decoding, is_missing):
+                    known, journal = answers[names[plan.key]], journals[names[plan.key]]
+                    fresh = [reply for reply in batch if reply.id not in known]
+                    journal.append([{"id": r.id, "asked": hashes[r.id], **_record(r)} for r in fresh])
+                    known.update((record["id"], record) for record in journal.records[-len(fresh) :] if fresh)
+                    show()
         for model, records in answers.items():
             assert len(records) == len(hashes), f"{name}: questions to {model} were left unanswered"
         return answers
-
-    def _show(self, done: int, total: int) -> None:
-        share = (self._stage + done / max(1, total)) / self._num_stages
-        self._on_progress(min(STEPS, int(STEPS * share)), STEPS)
 
     def rows(self, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
         """A row for every pruned model that has values; ``how`` as ``measure_rows`` takes it."""

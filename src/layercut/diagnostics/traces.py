@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
-from layercut.diagnostics.programs import classed_programs, is_right_program
-from layercut.diagnostics.session import DiagnosticSession, Record, is_right
-from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.diagnostics.programs import classed_programs
+from layercut.diagnostics.session import DiagnosticSession
+from layercut.engine.base import LikelihoodRequest, Prompt
 from layercut.errors import InputError
 from layercut.evidence.program_classes import FINE
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout
 
+NAME = "propagation"  # of the diagnostic
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
 )  # fmt: skip
@@ -29,16 +29,17 @@ _SIGNS = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One right answer."""
+    """One right answer of the original model, and what the pruned models write in its place."""
 
     task: str
     id: str
     question: str
     gold: str  # empty where more than one answer is right
     cluster: str  # the context that it shares with other items, or itself
-    request: GenerationRequest
+    prompt: Prompt
     text: str  # the original model's answer
-    judge: Callable[[Record], bool]  # whether an answer is right
+    written: Mapping[str, str]  # by pruned model
+    right: Mapping[str, float]  # 1 where that is right too, else 0
     is_chain: bool = False
     is_code: bool = False
     pieces: list[str] = field(default_factory=list)  # the texts of its tokens
@@ -47,16 +48,13 @@ class Trace:
     @property
     def forced(self) -> LikelihoodRequest:
         """The prompt with the answer given."""
-        return LikelihoodRequest(id=self.id, prompt=self.request.prompt, continuations=(self.text,))
+        return LikelihoodRequest(id=self.id, prompt=self.prompt, continuations=(self.text,))
 
     def of_pieces(self, pieces: list[str]) -> Trace:
         """The same with its tokens. In a short answer, the tokens of the final answer keep their own kinds."""
         start = self.text.rfind(self.gold) if self.is_chain else -1
         answer = None if start < 0 else (start, start + len(self.gold))
         return replace(self, pieces=pieces, kinds=kinds_of(pieces, answer=answer, code=self.is_code))
-
-    def is_right(self, text: str) -> bool:
-        return text == self.text or self.judge({"text": text, "finish_reason": "stop", "num_new_tokens": 0})
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
@@ -65,54 +63,58 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
     A task that the model cannot be asked, such as one with prompts beyond its context, is skipped and named. Programs
     are those of the bracket diagnostic that pass their tests.
     """
+    uncut = session.uncut.name
     traces: list[Trace] = []
     counts: list[str] = []
     for name, readout in TASKS:
-        task = load_task(name, seed=session.seed)
+        task, question = load_task(name, seed=session.seed), f"{NAME}.{name}"
         try:
-            graded = session.grade(f"propagation.{name}", task, readout, [session.uncut])
+            asked = session.grade(question, task, readout, [session.uncut])
         except InputError as error:
             counts.append(f"{name} left out ({str(error).rstrip('.')})")
             continue
-        texts = graded.answers[session.uncut.name]
+        texts = {id: record["text"] for id, record in asked.answers[uncut].items()}
         right = [
+            sample
+            for sample, is_hit in zip(asked.samples, asked.right[uncut], strict=True)
+            if is_hit and texts[sample.id].strip()
+        ]
+        pruned = session.grade(question, task, readout, session.cuts, right)
+        traces += [
             Trace(
                 task=name,
                 id=sample.id,
                 question=sample.question,
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
-                request=request,
-                text=texts[sample.id]["text"],
-                judge=partial(is_right, task, sample, readout=readout),
+                prompt=request.prompt,
+                text=texts[sample.id],
+                written={model: records[sample.id]["text"] for model, records in pruned.answers.items()},
+                right={model: values[place] for model, values in pruned.right.items()},
                 is_chain=readout == "chain",
             )
-            for sample, request, is_hit in zip(
-                graded.samples, graded.requests, graded.right[session.uncut.name], strict=True
-            )
-            if is_hit and texts[sample.id]["text"].strip()
+            for place, (sample, request) in enumerate(zip(right, pruned.requests, strict=True))
         ]
-        traces += right
-        counts.append(f"{name} {len(right)} of {len(graded.samples)}")
+        counts.append(f"{name} {len(right)} of {len(asked.samples)}")
     # The question of the bracket diagnostic, so that its answers are used again.
-    programs = classed_programs(session, [session.uncut])
-    functions, answers = programs.functions, programs.answers[session.uncut.name]
-    right = [
+    programs = classed_programs(session)
+    of_code = [
         Trace(
             task=PROGRAMS,
             id=function.id,
             question=function.head,
             gold="",
             cluster=function.name.rpartition("_")[0],
-            request=function.request,
-            text=answers[function.id]["text"],
-            judge=partial(is_right_program, function),
+            prompt=function.request.prompt,
+            text=programs.answers[uncut][function.id]["text"],
+            written={model.name: programs.answers[model.name][function.id]["text"] for model in session.cuts},
+            right={model.name: float(programs.classes[model.name][place] in FINE) for model in session.cuts},
             is_code=True,
         )
-        for function, kind in zip(functions, programs.classes[session.uncut.name], strict=True)
-        if kind in FINE
+        for place, function in enumerate(programs.functions)
+        if programs.classes[uncut][place] in FINE
     ]
-    return [*traces, *right], [*counts, f"{PROGRAMS} {len(right)} of {len(functions)}"]
+    return [*traces, *of_code], [*counts, f"{PROGRAMS} {len(of_code)} of {len(programs.functions)}"]
 
 
 def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[str]:

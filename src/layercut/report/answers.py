@@ -16,7 +16,7 @@ from rich.text import Text
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs, first_difference
 from layercut.evidence.degeneration import NAME
 from layercut.report.diagnosis import STARS, diagnosis_examples, different_side, measure_columns, measure_table
-from layercut.report.diagnostics import PROGRAM_SHARES, model_column, program_table
+from layercut.report.diagnostics import PROGRAM_SHARES, counts_table, model_column, program_cells
 from layercut.report.elements import Block, Details, Example, Html, Section, Side, bullet_list
 from layercut.report.table import Column, Surface, Table, terminal_table, text_columns
 from layercut.report.words import readout_words
@@ -299,7 +299,8 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
         classes = diagnosis["data"].get("classes") or {}
         if diagnostic == PROGRAMS:
             caption = f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}"
-            blocks.append(program_table(classes, name=_table_name("classes-of", cell), caption=caption, model=model))
+            name, cells = _table_name("classes-of", cell), program_cells(classes.values())
+            blocks.append(counts_table(classes, cells, name=name, caption=caption, model=model))
         models = list(classes or diagnosis["data"]["finish"])
         measures = {name: (measure, "") for measure, name in _COLUMNS[diagnostic].items()}
         num_items = dict.fromkeys(models, str(diagnosis["rows"][0].n))

@@ -22,7 +22,7 @@ from layercut.evidence.diagnosis import (
 )
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report import charts
-from layercut.report.diagnostics import SECTIONS, UNCUT, model_column
+from layercut.report.diagnostics import SECTIONS, UNCUT, counts_table, model_column, share_figure
 from layercut.report.elements import Block, Details, Example, Section, Side, bullet_list
 from layercut.report.table import Cell, Column, Styled, Surface, Table, raw_estimates, raw_values
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
@@ -57,12 +57,15 @@ def broken_section(source: Source) -> Section | None:
         blocks.append(f"**{section.title}.** {section.question}")
         if len(arms) > MOST_DETAILED:
             blocks += _overview(diagnosis, table)
-        elif figure := section.figure(diagnosis, arms):
+        elif figure := share_figure(diagnosis, arms):
             caption, file = f"{figure.caption} Seed {data['seed']}.", f"diagnose-{name}.png"
             blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
         elif table.rows:
             blocks.append(table)
-        blocks += [*section.lines(diagnosis), bullet_list(map(escape_inline, diagnosis["notes"]))]
+        if counts := diagnosis["data"].get(section.counted):
+            cells = section.cells(counts.values())
+            blocks.append(counts_table(counts, cells, name=f"diagnosis-{name}-more", caption=section.caption))
+        blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     blocks.append(Details(summary="How to read this", blocks=[bullet_list([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
     return Section(
         name="broken",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.program_classes import FINE
 from layercut.report import charts
-from layercut.report.elements import Block, Figure, Key, Panel, bullet_list
+from layercut.report.elements import Figure, Key, Panel
 from layercut.report.table import Column, Table
-from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
+from layercut.text import number_text, p_value, with_interval
 
 _WORDS = {
     "never_closed": "bracket never closed",
@@ -26,26 +27,20 @@ FEWEST = 5
 """Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
 
 
-def program_table(classes: Mapping[str, Mapping[str, int]], *, name: str, caption: str, model: str = "model") -> Table:
-    """A line for each model: how many of its programs end in each way, with shares of all and of those that fail.
+Counts = Mapping[str, Any]
+"""Numbers of one model by name."""
+Cells = Mapping[str, Callable[[Counts], Any]]
+"""Cells of a line, made of such numbers, by name of the column."""
 
-    Args:
-        classes: by model, how often each class occurs.
-        model: what the models differ in.
-    """
 
-    def cell(kind: str, variant: str) -> str:
-        counts = classes[variant]
-        count, total = counts.get(kind, 0), sum(counts.values())
-        failed = sum(count for of, count in counts.items() if of not in FINE)
-        shares = f"{100 * count / total:.0f} %"
-        if failed and kind not in FINE:
-            shares += f"; {100 * count / failed:.0f} %"
-        return f"{count} ({shares})"
+def counts_table(counts: Mapping[str, Counts], cells: Cells, *, name: str, caption: str, model: str = "model") -> Table:
+    """A line for each model, by name; ``model`` is what the models differ in."""
 
-    kinds = dict.fromkeys(kind for counts in classes.values() for kind in counts)
-    columns = [Column(_WORDS.get(kind, kind.replace("_", " ")), partial(cell, kind)) for kind in kinds]
-    return Table(name=name, caption=caption, columns=[model_column(model), *columns], rows=list(classes))
+    def shown(cell: Callable[[Counts], Any], variant: str) -> str:
+        return str(cell(counts[variant]))
+
+    columns = [model_column(model), *(Column(title, partial(shown, cell)) for title, cell in cells.items())]
+    return Table(name=name, caption=caption, columns=columns, rows=list(counts))
 
 
 def model_column(name: str) -> Column:
@@ -53,49 +48,46 @@ def model_column(name: str) -> Column:
     return Column(name, lambda variant: variant.removeprefix("layer-"))
 
 
-def _bracket_blocks(diagnosis: Diagnosis) -> list[Block]:
-    """How programs end."""
-    classes = diagnosis["data"].get("classes")
-    return [program_table(classes, name="diagnosis-brackets-more", caption=PROGRAM_SHARES)] if classes else []
+def program_cells(models: Iterable[Counts]) -> Cells:
+    """How many programs end in each way, with shares of all and of those that fail."""
+
+    def share(kind: str, counts: Counts) -> str:
+        count, total = counts.get(kind, 0), sum(counts.values())
+        failed = sum(count for of, count in counts.items() if of not in FINE)
+        shares = f"{100 * count / total:.0f} %"
+        if failed and kind not in FINE:
+            shares += f"; {100 * count / failed:.0f} %"
+        return f"{count} ({shares})"
+
+    kinds = dict.fromkeys(kind for counts in models for kind in counts)
+    return {_WORDS.get(kind, kind.replace("_", " ")): partial(share, kind) for kind in kinds}
 
 
-def _propagation_blocks(diagnosis: Diagnosis) -> list[Block]:
-    """Places where answers first go wrong."""
-    lines = []
-    for arm, where in diagnosis["data"].get("first_wrong", {}).items():
-        differ = count_of(where["traces"], "answer")
-        line = f"{escape_inline(arm)}: {where['parted']} of {differ} differ from the original model's"
-        if where["parted"]:
-            kinds = sorted(where["kinds"].items(), key=lambda kind: -kind[1])
-            line += (
-                f". First difference: {', '.join(f'{kind} {count}' for kind, count in kinds)}; "
-                f"{where['at_first_token']} at the very first token. In {where['wrong_when_forced']} of them the "
-                "original token is not the first choice under teacher forcing either"
-            )
-        lines.append(f"{line}.")
-    return [bullet_list(lines)] if lines else []
+def _difference_cells(models: Iterable[Counts]) -> Cells:
+    """Where answers first differ from the original model's, and by which kind of token."""
+
+    def of_kind(kind: str, where: Counts) -> int:
+        return int(where["kinds"].get(kind, 0))
+
+    kinds = dict.fromkeys(kind for where in models for kind in where["kinds"])
+    return {
+        "answers": itemgetter("traces"),
+        "differ": itemgetter("parted"),
+        "at the first token": itemgetter("at_first_token"),
+        "wrong when given": itemgetter("wrong_when_forced"),
+        **{kind: partial(of_kind, kind) for kind in kinds},
+    }
 
 
-def _demoted_blocks(diagnosis: Diagnosis) -> list[Block]:
-    """Outcomes of the items that were lost."""
-    verdicts = diagnosis["data"].get("verdicts", {})
-    lines = []
-    for arm, counts in verdicts.items():
-        line = f"{escape_inline(arm)}: of {count_of(counts['lost'], 'item')} lost under greedy decoding, "
-        line += f"{counts['demoted']} demoted and {counts['erased']} erased."
-        if counts["lost"]:
-            line += (
-                f" Their right numbers are {number_text(counts['times'], share=False)} times as likely as by guessing "
-                f"the digits (geometric mean). {counts['drawn']} come right in at least one sampled answer, "
-                f"{counts['guessed']:.1f} would by guessing. One more worked example recovers {counts['helped']}."
-            )
-        lines.append(line)
-    if any("times" in counts for counts in verdicts.values()):
-        lines.append(
-            "Demoted: the right number is at least four times as likely as by guessing its digits. A model that knows "
-            "nothing of the result reaches that for one item in four at most."
-        )
-    return [bullet_list(lines)] if lines else []
+def _verdict_cells(models: Iterable[Counts]) -> Cells:
+    """What could bring lost items back."""
+    return {
+        **{name: itemgetter(name) for name in ("lost", "demoted", "erased")},
+        "times as likely": lambda verdict: number_text(verdict["times"], share=False) if verdict["lost"] else "-",
+        "right in a sample": itemgetter("drawn"),
+        "by guessing": lambda verdict: f"{verdict['guessed']:.1f}",
+        "right with one more example": itemgetter("helped"),
+    }
 
 
 def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
@@ -103,10 +95,10 @@ def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
     return [row for row in diagnosis["rows"] if row.unit == "share" and (not row.group or row.n >= FEWEST)]
 
 
-def share_table(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """A line for each measure that is a share of items; none where the models are more than the colours."""
+def share_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
+    """A line for each measure that is a share of items."""
     rows = share_rows(diagnosis)
-    if not rows or len(arms) > len(charts.SERIES):
+    if not rows:
         return None
     points: list[dict[str, Any]] = []
     ticks = {}
@@ -146,9 +138,9 @@ class DiagnosticSection(NamedTuple):
 
     title: str
     question: str
-    figure: Callable[[Diagnosis, Sequence[str]], Figure | None] = share_table
-    """Draws the diagnosis of the named pruned models; None where there is nothing to draw."""
-    lines: Callable[[Diagnosis], list[Block]] = lambda diagnosis: []  # text and tables beside the table of measures
+    counted: str = ""  # name of numbers by model in its data, which have a table of their own
+    cells: Callable[[Iterable[Counts]], Cells] = program_cells
+    caption: str = PROGRAM_SHARES
 
 
 SECTIONS: Mapping[str, DiagnosticSection] = {
@@ -158,7 +150,7 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
     "brackets": DiagnosticSection(
         "Brackets and syntax",
         "Does the model still close brackets, in sequences of growing depth and in programs?",
-        lines=_bracket_blocks,
+        "classes",
     ),
     "degeneration": DiagnosticSection(
         "Degeneration", "Does the model repeat itself, run on without an end, or say nothing?"
@@ -166,9 +158,18 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
     "propagation": DiagnosticSection(
         "Propagation",
         "Does damage occur at single tokens, or does it grow along the answer?",
-        lines=_propagation_blocks,
+        "first_wrong",
+        _difference_cells,
+        "Where answers first differ from the original model's right ones, by kind of token. wrong when given: the "
+        "original's token is not the first choice under teacher forcing either.",
     ),
     "demoted": DiagnosticSection(
-        "Demoted or erased", "Is the right answer still likely, but no longer the first choice?", lines=_demoted_blocks
+        "Demoted or erased",
+        "Is the right answer still likely, but no longer the first choice?",
+        "verdicts",
+        _verdict_cells,
+        "Items lost under greedy decoding. Demoted: the right number is at least four times as likely as by guessing "
+        "its digits; a model that knows nothing of the result reaches that for one item in four at most. times as "
+        "likely: geometric mean.",
     ),
 }
