@@ -25,7 +25,6 @@ class KnownDiagnostic(NamedTuple):
 
     function: str  # ``module:function``; the function takes a DiagnosticSession and returns a Diagnosis
     summary: str
-    by_token: bool = False  # True where both models must have the same tokens
 
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
@@ -39,12 +38,10 @@ DIAGNOSTICS = {
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
-        by_token=True,
     ),
     "demoted": KnownDiagnostic(
         f"{_HERE}.arithmetic:demoted",
-        "demoted or erased: pass@k, odds of the right answer, one more example",
-        by_token=True,
+        "demoted or erased: pass@k, odds of the right answer",
     ),
 }
 

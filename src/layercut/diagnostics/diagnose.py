@@ -8,10 +8,8 @@ the same folder may add diagnostics.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +20,6 @@ from layercut.diagnostics import DIAGNOSTICS, DiagnoseSettings, chosen_diagnosti
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.loading import WeightlessModel
 from layercut.progress import Say
 from layercut.progress.bars import StageProgress
 from layercut.runs.atomic import write_json
@@ -32,9 +29,9 @@ from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
 from layercut.settings import UNCUT, ModelSettings
-from layercut.surgery.plan import CutPlan, lost_since
+from layercut.surgery.plan import CutPlan, origin_of
 from layercut.tasks.cells import folder_name
-from layercut.text import count_of, format_layers
+from layercut.text import count_of
 
 _FLAGS = {"limit": "limit", "num_samples": "samples"}
 
@@ -90,7 +87,11 @@ class PlannedDiagnosis:
                 "format_version": FORMAT_VERSION,
                 "model": self.model,
                 "arms": [
-                    {"name": model.name, "describe": model.description, "layers": list(model.layers)}
+                    {
+                        "name": model.name,
+                        "describe": model.description,
+                        "layers": list(model.plan.kept) if model.source == self.models[0].source else [],
+                    }
                     for model in self.models
                 ],
                 "limit": self.how.limit,
@@ -98,13 +99,13 @@ class PlannedDiagnosis:
                 "diagnostics": results,
             }
             progress = StageProgress(console, self.names)
-            shortfalls: list[str] = []
+            notes: list[str] = []
             with progress.running():
                 for name in self.names:
                     progress.step(name)
                     progress.begin(f"Diagnosing {name}", "")
                     session = DiagnosticSession(
-                        [model for model in self.models if model.has_same_tokens or not DIAGNOSTICS[name].by_token],
+                        self.models,
                         run.journal,
                         limit=self.how.limit,
                         seed=self.seed,
@@ -113,12 +114,12 @@ class PlannedDiagnosis:
                     )
                     result = load_diagnostic(name)(session)
                     progress.end(f"Diagnosed {name}")
-                    shortfalls += session.shortfalls
-                    rows, notes = [row.to_dict() for row in result["rows"]], [*result["notes"], *session.shortfalls]
-                    results[name] = {**result, "rows": rows, "notes": notes}
+                    notes += session.notes
+                    rows = [row.to_dict() for row in result["rows"]]
+                    results[name] = {**result, "rows": rows, "notes": [*result["notes"], *session.notes]}
                     data["diagnostics"] = {each: results[each] for each in chosen_diagnostics(list(results))}
                     write_json(file, data)
-            for line in dict.fromkeys(shortfalls):
+            for line in dict.fromkeys(notes):
                 say(line)
             if not run.is_finished:
                 run.write_metrics([])
@@ -150,7 +151,7 @@ def plan_diagnosis(
             "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
         )
     uncut = ModelHandle(model)
-    models = [_plan_model(uncut, UNCUT, uncut.plan()), *(_pruned_model(uncut, cut, seed, say) for cut in cuts)]
+    models = [_plan_model(uncut, UNCUT, uncut.plan()), *(_pruned_model(uncut, cut, seed) for cut in cuts)]
     for before, after in combinations(models, 2):
         if (before.source, before.plan.key) == (after.source, after.plan.key):
             raise InputError(f"{before.name} and {after.name} are the same model; give each cut once.")
@@ -158,15 +159,11 @@ def plan_diagnosis(
             raise InputError(f"two models are called {after.name!r}; rename one of their folders.")
     for each in models:
         say(f"{each.name}: {each.description}")
-    share_tokens = any(each.has_same_tokens for each in models[1:])
-    names = [name for name in chosen_diagnostics(how.only) if share_tokens or not DIAGNOSTICS[name].by_token]
-    if not names:
-        raise InputError(f"{', '.join(how.only)}: only models with the original's tokens can be asked; choose another.")
     return PlannedDiagnosis(
         folder=out or Path("runs", folder_name(f"{model.model}-diagnose")),
         model=model.model,
         models=models,
-        names=names,
+        names=chosen_diagnostics(how.only),
         how=how,
         seed=seed,
         settings={
@@ -185,12 +182,11 @@ def _plan_model(uncut: ModelHandle, name: str, plan: CutPlan) -> SessionModel:
         description=plan.describe(),
         source="uncut",
         plan=plan,
-        layers=plan.kept,
         engine=lambda: uncut.engine,
     )
 
 
-def _pruned_model(uncut: ModelHandle, cut: str, seed: int, say: Say) -> SessionModel:
+def _pruned_model(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
     """A plan on the original model, or another model."""
     path = Path(cut)
     if is_plan(cut):
@@ -198,25 +194,11 @@ def _pruned_model(uncut: ModelHandle, cut: str, seed: int, say: Say) -> SessionM
         words = file if cut.endswith(".json") else cut.replace(":", "-").replace(" ", "")
         return _plan_model(uncut, folder_name(words), plan_of(uncut, cut, seed))
     other = ModelHandle(uncut.settings.replace(model=cut, revision=None))
-
-    def read(reader: WeightlessModel) -> str:
-        return sha256(json.dumps(reader.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
-
-    has_same_tokens = uncut.read("vocabularies", None, read) == other.read("vocabularies", None, read)
-    if not has_same_tokens:
-        say(f"{cut} has another tokenizer: only what both models write and rank as text is compared.")
-    plan, description = other.plan(), "another model, without a plan of the original model"
-    layers: tuple[int, ...] = ()
-    if lost := lost_since(plan.to_dict(), uncut.metadata.model_hash):
-        removed = format_layers(sorted(lost.removed)) or "none"
-        description = f"a checkpoint without {len(lost.removed)} of {lost.num_layers} decoder layers ({removed})"
-        layers = tuple(layer for layer in range(lost.num_layers) if layer not in lost.removed)
+    plan = other.plan()
     return SessionModel(
         name=folder_name(path.resolve().parent.name if path.name == "checkpoint" else path.resolve().name),
-        description=description,
+        description=f"{origin_of(plan.to_dict()) or 'another model'}, {plan.num_layers} decoder layers",
         source=f"checkpoint {other.metadata.model_hash}",
         plan=plan,
-        layers=layers,
         engine=lambda: other.engine,
-        has_same_tokens=has_same_tokens,
     )

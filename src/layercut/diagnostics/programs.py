@@ -12,11 +12,10 @@ from itertools import count
 from random import Random
 from typing import NamedTuple
 
-from layercut.diagnostics.session import Answers, DiagnosticSession, Record
+from layercut.diagnostics.session import DiagnosticSession, Record, texts_of
 from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.program_classes import FINE, ProgramClass, classify_program, measure_programs
+from layercut.evidence.program_classes import ProgramClass, classify_program
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe_isolation, run_programs
 from layercut.tasks.base import content_id
@@ -51,7 +50,7 @@ class ClassedPrograms(NamedTuple):
     """The functions, and what became of every model's programs."""
 
     functions: list[Function]
-    answers: Answers
+    texts: dict[str, list[str]]  # by model, the bodies
     classes: dict[str, list[ProgramClass]]  # by model
     were_run: bool
     note: str  # how they were judged
@@ -84,21 +83,8 @@ def classed_programs(session: DiagnosticSession) -> ClassedPrograms:
         model: [_class_of(f, records[f.id], runs[model]["failures"].get(f.id) if runs else None) for f in functions]
         for model, records in answers.items()
     }
-    return ClassedPrograms(functions, answers, classes, bool(runs), f"{count_of(len(functions), 'program')}; {ran}.")
-
-
-def written_programs(session: DiagnosticSession) -> Diagnosis:
-    """The measures of ``measure_programs`` on the functions that every model writes."""
-    programs = classed_programs(session)
-    # What the length limit cut short may still be right, so it is no loss.
-    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in programs.classes}
-    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in programs.classes.items()}
-    items = [(function.id, function.head, "") for function in programs.functions]
-    return {
-        **measure_programs(NAME, programs.classes, seed=session.seed, were_run=programs.were_run),
-        "examples": session.examples(NAME, items, programs.answers, right),
-        "notes": [programs.note],
-    }
+    note = f"{count_of(len(functions), 'program')}; {ran}."
+    return ClassedPrograms(functions, texts_of(answers, functions), classes, bool(runs), note)
 
 
 def _program(function: Function, text: str) -> Program:

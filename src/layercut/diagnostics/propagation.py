@@ -53,15 +53,17 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     pieces = {id: [token["text"] for token in record["tokens"]] for id, record in forced[uncut].items()}
     traces = [trace.of_pieces(pieces[trace.id]) for trace in traces]
     finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
-    cuts = [model.name for model in session.cuts]
-    kept = {model: {trace.id: kept_pieces(trace.pieces, trace.written[model]) for trace in traces} for model in cuts}
-    ones = {uncut: [1.0] * len(traces)}
-    running = {model: [_mean(of_model[trace.id]) for trace in traces] for model, of_model in kept.items()}
-    right = {model: [trace.right[model] for trace in traces] for model in cuts}
-    own = {uncut: {trace.id: {"text": trace.text} for trace in traces}}
-    written = {model: {trace.id: {"text": trace.written[model]} for trace in traces} for model in cuts}
+    written, right = (
+        {model.name: [getattr(trace, name)[model.name] for trace in traces] for model in session.models}
+        for name in ("written", "right")
+    )
+    kept = {
+        model: [kept_pieces(trace.pieces, text) for trace, text in zip(traces, texts, strict=True)]
+        for model, texts in written.items()
+    }
     items = [(trace.id, trace.question, trace.gold) for trace in traces]
     clusters = [trace.cluster for trace in traces]
+    running = {model: [_mean(of_trace) for of_trace in of_model] for model, of_model in kept.items()}
     return {
         "rows": [
             *_headlines(session, traces, forced),
@@ -70,12 +72,16 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
                 replace(row, metric=f"{EXTRA_LOSS} ({row.group})", group="")
                 for row in _token_rows(session, finer, forced, TOKEN_KINDS, (EXTRA_LOSS,))
             ),
-            *session.rows(NAME, "free-running", ones | running, clusters=clusters),
+            *session.rows(NAME, "free-running", running, clusters=clusters),
         ],
         "data": {
-            "first_wrong": {model: _first_wrong(traces, of_model, forced[model]) for model, of_model in kept.items()},
+            "first_wrong": {
+                model.name: _first_wrong(traces, kept[model.name], forced[model.name])
+                for model in session.cuts
+                if model.name in forced
+            },
         },
-        "examples": session.examples(NAME, items, own | written, ones | right, pieces),
+        "examples": session.examples(NAME, items, written, right),
         "notes": notes,
     }
 
@@ -112,20 +118,16 @@ def _token_rows(
     return rows
 
 
-def _first_wrong(
-    traces: Sequence[Trace], kept: Mapping[str, Sequence[bool]], forced: Mapping[str, Record]
-) -> dict[str, Any]:
+def _first_wrong(traces: Sequence[Trace], kept: Sequence[list[bool]], forced: Mapping[str, Record]) -> dict[str, Any]:
     """Where answers first differ from the trace: kind and place of that token, and counts of traces."""
-    kinds = {trace.id: trace.kinds for trace in traces}
-    wrong = {id: of_trace.index(False) for id, of_trace in kept.items() if False in of_trace}
+    wrong = [(trace, of_trace.index(False)) for trace, of_trace in zip(traces, kept, strict=True) if not all(of_trace)]
     return {
-        "kinds": dict(Counter(kinds[id][index] for id, index in wrong.items())),
-        "of_kinds": dict(Counter(kind for of_trace in kinds.values() for kind in of_trace)),
-        "traces": len(kept),
+        "kinds": dict(Counter(trace.kinds[place] for trace, place in wrong)),
+        "traces": len(traces),
         "parted": len(wrong),
-        "at_first_token": sum(index == 0 for index in wrong.values()),
+        "at_first_token": sum(place == 0 for _, place in wrong),
         # Everything before this token is right, so it is wrong with the right prefix given too.
-        "wrong_when_forced": sum(forced[id]["tokens"][index]["rank"] > 1 for id, index in wrong.items()),
+        "wrong_when_forced": sum(forced[trace.id]["tokens"][place]["rank"] > 1 for trace, place in wrong),
     }
 
 

@@ -21,7 +21,7 @@ from layercut.engine.base import (
     Under,
     Wanted,
 )
-from layercut.errors import InputError, RunMismatch
+from layercut.errors import RunMismatch
 from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
 from layercut.progress import Progress, show_nothing
 from layercut.runs.records import Journal
@@ -45,8 +45,6 @@ class SessionModel:
     source: str  # which weights are in memory: models of one source differ only in their plan, and are asked together
     plan: CutPlan
     engine: Callable[[], Engine]  # called only if something has to be computed
-    has_same_tokens: bool = True  # as the original model
-    layers: tuple[int, ...] = ()  # the layers of the original model that it has, ascending; empty where not known
     description: str = ""  # what it lacks, in a line
 
 
@@ -55,7 +53,7 @@ class GradedAnswers(NamedTuple):
 
     samples: list[Sample]
     requests: list[GenerationRequest]
-    answers: Answers
+    texts: dict[str, list[str]]  # by model, its answers
     right: dict[str, list[float]]  # by model, 1 for each item that it answers rightly, else 0
 
 
@@ -83,13 +81,13 @@ class DiagnosticSession:
         self.uncut, *self.cuts = self.models
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
         self._journal, self._progress = journal, progress
-        self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words
+        self.notes: list[str] = []  # fewer items than the limit asks for, and models that were left out, in words
 
     def came(self, what: str, items: Collection[object]) -> None:
         """Note where there are fewer items than the limit asks for."""
         line = f"{what}: only {len(items)} of the {self.limit} requested items; there are no more"
-        if len(items) < self.limit and line not in self.shortfalls:
-            self.shortfalls.append(line)
+        if len(items) < self.limit and line not in self.notes:
+            self.notes.append(line)
 
     def grade(
         self,
@@ -106,25 +104,23 @@ class DiagnosticSession:
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         answers = self.ask(name, requests, models)
         right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
-        return GradedAnswers(samples, requests, answers, right)
+        return GradedAnswers(samples, requests, texts_of(answers, samples), right)
 
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
         """Damage of every model at each token of a given text: records with ``tokens``, as TokenDamage has them.
 
-        The reference is the original model. A checkpoint, whose distributions are in another engine, has ``kl`` None;
-        its tokens must be the original model's.
-
-        Raises:
-            InputError: a checkpoint that cuts text into other tokens than the original model.
+        The reference is the original model. Another model, whose distributions are in another engine, has ``kl`` None.
+        It is left out, and a note says so, where it cuts the text into other tokens than the original model.
         """
-        answers = self.ask(name, [replace(request, by_token=True) for request in requests])
+        answers = dict(self.ask(name, [replace(request, by_token=True) for request in requests]))
         reference = answers[self.uncut.name]
-        others = {
-            model.name: {id: _against(reference[id], record, model.name) for id, record in answers[model.name].items()}
-            for model in self.cuts
-            if model.source != self.uncut.source
-        }
-        return {**answers, **others}
+        for other in (model.name for model in self.cuts if model.source != self.uncut.source):
+            records = answers.pop(other)
+            if all(_texts(record) == _texts(reference[id]) for id, record in records.items()):
+                answers[other] = {id: _against(reference[id], record) for id, record in records.items()}
+            else:
+                self.notes.append(f"{other} cuts text into other tokens, so nothing is said of it token by token.")
+        return answers
 
     def computed(self, name: str, ids: Iterable[str], compute: Callable[[str], Record]) -> dict[str, Record]:
         """``compute`` of each id, kept like answers; for measurements of all models together."""
@@ -199,19 +195,13 @@ class DiagnosticSession:
         return [replace(row, values=without_kept(row.values)) for row in rows]
 
     def examples(
-        self,
-        diagnostic: str,
-        items: Sequence[tuple[str, str, str]],
-        answers: Answers,
-        right: Values,
-        tokens: Mapping[str, list[str]] | None = None,
+        self, diagnostic: str, items: Sequence[tuple[str, str, str]], texts: Mapping[str, Sequence[str]], right: Values
     ) -> list[DiagnosisExample]:
         """The items that the original model has right and a pruned one has not, with both models' answers.
 
         Args:
             items: id, question and right answer of each.
-            answers: records with ``text``.
-            tokens: of the original model's answers, by id, where they are known.
+            texts: by model, its answers to these.
         """
         uncut = self.uncut.name
         return [
@@ -221,13 +211,12 @@ class DiagnosticSession:
                 "id": id,
                 "question": question,
                 "gold": gold,
-                "uncut": answers[uncut][id]["text"],
-                "cut": answers[model.name][id]["text"],
-                "tokens": (tokens or {}).get(id, []),
+                "uncut": texts[uncut][place],
+                "cut": texts[model.name][place],
             }
             for model in self.cuts
-            for (id, question, gold), before, after in zip(items, right[uncut], right[model.name], strict=True)
-            if before > after
+            for place, (id, question, gold) in enumerate(items)
+            if right[uncut][place] > right[model.name][place]
         ]
 
 
@@ -240,6 +229,11 @@ def is_right(task: Task, sample: Sample, record: Record, readout: Readout = "sho
 def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:
     """By model, the value of each item, which has an ``id``, and its answer."""
     return {model: [float(value(item, records[item.id])) for item in items] for model, records in answers.items()}
+
+
+def texts_of(answers: Answers, items: Sequence[Any]) -> dict[str, list[str]]:
+    """By model, the written answers to the items, which have an ``id``."""
+    return {model: [records[item.id]["text"] for item in items] for model, records in answers.items()}
 
 
 def _replies(
@@ -275,16 +269,14 @@ def _hash(request: Request) -> str:
     return hashlib.sha256(repr(replace(request, id="")).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _against(uncut: Record, record: Record, model: str) -> Record:
-    """A checkpoint's own tokens, with the original model's as reference."""
-    before, after = uncut["tokens"], record["tokens"]
-    if [token["text"] for token in before] != [token["text"] for token in after]:
-        raise InputError(
-            f"{model} tokenises text differently from the original model, so the two cannot be compared token by "
-            "token. Give a checkpoint with the original model's tokenizer."
-        )
+def _texts(record: Record) -> list[str]:
+    return [token["text"] for token in record["tokens"]]
+
+
+def _against(uncut: Record, record: Record) -> Record:
+    """Another model's own tokens, with the original model's as reference."""
     tokens = [
         {**new, **{f"reference_{name}": old[name] for name in ("nll", "rank", "likeliest")}, "kl": None}
-        for old, new in zip(before, after, strict=True)
+        for old, new in zip(uncut["tokens"], record["tokens"], strict=True)
     ]
     return {**record, "tokens": tokens}

@@ -29,7 +29,7 @@ _SIGNS = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One right answer of the original model, and what the pruned models write in its place."""
+    """One right answer of the original model, and what all models write in its place."""
 
     task: str
     id: str
@@ -38,8 +38,8 @@ class Trace:
     cluster: str  # the context that it shares with other items, or itself
     prompt: Prompt
     text: str  # the original model's answer
-    written: Mapping[str, str]  # by pruned model
-    right: Mapping[str, float]  # 1 where that is right too, else 0
+    written: Mapping[str, str]  # by model
+    right: Mapping[str, float]  # by model, 1 where that is right too, else 0
     is_chain: bool = False
     is_code: bool = False
     pieces: list[str] = field(default_factory=list)  # the texts of its tokens
@@ -73,13 +73,8 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
         except InputError as error:
             counts.append(f"{name} left out ({str(error).rstrip('.')})")
             continue
-        texts = {id: record["text"] for id, record in asked.answers[uncut].items()}
-        right = [
-            sample
-            for sample, is_hit in zip(asked.samples, asked.right[uncut], strict=True)
-            if is_hit and texts[sample.id].strip()
-        ]
-        pruned = session.grade(question, task, readout, session.cuts, right)
+        right = [sample for sample, is_hit in zip(asked.samples, asked.right[uncut], strict=True) if is_hit]
+        graded = session.grade(question, task, readout, samples=right)
         traces += [
             Trace(
                 task=name,
@@ -87,13 +82,13 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
                 question=sample.question,
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
-                prompt=request.prompt,
-                text=texts[sample.id],
-                written={model: records[sample.id]["text"] for model, records in pruned.answers.items()},
-                right={model: values[place] for model, values in pruned.right.items()},
+                prompt=graded.requests[place].prompt,
+                text=graded.texts[uncut][place],
+                written={model: texts[place] for model, texts in graded.texts.items()},
+                right={model: values[place] for model, values in graded.right.items()},
                 is_chain=readout == "chain",
             )
-            for place, (sample, request) in enumerate(zip(right, pruned.requests, strict=True))
+            for place, sample in enumerate(right)
         ]
         counts.append(f"{name} {len(right)} of {len(asked.samples)}")
     # The question of the bracket diagnostic, so that its answers are used again.
@@ -106,9 +101,9 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
             gold="",
             cluster=function.name.rpartition("_")[0],
             prompt=function.request.prompt,
-            text=programs.answers[uncut][function.id]["text"],
-            written={model.name: programs.answers[model.name][function.id]["text"] for model in session.cuts},
-            right={model.name: float(programs.classes[model.name][place] in FINE) for model in session.cuts},
+            text=programs.texts[uncut][place],
+            written={model: texts[place] for model, texts in programs.texts.items()},
+            right={model: float(classes[place] in FINE) for model, classes in programs.classes.items()},
             is_code=True,
         )
         for place, function in enumerate(programs.functions)

@@ -22,7 +22,7 @@ class MeasureRow(PairedRow):
     group: str  # items or tokens, such as ``depth 3`` or ``digit``; empty for all of them
     arm: str
     better: Literal["higher", "lower"]
-    unit: Literal["share", "nats", "score", "words"]
+    unit: Literal["share", "nats", "words"]
     headline: bool  # A loss here counts as damage
 
     @property
@@ -86,7 +86,6 @@ class DiagnosisExample(TypedDict):
     gold: str
     uncut: str
     cut: str
-    tokens: list[str]  # the original model's answer by tokens; empty where they are not known
 
 
 class Diagnosis(TypedDict):
@@ -167,7 +166,7 @@ def measure_rows(
     seed: int,
     group: str = "",
     better: Literal["higher", "lower"] = "higher",
-    unit: Literal["share", "nats", "score", "words"] = "share",
+    unit: Literal["share", "nats", "words"] = "share",
     chance: float | None = None,
     clusters: Sequence[str] | None = None,
     headline: bool = False,

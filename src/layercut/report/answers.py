@@ -299,8 +299,8 @@ def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: st
         classes = diagnosis["data"].get("classes") or {}
         if diagnostic == PROGRAMS:
             caption = f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}"
-            name, cells = _table_name("classes-of", cell), program_cells(classes.values())
-            blocks.append(counts_table(classes, cells, name=name, caption=caption, model=model))
+            name, kinds = _table_name("classes-of", cell), program_cells(classes.values())
+            blocks.append(counts_table(classes, kinds, name=name, caption=caption, model=model))
         models = list(classes or diagnosis["data"]["finish"])
         measures = {name: (measure, "") for measure, name in _COLUMNS[diagnostic].items()}
         num_items = dict.fromkeys(models, str(diagnosis["rows"][0].n))

@@ -149,16 +149,13 @@ def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
 
 def _example(item: DiagnosisExample) -> Example:
     uncut = Side(name="uncut", text=item["uncut"], ended="right")
-    cut = different_side(item["arm"], item["cut"], item["uncut"], tokens=item["tokens"])
+    cut = different_side(item["arm"], item["cut"], item["uncut"])
     return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", [uncut, cut])])
 
 
-def different_side(name: str, text: str, uncut: str, *, ended: str = "", tokens: Sequence[str] = ()) -> Side:
-    """A pruned model's answer with its first difference from the original model's.
-
-    ``tokens``: those of the original model's answer where they are known, else digits, words and signs are compared.
-    """
-    difference = None if text == uncut else first_difference(uncut, text, tokens)
+def different_side(name: str, text: str, uncut: str, *, ended: str = "") -> Side:
+    """A pruned model's answer with its first difference from the original model's."""
+    difference = None if text == uncut else first_difference(uncut, text)
     return Side(name=name, text=text, ended=ended, difference=difference)
 
 

@@ -80,13 +80,10 @@ def _difference_cells(models: Iterable[Counts]) -> Cells:
 
 
 def _verdict_cells(models: Iterable[Counts]) -> Cells:
-    """What could bring lost items back."""
+    """How likely the right answers of lost items still are."""
     return {
         **{name: itemgetter(name) for name in ("lost", "demoted", "erased")},
         "times as likely": lambda verdict: number_text(verdict["times"], share=False) if verdict["lost"] else "-",
-        "right in a sample": itemgetter("drawn"),
-        "by guessing": lambda verdict: f"{verdict['guessed']:.1f}",
-        "right with one more example": itemgetter("helped"),
     }
 
 
@@ -100,24 +97,17 @@ def share_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
     rows = share_rows(diagnosis)
     if not rows:
         return None
-    points: list[dict[str, Any]] = []
-    ticks = {}
+    points: dict[tuple[str, str], dict[str, Any]] = {}  # by measure and model
     for row in rows:
-        uncut, cut, difference = row.values[:3]
-        about = {"measure": row.label, "n": f"{row.n} items"}
-        if not any(point["name"] == row.label and point["series"] == UNCUT for point in points):
-            points.append(_point(uncut, UNCUT, {**about, UNCUT: f"{with_interval(uncut)} %"}, row.label))
-            if row.chance is not None:
-                ticks[row.label] = round(100 * row.chance, 2)
-        change = {"cut": f"{with_interval(cut)} %", "difference": with_interval(difference, sign=True)}
-        about = {"model": row.arm, **about, **change, "p": p_value(row.values.p_value)}
-        points.append(_point(cut, row.arm, about, row.label))
+        about = {"measure": row.label, "n": f"{row.n} items", "p": p_value(row.values.p_value)}
+        for model, value in ((UNCUT, row.values.uncut), (row.arm, row.values.cut)):
+            shown = {"model": model, "share": f"{with_interval(value)} %", **about}
+            look = {"hollow": model == UNCUT, "about": shown, "name": row.label}
+            points.setdefault((row.label, model), charts.chart_point(value, model, 100, **look))
     colours = {UNCUT: charts.UNCUT} | charts.series_colours(arms)
-    values = "; ".join(
-        f"{row.label}: uncut {number_text(row.values.uncut.value)} %, {row.arm} {number_text(row.values.cut.value)} %"
-        for row in rows
-    )
-    spec = charts.forest_chart(points, x_title="% of items", x=(-2, 102), colours=colours, ticks=ticks)
+    ticks = {row.label: round(100 * row.chance, 2) for row in rows if row.chance is not None}
+    values = "; ".join(f"{label}, {model}: {point['about']['share']}" for (label, model), point in points.items())
+    spec = charts.forest_chart(list(points.values()), x_title="% of items", x=(-2, 102), colours=colours, ticks=ticks)
     caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
     return Figure(
         name="shares",
@@ -127,10 +117,6 @@ def share_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
         legend=[Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in colours.items()],
         columns=1,
     )
-
-
-def _point(value: Sequence[Any], series: str, about: Mapping[str, str], name: str) -> dict[str, Any]:
-    return charts.chart_point(value, series, 100, hollow=series == UNCUT, about=about, name=name)
 
 
 class DiagnosticSection(NamedTuple):

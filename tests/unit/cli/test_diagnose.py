@@ -26,8 +26,6 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     before = {
         name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "diagnose-arithmetic.png")
     }
-    models = json.loads(before["diagnose.json"])["arms"]
-    assert next(one["layers"] for one in models if one["name"] == "short") == [0, 3, 4, 5]
 
     monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
     again = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK, "--out", folder, "--json")
