@@ -704,7 +704,7 @@ def run_study(
 
 def sweep(
     model: str | PathLike[str] | ModelSettings | PreTrainedModel,
-    objective: str | Sequence[str | TaskSettings] = (),
+    objective: str | Sequence[str | TaskSettings],
     *,
     revision: str | None = None,
     dtype: str = "auto",
@@ -721,10 +721,8 @@ def sweep(
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
-    diagnose: bool = False,
-    only: str | Sequence[str] = (),
     readouts: str | Sequence[str] | None = None,
-    limit: int | None = None,
+    limit: int = 100,
     data: Mapping[str, str | PathLike[str]] = {},
     data_dir: str | PathLike[str] | None = None,
     layers: str | None = None,
@@ -736,7 +734,7 @@ def sweep(
     top_k: int = 0,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
-) -> Swept | Diagnosed:
+) -> Swept:
     """Skip each layer of MODEL alone and measure what every task keeps.
 
     ``layercut sweep``.
@@ -759,10 +757,8 @@ def sweep(
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite.
-        diagnose: In place of an objective: what breaks without each layer (arithmetic, brackets, degeneration, propagation).
-        only: Some of the diagnostics of diagnose.
         readouts: rank, gold, token, short, chain; each task's first if left out.
-        limit: At most this many items of each task or kind; shown in every table. 100 if left out, 16 to diagnose.
+        limit: At most this many items of each task; shown in every table.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         layers: Layers to skip, one at a time, ranges inclusive: 0-9,20. All if left out.
@@ -776,7 +772,7 @@ def sweep(
         say: called with each line for people, in place of stderr.
 
     Returns:
-        sweep, with a row for each layer and task, and folder; with diagnose, report and data.
+        sweep, with a row for each layer and task, and folder.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """
@@ -803,7 +799,6 @@ def diagnose(
     only: str | Sequence[str] = (),
     limit: int = 32,
     samples: int = 64,
-    layers: str | None = None,
     out: str | PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -830,11 +825,10 @@ def diagnose(
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
-        cuts: Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL.
+        cuts: Pruned models: layers (3,8,21-24), reverse:N or random:N, each:0-9 for every layer alone, a plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL.
         only: Some of: arithmetic, brackets, degeneration, propagation, demoted. All if left out.
         limit: Items of each kind of question; shown on the page.
         samples: Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.
-        layers: Layers of MODEL that the other model has; those of its plan.json if left out.
         out: Run folder; runs/<model>-diagnose if left out.
         seed: Random seed.
         progress: show progress on stderr, also in a notebook.

@@ -54,8 +54,7 @@ def test_a_model_that_never_closes_brackets(healthy: LoadedModel, tmp_path: Path
     uncut = CutPlan(num_layers=healthy.num_layers)
     engines = {"uncut": SharedEngine(healthy), "sick": SharedEngine(sick)}
     arms = [
-        SessionModel(name=name, source=name, plan=uncut, layers=uncut.kept, engine=partial(engines.__getitem__, name))
-        for name in engines
+        SessionModel(name=name, source=name, plan=uncut, engine=partial(engines.__getitem__, name)) for name in engines
     ]
     session = DiagnosticSession(arms, lambda name, arm: Journal(tmp_path / f"{name}.{arm}.jsonl"), limit=LIMIT)
     found = {name: load_diagnostic(name)(session) for name in ("arithmetic", "brackets", "degeneration")}

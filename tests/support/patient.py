@@ -132,7 +132,7 @@ class PatientEngine(FakeEngine):
 def models(engine: FakeEngine) -> list[SessionModel]:
     """The patient uncut and cut."""
     return [
-        SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine)
+        SessionModel(name=name, source="uncut", plan=plan, engine=lambda: engine)
         for name, plan in (("uncut", UNCUT), ("cut", CUT))
     ]
 

@@ -11,7 +11,7 @@ base_settings diagnostics/diagnose drafting/search drafting/settings engine/base
 engine/generating engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers evidence/advice
 evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/heal models/cache
 models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path report/advice_text
-report/charts report/diagnostics report/draft report/layers report/picture report/provenance report/reports
+report/charts report/diagnostics report/draft report/picture report/provenance report/reports
 report/retention report/scores report/source report/words report/writers runs/draft runs/healing runs/json_text
 runs/lock runs/prune runs/settings runs/study sandbox/child sandbox/filter sandbox/isolation sandbox/judge
 sandbox/process seed selection/base study/file study/healer study/settings study/store study/work surgery/remove

@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from layercut.base_settings import Seed, Settings
+from layercut.base_settings import Names, Settings
 from layercut.errors import unknown_name
 from layercut.models.convert import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from layercut.diagnostics.session import DiagnosticSession, Needs
+    from layercut.diagnostics.session import DiagnosticSession
     from layercut.evidence.diagnosis import Diagnosis
-
-
-class DiagnoseSettings(Settings):
-    """Settings of a diagnosis, the same for every model."""
-
-    limit: int = Field(32, ge=1, description="Items of each kind of question.")
-    num_samples: int = Field(64, ge=1, description="Answers drawn for each item where answers are drawn.")
-    seed: Seed = 0
 
 
 class KnownDiagnostic(NamedTuple):
@@ -33,53 +25,50 @@ class KnownDiagnostic(NamedTuple):
 
     function: str  # ``module:function``; the function takes a DiagnosticSession and returns a Diagnosis
     summary: str
-    stages: int  # number of requests to the session; only for the progress bar
-    needs: Needs = "text"  # requirement on both models: the same questions, and for some the same tokens too
 
 
 _PLAN = re.compile(r"[\d,\- ]+|[A-Za-z_][\w.:]*:\d+(\.\d+)?%?")
 _HERE = "layercut.diagnostics"
-_AT_TOKENS = f"{_HERE}.propagation:teacher_forced"
 DIAGNOSTICS = {
-    "arithmetic": KnownDiagnostic(f"{_HERE}.arithmetic:arithmetic", "expressions by size: written and ranked", 2),
-    "brackets": KnownDiagnostic(
-        f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail", 4
-    ),
+    "arithmetic": KnownDiagnostic(f"{_HERE}.arithmetic:arithmetic", "expressions by size: written and ranked"),
+    "brackets": KnownDiagnostic(f"{_HERE}.brackets:brackets", "nested brackets up to depth 8, and how programs fail"),
     "degeneration": KnownDiagnostic(
-        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers", 1
+        f"{_HERE}.degeneration:degeneration", "repetition, loops, empty and endless answers"
     ),
     "propagation": KnownDiagnostic(
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
-        11,
-        "tokens",
     ),
     "demoted": KnownDiagnostic(
-        f"{_HERE}.arithmetic:demoted", "demoted or erased: pass@k, rank of the right answer, one more example", 4
+        f"{_HERE}.arithmetic:demoted",
+        "demoted or erased: pass@k, odds of the right answer",
     ),
 }
-LAYER_FORMS = {
-    **{name: DIAGNOSTICS[name] for name in ("arithmetic", "brackets", "degeneration")},
-    "propagation": KnownDiagnostic(_AT_TOKENS, "damage along right answers of the original model, each token given", 6),
-}
-"""Measures of a sweep where each layer is skipped alone: measures that separate layers and are cheap enough."""
 
 
-def load_diagnostic(
-    name: str, forms: Mapping[str, KnownDiagnostic] = DIAGNOSTICS
-) -> Callable[[DiagnosticSession], Diagnosis]:
-    """The function of a diagnostic; of ``LAYER_FORMS``, its form for single layers."""
-    module, _, attribute = forms[name].function.partition(":")
+class DiagnoseSettings(Settings):
+    """Settings of a diagnosis, the same for every model."""
+
+    only: Names = Field((), description=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.")
+    limit: int = Field(32, ge=1, description="Items of each kind of question; shown on the page.")
+    samples: int = Field(
+        64, ge=1, description="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it."
+    )
+
+
+def load_diagnostic(name: str) -> Callable[[DiagnosticSession], Diagnosis]:
+    """The function of a diagnostic."""
+    module, _, attribute = DIAGNOSTICS[name].function.partition(":")
     function: Callable[[DiagnosticSession], Diagnosis] = getattr(import_module(module), attribute)
     return function
 
 
-def chosen_diagnostics(names: Sequence[str], forms: Iterable[str] = DIAGNOSTICS) -> list[str]:
+def chosen_diagnostics(names: Sequence[str]) -> list[str]:
     """The names in the order of the list, each once; all of them for none. InputError for an unknown one."""
     for name in names:
-        if name not in forms:
-            raise unknown_name("diagnostic", name, forms)
-    return [name for name in forms if name in names or not names]
+        if name not in DIAGNOSTICS:
+            raise unknown_name("diagnostic", name, DIAGNOSTICS)
+    return [name for name in DIAGNOSTICS if name in names or not names]
 
 
 def is_plan(cut: str) -> bool:

@@ -46,15 +46,14 @@ of the result gives it the probability of a guess on average, so it passes on on
 def arithmetic(session: DiagnosticSession) -> Diagnosis:
     """Ask expressions of every model: written, ranked among near misses, and by their first digit.
 
-    Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats;
-    ``place`` of the right answer among the four options, 1 to 4. The items are generated ``make_expressions``.
+    Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats.
+    The items are generated ``make_expressions``.
     """
     task = make_expressions(seed=session.seed)
     written = session.grade("arithmetic.written", task)
     samples = written.samples
     ranked = session.ask("arithmetic.ranked", [task.request(sample, "rank") for sample in samples])
-    place = values_of(ranked, samples, lambda sample, r: place_of(sample.gold_index, r["log_likelihoods"]))
-    best = {model: [float(value == 1) for value in values] for model, values in place.items()}
+    best = values_of(ranked, samples, lambda sample, r: place_of(sample.gold_index, r["log_likelihoods"]) == 1)
     gold = values_of(ranked, samples, lambda sample, r: r["log_likelihoods"][sample.gold_index])
     kinds = [str(sample.data["kind"]) for sample in samples]
     rows = partial(session.rows, ARITHMETIC)
@@ -63,14 +62,13 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
             *rows("written", written.right, chance=guessing_score(task), headline=True),
             *rows("ranked", best, chance=0.25, headline=True),
             *rows("log-probability", gold, unit="nats"),
-            *rows("place", place, better="lower", unit="score"),
             *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
         ],
         "data": {},
         "examples": session.examples(
             ARITHMETIC,
             [(sample.id, sample.question, sample.gold) for sample in samples],
-            written.answers,
+            written.texts,
             written.right,
         ),
         "notes": [],
@@ -81,22 +79,19 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
     """Ask the expressions in every way that could bring a right answer back: demoted or erased?
 
     A greedy answer shows the mode alone. ShortOPD (arXiv:2607.13124) finds that pass@1 of a pruned model collapses
-    while pass@k rebounds, and arXiv:2606.17609 that answers return with one more example.
+    while pass@k rebounds.
 
     Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``above
-    guessing``, the log-probability of the right number minus that of guessing its digits, in nats; ``gold rank``, the
-    worst rank of any token of the right answer, given those before; ``one more example``, greedy with four examples
-    instead of three. An item is lost if the original model's greedy answer is right and the pruned model's wrong. A
-    lost item is *demoted* if the right number is at least ``LIKELIER`` times as likely as by guessing its digits, else
-    *erased*.
+    guessing``, the log-probability of the right number minus that of guessing its digits, in nats. An item is lost if
+    the original model's greedy answer is right and the pruned model's wrong. A lost item is *demoted* if the right
+    number is at least ``LIKELIER`` times as likely as by guessing its digits, else *erased*.
     """
-    task, longer = make_expressions(seed=session.seed), make_expressions(seed=session.seed, num_examples=4)
+    task = make_expressions(seed=session.seed)
     num_samples = session.num_samples
     greedy = session.grade("demoted.greedy", task)
     samples, first = greedy.samples, greedy.right
     draws = [replace(request, id=f"{request.id}#{n}") for request in greedy.requests for n in range(num_samples)]
     drawn = session.ask("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=session.seed))
-    more = session.grade("demoted.helped", longer).right
     forced = session.damages(
         "demoted.forced",
         [
@@ -114,10 +109,8 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
         if k <= num_samples
     }
     above = values_of(forced, samples, lambda _, record: above_guessing(record["tokens"]))
-    worst = values_of(forced, samples, lambda _, record: max(token["rank"] for token in record["tokens"]))
-    chance = guessing_score(task)
     verdicts = {}
-    for name in (model.name for model in session.cuts):
+    for name in (model.name for model in session.cuts if model.name in above):
         lost = [i for i in range(len(samples)) if first[session.uncut.name][i] > first[name][i]]
         num_demoted = sum(above[name][i] >= math.log(LIKELIER) for i in lost)
         verdicts[name] = {
@@ -125,19 +118,13 @@ def demoted(session: DiagnosticSession) -> Diagnosis:
             "demoted": num_demoted,
             "erased": len(lost) - num_demoted,
             "times": math.exp(math.fsum(above[name][i] for i in lost) / len(lost)) if lost else None,
-            "drawn": sum(hits[name][i] > 0 for i in lost),
-            # At least one of the samples is right, if each guesses the digits of the right answer.
-            "guessed": math.fsum(1 - (1 - 10.0 ** -_num_digits(samples[i].gold)) ** num_samples for i in lost),
-            "helped": sum(more[name][i] > 0 for i in lost),
         }
     rows = partial(session.rows, DEMOTED)
     return {
         "rows": [
-            *rows("greedy", first, chance=chance),
+            *rows("greedy", first, chance=guessing_score(task)),
             *(row for measure, values in passes.items() for row in rows(measure, values)),
-            *rows("one more example", more, chance=chance),
             *rows("above guessing", above, unit="nats"),
-            *rows("gold rank", worst, better="lower", unit="score"),
         ],
         "data": {"verdicts": verdicts},
         "examples": [],
@@ -178,7 +165,7 @@ def guessing_score(task: FewShotTask) -> float:
     return task.split_chance("report", "short")["accuracy"]
 
 
-def make_expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> FewShotTask:
+def make_expressions(*, seed: int = 0) -> FewShotTask:
     """Expressions of one to five digits and one to three operators: sums and differences, and with one digit products
     too.
 
@@ -186,11 +173,7 @@ def make_expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> Fe
     E3 of arXiv:2602.01997, which asks 200 items of one digit and three operations after three examples and reads the
     first digit alone. Here the whole answer is read, by likelihood among near misses (``rank``) and as written
     (``short``). Near misses are slips in the first two digits and the result from left to right.
-
-    Args:
-        num_examples: worked examples before each problem. The fourth is of another kind and comes first.
     """
-    shown = ("9 - 2", *_EXAMPLES)[-num_examples:]
     return FewShotTask(
         name="expressions",
         version=VERSION,
@@ -198,8 +181,8 @@ def make_expressions(*, seed: int = 0, num_examples: int = len(_EXAMPLES)) -> Fe
         seed=seed,
         problems=_problems,
         num_samples=NUM_SAMPLES,
-        examples="".join(f"{question} = {expression_value(question)}\n" for question in shown),
-        example_questions=frozenset(("9 - 2", *_EXAMPLES)),
+        examples="".join(f"{question} = {expression_value(question)}\n" for question in _EXAMPLES),
+        example_questions=frozenset(("9 - 2", *_EXAMPLES)),  # the first was an example once
         prompt=lambda question: f"{question} =",
         answer=lambda option: f" {option}\n",
         find=find_number,

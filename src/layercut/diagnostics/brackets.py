@@ -13,15 +13,15 @@ from random import Random
 from typing import Any
 
 from layercut.diagnostics.arithmetic import guessing_score, place_of
-from layercut.diagnostics.programs import written_programs
+from layercut.diagnostics.programs import NAME, classed_programs
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
+from layercut.evidence.program_classes import FINE, measure_programs
 from layercut.tasks.base import Sample
 from layercut.tasks.builtin.lines import closing_brackets, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
 
-NAME = "brackets"
 VERSION = 1
 DEEPEST = 8
 CLOSERS = (" )", " ]", " }")
@@ -33,7 +33,7 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
 
     Measures: ``closed``, the whole closing sequence as written; ``next bracket``, whether the right one of the three
     closing brackets is the likeliest after each part of the right sequence, averaged per item; ``log-probability`` of
-    the whole sequence in nats; and those of ``written_programs``.
+    the whole sequence in nats; and those of ``measure_programs``.
     """
     task = nested_brackets(seed=session.seed)
     written = session.grade("brackets.closed", task)
@@ -57,19 +57,27 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
     }
     depths = [f"depth {sample.data['depth']}" for sample in samples]
     items = [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples]
-    examples = session.examples(NAME, items, written.answers, written.right)
-    programs = written_programs(session, NAME)
+    programs = classed_programs(session)
+    measured = measure_programs(NAME, programs.classes, seed=session.seed, were_run=programs.were_run)
+    # What the length limit cut short may still be right, so it is no loss.
+    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in programs.classes}
+    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in programs.classes.items()}
+    heads = [(function.id, function.head, "") for function in programs.functions]
     return {
-        **programs,
         "rows": [
             *session.rows(NAME, "closed", written.right, chance=guessing_score(task), headline=True),
             *session.rows(NAME, "next bracket", following, chance=1 / 3, headline=True),
             *session.rows(NAME, "log-probability", gold, unit="nats"),
-            *programs["rows"],
+            *measured["rows"],
             *session.rows_by_group(NAME, "closed", written.right, depths),
             *session.rows_by_group(NAME, "next bracket", following, depths),
         ],
-        "examples": [*examples, *programs["examples"]],
+        "data": measured["data"],
+        "examples": [
+            *session.examples(NAME, items, written.texts, written.right),
+            *session.examples(NAME, heads, programs.texts, right),
+        ],
+        "notes": [programs.note],
     }
 
 

@@ -56,11 +56,12 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
         f"{count_of(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
-    healthy = {model: [float(not is_broken(text)) for text, _ in of_model] for model, of_model in written.items()}
+    texts = {model: [text for text, _ in of_model] for model, of_model in written.items()}
+    healthy = {model: [float(not is_broken(text)) for text in of_model] for model, of_model in texts.items()}
     items = [(id, text, "") for id, text in prompts.items()]
     return {
         **result,
-        "examples": session.examples(NAME, items, answers, healthy),
+        "examples": session.examples(NAME, items, texts, healthy),
         "notes": [" ".join([drawn, *result["notes"]])],
     }
 

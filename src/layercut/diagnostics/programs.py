@@ -7,20 +7,21 @@ error, or by time or memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from random import Random
 from typing import NamedTuple
 
-from layercut.diagnostics.session import DiagnosticSession, Record
+from layercut.diagnostics.session import DiagnosticSession, Record, texts_of
 from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.program_classes import FINE, ProgramClass, classify_program, measure_programs
+from layercut.evidence.program_classes import ProgramClass, classify_program
 from layercut.sandbox.isolation import Limits
 from layercut.sandbox.runner import Program, describe_isolation, run_programs
 from layercut.tasks.base import content_id
 from layercut.text import count_of
 
+NAME = "brackets"  # of the diagnostic
 LIMITS = Limits(wall_seconds=60.0, cpu_seconds=5, memory_mb=1024)
 """Right programs take milliseconds. The processor's time decides, so that a busy machine fails none."""
 MAX_NEW_TOKENS = 80
@@ -45,15 +46,24 @@ class Function(NamedTuple):
         return GenerationRequest(id=self.id, prompt=prompt, begins="\n", max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
 
 
-def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
-    """Have every model write small functions, and classify how they end.
+class ClassedPrograms(NamedTuple):
+    """The functions, and what became of every model's programs."""
 
-    Measures are those of ``measure_programs``. Where no sandbox works, programs are classed by text alone, and a note
-    gives the reason. Results of runs are stored like answers.
+    functions: list[Function]
+    texts: dict[str, list[str]]  # by model, the bodies
+    classes: dict[str, list[ProgramClass]]  # by model
+    were_run: bool
+    note: str  # how they were judged
+
+
+def classed_programs(session: DiagnosticSession) -> ClassedPrograms:
+    """Have every model write small functions, and classify how they end. Results of runs are stored like answers.
+
+    Where no sandbox works, programs are classed by text alone, and the note gives the reason.
     """
     functions = make_functions(session.limit, session.seed)
     session.came("functions", functions)
-    answers = session.ask(f"{diagnostic}.programs", [function.request for function in functions])
+    answers = session.ask(f"{NAME}.programs", [function.request for function in functions])
 
     def run(model: str) -> Record:
         records = answers[model]
@@ -61,39 +71,20 @@ def written_programs(session: DiagnosticSession, diagnostic: str) -> Diagnosis:
         results = run_programs([_program(f, records[f.id]["text"]) for f in parsed], limits=LIMITS)
         return {"failures": {f.id: result.failure for f, result in zip(parsed, results, strict=True)}}
 
-    runs: dict[str, Record] = {model: {"failures": {}} for model in answers}
     try:
         isolation = describe_isolation()
     except InputError as error:
-        isolation = ""
+        runs: Mapping[str, Record] = {}
         ran = f"by text alone, so a program that parses may still be wrong: {str(error).rstrip('.')}"
     else:
-        runs = session.computed(f"{diagnostic}.runs", answers, run)
+        runs = session.computed(f"{NAME}.runs", answers, run)
         ran = f"those that parse were run against tests, isolation: {isolation}"
     classes = {
-        model: [_class_of(f, records[f.id], runs[model]["failures"].get(f.id)) for f in functions]
+        model: [_class_of(f, records[f.id], runs[model]["failures"].get(f.id) if runs else None) for f in functions]
         for model, records in answers.items()
     }
-    # What the length limit cut short may still be right, so it is no loss.
-    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in classes}
-    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in classes.items()}
-    items = [(function.id, function.head, "") for function in functions]
-    return {
-        **measure_programs(diagnostic, classes, seed=session.seed, were_run=bool(isolation)),
-        "examples": session.examples(diagnostic, items, answers, right),
-        "notes": [f"{count_of(len(functions), 'program')}; {ran}."],
-    }
-
-
-def is_right_program(function: Function, record: Record) -> bool:
-    """True if a function is right: it passes its tests, or, where no sandbox works, parses."""
-    if _class_of(function, record) != "parses":
-        return False
-    try:
-        describe_isolation()
-    except InputError:
-        return True
-    return run_programs([_program(function, record["text"])], limits=LIMITS)[0].passed
+    note = f"{count_of(len(functions), 'program')}; {ran}."
+    return ClassedPrograms(functions, texts_of(answers, functions), classes, bool(runs), note)
 
 
 def _program(function: Function, text: str) -> Program:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
 from layercut.engine.base import (
     GREEDY,
@@ -17,26 +17,20 @@ from layercut.engine.base import (
     GenerationRequest,
     LikelihoodRequest,
     Likelihoods,
-    Plans,
     Request,
     Under,
     Wanted,
 )
-from layercut.errors import InputError, RunMismatch
+from layercut.errors import RunMismatch
 from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
-from layercut.progress import OnProgress
+from layercut.progress import Progress, show_nothing
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Task
 
-Needs = Literal["text", "tokens"]
-"""Requirement of a diagnostic on two models: nothing but the questions, or the tokens as well."""
 Record = dict[str, Any]
 Answers = Mapping[str, Mapping[str, Record]]  # by name of the model, then by id of the request
-STEPS = 1000
-"""Steps of a diagnostic's progress; all its questions count the same."""
-_ALL = "all"
 _FIELDS = {
     Completion: ("text", "finish_reason", "num_new_tokens"),
     Likelihoods: ("log_likelihoods", "num_tokens"),
@@ -50,9 +44,8 @@ class SessionModel:
     name: str  # short, and fit for a file name
     source: str  # which weights are in memory: models of one source differ only in their plan, and are asked together
     plan: CutPlan
-    layers: tuple[int, ...]  # the layers of the original model that it has, ascending; empty where they are not known
     engine: Callable[[], Engine]  # called only if something has to be computed
-    shares: frozenset[Needs] = frozenset(get_args(Needs))  # common parts with the original model
+    description: str = ""  # what it lacks, in a line
 
 
 class GradedAnswers(NamedTuple):
@@ -60,7 +53,7 @@ class GradedAnswers(NamedTuple):
 
     samples: list[Sample]
     requests: list[GenerationRequest]
-    answers: Answers
+    texts: dict[str, list[str]]  # by model, its answers
     right: dict[str, list[float]]  # by model, 1 for each item that it answers rightly, else 0
 
 
@@ -75,43 +68,72 @@ class DiagnosticSession:
         limit: int = 32,
         seed: int = 0,
         num_samples: int = 16,
+        progress: Progress = show_nothing,
     ) -> None:
         """Args:
-        models: the original model first.
+        models: the original model first; no two have one name.
         journal: from the name of a question and of a model, where its answers are kept.
-        limit, num_samples: see ``DiagnoseSettings``.
+        limit: items of each kind of question.
+        num_samples: answers drawn for each item where answers are drawn.
+        progress: gets the name of a question, and the number of its answers, so far and in all.
         """
-        names = [model.name for model in models]
-        for name in names:
-            if names.count(name) > 1 or name == _ALL:
-                raise InputError(f"two models are called {name!r}; give each cut once.")
         self.models = tuple(models)
         self.uncut, *self.cuts = self.models
         self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
-        self._journal = journal
-        self.begin()
-
-    def begin(self, num_stages: int = 1, on_progress: OnProgress = lambda done, total: None) -> None:
-        """Start a diagnostic, which asks ``num_stages`` questions; progress counts ``STEPS`` in all."""
-        self._on_progress, self._num_stages, self._stage = on_progress, num_stages, 0
-        self.shortfalls: list[str] = []  # where fewer items came than the limit asks for, in words
+        self._journal, self._progress = journal, progress
+        self.notes: list[str] = []  # fewer items than the limit asks for, and models that were left out, in words
 
     def came(self, what: str, items: Collection[object]) -> None:
         """Note where there are fewer items than the limit asks for."""
         line = f"{what}: only {len(items)} of the {self.limit} requested items; there are no more"
-        if len(items) < self.limit and line not in self.shortfalls:
-            self.shortfalls.append(line)
+        if len(items) < self.limit and line not in self.notes:
+            self.notes.append(line)
 
     def grade(
-        self, name: str, task: Task, readout: Readout = "short", models: Sequence[SessionModel] | None = None
+        self,
+        name: str,
+        task: Task,
+        readout: Readout = "short",
+        models: Sequence[SessionModel] | None = None,
+        samples: list[Sample] | None = None,
     ) -> GradedAnswers:
-        """Answers of every model to the report items of a task, as many as the limit asks for."""
-        samples = task.samples("report", self.limit)
-        self.came(task.name, samples)
+        """Answers of every model to the samples; if left out, to as many report items as the limit asks for."""
+        if samples is None:
+            samples = task.samples("report", self.limit)
+            self.came(task.name, samples)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         answers = self.ask(name, requests, models)
         right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
-        return GradedAnswers(samples, requests, answers, right)
+        return GradedAnswers(samples, requests, texts_of(answers, samples), right)
+
+    def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
+        """Damage of every model at each token of a given text: records with ``tokens``, as TokenDamage has them.
+
+        The reference is the original model. Another model, whose distributions are in another engine, has ``kl`` None.
+        It is left out, and a note says so, where it cuts the text into other tokens than the original model.
+        """
+        answers = dict(self.ask(name, [replace(request, by_token=True) for request in requests]))
+        reference = answers[self.uncut.name]
+        for other in (model.name for model in self.cuts if model.source != self.uncut.source):
+            records = answers.pop(other)
+            if all(_texts(record) == _texts(reference[id]) for id, record in records.items()):
+                answers[other] = {id: _against(reference[id], record) for id, record in records.items()}
+            else:
+                self.notes.append(f"{other} cuts text into other tokens, so nothing is said of it token by token.")
+        return answers
+
+    def computed(self, name: str, ids: Iterable[str], compute: Callable[[str], Record]) -> dict[str, Record]:
+        """``compute`` of each id, kept like answers; for measurements of all models together."""
+        ids = list(ids)
+        with self._journal(name, "all") as journal:
+            known = {record["id"]: record for record in journal.records}
+            for done, id in enumerate(ids):
+                self._progress(name, done, len(ids))
+                if id not in known:
+                    journal.append([{"id": id, **compute(id)}])
+                    known[id] = journal.records[-1]
+        self._progress(name, len(ids), len(ids))
+        return {id: known[id] for id in ids}
 
     def ask(
         self,
@@ -120,101 +142,43 @@ class DiagnosticSession:
         models: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
-        """The answers of every model.
+        """The answers of every model. Those that are not stored are asked of all models of one source together.
 
         Returns:
             By model and id, records with ``text``, ``finish_reason`` and ``num_new_tokens``; of a LikelihoodRequest
-            with ``log_likelihoods`` and ``num_tokens``.
+            with ``log_likelihoods`` and ``num_tokens``, or with ``by_token`` the ``tokens``.
         """
-        return self._ask(
-            name,
-            requests,
-            self.models if models is None else models,
-            lambda engine, plans, wanted: engine.ask(requests, plans, decoding, wanted),
-        )
-
-    def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
-        """Damage of every model at each token of a given text: records with ``tokens``, as TokenDamage has them.
-
-        The reference is the original model. A checkpoint, whose distributions are in another engine, has ``kl`` None;
-        its tokens must be the original model's.
-
-        Raises:
-            InputError: a checkpoint that cuts text into other tokens than the original model.
-        """
-        requests = [replace(request, by_token=True) for request in requests]
-        answers = self._ask(
-            name,
-            requests,
-            self.models,
-            lambda engine, plans, wanted: engine.compare(
-                requests, plans, CutPlan(num_layers=plans[0].num_layers), wanted
-            ),
-        )
-        others = {model.name for model in self.cuts if model.source != self.uncut.source}
-        reference = answers[self.uncut.name]
-        return {
-            model: {id: _against(reference[id], record, model) for id, record in records.items()}
-            if model in others
-            else records
-            for model, records in answers.items()
-        }
-
-    def computed(self, name: str, ids: Iterable[str], compute: Callable[[str], Record]) -> dict[str, Record]:
-        """``compute`` of each id, kept like answers; for measurements of all models together."""
-        ids = list(ids)
-        with self._journal(name, _ALL) as journal:
-            known = {record["id"]: record for record in journal.records}
-            for done, id in enumerate(ids):
-                self._show(done, len(ids))
-                if id not in known:
-                    journal.append([{"id": id, **compute(id)}])
-                    known[id] = journal.records[-1]
-        self._stage += 1
-        return {id: known[id] for id in ids}
-
-    def _ask(
-        self,
-        name: str,
-        requests: Sequence[Request],
-        models: Sequence[SessionModel],
-        call: Callable[[Engine, Plans, Wanted], Under[Any]],
-    ) -> Answers:
-        """The stored answers, and those that are missing, asked of all models of one source together."""
+        models = self.models if models is None else models
         hashes = {request.id: _hash(request) for request in requests}
         assert len(hashes) == len(requests), f"{name}: two requests with one id"
         answers: dict[str, dict[str, Record]] = {model.name: {} for model in models}
 
+        def show() -> None:
+            self._progress(name, sum(map(len, answers.values())), len(hashes) * len(models))
+
         def is_missing(plan: CutPlan, id: str) -> bool:
             return id not in answers[names[plan.key]]
 
-        try:
-            for source in dict.fromkeys(model.source for model in models):
-                group = [model for model in models if model.source == source]
-                names = {model.plan.key: model.name for model in group}
-                assert len(names) == len(group), "two models that remove the same layers"
-                with ExitStack() as open_files:
-                    journals = {m.name: open_files.enter_context(self._journal(name, m.name)) for m in group}
-                    for model, journal in journals.items():
-                        answers[model].update(_held(journal, hashes))
-                    self._show(sum(map(len, answers.values())), len(hashes) * len(models))
-                    if all(len(answers[model]) == len(hashes) for model in journals):
-                        continue
-                    for plan, batch in call(group[0].engine(), [model.plan for model in group], is_missing):
-                        known, journal = answers[names[plan.key]], journals[names[plan.key]]
-                        fresh = [reply for reply in batch if reply.id not in known]
-                        journal.append([{"id": r.id, "asked": hashes[r.id], **_record(r)} for r in fresh])
-                        known.update((record["id"], record) for record in journal.records[-len(fresh) :] if fresh)
-                        self._show(sum(map(len, answers.values())), len(hashes) * len(models))
-        finally:
-            self._stage += 1
+        for source in dict.fromkeys(model.source for model in models):
+            group = [model for model in models if model.source == source]
+            names = {model.plan.key: model.name for model in group}
+            assert len(names) == len(group), "two models that remove the same layers"
+            with ExitStack() as open_files:
+                journals = {m.name: open_files.enter_context(self._journal(name, m.name)) for m in group}
+                for model, journal in journals.items():
+                    answers[model].update(_held(journal, hashes))
+                show()
+                if all(len(answers[model]) == len(hashes) for model in journals):
+                    continue
+                for plan, batch in _replies(group, requests, decoding, is_missing):
+                    known, journal = answers[names[plan.key]], journals[names[plan.key]]
+                    fresh = [reply for reply in batch if reply.id not in known]
+                    journal.append([{"id": r.id, "asked": hashes[r.id], **_record(r)} for r in fresh])
+                    known.update((record["id"], record) for record in journal.records[-len(fresh) :] if fresh)
+                    show()
         for model, records in answers.items():
             assert len(records) == len(hashes), f"{name}: questions to {model} were left unanswered"
         return answers
-
-    def _show(self, done: int, total: int) -> None:
-        share = (self._stage + done / max(1, total)) / self._num_stages
-        self._on_progress(min(STEPS, int(STEPS * share)), STEPS)
 
     def rows(self, diagnostic: str, measure: str, values: Values, **how: Any) -> list[MeasureRow]:
         """A row for every pruned model that has values; ``how`` as ``measure_rows`` takes it."""
@@ -231,19 +195,13 @@ class DiagnosticSession:
         return [replace(row, values=without_kept(row.values)) for row in rows]
 
     def examples(
-        self,
-        diagnostic: str,
-        items: Sequence[tuple[str, str, str]],
-        answers: Answers,
-        right: Values,
-        tokens: Mapping[str, list[str]] | None = None,
+        self, diagnostic: str, items: Sequence[tuple[str, str, str]], texts: Mapping[str, Sequence[str]], right: Values
     ) -> list[DiagnosisExample]:
         """The items that the original model has right and a pruned one has not, with both models' answers.
 
         Args:
             items: id, question and right answer of each.
-            answers: records with ``text``.
-            tokens: of the original model's answers, by id, where they are known.
+            texts: by model, its answers to these.
         """
         uncut = self.uncut.name
         return [
@@ -253,13 +211,12 @@ class DiagnosticSession:
                 "id": id,
                 "question": question,
                 "gold": gold,
-                "uncut": answers[uncut][id]["text"],
-                "cut": answers[model.name][id]["text"],
-                "tokens": (tokens or {}).get(id, []),
+                "uncut": texts[uncut][place],
+                "cut": texts[model.name][place],
             }
             for model in self.cuts
-            for (id, question, gold), before, after in zip(items, right[uncut], right[model.name], strict=True)
-            if before > after
+            for place, (id, question, gold) in enumerate(items)
+            if right[uncut][place] > right[model.name][place]
         ]
 
 
@@ -272,6 +229,22 @@ def is_right(task: Task, sample: Sample, record: Record, readout: Readout = "sho
 def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:
     """By model, the value of each item, which has an ``id``, and its answer."""
     return {model: [float(value(item, records[item.id])) for item in items] for model, records in answers.items()}
+
+
+def texts_of(answers: Answers, items: Sequence[Any]) -> dict[str, list[str]]:
+    """By model, the written answers to the items, which have an ``id``."""
+    return {model: [records[item.id]["text"] for item in items] for model, records in answers.items()}
+
+
+def _replies(
+    models: Sequence[SessionModel], requests: Sequence[Request], decoding: Decoding, wanted: Wanted
+) -> Under[Any]:
+    """Replies of models of one source, as they come."""
+    engine, plans = models[0].engine(), [model.plan for model in models]
+    scored = [request for request in requests if isinstance(request, LikelihoodRequest) and request.by_token]
+    if scored:
+        return engine.compare(scored, plans, CutPlan(num_layers=plans[0].num_layers), wanted)
+    return engine.ask(requests, plans, decoding, wanted)
 
 
 def _record(reply: Completion | Likelihoods | Divergence) -> Record:
@@ -293,24 +266,17 @@ def _held(journal: Journal, hashes: Mapping[str, str]) -> dict[str, Record]:
 
 
 def _hash(request: Request) -> str:
-    rest: tuple[Any, ...]
-    if isinstance(request, LikelihoodRequest):
-        rest = request.continuations
-    else:
-        rest = (request.max_new_tokens, request.stop, *([request.begins] if request.begins else []))
-    return hashlib.sha256(repr((request.prompt, rest)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return hashlib.sha256(repr(replace(request, id="")).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _against(uncut: Record, record: Record, model: str) -> Record:
-    """A checkpoint's own tokens, with the original model's as reference."""
-    before, after = uncut["tokens"], record["tokens"]
-    if [token["text"] for token in before] != [token["text"] for token in after]:
-        raise InputError(
-            f"{model} tokenises text differently from the original model, so the two cannot be compared token by "
-            "token. Give a checkpoint with the original model's tokenizer."
-        )
+def _texts(record: Record) -> list[str]:
+    return [token["text"] for token in record["tokens"]]
+
+
+def _against(uncut: Record, record: Record) -> Record:
+    """Another model's own tokens, with the original model's as reference."""
     tokens = [
         {**new, **{f"reference_{name}": old[name] for name in ("nll", "rank", "likeliest")}, "kl": None}
-        for old, new in zip(before, after, strict=True)
+        for old, new in zip(uncut["tokens"], record["tokens"], strict=True)
     ]
     return {**record, "tokens": tokens}

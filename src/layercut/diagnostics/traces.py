@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Literal
 
-from layercut.diagnostics.programs import is_right_program, make_functions
-from layercut.diagnostics.session import DiagnosticSession, Record, is_right
-from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.diagnostics.programs import classed_programs
+from layercut.diagnostics.session import DiagnosticSession
+from layercut.engine.base import LikelihoodRequest, Prompt
 from layercut.errors import InputError
+from layercut.evidence.program_classes import FINE
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout
 
+NAME = "propagation"  # of the diagnostic
 TASKS: tuple[tuple[str, Readout], ...] = (
     ("arithmetic", "short"), ("brackets", "short"), ("copy", "short"), ("gsm_symbolic", "chain"),
 )  # fmt: skip
 PROGRAMS = "programs"
-Kind = Literal["answer", "digit", "operator", "bracket", "keyword", "other"]
-KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
-TokenKind = Literal["result", "other digit", "closing bracket", "all else"]
-TOKEN_KINDS: tuple[TokenKind, ...] = TokenKind.__args__  # type: ignore[attr-defined]
+KINDS = ("answer", "digit", "operator", "bracket", "keyword", "other")
+TOKEN_KINDS = ("result", "other digit", "closing bracket", "all else")
 """Kinds whose damage tells what a layer is needed for."""
 _RESULT = re.compile(r"=\s*(?:\\?\$)?\s*(\d[\d,.]*)")
-_SIGNS: dict[str, Kind] = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]{}", "bracket")}
+_SIGNS = {**dict.fromkeys("+-*/=<>%^×÷−", "operator"), **dict.fromkeys("()[]{}", "bracket")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One right answer."""
+    """One right answer of the original model, and what all models write in its place."""
 
     task: str
     id: str
     question: str
     gold: str  # empty where more than one answer is right
     cluster: str  # the context that it shares with other items, or itself
-    request: GenerationRequest
+    prompt: Prompt
     text: str  # the original model's answer
-    judge: Callable[[Record], bool]  # whether an answer is right
+    written: Mapping[str, str]  # by model
+    right: Mapping[str, float]  # by model, 1 where that is right too, else 0
     is_chain: bool = False
     is_code: bool = False
     pieces: list[str] = field(default_factory=list)  # the texts of its tokens
@@ -49,16 +48,13 @@ class Trace:
     @property
     def forced(self) -> LikelihoodRequest:
         """The prompt with the answer given."""
-        return LikelihoodRequest(id=self.id, prompt=self.request.prompt, continuations=(self.text,))
+        return LikelihoodRequest(id=self.id, prompt=self.prompt, continuations=(self.text,))
 
     def of_pieces(self, pieces: list[str]) -> Trace:
         """The same with its tokens. In a short answer, the tokens of the final answer keep their own kinds."""
         start = self.text.rfind(self.gold) if self.is_chain else -1
         answer = None if start < 0 else (start, start + len(self.gold))
         return replace(self, pieces=pieces, kinds=kinds_of(pieces, answer=answer, code=self.is_code))
-
-    def is_right(self, text: str) -> bool:
-        return text == self.text or self.judge({"text": text, "finish_reason": "stop", "num_new_tokens": 0})
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
@@ -67,59 +63,56 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
     A task that the model cannot be asked, such as one with prompts beyond its context, is skipped and named. Programs
     are those of the bracket diagnostic that pass their tests.
     """
+    uncut = session.uncut.name
     traces: list[Trace] = []
     counts: list[str] = []
     for name, readout in TASKS:
-        task = load_task(name, seed=session.seed)
+        task, question = load_task(name, seed=session.seed), f"{NAME}.{name}"
         try:
-            graded = session.grade(f"propagation.{name}", task, readout, [session.uncut])
+            asked = session.grade(question, task, readout, [session.uncut])
         except InputError as error:
             counts.append(f"{name} left out ({str(error).rstrip('.')})")
             continue
-        texts = graded.answers[session.uncut.name]
-        right = [
+        right = [sample for sample, is_hit in zip(asked.samples, asked.right[uncut], strict=True) if is_hit]
+        graded = session.grade(question, task, readout, samples=right)
+        traces += [
             Trace(
                 task=name,
                 id=sample.id,
                 question=sample.question,
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
-                request=request,
-                text=texts[sample.id]["text"],
-                judge=partial(is_right, task, sample, readout=readout),
+                prompt=graded.requests[place].prompt,
+                text=graded.texts[uncut][place],
+                written={model: texts[place] for model, texts in graded.texts.items()},
+                right={model: values[place] for model, values in graded.right.items()},
                 is_chain=readout == "chain",
             )
-            for sample, request, is_hit in zip(
-                graded.samples, graded.requests, graded.right[session.uncut.name], strict=True
-            )
-            if is_hit and texts[sample.id]["text"].strip()
+            for place, sample in enumerate(right)
         ]
-        traces += right
-        counts.append(f"{name} {len(right)} of {len(graded.samples)}")
-    functions = make_functions(session.limit, session.seed)
-    session.came("functions", functions)
+        counts.append(f"{name} {len(right)} of {len(asked.samples)}")
     # The question of the bracket diagnostic, so that its answers are used again.
-    programs = session.ask("brackets.programs", [function.request for function in functions], [session.uncut])
-    answers = programs[session.uncut.name]
-    right = [
+    programs = classed_programs(session)
+    of_code = [
         Trace(
             task=PROGRAMS,
             id=function.id,
             question=function.head,
             gold="",
             cluster=function.name.rpartition("_")[0],
-            request=function.request,
-            text=answers[function.id]["text"],
-            judge=partial(is_right_program, function),
+            prompt=function.request.prompt,
+            text=programs.texts[uncut][place],
+            written={model: texts[place] for model, texts in programs.texts.items()},
+            right={model: float(classes[place] in FINE) for model, classes in programs.classes.items()},
             is_code=True,
         )
-        for function in functions
-        if answers[function.id]["text"].strip() and is_right_program(function, answers[function.id])
+        for place, function in enumerate(programs.functions)
+        if programs.classes[uncut][place] in FINE
     ]
-    return [*traces, *right], [*counts, f"{PROGRAMS} {len(right)} of {len(functions)}"]
+    return [*traces, *of_code], [*counts, f"{PROGRAMS} {len(of_code)} of {len(programs.functions)}"]
 
 
-def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[Kind]:
+def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[str]:
     """The kind of every token of a text.
 
     ``answer`` where it has a character of the final answer that is no white space; else ``digit``, ``operator`` or
@@ -134,7 +127,7 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
         answer: the characters of the final answer, from (inclusive) to (exclusive).
         code: whether the text is Python.
     """
-    kinds: list[Kind] = []
+    kinds = []
     for bare, begin, end in _bare_pieces(pieces):
         if answer is not None and bare and begin < answer[1] and end > answer[0]:
             kinds.append("answer")
@@ -147,7 +140,7 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
     return kinds
 
 
-def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
+def token_kinds(pieces: Sequence[str]) -> list[str]:
     r"""The kind of each token of a text.
 
     ``result``: digits of the number behind an equals sign; ``closing bracket``: ), ] or } in it.
@@ -159,7 +152,7 @@ def token_kinds(pieces: Sequence[str]) -> list[TokenKind]:
         pieces: the tokens' texts, which together are the text.
     """
     results = [match.span(1) for match in _RESULT.finditer("".join(pieces))]
-    kinds: list[TokenKind] = []
+    kinds = []
     for bare, begin, end in _bare_pieces(pieces):
         if bare[:1].isdigit():
             is_result = any(begin < last and end > first for first, last in results)

@@ -127,17 +127,15 @@ def diagnose_answers(records: Mapping[str, Sequence[Record]], *, seed: int) -> d
     return diagnoses
 
 
-def first_difference(uncut: str, cut: str, tokens: Sequence[str] = ()) -> tuple[int, int]:
-    """Begin and end of the first wrong token of the cut answer; the same place twice where there is none.
-
-    Tokens are those of the uncut answer where they are known, else digits, words and signs.
+def first_difference(uncut: str, cut: str) -> tuple[int, int]:
+    """Begin and end of the first wrong digit, word or sign of the cut answer; one place twice where there is none.
 
     >>> first_difference("7 + 5 = 12", "7 + 5 = 17")
     (9, 10)
     """
     same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
     start = 0
-    for piece in tokens or _PIECE.findall(uncut):
+    for piece in _PIECE.findall(uncut):
         if start + len(piece) > same:
             break
         start += len(piece)

@@ -22,7 +22,7 @@ class MeasureRow(PairedRow):
     group: str  # items or tokens, such as ``depth 3`` or ``digit``; empty for all of them
     arm: str
     better: Literal["higher", "lower"]
-    unit: Literal["share", "nats", "score", "words"]
+    unit: Literal["share", "nats", "words"]
     headline: bool  # A loss here counts as damage
 
     @property
@@ -86,7 +86,6 @@ class DiagnosisExample(TypedDict):
     gold: str
     uncut: str
     cut: str
-    tokens: list[str]  # the original model's answer by tokens; empty where they are not known
 
 
 class Diagnosis(TypedDict):
@@ -111,18 +110,13 @@ class Damage(NamedTuple):
         return abs(self.row.values.difference.value) if kept is None else 1 - kept.value
 
 
-def arm_name(layer: int) -> str:
-    """The name of the model without a layer."""
-    return f"layer-{layer}"
-
-
-def load_diagnosis(folder: Path, name: str = DIAGNOSIS) -> dict[str, Any]:
-    """Read diagnose.json, or another file of its format, from a run folder.
+def load_diagnosis(folder: Path) -> dict[str, Any]:
+    """Read diagnose.json from a run folder.
 
     Raises:
         InputError: there is none, or it is damaged or of an unknown format.
     """
-    return with_rows(read_format(Path(folder) / name, "diagnosis"))
+    return with_rows(read_format(Path(folder) / DIAGNOSIS, "diagnosis"))
 
 
 def layer_damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
@@ -172,7 +166,7 @@ def measure_rows(
     seed: int,
     group: str = "",
     better: Literal["higher", "lower"] = "higher",
-    unit: Literal["share", "nats", "score", "words"] = "share",
+    unit: Literal["share", "nats", "words"] = "share",
     chance: float | None = None,
     clusters: Sequence[str] | None = None,
     headline: bool = False,

@@ -15,15 +15,13 @@ from rich.text import Text
 
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs, first_difference
 from layercut.evidence.degeneration import NAME
-from layercut.evidence.diagnosis import over_models
-from layercut.evidence.intervals import ALPHA
-from layercut.report.diagnosis import diagnosis_examples, different_side, measure_column, measure_table
-from layercut.report.diagnostics import PROGRAM_SHARES, program_cell, program_classes, program_words
+from layercut.report.diagnosis import STARS, diagnosis_examples, different_side, measure_columns, measure_table
+from layercut.report.diagnostics import PROGRAM_SHARES, counts_table, model_column, program_cells
 from layercut.report.elements import Block, Details, Example, Html, Section, Side, bullet_list
 from layercut.report.table import Column, Surface, Table, terminal_table, text_columns
 from layercut.report.words import readout_words
 from layercut.report.writers import fill_template
-from layercut.text import count_of, escape_inline, on_one_line, printable_text, with_interval
+from layercut.text import count_of, escape_inline, on_one_line, printable_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -288,36 +286,25 @@ def answer_tables(cells: Sequence[DiagnosedAnswers]) -> list[RenderableType]:
 def _of_diagnostic(cells: Sequence[DiagnosedAnswers], diagnostic: str, model: str) -> list[Block]:
     """A line for each model, the original one first, for every task and readout that has this diagnostic."""
     blocks: list[Block] = []
-    variant = Column(model, lambda name: name.removeprefix("layer-"))
     for cell in cells:
         if (diagnosis := cell["diagnostics"].get(diagnostic)) is None:
             continue
         classes = diagnosis["data"].get("classes") or {}
         if diagnostic == PROGRAMS:
             caption = f"{cell['task']} ({cell['readout']}). {PROGRAM_SHARES}"
-            names = program_classes(classes)
-            rows = [[of.removeprefix("layer-"), *(program_cell(classes[of], kind) for kind in names)] for of in classes]
-            columns = text_columns(model, *map(program_words, names))
-            blocks.append(Table(name=_table_name("classes-of", cell), caption=caption, columns=columns, rows=rows))
-        measures = [
-            measure_column(
-                name,
-                over_models(diagnosis, measure),
-                lambda value, row: with_interval(value, share=row.unit == "share"),
-            )
-            for measure, name in _COLUMNS[diagnostic].items()
-        ]
+            name, kinds = _table_name("classes-of", cell), program_cells(classes.values())
+            blocks.append(counts_table(classes, kinds, name=name, caption=caption, model=model))
         models = list(classes or diagnosis["data"]["finish"])
+        measures = {name: (measure, "") for measure, name in _COLUMNS[diagnostic].items()}
         num_items = dict.fromkeys(models, str(diagnosis["rows"][0].n))
-        columns = [variant, Column("n", num_items.__getitem__, numeric=True), *measures]
+        count = Column("n", num_items.__getitem__, numeric=True)
+        columns = [model_column(model), count, *measure_columns(diagnosis, measures, models[0])]
         name = _table_name(f"{diagnostic}-of", cell)
         blocks.append(Table(name=name, caption=_caption(cell), columns=columns, rows=models))
         blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     legend = (
         _LEGENDS[diagnostic],
-        "Shares in % with 95 % intervals (Wilson, else BCa over answers). *: worse than the first line on the same "
-        f"items, p < {ALPHA} after Holm's correction over the models of the column (McNemar's exact test, else sign "
-        "flips).",
+        f"Shares in % with 95 % intervals (Wilson, else BCa over answers). {STARS}",
     )
     return [*blocks, bullet_list(legend)] if blocks else []
 

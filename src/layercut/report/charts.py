@@ -90,10 +90,8 @@ def num_items(rows: Sequence[PairedRow]) -> str:
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def axis_reach(values: Sequence[float], scale: str = "linear") -> tuple[float, float]:
-    """Ends of a scale that holds the values, with a margin; of a logarithmic one, those above 0."""
-    if scale == "log":
-        return 0.9 * min(value for value in values if value > 0), 1.1 * max(values)
+def axis_reach(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of a scale that holds the values, with a margin."""
     margin = 0.05 * (max(values) - min(values) or 1.0)
     return min(values) - margin, max(values) + margin
 
@@ -147,7 +145,6 @@ def curve_chart(
     dashes: Mapping[str, Sequence[int]] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     height: int = 230,
-    scale: str = "linear",
     ticks: Sequence[float] = (),
     bands: bool = False,
 ) -> Spec:
@@ -157,13 +154,11 @@ def curve_chart(
         points: of ``marked_point``. A line joins those of a ``part``.
         x: ends of the scale; so is ``y``.
         marks: levels with their names, as dashed lines with the names on the axis.
-        scale: of y, ``linear`` or ``log``.
         ticks: of x; chosen to fit where there are none.
         bands: whether intervals are bands and not bars: for many points of few series.
     """
     named = "".join(f"datum.value == {level:g} ? '{text} ' + datum.label : " for level, text in marks)
     y_axis = _axis(y_title, y, tickCount=6, **({"labelExpr": f"{named}datum.label"} if marks else {}))
-    y_axis["scale"]["type"] = scale
     own_ticks: Spec = {"values": list(ticks)} if ticks else {"tickMinStep": 1, "tickCount": 8}
     place = {
         "x": {**_axis(x_title, x, grid=False, **own_ticks), "field": "x"},

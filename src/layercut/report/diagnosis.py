@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from layercut.evidence.diagnosis import (
     DiagnosisExample,
     MeasureRow,
     layer_damages,
+    over_models,
     with_rows,
 )
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnostics import SECTIONS
+from layercut.report import charts
+from layercut.report.diagnostics import SECTIONS, UNCUT, counts_table, model_column, share_figure
 from layercut.report.elements import Block, Details, Example, Facts, Lead, Section, Side, bullet_list
 from layercut.report.table import Cell, Column, Styled, Table, raw_estimates, raw_values
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
@@ -29,13 +32,19 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 2
 """Examples of each diagnostic and pruned model."""
+MOST_DETAILED = len(charts.SERIES)
+"""Pruned models that are shown with pictures, examples and a line for each measure; of more, each has one line."""
+STARS = (
+    f"*: worse than the first line on the same items, p < {ALPHA} after Holm's correction over the models of the "
+    "column (McNemar's exact test, else sign flips)."
+)
 
 
 def damage_answer(source: Source) -> Section:
     """Make the section of the first damage of each pruned model."""
     data = source.value
     lines = [
-        (f"What broke first in {arm['name']}", damage_summary(data["diagnostics"], arm["name"])[0])
+        (f"What broke first in {arm['name']}", damage_summary(data["diagnostics"], arm["name"]))
         for arm in data["arms"][1:]
     ]
     diagnosed = f"at most {count_of(data['limit'], 'item')} of each kind"
@@ -49,22 +58,25 @@ def broken_section(source: Source) -> Section:
     data = source.value
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
     arms = [arm["name"] for arm in data["arms"][1:]]
-    blocks: list[Block] = [
-        bullet_list(f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"])
-    ]
-    for arm in arms:
-        first, *rest = damage_summary(diagnoses, arm)
-        blocks.append("\n".join([f"**{escape_inline(arm)}.** {first}", *rest]))
+    lines = [f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"]]
+    lines[1:] = [f"{line}. {damage_summary(diagnoses, arm)}" for line, arm in zip(lines[1:], arms, strict=True)]
+    blocks: list[Block] = [bullet_list(lines)]
     for name, diagnosis in diagnoses.items():
         section = SECTIONS[name]
-        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{section.title}: all measures, shares in %")
+        caption = f"{section.title}: all measures, shares in %"
+        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", caption)
         blocks.append(f"**{section.title}.** {section.question}")
-        if figure := section.figure(diagnosis, arms):
+        if len(arms) > MOST_DETAILED:
+            blocks += _overview(diagnosis, table)
+        elif figure := share_figure(diagnosis, arms):
             caption, file = f"{figure.caption} Seed {data['seed']}.", f"diagnose-{name}.png"
             blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
         elif table.rows:
             blocks.append(table)
-        blocks += [*section.lines(diagnosis), bullet_list(map(escape_inline, diagnosis["notes"]))]
+        if counts := diagnosis["data"].get(section.counted):
+            cells = section.cells(counts.values())
+            blocks.append(counts_table(counts, cells, name=f"diagnosis-{name}-more", caption=section.caption))
+        blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     blocks.append(Details(summary="How to read this", blocks=[bullet_list([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
     return Section(
         name="broken",
@@ -77,42 +89,44 @@ def broken_section(source: Source) -> Section:
     )
 
 
-def damage_summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[str]:
-    """List the diagnostics with significant damage in one pruned model, the largest loss first, and those without."""
+def _overview(diagnosis: Diagnosis, full: Table) -> list[Block]:
+    """A line for each model with the measures of all items and the headlines; the CSV file has every measure."""
+    rows = [row for row in diagnosis["rows"] if row.headline or not row.group]
+    if not rows:
+        return []
+    models = list(dict.fromkeys([UNCUT, *(row.arm for row in rows)]))
+    columns = measure_columns(diagnosis, {_measure_name(row): (row.metric, row.group) for row in rows}, UNCUT)
+    caption = f"Shares in % with 95 % intervals (n {charts.num_items(rows)}). {STARS}"
+    columns = [model_column("model"), *columns]
+    return [Table(name=full.name, caption=caption, columns=columns, rows=models, download=full)]
+
+
+def damage_summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> str:
+    """What broke first in a pruned model, all other significant damage, and the diagnostics without, in a line."""
     judged = [
         name
         for name, diagnosis in diagnoses.items()
         if any(row.arm == arm and row.headline for row in diagnosis["rows"])
     ]
     if not judged:
-        return ["None of the chosen diagnostics tests for damage."]
+        return "None of the chosen diagnostics tests for damage."
     significant = layer_damages(diagnoses, arm)
     if not significant:
-        return [f"No significant damage in {', '.join(judged)}. Damage may still exist: see the intervals."]
+        return f"No significant damage in {', '.join(judged)}. Damage may still exist: see the intervals."
     first, *rest = map(_words, significant)
-    lines = [f"**Broke first: {first}.**"]
+    text = f"**Broke first: {first}.**"
     if rest:
-        lines += ["", "Also significant, the largest loss first:", "", *(f"- {words}" for words in rest)]
-    where = diagnoses["propagation"]["data"].get("first_wrong", {}).get(arm) if "propagation" in diagnoses else None
-    if where and (kinds := where["kinds"]):
-        kind = max(sorted(kinds), key=kinds.__getitem__)
-        lines += [
-            "",
-            f"Its own answers differ from {where['parted']} of {where['traces']} right answers of the original model. "
-            f"The first difference is most often a token of the kind *{kind}* ({kinds[kind]}).",
-        ]
+        text += f" Also significant, the largest loss first: {'; '.join(rest)}."
     undamaged = [name for name in judged if name not in {damage.row.diagnostic for damage in significant}]
-    if undamaged:
-        lines += ["", f"No significant damage in {', '.join(undamaged)}."]
-    return lines
+    return f"{text} No significant damage in {', '.join(undamaged)}." if undamaged else text
 
 
 def summary_lines(data: Mapping[str, Any]) -> list[str]:
     """Return what broke first in each pruned model as plain text; ``data`` is what diagnose.json holds."""
-    diagnoses, lines = with_rows(data)["diagnostics"], []
-    for arm in data["arms"][1:]:
-        found = (re.sub(r"[*\\]", "", line) for line in damage_summary(diagnoses, arm["name"]) if line)
-        lines += [arm["name"], *(f"  {line}" for line in found)]
+    diagnoses = with_rows(data)["diagnostics"]
+    lines = []
+    for arm in (arm["name"] for arm in data["arms"][1:]):
+        lines += [arm, "  " + re.sub(r"[*\\]", "", damage_summary(diagnoses, arm))]
     return lines
 
 
@@ -127,8 +141,10 @@ def _words(damage: Damage) -> str:
 
 
 def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
-    """By diagnostic, two items for each pruned model, picked by the hash of their id; none for one without examples."""
-    examples = {}
+    """By diagnostic, two items for each pruned model, picked by the hash of their id, if the models are few."""
+    examples: dict[str, list[Example]] = {}
+    if len(data["arms"]) > MOST_DETAILED + 1:
+        return examples
     for name, diagnosis in data["diagnostics"].items():
         items = sorted(diagnosis["examples"], key=lambda item: hashlib.sha256(item["id"].encode()).digest())
         picked = [
@@ -143,16 +159,13 @@ def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
 
 def _example(item: DiagnosisExample) -> Example:
     uncut = Side(name="uncut", text=item["uncut"], ended="right")
-    cut = different_side(item["arm"], item["cut"], item["uncut"], tokens=item["tokens"])
+    cut = different_side(item["arm"], item["cut"], item["uncut"])
     return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", [uncut, cut])])
 
 
-def different_side(name: str, text: str, uncut: str, *, ended: str = "", tokens: Sequence[str] = ()) -> Side:
-    """A pruned model's answer with its first difference from the original model's.
-
-    ``tokens``: those of the original model's answer where they are known, else digits, words and signs are compared.
-    """
-    difference = None if text == uncut else first_difference(uncut, text, tokens)
+def different_side(name: str, text: str, uncut: str, *, ended: str = "") -> Side:
+    """A pruned model's answer with its first difference from the original model's."""
+    difference = None if text == uncut else first_difference(uncut, text)
     return Side(name=name, text=text, ended=ended, difference=difference)
 
 
@@ -162,27 +175,30 @@ def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> T
     return Table(name=name, caption=caption, columns=columns, rows=rows)
 
 
-def measure_column(
-    name: str,
-    rows: Mapping[str, tuple[MeasureRow, bool]],
-    shown: Callable[[Estimate, MeasureRow], str],
-    *,
-    numeric: bool = False,
-) -> Column:
-    """The values of every model, with a star for a significant loss; a model without a row is the original one."""
+def measure_columns(diagnosis: Diagnosis, measures: Mapping[str, tuple[str, str]], original: str) -> list[Column]:
+    """The values of every model, with a star for a loss that stays significant over the models; see ``STARS``.
 
-    def value(arm: str) -> str:
-        if arm not in rows:
-            first, _ = next(iter(rows.values()))
-            return shown(first.values.uncut, first)
-        row, stands = rows[arm]
-        return shown(row.values.cut, row) + "*" * stands
+    Args:
+        measures: by name of the column, a measure and its group.
+        original: the name of the original model.
+    """
 
-    return Column(name, value, numeric=numeric)
+    def value(rows: Mapping[str, tuple[MeasureRow, bool]], model: str) -> str:
+        if model != original and model not in rows:
+            return "-"
+        row, is_significant = next(iter(rows.values())) if model == original else rows[model]
+        level, star = (row.values.uncut, "") if model == original else (row.values.cut, "*" * is_significant)
+        return _level(level, row) + star
+
+    return [Column(name, partial(value, over_models(diagnosis, *key))) for name, key in measures.items()]
+
+
+def _measure_name(row: MeasureRow) -> str:
+    return row.label if row.unit == "share" else f"{row.label} ({row.unit})"
 
 
 def _measure(row: MeasureRow) -> Cell:
-    name = row.label + ("" if row.unit in ("share", "score") else f" ({row.unit})")
+    name = _measure_name(row)
     return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
 
 

@@ -20,7 +20,6 @@ from layercut.report.draft import draft_answer, draft_numbers, serving_section
 from layercut.report.elements import Block, Section, bullet_list
 from layercut.report.first import answer_section, title_of
 from layercut.report.healing import healing_section, training_section
-from layercut.report.layers import each_layer, layer_measures
 from layercut.report.provenance import cost_section, provenance_section
 from layercut.report.retention import retention_section
 from layercut.report.scores import evaluation_section, scores_section, seeds_section
@@ -59,9 +58,6 @@ KINDS: dict[Kind, KindOfReport] = {
     "diagnosis": KindOfReport(
         (damage_answer, broken_section, errors_section, provenance_section), "What broke in MODEL", "diagnose.md"
     ),
-    "layers": KindOfReport(
-        (each_layer, layer_measures, provenance_section), "What each layer of MODEL is needed for", "layers.md", False
-    ),
     "healing": KindOfReport(
         (healing_section, training_section, provenance_section), "Healing of MODEL", has_page=False
     ),
@@ -84,8 +80,8 @@ def write_reports(
         texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
 
     Returns:
-        ``report``, the Markdown file, and ``page``, report.html; no page of a sweep that diagnoses, nor of a
-        healing or an evaluation.
+        ``report``, the Markdown file, and ``page``, report.html; no page of a healing or an
+        evaluation.
     Raises:
         InputError: no finished run in the folder.
     """

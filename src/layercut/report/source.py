@@ -11,13 +11,13 @@ from typing import Any, Literal
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep
-from layercut.runs.directory import DIAGNOSIS, LAYERS, METRICS, RunFolder, is_run
+from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder, is_run
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import entries_of, is_healing
 from layercut.runs.study import UNCUT
 
-Kind = Literal["study", "sweep", "diagnosis", "layers", "healing", "draft", "evaluation"]
+Kind = Literal["study", "sweep", "diagnosis", "healing", "draft", "evaluation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Source:
     folder: Path
     kind: Kind
     value: Any
-    """Its results: StudyResults, Sweep or DraftResult; the content of diagnose.json or layers.json; the last entry of
+    """Its results: StudyResults, Sweep or DraftResult; the content of diagnose.json; the last entry of
     ``healing`` in the checkpoint's plan.json; the rows of an evaluation's metrics.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
     texts: bool = True  # questions and answers are shown
@@ -70,8 +70,6 @@ def read_source(
 
 def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     """The kind of a run folder, and what it holds."""
-    if (folder / LAYERS).is_file():
-        return "layers", load_diagnosis(folder, LAYERS)
     if (folder / DRAFT).is_file():
         return "draft", DraftResult.load(folder)
     if is_healing(folder):

@@ -40,7 +40,7 @@ from layercut.runs.study import failures_in
 from layercut.runs.trackers import log_numbers
 from layercut.text import count_of
 
-SWEEP, DIAGNOSIS, LAYERS = "sweep.json", "diagnose.json", "layers.json"  # result files of runs that are not evaluations
+SWEEP, DIAGNOSIS = "sweep.json", "diagnose.json"  # result files of runs that are not evaluations
 ENVIRONMENT, METRICS, SAMPLES, REPORT = "environment.json", "metrics.json", "samples", "report.md"
 PAGE = "report.html"  # the page for a browser
 _NOT_SEARCHED = {SAMPLES, "checkpoint", "searches", "answers"}
@@ -366,11 +366,9 @@ def _measured(path: Path) -> str:
         rows = _read_json(path / SWEEP).get("rows", [])
         cells = dict.fromkeys(f"{row['task']} {row['readout']}" for row in rows)
         measured.append(f"sweep of {count_of(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
-    for file, what in ((DIAGNOSIS, "diagnosis of"), (LAYERS, "diagnosis layer by layer:")):
-        if (path / file).is_file():
-            data = _read_json(path / file)
-            arms = ", ".join(arm["name"] for arm in data.get("arms", ())[1:]) if file == DIAGNOSIS else ""
-            measured.append(f"{what} {arms or ', '.join(data.get('diagnostics', ()))}")
+    if (path / DIAGNOSIS).is_file():
+        arms = _read_json(path / DIAGNOSIS).get("arms", ())[1:]
+        measured.append(f"diagnosis of {', '.join(arm['name'] for arm in arms)}")
     return "; ".join(measured)
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from layercut.base_settings import Names
-from layercut.diagnostics import DIAGNOSTICS, chosen_diagnostics, is_plan
+from layercut.diagnostics import DiagnoseSettings, chosen_diagnostics, is_plan
 from layercut.errors import InputError
 from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings
+from layercut.surgery.plan import parse_layers
 from layercut.verbs import fields
-from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
 from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
@@ -36,31 +37,36 @@ class DiagnoseVerb(Verb):
 
     model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
     cuts: Annotated[Names, Flag("CUT...", argument=True, repeated=True)] = Field(
-        description="Pruned models: layers (3,8,21-24), reverse:N or random:N, a plan.json, or another model: the "
-        "folder of a cut or healed checkpoint, or a model that others made of MODEL."
+        description="Pruned models: layers (3,8,21-24), reverse:N or random:N, each:0-9 for every layer alone, a "
+        "plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL."
     )
-    only: Names = Field((), description=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.")
-    limit: int = Field(32, ge=1, description="Items of each kind of question; shown on the page.")
-    samples: int = Field(
-        64, ge=1, description="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it."
-    )
-    layers: Annotated[str | None, Flag("0-15")] = Field(
-        None, description="Layers of MODEL that the other model has; those of its plan.json if left out."
-    )
+    how: Annotated[DiagnoseSettings, Fields(shown="only limit samples")] = DiagnoseSettings()
     out: fields.Out = Field(None, description="Run folder; runs/<model>-diagnose if left out.")
     seed: fields.RandomSeed = 0
 
     def check(self) -> None:
         if not self.cuts:
             raise InputError("there is nothing to compare with the original model; give a cut, such as reverse:3.")
-        chosen_diagnostics(self.only)
+        chosen_diagnostics(self.how.only)
+        _ = self.plans
+
+    @property
+    def models(self) -> list[str]:
+        """The cuts, with a plan for every layer in place of ``each:0-9``."""
+        models: list[str] = []
         for cut in self.cuts:
-            if is_plan(cut):
-                LayerSpec.parse(cut)
+            layers = cut.removeprefix("each:")
+            models += [cut] if layers == cut else map(str, parse_layers(layers))
+        return models
+
+    @property
+    def plans(self) -> list[LayerSpec]:
+        """Those of the cuts that are plans. Raises InputError."""
+        return [LayerSpec.parse(cut) for cut in self.models if is_plan(cut)]
 
     def fit(self) -> None:
         """Check that the model has the layers. Raises InputError."""
-        check_fits(self.model, [LayerSpec.parse(cut) for cut in self.cuts if is_plan(cut)], self.seed)
+        check_fits(self.model, self.plans, self.seed)
 
     def run(self, io: Io) -> Diagnosed:
         """Ask all models and compare."""
@@ -83,14 +89,4 @@ class DiagnoseVerb(Verb):
     def _planned(self, io: Io) -> PlannedDiagnosis:
         from layercut.diagnostics.diagnose import plan_diagnosis
 
-        return plan_diagnosis(
-            self.model,
-            self.cuts,
-            only=self.only,
-            limit=self.limit,
-            num_samples=self.samples,
-            layers=self.layers,
-            out=self.out,
-            seed=self.seed,
-            say=io.say,
-        )
+        return plan_diagnosis(self.model, self.models, self.how, out=self.out, seed=self.seed, say=io.say)

@@ -26,8 +26,6 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     before = {
         name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "diagnose-arithmetic.png")
     }
-    models = json.loads(before["diagnose.json"])["arms"]
-    assert next(one["layers"] for one in models if one["name"] == "short") == [0, 3, 4, 5]
 
     monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
     again = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK, "--out", folder, "--json")
@@ -62,11 +60,11 @@ def test_a_checkpoint_is_walked_beside_the_uncut_model(layercut: Run, tiny: Path
 def test_a_model_without_its_plan_is_measured_as_with_it(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
     (tmp_path / "short" / "plan.json").unlink()
-    done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--layers", "0,2-5", "--out", tmp_path / "run")
+    done = layercut("diagnose", tiny, tmp_path / "short", *QUICK, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     as_plan = layercut("diagnose", tiny, "1", *QUICK, "--out", tmp_path / "plan")
     found, wanted = (json.loads((tmp_path / name / "diagnose.json").read_text()) for name in ("run", "plan"))
-    assert found["arms"][1]["layers"] == wanted["arms"][1]["layers"] == [0, 2, 3, 4, 5]
+    assert (found["arms"][1]["layers"], wanted["arms"][1]["layers"]) == ([], [0, 2, 3, 4, 5])
     rows = [
         [{key: value for key, value in row.items() if key != "cut"} for row in one["diagnostics"][name]["rows"]]
         for name in ("arithmetic", "degeneration")
@@ -79,3 +77,17 @@ def test_a_model_without_its_plan_is_measured_as_with_it(layercut: Run, tiny: Pa
 def test_one_plan_twice_is_refused(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("diagnose", tiny, "0,1", "1,0", "--out", tmp_path / "run")
     assert done.code == 1 and "0,1 and 1,0 are the same model" in " ".join(done.err.split())
+
+
+def test_each_layer_alone_is_a_cut_named_by_its_layer(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    done = layercut("diagnose", tiny, "each:1,3-4", "reverse:2", *QUICK, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    data = json.loads((tmp_path / "run" / "diagnose.json").read_text())
+    left = {arm["name"]: arm["layers"] for arm in data["arms"]}
+    assert left == {
+        "uncut": [0, 1, 2, 3, 4, 5], "1": [0, 2, 3, 4, 5], "3": [0, 1, 2, 4, 5], "4": [0, 1, 2, 3, 5],
+        "reverse-2": [0, 1, 2, 3],
+    }  # fmt: skip
+    alone = layercut("diagnose", tiny, "3", *QUICK, "--out", tmp_path / "alone", "--json")
+    for name, diagnosis in json.loads(alone.out)["diagnostics"].items():
+        assert diagnosis["rows"] == [row for row in data["diagnostics"][name]["rows"] if row["arm"] == "3"]

@@ -70,31 +70,3 @@ def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, t
     search = ("--criterion", "task_accuracy", "--remove", "1 layer", "--out", tmp_path / "run")
     chosen = layercut("select", tiny, *options, *search)
     assert "arc_easy (rank), not above" in " ".join(chosen.err.split())
-
-
-def test_what_each_layer_is_needed_for_and_again_without_the_model(
-    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ("sweep", tiny, "--diagnose", "--only", "arithmetic", "--limit", "2", "--out", tmp_path / "run")
-    done = layercut(*words, "--layers", "1")
-    assert done.code == 0, done.err
-    more = layercut(*words, "--layers", "1,5")  # a later command may add layers
-    assert more.code == 0, more.err
-    assert "2 of 6 decoder layers" in more.words
-    folder = tmp_path / "run"
-    page = (folder / "layers.md").read_text()
-    assert "sums written | sums ranked" in page
-    firsts = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
-    assert firsts[:4] == ["layer", "uncut", "1", "5"]
-    assert (folder / "layers.png").read_bytes().startswith(b"\x89PNG")
-    before = {name: (folder / name).read_bytes() for name in ("layers.json", "layers.md", "layers.png")}
-
-    monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
-    again = layercut(*words, "--layers", "1,5", "--json")
-    assert again.code == 0, again.err
-    assert json.loads(again.out) == json.loads(before["layers.json"])
-    (folder / "layers.md").unlink()
-    assert layercut("report", folder).code == 0
-    assert before == {name: (folder / name).read_bytes() for name in before}
-    other = layercut(*words[:-3], "3", "--out", folder)
-    assert other.code == 1 and "Use --limit 2" in other.err

@@ -26,7 +26,7 @@ def loaded() -> LoadedModel:
 def session(folder: Path, limit: int = 2) -> DiagnosticSession:
     engine = SharedEngine(loaded())
     arms = [
-        SessionModel(name=name, source="uncut", plan=plan, layers=plan.kept, engine=lambda: engine)
+        SessionModel(name=name, source="uncut", plan=plan, engine=lambda: engine)
         for name, plan in (("uncut", UNCUT), ("cut", CUT))
     ]
     return DiagnosticSession(arms, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"), limit=limit)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from layercut.diagnostics import programs as module
-from layercut.diagnostics.programs import FORMS, LIMITS, make_functions, written_programs
+from layercut.diagnostics.brackets import brackets
+from layercut.diagnostics.programs import FORMS, LIMITS, make_functions
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
 from layercut.evidence.program_classes import classify_program
@@ -62,10 +63,10 @@ class Programmer(PatientEngine):
 @needs_sandbox
 def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = session(Programmer("healthy"), tmp_path, limit=len(ENDINGS))
-    found = written_programs(patient, "brackets")
+    found = brackets(patient)
     assert found["data"]["classes"]["uncut"] == {"passed": len(ENDINGS)}
     assert found["data"]["classes"]["cut"] == dict.fromkeys(ENDINGS, 1)
-    rows = {row.metric: row.values.cut.value for row in found["rows"]}
+    rows = {row.metric: row.values.cut.value for row in found["rows"] if not row.group}
     assert rows["programs that parse"] == pytest.approx(9 / 12)
     assert rows["programs that pass"] == 0
     assert rows["programs with a bracket error"] == pytest.approx(1 / 12)
@@ -74,7 +75,7 @@ def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # How programs ended is kept: nothing is run again.
     assert len(read_records(tmp_path / "brackets.runs.all.jsonl")) == 2
     monkeypatch.setattr(module, "run_programs", lambda *_, **__: pytest.fail("run again"))
-    again = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), "brackets")
+    again = brackets(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)))
     assert again == found
 
 
@@ -83,7 +84,7 @@ def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch:
         raise InputError("generated programs cannot be run safely here (bubblewrap: not installed).")
 
     monkeypatch.setattr(module, "describe_isolation", none)
-    found = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), "brackets")
+    found = brackets(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)))
     assert found["data"]["classes"]["uncut"] == {"parses": len(ENDINGS)}
     assert found["data"]["classes"]["cut"]["parses"] == 9
     assert "programs that pass" not in {row.metric for row in found["rows"]}

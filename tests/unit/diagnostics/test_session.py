@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from layercut.diagnostics import DIAGNOSTICS, chosen_diagnostics, load_diagnostic
-from layercut.diagnostics.session import STEPS, DiagnosticSession, SessionModel
+from layercut.diagnostics import chosen_diagnostics, load_diagnostic
+from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.records import Journal
 from tests.support.fake_engine import Killed
-from tests.support.patient import CUT, UNCUT, PatientEngine, models, session
+from tests.support.patient import UNCUT, PatientEngine, session
 
 REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
 
@@ -40,15 +40,17 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return list(journal.records)
 
 
-def test_progress_never_goes_back_and_ends_with_the_last_question(tmp_path: Path) -> None:
-    recorded: list[tuple[int, int]] = []
-    patient = session(PatientEngine("healthy"), tmp_path, limit=4)
-    for name, known_diagnostic in DIAGNOSTICS.items():
-        recorded.clear()
-        patient.begin(known_diagnostic.stages, lambda *now: recorded.append(now))
-        load_diagnostic(name)(patient)
-        done = [done for done, _ in recorded]
-        assert done == sorted(done) and done[-1] >= STEPS * (1 - 1 / known_diagnostic.stages) and done[-1] <= STEPS
+def test_progress_counts_the_answers_to_each_question(tmp_path: Path) -> None:
+    recorded: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(name: str, done: int, total: int) -> None:
+        recorded.setdefault(name, []).append((done, total))
+
+    load_diagnostic("brackets")(session(PatientEngine("healthy"), tmp_path, limit=4, progress=progress))
+    assert recorded.keys() == {"brackets.closed", "brackets.next", "brackets.programs", "brackets.runs"}
+    assert recorded["brackets.closed"][0] == (0, 8) and recorded["brackets.closed"][-1] == (8, 8)
+    for counts in recorded.values():
+        assert counts == sorted(counts) and len({total for _, total in counts}) == 1 and counts[-1][0] == counts[-1][1]
 
 
 def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
@@ -63,12 +65,6 @@ def _ids() -> list[str]:
     from tests.support.patient import right_answers
 
     return list(right_answers())
-
-
-def test_models_need_names_of_their_own(tmp_path: Path) -> None:
-    engine = PatientEngine("healthy")
-    with pytest.raises(InputError, match="called 'uncut'"):
-        DiagnosticSession([*models(engine), models(engine)[0]], lambda name, arm: Journal(tmp_path / name))
 
 
 class Checkpoint(PatientEngine):
@@ -95,8 +91,8 @@ class Checkpoint(PatientEngine):
 def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
     uncut = Checkpoint(TokenDamage("1", 0.5, 0.5, 0, 1, 1, "1", "1"), TokenDamage("2", 0.25, 0.25, 0, 2, 2, "3", "3"))
     both = [
-        SessionModel(name="uncut", source="uncut", plan=UNCUT, layers=UNCUT.kept, engine=lambda: uncut),
-        SessionModel(name="healed", source="other", plan=UNCUT, layers=CUT.kept, engine=lambda: checkpoint),
+        SessionModel(name="uncut", source="uncut", plan=UNCUT, engine=lambda: uncut),
+        SessionModel(name="healed", source="other", plan=UNCUT, engine=lambda: checkpoint),
     ]
     return DiagnosticSession(both, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"))
 
@@ -111,10 +107,10 @@ def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> 
     assert found[1]["reference_rank"] == 2
 
 
-def test_a_checkpoint_with_other_tokens_is_refused(tmp_path: Path) -> None:
-    own = Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9"))
-    with pytest.raises(InputError, match="healed tokenises text differently"):
-        beside(own, tmp_path).damages("q", [REQUEST])
+def test_a_checkpoint_with_other_tokens_is_left_out(tmp_path: Path) -> None:
+    both = beside(Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9")), tmp_path)
+    assert list(both.damages("q", [REQUEST])) == ["uncut"]
+    assert both.notes == ["healed cuts text into other tokens, so nothing is said of it token by token."]
 
 
 def test_names_of_diagnostics() -> None:

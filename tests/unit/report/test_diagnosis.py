@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, layer_damages, load_diagnosis
 from layercut.report.diagnosis import damage_summary, different_side
-from layercut.report.diagnostics import SECTIONS, share_rows
-from layercut.report.layers import COLUMNS, layers_table, token_table
+from layercut.report.diagnostics import SECTIONS, share_figure, share_rows
 from layercut.report.reports import write_reports
 from layercut.report.writers import answer_pieces
 from layercut.runs.directory import DIAGNOSIS, RunFolder
@@ -35,18 +34,17 @@ def row(
 def example(**fields: Any) -> DiagnosisExample:
     made: DiagnosisExample = {
         "diagnostic": "arithmetic", "arm": "reverse-3", "id": "a", "question": "7 + 5", "gold": "12",
-        "uncut": " 12", "cut": " 17", "tokens": [],
+        "uncut": " 12", "cut": " 17",
     }  # fmt: skip
     return {**made, **fields}  # type: ignore[typeddict-item]
 
 
 def diagnoses() -> dict[str, Diagnosis]:
     where = {
-        "kinds": {"digit": 7, "other": 2}, "of_kinds": {"digit": 30, "other": 90}, "traces": 12, "parted": 9,
+        "kinds": {"digit": 7, "other": 2}, "traces": 12, "parted": 9,
         "at_first_token": 3, "wrong_when_forced": 8,
     }  # fmt: skip
-    counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0, "drawn": 3, "guessed": 0.9, "helped": 2}
-    clamped = [row("propagation", "clamped", 1, s / 4, group=f"{25 * s}% given", headline=False) for s in range(5)]
+    counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0}
     by_depth = [
         row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
         for measure in ("closed", "next bracket")
@@ -69,7 +67,7 @@ def diagnoses() -> dict[str, Diagnosis]:
             {"finish": {"uncut": {"stop": 9}, "reverse-3": {"length": 9}}},
         ),
         "propagation": (
-            [row("propagation", "first choice", 1, 0.6, group="digit", headline=False), *clamped],
+            [row("propagation", "first choice", 1, 0.6, group="digit", headline=False)],
             {"first_wrong": {"reverse-3": where}},
         ),
         "demoted": ([row("demoted", "greedy", 0.8, 0.1, headline=False)], {"verdicts": {"reverse-3": counts}}),
@@ -81,9 +79,9 @@ def diagnoses() -> dict[str, Diagnosis]:
     }
 
 
-def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
+def written(folder: Path, found: dict[str, Diagnosis], cuts: Sequence[str] = ("reverse-3",)) -> Path:
     with RunFolder.begin(folder, {"model": "m"}) as run:
-        arms = [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}]
+        arms = [{"name": "uncut", "describe": "whole"}, *({"name": cut, "describe": "cut"} for cut in cuts)]
         diagnostics = {name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()}
         data = {"format_version": 2, "model": "m", "limit": 20, "seed": 0, "arms": arms, "diagnostics": diagnostics}
         (run.path / DIAGNOSIS).write_text(json.dumps(data))
@@ -103,33 +101,29 @@ def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
 
 
 def test_the_largest_loss_comes_first_in_words() -> None:
-    lines = damage_summary(diagnoses(), "reverse-3")
-    assert lines[0].startswith("**Broke first: arithmetic, written: 80 %")
-    assert any(line.startswith("- degeneration, loops") for line in lines)
-    assert "differ from 9 of 12 right answers" in "".join(lines)
-    assert "*digit* (7)" in "".join(lines)
-    assert "brackets" in lines[-1] and "arithmetic" not in lines[-1]
+    first, others = damage_summary(diagnoses(), "reverse-3").split(".** ")
+    assert first.startswith("**Broke first: arithmetic, written: 80 %")
+    assert others.startswith("Also significant, the largest loss first: degeneration, loops")
+    assert others.endswith(". No significant damage in brackets.")
 
 
 @pytest.mark.parametrize(
-    ("uncut", "cut", "tokens", "shown"),
+    ("uncut", "cut", "shown"),
     [
-        (" 12", " 17", [], (" 1", "7", "")),
-        (" 12", " 17", [" 1", "2"], (" 1", "7", "")),
-        (" 128", " 17", [" 128"], (" ", "17", "")),
-        ("It is so.", "It was so.", [], ("It ", "was", " so.")),
-        (" ) ]", " )", [], (" )", "(ends here)", "")),
-        (" 12", " 12 apples", [], (" 12 ", "apples", "")),
-        ("a b", "a b", [], ("", "", "a b")),
-        ("abc", "", [], ("", "(ends here)", "")),
-        ("gives 14.", "gives 15.", [], ("gives 1", "5", ".")),
-        ("7 + 5 is 12", "7 + 5 makes 12", [], ("7 + 5 ", "makes", " 12")),
-        ("one two three", "one two", [], ("one two", "(ends here)", "")),
-        ("one two", "one\n\n", [], ("one", "↵\n↵\n", "")),
+        (" 12", " 17", (" 1", "7", "")),
+        ("It is so.", "It was so.", ("It ", "was", " so.")),
+        (" ) ]", " )", (" )", "(ends here)", "")),
+        (" 12", " 12 apples", (" 12 ", "apples", "")),
+        ("a b", "a b", ("", "", "a b")),
+        ("abc", "", ("", "(ends here)", "")),
+        ("gives 14.", "gives 15.", ("gives 1", "5", ".")),
+        ("7 + 5 is 12", "7 + 5 makes 12", ("7 + 5 ", "makes", " 12")),
+        ("one two three", "one two", ("one two", "(ends here)", "")),
+        ("one two", "one\n\n", ("one", "↵\n↵\n", "")),
     ],
 )
-def test_the_first_wrong_token_is_marked(uncut: str, cut: str, tokens: list[str], shown: tuple[str, str, str]) -> None:
-    assert answer_pieces(different_side("cut", cut, uncut, tokens=tokens)) == shown
+def test_the_first_wrong_token_is_marked(uncut: str, cut: str, shown: tuple[str, str, str]) -> None:
+    assert answer_pieces(different_side("cut", cut, uncut)) == shown
 
 
 def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path) -> None:
@@ -140,9 +134,11 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
         assert f"(diagnose-{name}.png)" in text
         assert f"about {name}" in text
         assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
-    for words in (" 1⟦7⟧", "4 demoted and 1 erased", "35 times", "0.9 would by guessing"):
-        assert words in text
-    assert "| bracket never closed | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
+    assert " 1⟦7⟧" in text
+    assert "| model | lost | demoted | erased | times as likely |" in text and "| reverse-3 | 5 | 4 | 1 | 35 |" in text
+    assert "| reverse-3 | 4 (40 %) | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
+    assert "| answers | differ | at the first token | wrong when given | digit | other |" in text
+    assert "| reverse-3 | 12 | 9 | 3 | 8 | 7 | 2 |" in text
     assert "(--limit 20), seed 0." in text
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
     write_reports(tmp_path / "run")
@@ -151,7 +147,7 @@ def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path
 
 def test_small_groups_have_no_line_of_their_own() -> None:
     found = diagnoses()
-    figure = SECTIONS["brackets"].figure(found["brackets"], ["reverse-3"])
+    figure = share_figure(found["brackets"], ["reverse-3"])
     assert figure is not None
     (forest,) = figure.panels
     assert {point["name"] for point in forest.spec["data"]["values"]} == {"closed"}
@@ -174,55 +170,27 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             load_diagnosis(tmp_path)
 
 
-def test_each_layer_keeps_its_line_in_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    arms = [f"layer-{layer}" for layer in range(3)]
-    found: dict[str, dict[str, Any]] = {
-        name: {"rows": [], "data": {}, "examples": [], "notes": []} for name, _ in COLUMNS
-    }
-    for place, (name, measure) in enumerate(COLUMNS):
-        for arm in arms:
-            lost = arm == "layer-1" and place == 4
-            found[name]["rows"].append(row(name, measure, 0.9, 0.1 if lost else 0.9, p=1e-6 if lost else 1.0, arm=arm))
-    data = {
-        "model": "a", "num_layers": 3, "limit": 20, "seed": 0,
-        "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
-        "diagnostics": found,
-    }  # fmt: skip
-    console = Console(width=80)
-    for part in layers_table(data):
-        console.print(part)
-    lines = capsys.readouterr().out.splitlines()
-    assert all(len(line) <= 80 for line in lines)
-    name, measure = list(COLUMNS)[4]
-    heads = [line.split("  ")[0] for line in lines if line.startswith("layer")]
-    assert len([line for line in lines if line.startswith("uncut ")]) == len(heads) - 1 >= 2
-    assert [line.split(maxsplit=1) for line in lines if f"{name}, " in line] == [["1", f"{name}, {measure}"]]
-    data["diagnostics"] = {
-        name: {**one, "rows": [row(name, "x", 1, 1, p=1.0, arm=arm) for arm in arms]} for name, one in found.items()
-    }
-    data["diagnostics"]["arithmetic"] = found["arithmetic"]
-    for part in layers_table(data):
-        console.print(part)
-    assert "broke first" not in capsys.readouterr().out
-
-
-def test_kinds_of_tokens_have_a_line_for_each_layer() -> None:
-    arms = ["layer-0", "layer-1"]
-    rows = [
-        row("propagation", "extra loss", 0, rise, p=p, arm=arm, group=kind, better="lower", unit="nats", headline=False)
-        for arm, p in zip(arms, (1e-6, 1.0), strict=True)
-        for kind, rise in (("result", 2.5), ("all else", 0.25))
-    ]
-    data = {
-        "arms": [{"name": "uncut"}, *({"name": arm} for arm in arms)],
-        "diagnostics": {"propagation": {"rows": rows, "data": {}, "examples": [], "notes": []}},
-    }
-    table = token_table(data)
-    assert table is not None
-    assert [column.name for column in table.columns] == ["layer", "result (n 20)", "all else (n 20)"]
-    assert [[column.value(arm) for column in table.columns] for arm in table.rows] == [
-        ["0", "2.50*", "0.25*"],
-        ["1", "2.50", "0.25"],
-    ]
-    data["diagnostics"]["propagation"]["rows"] = []
-    assert token_table(data) is None
+def test_of_many_models_each_has_one_line_and_no_picture(tmp_path: Path) -> None:
+    arms = [str(layer) for layer in range(7)]
+    found = diagnoses()
+    rows = []
+    for arm in arms:
+        p = 1e-6 if arm == "3" else 0.01
+        rows.append(row("propagation", "first choice", 0.9, 0.8 if arm == "3" else 0.9, p=p, arm=arm))
+        rows.append(row("propagation", "extra loss", 0, 2.5, arm=arm, group="digit", unit="nats", headline=False))
+        if arm != "5":  # a model in another engine has none
+            rows.append(row("propagation", "KL", 0, 0.25, p=1, arm=arm, better="lower", unit="nats", headline=False))
+    found["propagation"]["rows"] = rows
+    page = written(tmp_path / "run", {"propagation": found["propagation"]}, arms).read_text()
+    table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][: 2 + len(arms)]
+    assert table[0] == ["model", "first choice", "KL (nats)"]
+    assert table[1] == ["uncut", "90 [80, 100]", "0 [0, 0.1]"]
+    shown = {cells[0]: cells[1:] for cells in table[2:]}
+    assert list(shown) == arms
+    assert (shown["3"], shown["4"], shown["5"]) == (
+        ["80 [n/a]\\*", "0.25 [n/a]"],
+        ["90 [n/a]", "0.25 [n/a]"],
+        ["90 [n/a]", "-"],
+    )
+    assert ".png" not in page and "Item `" not in page
+    assert "Broke first: propagation, first choice: 90 % uncut, 80 % cut" in page

@@ -161,7 +161,7 @@ def test_every_plot_has_a_text_and_a_table_with_its_numbers(study: Path, pages: 
     plots = [given for given in page.named("div") if given.get("class") == "plot"]
     rows = study_results(study).rows
     drawn = {(row.task, row.readout) for row in rows if row.is_headline and not row.uncut_is_at_chance}
-    assert len(plots) == {"quickstart": len(drawn), "sweep": 2, "diagnosis": 6}[name]
+    assert len(plots) == {"quickstart": len(drawn), "sweep": 2, "diagnosis": 5}[name]
     for plot in plots:
         assert plot["role"] == "img"
         assert len(plot["aria-label"]) > 30

@@ -53,7 +53,6 @@ CONTRADICT = {
     "cut": {"keep"},
     "eval": {"cuda_graphs", "base_url", "tokenizer"},
     "generate": {"prompts", "cuda_graphs", "base_url", "tokenizer"},
-    "sweep": {"diagnose", "only"},
 }
 """Some fields that the needed ones exclude: all doors refuse them alike."""
 
