@@ -78,5 +78,4 @@ def smaller(words: list[str], limit: int, model: str | None = None) -> list[str]
         "generate": ("--max-new-tokens", "8"),
         "run": ("--limit", str(limit)),
     }
-    only = ("--only", "brackets") if "--diagnose" in words else ()
-    return [*words, *less.get(words[0], ()), *only]
+    return [*words, *less.get(words[0], ())]
