@@ -28,8 +28,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.text import printed_result
 from layercut.verbs import verb_class
-from layercut.verbs.base import Slot, Verb, field_slots
-from layercut.verbs.io import Io
+from layercut.verbs.base import Io, Slot, Verb, field_slots
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,17 +7,15 @@ from pathlib import Path
 UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
-base_settings diagnostics/diagnose drafting/search drafting/settings engine/base
-engine/generating engine/rows engine/scores engine/shared_depth engine/stack engine/vllm_layers evidence/advice
-evidence/diagnosis evidence/resampling evidence/sweep evidence/two_runs healing/heal models/cache
-models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path report/advice_text
-report/charts report/diagnostics report/draft report/picture report/provenance report/reports
-report/retention report/scores report/source report/words report/writers runs/draft runs/healing runs/json_text
-runs/lock runs/prune runs/settings runs/study sandbox/child sandbox/filter sandbox/isolation sandbox/judge
-sandbox/process seed selection/base study/file study/healer study/settings study/store study/work surgery/remove
-tasks/base tasks/builtin/lines tasks/cells tasks/lm_eval/local_rows tasks/lm_eval/names tasks/lm_eval/subject
-tasks/own_rows verbs/cut verbs/diagnose verbs/draft verbs/evaluate verbs/fields verbs/generate verbs/heal verbs/io
-verbs/prune verbs/results verbs/run verbs/select verbs/sweep
+base_settings diagnostics/diagnose drafting/search drafting/settings engine/base engine/generating engine/rows
+engine/stack engine/vllm_layers evidence/advice evidence/diagnosis evidence/sweep evidence/two_runs healing/heal
+models/cache models/checks models/gguf_file models/loaded models/quiet pruning/healing pruning/path
+report/advice_text report/charts report/diagnostics report/draft report/picture report/reports report/retention
+report/source report/words report/writers runs/draft runs/healing runs/prune runs/settings runs/study sandbox/child
+sandbox/filter sandbox/isolation sandbox/judge sandbox/process seed selection/base study/file study/healer
+study/settings study/work surgery/remove tasks/base tasks/builtin/lines tasks/cells tasks/lm_eval/local_rows
+tasks/lm_eval/names tasks/lm_eval/subject tasks/own_rows verbs/cut verbs/diagnose verbs/draft verbs/evaluate
+verbs/fields verbs/generate verbs/heal verbs/prune verbs/run verbs/select verbs/sweep
 """
 """Modules that are tested through their callers. Only ever make it shorter."""
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from layercut.progress.activity import SafeConsole
 from layercut.text import UNSEEN
-from layercut.verbs.io import Io
+from layercut.verbs.base import Io
 
 out = SafeConsole()
 log = SafeConsole(stderr=True)

@@ -21,7 +21,7 @@ from layercut import __version__
 from layercut.cli.console import log, print_error, print_line, print_warning
 from layercut.errors import InputError, VerificationError
 from layercut.progress.activity import under_way
-from layercut.progress.cost import clock_text
+from layercut.progress.bars import clock_text
 from layercut.runs.disk import disk_problem
 from layercut.text import printable_text
 from layercut.verbs import VERBS, verb_class

@@ -36,8 +36,8 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable_writing
 from layercut.runs.draft import MODEL, PLAN, DraftMeasured, DraftPlan, DraftResult
 from layercut.runs.environment import command_line, describe_machine
-from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, as_estimated
+from layercut.runs.records import Notes
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.checkpoint import plan_cut

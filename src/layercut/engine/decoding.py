@@ -23,9 +23,8 @@ from layercut.engine.attention import Heads, KeyValue, bias_of, capped_scores, j
 from layercut.progress.activity import report_tokens
 
 if TYPE_CHECKING:
-    from layercut.engine.sampling import Next
     from layercut.engine.stack import Stack
-    from layercut.engine.stopping import Answer
+    from layercut.engine.stopping import Answer, Next
     from layercut.surgery.plan import CutPlan
 
 MAX_ROWS = 1024

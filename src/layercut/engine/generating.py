@@ -19,11 +19,9 @@ from layercut.engine.batching import halve_after, refuse_smallest
 from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.prompts import decode_tokens, encode_draft
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
-from layercut.engine.sampling import Next, next_tokens
 from layercut.engine.scores import Reading
-from layercut.engine.shared_depth import Leaf
-from layercut.engine.stack import logits, position_chunks
-from layercut.engine.stopping import Answer, stop_tokens
+from layercut.engine.stack import Leaf, logits, position_chunks
+from layercut.engine.stopping import Answer, Next, next_tokens, stop_tokens
 from layercut.engine.text_groups import PackedText
 from layercut.surgery.plan import CutPlan
 

@@ -27,9 +27,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.batching import PlanByPlan
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
-from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import Answer, stop_tokens
+from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.models.weights import cached_values

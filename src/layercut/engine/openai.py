@@ -34,8 +34,8 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, make_scorings
-from layercut.engine.sampling import noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
+from layercut.engine.stopping import noise_key
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import report_tokens
 

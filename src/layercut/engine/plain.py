@@ -31,12 +31,10 @@ from layercut.engine.base import (
     distinct_plans,
 )
 from layercut.engine.batching import Backoff, PlanByPlan, lay_out
-from layercut.engine.divergence import divergences_of
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
-from layercut.engine.sampling import RequestNoise
-from layercut.engine.scores import ContinuationScore, Spans, likelihoods_of, score_spans
+from layercut.engine.scores import ContinuationScore, Spans, divergences_of, likelihoods_of, score_spans
 from layercut.engine.stack import body_of, states_at
-from layercut.engine.stopping import Answer, RowStops, stop_tokens
+from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
 from layercut.errors import InputError
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -121,7 +119,7 @@ class PlainEngine(PlanByPlan):
         noise = [] if decoding.is_greedy else [RequestNoise(decoding, [row.id for row in rows], ids_BT.shape[1])]
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max(row.limit for row in rows),
-            do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.sampling
+            do_sample=False,  # a draw is the argmax of noisy scores: layercut.engine.stopping
             eos_token_id=list(self._stop_tokens) or None,
             pad_token_id=self._pad_token,
         )

@@ -39,13 +39,11 @@ from layercut.engine.base import (
     distinct_plans,
 )
 from layercut.engine.batching import halve_after, lay_out, refuse_smallest
-from layercut.engine.divergence import divergences_between
 from layercut.engine.generating import Generating, ItemRequest, Runner, join_questions
 from layercut.engine.plain import PlainEngine
 from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, make_scorings
-from layercut.engine.scores import Reading, group_neighbours
-from layercut.engine.shared_depth import PrefixCache, run_plans
-from layercut.engine.stack import HeadInput, Stack, logits
+from layercut.engine.scores import Reading, divergences_between, group_neighbours
+from layercut.engine.stack import HeadInput, PrefixCache, Stack, logits, run_plans
 from layercut.engine.text_groups import PackedText, shared_prefix
 from layercut.errors import InputError, one_line
 from layercut.models.placement import widened_model

@@ -24,9 +24,8 @@ from layercut.engine import vllm_layers
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.batching import PlanByPlan
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
-from layercut.engine.sampling import Next, noise_key
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import Answer, stop_tokens
+from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.progress.activity import report_tokens

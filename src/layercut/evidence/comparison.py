@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
-from layercut.evidence.clusters import clusters_of
-from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, plain_estimates
+from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, clusters_of, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.runs.records import NO_SHARE
 from layercut.surgery.plan import lost_since, mlp_share, origin_of

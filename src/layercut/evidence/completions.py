@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from layercut.errors import InputError
-from layercut.evidence.clusters import clusters_of
 from layercut.evidence.degeneration import FEWEST_WORDS, NAME, measure_texts, words_of
 from layercut.evidence.diagnosis import Diagnosis, with_rows
+from layercut.evidence.intervals import clusters_of
 from layercut.evidence.program_classes import CLASS, measure_programs
 from layercut.evidence.sweep import Sweep
 from layercut.runs.atomic import write_json

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes
-from layercut.evidence.intervals import CONFIDENCE, NUM_RESAMPLES, Array, Estimate, finite_array, plain_estimates
+from layercut.evidence.bounds import Means, resampled_means
+from layercut.evidence.intervals import (
+    CONFIDENCE,
+    FEWEST_CLUSTERS,
+    NUM_RESAMPLES,
+    Array,
+    Estimate,
+    cluster_codes,
+    finite_array,
+    plain_estimates,
+)
 from layercut.evidence.paired import estimate_change, share_kept
-from layercut.evidence.resampling import Means, resampled_means
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
 

@@ -16,18 +16,20 @@ import numpy as np
 import scipy
 
 from layercut.errors import InputError
-from layercut.evidence.clusters import FEWEST_CLUSTERS, cluster_codes, cluster_sums
+from layercut.evidence.bounds import METHOD, Means, resampled_means, resampled_sums
 from layercut.evidence.intervals import (
     CONFIDENCE,
+    FEWEST_CLUSTERS,
     MAX_CELLS,
     NUM_RESAMPLES,
     Array,
     Estimate,
+    cluster_codes,
+    cluster_sums,
     finite_array,
     is_binary,
     mean_interval,
 )
-from layercut.evidence.resampling import METHOD, Means, resampled_means, resampled_sums
 from layercut.seed import check_seed
 
 
@@ -123,7 +125,7 @@ def compare_paired(
     p-value is McNemar's exact test for 0/1 metrics, otherwise a sign-flip permutation test of the mean difference.
 
     Where items share contexts, whole contexts are reweighted instead of items, and the sign-flip test flips whole
-    contexts, for 0/1 metrics too; see layercut.evidence.clusters.
+    contexts, for 0/1 metrics too; see layercut.evidence.intervals.
 
     Retention is refused where the uncut value is not above zero, and retention above chance where the original model is
     itself not above chance (lower end of its interval): a share of nothing is no number.

@@ -18,8 +18,7 @@ import numpy as np
 import scipy
 
 from layercut.errors import InputError
-from layercut.evidence.clusters import cluster_codes, cluster_sums
-from layercut.evidence.intervals import Array
+from layercut.evidence.intervals import Array, cluster_codes, cluster_sums
 
 CORRELATION = 0.5
 """Assumed correlation of the two models' right answers over items. A lower one is the more careful assumption: it needs

@@ -20,7 +20,7 @@ from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task
-from layercut.tasks.hub import HUB, hub_rows
+from layercut.tasks.data_files import HUB, hub_rows
 from layercut.tasks.selected_items import describe_shortfall, merge_items
 from layercut.text import count_of
 

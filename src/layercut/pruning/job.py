@@ -38,8 +38,8 @@ from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_ta
 from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
-from layercut.runs.frame import data_frame
 from layercut.runs.prune import MODEL, RESULT, Estimated, PruneResult, SideEffect
+from layercut.runs.records import data_frame
 from layercut.selection.search_journal import SearchJournal
 from layercut.settings import UNCUT, ModelSettings
 from layercut.surgery.checkpoint import plan_cut

@@ -19,7 +19,7 @@ import numpy as np
 from layercut.engine.base import Decoding, Engine, LikelihoodRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.evidence.clusters import clusters_of
+from layercut.evidence.intervals import clusters_of
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress
 from layercut.pruning.budget import CANDIDATES, FEWEST_FRESH, HEALING_ITEMS

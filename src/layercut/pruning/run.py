@@ -22,8 +22,8 @@ from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, gen
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
 from layercut.runs.directory import RunFolder
-from layercut.runs.notes import Notes
 from layercut.runs.prune import PathStep
+from layercut.runs.records import Notes
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal

@@ -14,16 +14,14 @@ from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
 from layercut.report.answers import endings_section, errors_section, items, items_section
-from layercut.report.comparison import two_runs
+from layercut.report.comparison import evaluation_section, scores_section, seeds_section, two_runs
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.draft import draft_answer, draft_numbers, serving_section
 from layercut.report.elements import Block, Section, bullet_list
 from layercut.report.first import answer_section, title_of
 from layercut.report.healing import healing_section, training_section
-from layercut.report.provenance import cost_section, provenance_section
 from layercut.report.retention import retention_section
-from layercut.report.scores import evaluation_section, scores_section, seeds_section
-from layercut.report.source import Kind, Source, read_source
+from layercut.report.source import Kind, Source, cost_section, provenance_section, read_source
 from layercut.report.sweep import sensitivity_section, sweep_answer
 from layercut.report.writers import MARK, markdown_text, page_text
 from layercut.runs.atomic import write_output, write_text

@@ -13,8 +13,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.environment import shown_path
-from layercut.runs.leftovers import part_prefix, parts_of
-from layercut.runs.lock import sole_writer
+from layercut.runs.lock import part_prefix, parts_of, sole_writer
 
 
 def write_text(path: Path, text: str) -> None:

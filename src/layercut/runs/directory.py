@@ -24,8 +24,7 @@ from layercut.errors import InputError
 from layercut.runs.atomic import nearest_existing, refuse_dead_link, write_json
 from layercut.runs.environment import collect_environment, shown_path
 from layercut.runs.lock import LOCK, is_locked, take_lock
-from layercut.runs.notes import Notes
-from layercut.runs.records import Journal, MetricRow, are_numbers, read_records
+from layercut.runs.records import Journal, MetricRow, Notes, are_numbers, read_records
 from layercut.runs.settings import (
     CONFIG,
     FORMAT_VERSION,

@@ -14,8 +14,7 @@ from layercut.errors import InputError, RunMismatch, first_line
 from layercut.runs.atomic import write_text
 from layercut.runs.environment import hide_home
 from layercut.runs.environment import shown_path as shown
-from layercut.runs.json_text import load_json
-from layercut.runs.yaml_text import load_yaml
+from layercut.runs.json_text import load_json, load_yaml
 
 FORMAT_VERSION = 2  # of every file of a run folder but plan.json
 CONFIG = "config.yaml"

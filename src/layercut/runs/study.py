@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import InputError, VerificationError
 from layercut.runs.atomic import write_text
-from layercut.runs.notes import Notes
+from layercut.runs.records import Notes
 
 UNCUT = "uncut"  # name of the original model's run
 FAILURES = "failures"  # the folder of the tracebacks

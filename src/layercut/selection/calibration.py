@@ -26,8 +26,7 @@ from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.data_files import read_local, read_text
-from layercut.tasks.hub import HUB, hub_rows
+from layercut.tasks.data_files import HUB, hub_rows, read_local, read_text
 
 BUILT_IN = "generated"
 COLUMNS = ("text", "content")

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding, Engine
 from layercut.errors import AtChance, InputError
-from layercut.evidence.clusters import clusters_of
-from layercut.evidence.intervals import Estimate, mean_interval, plain_estimates
+from layercut.evidence.intervals import Estimate, clusters_of, mean_interval, plain_estimates
 from layercut.evidence.means import TaskValues, mean_kept
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.splits import items_hash
 from layercut.progress import Progress, show_nothing
 from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
 from layercut.selection.base import Objective, SearchSettings
@@ -23,7 +21,7 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
 from layercut.tasks.cells import Cell
-from layercut.tasks.selected_items import SELECTION_ITEMS, merge_items, record_items
+from layercut.tasks.selected_items import SELECTION_ITEMS, items_hash, merge_items, record_items
 
 
 def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]:

@@ -19,15 +19,14 @@ from rich.console import Console
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.evidence.clusters import clusters_of
+from layercut.evidence.intervals import clusters_of
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.splits import items_hash
 from layercut.evidence.sweep import Sweep, SweepRow
 from layercut.progress import Say
 from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
-from layercut.runs.frame import data_frame
+from layercut.runs.records import data_frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
 from layercut.selection.outline import outline_of, planned_answers
@@ -36,7 +35,7 @@ from layercut.selection.select import folder_settings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks.cells import Cell, announce_isolation, folder_name, make_cells
-from layercut.tasks.selected_items import merge_items, tell_shortfalls
+from layercut.tasks.selected_items import items_hash, merge_items, tell_shortfalls
 from layercut.text import count_of, format_layers
 
 if TYPE_CHECKING:

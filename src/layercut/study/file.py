@@ -16,7 +16,7 @@ from layercut.errors import InputError, first_line, unknown_name
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.runs.foreign_code import check_trust
-from layercut.runs.yaml_text import load_yaml
+from layercut.runs.json_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_name

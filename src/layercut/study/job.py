@@ -17,13 +17,12 @@ from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT
-from layercut.runs.notes import Notes
+from layercut.runs.records import Notes
 from layercut.runs.settings import settings_hash
 from layercut.runs.study import note_failure, note_success
 from layercut.settings import UNCUT
 from layercut.study.healer import healing_folder, is_begun
-from layercut.study.store import CELL, Measured, Reused
-from layercut.study.variants import StudyVariant
+from layercut.study.variants import CELL, Measured, Reused, StudyVariant
 from layercut.study.work import StudyWork
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan

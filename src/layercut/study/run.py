@@ -20,14 +20,14 @@ from layercut.progress import Say
 from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import Outline
-from layercut.runs.frame import data_frame
+from layercut.runs.records import data_frame
 from layercut.runs.settings import CONFIG
 from layercut.runs.study import ARMS, failures_in
 from layercut.settings import ModelSettings
 from layercut.study.healer import is_begun
 from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
-from layercut.study.store import CellStore
+from layercut.study.variants import CellStore
 from layercut.study.work import StudyWork
 from layercut.tasks.cells import announce_isolation, folder_name
 

@@ -13,10 +13,10 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.healing.outline import training_disk
 from layercut.progress import Progress, Say, show_nothing
-from layercut.progress.cost import Workload
+from layercut.progress.bars import Workload
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.environment import shown_path
-from layercut.runs.notes import Notes
+from layercut.runs.records import Notes
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.selection import find_criterion as criterion_of
 from layercut.selection.base import Context, SearchSettings
@@ -26,8 +26,17 @@ from layercut.selection.specs import LayerSpec, parse_protected, plan_of
 from layercut.settings import GENERATED
 from layercut.study.healer import Healer, healing_folder, read_source, tasks_in_full
 from layercut.study.settings import CriterionSettings, StudySettings
-from layercut.study.store import CELL, CHOSEN, CellStore, Measured, model_identity, read_notes
-from layercut.study.variants import StudyVariant, list_variants, order_cells
+from layercut.study.variants import (
+    CELL,
+    CHOSEN,
+    CellStore,
+    Measured,
+    StudyVariant,
+    list_variants,
+    model_identity,
+    order_cells,
+    read_notes,
+)
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import base_name, load_task

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from layercut.errors import InputError
-from layercut.runs.yaml_text import load_yaml
+from layercut.runs.json_text import load_yaml
 from layercut.surgery.plan import CutPlan
 
 SUFFIXES = (".yaml", ".yml")

@@ -17,11 +17,10 @@ from layercut.engine.prompts import encode_text
 from layercut.engine.rows import check_longest, generation_row, make_scoring
 from layercut.errors import InputError
 from layercut.progress import OnProgress
-from layercut.progress.bars import RunProgress
-from layercut.progress.cost import Workload
+from layercut.progress.bars import RunProgress, Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
-from layercut.runs.frame import data_frame
+from layercut.runs.records import data_frame
 from layercut.runs.settings import settings_in
 from layercut.sandbox.runner import describe_isolation
 from layercut.settings import DecodingSettings, TaskSettings

@@ -24,8 +24,7 @@ from layercut.engine.base import (
     always_wanted,
 )
 from layercut.errors import InputError, RunMismatch
-from layercut.evidence.clusters import clusters_of
-from layercut.evidence.intervals import mean_interval, pass_at_k
+from layercut.evidence.intervals import clusters_of, mean_interval, pass_at_k
 from layercut.evidence.program_classes import CLASS
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, is_generated
 from layercut.text import count_of

@@ -16,9 +16,9 @@ from random import Random
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
-from layercut.evidence.splits import half_of
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, content_id
 from layercut.tasks.grading import LETTERS, grade_gold, grade_rank, grade_text, guessing_chance, lettered_options
+from layercut.tasks.selected_items import half_of
 
 NUM_LETTERED = 4  # worked examples of ``token``
 NUM_NEAR_MISSES = 3  # wrong options of a problem

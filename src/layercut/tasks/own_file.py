@@ -26,7 +26,7 @@ from layercut.tasks.benchmarks.boxed import last_boxed, same_value
 from layercut.tasks.data_files import DataSet, read_local
 from layercut.tasks.own_rows import Grade, check_grade, samples_of
 from layercut.tasks.program_answers import OPENED, STOP, judge_programs
-from layercut.tasks.rows import SplitNames, first_of
+from layercut.tasks.selected_items import SplitNames, first_of
 
 logger = logging.getLogger(__name__)
 

@@ -57,7 +57,7 @@ VERBS = {
         "results:ReportVerb",
         "Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.",
     ),
-    "push": ("push:PushVerb", "Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence."),
+    "push": ("results:PushVerb", "Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence."),
     "ls": ("results:LsVerb", "List runs with their state, age and headline, and what killed writes left."),
     "env": ("results:EnvVerb", "Print versions, machine and devices, to paste into a bug report."),
 }

@@ -24,12 +24,28 @@ from layercut.base_settings import Settings
 from layercut.errors import InputError, unknown_name
 from layercut.runs.trackers import track_numbers
 from layercut.selection.specs import LayerSpec
-from layercut.verbs.io import Io
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
+    from layercut.engine.handle import ModelHandle
+    from layercut.progress import Say
     from layercut.runs.dry_run import Outline
+    from layercut.settings import ModelSettings
+
+
+class Io(NamedTuple):
+    """Console and lines for people, and the models that the caller has in memory."""
+
+    console: Console
+    say: Say
+    loaded: Mapping[str, ModelHandle] = {}  # by the name of their settings
+
+    def handle(self, settings: ModelSettings) -> ModelHandle:
+        """The model: the one in memory, or its files."""
+        from layercut.engine.handle import ModelHandle
+
+        return self.loaded.get(settings.model) or ModelHandle(settings)
 
 
 class Fields(NamedTuple):

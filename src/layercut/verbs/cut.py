@@ -16,8 +16,7 @@ from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, check_fits
 from layercut.settings import ModelSettings
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,7 @@ from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import parse_layers
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis

@@ -16,8 +16,7 @@ from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks import takes_option
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.engine.handle import ModelHandle, ServedModel

@@ -20,8 +20,7 @@ from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings
 from layercut.text import count_of
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.healing.prompt_sources import PromptSource, PromptSpec

@@ -21,8 +21,7 @@ from layercut.healing.settings import FilterSettings, HealSettings, TrainSetting
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed

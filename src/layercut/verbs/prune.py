@@ -12,8 +12,7 @@ from layercut.pruning.settings import LAYER, GoalTasks, PruneSettings, goal_task
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.pruning.job import Pruned

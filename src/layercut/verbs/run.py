@@ -21,8 +21,7 @@ from layercut.study.file import read_study, study_from_dict
 from layercut.study.settings import StudySettings
 from layercut.text import count_of
 from layercut.verbs import VERBS, fields, verb_class
-from layercut.verbs.base import Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.study.run import StudyOutcome

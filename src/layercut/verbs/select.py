@@ -20,8 +20,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettin
 from layercut.surgery.channels import CHANNEL_CRITERIA
 from layercut.surgery.plan import CutPlan
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.selection.select import Selected, SelectionRequest

@@ -11,8 +11,7 @@ from layercut.base_settings import Names
 from layercut.selection.specs import check_fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Shown, Verb, shown_outlines
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.selection.sweep import PlannedSweep, Swept

@@ -19,8 +19,7 @@ from layercut.selection import CRITERIA
 from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, ModelSettings
 from layercut.verbs import VERBS
-from layercut.verbs.base import Fields, Shown, Verb
-from layercut.verbs.io import Io
+from layercut.verbs.base import Fields, Io, Shown, Verb
 from tests.unit.cli.conftest import Run
 
 COMMANDS: dict[str, Any] = verb_commands()

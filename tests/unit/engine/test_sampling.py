@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 
 from layercut.engine.base import GREEDY, Decoding
-from layercut.engine.sampling import Next, RequestNoise, gumbel_noise, gumbel_values, next_tokens, noise_key
+from layercut.engine.stopping import Next, RequestNoise, gumbel_noise, gumbel_values, next_tokens, noise_key
 
 
 def test_noise_is_gumbel_distributed() -> None:

@@ -9,8 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.rows import GenerationRow
-from layercut.engine.sampling import Next
-from layercut.engine.stopping import Answer, RowStops, end_of_turn, stop_tokens
+from layercut.engine.stopping import Answer, Next, RowStops, end_of_turn, stop_tokens
 from tests.support.tiny import byte_tokenizer
 
 PAD, BOS, START, END = 256, 257, 258, 259

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from layercut.engine.base import Divergence, LikelihoodRequest
-from layercut.engine.divergence import Reference, token_choice
 from layercut.engine.plain import PlainEngine
+from layercut.engine.scores import Reference, token_choice
 from layercut.engine.shared import SharedEngine
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan

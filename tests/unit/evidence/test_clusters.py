@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.clusters import cluster_codes, clustered_standard_error, clusters_of
-from layercut.evidence.intervals import mean_interval
+from layercut.evidence.intervals import cluster_codes, clustered_standard_error, clusters_of, mean_interval
 from layercut.evidence.paired import compare_paired
 
 

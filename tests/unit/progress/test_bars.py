@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from layercut.progress.activity import listening_to, report_share, report_tokens
-from layercut.progress.bars import RunProgress, Work, progress_bar
-from layercut.progress.cost import Workload
+from layercut.progress.bars import RunProgress, Work, Workload, progress_bar
 from tests.unit.progress.conftest import Clock
 
 COPY = Workload(kind="copy", num_items=10)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.progress.cost import TimeLeft, Workload, clock_text
+from layercut.progress.bars import TimeLeft, Workload, clock_text
 from tests.unit.progress.conftest import Clock
 
 

@@ -30,9 +30,8 @@ from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.run import PruneRun
 from layercut.report.first import answer_lines
-from layercut.runs.notes import Notes
 from layercut.runs.prune import Estimated, PruneResult
-from layercut.runs.records import Journal
+from layercut.runs.records import Journal, Notes
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_criteria import correct_traces

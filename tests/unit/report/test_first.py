@@ -11,9 +11,9 @@ from rich.console import Console
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import study_results
 from layercut.report import words
+from layercut.report.comparison import _matrix
 from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
 from layercut.report.reports import write_reports
-from layercut.report.scores import _matrix
 from layercut.report.table import Cell, Table, plain_cell, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed

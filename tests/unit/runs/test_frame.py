@@ -9,8 +9,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.pruning.job import Pruned
-from layercut.runs.frame import data_frame
 from layercut.runs.prune import PruneResult
+from layercut.runs.records import data_frame
 from layercut.settings import ModelSettings
 from layercut.study.run import StudyOutcome
 from layercut.tasks.cells import Evaluated

@@ -8,7 +8,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.runs.notes import NOTES, Notes
+from layercut.runs.records import NOTES, Notes
 
 
 def test_of_a_name_the_last_note_holds_also_behind_a_torn_line(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_time_of_a_stage_counts_up_to_its_last_note_and_adds_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("layercut.runs.notes.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("layercut.runs.records.time.monotonic", lambda: clock[0])
     notes = Notes(tmp_path)
     with notes.stage("path"):
         clock[0] = 5

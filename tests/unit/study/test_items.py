@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from layercut.report.reports import study_reports
-from layercut.runs.notes import Notes
+from layercut.runs.records import Notes
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study, run_study
-from layercut.study.store import CELL
+from layercut.study.variants import CELL
 from tests.support.studies import NUM_ITEMS
 
 SHARED = "tests.support.studies:shared"

@@ -20,8 +20,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import study_runs
 from layercut.progress.bars import RunProgress
 from layercut.report.reports import study_reports, write_reports
-from layercut.runs.notes import Notes
-from layercut.runs.records import Journal
+from layercut.runs.records import Journal, Notes
 from layercut.runs.study import ARMS, arms_in
 from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
@@ -296,7 +295,7 @@ def test_a_study_stopped_again_and_again_is_one_that_ran_through(
         append(journal, fresh)
 
     monkeypatch.setattr(Journal, "append", stopping)
-    monkeypatch.setattr("layercut.study.store.CellStore.records", lambda *_, **__: iter(()))
+    monkeypatch.setattr("layercut.study.variants.CellStore.records", lambda *_, **__: iter(()))
     stops = 0
     for attempt in range(1, 100):
         left = 2  # every run stops after its first new records

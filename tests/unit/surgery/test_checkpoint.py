@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import resolve_source
-from layercut.runs.leftovers import find_leftovers
+from layercut.runs.lock import find_leftovers
 from layercut.surgery import checkpoint
 from layercut.surgery.checkpoint import cut_checkpoint, plan_cut, steps_of
 from layercut.surgery.cut import cut_model

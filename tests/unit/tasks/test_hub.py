@@ -15,8 +15,8 @@ import huggingface_hub
 import pytest
 
 from layercut.errors import InputError
-from layercut.tasks import hub
-from layercut.tasks.hub import hub_rows, read_hub
+from layercut.tasks import data_files
+from layercut.tasks.data_files import hub_rows, read_hub
 from tests.support.answers import write_lines
 
 datasets = pytest.importorskip("datasets", reason="hub data sets need layercut[lm-eval]")
@@ -38,7 +38,7 @@ def test_an_absent_hub_is_one_line_within_seconds(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "TIMEOUT", 0.5)
+    monkeypatch.setattr(data_files, "TIMEOUT", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -7,7 +7,7 @@ import pytest
 
 from layercut.tasks.base import Sample, content_id
 from layercut.tasks.own_file import balanced_order
-from layercut.tasks.rows import SplitNames, choose_splits, first_of
+from layercut.tasks.selected_items import SplitNames, choose_splits, first_of
 
 
 def sample(text: str) -> Sample:

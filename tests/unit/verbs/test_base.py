@@ -39,7 +39,8 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 """Fields without which there is no request, beside the model."""
 VALUES: dict[str, Any] = {
-    "use": "math", "tasks": "arithmetic", "keep": 0.5, "max_depth": "1", "remove": "reverse:1", "heal": "none", "faster": 1.5,
+    "use": "math", "tasks": "arithmetic", "keep": 0.5, "max_depth": "1", "remove": "reverse:1", "heal": "none",
+    "faster": 1.5,
     "criterion": "trace_damage", "objective": "arithmetic", "readouts": "short", "protect": "first:1",
     "prompts": "task:arithmetic", "data": {"copy": "x"}, "device": "cpu", "dtype": "float32",
     "engine": "plain", "engine_pool": "local:2", "layers": "1-2", "split": "report", "only": "brackets",

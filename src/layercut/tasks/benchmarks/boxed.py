@@ -23,7 +23,7 @@ from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score, content_id
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.grading import all_numbers, grade_gold, guessing_chance, outcome_of, parse_number
-from layercut.tasks.rows import CompletionForm, RowsTask
+from layercut.tasks.selected_items import CompletionForm, RowsTask
 
 CHAIN = "Please reason step by step, and put your final answer within \\boxed{}."
 SHORT = "Write the final answer within \\boxed{} and nothing else."

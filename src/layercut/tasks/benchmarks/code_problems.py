@@ -44,7 +44,7 @@ from layercut.tasks.program_answers import (
     needed_names,
     undefined_names,
 )
-from layercut.tasks.rows import CompletionForm, RowsTask, SplitNames, first_of
+from layercut.tasks.selected_items import CompletionForm, RowsTask, SplitNames, first_of
 
 HUMANEVAL_VERSION, MBPP_VERSION = 3, 2  # raised by any change of the prompt, the extraction or the tests
 PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)

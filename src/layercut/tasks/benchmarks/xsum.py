@@ -21,7 +21,7 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.tasks.base import Readout, Sample, Score, content_id
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.grading import grade_gold, outcome_of
-from layercut.tasks.rows import RowsTask
+from layercut.tasks.selected_items import RowsTask
 
 VERSION = 1  # raised by any change of the prompt or the grading
 METRICS = ("rougeL", "rouge1", "rouge2")

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
-from layercut.tasks.data_files import DataSet, read_local
-from layercut.tasks.hub import hub_or_cache, why_not
+from layercut.tasks.data_files import DataSet, hub_or_cache, read_local, why_not
 from layercut.tasks.lm_eval.local_rows import local_reader
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask, RollingSubject, RollingTask, rolling_metrics

@@ -16,7 +16,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.tasks.base import Sample
 from layercut.tasks.data_files import DataRow, DataSet
 from layercut.tasks.lm_eval.subject import options_and_gold, unreadable_task
-from layercut.tasks.rows import CompletionForm
+from layercut.tasks.selected_items import CompletionForm
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,7 +13,7 @@ import yaml
 
 from layercut.errors import InputError, first_line
 from layercut.runs.foreign_code import check_trust
-from layercut.runs.yaml_text import load_yaml
+from layercut.runs.json_text import load_yaml
 
 _NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 

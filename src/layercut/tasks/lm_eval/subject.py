@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
 from layercut.tasks.base import Sample, Split, Task, content_id
-from layercut.tasks.rows import choose_splits, first_of
+from layercut.tasks.selected_items import choose_splits, first_of
 
 FEWSHOT_SEED = 1234  # seed of lm-eval's own runs, by which worked examples are drawn
 

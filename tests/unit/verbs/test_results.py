@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError
-from layercut.verbs.push import PushVerb
+from layercut.verbs.results import PushVerb
 
 
 def test_nothing_is_looked_at_before_it_is_asked_for(tmp_path: Path) -> None:

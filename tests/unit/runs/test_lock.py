@@ -13,8 +13,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.runs.atomic import new_directory
 from layercut.runs.disk import size_text
-from layercut.runs.leftovers import find_leftovers
-from layercut.runs.lock import sole_writer
+from layercut.runs.lock import find_leftovers, sole_writer
 from tests.unit.cli.conftest import Run, layercut
 
 __all__ = ["layercut"]

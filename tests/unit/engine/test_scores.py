@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from layercut.engine import divergence, stack
+from layercut.engine import scores, stack
 from layercut.engine.base import Divergence, LikelihoodRequest
-from layercut.engine.divergence import Reference, token_divergence
 from layercut.engine.plain import PlainEngine
+from layercut.engine.scores import Reference, token_divergence
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
@@ -71,7 +71,7 @@ def by_hand(model_type: str, request: LikelihoodRequest, plan: CutPlan, referenc
         p, q = p_TV[place], q_TV[place]
         for index, value in enumerate((-math.log(q[token]), -math.log(p[token]), entropy(p, q))):
             sums[index] += float(value)
-        if p[token] >= divergence.SURE:
+        if p[token] >= scores.SURE:
             sums[3] += math.log(p[token]) - math.log(q[token])
         disagreements += int(p.argmax() != q.argmax())
     return sums, disagreements
@@ -83,7 +83,7 @@ def test_equals_full_passes_of_both_models_compared_by_scipy(
     model_type: str, plan: CutPlan, reference: CutPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocabulary = len(loaded(model_type).tokenizer)
-    monkeypatch.setattr(divergence, "SURE", 1 / vocabulary)  # of about half of a random model's tokens
+    monkeypatch.setattr(scores, "SURE", 1 / vocabulary)  # of about half of a random model's tokens
     for request, answer in zip(ASKED, compare(plan, reference, model_type), strict=True):
         sums, disagreements = by_hand(model_type, request, plan, reference)
         assert numbers(answer) == pytest.approx(sums, rel=1e-4, abs=1e-5)
@@ -195,8 +195,8 @@ def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes: list[Any] = []
-    states_at = divergence.states_at
-    monkeypatch.setattr(divergence, "states_at", lambda *given: passes.append(1) or states_at(*given))
+    states_at = scores.states_at
+    monkeypatch.setattr(scores, "states_at", lambda *given: passes.append(1) or states_at(*given))
     engine, plans = PlainEngine(loaded("llama"), batch_size=2), [CUT, OTHER, UNCUT]
     done = {(CUT.key, "q0"), (CUT.key, "q1"), (CUT.key, "q2"), (CUT.key, "q3"), (CUT.key, "q4")}
     found: dict[str, list[Divergence]] = {}

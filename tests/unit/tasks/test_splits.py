@@ -1,6 +1,6 @@
 """The halves are stable, balanced and decided by the id alone."""
 
-from layercut.evidence.splits import half_of, items_hash
+from layercut.tasks.selected_items import half_of, items_hash
 
 
 def test_halves_are_pinned():

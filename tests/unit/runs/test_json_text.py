@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from layercut.errors import InputError
+from layercut.runs.json_text import load_yaml
 from layercut.runs.settings import read_config, write_config
-from layercut.runs.yaml_text import load_yaml
 from layercut.study.file import read_study
 
 
