@@ -22,23 +22,22 @@ from io import StringIO
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from layercut.engine.base import Decoding, Engine
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, unknown_name
+from layercut.models.sources import ModelSource
 from layercut.progress.activity import SafeConsole
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings, TaskSettings
+from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import Split, Task
+from layercut.tasks.evaluate import Records, TaskResult
 from layercut.text import printed_result
 from layercut.verbs import verb_class
 from layercut.verbs.base import Io, Slot, Verb, field_slots
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from layercut.engine.base import Decoding, Engine
-    from layercut.engine.handle import ModelHandle
-    from layercut.models.sources import ModelSource
-    from layercut.surgery.plan import CutPlan
-    from layercut.tasks.base import Split, Task
-    from layercut.tasks.evaluate import Records, TaskResult
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

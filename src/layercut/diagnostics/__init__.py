@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,8 +15,6 @@ from layercut.errors import unknown_name
 from layercut.models.convert import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from layercut.diagnostics.session import DiagnosticSession
     from layercut.evidence.diagnosis import Diagnosis
 

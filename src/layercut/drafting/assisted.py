@@ -10,27 +10,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
 from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import CheckpointTimer, cache_name, random_ids, synchronised_time
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
 from layercut.models.quiet import quiet_transformers
+from layercut.progress import Progress
 from layercut.pruning.settings import Profile
 from layercut.pruning.speed import NUM_ROUNDS, TimeParts, timed_rounds
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE, remove_layers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from layercut.models.loading import LoadedModel
-    from layercut.progress import Progress
-    from layercut.surgery.plan import CutPlan
 
 
 def draft_view(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> PreTrainedModel:

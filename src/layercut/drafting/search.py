@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, best_window
 from layercut.drafting.settings import ASKED, DraftSettings
 from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Request, distinct_plans
+from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
+from layercut.progress.bars import RunProgress
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.channels import keep_most, rank_channels
@@ -28,10 +30,6 @@ from layercut.surgery.remove import check_plan
 from layercut.surgery.slots import MlpWidth
 from layercut.surgery.width import mlp_width_in
 from layercut.tasks.base import Split, is_generated
-
-if TYPE_CHECKING:
-    from layercut.engine.handle import ModelHandle
-    from layercut.progress.bars import RunProgress
 
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from layercut.engine.attention import Heads, KeyValue, bias_of, capped_scores, joined_pieces
 from layercut.progress.activity import report_tokens
+from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.engine.stack import Stack
     from layercut.engine.stopping import Answer, Next
-    from layercut.surgery.plan import CutPlan
 
 MAX_ROWS = 1024
 _FIRST_SLOTS = 8

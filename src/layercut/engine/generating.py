@@ -20,16 +20,14 @@ from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.prompts import decode_tokens, encode_draft
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.scores import Reading
-from layercut.engine.stack import Leaf, logits, position_chunks
+from layercut.engine.stack import Leaf, Stack, logits, position_chunks
 from layercut.engine.stopping import Answer, Next, next_tokens, stop_tokens
 from layercut.engine.text_groups import PackedText
+from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.engine.stack import Stack
-    from layercut.models.loading import LoadedModel
 
 Runner = Callable[[Sequence[PackedText], Callable[[CutPlan], bool]], Iterator[Leaf]]
 """Runs texts under the plans that are wanted."""

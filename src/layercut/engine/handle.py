@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layercut.engine.base import Engine
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.cache import remembered_value
 from layercut.models.convert import file_sha256
+from layercut.models.loading import LoadedModel, WeightlessModel
 from layercut.models.placement import dtype_as_set, give_back_memory, quantise_weights, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve_source
 from layercut.models.weights import WeightCounts, weight_counts
@@ -17,12 +20,6 @@ from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import earlier_plans, files_to_copy, plan_cut, recorded_healings, with_earlier
 from layercut.surgery.gguf import gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from layercut.engine.base import Engine
-    from layercut.models.loading import LoadedModel, WeightlessModel
 
 
 class ModelHandle:

@@ -20,26 +20,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.batching import PlanByPlan
+from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
+from layercut.models.loading import WeightlessModel
 from layercut.models.weights import cached_values
 from layercut.progress.activity import report_tokens
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
-
-if TYPE_CHECKING:
-    from layercut.engine.handle import ModelHandle
-    from layercut.models.loading import WeightlessModel
 
 _FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it
 _HERE = build_opener(ProxyHandler({}))  # asks this machine itself, past any proxy

@@ -33,6 +33,7 @@ from layercut.engine.base import (
     distinct_plans,
 )
 from layercut.engine.batching import AnyWork, lay_out
+from layercut.engine.handle import ServedModel
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, generation_rows, make_scorings
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import noise_key
@@ -41,8 +42,6 @@ from layercut.progress.activity import report_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from layercut.engine.handle import ServedModel
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from layercut.engine.base import (
     Completion,
@@ -31,19 +31,15 @@ from layercut.engine.base import (
     distinct_plans,
 )
 from layercut.engine.batching import Backoff, PlanByPlan, lay_out
+from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
 from layercut.engine.scores import ContinuationScore, Spans, divergences_of, likelihoods_of, score_spans
 from layercut.engine.stack import body_of, states_at
 from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from layercut.engine.handle import ModelHandle
-    from layercut.models.loading import LoadedModel
-    from layercut.surgery.plan import CutPlan
 
 
 class PlainEngine(PlanByPlan):

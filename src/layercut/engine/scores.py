@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,18 +13,13 @@ from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Divergence, Likelihoods, TokenDamage
 from layercut.engine.prompts import decode_tokens
-from layercut.engine.rows import Scoring
-from layercut.engine.stack import HeadInput, Stack, logits, position_chunks, states_at
+from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
+from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks, states_at
 from layercut.engine.text_groups import PackedText, num_common
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-
-if TYPE_CHECKING:
-    from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
-    from layercut.engine.stack import Leaf
-    from layercut.models.loading import LoadedModel
-    from layercut.surgery.plan import CutPlan
-
 
 # Shapes: N positions that are read, C of them in a chunk, M scored tokens, V vocabulary.
 

@@ -16,11 +16,11 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layercut.engine.base import (
     GREEDY,
@@ -40,22 +40,18 @@ from layercut.engine.base import (
 )
 from layercut.engine.batching import halve_after, lay_out, refuse_smallest
 from layercut.engine.generating import Generating, ItemRequest, Runner, join_questions
+from layercut.engine.handle import ModelHandle
 from layercut.engine.plain import PlainEngine
 from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, make_scorings
 from layercut.engine.scores import Reading, divergences_between, group_neighbours
 from layercut.engine.stack import HeadInput, PrefixCache, Stack, logits, run_plans
 from layercut.engine.text_groups import PackedText, shared_prefix
 from layercut.errors import InputError, one_line
+from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened_model
 from layercut.progress.activity import muted_activity
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE, bypass, check_plan
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from layercut.engine.handle import ModelHandle
-    from layercut.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
 SHORTEST_PREFIX = 4  # tokens in common below which requests are run as they stand

@@ -27,6 +27,7 @@ from layercut.engine.products import fast_products, large_layers, packed_weights
 from layercut.engine.rows import Tokens
 from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
 from layercut.models.structure import structure_in
 from layercut.progress.activity import report_share
 from layercut.surgery.plan import CutPlan
@@ -34,8 +35,6 @@ from layercut.surgery.remove import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from layercut.models.loading import LoadedModel
 
 
 # Shapes: B batch, T tokens, D hidden size, V vocabulary, N positions whose logits are wanted, C positions of a chunk.

@@ -13,14 +13,16 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
+    PreTrainedTokenizerBase,
     StoppingCriteria,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -32,10 +34,6 @@ from layercut.engine.prompts import apply_template
 from layercut.engine.rows import GenerationRow, Tokens
 from layercut.errors import InputError
 from layercut.progress.activity import report_tokens
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedTokenizerBase
-
 
 # Shapes: B batch, T tokens, V vocabulary.
 

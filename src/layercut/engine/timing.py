@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from layercut.models.loading import LoadedModel
 from layercut.models.placement import stored_bytes
+from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-
-if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
-    from layercut.surgery.plan import CutPlan
 
 NUM_NEW_TOKENS = 16  # timed tokens of each answer
 

@@ -18,22 +18,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.engine import vllm_layers
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.batching import PlanByPlan
+from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
 from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
 from layercut.errors import InputError, MissingExtra, first_line
+from layercut.models.loading import WeightlessModel
 from layercut.progress.activity import report_tokens
-
-if TYPE_CHECKING:
-    from layercut.engine.handle import ModelHandle
-    from layercut.models.loading import WeightlessModel
-    from layercut.surgery.plan import CutPlan
+from layercut.surgery.plan import CutPlan
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import compare_runs
+from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_runs
 from layercut.evidence.fixed_sequence import (
     DepthEvidence,
     JudgedDepth,
@@ -33,9 +33,6 @@ from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown_path
 from layercut.runs.prune import VERSUS, PruneResult
 from layercut.text import Printed
-
-if TYPE_CHECKING:
-    from layercut.evidence.comparison import ComparedRun, ComparisonRow
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """Target share and confidence in a study's report; `layercut advise` takes others."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, clusters_of, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
+from layercut.runs.directory import RunFolder
 from layercut.runs.records import NO_SHARE
 from layercut.surgery.plan import lost_since, mlp_share, origin_of
 from layercut.text import Removal, count_of, of_test_set
-
-if TYPE_CHECKING:
-    from layercut.runs.directory import RunFolder
 
 KEPT = 0.9
 """A task counts as kept where the interval of its retention above chance lies at or above this share."""

@@ -18,15 +18,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.paired import TaskRow
 from layercut.evidence.sample_size import MANY, Differences, items_to_decide
-
-if TYPE_CHECKING:
-    from layercut.evidence.paired import TaskRow
 
 TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 

@@ -21,13 +21,12 @@ from layercut.evidence.intervals import (
     finite_array,
     plain_estimates,
 )
-from layercut.evidence.paired import estimate_change, share_kept
+from layercut.evidence.paired import TaskRow, estimate_change, share_kept
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
     from layercut.evidence.comparison import ComparisonRow
-    from layercut.evidence.paired import TaskRow
 
 
 class TaskValues(NamedTuple):

@@ -17,14 +17,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.prompts import encode_begun, encode_draft
@@ -33,9 +33,6 @@ from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
 from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import num_held_out
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that takes no part in the loss
 CHUNK_SIZE = 2**25  # logits of a chunk at most, 128 MB in float32

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.healing.checkpoint import Judge
 from layercut.healing.data import (
     BUILT_IN,
     examples_of,
@@ -37,6 +38,7 @@ from layercut.healing.trainable import (
     make_trainable,
     remove_weights,
 )
+from layercut.models.loading import LoadedModel
 from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
@@ -52,9 +54,7 @@ from layercut.tasks.selected_items import record_items
 from layercut.text import count_of
 
 if TYPE_CHECKING:
-    from layercut.healing.checkpoint import Judge
     from layercut.healing.sft import Trained
-    from layercut.models.loading import LoadedModel
 
 FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 TRAINING = "training"

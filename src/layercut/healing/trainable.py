@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra, VerificationError
@@ -27,7 +27,6 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FLAGS, check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
@@ -50,8 +51,6 @@ from layercut.text import Printed
 if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedModel
-
-    from layercut.models.loading import LoadedModel
 
 _STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
 """Of a run, in order; other models are asked while plans are confirmed."""

@@ -24,6 +24,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.evidence.intervals import mean_ratio
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
+from layercut.progress import Progress
 from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
 from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, as_estimated
 from layercut.settings import QUANTISED, UNCUT, ModelSettings
@@ -35,7 +36,6 @@ from layercut.tasks.cells import folder_name
 
 if TYPE_CHECKING:
     from layercut.engine.timing import Timer
-    from layercut.progress import Progress
 
 
 NUM_ROUNDS = 5

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from layercut.evidence.advice import advise
+from layercut.evidence.advice import Advice, JudgedPlan, advise
+from layercut.evidence.fixed_sequence import JudgedTask
 from layercut.evidence.study import checkpoint_of, is_of_single_runs, study_file
 from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.elements import Block, bullet_list
 from layercut.report.front import front_of_advice, front_table
-from layercut.report.table import Table, terminal_table, text_columns
+from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.report.writers import markdown_of
 from layercut.runs.atomic import write_text
 from layercut.runs.disk import size_text
 from layercut.text import PATH_CHARACTERS, at_least, code_span, count_of, escape_inline, number_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
-    from layercut.evidence.advice import Advice, JudgedPlan
-    from layercut.evidence.fixed_sequence import JudgedTask
-    from layercut.report.table import Cell
 
 FILE = "advice.md"
 _EVIDENCE = {

@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from rich.text import Text
 
+from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.completions import PROGRAMS, DiagnosedAnswers, diagnose_runs, first_difference
 from layercut.evidence.degeneration import NAME
+from layercut.evidence.study import StudyResults
 from layercut.report.diagnosis import STARS, diagnosis_examples, different_side, measure_columns, measure_table
 from layercut.report.diagnostics import PROGRAM_SHARES, counts_table, model_column, program_cells
 from layercut.report.elements import Block, Details, Example, Html, Section, Side, bullet_list
+from layercut.report.source import Source
 from layercut.report.table import Column, Surface, Table, terminal_table, text_columns
 from layercut.report.words import readout_words
 from layercut.report.writers import fill_template
+from layercut.runs.directory import RunFolder
 from layercut.text import count_of, escape_inline, on_one_line, printable_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from layercut.evidence.comparison import ComparisonRow
-    from layercut.evidence.study import StudyResults
-    from layercut.report.source import Source
-    from layercut.runs.directory import RunFolder
 
 
 TITLES = {NAME: "Do written answers repeat themselves?", PROGRAMS: "How do programs fail?"}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.evidence.uses import is_written
 from layercut.report.elements import Panel
+from layercut.text import HasInterval
 
 if TYPE_CHECKING:
     from layercut.evidence.paired import PairedRow
-    from layercut.text import HasInterval
 
 UNCUT = "var(--ink)"
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))

@@ -12,11 +12,12 @@ from rich.text import Text
 from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
-from layercut.evidence.study import are_thinner, over_seeds
+from layercut.evidence.study import StudyResults, are_thinner, over_seeds
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.runs import scores_legend, scores_table
+from layercut.report.source import Source
 from layercut.report.table import (
     Column,
     Styled,
@@ -31,10 +32,6 @@ from layercut.text import count_of, escape_inline, number_text, p_value, with_in
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from layercut.evidence.comparison import ComparisonRow
-    from layercut.evidence.study import StudyResults
-    from layercut.report.source import Source
 
 
 NUM_ITEMS = Column("n", lambda row: f"{row.n:,}", numeric=True)

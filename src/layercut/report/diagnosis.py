@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.evidence.completions import first_difference
 from layercut.evidence.diagnosis import (
@@ -24,11 +24,9 @@ from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report import charts
 from layercut.report.diagnostics import SECTIONS, UNCUT, counts_table, model_column, share_figure
 from layercut.report.elements import Block, Details, Example, Facts, Lead, Section, Side, bullet_list
+from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table, raw_estimates, raw_values
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
-
-if TYPE_CHECKING:
-    from layercut.report.source import Source
 
 NUM_EXAMPLES = 2
 """Examples of each diagnostic and pruned model."""

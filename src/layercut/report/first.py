@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge_plans
-from layercut.evidence.study import are_thinner, checkpoint_of, prune_result, task_verdict
+from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.study import StudyResults, are_thinner, checkpoint_of, prune_result, task_verdict
 from layercut.evidence.uses import USES
 from layercut.report import advice_text, front, words
 from layercut.report.comparison import score_table
 from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullet_list
+from layercut.report.source import Source
 from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
@@ -35,10 +37,6 @@ from layercut.text import (
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from layercut.evidence.comparison import ComparisonRow
-    from layercut.evidence.study import StudyResults
-    from layercut.report.source import Source
 
 
 class FirstScreen(NamedTuple):

@@ -8,19 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from layercut.evidence.advice import Advice
 from layercut.evidence.study import task_verdict
 from layercut.report import charts, words
 from layercut.report.elements import Figure, Panel, legend_keys
-from layercut.report.table import Styled, Table, text_columns
+from layercut.report.table import Cell, Styled, Table, text_columns
 from layercut.runs.disk import size_text
+from layercut.runs.prune import Alternative, PruneResult, TaskKept, TestedDepth, TimedSpeed
 from layercut.text import HasInterval
-
-if TYPE_CHECKING:
-    from layercut.evidence.advice import Advice
-    from layercut.report.table import Cell
-    from layercut.runs.prune import Alternative, PruneResult, TaskKept, TestedDepth, TimedSpeed
 
 PLANS, OTHERS, BEHIND = "plans", "other models", "not on the front"
 _AXES = {

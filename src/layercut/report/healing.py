@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.evidence.intervals import Estimate, proportion_interval
 from layercut.report import charts
 from layercut.report.elements import Block, Figure, Panel, Section, bullet_list, legend_keys
+from layercut.report.source import Source
 from layercut.report.table import Table, text_columns
 from layercut.runs.environment import hide_home
 from layercut.runs.healing import CHECKPOINT, ON_POLICY, healing_lines, is_graded
 from layercut.runs.records import read_records
 from layercut.text import count_of, escaped_markdown, format_layers, with_interval
-
-if TYPE_CHECKING:
-    from layercut.report.source import Source
 
 Line = Mapping[str, Any]
 """A line of the loss curve, or the entry of a healing in plan.json."""

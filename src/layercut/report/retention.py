@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import (
     NOT_HEALED,
     Place,
+    StudyResults,
     are_thinner,
     places_of_runs,
 )
@@ -17,13 +19,9 @@ from layercut.evidence.uses import is_written
 from layercut.report import charts, words
 from layercut.report.comparison import about_uncut, kept_table, point_tooltip
 from layercut.report.elements import Figure, Key, Panel, Section
+from layercut.report.source import Source
 from layercut.report.table import Column
-
-if TYPE_CHECKING:
-    from layercut.evidence.comparison import ComparisonRow
-    from layercut.evidence.study import StudyResults
-    from layercut.report.source import Source
-    from layercut.runs.directory import RunFolder
+from layercut.runs.directory import RunFolder
 
 PLOT = "report.png"
 _READ_BOTH = (

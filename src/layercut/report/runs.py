@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from layercut.evidence.comparison import OUTCOMES, ComparedRun
 from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.table import Cell, Styled, Table, terminal_table, text_columns
+from layercut.runs.directory import RunSummary
 from layercut.surgery.plan import mlp_share, origin_of
 from layercut.text import bare_table, count_of, number_text, of_test_set, with_interval
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from layercut.runs.directory import RunSummary
 
 _GOES = Styled("goes", "wrong")
 _MEASURES = {

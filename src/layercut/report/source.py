@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -23,10 +23,6 @@ from layercut.runs.environment import hide_home
 from layercut.runs.healing import entries_of, is_healing
 from layercut.runs.study import UNCUT
 from layercut.text import escape_inline, fenced_block, label_of, parameters_text
-
-if TYPE_CHECKING:
-    from layercut.evidence.study import StudyResults
-
 
 Kind = Literal["study", "sweep", "diagnosis", "healing", "draft", "evaluation"]
 

@@ -14,6 +14,7 @@ from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
 from layercut.report.answers import answer_details
 from layercut.report.elements import Block, Details, Facts, Figure, Key, Lead, Panel, Section, bullet_list
+from layercut.report.source import Source
 from layercut.report.table import (
     Cell,
     Column,
@@ -28,8 +29,6 @@ from layercut.text import count_of, escape_inline, format_layers, number_text, p
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from layercut.report.source import Source
 
 PLOT = "sweep.png"
 

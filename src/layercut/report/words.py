@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from layercut.evidence.comparison import KEPT
+from layercut.evidence.comparison import KEPT, ComparedRun, ComparisonRow
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.report.table import Styled
-from layercut.text import at_least, count_of, format_layers, number_text, parameters_text, with_interval
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from layercut.evidence.comparison import ComparedRun, ComparisonRow
-    from layercut.runs.prune import TimedSpeed
-    from layercut.text import HasInterval
+from layercut.runs.prune import TimedSpeed
+from layercut.text import HasInterval, at_least, count_of, format_layers, number_text, parameters_text, with_interval
 
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {

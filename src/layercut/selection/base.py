@@ -18,13 +18,13 @@ from layercut.base_settings import Settings, one_of
 from layercut.errors import InputError, unknown_name
 from layercut.progress import Progress, show_nothing
 from layercut.seed import check_seed
+from layercut.selection.racing import Standings
 
 if TYPE_CHECKING:
     from layercut.engine.base import Engine
     from layercut.models.loading import LoadedModel
     from layercut.runs.directory import RunFolder
     from layercut.selection.calibration import Calibration
-    from layercut.selection.racing import Standings
     from layercut.surgery.plan import CutPlan
 
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from layercut.engine.base import LikelihoodRequest
 from layercut.engine.rows import Tokens, compared_scorings, text_tokens
 from layercut.errors import InputError, unknown_name
+from layercut.models.loading import LoadedModel
 from layercut.models.structure import plain_experts
 from layercut.progress import Progress, show_nothing
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels
@@ -28,10 +30,6 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from layercut.surgery.slots import ChannelSlot, MlpWidth
 from layercut.surgery.width import mlp_width_in
-
-if TYPE_CHECKING:
-    from layercut.engine.base import LikelihoodRequest
-    from layercut.models.loading import LoadedModel
 
 
 def answers_as_texts(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Tokens]:

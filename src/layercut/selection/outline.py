@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import check_longest
@@ -13,14 +12,12 @@ from layercut.errors import InputError
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection import criterion_row
 from layercut.selection.base import whole_numbers
+from layercut.selection.select import SelectionRequest
 from layercut.selection.specs import parse_protected
 from layercut.selection.task_criteria import TRACES
 from layercut.settings import GENERATED, ModelSettings
 from layercut.tasks.base import Sample, is_generated
 from layercut.tasks.cells import Cell
-
-if TYPE_CHECKING:
-    from layercut.selection.select import SelectionRequest
 
 
 def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: Path) -> Outline:

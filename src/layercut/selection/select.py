@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
 from layercut.models.weights import PLAN_FILE, read_config
 from layercut.progress import Progress, Say
 from layercut.runs.directory import RunFolder
@@ -45,9 +46,6 @@ from layercut.tasks.selected_items import (
     tell_shortfalls,
 )
 from layercut.text import count_of
-
-if TYPE_CHECKING:
-    from layercut.models.loading import LoadedModel
 
 FLAGS = {"limit": "limit", "readout": "readouts", "task": "objective", "source": "calibration"}
 """Which argument of ``layercut select`` stands for a setting of another name."""

@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 from pydantic_core.core_schema import ValidationInfo
 
-from layercut.engine.handle import ServedModel
+from layercut.engine.handle import ModelHandle, ServedModel
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
@@ -34,9 +34,6 @@ from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
 from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
 from layercut.text import count_of
-
-if TYPE_CHECKING:
-    from layercut.engine.handle import ModelHandle
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
 _EDGE = re.compile(r"^(first|last):(\d{1,9})$")

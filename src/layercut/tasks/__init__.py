@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +16,6 @@ from layercut.seed import check_seed
 from layercut.tasks.lm_eval.names import check_mentioned, has_lm_eval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from layercut.tasks.base import Task
 
 LM_EVAL = "lm-eval:"  # prefix of the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well

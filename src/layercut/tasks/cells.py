@@ -20,7 +20,7 @@ from layercut.progress import OnProgress
 from layercut.progress.bars import RunProgress, Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
-from layercut.runs.records import data_frame
+from layercut.runs.records import MetricRow, data_frame
 from layercut.runs.settings import settings_in
 from layercut.sandbox.runner import describe_isolation
 from layercut.settings import DecodingSettings, TaskSettings
@@ -32,8 +32,6 @@ from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decid
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from layercut.runs.records import MetricRow
 
 FLAGS = {"removed": "remove", "limit": "limit", "readout": "readouts", "task": "tasks", "num_samples": "samples"}
 """Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""

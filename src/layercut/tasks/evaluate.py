@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from layercut.engine.base import (
     Completion,
@@ -26,12 +26,10 @@ from layercut.engine.base import (
 from layercut.errors import InputError, RunMismatch
 from layercut.evidence.intervals import clusters_of, mean_interval, pass_at_k
 from layercut.evidence.program_classes import CLASS
+from layercut.runs.records import MetricRow
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, is_generated
 from layercut.text import count_of
-
-if TYPE_CHECKING:
-    from layercut.runs.records import MetricRow
-    from layercut.surgery.plan import CutPlan
 
 _OUTCOMES = ("right", "wrong", "no_answer", "cut")
 _FINISHES = ("stop", "length")

@@ -15,17 +15,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Sample, Split, Task
 from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
 from layercut.text import count_of
-
-if TYPE_CHECKING:
-    from layercut.surgery.plan import CutPlan
-
 
 Half = Literal["selection", "report"]
 

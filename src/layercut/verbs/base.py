@@ -21,17 +21,16 @@ from pydantic import model_validator
 from pydantic.fields import FieldInfo
 
 from layercut.base_settings import Settings
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, unknown_name
+from layercut.progress import Say
+from layercut.runs.dry_run import Outline
 from layercut.runs.trackers import track_numbers
 from layercut.selection.specs import LayerSpec
+from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-    from layercut.engine.handle import ModelHandle
-    from layercut.progress import Say
-    from layercut.runs.dry_run import Outline
-    from layercut.settings import ModelSettings
 
 
 class Io(NamedTuple):

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
+from layercut.models.sources import ModelSource
 from layercut.models.weights import PLAN_FILE
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, check_fits
+from layercut.selection.vocabulary import Coverage, UsedTokens
 from layercut.settings import ModelSettings
+from layercut.surgery.channels import Vocabulary
+from layercut.surgery.checkpoint import CutReport
+from layercut.surgery.plan import CutPlan
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from layercut.models.loading import LoadedModel
-    from layercut.models.sources import ModelSource
-    from layercut.selection.vocabulary import Coverage, UsedTokens
-    from layercut.surgery.channels import Vocabulary
-    from layercut.surgery.checkpoint import CutReport
-    from layercut.surgery.plan import CutPlan
 
 MAX_SHARD_GB = 5.0
 _LOADED = Fields(

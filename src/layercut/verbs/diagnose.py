@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.diagnostics import DiagnoseSettings, chosen_diagnostics, is_plan
+from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis
 from layercut.errors import InputError
 from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import parse_layers
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
-
-if TYPE_CHECKING:
-    from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis
 
 
 class DiagnoseVerb(Verb):

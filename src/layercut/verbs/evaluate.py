@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from layercut.base_settings import Names
+from layercut.engine.handle import ModelHandle, ServedModel
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.plan import CutPlan
 from layercut.tasks import takes_option
+from layercut.tasks.cells import Evaluated
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
-
-if TYPE_CHECKING:
-    from layercut.engine.handle import ModelHandle, ServedModel
-    from layercut.surgery.plan import CutPlan
-    from layercut.tasks.cells import Evaluated
 
 
 class EvalVerb(Verb):

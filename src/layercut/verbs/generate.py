@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,19 +12,18 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
+    PromptSource,
+    PromptSpec,
     answering_under,
     check_prompts,
     prompt_specs,
 )
+from layercut.healing.prompts import AnswerRecord
 from layercut.selection.specs import Removed, check_fits
 from layercut.settings import DecodingSettings, ModelSettings
 from layercut.text import count_of
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
-
-if TYPE_CHECKING:
-    from layercut.healing.prompt_sources import PromptSource, PromptSpec
-    from layercut.healing.prompts import AnswerRecord
 
 
 class GenerateVerb(Verb):

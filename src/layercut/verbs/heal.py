@@ -12,6 +12,8 @@ from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
+    PromptSource,
+    PromptSpec,
     answering_under,
     check_prompts,
     prompt_specs,
@@ -25,7 +27,6 @@ from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
 
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed
-    from layercut.healing.prompt_sources import PromptSource, PromptSpec
 
 _TRAINING = Fields(
     "Training",

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from layercut.base_settings import Share
+from layercut.evidence.advice import Advice
+from layercut.evidence.comparison import ComparisonRow
+from layercut.models.push import Upload
+from layercut.runs.directory import RunFolder
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb
-
-if TYPE_CHECKING:
-    from layercut.evidence.advice import Advice
-    from layercut.evidence.comparison import ComparisonRow
-    from layercut.models.push import Upload
-    from layercut.runs.directory import RunFolder
-
 
 _RUN = Flag("RUN", argument=True)
 

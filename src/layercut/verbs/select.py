@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -15,15 +15,13 @@ from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import Context, SearchSettings, no_objective
+from layercut.selection.select import Selected, SelectionRequest
 from layercut.selection.specs import LayerSpec, Units, parse_protected
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.channels import CHANNEL_CRITERIA
 from layercut.surgery.plan import CutPlan
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
-
-if TYPE_CHECKING:
-    from layercut.selection.select import Selected, SelectionRequest
 
 
 def _those(fact: str) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.selection.specs import check_fits
+from layercut.selection.sweep import PlannedSweep, Swept
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
-
-if TYPE_CHECKING:
-    from layercut.selection.sweep import PlannedSweep, Swept
 
 
 class SweepVerb(Verb):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
+from layercut.tasks.base import Task
 from layercut.tasks.data_files import DataSet, hub_or_cache, read_local, why_not
 from layercut.tasks.lm_eval.local_rows import local_reader
 from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
@@ -31,8 +32,6 @@ from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
-
-    from layercut.tasks.base import Task
 
 
 def lm_eval_task(
