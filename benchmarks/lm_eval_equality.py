@@ -27,8 +27,8 @@ from layercut.engine.handle import ModelHandle
 from layercut.runs.records import Journal
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import base_name, load_task
-from layercut.tasks.data_files import read_local
+from layercut.tasks import base_name_of_task, load_task
+from layercut.tasks.data_files import read_local_data
 from layercut.tasks.evaluate import evaluate_items
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
@@ -99,12 +99,12 @@ def logged(
 
     from tests.support.harness import run_of_lm_eval, with_rows, write_rows
 
-    loaded, bare, shots = handle.loaded, base_name(name), name.rpartition(":")[2]
+    loaded, bare, shots = handle.loaded, base_name_of_task(name), name.rpartition(":")[2]
     own = subject.task.config.dataset_name
     with tempfile.TemporaryDirectory() as scratch:
         rows = {
             split: [dict(row.fields) for row in part if row.fields.get("subject", own) == own]
-            for split, part in read_local(str(folder)).splits.items()
+            for split, part in read_local_data(str(folder)).splits.items()
         }
         place = write_rows(Path(scratch, "rows"), rows)
         changes: dict[str, Any] = {} if "train" in rows else {"training_split": None, "fewshot_split": None}

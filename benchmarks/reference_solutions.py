@@ -20,7 +20,7 @@ from layercut.sandbox.runner import describe_isolation
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.benchmarks.code_problems import CodeTask
-from layercut.tasks.data_files import read_local
+from layercut.tasks.data_files import read_local_data
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def all_pass(folder: Path) -> bool:
     """Grade one benchmark and print its line."""
     task = load_task(folder.resolve().name, data=str(folder))
     assert isinstance(task, CodeTask)
-    parts = read_local(str(folder), task.published_as).splits.values()
+    parts = read_local_data(str(folder), task.published_as).splits.values()
     samples = [task.sample(row) for rows in parts for row in rows]
     began = time.monotonic()
     scores = task.grade_all(samples, "chain", [written(sample) for sample in samples])

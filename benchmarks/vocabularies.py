@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from layercut.selection.vocabulary import texts_of, vocabulary_of
+from layercut.selection.vocabulary import texts_in_file, vocabulary_of
 from layercut.surgery.channels import Vocabulary
-from layercut.surgery.trimming import tokens_of_folder, trim_files
+from layercut.surgery.trimming import tokens_of_folder, trim_token_files
 
 
 def draw_vocabulary(folder: Path, seed: int) -> Vocabulary:
@@ -42,7 +42,7 @@ def check_tokenizer(folder: Path, texts: dict[str, list[str]], num_sets: int) ->
     covered = different = lost = 0
     longer: dict[str, dict[str, float]] = {}
     for vocabulary in [*named, *(draw_vocabulary(folder, seed) for seed in range(num_sets))]:
-        after = Tokenizer.from_str(trim_files(folder, vocabulary)["tokenizer.json"])
+        after = Tokenizer.from_str(trim_token_files(folder, vocabulary)["tokenizer.json"])
         for name, group in texts.items():
             old = [encoding.ids for encoding in before.encode_batch(group)]
             new = [encoding.ids for encoding in after.encode_batch(group)]
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=5, help="random sets of tokens")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    texts = {file.stem: [text for text in texts_of(file) if text][: options.most] for file in options.texts}
+    texts = {file.stem: [text for text in texts_in_file(file) if text][: options.most] for file in options.texts}
     print({name: len(group) for name, group in texts.items()}, flush=True)
     results = {}
     for folder in options.folders:

@@ -29,7 +29,7 @@ from benchmarks.families import (
     types,
 )
 from layercut.errors import InputError, one_line
-from layercut.selection.channels import keep_most
+from layercut.selection.channels import keep_needed_channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers, masked_channels
 from layercut.surgery.width import mlp_width_in
@@ -50,7 +50,7 @@ def compare(model_type: str) -> tuple[str, str]:
         return "refused", one_line(error)
     drawn = torch.Generator().manual_seed(1)
     order = {layer: torch.randperm(mlp.mlps(layer) * mlp.width, generator=drawn).tolist() for layer in mlp.slots}
-    plan = CutPlan(num_layers=len(decoder_layers(model)), channels=keep_most(mlp, order, 0.5))
+    plan = CutPlan(num_layers=len(decoder_layers(model)), channels=keep_needed_channels(mlp, order, 0.5))
     ids = torch.randint(5, 200, (2, 9), generator=drawn)
     with torch.no_grad():
         before = model(input_ids=ids).logits

@@ -113,7 +113,7 @@ def parameters_text(count: int) -> str:
     return str(count)
 
 
-def label_of(removed: Sequence[int], mlp: float) -> str:
+def label_of_removal(removed: Sequence[int], mlp: float) -> str:
     """Removed layers and channels, as people write them.
 
     >>> label_of([6, 9, 10, 11], 0.1004), label_of([], 0.28)
@@ -161,7 +161,7 @@ class Removal:
     @property
     def label(self) -> str:
         """The removed layers and channels as people write them: ``6,9 mlp:0.1``."""
-        return label_of(self.removed, self.mlp)
+        return label_of_removal(self.removed, self.mlp)
 
     @property
     def amount(self) -> str:
@@ -236,7 +236,7 @@ _SHORT.maxother = _SHORT.maxstring = 60
 _HTML = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
 
 
-def bare_table() -> Table:
+def make_bare_table() -> Table:
     """A table with a line under its head and no other."""
     from rich import box
     from rich.table import Table

@@ -21,7 +21,7 @@ from layercut.errors import InputError
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf_metadata
-from layercut.surgery.gguf import cut_gguf
+from layercut.surgery.gguf import cut_gguf_file
 from tests.support.tiny_gguf import TINY, build, write
 from tests.unit.models.gguf_maker import TOKENS
 
@@ -51,7 +51,7 @@ def test_accepted_plans_keep_what_the_layers_compute(tmp_path: Path, name: str, 
 
 def cut(whole: Path, plan: str, out: Path) -> tuple[int, ...]:
     settings = ModelSettings(model=str(whole))
-    done = cut_gguf(settings, LayerSpec.parse(plan).bind, whole, out, verify=False)
+    done = cut_gguf_file(settings, LayerSpec.parse(plan).bind, whole, out, verify=False)
     return done.plan.removed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from layercut.runs.study import arms_in, failures_in
+from layercut.runs.study import failures_in, variants_in_study
 from tests.support.process import started
 from tests.support.tiny import save_tiny
 
@@ -27,7 +27,7 @@ MOMENTS = (
 def results(folder: Path) -> dict[str, Any]:
     """All that a study found, without times."""
     found: dict[str, Any] = {}
-    for arm in arms_in(folder):
+    for arm in variants_in_study(folder):
         run = folder / arm["name"]
         metrics = json.loads((run / "metrics.json").read_text())
         found[arm["name"]] = (metrics["plan"], metrics["rows"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
-from layercut.engine.handle import handle_of
+from layercut.engine.handle import open_model_handle
 from layercut.engine.plain import PlainEngine
 from layercut.engines import ENGINES, EngineRow
 from layercut.errors import InputError
@@ -50,7 +50,7 @@ def opened(tiny: str) -> Iterator[Callable[..., Engine]]:
                 pytest.skip(f"the engine {name} needs layercut[{row.extra}]")
             if row.is_served:
                 more |= {"base_url": servers.enter_context(serving(Served(answer=lambda body: " fine"))).url}
-            return handle_of(ModelSettings(model=tiny, device="cpu", engine=name, batch_size=3, **more)).engine
+            return open_model_handle(ModelSettings(model=tiny, device="cpu", engine=name, batch_size=3, **more)).engine
 
         yield start
 

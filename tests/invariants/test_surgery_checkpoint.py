@@ -15,7 +15,7 @@ from layercut.surgery.checkpoint import cut_checkpoint, plan_cut
 from layercut.surgery.config_fields import LISTS
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, remove_layers
-from layercut.surgery.verify import verify_cut
+from layercut.surgery.verify import verify_checkpoint
 from tests.support.surgery import PLANS, Loaded, generate, logits_of, plan_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, save_tiny, tiny_model
 
@@ -52,7 +52,7 @@ def test_bypass_equals_cut_equals_reloaded(model_type, removed, saved, tmp_path)
     assert torch.equal(logits_of(cut), expected)
     assert torch.equal(logits_of(reloaded), expected)
     assert generate(reloaded, use_cache=True) == generate(reloaded, use_cache=False) == text
-    assert verify_cut(Loaded(whole), plan, report.out).max_abs_diff == 0
+    assert verify_checkpoint(Loaded(whole), plan, report.out).max_abs_diff == 0
     for name in LISTS:
         assert getattr(reloaded.config, name, None) == getattr(cut.config, name, None)
 

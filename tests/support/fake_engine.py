@@ -21,8 +21,8 @@ from layercut.engine.base import (
     Under,
     Wanted,
     always_wanted,
-    by_kind,
     distinct_plans,
+    split_by_kind,
 )
 from layercut.surgery.plan import CutPlan
 
@@ -83,7 +83,7 @@ class FakeEngine(Engine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        to_generate, to_score = by_kind(requests)
+        to_generate, to_score = split_by_kind(requests)
         for plan in distinct_plans(plans) if to_generate else ():
             for answers in self.completions(to_generate, plan, decoding, Unwanted(plan, wanted)):
                 yield plan, answers

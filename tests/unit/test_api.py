@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import layercut
 from layercut.errors import InputError
 from layercut.settings import CalibrationSettings, TaskSettings
-from layercut.text import bare_table
+from layercut.text import make_bare_table
 from layercut.verbs import VERBS, verb_class
 from layercut.verbs.base import Shown
 from layercut.verbs.select import SelectVerb
@@ -347,7 +347,7 @@ def test_a_result_prints_what_the_terminal_shows(step: str, monkeypatch: pytest.
     returns = inspect.signature(getattr(layercut, step)).return_annotation
     kind = list if returns.startswith("list[") else getattr(layercut, returns.partition(" ")[0])
     given = kind.__new__(kind, *map(str, getattr(kind, "_fields", ())))
-    table = bare_table()
+    table = make_bare_table()
     table.add_column("layer")
     table.add_row("12")
     verb = SimpleNamespace(

@@ -67,7 +67,7 @@ def test_without_metadata_the_package_index_is_named(monkeypatch: pytest.MonkeyP
 
 
 def test_errors_of_the_library_name_fields_and_no_flags() -> None:
-    """Python and study files have no flags; the command line puts them in, see layercut.cli.console.speak_of."""
+    """Python and study files have no flags; the command line puts them in, see layercut.cli.console.set_flag_names."""
     found = []
     for path in sorted((SOURCE).rglob("*.py")):
         if path.relative_to(SOURCE).parts[0] in ("cli", "sandbox"):
@@ -84,13 +84,13 @@ def test_errors_of_the_library_name_fields_and_no_flags() -> None:
 
 def test_the_command_line_says_flags_for_the_fields_of_its_verb() -> None:
     try:
-        console.speak_of({"rank": "--rank", "top_p": "--top-p", "batch_size": "--train-batch", "out": "--out"})
+        console.set_flag_names({"rank": "--rank", "top_p": "--top-p", "batch_size": "--train-batch", "out": "--out"})
         with console.log.capture() as said:
             console.print_error("rank 0 is too small; write 1 or more.")
             console.print_error("batch_size 6 is no multiple of micro_batch 4; use another `out`, not `elsewhere`.")
             console.print_error("unknown setting 'top'. Did you mean top_p? Known: batch_size, top_p.")
             console.print_error("/tmp/rank/top_p/batch_size.txt is no file, and rank is a word.")
     finally:
-        console.speak_of({})
+        console.set_flag_names({})
     flags = [re.findall(r"--[a-z-]+", line) for line in said.get().splitlines()]
     assert flags == [["--rank"], ["--train-batch", "--out"], ["--top-p"], []]

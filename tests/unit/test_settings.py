@@ -7,7 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.settings import ModelSettings, TaskSettings
-from layercut.study.file import read_study, study_from_dict
+from layercut.study.file import read_study_file, study_from_dict
 from layercut.study.healer import Healer
 
 GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, m
     path = tmp_path / "study.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        study_from_dict(read_study(path))
+        study_from_dict(read_study_file(path))
     assert str(path) in str(caught.value)
 
 
@@ -131,14 +131,14 @@ def test_a_learning_rate_is_a_number_as_people_write_it(tmp_path: Path) -> None:
         "healing:\n  - {name: one, prompts: 'task:copy', learning_rate: 1e-3}\n"
         "  - {name: two, prompts: 'task:copy', learning_rate: 5.0e-05, limit: 4}\n"
     )
-    study = study_from_dict(read_study(path))
+    study = study_from_dict(read_study_file(path))
     assert [arm.train.learning_rate for arm in study.healing] == [0.001, 0.00005]
     assert study.models[0].revision == "12e4567", "a commit stays text"
 
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InputError, match="nowhere.yaml: no study"):
-        read_study(Path("nowhere.yaml"))
+        read_study_file(Path("nowhere.yaml"))
 
 
 def test_a_short_longest_rollout_can_be_said_in_a_study() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from layercut.evidence.intervals import Estimate
 from layercut.surgery.plan import parse_layers
-from layercut.text import amount_text, format_layers, label_of, p_value, parameters_text, with_interval
+from layercut.text import amount_text, format_layers, label_of_removal, p_value, parameters_text, with_interval
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_layers_are_written_as_they_are_read(layers: tuple[int, ...]) -> None:
     ],
 )
 def test_layers_and_channels_stand_side_by_side(layers: tuple[int, ...], mlp: float, label: str, words: str) -> None:
-    assert (label_of(layers, mlp), amount_text(len(layers), mlp)) == (label, words)
+    assert (label_of_removal(layers, mlp), amount_text(len(layers), mlp)) == (label, words)

@@ -20,7 +20,7 @@ _FLAGS: dict[str, str] = {}  # by field: the flags of the verb that runs
 _FIELD = r"`(\w+(?:=false)?)`"  # as the library writes a field
 
 
-def speak_of(flags: Mapping[str, str]) -> None:
+def set_flag_names(flags: Mapping[str, str]) -> None:
     """Say flags where the library says fields: `store_top_k` becomes --store-top-k, where the verb has that flag."""
     _FLAGS.clear()
     _FLAGS.update(flags)

@@ -31,10 +31,10 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 def verb_command(name: str) -> Any:
     """A verb as typer runs it; paragraphs of its help are one line each, as the terminal breaks lines itself."""
-    from layercut.cli.options import VerbCommand, command_of
+    from layercut.cli.options import VerbCommand, command_of_verb
 
     alone = typer.Typer(add_completion=False, context_settings=_HELP, rich_markup_mode=None)
-    alone.command(name, cls=VerbCommand)(command_of(verb_class(name)))
+    alone.command(name, cls=VerbCommand)(command_of_verb(verb_class(name)))
     command: Any = typer.main.get_command(alone)
     paragraphs = inspect.cleandoc(command.help).split("\n\n")
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -12,15 +12,15 @@ from pydantic import BeforeValidator
 from typer.core import TyperCommand
 
 from layercut.base_settings import choices_of, field_limits
-from layercut.cli.console import IO, print_result_line, print_warning, show_result, speak_of
+from layercut.cli.console import IO, print_result_line, print_warning, set_flag_names, show_result
 from layercut.errors import InputError, unknown_name
 from layercut.selection.specs import LayerSpec
-from layercut.verbs.base import Fields, Flag, Slot, Verb, field_slots, name_of, plain_type
+from layercut.verbs.base import Fields, Flag, Slot, Verb, field_slots, name_of_flag, plain_type
 
 _HYPHEN = "\u2011"  # at which no line is broken
 
 
-def command_of(kind: type[Verb]) -> Callable[..., None]:
+def command_of_verb(kind: type[Verb]) -> Callable[..., None]:
     """A verb as typer reads it: a flag for each field, with type, default, bounds and help, and its own options.
 
     A verb holds as given what was written on the command line, so that presets know. ``--help-all`` shows flags that
@@ -180,7 +180,7 @@ class VerbCommand(TyperCommand):
             option = flags.get(name.replace("-", "_"))
             is_set = word.startswith("--set=") and option is not None and equals
             spelled += _spelled(option, value) if is_set else [word]
-        speak_of(self._flags())
+        set_flag_names(self._flags())
         try:
             return super().parse_args(ctx, spelled)
         except Exception as error:  # typer's NoSuchOption, which has no public name
@@ -210,7 +210,7 @@ class VerbCommand(TyperCommand):
         """By field, what it is called on the command line."""
         options = [option for option in self.params if option.param_type_name == "option"]
         flags = {f"{option.name}=false": word for option in options for word in option.secondary_opts}
-        flags |= {name_of(word): word for option in options for word in option.opts}
+        flags |= {name_of_flag(word): word for option in options for word in option.opts}
         renamed = getattr(self.callback, "renamed", {})
         return flags | {field: f"--{name.replace('_', '-')}" for field, name in renamed.items()}
 

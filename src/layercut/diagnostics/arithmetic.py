@@ -21,7 +21,7 @@ from layercut.engine.base import Decoding, LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.evidence.intervals import pass_at_k
 from layercut.tasks.builtin.lines import find_number, same_number
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
+from layercut.tasks.few_shot import FewShotTask, Problem, near_numbers, rng_of_item
 from layercut.tasks.grading import can_be_number
 from layercut.text import count_of
 
@@ -217,7 +217,7 @@ def _problems(seed: int) -> Iterator[Problem]:
         digits, operators = KINDS[index % len(KINDS)]
         question = _question(Random(f"expressions {VERSION} {seed} {index}"), digits, operators)
         gold = expression_value(question)
-        near = near_numbers(gold, item_rng("expressions", VERSION, question), also=(_from_left(question),))
+        near = near_numbers(gold, rng_of_item("expressions", VERSION, question), also=(_from_left(question),))
         kind = f"{digits} digit{'s' * (digits > 1)}, {operators} operator{'s' * (operators > 1)}"
         yield Problem(question, str(gold), near, {"kind": kind})
 

@@ -10,7 +10,7 @@ from random import Random
 
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.evidence.degeneration import NAME, is_broken, measure_texts
+from layercut.evidence.degeneration import NAME, is_broken_text, measure_texts
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import content_id
 from layercut.text import count_of
@@ -57,7 +57,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
     texts = {model: [text for text, _ in of_model] for model, of_model in written.items()}
-    healthy = {model: [float(not is_broken(text)) for text in of_model] for model, of_model in texts.items()}
+    healthy = {model: [float(not is_broken_text(text)) for text in of_model] for model, of_model in texts.items()}
     items = [(id, text, "") for id, text in prompts.items()]
     return {
         **result,

@@ -29,7 +29,7 @@ from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
 from layercut.settings import UNCUT, ModelSettings
-from layercut.surgery.plan import CutPlan, origin_of
+from layercut.surgery.plan import CutPlan, origin_of_plan
 from layercut.tasks.cells import folder_name
 from layercut.text import count_of
 
@@ -197,7 +197,7 @@ def _pruned_model(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:
     plan = other.plan()
     return SessionModel(
         name=folder_name(path.resolve().parent.name if path.name == "checkpoint" else path.resolve().name),
-        description=f"{origin_of(plan.to_dict()) or 'another model'}, {plan.num_layers} decoder layers",
+        description=f"{origin_of_plan(plan.to_dict()) or 'another model'}, {plan.num_layers} decoder layers",
         source=f"checkpoint {other.metadata.model_hash}",
         plan=plan,
         engine=lambda: other.engine,

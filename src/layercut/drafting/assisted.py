@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
 from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
-from layercut.engine.timing import CheckpointTimer, cache_name, random_ids, synchronised_time
+from layercut.engine.timing import CheckpointTimer, draw_random_ids, name_of_cache, synchronised_time
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.models.quiet import quiet_transformers
@@ -99,7 +99,7 @@ def measure_times(
 @torch.no_grad()
 def _time_checks(model: Any, most: int, profile: Profile, seed: int) -> list[float]:
     """Seconds of a pass over 1, 2, 3 ... tokens behind a text."""
-    ids_1T, keyword = random_ids(model, 1, profile.middle + most, seed), cache_name(model)
+    ids_1T, keyword = draw_random_ids(model, 1, profile.middle + most, seed), name_of_cache(model)
     cache: Any = getattr(model(input_ids=ids_1T[:, : profile.middle], use_cache=True, logits_to_keep=1), keyword)
     cache.activate_past_recording()
     if not getattr(cache, "is_croppable", True):

@@ -27,7 +27,7 @@ from layercut.drafting.settings import DraftSettings, goal_parts
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.evidence.paired import sums_ratio
+from layercut.evidence.paired import ratio_of_sums
 from layercut.models.weights import read_config, stored_tensors
 from layercut.progress.bars import RunProgress
 from layercut.pruning.settings import GoalTasks, Profile, fitted_profile
@@ -145,7 +145,7 @@ def _measured(task: str, answers: Sequence[MeasuredAnswer], seed: int) -> DraftM
     """Ratios of sums over answers, with 95 % intervals over answers."""
 
     def ratio(above: Sequence[float], below: Sequence[float]) -> Estimated:
-        return as_estimated(sums_ratio(np.array(above, dtype=float), np.array(below, dtype=float), seed))
+        return as_estimated(ratio_of_sums(np.array(above, dtype=float), np.array(below, dtype=float), seed))
 
     tokens, rounds = [answer.tokens for answer in answers], [answer.rounds for answer in answers]
     return DraftMeasured(

@@ -22,11 +22,11 @@ from layercut.errors import InputError
 from layercut.progress.bars import RunProgress
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
-from layercut.selection.channels import keep_most, rank_channels
+from layercut.selection.channels import keep_needed_channels, rank_channels
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import check_plan
+from layercut.surgery.remove import check_plan_on_model
 from layercut.surgery.slots import MlpWidth
 from layercut.surgery.width import mlp_width_in
 from layercut.tasks.base import Split, is_generated
@@ -177,13 +177,13 @@ def choose_drafts(
 
     if (spec := settings.remove) is not None:
         if spec.mlp is not None and spec.count is None:
-            channels = keep_most(mlp_width_in(model.loaded.model), ranked(), spec.mlp)
+            channels = keep_needed_channels(mlp_width_in(model.loaded.model), ranked(), spec.mlp)
             plan = draft_plan(model, spec.layers or (), channels)
         else:
             name, digest = model.settings.model, model.metadata.model_hash
             bound = spec.bind(num_layers=model.num_layers, model=name, model_hash=digest, seed=seed)
             plan = draft_plan(model, bound.removed, bound.channels)
-        check_plan(model.loaded.model, plan)
+        check_plan_on_model(model.loaded.model, plan)
         named = [TriedDraft(plan, plan.channels.share if plan.channels else 0.0)]
     answers = [reader.write(part, "selection", ASKED) for part in parts]
     texts, mlp = _beginnings(answers, SEARCHED), mlp_of(model)
@@ -192,7 +192,9 @@ def choose_drafts(
 
     def attempt(wanted: Collection[Wanted], texts: Sequence[WrittenAnswer] = texts) -> list[TriedDraft]:
         drafts = [
-            TriedDraft(draft_plan(model, removed, keep_most(mlp, ranked(), share) if mlp and share else None), share)
+            TriedDraft(
+                draft_plan(model, removed, keep_needed_channels(mlp, ranked(), share) if mlp and share else None), share
+            )
             for removed, share in wanted
         ]
         drafts = [draft for draft in drafts if can_run(model, draft.plan)]
@@ -252,7 +254,7 @@ def draft_plan(model: ModelHandle, removed: Sequence[int], channels: Channels | 
 def can_run(model: ModelHandle, plan: CutPlan) -> bool:
     """True for a plan under which the model can be run."""
     try:
-        check_plan(model.loaded.model, plan)
+        check_plan_on_model(model.loaded.model, plan)
     except InputError:
         return False
     return True

@@ -123,7 +123,7 @@ def _times(left_KRQ_: Tensor, right: Tensor) -> Tensor:
     return (left_KRQ_.reshape(num_kv, num_texts * num_rows, inner) @ right).view(num_kv, num_texts, num_rows, -1)
 
 
-def bias_of(visible: Tensor) -> Tensor:
+def bias_of_visible(visible: Tensor) -> Tensor:
     """0 where true, -inf elsewhere."""
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
 

@@ -249,7 +249,7 @@ class Engine(Protocol):
         return InputError(f"{self.gives_not} {what}; use `engine` shared.")
 
 
-def by_kind(requests: Sequence[Request]) -> tuple[list[GenerationRequest], list[LikelihoodRequest]]:
+def split_by_kind(requests: Sequence[Request]) -> tuple[list[GenerationRequest], list[LikelihoodRequest]]:
     """The requests to be answered and those to be scored, each in their order."""
     to_generate = [request for request in requests if isinstance(request, GenerationRequest)]
     return to_generate, [request for request in requests if isinstance(request, LikelihoodRequest)]

@@ -22,8 +22,8 @@ from layercut.engine.base import (
     Under,
     Wanted,
     always_wanted,
-    by_kind,
     distinct_plans,
+    split_by_kind,
 )
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.rows import GenerationRow, Scoring, generation_rows, make_scorings
@@ -133,7 +133,7 @@ class PlanByPlan(Engine):
 
         ``max_new_tokens`` is shortened where the model's context leaves less space.
         """
-        to_generate, to_score = by_kind(requests)
+        to_generate, to_score = split_by_kind(requests)
         plans, loaded, size = distinct_plans(plans), self._loaded, self._batches_at_once * self._batch_size
         for plan in plans:
             self._check(plan)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from layercut.engine.attention import Heads, KeyValue, bias_of, capped_scores, joined_pieces
+from layercut.engine.attention import Heads, KeyValue, bias_of_visible, capped_scores, joined_pieces
 from layercut.progress.activity import report_tokens
 from layercut.surgery.plan import CutPlan
 
@@ -261,7 +261,7 @@ class _Attends:
             sees = torch.cat([at_P < prefix_A1, at_C <= length_A1], dim=1)
             if window is not None:
                 sees &= torch.cat([prefix_A1 + length_A1 - at_P, length_A1 - at_C], dim=1) < window
-            self._biases[window] = bias_of(sees)
+            self._biases[window] = bias_of_visible(sees)
         return self._biases[window]
 
 

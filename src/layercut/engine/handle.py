@@ -232,7 +232,7 @@ class ServedModel:
         return self.settings.identity() | {"revision": None, "model_hash": None}
 
 
-def handle_of(settings: ModelSettings) -> ModelHandle | ServedModel:
+def open_model_handle(settings: ModelSettings) -> ModelHandle | ServedModel:
     """The model that settings name, in memory or behind a server. Raises InputError as ModelHandle."""
     return ServedModel(settings) if ENGINES[settings.engine].is_served else ModelHandle(settings)
 

@@ -36,7 +36,7 @@ from layercut.models.loading import WeightlessModel
 from layercut.models.weights import cached_values
 from layercut.progress.activity import report_tokens
 from layercut.settings import ModelSettings
-from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file
+from layercut.surgery.gguf import cut_gguf_file, gguf_bytes, gguf_file
 from layercut.surgery.plan import CutPlan
 
 _FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it
@@ -155,7 +155,7 @@ class LlamaCppEngine(PlanByPlan):
                 folder = TemporaryDirectory(prefix="layercut-")
                 file = Path(folder.name) / "plan.gguf"
                 settings = ModelSettings(model=str(self.file), tie=self._leaves_copy_out)
-                cut_gguf(settings, lambda **_: bare, self.file, file, verify=False)
+                cut_gguf_file(settings, lambda **_: bare, self.file, file, verify=False)
             try:
                 parameters = self.parameters(file)
                 server = ServerInProcess(self._library.Server(parameters), parameters.api_keys[0])

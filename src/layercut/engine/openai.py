@@ -29,8 +29,8 @@ from layercut.engine.base import (
     Under,
     Wanted,
     always_wanted,
-    by_kind,
     distinct_plans,
+    split_by_kind,
 )
 from layercut.engine.batching import AnyWork, lay_out
 from layercut.engine.handle import ServedModel
@@ -161,7 +161,7 @@ class OpenAIEngine(Engine):
                 "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or "
                 "use `engine` vllm."
             )
-        to_generate, to_score = by_kind(requests)
+        to_generate, to_score = split_by_kind(requests)
         if self._reader is not None:
             rows, scored = generation_rows(self._reader, to_generate), lay_out(make_scorings(self._reader, to_score), 1)
         elif to_score:

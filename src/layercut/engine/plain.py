@@ -34,7 +34,7 @@ from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
 from layercut.engine.scores import ContinuationScore, Spans, divergences_of, likelihoods_of, score_spans
-from layercut.engine.stack import body_of, states_at
+from layercut.engine.stack import body_of_model, read_states_at
 from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
@@ -143,7 +143,7 @@ class PlainEngine(PlanByPlan):
             places = range(len(read), len(read) + row.num_scored)
             spans += [(places, continuation) for continuation in row.continuations]
             read += [(index, position) for position in row.read_positions]
-        scores = score_spans(self._loaded, states_at(self._model, ids_BT, read), spans)
+        scores = score_spans(self._loaded, read_states_at(self._model, ids_BT, read), spans)
         return [[next(scores) for _ in row.continuations] for row in rows]
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class PlainEngine(PlanByPlan):
         hooks = [layer.register_forward_hook(lambda _, __, output: keep(output)) for layer in layers]
         hooks.append(layers[0].register_forward_pre_hook(lambda _, args: keep(args[0])))
         try:
-            body_of(self._model)(input_ids=ids_BT, use_cache=False)
+            body_of_model(self._model)(input_ids=ids_BT, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()

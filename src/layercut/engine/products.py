@@ -76,9 +76,9 @@ class _InOrder:
     def __call__(self, states_AI: Tensor) -> Tensor:
         if self._in_order is None:
             weight = self._layer.weight
-            self._in_order = in_order(weight.data)
+            self._in_order = one_dnn_order(weight.data)
             weight.data = weight.data.new_tensor(torch.nan).expand(weight.shape)  # holds one number
-        return one_dnn(states_AI, self._in_order, self._layer.bias)
+        return one_dnn_product(states_AI, self._in_order, self._layer.bias)
 
     def close(self) -> None:
         """Put everything back."""
@@ -102,14 +102,14 @@ def _product(layer: nn.Linear, usual: Callable[[Tensor], Tensor], states_AI: Ten
     """(A, O); any dimensions may come before the last."""
     if states_AI.numel() < _FEWEST_ROWS * layer.in_features or torch.is_grad_enabled():
         return usual(states_AI)
-    return one_dnn(states_AI, layer.weight, layer.bias)
+    return one_dnn_product(states_AI, layer.weight, layer.bias)
 
 
-def one_dnn(states_AI: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def one_dnn_product(states_AI: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(A, O) by oneDNN; the weight lies in torch's order or in oneDNN's."""
     return torch.ops.mkldnn._linear_pointwise(states_AI, weight, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
-def in_order(weight: Tensor) -> Tensor:
+def one_dnn_order(weight: Tensor) -> Tensor:
     """The weight in oneDNN's order."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)  # type: ignore[no-any-return]

@@ -45,7 +45,9 @@ MOST_DEATHS = 3  # members that may die over one block, or while they start, bef
 START_SECONDS = 900.0  # until all members have to be up, for example those of a machine that is to come back
 
 
-def split_work(requests: Sequence[Any], plans: Plans, num_members: int, most: int) -> list[tuple[list[Any], Plans]]:
+def split_in_blocks(
+    requests: Sequence[Any], plans: Plans, num_members: int, most: int
+) -> list[tuple[list[Any], Plans]]:
     """Blocks of work: all plans on the first items, then all on the next, so that a race ends everywhere at once.
 
     The longest items come first, as in an engine's own batches, so that what shares a block ends together; requests
@@ -175,7 +177,7 @@ class RayPool(Engine):
 
     def _run(self, method: str, requests: Sequence[Any], plans: Plans, rest: Any, wanted: Wanted) -> Under[Any]:
         most = int(self.describe().get("batch_size", 32))  # starts the members
-        work = deque(split_work(requests, plans, len(self._actors), most))
+        work = deque(split_in_blocks(requests, plans, len(self._actors), most))
         pool, by_key = self._ray.util.ActorPool(self._actors), {plan.key: plan for plan in plans}
         while work or pool.has_next():
             while work and pool.has_free():

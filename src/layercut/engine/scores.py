@@ -14,8 +14,8 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Divergence, Likelihoods, TokenDamage
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
-from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks, states_at
-from layercut.engine.text_groups import PackedText, num_common
+from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks, read_states_at
+from layercut.engine.text_groups import PackedText, count_common_tokens
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
@@ -67,7 +67,7 @@ def score_spans(
         yield ContinuationScore(float(log_ps.sum()), all(hits), hits)
 
 
-def refuse_nan(loaded: Reader, request_id: str, is_nan: bool) -> None:
+def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
     """Raise InputError where values of a request are not numbers."""
     if is_nan:
         raise InputError(
@@ -86,7 +86,7 @@ def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[Co
     for item in items:
         by_row = [[next(left) for _ in row.continuations] for row in item.rows]
         own = [by_row[row][place] for row, place in item.places]
-        refuse_nan(loaded, item.id, any(math.isnan(score.log_likelihood) for score in own))
+        refuse_nan_values(loaded, item.id, any(math.isnan(score.log_likelihood) for score in own))
         log_likelihoods, is_greedy, hits = zip(*own, strict=True)
         answers.append(
             Likelihoods(
@@ -189,7 +189,7 @@ def _rows(item: Scoring | None) -> Sequence[LikelihoodRow]:
 
 def _most_is_same(first: Scoring, second: Scoring, num_prefix: int) -> bool:
     left, right = (item.rows[0].tokens[num_prefix:] for item in (first, second))
-    same = num_common(left, right)
+    same = count_common_tokens(left, right)
     return same >= SHORTEST_KIN and 2 * same >= max(len(left), len(right))
 
 
@@ -267,7 +267,7 @@ def divergences_of(
 
     def states_under(plan: CutPlan) -> HeadInput:
         with bypass(loaded.model, plan):
-            return states_at(loaded.model, ids_BT, read)
+            return read_states_at(loaded.model, ids_BT, read)
 
     before = states_under(reference)
     states = [before if plan.key == reference.key else states_under(plan) for plan in plans]
@@ -330,7 +330,7 @@ def _summed(loaded: LoadedModel, item: Scoring, values_4T: Tensor) -> Divergence
     nll, reference_nll, kl, disagreements = values_4T.sum(dim=1).tolist()
     nll_T, reference_nll_T = values_4T[:2]
     sure_T = reference_nll_T <= -math.log(SURE)
-    refuse_nan(loaded, item.id, bool(values_4T.isnan().any()))
+    refuse_nan_values(loaded, item.id, bool(values_4T.isnan().any()))
     return Divergence(
         id=item.id,
         num_tokens=item.rows[0].num_scored,

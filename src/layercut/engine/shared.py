@@ -35,8 +35,8 @@ from layercut.engine.base import (
     Under,
     Wanted,
     always_wanted,
-    by_kind,
     distinct_plans,
+    split_by_kind,
 )
 from layercut.engine.batching import halve_after, lay_out, refuse_smallest
 from layercut.engine.generating import Generating, ItemRequest, Runner, join_questions
@@ -44,14 +44,14 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.plain import PlainEngine
 from layercut.engine.rows import Scoring, Tokens, compared_scorings, generation_rows, make_scorings
 from layercut.engine.scores import Reading, divergences_between, group_neighbours
-from layercut.engine.stack import HeadInput, PrefixCache, Stack, logits, run_plans
+from layercut.engine.stack import HeadInput, PrefixCache, Stack, logits, run_under_plans
 from layercut.engine.text_groups import PackedText, shared_prefix
 from layercut.errors import InputError, one_line
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened_model
 from layercut.progress.activity import muted_activity
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import ACTIVE, bypass, check_plan
+from layercut.surgery.remove import ACTIVE, bypass, check_plan_on_model
 
 logger = logging.getLogger(__name__)
 SHORTEST_PREFIX = 4  # tokens in common below which requests are run as they stand
@@ -116,7 +116,7 @@ class SharedEngine(PlainEngine):
         self, requests: Sequence[Request], plans: Sequence[CutPlan], decoding: Decoding, wanted: Wanted
     ) -> Under[Any]:
         """The same under plans that remove layers alone, from the model with the MLP channels that it has now."""
-        to_generate, to_score = by_kind(requests)
+        to_generate, to_score = split_by_kind(requests)
         if not to_generate:
             scored = group_neighbours(make_scorings(self._loaded, to_score))
 
@@ -131,7 +131,7 @@ class SharedEngine(PlainEngine):
         runner_of: dict[str, tuple[int, Runner]] = {}
         for name, group in groups.items():
             prefix = _worthwhile(end for question in group for end in question.ends)
-            run = partial(run_plans, self._stack, plans, prefix, self._prefixes, keep=True)
+            run = partial(run_under_plans, self._stack, plans, prefix, self._prefixes, keep=True)
             runner_of[name] = len(prefix), run
         generating = Generating(self._loaded, self._stack, decoding, wanted, self._half_bytes)
         packs = not to_score and max(request.max_new_tokens for request in to_generate) >= _PACKS
@@ -176,7 +176,8 @@ class SharedEngine(PlainEngine):
         """
         prefix = _worthwhile((row.tokens, row.num_scored) for item in work for row in item.rows)
         run, run_first = (
-            partial(run_plans, self._stack, some, prefix, self._prefixes, keep=False) for some in (plans, first_plans)
+            partial(run_under_plans, self._stack, some, prefix, self._prefixes, keep=False)
+            for some in (plans, first_plans)
         )
 
         def read(block: Sequence[Scoring], at_once: int) -> Under[Found]:
@@ -227,7 +228,7 @@ class SharedEngine(PlainEngine):
             raise InputError("a bypass is active on this model; leave it first, the engine skips layers by itself.")
         for plan in plans:
             self._check(plan)
-            check_plan(self._model, plan)
+            check_plan_on_model(self._model, plan)
         return distinct_plans(plans)
 
 
@@ -307,7 +308,9 @@ def _both_ways(loaded: LoadedModel) -> list[_Ways]:
     try:
         stack, lines = Stack(loaded), [PackedText.line(text) for text in texts]
         packed = {}
-        for leaf in run_plans(stack, [plan for plan, _ in expected], prefix, PrefixCache(2**30), lines, keep=False):
+        for leaf in run_under_plans(
+            stack, [plan for plan, _ in expected], prefix, PrefixCache(2**30), lines, keep=False
+        ):
             before = stack.leave(leaf.states_1TD[0])
             packed[leaf.plan.key] = logits(loaded.model, before, slice(None)).float().cpu()
     except Exception as error:  # a model's own code, called in a way that it may not know

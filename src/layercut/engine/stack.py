@@ -100,7 +100,7 @@ class Stack:
 
     def _body(self, ids_1T: Tensor, positions_1T: Tensor, stand_ins: Sequence[nn.Module]) -> Any:
         with in_place_of(self._layers, stand_ins), attention_asks(self._model, None):
-            return body_of(self._model)(
+            return body_of_model(self._model)(
                 input_ids=ids_1T,
                 position_ids=positions_1T,
                 attention_mask=torch.ones_like(ids_1T),  # unread; without one some families warn of padding
@@ -139,7 +139,7 @@ def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterat
         layers._modules = own
 
 
-def body_of(model: PreTrainedModel) -> PreTrainedModel:
+def body_of_model(model: PreTrainedModel) -> PreTrainedModel:
     """The part of a model below its language model head, final norm included; of a model that also sees, with its eyes.
 
     Where that part is a language model with a head of its own, it is the part that holds the decoder layers.
@@ -152,10 +152,10 @@ def body_of(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def states_at(model: PreTrainedModel, ids_BT: Tensor, read: Sequence[tuple[int, int]]) -> HeadInput:
+def read_states_at(model: PreTrainedModel, ids_BT: Tensor, read: Sequence[tuple[int, int]]) -> HeadInput:
     """Run the model's body, the final norm included, over rows that are padded on the right; ``read`` holds N pairs of
     row and position. Padding needs no mask: in a causal model nothing sees what comes after it."""
-    output = body_of(model)(input_ids=ids_BT, use_cache=False)
+    output = body_of_model(model)(input_ids=ids_BT, use_cache=False)
     row_N, token_N = torch.tensor(read, device=output.last_hidden_state.device).unbind(1)
     return HeadInput(output.last_hidden_state[row_N, token_N], type(output))
 
@@ -176,7 +176,7 @@ def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slic
     states_1CD = before.states_ND[chunk].unsqueeze(0)
     output = before.kind(last_hidden_state=states_1CD)
     tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
-    body: Any = body_of(model)
+    body: Any = body_of_model(model)
     own = vars(body).get("forward")  # accelerate puts one there when a model is spread over devices
     body.forward = lambda *_, **__: output
     try:
@@ -259,7 +259,7 @@ class PrefixCache:
             self._used -= oldest.keys.nbytes + oldest.values.nbytes
 
 
-def run_plans(
+def run_under_plans(
     stack: Stack,
     plans: Sequence[CutPlan],
     prefix: Tokens,

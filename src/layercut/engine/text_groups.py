@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from layercut.engine.attention import Heads, KeySpan, KeyValue, bias_of, fused_attention, softmax_over
+from layercut.engine.attention import Heads, KeySpan, KeyValue, bias_of_visible, fused_attention, softmax_over
 from layercut.engine.rows import Tokens
 
 FUSED = 64
@@ -152,11 +152,11 @@ class Group:
                 own_RSS = own_RSS & (at[:, :, None] - at[:, None, :] < window)
                 prefix_RSP = reach_RSP < window
             sees = torch.cat([prefix_RSP, own_RSS], dim=-1)
-            self._masks[window, as_bias] = bias_of(sees) if as_bias else sees
+            self._masks[window, as_bias] = bias_of_visible(sees) if as_bias else sees
         return self._masks[window, as_bias]
 
 
-def by_length(texts: Sequence[PackedText], num_prefix: int) -> list[list[int]]:
+def group_by_length(texts: Sequence[PackedText], num_prefix: int) -> list[list[int]]:
     """Groups of texts, the longest first, with little padding and a bounded number of scores."""
     groups: list[list[int]] = []
     longest = 0
@@ -170,7 +170,7 @@ def by_length(texts: Sequence[PackedText], num_prefix: int) -> list[list[int]]:
     return groups
 
 
-def num_common(left: Tokens, right: Tokens) -> int:
+def count_common_tokens(left: Tokens, right: Tokens) -> int:
     """Tokens that two lines begin with."""
     pairs = enumerate(zip(left, right, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(left), len(right)))
@@ -185,7 +185,7 @@ def shared_prefix(rows: Iterable[tuple[Tokens, int]]) -> Tokens:
     prefix: Tokens | None = None
     for tokens, own in rows:
         room = tokens[: len(tokens) - own]
-        prefix = room if prefix is None else prefix[: num_common(prefix, room)]
+        prefix = room if prefix is None else prefix[: count_common_tokens(prefix, room)]
     return prefix or ()
 
 
@@ -208,7 +208,7 @@ class Pack:
             self.positions += [len(prefix) + place for place in text.positions]
         self._groups = [
             Group([texts[text] for text in members], [self.starts[text] for text in members], len(prefix), device)
-            for members in by_length(texts, len(prefix))
+            for members in group_by_length(texts, len(prefix))
         ]
 
     def attend(self, layer: int, heads: Heads) -> Tensor:

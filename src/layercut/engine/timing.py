@@ -55,8 +55,8 @@ class CheckpointTimer:
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``Timer``."""
         model = self._loaded.model
-        keyword, options = cache_name(model), {"use_cache": True, "logits_to_keep": 1}
-        ids_BT = random_ids(model, batch, max(prompt, middle), seed)
+        keyword, options = name_of_cache(model), {"use_cache": True, "logits_to_keep": 1}
+        ids_BT = draw_random_ids(model, batch, max(prompt, middle), seed)
         with bypass(model, self._plan):
             start = synchronised_time(model)
             output = model(input_ids=ids_BT[:, :prompt], **options)
@@ -81,12 +81,12 @@ class CheckpointTimer:
         )
 
 
-def cache_name(model: Any) -> str:
+def name_of_cache(model: Any) -> str:
     """The argument and the output that hold the key-value cache; transformers is renaming them."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def random_ids(model: Any, batch: int, tokens: int, seed: int) -> torch.Tensor:
+def draw_random_ids(model: Any, batch: int, tokens: int, seed: int) -> torch.Tensor:
     """Texts of random tokens, (batch, tokens)."""
     generator = torch.Generator().manual_seed(seed)
     size = int(model.config.get_text_config(decoder=True).vocab_size)

@@ -27,7 +27,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
-from layercut.engine.vllm_layers import VERIFIED, leave_out, lists_of, pick_list
+from layercut.engine.vllm_layers import VERIFIED, leave_out_layers, module_lists_of, pick_layer_list
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.models.loading import WeightlessModel
 from layercut.progress.activity import report_tokens
@@ -104,8 +104,8 @@ class VllmEngine(PlanByPlan):
         self._is_closed = False
         self._removed: frozenset[int] | None = None
         try:
-            (lists,) = self._llm.apply_model(partial(lists_of, num_layers=model.num_layers))
-            self._layers = pick_list(lists, layers=model.structure.layers, model=model.name)
+            (lists,) = self._llm.apply_model(partial(module_lists_of, num_layers=model.num_layers))
+            self._layers = pick_layer_list(lists, layers=model.structure.layers, model=model.name)
             self._skip_layers(frozenset(), model.num_layers)
             room = self._engine.model_config.max_model_len
             if model.context_length is not None and room < model.context_length:
@@ -256,7 +256,7 @@ class VllmEngine(PlanByPlan):
         if removed == self._removed:
             return
         self._removed = None  # should it be stopped half-way
-        (count,) = self._llm.apply_model(partial(leave_out, layers=self._layers, removed=removed))
+        (count,) = self._llm.apply_model(partial(leave_out_layers, layers=self._layers, removed=removed))
         assert count == num_layers, f"vLLM's {self._layers} has {count} layers, the checkpoint {num_layers}"
         self._removed = removed
 

@@ -37,7 +37,7 @@ _OWN = "_layercut_own_forward"
 _STREAM, _RESIDUAL = "hidden_states", "residual"
 
 
-def lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
+def module_lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
     """Dotted names of the lists of modules that are as long as the model is deep."""
     from torch import nn
 
@@ -48,7 +48,7 @@ def lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
     ]
 
 
-def pick_list(lists: Collection[str], *, layers: str, model: str) -> str:
+def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
     """The list of decoder layers among them: the only one, or the only one of the name that transformers gives it.
 
     Raises:
@@ -65,7 +65,7 @@ def pick_list(lists: Collection[str], *, layers: str, model: str) -> str:
     )
 
 
-def leave_out(model: nn.Module, *, layers: str, removed: Collection[int]) -> int:
+def leave_out_layers(model: nn.Module, *, layers: str, removed: Collection[int]) -> int:
     """Leave out these layers of vLLM's model, and take back in all others. Weights and KV cache are not touched.
 
     Returns:
@@ -80,11 +80,11 @@ def leave_out(model: nn.Module, *, layers: str, removed: Collection[int]) -> int
                 layer.forward = own
         if index in removed:
             layer.__dict__[_OWN] = vars(layer).get("forward")
-            layer.forward = hand_on(type(layer).forward)
+            layer.forward = pass_states_on(type(layer).forward)
     return len(modules)
 
 
-def hand_on(forward: Callable[..., Any]) -> Callable[..., Any]:
+def pass_states_on(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A layer's output if it changes nothing, for a layer with this ``forward``.
 
     Before the first layer there is no residual stream, nor is there after it. A layer without such a stream gives back

@@ -22,12 +22,12 @@ from layercut.evidence.fixed_sequence import (
     DepthEvidence,
     JudgedDepth,
     NotJudged,
-    check_goal,
+    check_keep_and_level,
     fixed_sequences,
     judge_depth,
 )
 from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
-from layercut.evidence.study import prune_result, study_runs
+from layercut.evidence.study import find_study_runs, prune_result
 from layercut.evidence.uses import Use, is_written, named_use
 from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown_path
@@ -189,8 +189,8 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
         InputError: no finished study, an unknown use, a share out of range, or no task that speaks of the use.
     """
     chosen = named_use(use)
-    check_goal(keep, confidence, "confidence")
-    runs = study_runs(folder)
+    check_keep_and_level(keep, confidence, "confidence")
+    runs = find_study_runs(folder)
     others = [RunFolder.open(path) for path in runs_in(Path(folder) / VERSUS)]
     rows = compare_runs(runs.uncut, [*runs.cuts, *(run for run in others if run.is_finished)], seed=seed)
     try:
@@ -216,7 +216,7 @@ def judge_plans(
 
     The plans of a folder of prune are one path, as prune tests them.
     """
-    check_goal(keep, confidence, "confidence")
+    check_keep_and_level(keep, confidence, "confidence")
     main = [row for row in rows if row.is_headline and (row.cut.is_cut or row.cut.other)]
     if not main:
         raise InputError("no run of a pruned or another model is there, so there is nothing to advise.")

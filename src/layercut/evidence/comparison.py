@@ -12,7 +12,7 @@ from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, cluster
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.runs.directory import RunFolder
 from layercut.runs.records import NO_SHARE
-from layercut.surgery.plan import lost_since, mlp_share, origin_of
+from layercut.surgery.plan import lost_since, mlp_share, origin_of_plan
 from layercut.text import Removal, count_of, of_test_set
 
 KEPT = 0.9
@@ -237,7 +237,7 @@ class _Run(NamedTuple):
             plan=about.get("plan") or "",
             healing=about.get("healing") or "",
             seed=about.get("seed"),
-            origin=origin_of(plan) or folder.origin,
+            origin=origin_of_plan(plan) or folder.origin,
         )
         rows = {(row["task"], row["readout"], row["metric"]): row for row in metrics["rows"]}
         return cls(folder, plan, arm if base is None else _since(arm, plan, base.plan), rows)

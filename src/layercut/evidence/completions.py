@@ -174,12 +174,12 @@ def _measured(
         if folder is not None:
             done = {(cell["task"], cell["readout"]) for cell in measured}
             later = [cell for cell in known.values() if (cell["task"], cell["readout"]) not in done]
-            cells = as_plain([*measured, *later])
+            cells = as_plain_cells([*measured, *later])
             write_json(folder / FILE, {"format_version": FORMAT_VERSION, "cells": cells})
     return measured
 
 
-def as_plain(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
+def as_plain_cells(cells: Sequence[DiagnosedAnswers]) -> list[dict[str, Any]]:
     """The same, JSON-able."""
     return [
         {**cell, "diagnostics": {name: _plain(diagnosis) for name, diagnosis in cell["diagnostics"].items()}}

@@ -65,7 +65,7 @@ def measure_text(text: str, finish_reason: str) -> dict[str, float]:
     }
 
 
-def is_broken(text: str) -> bool:
+def is_broken_text(text: str) -> bool:
     """True for a text that loops or is empty."""
     return not text.strip() or longest_loop(text) >= max(LEAST_LOOP, LOOPS * len(text))
 

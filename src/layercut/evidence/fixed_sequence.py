@@ -144,7 +144,7 @@ def fixed_sequences(
     Raises:
         InputError: depths that are not in order, a depth without rows, or a share or level that cannot be.
     """
-    check_goal(keep, level)
+    check_keep_and_level(keep, level)
     for name, steps in paths.items():
         _check_steps(f"path {name}: " if name else "", steps)
     first: dict[tuple[str, str], TaskRow] = {}
@@ -186,7 +186,7 @@ def _check_steps(path: str, steps: Sequence[DepthEvidence]) -> None:
             raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
-def check_goal(keep: float, level: float, called: str = "level") -> None:
+def check_keep_and_level(keep: float, level: float, called: str = "level") -> None:
     """Raise InputError for a share or a probability that cannot be."""
     if not 0 < keep <= 1:
         raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")

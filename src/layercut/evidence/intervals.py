@@ -79,7 +79,7 @@ def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -
     return n / design_effect * _shrinkage(k, confidence)
 
 
-def half_width(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
+def cluster_half_width(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
     """Half of an interval of a mean: clustered standard error times Student's t with K - 1 degrees of freedom."""
     k = int(codes.max()) + 1
     return float(scipy.stats.t.ppf((1 + confidence) / 2, k - 1)) * clustered_standard_error(values, codes)
@@ -190,7 +190,7 @@ def mean_interval(
     if np.ptp(array) == 0:
         return Estimate(mean, None, None, len(array), "none")
     if codes is not None:
-        reach = half_width(array, codes, confidence)
+        reach = cluster_half_width(array, codes, confidence)
         return Estimate(mean, mean - reach, mean + reach, len(array), "clustered t")
     for method in ("BCa", "percentile"):
         with np.errstate(all="ignore"):
@@ -208,7 +208,7 @@ def mean_interval(
     raise AssertionError("a percentile interval of finite values is finite")
 
 
-def mean_ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
+def geometric_mean_ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
     """Geometric mean of cut / uncut over paired rounds, with a 95 % interval of Student's t of its logarithm.
 
     >>> [round(end, 2) for end in mean_ratio([1.0, 2.0, 4.0], [2.0, 4.2, 7.8])[:3]]

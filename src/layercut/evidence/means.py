@@ -21,7 +21,7 @@ from layercut.evidence.intervals import (
     finite_array,
     plain_estimates,
 )
-from layercut.evidence.paired import TaskRow, estimate_change, share_kept
+from layercut.evidence.paired import TaskRow, estimate_change, share_over_floor
 from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
 
@@ -47,7 +47,7 @@ class MeanKept(NamedTuple):
     refused: str
 
 
-def mean_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> MeanKept:
+def mean_share_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> MeanKept:
     """Mean over tasks of (cut - floor) / (uncut - floor), with the middle 95 % of a Bayesian bootstrap.
 
     Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
@@ -118,10 +118,10 @@ class TaskMean(NamedTuple):
     level."""
 
 
-def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) -> TaskMean:
+def mean_of_tasks(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) -> TaskMean:
     """Mean over rows, each of another task, with the middle 95 % of a Bayesian bootstrap.
 
-    Draws are those of ``mean_kept``. A ratio is one of means, not a mean of ratios: a task that the original
+    Draws are those of ``mean_share_kept``. A ratio is one of means, not a mean of ratios: a task that the original
     model solves no better than chance then hardly counts.
     """
     items = [row.items for row in rows if row.items is not None]
@@ -135,9 +135,9 @@ def task_mean(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) ->
     chances, n = [row.chance for row in rows if row.chance is not None], sum(row.n for row in rows)
     retention = above_chance = None
     if uncut > 0:
-        retention = share_kept(uncut, cut, means, 0.0, n, "bootstrap")
+        retention = share_over_floor(uncut, cut, means, 0.0, n, "bootstrap")
     if len(chances) == len(rows) and uncut > (chance := fmean(chances)):
-        above_chance = share_kept(uncut, cut, means, chance, n, "bootstrap")
+        above_chance = share_over_floor(uncut, cut, means, chance, n, "bootstrap")
     names = tuple(row.task for row in rows)
     return TaskMean(names, uncut, cut, estimate_change(uncut, cut, means, n, "bootstrap"), retention, above_chance)
 
@@ -163,4 +163,4 @@ def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:
         groups |= {(run, "ranked"): {}, (run, "written"): {}}
     for row in main:
         groups[row.cut.name, "written" if is_written(row.readout) else "ranked"].setdefault(row.task, row)
-    return [FormMean(*key, task_mean(list(tasks.values()))) for key, tasks in groups.items() if len(tasks) > 1]
+    return [FormMean(*key, mean_of_tasks(list(tasks.values()))) for key, tasks in groups.items() if len(tasks) > 1]

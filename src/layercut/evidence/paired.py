@@ -159,7 +159,7 @@ def compare_paired(
     refused: list[str] = []
     retention = above_chance = None
     if value > 0:
-        retention = share_kept(value, cut_value, means, 0.0, n, method)
+        retention = share_over_floor(value, cut_value, means, 0.0, n, method)
         if means is None:
             refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")
         elif retention is None:
@@ -173,7 +173,7 @@ def compare_paired(
     elif value <= chance or uncut_estimate.low is None or uncut_estimate.low <= chance:
         refused.append(f"the original model is not above chance ({chance:.3g}) on {_items(n)}")
     else:
-        above_chance = share_kept(value, cut_value, means, chance, n, method)
+        above_chance = share_over_floor(value, cut_value, means, chance, n, method)
         if above_chance is None:
             refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
@@ -206,7 +206,9 @@ def estimate_change(uncut: float, cut: float, means: Means | None, n: int, metho
     return percentile_interval(cut - uncut, means.cut - means.uncut, n, method)
 
 
-def share_kept(uncut: float, cut: float, means: Means | None, floor: float, n: int, method: str) -> Estimate | None:
+def share_over_floor(
+    uncut: float, cut: float, means: Means | None, floor: float, n: int, method: str
+) -> Estimate | None:
     """(cut - floor) / (uncut - floor); None if the denominator may as well be zero."""
     value = (cut - floor) / (uncut - floor)
     if means is None:
@@ -242,7 +244,7 @@ def ratio_interval(value: float, above: Array, below: Array, n: int, method: str
     return ends[0]._replace(high=ends[1].high)
 
 
-def sums_ratio(above: Array, below: Array, seed: int) -> Estimate:
+def ratio_of_sums(above: Array, below: Array, seed: int) -> Estimate:
     """A ratio of sums over the same items, with a 95 % interval of the Bayesian bootstrap; without one where the items
     are too few.
     """

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
 from layercut.evidence.paired import Comparison, compare_paired
-from layercut.runs.directory import RunFolder, check_folder, is_run, runs_in
+from layercut.runs.directory import RunFolder, check_folder, is_run_folder, runs_in
 from layercut.runs.environment import shown_path
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.json_text import load_json
 from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
-from layercut.runs.study import UNCUT, arms_in, failures_in
+from layercut.runs.study import UNCUT, failures_in, variants_in_study
 
 
 class StudyRuns(NamedTuple):
@@ -40,7 +40,7 @@ class StudyResults(NamedTuple):
     failed: list[str]  # steps that failed, a line each
 
 
-def study_runs(folder: Path) -> StudyRuns:
+def find_study_runs(folder: Path) -> StudyRuns:
     """Find the runs of a study: the folders in it, ``uncut`` first. An arm of which everything failed is left out.
 
     Raises:
@@ -48,7 +48,7 @@ def study_runs(folder: Path) -> StudyRuns:
     """
     folder = Path(folder)
     check_folder(folder)
-    if not is_run(folder / UNCUT):
+    if not is_run_folder(folder / UNCUT):
         raise InputError(
             f"{shown_path(folder)} is not the folder of a study: it holds no run called {UNCUT}. "
             "`layercut ls` lists your runs."
@@ -79,7 +79,7 @@ def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
     Raises:
         InputError: see study_runs and compare_runs.
     """
-    runs = study_runs(folder)
+    runs = find_study_runs(folder)
     own = runs.uncut.settings.get("seed")
     used = seed if seed is not None else own if isinstance(own, int) else 0
     failed = [failure.describe() for failure in failures_in(folder)]
@@ -116,9 +116,9 @@ def task_verdict(plan: TestedDepth | Alternative, kept: TaskKept, keep: float) -
 
 
 def _plans(folder: Path) -> list[str]:
-    if arms := arms_in(folder):
+    if arms := variants_in_study(folder):
         return [arm["name"] for arm in arms]
-    if not is_run(folder):
+    if not is_run_folder(folder):
         return []
     plans = RunFolder.open(folder).settings.get("plans")
     return list(plans) if isinstance(plans, (dict, list)) else []
@@ -188,7 +188,7 @@ class OverSeeds(NamedTuple):
         return self.rows[0]
 
 
-def over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed: int = 0) -> list[OverSeeds]:
+def rows_over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed: int = 0) -> list[OverSeeds]:
     """Rows of runs that differ in their seed alone, put together; none where every plan has one seed.
 
     An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
@@ -243,16 +243,16 @@ def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
 
 def is_of_single_runs(folder: Path) -> bool:
     """Return True where each run of the folder was made by ``layercut eval``."""
-    return command_of(folder).startswith("layercut eval ")
+    return command_of_study(folder).startswith("layercut eval ")
 
 
 def study_file(folder: Path) -> str:
     """The YAML file that a study was run from, as far as its folder records it."""
-    made = shlex.split(command_of(folder))
+    made = shlex.split(command_of_study(folder))
     return made[2] if made[:2] == ["layercut", "run"] and len(made) > 2 else "STUDY.yaml"
 
 
-def command_of(folder: Path) -> str:
+def command_of_study(folder: Path) -> str:
     """The command that made the study, as its folder records it; empty where it does not."""
     for place in (folder, folder / "uncut"):
         with suppress(OSError, ValueError, KeyError, TypeError):

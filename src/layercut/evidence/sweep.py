@@ -21,7 +21,7 @@ from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
 from layercut.runs.environment import shown_path
-from layercut.runs.settings import FORMAT_VERSION, check_version, read_json
+from layercut.runs.settings import FORMAT_VERSION, check_version, read_json_or_refuse
 from layercut.text import Printed
 
 _FEWEST = 3
@@ -211,7 +211,7 @@ class Sweep(Printed):
         """
         file = Path(folder) / SWEEP
         again = "run the same `layercut sweep` command again to finish it"
-        data = read_json(file, f"{shown_path(Path(folder))} holds no {SWEEP}; {again}")
+        data = read_json_or_refuse(file, f"{shown_path(Path(folder))} holds no {SWEEP}; {again}")
         check_version(data.get("format_version") if isinstance(data, dict) else None, file)
         try:
             return cls(
@@ -224,6 +224,6 @@ class Sweep(Printed):
             ) from error
 
 
-def is_sweep(folder: Path) -> bool:
+def is_sweep_folder(folder: Path) -> bool:
     """Return True for a run folder with a finished sweep."""
     return (Path(folder) / SWEEP).is_file()

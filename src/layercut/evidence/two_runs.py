@@ -14,10 +14,10 @@ from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, le
 from layercut.evidence.intervals import ALPHA, plain_estimates
 from layercut.evidence.means import form_means
 from layercut.evidence.uses import is_written
-from layercut.runs.directory import RunFolder, is_run
+from layercut.runs.directory import RunFolder, is_run_folder
 from layercut.runs.environment import shown_path
 from layercut.runs.json_text import load_json
-from layercut.runs.logs import open_log
+from layercut.runs.logs import open_foreign_log
 from layercut.runs.logs.logged import LoggedRun, settings_differences
 from layercut.runs.study import UNCUT
 
@@ -33,9 +33,9 @@ def open_run(path: Path) -> RunFolder:
     Raises:
         InputError: neither, or a study.
     """
-    if not is_run(path) and path.exists() and (logged := open_log(path)) is not None:
+    if not is_run_folder(path) and path.exists() and (logged := open_foreign_log(path)) is not None:
         return logged
-    if is_run(path / UNCUT):
+    if is_run_folder(path / UNCUT):
         raise InputError(
             f"{shown_path(path)} is a whole study; give two of its runs, such as {shown_path(path / UNCUT)}."
         )

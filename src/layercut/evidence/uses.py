@@ -124,7 +124,7 @@ def named_use(name: str) -> Use:
     return USES[name]
 
 
-def tasks_for(name: str, *, data: Collection[str] = ()) -> list[tuple[str, str]]:
+def tasks_for_use(name: str, *, data: Collection[str] = ()) -> list[tuple[str, str]]:
     """Tasks and readouts that stand for a use: its benchmarks whose data is given, else built-in tasks without data.
 
     >>> tasks_for("math")

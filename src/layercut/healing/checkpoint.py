@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from layercut.errors import VerificationError
-from layercut.healing.examples import Data, TrainingExample, in_loss, lazy_logits_in_loss, over_rows, pad_examples
+from layercut.healing.examples import Data, TrainingExample, lazy_logits_in_loss, mask_of_loss, over_rows, pad_examples
 from layercut.healing.settings import METHODS, HealSettings
 from layercut.healing.trainable import merge_adapters, nf4_quantization, probe_logits
 from layercut.models.loading import load_model
@@ -34,7 +34,7 @@ from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_config, 
 from layercut.progress import Say
 from layercut.runs.atomic import new_directory, write_json
 from layercut.runs.healing import healing_lines
-from layercut.surgery.checkpoint import earlier_plans, files_to_copy, read_plans
+from layercut.surgery.checkpoint import earlier_plans, files_to_copy, recorded_plans_of
 from layercut.surgery.config_fields import with_older_fields
 from layercut.surgery.cut import UNMEASURED, with_weights_of
 from layercut.surgery.plan import CutPlan
@@ -92,7 +92,7 @@ def write_trained(
     else:
         model = load_model(cut, dtype="float32", device="cpu").model
     if not settings.train.goal.is_graded:  # a loss on given answers cannot say what rounding costs
-        judge = judged_by(model, data)
+        judge = judge_of_rounding(model, data)
     if method.has_adapter:
         model, compared = merge_adapters(model, final)
         checked = [compared]
@@ -156,7 +156,7 @@ def _complete(source: Path, folder: Path, entry: dict[str, Any], curve: Path | N
         shutil.copyfile(curve, folder / CURVE_FILE)
         entry["loss_curve"] = CURVE_FILE
     if (source / PLAN_FILE).is_file():
-        plan = read_plans(source)[-1]
+        plan = recorded_plans_of(source)[-1]
     else:  # the original model
         metadata = describe_source(ModelSource(name=source.name, path=source))
         plan = CutPlan(num_layers=metadata.num_layers, model=source.name, model_hash=metadata.model_hash).to_dict()
@@ -214,20 +214,20 @@ class Judge(NamedTuple):
         return f"{(written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
 
 
-def judged_by(model: Any, data: Data) -> Judge:
+def judge_of_rounding(model: Any, data: Data) -> Judge:
     """The judge for a healing of ``model``, the untrained pruned one, on held-out examples, or else training ones."""
     examples = (data.held_out or data.train)[:JUDGED]
-    return Judge(examples, bool(data.held_out), mean_loss(model, examples))
+    return Judge(examples, bool(data.held_out), mean_loss_on(model, examples))
 
 
 @torch.no_grad()
-def mean_loss(model: Any, examples: Sequence[TrainingExample]) -> float:
+def mean_loss_on(model: Any, examples: Sequence[TrainingExample]) -> float:
     """Mean negative log-likelihood of the completions' tokens, in nats. All tokens have the same weight."""
     total, count = 0.0, 0
     ordered = sorted(examples, key=len)
     for start in range(0, len(ordered), _BATCH):
         batch = {name: ids.to(model.device) for name, ids in pad_examples(ordered[start : start + _BATCH]).items()}
-        targets_N = batch["labels"][:, 1:][in_loss(batch)]
+        targets_N = batch["labels"][:, 1:][mask_of_loss(batch)]
         sums = over_rows(_sum_of_losses, lazy_logits_in_loss(model, batch), rows=[targets_N])
         total += sums.double().sum().item()
         count += len(targets_N)
@@ -246,14 +246,14 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judg
     """
     model.eval()  # type: ignore[no-untyped-call]
     expected, reloaded = probe_logits(model), None
-    trained = math.nan if judge is None else mean_loss(model, judge.examples)
+    trained = math.nan if judge is None else mean_loss_on(model, judge.examples)
     losses: dict[str, float] = {}
     differences: dict[str, float] = {}
     for rounding in ROUNDINGS[dtype] if judge is not None else ROUNDINGS[dtype][-1:]:
         reloaded = None  # frees the one before
         reloaded = _write(model, folder, dtype, rounding)
         differences[rounding] = (probe_logits(reloaded) - expected).abs().max().item()
-        losses[rounding] = math.nan if judge is None else mean_loss(reloaded, judge.examples)
+        losses[rounding] = math.nan if judge is None else mean_loss_on(reloaded, judge.examples)
         if judge is None or not judge.costs(trained, losses[rounding]):
             break
     note, first = "", next(iter(losses))

@@ -13,7 +13,7 @@ from layercut.healing.prompt_sources import PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.healing.settings import FilterSettings
 from layercut.progress import Say
-from layercut.tasks import TASKS, base_name, load_task
+from layercut.tasks import TASKS, base_name_of_task, load_task
 from layercut.tasks.base import Split, Task
 from layercut.tasks.selected_items import merge_items, reported_split
 from layercut.text import count_of
@@ -236,7 +236,7 @@ def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, T
     """Tasks whose report items training data must not hold, by base name; ``data``: local files by name."""
     tasks = {}
     # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
-    for base, name in {base_name(name): name for name in names}.items():
+    for base, name in {base_name_of_task(name): name for name in names}.items():
         try:
             tasks[base] = load_task(name, data=data.get(name))
         except MissingExtra as error:

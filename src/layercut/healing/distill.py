@@ -30,11 +30,11 @@ from layercut.healing.examples import (
     Logits,
     TrainingExample,
     at_least_float32,
-    bare_model,
     encode_example,
     lazy_logits_in_loss,
+    model_without_adapters,
     over_rows,
-    prompts_in,
+    prompt_lengths_in,
 )
 from layercut.healing.prompts import AnswerRecord, record_prompt
 from layercut.healing.settings import OBJECTIVES
@@ -159,7 +159,7 @@ def answers_in_training(
     was_training, autocasting = model.training, vars(model).pop("forward", None)
     model.eval()
     try:
-        engine = fastest_engine(replace(cut, model=bare_model(model)), batch_size=batch_size)
+        engine = fastest_engine(replace(cut, model=model_without_adapters(model)), batch_size=batch_size)
         replies = engine.ask(requests, [CutPlan(num_layers=engine.num_layers)], decoding)
         return [answer for _, batch in replies for answer in batch]
     finally:
@@ -197,13 +197,13 @@ class OnPolicyTrainer(DistillTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The micro batches of the next step. Answers of the last step's weights are forgotten."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._coming = [prompt for batch in batches for prompt in prompts_in(batch)]
+        self._coming = [prompt for batch in batches for prompt in prompt_lengths_in(batch)]
         self._answers = {}
         return batches, num_items
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Learns from a micro batch. The first one of a step has the prompts of the whole step answered."""
-        prompts = prompts_in(inputs)
+        prompts = prompt_lengths_in(inputs)
         if any(prompt not in self._answers for prompt in prompts):
             self._answers = self._roll_out([*prompts, *self._coming])
         del self._coming[: len(prompts)]
@@ -220,7 +220,7 @@ class OnPolicyTrainer(DistillTrainer):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # An order that does not depend on the engine: the longest prompts first.
-        ordered = sorted(prompts_in(inputs), key=lambda prompt: (-len(prompt), str(self._records[prompt]["id"])))
+        ordered = sorted(prompt_lengths_in(inputs), key=lambda prompt: (-len(prompt), str(self._records[prompt]["id"])))
         answers = [answer for prompt in ordered if (answer := self._answers[prompt]) is not None]
         if answers:
             items = [{"input_ids": answer.input_ids, "labels": answer.labels} for answer in answers]

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.prompts import encode_begun, encode_draft
-from layercut.engine.stack import HeadInput, body_of, logits_with_gradients
+from layercut.engine.stack import HeadInput, body_of_model, logits_with_gradients
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError
 from layercut.healing.prompts import AnswerRecord, record_prompt
@@ -132,7 +132,7 @@ class StepsByLength(Sampler[int]):
         self._epoch += 1
 
 
-def prompts_in(batch: Mapping[str, Any]) -> list[tuple[int, ...]]:
+def prompt_lengths_in(batch: Mapping[str, Any]) -> list[tuple[int, ...]]:
     """Tokens outside the loss of each example of a batch."""
     outside_BT = batch["attention_mask"].bool() & (batch["labels"] == IGNORED)
     return [tuple(ids[outside].tolist()) for ids, outside in zip(batch["input_ids"], outside_BT, strict=True)]
@@ -146,13 +146,13 @@ def pad_examples(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
-def in_loss(batch: Mapping[str, Any]) -> Tensor:
+def mask_of_loss(batch: Mapping[str, Any]) -> Tensor:
     """(B, T - 1) True where the next token is in the loss."""
     places_BT: Tensor = batch["labels"][:, 1:] != IGNORED
     return places_BT
 
 
-def inputs_in(batch: Mapping[str, Any]) -> dict[str, Any]:
+def inputs_of_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
     """A batch without the labels."""
     return {name: value for name, value in batch.items() if name != "labels"}
 
@@ -171,21 +171,21 @@ class Logits:
 
 
 def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
-    """Logits for every token in the loss, in the order of ``in_loss``; those of a large batch are not made yet.
+    """Logits for every token in the loss, in the order of ``mask_of_loss``; those of a large batch are not made yet.
 
     A model that is wrapped for several processes makes them all, because the wrapper gathers its weights for one
     forward pass only. Under ``torch.no_grad`` the logits have no gradients later either.
     """
-    places_BT, inputs = in_loss(batch), inputs_in(batch)
+    places_BT, inputs = mask_of_loss(batch), inputs_of_batch(batch)
     row_N, token_N = places_BT.nonzero(as_tuple=True)
     # Tokens of any row, in order. The head, most of the work of a small model, is computed there alone.
     column_P = places_BT.any(0).nonzero().flatten()
-    plain = bare_model(model)
+    plain = model_without_adapters(model)
     head: Any = plain.get_output_embeddings() if isinstance(plain, PreTrainedModel) else None  # type: ignore[no-untyped-call]
     size = len(inputs["input_ids"]) * len(column_P)
     if head is not None and size * head.weight.shape[0] > CHUNK_SIZE:
         seen: list[Any] = []
-        hook = body_of(plain).register_forward_hook(lambda _, __, output: seen.append((output, _autocast(plain))))
+        hook = body_of_model(plain).register_forward_hook(lambda _, __, output: seen.append((output, _autocast(plain))))
         try:
             model(**inputs, use_cache=False, logits_to_keep=column_P[:1])
         finally:
@@ -235,7 +235,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def bare_model(model: Any) -> Any:
+def model_without_adapters(model: Any) -> Any:
     """The transformers model without its adapters' wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -67,7 +67,7 @@ def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
         InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
     """
     module = residual_branch(layer)
-    with outputs_of([module, layer], range(2)) as seen:
+    with outputs_of_layers([module, layer], range(2)) as seen:
         run()
     plain = seen[1].double()
     drawn = torch.randn(seen[0].shape, generator=torch.Generator().manual_seed(0)).to(seen[0].device)
@@ -76,7 +76,7 @@ def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
     def changed(_: Any, __: Any, output: Any) -> Any:
         return output + change if isinstance(output, Tensor) else (output[0] + change, *output[1:])
 
-    with module.register_forward_hook(changed), outputs_of([layer], range(1)) as seen:
+    with module.register_forward_hook(changed), outputs_of_layers([layer], range(1)) as seen:
         run()
     moved = seen[0].double() - plain
     change = change.double().reshape(moved.shape)
@@ -90,7 +90,7 @@ def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
 
 
 @torch.no_grad()
-def fold_maps(layer: nn.Module, map_DD: Tensor) -> None:
+def fold_map_into_mlp(layer: nn.Module, map_DD: Tensor) -> None:
     """Change the layer's weights so that its MLP adds ``map_DD @ x`` where it added ``x`` before.
 
     Args:
@@ -122,7 +122,7 @@ def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
     module, projection = residual_branch(layer), last_projection(layer)
     states_1ND = _random_states(module, change_DI.shape[0])
     change = change_DI.to(states_1ND.device).double()
-    with inputs_of(projection) as seen:
+    with inputs_of_module(projection) as seen:
         output_1ND = _output(module, states_1ND).double()
     with _verified(module, states_1ND, output_1ND + seen[0].double() @ change.T):
         _replace(projection.weight, projection.weight.double() + (change.T if _is_transposed(projection) else change))
@@ -213,7 +213,7 @@ def _output(module: nn.Module, states: Tensor) -> Tensor:
 
 
 @contextmanager
-def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+def outputs_of_layers(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor]]:
     """The outputs (B, T, D) of these layers in a forward pass, by index."""
     seen: dict[int, Tensor] = {}
 
@@ -228,7 +228,7 @@ def outputs_of(layers: Any, indices: Iterable[int]) -> Iterator[dict[int, Tensor
 
 
 @contextmanager
-def inputs_of(module: Any) -> Iterator[list[Tensor]]:
+def inputs_of_module(module: Any) -> Iterator[list[Tensor]]:
     """The inputs of a module in the calls of a forward pass, in their order."""
     seen: list[Tensor] = []
     with module.register_forward_pre_hook(lambda _, states: seen.append(states[0])):
@@ -239,7 +239,7 @@ class _Reached(Exception):
     """The layer whose output was wanted has been computed."""
 
 
-def run_until(layer: Any, model: Any, ids_BT: Tensor) -> None:
+def run_up_to_layer(layer: Any, model: Any, ids_BT: Tensor) -> None:
     """Run a model on rows up to a layer's output, without those above it; hooks set before see all of it."""
 
     def stop(*_: Any) -> None:

@@ -41,16 +41,16 @@ def answer_prompts(
         say(line)
     if out is None:
         with TemporaryDirectory() as scratch:
-            return answers_of(model, plan, source, how, seed, Path(scratch), console, say)
+            return gather_answers(model, plan, source, how, seed, Path(scratch), console, say)
     settings = {**model.describe(), **plan.gone, **source.asked(how, seed)}
     with resumable_writing(out), RunFolder.begin(out, settings) as run:
         plan.save(run.path / "plan.json")
-        answers = answers_of(model, plan, source, how, seed, run.path, console, say)
+        answers = gather_answers(model, plan, source, how, seed, run.path, console, say)
         run.write_metrics([], plan=plan.to_dict())
         return answers
 
 
-def answers_of(
+def gather_answers(
     handle: ModelHandle,
     plan: CutPlan,
     source: PromptSource,

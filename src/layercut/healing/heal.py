@@ -25,16 +25,16 @@ from layercut.healing.data import (
     tasks_to_check,
 )
 from layercut.healing.examples import Data, hold_out
-from layercut.healing.generate import answers_of
+from layercut.healing.generate import gather_answers
 from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16, within_memory
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord
-from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, named_in
+from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, load_by_name
 from layercut.healing.trainable import (
     CURVE,
     load_for_training,
-    load_pair,
     load_teacher,
+    load_two_models,
     make_trainable,
     remove_weights,
 )
@@ -199,7 +199,7 @@ def _answers_to_learn(
     if settings.train.goal.is_graded or settings.responses == "original":
         return source_records(source.parts, need_answers=not settings.train.goal.is_graded)
     if source.records is None:
-        return answers_of(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console, say)
+        return gather_answers(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console, say)
     uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
     if any((made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in source.records):
         raise InputError(
@@ -213,13 +213,13 @@ def _repair(
     cut: ModelHandle, teacher: ModelHandle, plan: CutPlan, data: Data, train: TrainSettings, console: Console, say: Say
 ) -> tuple[Any, Judge, dict[str, Any]]:
     """The pruned model with maps at its seams, solved for in closed form; what judges it; and what the record gets."""
-    from layercut.healing.checkpoint import judged_by
-    from layercut.healing.seam import places_of, repair_seams
+    from layercut.healing.checkpoint import judge_of_rounding
+    from layercut.healing.seam import places_to_repair, repair_seams
 
     began = time.monotonic()
     model, uncut = load_for_training(cut, train).model, load_teacher(teacher, cut, train).model
-    judge, half = judged_by(model, data), train.autocasts(has_bfloat16=has_bfloat16(cut))
-    total = len(places_of(plan, train.seam)) * (len(data.train) + len(data.held_out))
+    judge, half = judge_of_rounding(model, data), train.autocasts(has_bfloat16=has_bfloat16(cut))
+    total = len(places_to_repair(plan, train.seam)) * (len(data.train) + len(data.held_out))
     with progress_bar("Reading both models", total, console, "texts") as on_progress:
         fits = repair_seams(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
     lines = [fit.describe() for fit in fits]
@@ -255,7 +255,7 @@ def _train(
     """Train in every process of a group; the models are freed with this call."""
     from layercut.healing.sft import train_model
 
-    loaded, uncut = load_pair(cut, teacher, settings, say)
+    loaded, uncut = load_two_models(cut, teacher, settings, say)
     options = objective_of(loaded, uncut, settings, data, records, tasks)
     model = make_trainable(loaded.model, settings)
     say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
@@ -278,9 +278,9 @@ def objective_of(
 ) -> dict[str, Any]:
     """Options of ``train_model`` that an objective needs, such as its trainer and the teacher.
 
-    The models are those of ``load_pair``; ``records`` are the answers that the data come from, ``tasks`` grade answers.
+    The models are those of ``load_two_models``; ``records`` are the answers behind the data, ``tasks`` grade answers.
     """
-    trainer = named_in(OBJECTIVES[settings.objective].trainer)
+    trainer = load_by_name(OBJECTIVES[settings.objective].trainer)
     teacher = None if uncut is None else uncut.model
     options = trainer.options(cut=cut, teacher=teacher, settings=settings, data=data, records=records, tasks=tasks)
     return {"trainer": trainer, **options}

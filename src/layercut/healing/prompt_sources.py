@@ -20,7 +20,7 @@ from layercut.runs.records import read_records
 from layercut.settings import DecodingSettings
 from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task
-from layercut.tasks.data_files import HUB, hub_rows
+from layercut.tasks.data_files import HUB, stream_hub_rows
 from layercut.tasks.selected_items import describe_shortfall, merge_items
 from layercut.text import count_of
 
@@ -280,7 +280,7 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
         group = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
         return group._replace(note=describe_shortfall(task, "selection", limit))
     if source.startswith(HUB):
-        rows = hub_rows(source, extra="heal", buffer=SHUFFLE_BUFFER, seed=spec.shuffle_seed)
+        rows = stream_hub_rows(source, extra="heal", buffer=SHUFFLE_BUFFER, seed=spec.shuffle_seed)
         left_out: list[str] = []
         prompts = prompts_in(rows, source, system=system, plain=plain, limit=limit, left_out=left_out)
         note = f"skipped rows without a usable prompt: {len(left_out)}, the first is {left_out[0]}" if left_out else ""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from layercut.engine.base import FinishReason, Message, Prompt
 from layercut.errors import InputError
 from layercut.runs.json_text import parse_json
-from layercut.tasks.data_files import DataRow, read_rows, read_text
+from layercut.tasks.data_files import DataRow, read_rows_of_file, read_text
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _TURNS = ("messages", "conversations", "prompt")  # columns that may hold turns
@@ -57,7 +57,7 @@ def read_prompts(
         lines = enumerate(read_text(path, "prompts").splitlines(), 1)
         rows = (DataRow(f"{path}, line {number}", {"prompt": line}) for number, line in lines if line.strip())
     else:
-        rows = read_rows(path)
+        rows = read_rows_of_file(path)
     return prompts_in(rows, str(path), system=system, plain=plain, limit=limit)
 
 

@@ -29,13 +29,13 @@ from layercut.errors import InputError, unknown_name
 from layercut.healing.examples import Data, TrainingExample, pad_examples
 from layercut.healing.fold import (
     add_to_projection,
-    fold_maps,
-    inputs_of,
+    fold_map_into_mlp,
+    inputs_of_module,
     last_projection,
     norm_gain,
-    outputs_of,
+    outputs_of_layers,
     residual_branch,
-    run_until,
+    run_up_to_layer,
     takes_maps,
 )
 from layercut.healing.settings import SEAMS
@@ -120,7 +120,7 @@ def repair_seams(
     Raises:
         InputError: no seam, a map that does not fold into this family, or models of different width.
     """
-    seams = places_of(plan, kind)
+    seams = places_to_repair(plan, kind)
     layers, size = decoder_layers(cut), cut.config.get_text_config(decoder=True).hidden_size
     _check(cut, uncut, plan, kind, [layers[seam.below] for seam in seams])
     batches = [_batches(examples, batch_size) for examples in (data.train, data.held_out)]
@@ -155,7 +155,7 @@ def repair_seams(
         if fit.is_folded and kind == PROJECTION:
             add_to_projection(layer, map_FD.new_zeros(num_inputs, size).index_copy(0, columns_F, map_FD).T)
         elif fit.is_folded:
-            fold_maps(layer, map_FD.T)
+            fold_map_into_mlp(layer, map_FD.T)
         fits.append(fit)
     return fits
 
@@ -178,7 +178,7 @@ def _check(cut: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan, kind: st
         last_projection(layer)
 
 
-def places_of(plan: CutPlan, kind: str) -> list[Seam]:
+def places_to_repair(plan: CutPlan, kind: str) -> list[Seam]:
     """Places where ``repair_seams`` solves, from the bottom: the seams of removed layers, with ``projection`` up to
     LAYERS_ABOVE layers above each as well, and of a plan with thinner MLPs every layer that has one.
 
@@ -243,7 +243,7 @@ class Sums:
         return ((map_FD * (self.xx_FF @ map_FD)).sum() - 2 * (map_FD * self.xz_FD).sum()).item() + self.zz
 
 
-def solve_map(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
+def solve_linear_map(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
@@ -279,8 +279,8 @@ def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, Se
     ridge: float | None = None if kind == "scale" else RIDGE
     if ridge is not None and judged is not fitted:
         few, shown = (sums.part(COLUMNS) if kind == PROJECTION else sums for sums in (fitted, judged))
-        ridge = min(RIDGES, key=lambda ridge: shown.error(solve_map(few, kind, ridge)))
-    map_FD = solve_map(fitted, kind, ridge or 0.0)
+        ridge = min(RIDGES, key=lambda ridge: shown.error(solve_linear_map(few, kind, ridge)))
+    map_FD = solve_linear_map(fitted, kind, ridge or 0.0)
     nothing = judged.zz if kind == PROJECTION else judged.error(_unchanged(judged, kind))
     return map_FD, SeamFit(seam, kind, ridge, judged.error(map_FD) / max(nothing, 1e-30), fitted.num_tokens)
 
@@ -307,7 +307,7 @@ def _read(
         if seam.below:
             ours.above(place, seam.below - 1)
         module = last_projection(layer) if kind == PROJECTION else residual_branch(layer)
-        with outputs_of([residual_branch(layer), layer], range(2)) as seen, inputs_of(module) as inputs:
+        with outputs_of_layers([residual_branch(layer), layer], range(2)) as seen, inputs_of_module(module) as inputs:
             ours.run(place, seam.below)
         seen[2] = theirs.above(place, seam.last)
     output_ND, ours_ND, theirs_ND = (seen[index].to(mask_BT.device)[mask_BT].double() for index in range(3))
@@ -355,7 +355,7 @@ class HeldStream:
         """The stream (B, T, D) of a batch above a layer, which is held from now on."""
         held = self._held.get(place)
         if held is None or held[0] != layer:
-            with outputs_of(self._layers, [layer]) as seen:
+            with outputs_of_layers(self._layers, [layer]) as seen:
                 self.run(place, layer)
             held = (layer, seen[layer])
             if self.goes_on:
@@ -368,15 +368,15 @@ class HeldStream:
             below, states_BTD = held
             modules[: below + 1] = [StandIn(module, [], states_BTD) for module in modules[: below + 1]]
         with in_place_of(self._layers, modules):
-            run_until(modules[layer], self._model, ids_BT)
+            run_up_to_layer(modules[layer], self._model, ids_BT)
 
     @torch.no_grad()
     def _is_equal(self) -> bool:
         ids_1T, count = self._batches[0][:1, :_TRIED], len(self._layers)
-        with outputs_of(self._layers, range(count)) as plain:
+        with outputs_of_layers(self._layers, range(count)) as plain:
             self._run(ids_1T, count - 1, None)
         for layer in range(1, count):
-            with outputs_of(self._layers, [layer]) as seen:
+            with outputs_of_layers(self._layers, [layer]) as seen:
                 self._run(ids_1T, layer, (layer - 1, plain[layer - 1]))
             if not torch.equal(seen[layer], plain[layer]):
                 return False

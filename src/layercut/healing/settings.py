@@ -115,7 +115,7 @@ OBJECTIVES = {
 """By name; the first is the default."""
 
 
-def named_in(path: str) -> Any:
+def load_by_name(path: str) -> Any:
     """The function or class of a row's ``module:name``."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)

@@ -26,8 +26,8 @@ from layercut.healing.examples import (
     Data,
     StepsByLength,
     TrainingExample,
-    in_loss,
     lazy_logits_in_loss,
+    mask_of_loss,
     over_rows,
     token_losses,
 )
@@ -149,7 +149,7 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
-        targets_N = inputs["labels"][:, 1:][in_loss(inputs)]
+        targets_N = inputs["labels"][:, 1:][mask_of_loss(inputs)]
         return over_rows(token_losses, lazy_logits_in_loss(model, inputs), rows=[targets_N])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:

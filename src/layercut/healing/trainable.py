@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, MissingExtra, VerificationError
-from layercut.healing.settings import METHODS, TrainSettings, named_in
+from layercut.healing.settings import METHODS, TrainSettings, load_by_name
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
@@ -73,7 +73,7 @@ def load_teacher(teacher: ModelHandle, cut: ModelHandle, settings: TrainSettings
     return loaded
 
 
-def load_pair(
+def load_two_models(
     cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
 ) -> tuple[LoadedModel, LoadedModel | None]:
     """The pruned model, and the original one if the objective needs it.
@@ -138,7 +138,7 @@ def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
             f"{settings.method} trains weights in float32, not {str(model.dtype).removeprefix('torch.')}; leave out "
             "`dtype`."
         )
-    return named_in(method.made_by)(model, settings)
+    return load_by_name(method.made_by)(model, settings)
 
 
 def train_all(model: PreTrainedModel, settings: TrainSettings) -> PreTrainedModel:

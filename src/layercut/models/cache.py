@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from layercut.runs.atomic import fill_directory, write_json
-from layercut.runs.disk import writing_to
+from layercut.runs.disk import writing_to_disk
 from layercut.runs.json_text import load_json
 from layercut.runs.lock import sole_writer
 
@@ -39,7 +39,7 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def fill_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator[Path | None]:
+def fill_cache_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator[Path | None]:
     """A folder to fill, which becomes ``target`` of the cache; None where it is there and whole, or soon was.
 
     It takes its name only when the block ends well, so neither a killed process nor two at once leave a broken one. One
@@ -48,7 +48,7 @@ def fill_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator
     if is_whole():
         yield None
         return
-    with writing_to(target, ELSEWHERE):
+    with writing_to_disk(target, ELSEWHERE):
         target.parent.mkdir(parents=True, exist_ok=True)
         waiting = lambda: logger.info("waiting for another process that %s", work)  # noqa: E731
         with sole_writer(target, waiting=waiting) as is_sole:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import Structure, auto_class, blueprint_model, config_of, counted_field, text_part
+from layercut.models.structure import Structure, auto_class, blueprint_model, config_of, config_text_part, counted_field
 from layercut.models.weights import TensorEntry, safetensors_files
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], w
     Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
     is below 1, or more experts for a token than there are.
     """
-    whole, config = config, text_part(config)
+    whole, config = config, config_text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
     for name in sorted(_COUNTS & config.keys()):
         value = config[name]

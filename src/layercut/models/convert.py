@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, first_line, unknown_name
-from layercut.models.cache import ELSEWHERE, cache_dir, fill_once
+from layercut.models.cache import ELSEWHERE, cache_dir, fill_cache_once
 from layercut.models.checks import refuse_incomplete, refuse_larger
-from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copy, read_gguf_head, recorded_plans
+from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copied_matrix, read_gguf_head, recorded_plans
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
 from layercut.runs.atomic import write_json
-from layercut.runs.disk import check_room
+from layercut.runs.disk import check_free_space
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,12 @@ def convert_gguf(
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
     target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if tie else '-untied'}"
-    with fill_once(target, lambda: is_whole(target), f"converts {path.name}") as folder:
+    with fill_cache_once(target, lambda: is_whole_conversion(target), f"converts {path.name}") as folder:
         if folder is not None:
             head = read_gguf_head(path)
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
-            check_room(target, 2 * head.num_parameters, ELSEWHERE)
-            copy = find_copy(path) if tie else None
+            check_free_space(target, 2 * head.num_parameters, ELSEWHERE)
+            copy = find_copied_matrix(path) if tie else None
             _write_checkpoint(path, head, folder, copy)
             # The plans by which layercut cut the file, as a folder that it cut holds them.
             if plans := recorded_plans(head):
@@ -90,7 +90,7 @@ def convert_gguf(
     return target
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole_conversion(folder: Path) -> bool:
     """True if a cached folder has all that a conversion wrote, byte for byte; each file is hashed once."""
     try:
         files = dict(read_source(folder)["files"])
@@ -116,7 +116,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_gguf(loader: Any, path: Path, **more: Any) -> Any:
+def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
     """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models.
     Raises CheckpointError: weights are missing in it.
     """
@@ -151,7 +151,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             config = AutoConfig.from_pretrained(**where)
             loader = auto_class(config, path.name)
             refuse_larger(config, head.num_parameters, str(path))
-            model = load_gguf(loader, path, config=config)  # else the metadata are parsed twice more, in seconds
+            model = load_gguf_model(loader, path, config=config)  # else the metadata are parsed twice more, in seconds
             tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         except InputError:
             raise
@@ -281,9 +281,9 @@ def bundled_file(row: Bundled) -> Path:
     if len(present) == 1:
         return present[0]
     target = cache_dir() / "bundled" / f"{row.sha256[:16]}"
-    with fill_once(target, (target / JOINED).is_file, f"joins {len(present)} files") as folder:
+    with fill_cache_once(target, (target / JOINED).is_file, f"joins {len(present)} files") as folder:
         if folder is not None:
-            check_room(target, sum(path.stat().st_size for path in present), ELSEWHERE)
+            check_free_space(target, sum(path.stat().st_size for path in present), ELSEWHERE)
             with (folder / JOINED).open("wb") as file:
                 for path in present:
                     with path.open("rb") as part:

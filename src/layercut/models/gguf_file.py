@@ -177,7 +177,7 @@ def tensor_bytes(shape: tuple[int, ...], kind: int) -> int:
     return math.prod(shape) // block * num_bytes
 
 
-def read_array(field: GgufField) -> list[Any]:
+def read_gguf_array(field: GgufField) -> list[Any]:
     """All entries of an array, also of one that the head leaves in its bytes."""
     data = BytesIO(field.raw)
     _string(data)  # the key
@@ -270,7 +270,7 @@ class Copy(NamedTuple):
         }
 
 
-def find_copy(path: Path) -> Copy | None:
+def find_copied_matrix(path: Path) -> Copy | None:
     """The coarser of a GGUF file's head and embeddings, where both are one matrix; None where they are not.
 
     Reads both matrices, once for each file: ten seconds for two of 233 million values.

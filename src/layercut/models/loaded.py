@@ -20,7 +20,7 @@ from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import safetensors_files
 from layercut.runs.atomic import new_directory
-from layercut.runs.disk import check_room
+from layercut.runs.disk import check_free_space
 from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def wrap_loaded(
             say(f"the loaded model is no checkpoint on this disk; writing a copy of it to {folder} ...")
             folder.parent.mkdir(parents=True, exist_ok=True)
             size = sum(tensor.nbytes for tensor in model.state_dict().values())
-            check_room(folder, size, "set LAYERCUT_CACHE to another disk")
+            check_free_space(folder, size, "set LAYERCUT_CACHE to another disk")
             with new_directory(folder) as part, quiet_transformers():
                 model.save_pretrained(part)
                 written.save_pretrained(part)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models import checks
-from layercut.models.placement import dtype_as_set, pick_dtype, placement_of
+from layercut.models.placement import dtype_as_set, pick_torch_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, attach_adapter, describe_source, resolve_source
 from layercut.models.structure import Structure, auto_class
@@ -91,7 +91,7 @@ def load_model(
             what ``resolve`` gave.
         revision: branch, tag or commit of a hub model.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
-            ``pick_dtype``.
+            ``pick_torch_dtype``.
         device: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         device_map: transformers' way to spread a large model, such as ``auto``; then ``device`` has no effect.
         trust_remote_code: let the model's repository run its own code.
@@ -102,7 +102,7 @@ def load_model(
     placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
         source = resolve_source(source, revision=revision, trust_remote_code=trust_remote_code)
-    dtype = pick_dtype(source.path, dtype, device=device, device_map=device_map)
+    dtype = pick_torch_dtype(source.path, dtype, device=device, device_map=device_map)
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
@@ -162,7 +162,7 @@ def load_without_weights(
     """
     from transformers import AutoConfig, GenerationConfig
 
-    dtype = pick_dtype(source.path, dtype, device=device)
+    dtype = pick_torch_dtype(source.path, dtype, device=device)
     facts = describe_source(source)
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)

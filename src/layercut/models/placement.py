@@ -33,7 +33,7 @@ _OUTPUTS = 16  # its kernel takes multiples of this many outputs
 MEMORY_SHARE = 0.7  # of the machine's memory, what weights in float32 may take
 
 
-def pick_dtype(
+def pick_torch_dtype(
     folder: Path, dtype: str, *, device: str = "auto", device_map: str | Mapping[str, Any] | None = None
 ) -> str:
     """The dtype that a name stands for; only ``auto`` stands for another: ``auto`` (the checkpoint's own) or float32.
@@ -65,7 +65,7 @@ def dtype_as_set(settings: ModelSettings, folder: Path) -> str:
     """The dtype that settings stand for; weights that are to have 4 bits are multiplied in bfloat16 alone."""
     if settings.quantize == "int4" and settings.dtype == "auto":
         return "bfloat16"
-    return pick_dtype(folder, settings.dtype, device=settings.device, device_map=settings.device_map)
+    return pick_torch_dtype(folder, settings.dtype, device=settings.device, device_map=settings.device_map)
 
 
 def pick_device(device: str = "auto") -> torch.device:

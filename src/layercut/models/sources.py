@@ -105,7 +105,7 @@ def resolve_source(
         origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
-        if (adapter := adapter_in(path)) is not None:
+        if (adapter := adapter_in_folder(path)) is not None:
             base = resolve_source(adapter.base, trust_remote_code=trust_remote_code)
             base.refuse_adapter("another adapter")
             return replace(base, name=source, adapter=adapter, origin={**base.origin, "kind": "adapter"})
@@ -162,11 +162,11 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     if source.startswith(PREFIX):
         path = bundled_file(bundled_model(source))
     if path.is_dir():
-        adapter = adapter_in(path)
+        adapter = adapter_in_folder(path)
         return counted_layers(read_config(path)) if adapter is None else depth_of(adapter.base)
     if path.is_file():
         return read_gguf_head(path).num_layers
-    if not is_hub_id(source):
+    if not is_hub_model_id(source):
         return None
     from huggingface_hub import try_to_load_from_cache
 
@@ -177,7 +177,7 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     return counted_layers(read_config(download_model(source, revision=revision, with_weights=False)))
 
 
-def is_hub_id(source: str) -> bool:
+def is_hub_model_id(source: str) -> bool:
     """True if ``resolve_source`` would look for it on the hub."""
     return not (
         source.startswith(PREFIX)
@@ -275,7 +275,7 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     raise CheckpointError(f"{repo} has no safetensors weights on the Hugging Face hub.")
 
 
-def adapter_in(folder: Path) -> Adapter | None:
+def adapter_in_folder(folder: Path) -> Adapter | None:
     """The adapter that a folder holds in the place of a model; None where it holds none, or a model.
     Raises CheckpointError: an adapter that is damaged, names no base, or is no LoRA.
     """

@@ -76,14 +76,14 @@ class Structure:
         return dict(text) if self.text_config(config) is config else {**config, self.section: dict(text)}
 
 
-def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def config_text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The section of config.json for the language model, by config.json alone."""
     return next((config[name] for name in SECTIONS if isinstance(config.get(name), Mapping)), config)
 
 
 def counted_field(config: Mapping[str, Any]) -> tuple[str | None, Any]:
     """The key that counts the decoder layers and what it holds, by config.json alone; (None, None) without one."""
-    parts = (text_part(config), config)
+    parts = (config_text_part(config), config)
     return next(((name, part[name]) for part in parts for name in COUNTS if name in part), (None, None))
 
 
@@ -112,7 +112,7 @@ def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = 
     return Structure(**fields)
 
 
-def stored_as(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
+def stored_names_of(config: Mapping[str, Any], name: str, tensors: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
     """By a tensor's name in a checkpoint, the parameter that it becomes a part of, and transformers' operations."""
 
     def rename() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from layercut.errors import CheckpointError, one_line
-from layercut.models.structure import Structure, text_part
+from layercut.models.structure import Structure, config_text_part
 from layercut.runs.json_text import load_json
 
 SINGLE_FILE = "model.safetensors"
@@ -249,14 +249,14 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
     """``fingerprint_weights`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
-        for part in samples_of(tensor):
+        for part in byte_samples_of(tensor):
             digest.update(part)
     architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def samples_of(tensor: TensorSpan) -> Iterator[bytes]:
+def byte_samples_of(tensor: TensorSpan) -> Iterator[bytes]:
     """Name, dtype and shape of a tensor, then four samples of 1 KiB, from the first byte to the last."""
     entry = tensor.entry
     yield json.dumps([tensor.name, entry.dtype, entry.shape]).encode()
@@ -312,7 +312,7 @@ class WeightCounts(NamedTuple):
 
 def weight_counts(folder: Path, num_layers: int, structure: Structure) -> WeightCounts:
     """Counts of a checkpoint on disk."""
-    tensors, config = stored_tensors(folder), text_part(read_config(folder))
+    tensors, config = stored_tensors(folder), config_text_part(read_config(folder))
     layers = [tensor.entry for tensor in tensors if structure.tensor_pattern.match(tensor.name)]
     return WeightCounts(
         parameters=sum(tensor.entry.num_parameters for tensor in tensors),
@@ -327,7 +327,7 @@ def weight_counts(folder: Path, num_layers: int, structure: Structure) -> Weight
 
 def cached_values(folder: Path) -> int:
     """Numbers that keys and values of one token are, in one layer."""
-    config = text_part(read_config(folder))
+    config = config_text_part(read_config(folder))
     heads = config.get("num_attention_heads") or config.get("n_head") or 1
     hidden = config.get("hidden_size") or config.get("n_embd") or 0
     return int(2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads))

@@ -45,7 +45,7 @@ from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 from layercut.tasks import load_task
 from layercut.tasks.builtin.checked import CODE, GENERAL
-from layercut.tasks.cells import Cell, make_cells
+from layercut.tasks.cells import Cell, make_task_cells
 from layercut.tasks.own_file import OwnFile
 from layercut.tasks.suites import suite_named
 
@@ -227,7 +227,7 @@ def check_run(
 
 def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
     """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
-    cells = make_cells(suite_named("side_effects", limit=ITEMS), seed)
+    cells = make_task_cells(suite_named("side_effects", limit=ITEMS), seed)
     requests: dict[str, list[Any]] = {
         cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
         for cell in cells

@@ -32,7 +32,7 @@ from layercut.runs.study import ARMS
 from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell, run_cells, run_settings
+from layercut.tasks.cells import Cell, evaluate_cells, run_settings
 from layercut.text import count_of
 
 LEVEL = 0.95  # confidence level of all tests together
@@ -122,7 +122,7 @@ def _answer_cells(
     settings = {**run_settings(model, recorded, cells, run.decoding, run.seed), **healed}
     about = arm.describe(run.seed) if arm else None
     with RunFolder.begin(run.folder / name, settings, sandbox=run.isolation) as folder:
-        run_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
+        evaluate_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
 
 
 def confirm_arms(run: PruneRun, arms: Sequence[Arm]) -> FixedSequence:

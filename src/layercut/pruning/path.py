@@ -28,9 +28,9 @@ from layercut.runs.prune import TaskKept, as_estimated
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.calibration import Calibration
-from layercut.selection.channels import answers_as_texts, keep_most, rank_channels, texts_as_read
+from layercut.selection.channels import answers_as_texts, keep_needed_channels, rank_channels, texts_as_read
 from layercut.selection.criteria import block_influence
-from layercut.selection.greedy import best_of, standings_of
+from layercut.selection.greedy import place_of_highest, standings_of
 from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.perplexity import TextObjective
 from layercut.selection.search_journal import SearchJournal
@@ -109,7 +109,7 @@ class PlanPath:
     def _best_by_score(self, plans: Sequence[CutPlan]) -> int:
         candidates = standings_of(self.objective, plans).candidates
         values = [float("-inf") if plan.value is None else plan.value for plan in candidates]
-        best = best_of(values)
+        best = place_of_highest(values)
         if values[best] == float("-inf"):
             raise InputError("no pruned model has a finite score; load the model with another `dtype`.")
         return best
@@ -258,7 +258,7 @@ class SizePath:
                 general = {answered.task.task.name: right_answers(answered) for answered in path.general}
                 read["general requests"] = answers_as_texts(loaded, first_traces(general, TRACES))
             self._ranked[removed] = rank_channels(loaded, removed, read)
-        channels = keep_most(self.sizes.mlp, self._ranked[removed], share)
+        channels = keep_needed_channels(self.sizes.mlp, self._ranked[removed], share)
         return CutPlan(num_layers=self._model.num_layers, removed=removed, channels=channels)
 
 

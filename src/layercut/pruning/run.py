@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import AtChance, InputError
 from layercut.evidence.sample_size import MANY
-from layercut.healing.fold import last_projection, norm_gain, run_until, takes_maps
+from layercut.healing.fold import last_projection, norm_gain, run_up_to_layer, takes_maps
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
@@ -100,7 +100,7 @@ class PruneRun:
         model = self.model.loaded.model
         layer = decoder_layers(model)[0]
         ids_1T = torch.arange(_PROBED, device=model.device)[None]
-        norm_gain(layer, lambda: run_until(layer, model, ids_1T))
+        norm_gain(layer, lambda: run_up_to_layer(layer, model, ids_1T))
         if self.sizes:
             last_projection(layer)
             return PROJECTION

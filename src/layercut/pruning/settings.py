@@ -17,11 +17,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
-from layercut.evidence.uses import named_use, tasks_for
+from layercut.evidence.uses import named_use, tasks_for_use
 from layercut.healing.settings import METHODS, SAVED_AS
 from layercut.settings import Depth, TaskSettings
 from layercut.tasks import TASKS, takes_option
-from layercut.tasks.suites import asked_tasks, with_data
+from layercut.tasks.suites import asked_tasks, with_local_data
 
 AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
@@ -220,7 +220,7 @@ def goal_tasks(settings: GoalSettings, data: Mapping[str, str] | None = None, fo
         named = asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True)
         return GoalTasks(tuple(task.replace(max_new_tokens=longest) for task in named), "")
     local = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
-    of_use = tasks_for(settings.use, data=(*files, *local))
+    of_use = tasks_for_use(settings.use, data=(*files, *local))
     tasks = tuple(
         TaskSettings(
             task=task, readouts=(readout,), max_new_tokens=longest if takes_option(task, "max_new_tokens") else None
@@ -228,4 +228,4 @@ def goal_tasks(settings: GoalSettings, data: Mapping[str, str] | None = None, fo
         for task, readout in of_use
     )
     note = named_use(settings.use).note([task for task, _ in of_use])
-    return GoalTasks(with_data(tasks, files, folder), note)
+    return GoalTasks(with_local_data(tasks, files, folder), note)

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError, MissingExtra
-from layercut.evidence.intervals import mean_ratio
+from layercut.evidence.intervals import geometric_mean_ratio
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.progress import Progress
@@ -95,7 +95,7 @@ def timed_speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Pro
             batch_size=profile.batch,
             uncut=_mean(before := values(UNCUT, measure)),
             cut=_mean(after := values(name, measure)),
-            ratio=as_estimated(mean_ratio(before, after)),
+            ratio=as_estimated(geometric_mean_ratio(before, after)),
         )
         for measure, unit, better in _MEASURES
     )
@@ -103,7 +103,7 @@ def timed_speeds(timed: Mapping[str, Mapping[str, Any]], name: str, profile: Pro
 
 def _mean(values: Sequence[float]) -> Estimated:
     """Geometric mean with a 95 % interval of Student's t of its logarithm."""
-    return as_estimated(mean_ratio([1.0] * len(values), values))
+    return as_estimated(geometric_mean_ratio([1.0] * len(values), values))
 
 
 class TimeParts(BaseModel, frozen=True, extra="forbid"):

@@ -65,7 +65,7 @@ def advice_on_terminal(advice: Advice) -> RenderableType:
 def advice_blocks(advice: Advice) -> list[Block]:
     """The answer with the next step, what is gained, the kind of evidence, other models, and the bounds of all."""
     judged = (*advice.plans, *advice.others)
-    blocks: list[Block] = [f"{advice_answer(advice)} {next_step(advice)}".rstrip()]
+    blocks: list[Block] = [f"{advice_answer(advice)} {advice_next_step(advice)}".rstrip()]
     if advice.recommended is not None:
         blocks.append(_gained(advice, advice.recommended))
     if advice.answer in ("cut", "other"):
@@ -82,7 +82,7 @@ def advice_blocks(advice: Advice) -> list[Block]:
     if (front := front_of_advice(advice)) is not None:
         blocks += [front_table(front), front.note]
     if any(plan.tasks for plan in judged):
-        blocks += [bounds_table(advice), how_made(advice)]
+        blocks += [bounds_table(advice), how_plans_tested(advice)]
     return [block for block in blocks if block]
 
 
@@ -101,7 +101,7 @@ def advice_answer(advice: Advice) -> str:
         return f"{start} no model passed {keep}.** No plan was measured.{note}"
     if best is None:
         return f"{start} there is no evidence:** no readout in this study can show what a plan keeps.{note}"
-    decided = decided_by(best.tasks, best.items_needed)
+    decided = items_needed_words(best.tasks, best.items_needed)
     if best.verdict == "shown to fail":
         decided = "that is shown to be less than " + keep
     elif best.missing:
@@ -125,7 +125,7 @@ def kept_words(tasks: Sequence[JudgedTask]) -> str:
     return " and ".join(map(kept, tasks)) or "an unknown share"
 
 
-def decided_by(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
+def items_needed_words(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
     """Number of items that would decide an undecided plan: ``about 140 more items would decide it``."""
     if items_needed is None:
         return "it is too near the target to say how many more items would decide it"
@@ -136,7 +136,7 @@ def decided_by(tasks: Sequence[JudgedTask], items_needed: int | None) -> str:
     return f"about {_round_up(max(1, items_needed - have)):,} more items would decide it{contexts}"
 
 
-def next_step(advice: Advice) -> str:
+def advice_next_step(advice: Advice) -> str:
     """The checkpoint, or the command that makes it or measures more, in Markdown; empty where the folder is unknown."""
     pruned, chosen, best = advice.pruned, advice.recommended, advice.best
     if advice.folder is None or advice.better is not None or (chosen is None and best is None):
@@ -158,14 +158,16 @@ def next_step(advice: Advice) -> str:
     out = str(advice.folder.with_name(f"{advice.folder.name}-{items}"))
     ask = shlex.join(["layercut", "advise", out, "--use", advice.use.name, "--keep", f"{advice.keep:g}"])
     if is_of_single_runs(advice.folder):
-        more = f"{ask_more(advice.folder, items)} and `--out` in {code_span(out, PATH_CHARACTERS)}, then `{ask}`"
+        more = (
+            f"{more_items_words(advice.folder, items)} and `--out` in {code_span(out, PATH_CHARACTERS)}, then `{ask}`"
+        )
     else:
         again = shlex.join(["layercut", "run", study_file(advice.folder), "--out", out])
-        more = f"{ask_more(advice.folder, items)}, then `{again} && {ask}`"
+        more = f"{more_items_words(advice.folder, items)}, then `{again} && {ask}`"
     return f"To decide it: {more}."
 
 
-def ask_more(folder: Path, items: int) -> str:
+def more_items_words(folder: Path, items: int) -> str:
     """The place where the number of items is raised, in Markdown."""
     if is_of_single_runs(folder):
         return f"repeat the commands of the runs with `--limit {items}`"
@@ -181,7 +183,7 @@ def _size(plan: JudgedPlan) -> str:
 
 
 def _gained(advice: Advice, plan: JudgedPlan) -> str:
-    less = words.size_words(advice.uncut, plan.arm)
+    less = words.size_change_words(advice.uncut, plan.arm)
     gained = f"{less}; weight memory falls in proportion" if less else "the run does not record parameter counts"
     if advice.pruned is None:
         return f"**Gained:** {gained}. This study does not measure speed; `layercut prune` does."
@@ -247,7 +249,7 @@ def bounds_table(advice: Advice) -> Table:
     )
 
 
-def how_made(advice: Advice) -> str:
+def how_plans_tested(advice: Advice) -> str:
     """Explain how the plans were tested, and what the bounds mean."""
     error, confidence = f"{100 * round(1 - advice.confidence, 9):.4g} %", f"{100 * advice.confidence:.4g} %"
     shared = f" {count_of(advice.num_paths, 'path')} share the error rate of {error}; one on which every plan passed "

@@ -122,7 +122,7 @@ def errors_section(source: Source) -> Section | None:
         readouts: dict[str, dict[str, None]] = {}
         for row in source.value.rows:
             readouts.setdefault(row.task, {})[row.readout] = None
-        shown = {task: lost_items(source.runs, task, list(own)) for task, own in readouts.items()}
+        shown = {task: lost_item_examples(source.runs, task, list(own)) for task, own in readouts.items()}
     for name, examples in shown.items():
         if examples:
             title = f"{name}: {count_of(len(examples), 'item')} that were right before"
@@ -138,7 +138,7 @@ def errors_section(source: Source) -> Section | None:
     return section if blocks else None
 
 
-def lost_items(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[Example]:
+def lost_item_examples(runs: Sequence[RunFolder], task: str, readouts: Sequence[str]) -> list[Example]:
     """Up to four items of a task that the first run gets right and another one loses under at least one readout.
 
     The same item is shown under every readout: a model may still rank the right answer first and no longer write it.

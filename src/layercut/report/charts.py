@@ -125,7 +125,7 @@ def marked_point(
     return {**place, **value, **look}
 
 
-def kept_panel(
+def kept_share_panel(
     points: Sequence[Spec], title: str, label: str, *, x_title: str, x: tuple[float, float], **look: Any
 ) -> Panel:
     """A panel of what is kept above chance against something else; ``look``: of ``curve_chart``."""

@@ -12,7 +12,7 @@ from rich.text import Text
 from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
-from layercut.evidence.study import StudyResults, are_thinner, over_seeds
+from layercut.evidence.study import StudyResults, are_thinner, rows_over_seeds
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
@@ -124,7 +124,7 @@ def _brief_difference(row: ComparisonRow) -> str:
     return _difference(row, 0)
 
 
-def kept_table(
+def kept_share_table(
     name: str, caption: str, rows: Sequence[ComparisonRow], of_plan: Sequence[Column] = (), last: Sequence[Column] = ()
 ) -> Table:
     """The numbers of a figure of retention, with further columns; its CSV has every number of the rows."""
@@ -162,7 +162,7 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
     blocks: list[RenderableType] = []
     for name in dict.fromkeys(row.cut.name for row in rows):
         own = [row for row in rows if row.cut.name == name]
-        sets = words.test_sets(own)
+        sets = words.test_set_words(own)
         blocks += [
             Text.assemble("\n", (name, "bold"), " · ", " · ".join(words.scope_words(own))),
             terminal_table(score_table(own)),
@@ -171,11 +171,11 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
         blocks += [Text(f"items: {sets}", style="dim")] if sets else []
         notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in own if row.note)
         blocks += [Text(f"note: {note}", style="yellow") for note in notes]
-    legend = [*words.how_made(rows), *words.word_meanings(rows)]
+    legend = [*words.how_scores_made(rows), *words.word_meanings(rows)]
     return [*blocks, Text("\n".join(["", *legend]), style="dim")] if rows else []
 
 
-def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[str], list[Table], list[str]]:
+def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[str], list[Table], list[str]]:
     """Two runs of the same items, with remarks on how they were made.
 
     Returns:
@@ -183,9 +183,9 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[
     """
     first, second = rows[0].uncut, rows[0].cut
     scope = [f"A: {first.name}, {words.removal_words(first)}", f"B: {second.name}, {words.removal_words(second)}"]
-    scope += [words.items_of(rows), *([f"items: {sets}"] if (sets := words.test_sets(rows)) else [])]
+    scope += [words.item_count_words(rows), *([f"items: {sets}"] if (sets := words.test_set_words(rows)) else [])]
     legend = [
-        f"{words.scores_in(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
+        f"{words.score_units(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
         f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
         f"p: of no difference, corrected for all {count_of(len(rows), 'row')} (Holm). better, worse: B beside A, "
         "p < 0.05 and an interval without 0. kept: of A's score above chance.",
@@ -215,7 +215,7 @@ def two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[
 
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
     """Two runs on a terminal; what is printed one after the other."""
-    scope, tables, legend = two_runs(rows, notes)
+    scope, tables, legend = compare_two_runs(rows, notes)
     shown = (part for table in tables for part in (terminal_table(table), Text()))
     return [Text("\n".join(["", *scope])), *shown, Text("\n".join(legend), style="dim")]
 
@@ -270,7 +270,7 @@ def scores_section(source: Source) -> Section:
         *words.word_meanings(rows),
         f"p: McNemar's exact test; sign flips for scores that are not 0/1 or items that share a context. Holm: p "
         f"corrected for all {count_of(len(rows), 'row')}; findings use it. -/+: items lost and gained.",
-        *words.how_made(rows),
+        *words.how_scores_made(rows),
         *dict.fromkeys(
             f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
             for row in rows
@@ -332,7 +332,7 @@ def _cell(row: ComparisonRow) -> Styled:
 def seeds_section(source: Source) -> Section | None:
     """Make the section of plans that were measured under several seeds; None where every plan has one."""
     study: StudyResults = source.value
-    groups = over_seeds(study.cuts, study.rows, seed=study.seed)
+    groups = rows_over_seeds(study.cuts, study.rows, seed=study.seed)
     if not groups:
         return None
     readout = words.readout_name([group.first for group in groups])
@@ -356,7 +356,7 @@ def seeds_section(source: Source) -> Section | None:
         title="All seeds together",
         short="Seeds",
         lead="Plans that were measured under several seeds. "
-        f"{words.scores_in(group.first.is_share for group in groups)}. "
+        f"{words.score_units(group.first.is_share for group in groups)}. "
         "Intervals are over items, given these seeds: an item's answers under all seeds are resampled together. "
         "lowest, highest: the pruned model's score under one seed.",
         blocks=(Table(name="seeds", caption="All seeds together", columns=columns, rows=lines),),

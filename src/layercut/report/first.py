@@ -71,11 +71,11 @@ def _scope(study: StudyResults) -> list[tuple[str, str]]:
         depths = sorted({row.cut.depth for row in rows})
         deep = " to ".join(map(str, dict.fromkeys((depths[0], depths[-1]))))
         tried = f"{deep} of {rows[0].cut.num_layers} decoder layers, {tried}"
-    sets = words.test_sets(rows)
+    sets = words.test_set_words(rows)
     return [
         ("tried", tried),
         ("tasks", ", ".join(dict.fromkeys(escape_inline(row.task) for row in rows))),
-        ("measured", words.items_of(rows)),
+        ("measured", words.item_count_words(rows)),
         *([("test sets", escape_inline(sets))] if sets else []),
         ("seed", str(study.seed)),
     ]
@@ -119,7 +119,7 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     evidence += [
         advice_text.advice_evidence(advice),
         advice_text.bounds_table(advice),
-        advice_text.how_made(advice),
+        advice_text.how_plans_tested(advice),
         target,
     ]
     return FirstScreen(
@@ -151,10 +151,10 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     return [
         ("recommended plan" if is_passed else "best plan", code_span(arm.name)),
         ("removed" if arm.mlp else "layers removed", layers + healed),
-        ("size", words.size_words(advice.uncut, arm) or "not recorded"),
+        ("size", words.size_change_words(advice.uncut, arm) or "not recorded"),
         ("speed", "not measured; `layercut prune` does"),
         ("checkpoint", checkpoint),
-        *([] if more is None else [("to decide it", advice_text.ask_more(folder, more))]),
+        *([] if more is None else [("to decide it", advice_text.more_items_words(folder, more))]),
         ("made by", _command(run.environment["command"])),
     ]
 
@@ -226,7 +226,7 @@ def first_of_prune(
 
 def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple[str, str]]:
     chosen, goal = result.chosen, result.goal
-    tasks = ", ".join(words.task_words(task.task, task.readout) for task in goal.tasks)
+    tasks = ", ".join(words.task_and_readout(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
     most = f"{goal.smaller:.0%} of the weights' bytes" if goal.smaller else count_of(goal.max_depth, "layer")
     layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"

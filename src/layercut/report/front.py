@@ -225,7 +225,7 @@ def _panel(front: Front, task: tuple[str, str], axis: str, colours: dict[str, st
         for share in model.kept
         if (share.task, share.readout) == task and share.kept is not None and model.label in places
     ]
-    return charts.kept_panel(
+    return charts.kept_share_panel(
         points,
         task[0],
         f"Plot of what each model keeps of {task[0]}, against its {axis}.",

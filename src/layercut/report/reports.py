@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
 from layercut.report.answers import endings_section, errors_section, items, items_section
-from layercut.report.comparison import evaluation_section, scores_section, seeds_section, two_runs
+from layercut.report.comparison import compare_two_runs, evaluation_section, scores_section, seeds_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.draft import draft_answer, draft_numbers, serving_section
 from layercut.report.elements import Block, Section, bullet_list
@@ -23,7 +23,7 @@ from layercut.report.healing import healing_section, training_section
 from layercut.report.retention import retention_section
 from layercut.report.source import Kind, Source, cost_section, provenance_section, read_source
 from layercut.report.sweep import sensitivity_section, sweep_answer
-from layercut.report.writers import MARK, markdown_text, page_text
+from layercut.report.writers import MARK, html_page_text, markdown_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
 from layercut.runs.healing import healings_in
@@ -93,7 +93,7 @@ def write_reports(
     write_text(written["report"], markdown_text(title, sections, folder))
     if kind.has_page:
         written["page"] = folder / PAGE
-        write_text(written["page"], page_text(title, sections, source.model))
+        write_text(written["page"], html_page_text(title, sections, source.model))
     return written
 
 
@@ -126,9 +126,9 @@ def _healing_reports(folder: Path) -> None:
 def write_comparison(file: Path, study: StudyResults, notes: Sequence[str]) -> Path:
     """Write a page of two runs, with remarks on them: their scores, and every answer of both; gives its path."""
     first, second = study.uncut.name, study.cuts[0].name
-    scope, tables, legend = two_runs(study.rows, notes)
+    scope, tables, legend = compare_two_runs(study.rows, notes)
     blocks: list[Block] = [*tables, bullet_list(map(escape_inline, legend))]
     scores_of_both = Section(name="scores", title="Scores", lead=" ".join(scope), blocks=blocks)
     answers = items_section(study, first, "Compared with")
-    write_output(file, page_text(f"{second} beside {first}", [scores_of_both, answers]), MARK)
+    write_output(file, html_page_text(f"{second} beside {first}", [scores_of_both, answers]), MARK)
     return file

@@ -17,7 +17,7 @@ from layercut.evidence.study import (
 )
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
-from layercut.report.comparison import about_uncut, kept_table, point_tooltip
+from layercut.report.comparison import about_uncut, kept_share_table, point_tooltip
 from layercut.report.elements import Figure, Key, Panel, Section
 from layercut.report.source import Source
 from layercut.report.table import Column
@@ -80,7 +80,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     pairs_in_rows = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
     is_both = len({is_written(readout) for _, readout in pairs}) > 1
     by_size = are_thinner(rows)
-    silent = [words.task_words(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
+    silent = [words.task_and_readout(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
         f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items ({_items_and_seeds(drawn, cuts)}); points of "
@@ -105,7 +105,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
         caption=caption,
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in looks.items()],
-        table=kept_table("retention", "What is kept, with 95 % intervals", drawn, of_plan, [finding]),
+        table=kept_share_table("retention", "What is kept, with 95 % intervals", drawn, of_plan, [finding]),
         picture=PLOT,
     )
 
@@ -156,7 +156,7 @@ def _retention_panel(
         points += [_point(row, series, part=part, x=round(where[row.cut.name].depth + aside, 3)) for row in own]
     task, readout = rows[0].task, rows[0].readout
     written = is_written(readout)
-    panel = charts.kept_panel(
+    panel = charts.kept_share_panel(
         points,
         f"{task}: {'written, ' if written else ''}{words.readout_words(readout)}",
         f"Line plot. {words.readout_words(readout)}. {_values(rows)}.",

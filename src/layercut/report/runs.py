@@ -14,8 +14,8 @@ from layercut.evidence.intervals import Estimate
 from layercut.report import words
 from layercut.report.table import Cell, Styled, Table, terminal_table, text_columns
 from layercut.runs.directory import RunSummary
-from layercut.surgery.plan import mlp_share, origin_of
-from layercut.text import bare_table, count_of, number_text, of_test_set, with_interval
+from layercut.surgery.plan import mlp_share, origin_of_plan
+from layercut.text import count_of, make_bare_table, number_text, of_test_set, with_interval
 
 _GOES = Styled("goes", "wrong")
 _MEASURES = {
@@ -33,7 +33,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
     scope = []
     if plan:
         removed, num_layers = tuple(plan.get("removed", ())), plan.get("num_layers")
-        run = ComparedRun(name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of(plan))
+        run = ComparedRun(
+            name="", num_layers=num_layers, removed=removed, mlp=mlp_share(plan), origin=origin_of_plan(plan)
+        )
         scope.append(words.removal_words(run))
     if rows:
         scope.append(words.items_words([row["n"] for row in rows], [row["limit"] for row in rows]))
@@ -50,7 +52,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
 
 def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
     """Meaning of the numbers in ``scores_table``."""
-    unit = words.scores_in(0 <= row["value"] <= 1 for row in rows)
+    unit = words.score_units(0 <= row["value"] <= 1 for row in rows)
     return f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit."
 
 
@@ -78,10 +80,10 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table(name="metrics", caption="", columns=columns, rows=lines)
 
 
-def runs_table(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
+def table_of_runs(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
     """Run folders with their state, age and headline."""
     now = now or datetime.now(UTC)
-    table = bare_table()
+    table = make_bare_table()
     table.expand = True
     table.add_column("run", overflow="fold", min_width=min(40, max((len(str(run.path)) for run in runs), default=0)))
     table.add_column("state", no_wrap=True)

@@ -13,16 +13,16 @@ import yaml
 from layercut.evidence.comparison import ComparedRun, arm_of
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
-from layercut.evidence.sweep import Sweep, is_sweep
+from layercut.evidence.sweep import Sweep, is_sweep_folder
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.table import Styled, Table, text_columns
-from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder, is_run
+from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder, is_run_folder
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.runs.environment import hide_home
-from layercut.runs.healing import entries_of, is_healing
+from layercut.runs.healing import healing_entries_of, is_healing
 from layercut.runs.study import UNCUT
-from layercut.text import escape_inline, fenced_block, label_of, parameters_text
+from layercut.text import escape_inline, fenced_block, label_of_removal, parameters_text
 
 Kind = Literal["study", "sweep", "diagnosis", "healing", "draft", "evaluation"]
 
@@ -80,12 +80,12 @@ def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
     if (folder / DRAFT).is_file():
         return "draft", DraftResult.load(folder)
     if is_healing(folder):
-        return "healing", entries_of(RunFolder.open(folder))[-1]
+        return "healing", healing_entries_of(RunFolder.open(folder))[-1]
     if (folder / DIAGNOSIS).is_file():
         return "diagnosis", load_diagnosis(folder)
-    if is_sweep(folder):
+    if is_sweep_folder(folder):
         return "sweep", Sweep.load(folder)
-    is_alone = not is_run(folder / UNCUT) and (folder / METRICS).is_file()
+    is_alone = not is_run_folder(folder / UNCUT) and (folder / METRICS).is_file()
     if is_alone and (rows := RunFolder.open(folder).metrics()["rows"]):
         return "evaluation", rows
     return "study", study_results(folder, seed=seed)
@@ -129,7 +129,7 @@ def _sizes(variants: Sequence[ComparedRun]) -> Table:
             change = f"{100 * (variant.num_parameters / whole - 1):+.1f}" if whole and variant.is_cut else "-"
         share = f"{100 * variant.depth / variant.num_layers:.1f}" if variant.num_layers else "-"
         removed = [str(variant.depth), share, variant.label or "-"]
-        lines.append([variant.name, *removed, chosen_by(variant), count, change])
+        lines.append([variant.name, *removed, words_of_choice(variant), count, change])
     numeric = ("layers removed", "of the layers, %", "parameters", "change, %")
     columns = text_columns("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
     return Table(name="cost", caption="Size of every model", columns=columns, rows=lines)
@@ -171,7 +171,7 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
     facts = [
         ("items", "" if source.kind in ("evaluation", "healing") else f"{split} items; {apart}"),
-        ("test sets", "" if study is None else words.test_sets(study.rows)),
+        ("test sets", "" if study is None else words.test_set_words(study.rows)),
         (
             "tasks",
             ", ".join(f"{task['task']} ({task['readout']}, version {task.get('version', '?')})" for task in tasks),
@@ -198,14 +198,14 @@ def _runs_table(runs: Sequence[RunFolder]) -> Table:
     lines = []
     for run in runs:
         variant, command = arm_of(run), run.environment["command"]
-        removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of((), variant.mlp))))
+        removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of_removal((), variant.mlp))))
         version = version_of(run.environment)
-        lines.append([run.name, removed or "none", chosen_by(variant), Styled(command, "code"), version])
+        lines.append([run.name, removed or "none", words_of_choice(variant), Styled(command, "code"), version])
     columns = text_columns("run", "removed, in order", "chosen by", "command", "layercut")
     return Table(name="provenance-runs", caption="Plans, commands and versions", columns=columns, rows=lines)
 
 
-def chosen_by(variant: ComparedRun) -> str:
+def words_of_choice(variant: ComparedRun) -> str:
     """The criterion that chose the layers, and where the model comes from."""
     return "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
 

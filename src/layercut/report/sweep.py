@@ -45,7 +45,7 @@ def sweep_answer(source: Source) -> Section:
 def sensitivity_section(source: Source) -> Section:
     """A panel for each task, and the agreement of tasks."""
     sweep: Sweep = source.value
-    how = bullet_list(map(escape_inline, how_made(sweep)))
+    how = bullet_list(map(escape_inline, how_sweep_made(sweep)))
     blocks: list[Block] = [layers_figure(sweep) or overview_table(sweep), how]
     agreement: list[Block] = ["There is nothing to compare: no task whose uncut score is above chance."]
     if table := agreement_table(sweep):
@@ -69,7 +69,7 @@ def sweep_tables(sweep: Sweep) -> list[RenderableType]:
         terminal_table(overview_table(sweep), in_parts=True),
     ]
     blocks += [Text(f"- {line}") for line in sweep_findings(sweep)]
-    legend = how_made(sweep)
+    legend = how_sweep_made(sweep)
     if table := agreement_table(sweep):
         blocks.append(Padding(terminal_table(table), (1, 0, 0, 0)))
         legend += about_agreements(sweep)
@@ -132,7 +132,7 @@ def _is_share(curve: Curve) -> bool:
     return all(0 <= value <= 1 for row in curve.rows for value in (row.values.uncut.value, row.values.cut.value))
 
 
-def how_made(sweep: Sweep) -> list[str]:
+def how_sweep_made(sweep: Sweep) -> list[str]:
     """Meaning of the numbers, one sentence each."""
     lines = [
         "Retention above chance in %: (without the layer - chance) / (uncut - chance) on the same items; 100 is uncut, "
@@ -281,7 +281,7 @@ def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
         f"{curve.label}: a loss stands at {len(curve.significant)} of {count_of(len(curve.rows), 'layer')}"
         for curve in curves
     )
-    return charts.kept_panel(
+    return charts.kept_share_panel(
         points,
         curves[0].task,
         f"Line plot over layers. {label}.",

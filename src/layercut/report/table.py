@@ -19,7 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from layercut.text import bare_table, code_span, escape_inline, escaped_markdown, on_one_line, printable_text
+from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_table, on_one_line, printable_text
 from layercut.text import markdown_table as markdown_table
 
 _TOGETHER = re.compile(
@@ -60,7 +60,7 @@ class Styled:
         tag = self.style if self.style in ("strong", "code") else "span"
         look = Markup(' class="{}"').format(self.style) if tag == "span" else ""
         text = on_one_line(self.text) if self.style == "code" else self.text
-        lines = (Markup(" <small>{}</small>").format(join_units(line)) for line in self.below)
+        lines = (Markup(" <small>{}</small>").format(join_number_units(line)) for line in self.below)
         return Markup("<{0}{1}>{2}</{0}>{3}").format(tag, look, text, self.mark) + Markup("").join(lines)
 
 
@@ -154,7 +154,7 @@ def text_columns(
     ]
 
 
-def join_units(text: str) -> str:
+def join_number_units(text: str) -> str:
     """Keep numbers and their units, and both ends of an interval, on one line.
 
     >>> join_units("88 % [74, 106] of 3 layers").count(chr(0xA0))
@@ -240,7 +240,7 @@ def _rich_table(table: Table, columns: Sequence[Column], *, by_first: bool = Fal
     names = [plain_cell(line[0]) for line in lines] if by_first else []
     if by_first:
         columns, lines = columns[1:], [line[1:] for line in lines]
-    shown = bare_table()
+    shown = make_bare_table()
     for column in columns:
         align: Literal["right", "left"] = "right" if column.numeric else "left"
         shown.add_column(column.name, justify=align, no_wrap=column.numeric, overflow="fold")

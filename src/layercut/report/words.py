@@ -57,7 +57,7 @@ def readout_words(readout: str) -> str:
     return READOUTS.get(readout, readout)
 
 
-def task_words(task: str, readout: str) -> str:
+def task_and_readout(task: str, readout: str) -> str:
     """A task and its readout for people."""
     return f"{task} ({readout_words(readout)})"
 
@@ -94,7 +94,7 @@ def removal_words(run: ComparedRun) -> str:
     return "; ".join(filter(None, ("; ".join(filter(None, (layers, channels))) + healed, run.origin)))
 
 
-def size_words(uncut: ComparedRun, cut: ComparedRun) -> str:
+def size_change_words(uncut: ComparedRun, cut: ComparedRun) -> str:
     """``134.5M to 123.9M parameters (-7.9 %)``; empty where a run does not record them."""
     if not uncut.num_parameters or not cut.num_parameters:
         return ""
@@ -107,7 +107,10 @@ def size_words(uncut: ComparedRun, cut: ComparedRun) -> str:
 def scope_words(rows: Sequence[ComparisonRow]) -> list[str]:
     """What one plan removes, the size of both models where it is recorded, and the items; rows of one pruned model."""
     first = rows[0]
-    return [*filter(None, (removal_words(first.cut), size_words(first.uncut, first.cut))), items_of(rows)]
+    return [
+        *filter(None, (removal_words(first.cut), size_change_words(first.uncut, first.cut))),
+        item_count_words(rows),
+    ]
 
 
 def items_words(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
@@ -118,12 +121,12 @@ def items_words(numbers: Sequence[int], limits: Sequence[int | None]) -> str:
     return f"{text} per task (--limit {set_limits})" if set_limits else f"{text} per task"
 
 
-def items_of(rows: Sequence[ComparisonRow]) -> str:
+def item_count_words(rows: Sequence[ComparisonRow]) -> str:
     """The number of items of compared tasks."""
     return items_words([row.n for row in rows], [row.limit for row in rows])
 
 
-def test_sets(rows: Sequence[ComparisonRow]) -> str:
+def test_set_words(rows: Sequence[ComparisonRow]) -> str:
     """``humaneval_plus: full test set, 164; ...``; empty for tasks that make their items."""
     return "; ".join(dict.fromkeys(f"{row.task}: {row.asked}" for row in rows if row.asked))
 
@@ -158,7 +161,7 @@ def bound_words(share: float | None, none: str = "n/a") -> str:
     return none if share is None else f"{at_least(share)} %"
 
 
-def scores_in(shares: Iterable[bool]) -> str:
+def score_units(shares: Iterable[bool]) -> str:
     """The unit of scores, by whether each is a share; gold scores are nats."""
     units = {True: "%", False: "nats a token (gold) or the metric's own unit"}
     return f"Scores in {', and in '.join(units[share] for share in sorted(set(shares), reverse=True)) or '%'}"
@@ -172,11 +175,11 @@ def isolation_words(environment: Mapping[str, Any]) -> list[str]:
     return [f"Isolation of generated programs: {named}."] if named else []
 
 
-def how_made(rows: Sequence[ComparisonRow]) -> list[str]:
+def how_scores_made(rows: Sequence[ComparisonRow]) -> list[str]:
     """Meaning of intervals, retention and chance, one sentence each."""
     seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
     lines = [
-        f"{scores_in(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "
+        f"{score_units(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "
         f"otherwise; difference and retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, "
         f"seed {seeds}).",
         "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 is no loss, 0 is guessing, n/a "

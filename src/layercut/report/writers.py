@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from layercut.report import picture
 from layercut.report.elements import Beside, Block, Details, Example, Facts, Figure, Lead, Section, Side, bullet_list
-from layercut.report.table import Surface, Table, join_units, markdown_lines
+from layercut.report.table import Surface, Table, join_number_units, markdown_lines
 from layercut.text import MOST_CHARACTERS, code_span, escaped_markdown, fenced_block, printable_text
 from layercut.text import escape_inline as escape_markdown
 from layercut.text import markdown_table as markdown_table
@@ -31,7 +31,7 @@ _SHORT = 30  # letters of a model's name that fits in a line of the heading
 _LEAD = 60  # characters that are shown before the first difference of two long answers
 
 
-def page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
+def html_page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
     """A page with these sections; the model's name in its heading is not broken at its hyphens, unless it is long."""
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
     assert "</script" not in script.lower() and "<!--" not in script, "the page's script would end its own tag"
@@ -71,7 +71,7 @@ def page_templates() -> Environment:
     )
     environment.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
-        "units": join_units,
+        "units": join_number_units,
         "drawn": lambda panel, name, columns: Markup("".join(picture.draw_picture(panel, name, columns=columns))),
         "inline": inline_html,
         "prose": lambda text: Markup(_markdown().render(text)),
@@ -94,7 +94,7 @@ def inline_html(text: str) -> Markup:
 def _markdown() -> MarkdownIt:
     rules = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
     markdown = MarkdownIt("commonmark", {"html": False}).disable(rules)
-    markdown.add_render_rule("text", lambda _, tokens, place, *__: escape(join_units(tokens[place].content)))
+    markdown.add_render_rule("text", lambda _, tokens, place, *__: escape(join_number_units(tokens[place].content)))
     return markdown
 
 

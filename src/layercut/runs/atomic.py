@@ -13,7 +13,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.environment import shown_path
-from layercut.runs.lock import part_prefix, parts_of, sole_writer
+from layercut.runs.lock import part_prefix, sole_writer, unfinished_parts_of
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,7 +83,9 @@ def new_directory(path: Path) -> Iterator[Path]:
 def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
     """``new_directory`` inside ``sole_writer``, which gives ``is_sole``; InputError if ``path`` is no empty folder."""
     refuse_used(path)
-    for left in parts_of(path) if is_sole else ():  # of killed processes, as running ones would hold the lock
+    for left in (
+        unfinished_parts_of(path) if is_sole else ()
+    ):  # of killed processes, as running ones would hold the lock
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=part_prefix(path)))
     try:
@@ -98,7 +100,7 @@ def fill_directory(path: Path, *, is_sole: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def write_new_file(path: Path) -> Iterator[Path]:
     """The temporary name of a large file that takes its final name only when the block ends well.
 
     It has the same suffix, and the guarantees of ``new_directory``: one process writes a file of that name, and removes
@@ -110,7 +112,7 @@ def new_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     refuse_existing(path)
     with _parents_of(path), sole_writer(path) as is_sole:
-        for left in parts_of(path) if is_sole else ():
+        for left in unfinished_parts_of(path) if is_sole else ():
             shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=part_prefix(path)))
         try:

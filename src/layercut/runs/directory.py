@@ -23,16 +23,16 @@ from typing import Any, NamedTuple, TextIO
 from layercut.errors import InputError
 from layercut.runs.atomic import nearest_existing, refuse_dead_link, write_json
 from layercut.runs.environment import collect_environment, shown_path
-from layercut.runs.lock import LOCK, is_locked, take_lock
+from layercut.runs.lock import LOCK, is_folder_locked, lock_run_folder
 from layercut.runs.records import Journal, MetricRow, Notes, are_numbers, read_records
 from layercut.runs.settings import (
     CONFIG,
     FORMAT_VERSION,
-    check_same,
+    check_same_settings,
     check_version,
     plain_settings,
     read_config,
-    read_json,
+    read_json_or_refuse,
     write_config,
 )
 from layercut.runs.study import failures_in
@@ -98,7 +98,7 @@ class RunFolder:
         cls.check(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(path)
+            lock = lock_run_folder(path)
         except OSError as error:
             raise InputError(
                 f"no run can be written to {shown_path(path)} ({error.strerror}). Use another `out`."
@@ -107,7 +107,7 @@ class RunFolder:
             if (path / CONFIG).exists():
                 had = read_config(path)
                 before, now = (had, wanted) if common is None else common(had, wanted)
-                check_same(path, before, now, flags=flags, settings_file=settings_file)
+                check_same_settings(path, before, now, flags=flags, settings_file=settings_file)
                 if had != wanted:
                     write_config(path, wanted)
             else:
@@ -129,7 +129,7 @@ class RunFolder:
             raise InputError(f"{shown_path(path)} is a file, and a run needs a folder. Use another `out`.")
         if (path / CONFIG).exists():
             if settings is not None:
-                check_same(path, read_config(path), plain_settings(settings), flags=flags)
+                check_same_settings(path, read_config(path), plain_settings(settings), flags=flags)
         elif _holds_something(path):
             raise InputError(f"{shown_path(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
         try:
@@ -285,7 +285,7 @@ class RunSummary(NamedTuple):
         return {"path": str(self.path), "status": self.status, "begun": begun, "headline": self.headline}
 
 
-def find_runs(root: Path) -> list[RunSummary]:
+def find_run_folders(root: Path) -> list[RunSummary]:
     """All run folders in and under a folder, by path, also runs inside runs; InputError if ``root`` is no folder."""
     root = Path(root)
     check_folder(root)
@@ -295,16 +295,16 @@ def find_runs(root: Path) -> list[RunSummary]:
 def _run_paths(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if name not in _NOT_SEARCHED and not name.startswith("."))
-        if CONFIG in files and is_run(Path(folder)):
+        if CONFIG in files and is_run_folder(Path(folder)):
             yield Path(folder)
 
 
 def runs_in(folder: Path) -> list[Path]:
     """The run folders right inside a folder, by name."""
-    return sorted(file.parent for file in Path(folder).glob(f"*/{CONFIG}") if is_run(file.parent))
+    return sorted(file.parent for file in Path(folder).glob(f"*/{CONFIG}") if is_run_folder(file.parent))
 
 
-def is_run(path: Path) -> bool:
+def is_run_folder(path: Path) -> bool:
     """True if a folder is a run folder; other programs write a config.yaml too."""
     try:
         return "\nsettings_hash:" in (path / CONFIG).read_text(encoding="utf-8", errors="replace")
@@ -318,7 +318,7 @@ def _summary(path: Path) -> RunSummary:
     if inner and not finished:  # a study has no scores of its own; its report comes last
         finished = (path / REPORT).is_file() and all((run / METRICS).is_file() for run in inner)
         finished = finished and not failures_in(path)
-    status = "running" if is_locked(path) else "finished" if finished else "unfinished"
+    status = "running" if is_folder_locked(path) else "finished" if finished else "unfinished"
     try:
         begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
     except (InputError, KeyError, ValueError):
@@ -382,7 +382,7 @@ def _note_environment(file: Path, environment: dict[str, Any]) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    data = read_json(file, f"{shown_path(file)} cannot be read")
+    data = read_json_or_refuse(file, f"{shown_path(file)} cannot be read")
     if not isinstance(data, dict):
         raise InputError(f"{shown_path(file)} is damaged: a JSON object was expected.")
     return data

@@ -35,7 +35,7 @@ def size_change(before: int, after: int) -> str:
     return f"{size_text(before)} to {size_text(after)} ({100 * (after / before - 1):+.1f} %)"
 
 
-def check_room(path: Path, num_bytes: int, advice: str) -> None:
+def check_free_space(path: Path, num_bytes: int, advice: str) -> None:
     """Raise InputError with the missing bytes, before the first is written, if ``path`` does not fit on its disk."""
     free = _free(path)
     if num_bytes > free:
@@ -46,7 +46,7 @@ def check_room(path: Path, num_bytes: int, advice: str) -> None:
 
 
 @contextmanager
-def writing_to(path: Path, advice: str) -> Iterator[None]:
+def writing_to_disk(path: Path, advice: str) -> Iterator[None]:
     """Turn disk errors inside the block into an InputError of one line that names ``path`` and ends with ``advice``.
 
     ``advice``: another way for the user, such as ``use another --out``.

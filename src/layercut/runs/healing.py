@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.runs.directory import RunFolder, is_run
+from layercut.runs.directory import RunFolder, is_run_folder
 from layercut.runs.environment import shown_path
-from layercut.runs.settings import read_json
+from layercut.runs.settings import read_json_or_refuse
 from layercut.text import count_of
 
 HEAL = "heal"  # key in the settings of a run of heal
@@ -21,7 +21,7 @@ ON_POLICY = "on-policy"
 
 def is_healing(folder: Path) -> bool:
     """Return True for the folder of ``layercut heal``, finished or not."""
-    return is_run(folder) and isinstance(RunFolder.open(folder).settings.get(HEAL), Mapping)
+    return is_run_folder(folder) and isinstance(RunFolder.open(folder).settings.get(HEAL), Mapping)
 
 
 def healings_in(folder: Path) -> list[Path]:
@@ -31,7 +31,7 @@ def healings_in(folder: Path) -> list[Path]:
     return sorted(file.parent.parent for file in files if is_healing(file.parent.parent))
 
 
-def entries_of(run: RunFolder) -> list[dict[str, Any]]:
+def healing_entries_of(run: RunFolder) -> list[dict[str, Any]]:
     """An entry for each healing of a run's checkpoint, the last one by this run.
 
     Raises:
@@ -42,7 +42,7 @@ def entries_of(run: RunFolder) -> list[dict[str, Any]]:
         raise InputError(
             f"{shown_path(run.path)} holds no healed checkpoint yet; run its command again, which goes on."
         )
-    entries: list[dict[str, Any]] = read_json(file, f"{shown_path(file)} cannot be read")["healing"]
+    entries: list[dict[str, Any]] = read_json_or_refuse(file, f"{shown_path(file)} cannot be read")["healing"]
     return entries
 
 

@@ -35,13 +35,13 @@ def parse_json(text: str | bytes, *, halves: bool = False) -> Any:
     check_depth(value)
     escape = b"\\u" if isinstance(text, bytes) else "\\u"
     if not halves and escape in text:  # type: ignore[operator]
-        check_text(value)
+        check_plain_text(value)
     return value
 
 
 def load_json(path: Path) -> Any:
     """The JSON of a file of at most 64 MiB; OSError if it cannot be read, ValueError as ``parse_json``."""
-    return parse_json(read_small(path))
+    return parse_json(read_small_file(path))
 
 
 def check_fields(fields: type[Fields], data: Any, where: str, remedy: str) -> Fields:
@@ -56,7 +56,7 @@ def check_fields(fields: type[Fields], data: Any, where: str, remedy: str) -> Fi
         raise InputError(" ".join(f"{where}: {name} {problem}. {remedy}".split())) from error
 
 
-def read_small(path: Path, largest: int = LARGEST) -> bytes:
+def read_small_file(path: Path, largest: int = LARGEST) -> bytes:
     """A file of at most 64 MiB; OSError if it cannot be read, ValueError if it is larger."""
     with Path(path).open("rb") as file:
         data = file.read(largest + 1)
@@ -76,7 +76,7 @@ def check_depth(value: Any) -> None:
     raise _too_deep()
 
 
-def check_text(value: Any) -> None:
+def check_plain_text(value: Any) -> None:
     """Raise ValueError for half of a surrogate pair in any string of a value."""
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
@@ -103,7 +103,7 @@ def load_yaml(path: Path, kind: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
         ValueError: it is larger than 2 MiB, no YAML in UTF-8, holds more than 100,000 keys and values or 100 levels
             with aliases written out, or a value that cannot be made.
     """
-    text = read_small(path, LARGEST_YAML).decode("utf-8")
+    text = read_small_file(path, LARGEST_YAML).decode("utf-8")
     try:
         loader = kind(text)
         try:
@@ -121,7 +121,7 @@ def load_yaml(path: Path, kind: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
         raise ValueError(f"{where}{one_line(ValueError(error.problem or error))}") from error
     except Exception as error:  # a tag of YAML's on a value that it does not fit raises what it likes
         raise ValueError(one_line(error)) from error
-    check_text(value)
+    check_plain_text(value)
     return value
 
 

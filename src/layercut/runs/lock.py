@@ -25,7 +25,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _POLL = 0.2  # seconds between two checks of an awaited lock
 
 
-def take_lock(path: Path) -> TextIO:
+def lock_run_folder(path: Path) -> TextIO:
     """Lock the folder for this process until the returned file is closed.
 
     Raises InputError if another process, or another RunFolder of this one, holds it; OSError if it cannot be written.
@@ -85,12 +85,12 @@ def _open_locked(lock: Path, path: Path, waiting: Callable[[], None] | None) -> 
             time.sleep(_POLL)
 
 
-def is_locked(path: Path) -> bool:
+def is_folder_locked(path: Path) -> bool:
     """True if a process is writing the run in this folder."""
-    return is_held(path / LOCK)
+    return is_lock_held(path / LOCK)
 
 
-def is_held(lock: Path) -> bool:
+def is_lock_held(lock: Path) -> bool:
     """True if a process holds this lock file."""
     if sys.platform == "win32" or not lock.exists():
         return False
@@ -167,7 +167,7 @@ def part_prefix(path: Path) -> str:
     return f".{path.name}.layercut-"
 
 
-def parts_of(path: Path) -> list[Path]:
+def unfinished_parts_of(path: Path) -> list[Path]:
     """Unfinished folders of the final name ``path``."""
     parts = (part for part in path.parent.iterdir() if part.name.startswith(part_prefix(path)))
     return sorted(part for part in parts if _PART.fullmatch(part.name) and part.is_dir() and not part.is_symlink())
@@ -188,7 +188,7 @@ def find_leftovers(root: Path) -> list[Leftover]:
 def _if_gone(path: Path, lock: Path) -> Leftover | None:
     """The leftover; None where its writer may be running."""
     try:
-        if path.is_symlink() or is_held(lock):
+        if path.is_symlink() or is_lock_held(lock):
             return None
         if not path.is_dir():
             stat = path.stat()

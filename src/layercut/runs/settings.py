@@ -76,7 +76,7 @@ def check_version(version: object, file: Path) -> None:
         raise InputError(f"{shown(file)}: format {version!r} is not known here; this layercut reads {FORMAT_VERSION}.")
 
 
-def read_json(file: Path, refused: str) -> Any:
+def read_json_or_refuse(file: Path, refused: str) -> Any:
     """The JSON in a file; an InputError that begins with ``refused`` if it cannot be read, or for any other text."""
     try:
         return load_json(file)
@@ -88,13 +88,13 @@ def read_json(file: Path, refused: str) -> Any:
 
 def read_format(file: Path, what: str) -> dict[str, Any]:
     """The JSON object in a file of layercut's own; InputError if it is missing, damaged or of an unknown format."""
-    data = read_json(file, f"{shown(file)}: no {what} can be read here")
+    data = read_json_or_refuse(file, f"{shown(file)}: no {what} can be read here")
     check_version(data.get("format_version") if isinstance(data, dict) else None, file)
     found: dict[str, Any] = data
     return found
 
 
-def check_same(
+def check_same_settings(
     path: Path,
     had: Mapping[str, Any],
     wanted: Mapping[str, Any],

@@ -30,7 +30,7 @@ class Failure(NamedTuple):
         return f"{self.step} failed: {self.error} (traceback: {self.traceback})"
 
 
-def arms_in(folder: Path) -> list[dict[str, Any]]:
+def variants_in_study(folder: Path) -> list[dict[str, Any]]:
     """The arms in the order of the study: name, plan, criterion, depth, healing, seed; none if it was edited."""
     arms = Notes(folder).get(ARMS)
     named = isinstance(arms, list) and all(isinstance(arm, dict) and isinstance(arm.get("name"), str) for arm in arms)
@@ -39,7 +39,7 @@ def arms_in(folder: Path) -> list[dict[str, Any]]:
 
 def failures_in(folder: Path) -> list[Failure]:
     """Steps that failed and have not succeeded since, of arms that the study still has."""
-    names = {arm["name"] for arm in arms_in(folder)}
+    names = {arm["name"] for arm in variants_in_study(folder)}
     failures = [Failure(*note) for name, note in Notes(folder).items() if name.startswith(FAILED) and note]
     return [failure for failure in failures if not failure.arms or names & set(failure.arms)]
 

@@ -87,7 +87,7 @@ def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, li
                 elif now - start - clock.judge >= limits.wall_seconds:
                     stopped = "timeout"
                 elif now >= last + _POLL_SECONDS:
-                    seen = look_at(process.pid)
+                    seen = state_of_processes(process.pid)
                     clock.add(seen, now - last)
                     last = now
                     if seen.memory > limits.memory_mb * 2**20:
@@ -136,7 +136,7 @@ class _Process(NamedTuple):
     children: list[int]
 
 
-def look_at(root: int) -> Look:
+def state_of_processes(root: int) -> Look:
     """The state of a process and all its descendants; empty where the system has no /proc.
 
     The judge is process 1 of a namespace, or ``root`` itself without one. A process whose parent ended becomes the

@@ -68,7 +68,7 @@ def allow_unsafe() -> None:
     _UNSAFE.add(True)
 
 
-def in_force() -> Mode:
+def isolation_in_force() -> Mode:
     """The isolation on this machine; InputError if no sandbox works without ``allow_unsafe``, or not even with it."""
     reason = _why_not("bubblewrap")
     if not reason:
@@ -92,7 +92,7 @@ def describe_isolation() -> str:
     return {
         "bubblewrap": "bubblewrap and limits",
         "none": "limits only, no isolation (--unsafe-exec)",
-    }[in_force()]
+    }[isolation_in_force()]
 
 
 def describe_or_why_not() -> str:
@@ -120,14 +120,14 @@ def run_program(
             plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
             and can be called, inspected and passed back. None runs the source as a script.
         names: names that the tests take from the source even if they are builtins.
-        mode: the isolation; that of ``in_force`` if left out.
+        mode: the isolation; that of ``isolation_in_force`` if left out.
 
     Raises:
-        InputError: no sandbox works, see ``in_force``.
+        InputError: no sandbox works, see ``isolation_in_force``.
         SandboxError: the sandbox failed this time.
     """
     limits = limits or Limits()
-    mode = mode or in_force()
+    mode = mode or isolation_in_force()
     token = secrets.token_hex(16)
     job = {"token": token, "source": source, "tests": tests, "names": list(names), "stdin": stdin}
     with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory(prefix="layercut-") as folder:
@@ -178,7 +178,7 @@ def run_programs(
     programs: Sequence[Program], *, limits: Limits | None = None, workers: int | None = None
 ) -> list[ProgramResult]:
     """Run many programs, as many at a time as there are cores; results in the order of the programs."""
-    mode = in_force()
+    mode = isolation_in_force()
 
     def run(program: Program) -> ProgramResult:
         source, tests, names, stdin = program

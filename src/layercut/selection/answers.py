@@ -11,12 +11,12 @@ from layercut.engine.base import Decoding, Engine, distinct_plans
 from layercut.errors import InputError
 from layercut.progress import Progress, show_nothing
 from layercut.selection import racing
-from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, race_round
+from layercut.selection.racing import CHUNKS_AT_ONCE, Standings, run_race_round
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED, Sample, Split
 from layercut.tasks.cells import Cell
-from layercut.tasks.evaluate import Questions, ask_under, share_prompt
+from layercut.tasks.evaluate import Questions, ask_under_plans, share_prompt
 
 CHUNK_SIZE = 16
 """Items of a chunk. Small, so that racing stops early; not too small, because a chunk is one call of the engine."""
@@ -105,7 +105,7 @@ class SearchAnswers:
             for part in parts
         ):
             return
-        ask_under(
+        ask_under_plans(
             self._engine(),
             plans,
             questions,
@@ -139,7 +139,7 @@ class SearchAnswers:
                     self.ask(own, chunks[start : start + CHUNKS_AT_ONCE], plans, whole=whole, learn=learn)
 
 
-def race_plans(
+def race_plans_of_round(
     answers: SearchAnswers,
     plans: Sequence[CutPlan],
     metrics: Sequence[str],
@@ -183,7 +183,7 @@ def race_plans(
                 learned(task, plan, [record for record in known if record["id"] in items])
         answers.ask(group, chunks, running, whole=False, wanted=lambda plan: wanted(place_of[plan.key]), learn=learned)
 
-    return race_round(
+    return run_race_round(
         ask,
         len(plans),
         [[len(chunk) for chunk in of_task] for of_task in answers.chunks],

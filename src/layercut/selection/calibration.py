@@ -26,7 +26,7 @@ from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.data_files import HUB, hub_rows, read_local, read_text
+from layercut.tasks.data_files import HUB, read_local_data, read_text, stream_hub_rows
 
 BUILT_IN = "generated"
 COLUMNS = ("text", "content")
@@ -120,7 +120,7 @@ def load_calibration(
             raise InputError("the model writes its own calibration text, and there is no engine to run it; give one.")
         texts = _generated(loaded, engine, num_texts, max_tokens, seed, folder, progress)
     elif source.startswith(HUB):
-        texts = (_text_of(row.fields, row.where) for row in hub_rows(source, extra="lm-eval"))
+        texts = (_text_of(row.fields, row.where) for row in stream_hub_rows(source, extra="lm-eval"))
     elif source.endswith((".txt", ".txt.gz")):
         other = f"Give a file, hub:NAME or {BUILT_IN}."
         text = read_text(Path(source).expanduser(), "calibration text", other)
@@ -223,7 +223,7 @@ def _write_missing(
 
 
 def _local(source: str) -> Iterator[str]:
-    splits = read_local(source).splits
+    splits = read_local_data(source).splits
     if len(splits) > 1:
         raise InputError(f"{source} is a folder with {' and '.join(splits)}; name one of its files.")
     for rows in splits.values():

@@ -64,12 +64,12 @@ def choose_channels(
         InputError: an unknown criterion, or a model whose MLPs cannot be thinned.
     """
     ranked = rank_channels(loaded, removed, sources, criterion=criterion, progress=progress)
-    channels = keep_most(mlp_width_in(loaded.model), ranked, share)
+    channels = keep_needed_channels(mlp_width_in(loaded.model), ranked, share)
     tokens = {name: sum(map(len, texts)) for name, texts in sources.items()}
     return channels, {"criterion": criterion, "share": share, "num_kept": channels.num_kept, "num_tokens": tokens}
 
 
-def keep_most(mlp: MlpWidth, ranked: Mapping[int, Sequence[int]], share: float) -> Channels:
+def keep_needed_channels(mlp: MlpWidth, ranked: Mapping[int, Sequence[int]], share: float) -> Channels:
     """The most needed channels of each layer without about ``share`` of them. InputError: a share that leaves none."""
     number = mlp.num_kept(share)
     kept = dict(mlp.first_channels(number).kept)  # a removed layer has none to choose, and a plan names all layers

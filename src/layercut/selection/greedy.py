@@ -106,7 +106,7 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
     )
 
 
-def best_of(values: Sequence[float]) -> int:
+def place_of_highest(values: Sequence[float]) -> int:
     """Index of the highest value; the last of equals; values that are not finite come last.
 
     >>> best_of([0.5, 0.7, 0.7, float("nan")])
@@ -137,7 +137,7 @@ def standings_of(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
 def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
     results = standings.candidates
     values = [-math.inf if result.value is None else result.value for result in results]
-    best = best_of(values)
+    best = place_of_highest(values)
     others = [place for place in range(len(values)) if place != best]
     second = max(
         others,

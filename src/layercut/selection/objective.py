@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Decoding, Engine
 from layercut.errors import AtChance, InputError
 from layercut.evidence.intervals import Estimate, clusters_of, mean_interval, plain_estimates
-from layercut.evidence.means import TaskValues, mean_kept
+from layercut.evidence.means import TaskValues, mean_share_kept
 from layercut.evidence.paired import compare_paired
 from layercut.progress import Progress, show_nothing
-from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans
+from layercut.selection.answers import ObjectiveTask, SearchAnswers, race_plans_of_round
 from layercut.selection.base import Objective, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
@@ -148,7 +148,7 @@ class TaskObjective:
                 "use `race` off."
             )
         metrics = [uncut.metric for uncut in self.uncut]
-        return race_plans(self.known, plans, metrics, self._value, progress=self._progress)
+        return race_plans_of_round(self.known, plans, metrics, self._value, progress=self._progress)
 
     def scores(self, plans: Sequence[CutPlan]) -> list[list[float]]:
         """Each plan's score per task, not normalised."""
@@ -350,7 +350,7 @@ def _value_held_out(
         )
         for part, whole, (before, after) in zip(objective.parts, objective.uncut, unseen, strict=True)
     ]
-    mean = mean_kept(values, seed=seed)
+    mean = mean_share_kept(values, seed=seed)
     estimate = None if mean.estimate is None else mean.estimate._asdict()
     return {"selected": selected, "held_out": estimate, "refused": mean.refused}
 

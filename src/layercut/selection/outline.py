@@ -28,7 +28,7 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
     num_remove, candidates = request.num_remove(handle.num_layers), handle.num_layers - row.protects_first_layer
     if request.protect:
         candidates = handle.num_layers - len(parse_protected(request.protect, handle.num_layers))
-    greedy = num_greedy(candidates, num_remove)
+    greedy = count_greedy_plans(candidates, num_remove)
     steps: list[PlannedStep] = []
     if row.needs_model and row.needs_text:
         if calibration.source == GENERATED:
@@ -51,10 +51,10 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
             held_out = part.task.samples("selection", len(samples) + (request.held_out or len(samples)))[len(samples) :]
             if held_out:
                 steps.append(planned_answers(handle, part, held_out, 2, "held out, uncut and cut"))
-    return outline_of(handle, steps, out, loads=row.needs_model)
+    return outline_of_steps(handle, steps, out, loads=row.needs_model)
 
 
-def num_greedy(candidates: int, num_remove: int) -> int:
+def count_greedy_plans(candidates: int, num_remove: int) -> int:
     """Plans of a greedy search, without the original model.
 
     >>> num_greedy(29, 2)
@@ -86,7 +86,7 @@ def _traces(handle: ModelHandle, part: Cell, samples: Sequence[Sample], passes: 
     return [uncut, PlannedStep(f"{part.label}, right answers read without each layer, at most", passes * len(samples))]
 
 
-def outline_of(handle: ModelHandle, steps: Sequence[PlannedStep], folder: Path, *, loads: bool = True) -> Outline:
+def outline_of_steps(handle: ModelHandle, steps: Sequence[PlannedStep], folder: Path, *, loads: bool = True) -> Outline:
     """The outline of these steps; ``loads``: the model comes into memory."""
     cache = handle.settings.cache_gib * 2**30 if steps and ENGINES[handle.settings.engine].has_cache else 0
     weights = handle.bytes_in_memory if loads else 0

@@ -47,7 +47,7 @@ group of tasks, of those that each task has. It calls ``learn`` with known recor
 ``wanted``."""
 
 
-def race_round(
+def run_race_round(
     ask: Ask,
     num_candidates: int,
     sizes: Sequence[Sequence[int]],

@@ -32,7 +32,7 @@ from layercut.selection.base import Context
 from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
-from layercut.surgery.plan import TIE, CutPlan, as_plan, parse_layers
+from layercut.surgery.plan import TIE, CutPlan, as_cut_plan, parse_layers
 from layercut.text import count_of
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
@@ -78,7 +78,9 @@ class LayerSpec:
         if isinstance(value, list | tuple):
             if (below := min((layer for layer in value if isinstance(layer, int)), default=0)) < 0:
                 raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
-            removed = as_plan(value, max((layer for layer in value if isinstance(layer, int)), default=0) + 2).removed
+            removed = as_cut_plan(
+                value, max((layer for layer in value if isinstance(layer, int)), default=0) + 2
+            ).removed
             return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
         if TIE in (words := text.split()):

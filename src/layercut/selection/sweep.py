@@ -29,12 +29,12 @@ from layercut.runs.dry_run import Outline
 from layercut.runs.records import data_frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
-from layercut.selection.outline import outline_of, planned_answers
+from layercut.selection.outline import outline_of_steps, planned_answers
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.select import folder_settings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, parse_layers
-from layercut.tasks.cells import Cell, announce_isolation, folder_name, make_cells
+from layercut.tasks.cells import Cell, announce_isolation, folder_name, make_task_cells
 from layercut.tasks.selected_items import items_hash, merge_items, tell_shortfalls
 from layercut.text import count_of, format_layers
 
@@ -68,7 +68,7 @@ class PlannedSweep:
         """What would be asked."""
         plans = len(self.layers) + 1  # each layer skipped alone, and the original model
         steps = [planned_answers(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
-        return outline_of(self.handle, steps, self.folder)
+        return outline_of_steps(self.handle, steps, self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""
@@ -205,7 +205,7 @@ def swept_cells(objective: Sequence[TaskSettings], seed: int) -> list[Cell]:
     cells = [
         replace(cell, split="selection", num_samples=1)
         for wanted in objective
-        for cell in make_cells([wanted], seed)[: None if wanted.readouts else 1]
+        for cell in make_task_cells([wanted], seed)[: None if wanted.readouts else 1]
     ]
     for cell in cells:
         if not cell.samples:

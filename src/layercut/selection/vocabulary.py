@@ -31,7 +31,7 @@ from layercut.surgery.trimming import (
     texts_in_template,
     texts_of_template,
     tokens_of_folder,
-    trim_files,
+    trim_token_files,
 )
 from layercut.tasks.cells import USED_TOKENS
 
@@ -45,14 +45,14 @@ _SHARED_MARKS = "–—‘’“”…•€£°©®™×÷«»¿¡"  # punctuat
 
 def check_vocabulary(text: str) -> None:
     """Refuse what names no vocabulary. Raises InputError."""
-    for part in files_in(text):
+    for part in files_named_in(text):
         if not Path(part).expanduser().exists():
             raise InputError(f"vocab:{part:.60} names no vocabulary and no file; {FINE}.")
     if sum(_NUMBER.fullmatch(part) is not None for part in text.split("+")) > 1:
         raise InputError(f"vocab:{text:.60} names two numbers of rows; write one.")
 
 
-def files_in(text: str) -> list[str]:
+def files_named_in(text: str) -> list[str]:
     """Its parts that name a file or folder of texts, which a tokenizer has to read."""
     return [part for part in text.split("+") if part not in _CLASSES and not _NUMBER.fullmatch(part)]
 
@@ -72,8 +72,8 @@ def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
     size = num_rows(config)
     configs = [config, *(read_object(path) for path in [folder / "generation_config.json"] if path.is_file())]
     tokenizer = _encoder(folder)
-    files = [Path(part).expanduser() for part in files_in(text)]
-    notes = [note for file in files if file.is_dir() for note in used_in(folder, file).values()]
+    files = [Path(part).expanduser() for part in files_named_in(text)]
+    notes = [note for file in files if file.is_dir() for note in used_tokens_in(folder, file).values()]
     used = {token for note in notes for token in note["ids"]}
     required = {token for part in configs for token in ids_in(part)} | _tokens_of(tokenizer, texts_of_template(folder))
     return vocabulary_of(tokens, text, size, {token for token in required | used if token < size}, tokenizer)
@@ -100,7 +100,7 @@ def vocabulary_of(
         elif tokenizer is None:
             raise InputError(f"vocab:{part} needs a tokenizer.json, and a GGUF file has none; cut the model's folder.")
         else:
-            wanted |= _tokens_of(tokenizer, texts_of(Path(part).expanduser()))
+            wanted |= _tokens_of(tokenizer, texts_in_file(Path(part).expanduser()))
     stay = tokens.close(wanted) if number is None else _most(tokens, tokens.close(wanted), number)
     kept = tuple(sorted(token for token in multiple_of_block(tokens, stay) if token < size))
     if len(kept) >= size:
@@ -154,7 +154,7 @@ def count_covered(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Co
         InputError: no such file or finished run.
     """
     before = _encoder(folder)
-    after = type(before).from_str(trim_files(folder, vocabulary)["tokenizer.json"])
+    after = type(before).from_str(trim_token_files(folder, vocabulary)["tokenizer.json"])
 
     def compare(name: str, texts: list[str]) -> Coverage:
         pairs = [(before.encode(text).ids, after.encode(text).ids) for text in texts]
@@ -162,15 +162,15 @@ def count_covered(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Co
         return Coverage(name, len(pairs), same, sum(len(old) for old, _ in pairs), sum(len(new) for _, new in pairs))
 
     if not source.is_dir():
-        return [compare(f"texts of {source.name}", list(texts_of(source)))]
+        return [compare(f"texts of {source.name}", list(texts_in_file(source)))]
     used = [
         UsedTokens(name, len(note["ids"]), sum(token in vocabulary.new_ids for token in note["ids"]), note["greedy"])
-        for name, note in used_in(folder, source).items()
+        for name, note in used_tokens_in(folder, source).items()
     ]
     return [*(compare(name, texts) for name, texts in _texts_of_run(source)), *used]
 
 
-def used_in(folder: Path, run: Path) -> dict[str, dict[str, Any]]:
+def used_tokens_in(folder: Path, run: Path) -> dict[str, dict[str, Any]]:
     """Notes on the tokens that a run's prompts and answers use, by task and readout; none of another tokenizer's."""
     notes = {name: note for name, note in RunFolder.open(run).notes.items() if name.startswith(USED_TOKENS)}
     own = file_sha256(folder / "tokenizer.json")
@@ -247,15 +247,15 @@ def _tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:
     return {token for text in texts for token in tokenizer.encode(text, add_special_tokens=True).ids}
 
 
-def texts_of(path: Path) -> Iterator[str]:
+def texts_in_file(path: Path) -> Iterator[str]:
     """The text of a file, the texts in the rows of a data file, or the questions and answers of a run."""
-    from layercut.tasks.data_files import read_rows, read_text
+    from layercut.tasks.data_files import read_rows_of_file, read_text
 
     if path.is_dir():
         for _, texts in _texts_of_run(path):
             yield from texts
     elif path.name.removesuffix(".gz").endswith((".jsonl", ".json", ".csv", ".parquet")):
-        for row in read_rows(path):
+        for row in read_rows_of_file(path):
             yield from _strings(row.fields)
     else:
         yield read_text(path, "text")

@@ -19,8 +19,8 @@ from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
-from layercut.tasks import check_name
-from layercut.tasks.suites import SUITE, check_tasks, suite_named, with_data
+from layercut.tasks import check_task_name
+from layercut.tasks.suites import SUITE, check_tasks, suite_named, with_local_data
 
 Built = TypeVar("Built", bound=Settings)
 
@@ -36,7 +36,7 @@ class StudyLoader(yaml.SafeLoader):
 StudyLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[0-9]+[eE]-[0-9]+$"), list("0123456789"))
 
 
-def read_study(path: Path) -> dict[str, Any]:
+def read_study_file(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises InputError: no such file, or other text than YAML."""
     try:
         data = load_yaml(path, StudyLoader)
@@ -118,7 +118,7 @@ def _with_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Local data from a folder for all tasks of a study, also those of searches and prompts, that name none."""
 
     def served(tasks: tuple[TaskSettings, ...]) -> tuple[TaskSettings, ...]:
-        local = with_data(tasks, {}, folder)
+        local = with_local_data(tasks, {}, folder)
         return tuple(task if task.data else other for task, other in zip(tasks, local, strict=True))
 
     def read(spec: PromptSpec) -> PromptSpec:
@@ -161,7 +161,7 @@ def _arm(entry: Any) -> HealingArm:
     if not isinstance(entry, dict) or "name" not in entry:
         raise InputError(f"healing: {entry!r} is no arm; write keys such as name, prompts, method, max_steps.")
     for name in _list(entry.get("decontaminate", []), "decontaminate"):
-        check_name(str(name))
+        check_task_name(str(name))
     own = [name for name in HealingArm.model_fields if name not in ("train", "filters")]
     train = [name for name in TrainSettings.model_fields if name != "seed"]
     _check_keys(entry, {*own, *train, *_OF_PROMPTS, *FilterSettings.model_fields})
@@ -182,7 +182,7 @@ def _arm(entry: Any) -> HealingArm:
 
 def _task(entry: Any) -> TaskSettings:
     entry = _named(entry, "task", _NO_TASK)
-    check_name(str(entry["task"]))
+    check_task_name(str(entry["task"]))
     with _of(f"task {entry['task']}"):
         return _build(TaskSettings, entry)
 

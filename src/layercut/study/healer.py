@@ -25,8 +25,8 @@ from layercut.runs.lock import LOCK
 from layercut.runs.settings import CONFIG, settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
-from layercut.surgery.checkpoint import read_plans
-from layercut.tasks import base_name
+from layercut.surgery.checkpoint import recorded_plans_of
+from layercut.tasks import base_name_of_task
 from layercut.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Healer:
 
     def last_entry(self) -> Mapping[str, Any] | None:
         """The last entry on healing in the checkpoint's plan.json; None without one."""
-        entries = plans[-1].get("healing") if (plans := read_plans(self.checkpoint)) else None
+        entries = plans[-1].get("healing") if (plans := recorded_plans_of(self.checkpoint)) else None
         return entries[-1] if entries else None
 
     @cached_property
@@ -156,7 +156,7 @@ def healing_folder(study: Path, name: str) -> Path:
     return study / cut / f"heal-{arm}"
 
 
-def is_begun(study: Path, name: str) -> bool:
+def is_healing_begun(study: Path, name: str) -> bool:
     """True if anything is lost with the run folder and the healing folder of a healed variant."""
     files = (file for folder in (study / name, healing_folder(study, name)) for file in folder.rglob("*"))
     return any(file.name not in _NOTHING_YET for file in files if not file.is_dir())
@@ -176,7 +176,7 @@ def tasks_in_full(
     """
     if begun is not None:  # layercut did not always report whole test sets
         return {arm.name: tuple(begun.get("healing", {}).get(arm.name, {}).get(IN_FULL, ())) for arm in arms}
-    own = {arm.name: {base_name(name): name for name in _checked_tasks(arm, tasks)} for arm in arms}
+    own = {arm.name: {base_name_of_task(name): name for name in _checked_tasks(arm, tasks)} for arm in arms}
     others = {base: name for names in own.values() for base, name in names.items() if base not in loaded}
     known = {**loaded, **tasks_to_check([*others.values()], _data_of(tasks))}
     return {

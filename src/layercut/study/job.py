@@ -21,13 +21,13 @@ from layercut.runs.records import Notes
 from layercut.runs.settings import settings_hash
 from layercut.runs.study import note_failure, note_success
 from layercut.settings import UNCUT
-from layercut.study.healer import healing_folder, is_begun
+from layercut.study.healer import healing_folder, is_healing_begun
 from layercut.study.variants import CELL, Measured, Reused, StudyVariant
 from layercut.study.work import StudyWork
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
-from layercut.tasks.evaluate import Questions, ask_under
+from layercut.tasks.evaluate import Questions, ask_under_plans
 from layercut.text import count_of
 
 Result = TypeVar("Result")
@@ -168,7 +168,7 @@ class StudyJob:
                         lambda plan, _, fresh: report(places[plan.key], len(fresh)),
                     )
                     plans = [work.plan(cut) for cut in peers.values()]
-                    ask_under(engine, plans, [questions], decoding=work.decoding(first), early=False)
+                    ask_under_plans(engine, plans, [questions], decoding=work.decoding(first), early=False)
             except Exception as error:  # of one of them, say, which its own step will name
                 self.say(f"{cell.label}: the cuts do not answer together, and each is asked alone: {one_line(error)}")
 
@@ -213,7 +213,7 @@ class StudyJob:
     def _begin(self, variant: StudyVariant) -> RunFolder:
         work, name = self.work, variant.name
         path = work.folder / name
-        if variant.healing and not is_begun(work.folder, name):
+        if variant.healing and not is_healing_begun(work.folder, name):
             for folder in (path, healing_folder(work.folder, name)):
                 shutil.rmtree(folder, ignore_errors=True)  # it may have failed under other settings
         settings, file = work.run_settings(variant), self.settings_file

@@ -24,7 +24,7 @@ from layercut.runs.records import data_frame
 from layercut.runs.settings import CONFIG
 from layercut.runs.study import ARMS, failures_in
 from layercut.settings import ModelSettings
-from layercut.study.healer import is_begun
+from layercut.study.healer import is_healing_begun
 from layercut.study.job import StudyJob
 from layercut.study.settings import StudySettings
 from layercut.study.variants import CellStore
@@ -172,7 +172,7 @@ def _settings_to_keep(
     before, now = dict(had), dict(wanted)
     # ``last+seam-seed2`` has the run folders of the plan last and of the healing arm seam.
     begun = (file.parent.name for file in folder.glob(f"*/{CONFIG}"))
-    parts = {part for name in begun if "+" not in name or is_begun(folder, name) for part in name.split("+")}
+    parts = {part for name in begun if "+" not in name or is_healing_begun(folder, name) for part in name.split("+")}
     parts |= {part.rsplit("-seed", 1)[0] for part in parts}
     for key in ("plans", "healing"):
         before[key] = {name: settings for name, settings in had.get(key, {}).items() if name in parts}

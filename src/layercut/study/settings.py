@@ -56,7 +56,7 @@ class CriterionSettings(SearchSettings):
         row = self.row
         if not self.name:
             self.__dict__["name"] = re.sub(r"[^\w.-]+", "-", self.criterion)
-        check_name(self.name, "criterion")
+        check_folder_name(self.name, "criterion")
         if row.needs_objective and not self.objective:
             raise InputError(
                 f"criterion {self.name} chooses layers by task scores; give it some, such as objective: [arithmetic]."
@@ -107,7 +107,7 @@ class HealingArm(ArmSettings, Answering):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_name(self.name, "healing arm")
+        check_folder_name(self.name, "healing arm")
         if self.name == NO_HEALING:
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
         if not self.prompts:
@@ -161,7 +161,7 @@ class StudySettings(Settings):
                 f"a plan is called {UNCUT!r}, which is the name of the model without a cut; call it otherwise."
             )
         for name in self.plans:
-            check_name(name, "plan")
+            check_folder_name(name, "plan")
         if not self.seeds:
             raise InputError("seeds is an empty list; write at least one, such as [0].")
         for kind, names, what_to_do in (
@@ -188,7 +188,7 @@ class StudySettings(Settings):
         return self.seeds[0]
 
 
-def check_name(name: str, kind: str) -> None:
+def check_folder_name(name: str, kind: str) -> None:
     """Refuse text that cannot be a folder's name, or part of one, with an InputError."""
     if not name or any(c in name for c in "/\\+<>") or name.startswith(".") or not name.isprintable():
         raise InputError(f"{kind} name {name[:80]!r} cannot be a folder name; use letters, digits, '-' and '_'.")

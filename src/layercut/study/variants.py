@@ -174,7 +174,7 @@ def model_identity(model: ModelHandle) -> dict[str, str]:
     return {"model_hash": model.metadata.model_hash, "dtype": dtype}
 
 
-def read_notes(folder: Path) -> Mapping[str, Any]:
+def read_notes_of_run(folder: Path) -> Mapping[str, Any]:
     """The notes of a run of this or another study; none of a file that was edited."""
     try:
         return Notes(folder)
@@ -231,7 +231,7 @@ class CellStore:
         """The plan that a search with this key has chosen, and its study: this one before all others."""
         others = (folder for near in runs_in(self._root) for folder in (near, *runs_in(near)))  # also of several models
         for folder in (study, *others):
-            if (plan := read_notes(folder).get(CHOSEN + key)) is not None:
+            if (plan := read_notes_of_run(folder).get(CHOSEN + key)) is not None:
                 return CutPlan.from_dict(plan), shown_path(folder)
         return None
 
@@ -243,7 +243,7 @@ class CellStore:
         for _ in range(_DEPTH):
             level = [run for folder in level for run in runs_in(folder)]
             for run in level:
-                for name, note in read_notes(run).items():
+                for name, note in read_notes_of_run(run).items():
                     if name.startswith(CELL):
                         runs[note["key"]].append(run)
         return runs

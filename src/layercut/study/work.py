@@ -35,12 +35,12 @@ from layercut.study.variants import (
     list_variants,
     model_identity,
     order_cells,
-    read_notes,
+    read_notes_of_run,
 )
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import base_name, load_task
-from layercut.tasks.cells import Cell, make_cells, run_settings
+from layercut.tasks import base_name_of_task, load_task
+from layercut.tasks.cells import Cell, make_task_cells, run_settings
 from layercut.tasks.selected_items import check_report_items, decide_split, tell_shortfalls, used_items
 
 
@@ -67,9 +67,9 @@ class StudyWork:
             self.choose(name)
         begun = settings_in(folder)
         used = self._used_items() if begun is None else None
-        self.cells = make_cells(settings.tasks, settings.seed, limit, decide_split(used, begun))
+        self.cells = make_task_cells(settings.tasks, settings.seed, limit, decide_split(used, begun))
         self.order = list(order_cells(self.variants, self.cells))
-        loaded = {base_name(cell.task.name): cell.task for cell in self.cells}
+        loaded = {base_name_of_task(cell.task.name): cell.task for cell in self.cells}
         in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
         self.healers = {
             variant.name: Healer(
@@ -225,7 +225,7 @@ class StudyWork:
     def finished(self, variant: StudyVariant, cell: Cell) -> Measured | None:
         """A cell as this folder holds it; None where it is not finished, answers were lost, or no plan is chosen."""
         run = self.folder / variant.name
-        if variant.plan_name not in self.plans or (note := read_notes(run).get(CELL + cell.label)) is None:
+        if variant.plan_name not in self.plans or (note := read_notes_of_run(run).get(CELL + cell.label)) is None:
             return None
         wanted = {"key": settings_hash(self.identity(variant, cell)), "limit": cell.limit, "split": cell.split}
         if {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):

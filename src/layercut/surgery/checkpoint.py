@@ -15,17 +15,17 @@ from layercut.models.cache import remembered_value
 from layercut.models.convert import SOURCE_FILE, read_source
 from layercut.models.gguf_file import describe_copy
 from layercut.models.sources import ModelSource
-from layercut.models.structure import Structure, config_of, counted_field, structure_of, text_part
+from layercut.models.structure import Structure, config_of, config_text_part, counted_field, structure_of
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_header, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
-from layercut.runs.disk import check_room, size_change, writing_to
-from layercut.runs.settings import read_json
+from layercut.runs.disk import check_free_space, size_change, writing_to_disk
+from layercut.runs.settings import read_json_or_refuse
 from layercut.surgery import shards
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import TIE, CutPlan
-from layercut.surgery.quantized import follow_config, follow_files, modules_of
-from layercut.surgery.trimming import SLOW_FILES, follow_ids, trim_files
+from layercut.surgery.quantized import follow_config, follow_files, modules_of_checkpoint
+from layercut.surgery.trimming import SLOW_FILES, follow_token_ids, trim_token_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters_text
 
@@ -144,16 +144,16 @@ def cut_checkpoint(
     refuse_used(out)
     work = _prepare(source, plan, max_shard_bytes)
     report = work.report
-    with writing_to(out, _ELSEWHERE), new_directory(out) as folder:
+    with writing_to_disk(out, _ELSEWHERE), new_directory(out) as folder:
         copied_bytes = sum((source / name).stat().st_size for name in report.copied)
-        check_room(out, report.bytes_after + copied_bytes, _ELSEWHERE)
+        check_free_space(out, report.bytes_after + copied_bytes, _ELSEWHERE)
         shards.write_shards(work.shards, folder, report.parameters_after)
         for name in report.copied:
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         plan.save(folder / PLAN_FILE)
-        earlier, data = read_plans(source), dict[str, Any]({"config.json": work.config})
+        earlier, data = recorded_plans_of(source), dict[str, Any]({"config.json": work.config})
         data |= {EARLIER_PLANS_FILE: earlier} if (source / PLAN_FILE).is_file() else {}
         texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in data.items()}
         for name, text in {**texts, **work.texts}.items():
@@ -177,7 +177,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     raw = read_config(source)
     field = counted_field(raw)[0]
     if field is not None:  # before transformers makes layers and lists of that number
-        check_depth(text_part(raw), plan, Structure(model_type="", num_layers_field=field))
+        check_depth(config_text_part(raw), plan, Structure(model_type="", num_layers_field=field))
     before, metadata = stored_tensors(source), {"format": "pt"}
     for file in dict.fromkeys(piece.file for piece in before):
         metadata = {**read_header(file).metadata, **metadata}
@@ -210,14 +210,14 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     copied, texts = files_to_copy(source), dict[str, str]()
     if plan.vocabulary is not None:
         thin = shards.trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
-        config, texts = follow_ids(config, plan.vocabulary), trim_files(source, plan.vocabulary)
+        config, texts = follow_token_ids(config, plan.vocabulary), trim_token_files(source, plan.vocabulary)
         copied = tuple(name for name in copied if name not in texts and name not in SLOW_FILES)
     # Some models store layers for multi-token prediction behind the decoder layers.
     has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
     after = shards.renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
-    modules = modules_of(before, after, plan)
+    modules = modules_of_checkpoint(before, after, plan)
     config = with_older_fields(follow_config(config, raw, modules))
-    files = shards.lay_out(after, max_shard_bytes, metadata)
+    files = shards.lay_out_shards(after, max_shard_bytes, metadata)
 
     def num_parameters(pieces: list[TensorSpan]) -> int:
         counted = (piece for piece in pieces if not (head and piece.name == head.name))
@@ -294,32 +294,32 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
     )
 
 
-def read_plans(folder: Path) -> list[dict[str, Any]]:
+def recorded_plans_of(folder: Path) -> list[dict[str, Any]]:
     """The plans by which a checkpoint was cut, oldest first, with its healings; empty for a model that is whole.
     Raises InputError: a file of plans that holds something else.
     """
     earlier, last = folder / EARLIER_PLANS_FILE, folder / PLAN_FILE
-    held = read_json(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
+    held = read_json_or_refuse(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
     plans: list[Any] = held if isinstance(held, list) else [held]
     if last.is_file():
-        plans = [*plans, read_json(last, f"{last} cannot be read")]
+        plans = [*plans, read_json_or_refuse(last, f"{last} cannot be read")]
     for plan in plans:
         CutPlan.from_dict(plan, str(last))
     return plans
 
 
 def earlier_plans(folder: Path) -> list[CutPlan]:
-    """The same as plans. Raises as ``read_plans``."""
-    return [CutPlan.from_dict(plan, str(folder)) for plan in read_plans(folder)]
+    """The same as plans. Raises as ``recorded_plans_of``."""
+    return [CutPlan.from_dict(plan, str(folder)) for plan in recorded_plans_of(folder)]
 
 
 def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
     """The entries of all healings behind a checkpoint, oldest first."""
-    plans = read_plans(source.adapter.folder if source.adapter else source.path)
+    plans = recorded_plans_of(source.adapter.folder if source.adapter else source.path)
     return [entry for plan in plans for entry in plan.get("healing", ())]
 
 
-def steps_of(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
+def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
     """Earlier cuts as the plan of a later one records them, the last one healed by these methods.
 
     A cut that only removed a copy of the embeddings lost nothing, and is no step.
@@ -338,6 +338,6 @@ def steps_of(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
     folder = source.adapter.folder if source.adapter else source.path
-    healing = read_plans(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
-    earlier = steps_of(earlier_plans(source.path), [str(entry.get("method")) for entry in healing])
+    healing = recorded_plans_of(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
+    earlier = steps_of_earlier_cuts(earlier_plans(source.path), [str(entry.get("method")) for entry in healing])
     return replace(plan, earlier=earlier) if earlier else plan

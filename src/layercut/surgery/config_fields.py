@@ -99,7 +99,7 @@ def cut_config(
                 f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
                 "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
             )
-    cut = {name: cut_field(name, value, plan) for name, value in _write_out(dict(config), full, plan).items()}
+    cut = {name: cut_config_field(name, value, plan) for name, value in _write_out(dict(config), full, plan).items()}
     _check_sources(full, plan)
     if cut.get(SAME_COUNT) == plan.num_layers:
         cut[SAME_COUNT] = len(plan.kept)
@@ -202,7 +202,7 @@ def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-def cut_field(name: str, value: Any, plan: CutPlan) -> Any:
+def cut_config_field(name: str, value: Any, plan: CutPlan) -> Any:
     """Step two: one field, cut to the layers that stay and counted in new indices."""
     for names, kind, rule in _RULES:
         if name in names and isinstance(value, kind) and not isinstance(value, bool):

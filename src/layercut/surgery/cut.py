@@ -17,7 +17,7 @@ from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
-from layercut.surgery.plan import CutPlan, list_removed, origin_of
+from layercut.surgery.plan import CutPlan, list_removed, origin_of_plan
 from layercut.surgery.quantized import is_quantized
 from layercut.text import count_of, escape_inline, format_layers, markdown_table, parameters_text
 
@@ -99,10 +99,10 @@ def cut_model(
         nonlocal verified
         verified = f"{expected.checked}; no logits were compared"
         if uncut is not None:
-            from layercut.surgery.verify import verify_cut
+            from layercut.surgery.verify import verify_checkpoint
 
             say("reloading the checkpoint and comparing it with the bypassed model ...")
-            verified = verify_cut(loaded or uncut(), plan, folder).describe()
+            verified = verify_checkpoint(loaded or uncut(), plan, folder).describe()
         card = model_card(replace(expected, verified=verified), source, weights_size(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -110,7 +110,7 @@ def cut_model(
     return replace(report, verified=verified)
 
 
-def cut_source(
+def source_of_cut(
     settings: ModelSettings, make_plan: Callable[..., CutPlan]
 ) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
@@ -164,7 +164,7 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     facts = {
         whole: name + (f", commit {source.revision}" if source.revision else ""),
         f"weights of the {whole}": plan.model_hash or "not recorded",
-        "origin": origin_of(plan.to_dict()) if plan.earlier or plan.chosen_on else None,
+        "origin": origin_of_plan(plan.to_dict()) if plan.earlier or plan.chosen_on else None,
         "decoder layers": f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)",
         "removed, in this order": ", ".join(map(str, plan.removed)) or "none",
         "kept": format_layers(plan.kept),

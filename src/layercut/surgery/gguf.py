@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models import gguf_file as gguf_format
-from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256, load_gguf
-from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copy, read_gguf_head, recorded_plans
+from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256, load_gguf_model
+from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copied_matrix, read_gguf_head, recorded_plans
 from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve_source
 from layercut.models.weights import CHUNK
-from layercut.runs.atomic import new_file, refuse_existing
-from layercut.runs.disk import check_room, writing_to
+from layercut.runs.atomic import refuse_existing, write_new_file
+from layercut.runs.disk import check_free_space, writing_to_disk
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf_parts
-from layercut.surgery.checkpoint import CutReport, steps_of
-from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, new_blocks
+from layercut.surgery.checkpoint import CutReport, steps_of_earlier_cuts
+from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, renumber_blocks
 from layercut.surgery.plan import TIE, CutPlan
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
     for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
         stays = 0 if tensor.name.startswith(removed) else _smaller(tensor, plan)[0].num_bytes
         saved += tensor.num_bytes - stays
-    if tie and (copy := find_copy(file)):
+    if tie and (copy := find_copied_matrix(file)):
         saved += copy.left_out.num_bytes
     return file.stat().st_size - saved
 
@@ -78,7 +78,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
     return file
 
 
-def cut_gguf(
+def cut_gguf_file(
     settings: ModelSettings,
     make_plan: Callable[..., CutPlan],
     file: Path,
@@ -131,9 +131,9 @@ def cut_gguf(
     if not compares and plan.model_hash is not None:
         plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
     if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
-        plan = replace(plan, earlier=steps_of(before))
+        plan = replace(plan, earlier=steps_of_earlier_cuts(before))
     say(f"{settings.model}: {plan.describe()}")
-    copy = find_copy(file) if settings.tie else None
+    copy = find_copied_matrix(file) if settings.tie else None
     if plan.is_uncut and copy is None:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
     if plan.tied and copy is None:
@@ -150,8 +150,8 @@ def cut_gguf(
     work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
     if dry_run:
         return work.report
-    with writing_to(out, _ELSEWHERE), new_file(out) as part:
-        check_room(out, work.num_bytes, _ELSEWHERE)
+    with writing_to_disk(out, _ELSEWHERE), write_new_file(out) as part:
+        check_free_space(out, work.num_bytes, _ELSEWHERE)
         with part.open("wb", buffering=0) as target:
             target.write(work.header)
             for moved in work.tensors:
@@ -164,12 +164,12 @@ def cut_gguf(
         if work.report.warnings:
             verified = f"{verified}, but {work.report.warnings[0]}"
         if loads is not None and verify:
-            from layercut.surgery.verify import verify_cut
+            from layercut.surgery.verify import verify_checkpoint
 
             of = "the original model under a bypass" if healed is None else "the healed checkpoint"
             say(f"loading the new file with transformers and comparing it with {of} ...")
             left = plan if healed is None else CutPlan(num_layers=len(plan.kept))
-            verdict = verify_cut(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
+            verdict = verify_checkpoint(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
             verified = f"{verified}; {verdict.describe(of)}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
@@ -205,7 +205,7 @@ def _prepare(
     import gguf
 
     changes = _changes(head, plan)
-    stay = new_blocks(head, plan)
+    stay = renumber_blocks(head, plan)
     kept, offset = [], 0
     for tensor in head.tensors:
         block = block_tensor(tensor.name)
@@ -382,6 +382,6 @@ def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
     with quiet_transformers():
         attention = model.config._attn_implementation
-        loaded = load_gguf(type(model), path, attn_implementation=attention, local_files_only=True)
+        loaded = load_gguf_model(type(model), path, attn_implementation=attention, local_files_only=True)
     cut: PreTrainedModel = loaded.eval().to(device=model.device, dtype=model.dtype)
     return cut

@@ -87,7 +87,7 @@ def block_tensor(name: str) -> tuple[int, str] | None:
     return None if match is None else (int(match[1]), match[2])
 
 
-def new_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
+def renumber_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
     """New number of each block that stays: the kept layers, then those for multi-token prediction."""
     assert head.num_blocks is not None
     stay = [*plan.kept, *range(plan.num_layers, head.num_blocks)]
@@ -127,7 +127,7 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     _check_depth(name, arch, of, plan)
     _check_periods(name, arch, of, lists, plan)
     _check_alike(name, arch, of, lists, head, plan)
-    stay = new_blocks(head, plan)
+    stay = renumber_blocks(head, plan)
     new: dict[str, Any] = {f"{name}.block_count": len(stay)}
     if (dense := f"{name}.leading_dense_block_count") in head.metadata:
         new[dense] = sum(old < head.metadata[dense] for old in plan.kept)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes, read_array, tensor_bytes
+from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes, read_gguf_array, tensor_bytes
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import CHUNK, entry_bytes, read_config, safetensors_files
 from layercut.surgery.channels import Channels, Vocabulary
-from layercut.surgery.checkpoint import read_plans
+from layercut.surgery.checkpoint import recorded_plans_of
 from layercut.surgery.gguf_metadata import block_tensor
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.trimming import TokenTable, is_byte, merges_within, ranks_of
+from layercut.surgery.trimming import TokenTable, is_byte_token, merges_within, ranks_of_merges
 from layercut.surgery.width import mlp_width_of
 
 LAST = "ffn_down.weight"
@@ -243,8 +243,8 @@ def tokens_of_gguf(head: GgufHead) -> TokenTable:
     is_byte_level = kind == "gpt2"
     texts = {token: text for token, text in enumerate(tokens) if types[token] == _NORMAL}
     always = {token for token, type_ in enumerate(types) if type_ not in (_NORMAL, _UNUSED)}
-    always |= {token for token, text in texts.items() if is_byte(text, is_byte_level)}
-    ranks = ranks_of(_array(head, _MERGES)) if is_byte_level else None
+    always |= {token for token, text in texts.items() if is_byte_token(text, is_byte_level)}
+    ranks = ranks_of_merges(_array(head, _MERGES)) if is_byte_level else None
     ranked = None if is_byte_level else {text: scores[token] for token, text in texts.items()}
     return TokenTable(texts=texts, always=frozenset(always), ranks=ranks, scores=ranked, is_byte_level=is_byte_level)
 
@@ -264,7 +264,7 @@ def num_rows_of_gguf(head: GgufHead) -> int:
 
 def _array(head: GgufHead, key: str) -> list[Any]:
     """All entries of an array; empty where the key is missing."""
-    return read_array(head.fields[key]) if key in head.fields else []
+    return read_gguf_array(head.fields[key]) if key in head.fields else []
 
 
 class HealedCut(NamedTuple):
@@ -283,7 +283,7 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
     import torch
     from safetensors import safe_open
 
-    plans = read_plans(folder)
+    plans = recorded_plans_of(folder)
     healed = [entry for step in plans for entry in step.get("healing", ())]
     methods = {str(entry.get("method")) for entry in healed}
     if len(plans) != 1 or CutPlan.from_dict(plans[0]).key != plan.key:

@@ -21,9 +21,9 @@ from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.environment import hide_home
 from layercut.runs.json_text import check_fields
-from layercut.runs.settings import read_json
+from layercut.runs.settings import read_json_or_refuse
 from layercut.surgery.channels import Channels, Vocabulary
-from layercut.text import Printed, format_layers, label_of
+from layercut.text import Printed, format_layers, label_of_removal
 
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000  # no model has as many. A plan or a layer list beyond is a mistake, and would fill the memory.
@@ -116,13 +116,13 @@ class CutPlan(Printed):
     @property
     def label(self) -> str:
         """What is removed, as people write it: ``3,8,21-24 mlp:0.1 tie``; empty for nothing."""
-        label = label_of(self.removed, self.channels.share if self.channels else 0.0)
+        label = label_of_removal(self.removed, self.channels.share if self.channels else 0.0)
         vocabulary = f"vocab:{self.vocabulary.name}" if self.vocabulary else ""
         return " ".join(filter(None, (label, vocabulary, TIE if self.tied else "")))
 
     def describe(self) -> str:
         """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
-        origin = origin_of(self.to_dict())
+        origin = origin_of_plan(self.to_dict())
         if self.is_uncut:
             return f"{origin or 'uncut'}, {self.num_layers} decoder layers"
         share = 100 * len(self.removed) / self.num_layers
@@ -175,7 +175,7 @@ class CutPlan(Printed):
     @classmethod
     def load(cls, path: Path) -> CutPlan:
         """Read a ``plan.json``. Raises InputError: no such file, or not a plan of layercut."""
-        data = read_json(path, f"{path}: no plan can be read here")
+        data = read_json_or_refuse(path, f"{path}: no plan can be read here")
         return cls.from_dict(data, str(path))
 
 
@@ -230,7 +230,7 @@ def list_removed(plan: CutPlan, layers: str) -> list[str]:
     return parts + (["the output head, a copy of the embeddings"] if plan.tied else [])
 
 
-def origin_of(plan: Mapping[str, Any]) -> str:
+def origin_of_plan(plan: Mapping[str, Any]) -> str:
     """The special origin of a plan or its model (``CutPlan.to_dict``), in words; empty where nothing is.
 
     >>> origin_of({"chosen_on": {"model": "A", "model_hash": "12ab"}})
@@ -282,7 +282,7 @@ def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
     if start < 0:
         return None
     steps, num_layers = steps[start:], steps[start]["num_layers"]
-    removed = removed_by([(step["num_layers"], step["removed"]) for step in steps], num_layers)
+    removed = removed_layers_by([(step["num_layers"], step["removed"]) for step in steps], num_layers)
     healed = tuple(method for step in steps for method in step.get("healed", ()))
     left = math.prod(1 - mlp_share(step) for step in steps)
     return None if removed is None else Loss(num_layers, removed, healed, 1 - left)
@@ -294,7 +294,7 @@ def mlp_share(plan: Mapping[str, Any]) -> float:
     return 1 - channels["num_kept"] / channels["width"] if channels else float(plan.get("mlp") or 0.0)
 
 
-def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
+def removed_layers_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
     """The layers that several cuts take from a model of this depth, in order and in its numbers.
 
     ``cuts`` are each a depth and the layers removed from a model of it. None where one was made for another depth than
@@ -310,7 +310,7 @@ def removed_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tu
     return removed
 
 
-def as_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutPlan:
+def as_cut_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutPlan:
     """A plan as callers give it, for a model of ``num_layers`` decoder layers.
 
     >>> as_plan("24-26", 30).removed, as_plan([3, 1], 30).removed, as_plan(None, 30).is_uncut

@@ -69,7 +69,7 @@ class Modules:
         return None if is_removed else new
 
 
-def modules_of(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: CutPlan) -> Modules:
+def modules_of_checkpoint(before: Iterable[TensorSpan], after: Iterable[TensorSpan], plan: CutPlan) -> Modules:
     """The modules of a checkpoint, from its tensors before and after the cut."""
     new = {(piece.file, piece.offset, piece.entry): piece.name for piece in after}
     keys = {piece.name: (piece.file, piece.offset, piece.entry) for piece in before}

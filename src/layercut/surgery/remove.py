@@ -20,7 +20,7 @@ from layercut.models.structure import language_configs, structure_in, text_confi
 from layercut.surgery.channels import Vocabulary
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import Setting, settings_under
-from layercut.surgery.plan import CutPlan, as_plan
+from layercut.surgery.plan import CutPlan, as_cut_plan
 from layercut.surgery.quantized import Modules, follow_config, is_quantized
 from layercut.surgery.slots import taken_entries, zeroed_entries
 from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
@@ -51,12 +51,12 @@ def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -
 
     Raises InputError: the plan does not fit the model, or a bypass is active on it.
     """
-    apply_plan(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
+    apply_plan_to_model(model, plan).pop_all()  # what would undo it is let go, and the removed layers with it
     _thinned.pop(model, None)
     return model
 
 
-def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> ExitStack:
+def apply_plan_to_model(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> ExitStack:
     """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
     Raises InputError: the plan does not fit the model, or a bypass is active on it.
     """
@@ -72,7 +72,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
     layers = decoder_layers(model)
     path, _, name = structure.layers.rpartition(".")
     parent = model.get_submodule(path)
-    plan = as_plan(plan, len(layers))
+    plan = as_cut_plan(plan, len(layers))
     if len(layers) != plan.num_layers:
         raise plan.unfit(f"this one has {len(layers)}")
     # transformers puts its output recording hooks on the layers once per model, when hidden states are first asked for.
@@ -109,7 +109,7 @@ def apply_plan(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> E
     raise AssertionError("unreachable")
 
 
-def check_plan(model: PreTrainedModel, plan: CutPlan) -> None:
+def check_plan_on_model(model: PreTrainedModel, plan: CutPlan) -> None:
     """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
     Raises InputError: such a layer.
     """
@@ -230,7 +230,7 @@ def bypass(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> Itera
 
     Raises InputError: the plan does not fit the model, or a bypass is active on it already.
     """
-    with apply_plan(model, plan):
+    with apply_plan_to_model(model, plan):
         setattr(model, ACTIVE, plan)
         try:
             yield model

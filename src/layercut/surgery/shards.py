@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, VerificationError
-from layercut.models.structure import Structure, stored_as
+from layercut.models.structure import Structure, stored_names_of
 from layercut.models.weights import (
     DTYPE_BITS,
     INDEX_FILE,
     SINGLE_FILE,
     TensorSpan,
+    byte_samples_of,
     read_object,
-    samples_of,
     stored_tensors,
 )
 from layercut.surgery.channels import Channels, Vocabulary
@@ -94,7 +94,7 @@ def trimmed_tensors(
     """The tensors with the rows of the tokens that stay.
     Raises InputError: embeddings of another size, or stored in a way that is not known; another table of all tokens.
     """
-    stored = stored_as(raw, str(source), [piece.name for piece in pieces])
+    stored = stored_names_of(raw, str(source), [piece.name for piece in pieces])
     tables = {*structure.embeddings, *(f"{name.removesuffix('weight')}bias" for name in structure.embeddings)}
     trimmed = []
     for piece in pieces:
@@ -114,12 +114,12 @@ def find_equal_head(
     """The head of a checkpoint, where it is stored and equals the embeddings bit by bit; None otherwise."""
     by_name = {tensor.name: tensor for tensor in tensors}
     by_parameter = {
-        parameter: by_name[stored] for stored, (parameter, _) in stored_as(config, name, [*by_name]).items()
+        parameter: by_name[stored] for stored, (parameter, _) in stored_names_of(config, name, [*by_name]).items()
     }
     embeddings, head = (by_parameter.get(parameter) for parameter in structure.embeddings or ("", ""))
     if embeddings is None or head is None:
         return None
-    if [*samples_of(embeddings)][1:] != [*samples_of(head)][1:]:  # all but the name
+    if [*byte_samples_of(embeddings)][1:] != [*byte_samples_of(head)][1:]:  # all but the name
         return None
     return head if _equal_bytes(embeddings, head, head.file.stat().st_mtime_ns) else None
 
@@ -129,7 +129,9 @@ def _equal_bytes(left: TensorSpan, right: TensorSpan, changed: int) -> bool:
     return all(ours == theirs for ours, theirs in zip(left.chunks(), right.chunks(), strict=True))
 
 
-def lay_out(pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]) -> tuple[Shard, ...]:
+def lay_out_shards(
+    pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]
+) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
 
     Where the tensors of another source file begin, so does a new file, if the last one is a quarter full.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layercut.errors import InputError
-from layercut.models.structure import Structure, stored_as
+from layercut.models.structure import Structure, stored_names_of
 from layercut.models.weights import TensorSpan
 from layercut.surgery.channels import EXPERT_BLOCK, Channels, num_kept
 
@@ -154,7 +154,7 @@ def stored_slots(
         f"{structure.layers}.{layer}.{slot.name}": (layer, slot) for layer, own in mlp.slots.items() for slot in own
     }
     slots = {}
-    stored = stored_as(config, name, [piece.name for piece in pieces])
+    stored = stored_names_of(config, name, [piece.name for piece in pieces])
     for piece in pieces:
         parameter, operations = stored[piece.name]
         layer, slot = by_parameter.get(parameter, (0, None))

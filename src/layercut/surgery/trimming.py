@@ -116,7 +116,7 @@ def tokens_of_folder(folder: Path) -> TokenTable:
         ranks = None
     elif kind == "BPE" and not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
         texts = {int(token): text for text, token in model["vocab"].items()}
-        ranks = ranks_of(model["merges"])
+        ranks = ranks_of_merges(model["merges"])
         always = {token for token, text in texts.items() if text == model.get("unk_token")}
     else:
         raise InputError(
@@ -124,17 +124,17 @@ def tokens_of_folder(folder: Path) -> TokenTable:
             "trimmed; leave vocab: out."
         )
     is_byte_level = '"ByteLevel"' in json.dumps([data.get("pre_tokenizer"), data.get("decoder")])
-    always |= added | {token for token, text in texts.items() if is_byte(text, is_byte_level)}
+    always |= added | {token for token, text in texts.items() if is_byte_token(text, is_byte_level)}
     plain = {token: text for token, text in texts.items() if token not in added}
     return TokenTable(texts=plain, always=frozenset(always), ranks=ranks, is_byte_level=is_byte_level)
 
 
-def is_byte(text: str, is_byte_level: bool) -> bool:
+def is_byte_token(text: str, is_byte_level: bool) -> bool:
     """True for a token that stands for one byte."""
     return len(text) == 1 if is_byte_level else _BYTE.fullmatch(text) is not None
 
 
-def ranks_of(merges: Iterable[Any]) -> dict[tuple[str, str], int]:
+def ranks_of_merges(merges: Iterable[Any]) -> dict[tuple[str, str], int]:
     """The order of merges, each two symbols or a text with a space between them."""
     return {_pair(merge): rank for rank, merge in enumerate(merges)}
 
@@ -170,14 +170,14 @@ def ids_in(value: Any, key: str = "") -> set[int]:
     return {value} if is_id else set()
 
 
-def follow_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
+def follow_token_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
     """A config with new ids and the new number of rows.
     Raises InputError: it names a token that goes.
     """
     if isinstance(value, dict):
-        return {name: follow_ids(inner, vocabulary, name) for name, inner in value.items()}
+        return {name: follow_token_ids(inner, vocabulary, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [follow_ids(inner, vocabulary, key) for inner in value]
+        return [follow_token_ids(inner, vocabulary, key) for inner in value]
     if key == "vocab_size" and value == vocabulary.size:
         return len(vocabulary.kept)
     if type(value) is not int or value < 0 or not _ID_KEY.fullmatch(key):
@@ -189,13 +189,13 @@ def follow_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
     return vocabulary.new_ids[value]
 
 
-def trim_files(folder: Path, vocabulary: Vocabulary) -> dict[str, str]:
+def trim_token_files(folder: Path, vocabulary: Vocabulary) -> dict[str, str]:
     """Texts of the files of a model folder that name tokens, for the tokens that stay."""
     new, files = vocabulary.new_ids, {"tokenizer.json": trim_tokenizer(_tokenizer(folder), vocabulary)}
     for name in ("generation_config.json", "tokenizer_config.json", "added_tokens.json"):
         if not (folder / name).is_file():
             continue
-        data = follow_ids(read_object(folder / name), vocabulary)
+        data = follow_token_ids(read_object(folder / name), vocabulary)
         if name == "added_tokens.json":
             data = {text: new[token] for text, token in data.items() if token in new}
         if isinstance(data.get("added_tokens_decoder"), dict):

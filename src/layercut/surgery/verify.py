@@ -72,7 +72,7 @@ class Verification:
         return self.max_abs_diff <= self.tolerance and self.max_written_diff <= self.tolerance
 
 
-def verify_cut(
+def verify_checkpoint(
     uncut: LoadedModel,
     plan: CutPlan,
     path: Path,

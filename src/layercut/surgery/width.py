@@ -102,7 +102,7 @@ def _mlp_width(config: str, kind: Any, name: str) -> MlpWidth:
             raise InputError(f"its MLPs are of different widths ({several}); remove layers.")
         if widths:
             slots = {layer: _slots(own) for layer, own in enumerate(changes) if own}
-            return MlpWidth(field, widths.pop(), in_order(config, kind, field, name, slots))
+            return MlpWidth(field, widths.pop(), order_of_entries(config, kind, field, name, slots))
     raise InputError(
         f"{name} has no MLP whose width one field of its config says ({', '.join(FIELDS)}), so its channels cannot be "
         "thinned; remove layers."
@@ -120,7 +120,7 @@ def _other_width(config: str, field: str, name: str) -> int | None:
     return held // 2 if isinstance(held, int) and not isinstance(held, bool) and held > 1 else None
 
 
-def with_width(config: str, field: str, width: int, name: str) -> PretrainedConfig:
+def config_with_width(config: str, field: str, width: int, name: str) -> PretrainedConfig:
     """The config of the model with another width of its MLPs. InputError: transformers accepts none such."""
     whole = config_of(json.loads(config), name)
     text = whole.get_text_config(decoder=True)
@@ -133,7 +133,7 @@ def with_width(config: str, field: str, width: int, name: str) -> PretrainedConf
 @lru_cache(maxsize=32)
 def _laid_out(config: str, kind: Any, field: str, width: int | None, name: str) -> tuple[Attributes, ...]:
     """The layers of the model at a width; None for its own."""
-    made = config_of(json.loads(config), name) if width is None else with_width(config, field, width, name)
+    made = config_of(json.loads(config), name) if width is None else config_with_width(config, field, width, name)
     model = blueprint_model(made, kind, name)
     stack: Any = model.get_submodule(structure_in(model).layers)
     return tuple(map(attributes_of, stack))
@@ -217,7 +217,7 @@ def _slots(changes: Sequence[_Change]) -> Slots:
     return tuple(slots)
 
 
-def in_order(config: str, kind: Any, field: str, name: str, slots: Mapping[int, Slots]) -> dict[int, Slots]:
+def order_of_entries(config: str, kind: Any, field: str, name: str, slots: Mapping[int, Slots]) -> dict[int, Slots]:
     """The slots of each layer with the order of two entries a channel, by running one layer of each kind.
     Raises InputError: the channels of an MLP are not independent of each other.
     """
@@ -258,7 +258,7 @@ def _mlp_of(config: str, kind: Any, field: str, name: str, layer: int, path: str
     """One MLP of the model with a few channels and random weights, in float32."""
     import torch
 
-    model = blueprint_model(with_width(config, field, width, name), kind, name)
+    model = blueprint_model(config_with_width(config, field, width, name), kind, name)
     plain_experts(model)
     stack: Any = model.get_submodule(structure_in(model).layers)
     mlp: nn.Module = stack[layer].get_submodule(path).to_empty(device="cpu").float().eval()

@@ -153,7 +153,7 @@ def check_task(
         return
     if base not in TASKS:
         _factory(name)  # refuses one of ours that is misspelt
-        check_mentioned(base_name(name))
+        check_mentioned(base_name_of_task(name))
     from layercut.tasks.base import check_known
 
     for readout in readouts or ():
@@ -165,7 +165,7 @@ def takes_option(name: str, option: str) -> bool:
     return option in inspect.signature(_factory(name)[0]).parameters
 
 
-def check_name(name: str) -> None:
+def check_task_name(name: str) -> None:
     """Refuse ``my.module:function`` from a source that is not trusted, before anything is imported.
 
     Raises InputError: such a name.
@@ -175,7 +175,7 @@ def check_name(name: str) -> None:
         check_function_name(base, "task")
 
 
-def base_name(name: str) -> str:
+def base_name_of_task(name: str) -> str:
     """A task's name without ``lm-eval:``, the number of examples and ``+chat``.
 
     >>> base_name("lm-eval:sciq:5"), base_name("mmlu:5+chat"), base_name("gsm8k")
@@ -189,9 +189,9 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
     """The factory of a task, and the options that its name gives."""
     base, num_shots, _ = _parts(name)
     if (own := _own_file(base)) is not None:
-        from layercut.tasks.own_file import own_file
+        from layercut.tasks.own_file import own_file_task
 
-        return own_file, own.groupdict()
+        return own_file_task, own.groupdict()
     if len(name) > _LONGEST_NAME:
         raise InputError(f"no task has a name of {len(name)} letters ({name[:40]!r}...); separate names by commas.")
     worked = TASKS[base].worked if num_shots is not None and base in TASKS else ""
@@ -209,8 +209,8 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
 
     if worked:
         return lm_eval_task, {"name": worked, "shown_name": base}
-    bare = base_name(name).rpartition("/")[2]  # behind the folder of a task of one's own
-    return lm_eval_task, {"name": base_name(name), "shown_name": f"{LM_EVAL}{bare}" if _is_ours(bare) else bare}
+    bare = base_name_of_task(name).rpartition("/")[2]  # behind the folder of a task of one's own
+    return lm_eval_task, {"name": base_name_of_task(name), "shown_name": f"{LM_EVAL}{bare}" if _is_ours(bare) else bare}
 
 
 def _is_ours(base: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.base import Decoding, Engine, by_kind
+from layercut.engine.base import Decoding, Engine, split_by_kind
 from layercut.engine.handle import ModelHandle, ServedModel
 from layercut.engine.prompts import encode_text
 from layercut.engine.rows import check_longest, generation_row, make_scoring
@@ -69,7 +69,7 @@ def evaluate_model(
     progress = RunProgress(console, [(f"Scoring {cell.label}", cell.work()) for cell in cells])
     settings = run_settings(model, plan, cells, draw, seed)
     with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
-        run_cells(run, model, plan, cells, draw, progress)
+        evaluate_cells(run, model, plan, cells, draw, progress)
         return Evaluated(run.path, run.metrics())
 
 
@@ -101,7 +101,7 @@ def _prepare(
 ) -> tuple[list[Cell], str | None]:
     """The cells and the isolation of generated programs, and lines on both."""
     used = used_items([*model.earlier_plans, plan], model.healings)
-    cells = make_cells(tasks, seed, split_of=decide_split(used, settings_in(out)))
+    cells = make_task_cells(tasks, seed, split_of=decide_split(used, settings_in(out)))
     say(model.introduce(plan))
     isolation = announce_isolation((cell.task for cell in cells), say)
     tell_shortfalls(((cell.task, cell.split, cell.limit) for cell in cells), say)
@@ -167,7 +167,7 @@ class Cell:
         return Workload(kind=(self.task.name, self.readout), num_items=len(self.samples))
 
 
-def make_cells(
+def make_task_cells(
     tasks: Sequence[TaskSettings],
     seed: int,
     limit: int | None = None,
@@ -226,7 +226,7 @@ def run_settings(
     }
 
 
-def run_cells(
+def evaluate_cells(
     folder: RunFolder,
     model: ModelHandle | ServedModel,
     plan: CutPlan,
@@ -269,7 +269,7 @@ def _note_used_tokens(
     """Note the tokens of whole prompts, chat template and worked examples included, and of what follows them."""
     reader = model.reader
     requests = [cell.task.request(sample, cell.readout) for sample in cell.samples]
-    answered, scored = by_kind(requests)
+    answered, scored = split_by_kind(requests)
     used = {token for request in answered for token in generation_row(reader, request).prompt}
     for request in scored:
         for row in make_scoring(reader, request).rows:

@@ -64,7 +64,7 @@ class DataSet:
         return digest.hexdigest()
 
 
-def read_local(path: str, published_as: str | None = None) -> DataSet:
+def read_local_data(path: str, published_as: str | None = None) -> DataSet:
     """Read a file, or the train, validation and test files of a folder. Raises InputError.
 
     ``published_as`` is the name, without its ending, of the one file that is read from a folder without split files.
@@ -76,14 +76,14 @@ def read_local(path: str, published_as: str | None = None) -> DataSet:
         files = {"all": [place]}
     else:
         raise InputError(f"{path}: no such file or folder. {_FINE}")
-    splits = {split: [row for part in parts for row in read_rows(part)] for split, parts in files.items()}
+    splits = {split: [row for part in parts for row in read_rows_of_file(part)] for split, parts in files.items()}
     for split, rows in splits.items():
         if not rows:
             raise InputError(f"{files[split][0]}: no rows in here. {_FINE}")
     return DataSet(splits)
 
 
-def read_rows(path: Path) -> Iterator[DataRow]:
+def read_rows_of_file(path: Path) -> Iterator[DataRow]:
     """Rows of one file, whatever its kind. Raises InputError: another kind, nothing there, or a damaged row."""
     readers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _table}
     read = _parquet if path.suffix == ".parquet" else readers.get(Path(path.name.removesuffix(".gz")).suffix)
@@ -265,7 +265,7 @@ HUB = "hub:"  # prefix of the name of a data set
 TIMEOUT = 8.0  # seconds until the hub counts as out of reach
 
 
-def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
+def read_hub_data(task: str, dataset: str, config: str | None = None, splits: Sequence[str] = ()) -> DataSet:
     """Rows of a data set on the hub: of these splits, or of all. Raises InputError: it cannot be loaded."""
     load = _load_dataset(f"fetching {dataset}", "lm-eval")
     try:
@@ -273,8 +273,8 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
             data = load(dataset, config)
     except Exception as error:  # what a failed download raises differs from version to version of three libraries
         raise InputError(
-            f"{task}: the data set {dataset} cannot be loaded ({why_not(error)}). With no network give a local copy: "
-            f"`data` {task}=PATH."
+            f"{task}: the data set {dataset} cannot be loaded ({why_no_data(error)}). With no network give a local "
+            f"copy: `data` {task}=PATH."
         ) from error
     return DataSet(
         {
@@ -284,7 +284,7 @@ def read_hub(task: str, dataset: str, config: str | None = None, splits: Sequenc
     )
 
 
-def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[DataRow]:
+def stream_hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[DataRow]:
     """The rows as they come, so that only as much is fetched as is taken.
 
     Args:
@@ -309,7 +309,7 @@ def hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iter
                 yield DataRow(f"{source}, row {number}", fields)
         except Exception as error:  # its own kinds, and those of the network libraries beneath
             raise InputError(
-                f"{source}: no data set can be read here ({why_not(error)}). Check name, config and split, or give "
+                f"{source}: no data set can be read here ({why_no_data(error)}). Check name, config and split, or give "
                 "a local file."
             ) from error
 
@@ -347,7 +347,7 @@ def hub_or_cache() -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
-def why_not(error: Exception) -> str:
+def why_no_data(error: Exception) -> str:
     """Why a data set could not be had, in a few words."""
     if "OfflineModeIsEnabled" in str(error):
         return "the Hugging Face hub is out of reach or switched off, and its cache holds no copy"

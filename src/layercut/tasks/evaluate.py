@@ -136,7 +136,7 @@ def evaluate_items(
     if is_generated(readout) and num_samples != 1:
         _ask_repeatedly(engine, plan, questions, decoding, num_samples)
     else:
-        ask_under(engine, [plan], [questions], decoding=decoding, early=False)
+        ask_under_plans(engine, [plan], [questions], decoding=decoding, early=False)
     by_id = {record["id"]: record for record in journal.records}
     records = [by_id[sample.id] for sample in samples]
     rows = _metric_rows(task, readout, records, task.split_chance(split, readout), decoding.seed, limit)
@@ -148,7 +148,7 @@ def evaluate_items(
     return TaskResult(metrics=rows, records=records)
 
 
-def ask_under(
+def ask_under_plans(
     engine: Engine,
     plans: Sequence[CutPlan],
     questions: Sequence[Questions],
@@ -226,7 +226,7 @@ def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> b
     return not have_several and all(request.prompt == requests[0].prompt for request in requests)
 
 
-def metrics_of(scores: Sequence[Score]) -> dict[str, float]:
+def metrics_of_item(scores: Sequence[Score]) -> dict[str, float]:
     """One item's metrics from the grades of its answers: means, then pass@k, by which answers are ``right``.
 
     >>> metrics_of([Score({"pass": 1.0}, "", "right"), *[Score({"pass": 0.0}, "", "wrong")] * 3])
@@ -297,7 +297,7 @@ def _merged(
     ]
     return {
         **_record(task, readout, sample, answers[0], scores[0]),
-        "metrics": metrics_of(scores),
+        "metrics": metrics_of_item(scores),
         "num_new_tokens": sum(answer.num_new_tokens for answer in answers),
         "first": scores[0].metrics,
         "further": further,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, content_id
-from layercut.tasks.grading import LETTERS, grade_gold, grade_rank, grade_text, guessing_chance, lettered_options
+from layercut.tasks.grading import LETTERS, grade_free_text, grade_gold, grade_rank, guessing_chance, lettered_options
 from layercut.tasks.selected_items import half_of
 
 NUM_LETTERED = 4  # worked examples of ``token``
@@ -116,7 +116,7 @@ class FewShotTask(Task):
         if isinstance(answer, Likelihoods):
             return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
         said = self.find(answer.text)
-        return grade_text(said, bool(said) and self.is_right(said, sample.gold), answer)
+        return grade_free_text(said, bool(said) and self.is_right(said, sample.gold), answer)
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
         """True if the grade of an answer that begins like this is certain; see ``settles`` and Task.
@@ -146,7 +146,7 @@ def draw_questions(task: str, version: int, seed: int, draw: Callable[[Random], 
         yield draw(Random(f"{task} {version} {seed} {index}"))
 
 
-def item_rng(task: str, version: int, question: str) -> Random:
+def rng_of_item(task: str, version: int, question: str) -> Random:
     """The generator for all that belongs to one question, such as its near misses."""
     return Random(f"{task} {version} {question}")
 

@@ -158,7 +158,7 @@ def outcome_of(*, right: bool, answer: str, finish_reason: str) -> str:
     return "wrong" if answer else "no_answer"
 
 
-def grade_text(answer: str, right: bool, completion: Completion) -> Score:
+def grade_free_text(answer: str, right: bool, completion: Completion) -> Score:
     """Accuracy of a generated answer that was found in a completion; an empty one was not found."""
     kind = outcome_of(right=right, answer=answer, finish_reason=completion.finish_reason)
     return Score({"accuracy": float(right)}, answer, kind)
@@ -167,7 +167,7 @@ def grade_text(answer: str, right: bool, completion: Completion) -> Score:
 def grade_option(sample: Sample, option: NamedOption | None, completion: Completion) -> Score:
     """Accuracy of an option that a completion names by its letter or its words; None names none."""
     named = sample.options[LETTERS.index(option.letter)] if option else ""
-    return grade_text(named, bool(named) and named == sample.gold, completion)
+    return grade_free_text(named, bool(named) and named == sample.gold, completion)
 
 
 def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
@@ -223,7 +223,7 @@ def lettered_options(options: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
-def find_short(text: str, options: Sequence[str]) -> NamedOption | None:
+def read_short_text(text: str, options: Sequence[str]) -> NamedOption | None:
     """The option that the first line with any text names, by its letter or by its own words.
 
     A letter counts alone ("B", "(B)", "**B**"), with a mark behind it ("B. blue", "B) because ..."), or with its own
@@ -242,8 +242,8 @@ def find_short(text: str, options: Sequence[str]) -> NamedOption | None:
     return _named(line, options, start)
 
 
-def find_chain(text: str, options: Sequence[str]) -> NamedOption | None:
-    """The option that stands behind the last "the answer is" or "Answer:", by the rules of ``find_short``.
+def read_chain_text(text: str, options: Sequence[str]) -> NamedOption | None:
+    """The option that stands behind the last "the answer is" or "Answer:", by the rules of ``read_short_text``.
 
     A chain without these words has no answer, whatever letters stand in it. Behind them, the sentence is read first,
     then the whole line.

@@ -19,14 +19,14 @@ import regex
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
-from layercut.sandbox.runner import in_force
+from layercut.sandbox.runner import isolation_in_force
 from layercut.tasks import grading
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
-from layercut.tasks.benchmarks.boxed import last_boxed, same_value
-from layercut.tasks.data_files import DataSet, read_local
-from layercut.tasks.own_rows import Grade, check_grade, samples_of
+from layercut.tasks.benchmarks.boxed import last_boxed_text, same_value
+from layercut.tasks.data_files import DataSet, read_local_data
+from layercut.tasks.own_rows import Grade, check_grade, samples_of_rows
 from layercut.tasks.program_answers import OPENED, STOP, judge_programs
-from layercut.tasks.selected_items import SplitNames, first_of
+from layercut.tasks.selected_items import SplitNames, first_samples
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _SECONDS = 5  # for one pattern on one answer; most take microseconds
 _slow: set[str] = set()  # patterns that took longer once
 
 
-def own_file(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
+def own_file_task(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
     """The task that a file is; its rows are read on first use.
 
     Raises InputError: a grade that is none, or no such file.
@@ -126,16 +126,16 @@ class OwnFile(Task):
         Raises InputError: any row that cannot be used, or rows that are graded by tests and no sandbox works here.
         """
         if self.runs_programs:
-            in_force()
-        return balanced_order(first_of(split, _HALVES, lambda _: self._samples, None), self.seed)[:limit]
+            isolation_in_force()
+        return balanced_order(first_samples(split, _HALVES, lambda _: self._samples, None), self.seed)[:limit]
 
     @cached_property
     def _rows(self) -> DataSet:
-        return read_local(self.path)
+        return read_local_data(self.path)
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        return samples_of(self._rows.splits["all"], self.default)
+        return samples_of_rows(self._rows.splits["all"], self.default)
 
     @cached_property
     def _longest(self) -> int:
@@ -194,11 +194,13 @@ class OwnFile(Task):
                 scores.append(grading.grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
             elif place in judged_at:
                 said, right, fate = judged_at[place]
-                scores.append(grading.grade_text(said, right, answer)._replace(program=fate))
+                scores.append(grading.grade_free_text(said, right, answer)._replace(program=fate))
             elif sample.options:
-                scores.append(grading.grade_option(sample, grading.find_short(answer.text, sample.options), answer))
+                scores.append(
+                    grading.grade_option(sample, grading.read_short_text(answer.text, sample.options), answer)
+                )
             else:
-                scores.append(grading.grade_text(*_graded(sample, answer.text), answer))
+                scores.append(grading.grade_free_text(*_graded(sample, answer.text), answer))
         return scores
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
@@ -276,7 +278,7 @@ def _graded(sample: Sample, text: str) -> tuple[str, bool]:
         return said, _words(said) in map(_words, accepted)
     if grade == "number":
         numbers = grading.all_numbers(text)
-        answer = last_boxed(text) or (str(numbers[-1]) if numbers else "")
+        answer = last_boxed_text(text) or (str(numbers[-1]) if numbers else "")
         return answer, bool(answer) and any(same_value(answer, right) for right in accepted)
     if grade == "regex":
         match = _first_match(sample.data["pattern"], text)

@@ -25,7 +25,7 @@ _ONLY_REGEX = re.compile(r"(\\N\{.*?\}|\\.)|(?<=\[)(?=\[:)|(?=\{(?!\d*,?\d*\}))"
 _ROLES = ("system", "user", "assistant")
 
 
-def samples_of(rows: Sequence[DataRow], default: Grade | None) -> list[Sample]:
+def samples_of_rows(rows: Sequence[DataRow], default: Grade | None) -> list[Sample]:
     """The samples that rows hold: ``prompt`` or ``text``, ``answer``, and what their grade needs.
 
     An id is made from the prompt alone, so its split does not depend on the grade.

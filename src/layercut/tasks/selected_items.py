@@ -21,7 +21,7 @@ from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Sample, Split, Task
-from layercut.tasks.data_files import DataRow, DataSet, read_hub, read_local
+from layercut.tasks.data_files import DataRow, DataSet, read_hub_data, read_local_data
 from layercut.text import count_of
 
 Half = Literal["selection", "report"]
@@ -93,7 +93,7 @@ class RowsTask(Task):
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set."""
         rows = self._rows.splits
-        return first_of(split, self._split_names, lambda name: map(self.sample, rows[name]), limit)
+        return first_samples(split, self._split_names, lambda name: map(self.sample, rows[name]), limit)
 
     def asked_to_continue(self, sample: Sample) -> GenerationRequest | None:
         """The request in the completion form; None where the task is asked in the chat format."""
@@ -109,8 +109,8 @@ class RowsTask(Task):
     @cached_property
     def _rows(self) -> DataSet:
         if self.data is not None:
-            return read_local(self.data, self.published_as)
-        return read_hub(self.name, self.dataset, self.config, splits=self.hub_splits)
+            return read_local_data(self.data, self.published_as)
+        return read_hub_data(self.name, self.dataset, self.config, splits=self.hub_splits)
 
     @cached_property
     def _split_names(self) -> SplitNames:
@@ -148,7 +148,7 @@ def choose_splits(available: Collection[str], *, selection: Sequence[str]) -> Sp
     return SplitNames(selected, reported)
 
 
-def first_of(
+def first_samples(
     split: Split, names: SplitNames, read: Callable[[str], Iterable[Sample]], limit: int | None
 ) -> list[Sample]:
     """The first samples of one kind, in the order of the data set; selection and report items share none.

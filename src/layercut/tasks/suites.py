@@ -7,7 +7,7 @@ from pathlib import Path
 
 from layercut.errors import InputError, unknown_name
 from layercut.settings import TaskSettings
-from layercut.tasks import base_name, check_task
+from layercut.tasks import base_name_of_task, check_task
 
 CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande", "piqa", "openbookqa")
 """Multiple choice in arXiv:2602.01997, all with five worked examples, by likelihood."""
@@ -90,10 +90,10 @@ def asked_tasks(
         for task in suite_named(name.removeprefix(SUITE), limit=limit, readouts=readouts):
             by_first = first_readouts and readouts is None and task.readouts
             tasks.append(task.replace(readouts=by_first[:1]) if by_first else task)
-    return with_data(tuple(tasks), dict(files or {}), folder)
+    return with_local_data(tuple(tasks), dict(files or {}), folder)
 
 
-def with_data(
+def with_local_data(
     tasks: tuple[TaskSettings, ...], files: dict[str, str], folder: Path | None = None
 ) -> tuple[TaskSettings, ...]:
     """The tasks with their local data: a task's own file, or its folder within ``folder``.
@@ -103,7 +103,7 @@ def with_data(
 
     Raises InputError: data for a task that is not asked for, or a folder that is none.
     """
-    known = {name for task in tasks for name in (task.task, base_name(task.task))}
+    known = {name for task in tasks for name in (task.task, base_name_of_task(task.task))}
     for name in files:
         if name not in known:
             names = ", ".join(task.task for task in tasks) or "(none)"
@@ -114,7 +114,7 @@ def with_data(
         )
 
     def data_of(task: TaskSettings) -> str | None:
-        base = base_name(task.task)
+        base = base_name_of_task(task.task)
         in_folder = str(folder / base) if folder is not None and (folder / base).is_dir() else task.data
         return files.get(task.task, files.get(base, in_folder))
 

@@ -222,13 +222,13 @@ def field_slots(kind: type[Verb]) -> dict[str, Slot]:
         assert isinstance(info.annotation, type) and issubclass(info.annotation, Settings)
         for inner in info.annotation.model_fields:
             if inner not in how.without.split():
-                name = name_of(how.names.get(inner, inner))
+                name = name_of_flag(how.names.get(inner, inner))
                 assert name not in known, f"{kind.__name__} takes {name} twice"
                 known[name] = Slot(name, field, inner, info.annotation, how)
     return known
 
 
-def name_of(flag: str) -> str:
+def name_of_flag(flag: str) -> str:
     """The name of a flag: keep_it of ``--keep-it/--drop-it``."""
     return flag.partition("/")[0].strip("-").replace("-", "_")
 

@@ -150,7 +150,7 @@ class CutVerb(Verb):
         """
         from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
-        from layercut.surgery.gguf import cut_gguf, gguf_bytes, gguf_file, gguf_to_gguf
+        from layercut.surgery.gguf import cut_gguf_file, gguf_bytes, gguf_file, gguf_to_gguf
         from layercut.surgery.mergekit import MARK, to_mergekit
 
         out = self.out
@@ -160,7 +160,7 @@ class CutVerb(Verb):
         if self.mergekit is None and out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
             if self.max_shard_gb != MAX_SHARD_GB:
                 io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
-            return cut_gguf(
+            return cut_gguf_file(
                 self.model, self._planned(io), file, out, verify=self.verify, healed=self.healed, dry_run=dry_run,
                 say=io.say,
             )  # fmt: skip
@@ -189,12 +189,12 @@ class CutVerb(Verb):
 
     def _source(self, io: Io) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
         """The model in memory, or its files, with the plan, and a function that loads it."""
-        from layercut.surgery.cut import cut_source
+        from layercut.surgery.cut import source_of_cut
 
         make = self._planned(io)
         handle = io.loaded.get(self.model.model)
         if handle is None:
-            return cut_source(self.model, make)
+            return source_of_cut(self.model, make)
         made_for = {"model": handle.settings.model, "model_hash": handle.metadata.model_hash}
         plan = handle.plan(make(num_layers=handle.num_layers, **made_for))
         return handle.source, plan, lambda: handle.loaded
@@ -222,12 +222,12 @@ class CutVerb(Verb):
     def _vocabulary(self) -> Vocabulary:
         """The tokens that stay."""
         from layercut.models.sources import resolve_source
-        from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, files_in
+        from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, files_named_in
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None
         file = gguf_to_gguf(self.model.model, self.out)
-        if file is not None and not files_in(self.removed.vocabulary):
+        if file is not None and not files_named_in(self.removed.vocabulary):
             return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
         trusted = self.model.trust_remote_code
         source = resolve_source(

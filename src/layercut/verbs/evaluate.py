@@ -75,7 +75,7 @@ class EvalVerb(Verb):
         """The tasks. Raises InputError: an unknown one, or an option that it does not have."""
         more: dict[str, Any] = {"samples": self.samples} if self.samples > 1 else {}
         length = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
-        listed = fields.read_tasks(self, self.tasks, self.limit)
+        listed = fields.read_named_tasks(self, self.tasks, self.limit)
         # A suite holds tasks whose answers have a length of their own; a task that was named refuses.
         can = [task.task in self.tasks or takes_option(task.task, "max_new_tokens") for task in listed]
         tasks = tuple(task.replace(**more, **(length if may else {})) for task, may in zip(listed, can, strict=True))
@@ -126,11 +126,11 @@ class EvalVerb(Verb):
 
     def _planned(self, io: Io) -> tuple[ModelHandle | ServedModel, CutPlan, Path]:
         """The model, what it loses, and the run folder."""
-        from layercut.engine.handle import handle_of
+        from layercut.engine.handle import open_model_handle
         from layercut.selection.specs import plan_of
         from layercut.tasks.cells import folder_name
 
-        handle = handle_of(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
+        handle = open_model_handle(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
         plan = plan_of(handle, self.remove, self.seed)
         named = folder_name(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")
         return handle, plan, self.out or Path("runs", named)

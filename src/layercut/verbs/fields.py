@@ -14,7 +14,7 @@ from layercut.errors import InputError
 from layercut.runs.trackers import TRACKERS
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS
-from layercut.tasks.suites import asked_tasks, check_tasks, with_data
+from layercut.tasks.suites import asked_tasks, check_tasks, with_local_data
 from layercut.verbs.base import Fields, Flag
 
 
@@ -85,7 +85,7 @@ SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
 SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
 
 
-def read_tasks(
+def read_named_tasks(
     verb: Any, listed: Sequence[str | TaskSettings], limit: int | None, **how: Any
 ) -> tuple[TaskSettings, ...]:
     """Tasks with a verb's readouts, limit and local data; see ``suites.asked_tasks``.
@@ -99,12 +99,12 @@ def read_tasks(
     if names and not whole and not any(name.strip() for name in names):
         raise InputError(f"{text!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
     named = asked_tasks(text, limit=limit, readouts=verb.readouts, **how)
-    tasks = with_data((*named, *whole), dict(verb.data), verb.data_dir)
+    tasks = with_local_data((*named, *whole), dict(verb.data), verb.data_dir)
     check_tasks(tasks)
     return tasks
 
 
-def local_data(data: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+def local_data_of(data: Mapping[str, str], folder: Path | None) -> dict[str, str]:
     """Path by task: what was given, and of every known task what a folder holds for it."""
-    tasks = with_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
+    tasks = with_local_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
     return {task.task: task.data for task in tasks if task.data} | dict(data)

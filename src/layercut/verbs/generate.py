@@ -73,7 +73,7 @@ class GenerateVerb(Verb):
     def specs(self) -> tuple[PromptSpec, ...]:
         """Sources of prompts, as they are read."""
         read = self.reading.replace(shuffle_seed=self.seed)
-        return prompt_specs(self.prompts or "", data=fields.local_data(self.data, self.data_dir), **read.as_dict())
+        return prompt_specs(self.prompts or "", data=fields.local_data_of(self.data, self.data_dir), **read.as_dict())
 
     @cached_property
     def how(self) -> Answering:

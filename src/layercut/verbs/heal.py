@@ -85,7 +85,7 @@ class HealVerb(Verb):
     @cached_property
     def files(self) -> dict[str, str]:
         """Local data by task."""
-        return fields.local_data(self.data, self.data_dir)
+        return fields.local_data_of(self.data, self.data_dir)
 
     @cached_property
     def specs(self) -> tuple[PromptSpec, ...]:

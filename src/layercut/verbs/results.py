@@ -110,14 +110,14 @@ class CompareVerb(Verb):
         return done
 
     def show(self, done: Compared, io: Io) -> Shown:
-        from layercut.evidence.completions import as_plain, diagnose_runs
+        from layercut.evidence.completions import as_plain_cells, diagnose_runs
         from layercut.evidence.two_runs import to_dict
         from layercut.report.answers import answer_tables
         from layercut.report.comparison import two_runs_table
 
         answers = diagnose_runs(done.runs, seed=self.seed)
         tables = (*two_runs_table(done.rows, done.notes), *answer_tables(answers))
-        return Shown({**to_dict(done.rows, done.notes), "answers": as_plain(answers)}, tables)
+        return Shown({**to_dict(done.rows, done.notes), "answers": as_plain_cells(answers)}, tables)
 
     def returned(self, done: Compared) -> list[ComparisonRow]:
         return done.rows
@@ -220,13 +220,13 @@ class LsVerb(Verb):
 
     def run(self, io: Io) -> Any:
         """The runs, and what killed processes left."""
-        from layercut.runs.directory import find_runs
+        from layercut.runs.directory import find_run_folders
         from layercut.runs.lock import find_leftovers
 
-        return find_runs(self.root), find_leftovers(self.root)
+        return find_run_folders(self.root), find_leftovers(self.root)
 
     def show(self, done: Any, io: Io) -> Shown:
-        from layercut.report.runs import runs_table
+        from layercut.report.runs import table_of_runs
         from layercut.runs.disk import size_text
 
         runs, left = done
@@ -236,7 +236,7 @@ class LsVerb(Verb):
             notes.append(f"{total} in all. Their writers are gone, so they can be removed.")
         if not runs:
             notes.insert(0, f"no runs in {self.root}; `layercut run examples/quickstart.yaml` makes one.")
-        return Shown([run.to_dict() for run in runs], [runs_table(runs)] if runs else [], notes=notes)
+        return Shown([run.to_dict() for run in runs], [table_of_runs(runs)] if runs else [], notes=notes)
 
 
 class EnvVerb(Verb):

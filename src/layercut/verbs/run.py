@@ -17,7 +17,7 @@ from layercut.models.sources import depth_of
 from layercut.runs.foreign_code import check_trust, untrusted_code
 from layercut.selection.base import Context
 from layercut.selection.specs import LayerSpec, check_fits, parse_protected
-from layercut.study.file import read_study, study_from_dict
+from layercut.study.file import read_study_file, study_from_dict
 from layercut.study.settings import StudySettings
 from layercut.text import count_of
 from layercut.verbs import VERBS, fields, verb_class
@@ -71,7 +71,7 @@ class RunVerb(Verb):
     @cached_property
     def _data(self) -> Mapping[str, Any]:
         """Keys and values of the file."""
-        return self.study if isinstance(self.study, Mapping) else read_study(Path(self.study))
+        return self.study if isinstance(self.study, Mapping) else read_study_file(Path(self.study))
 
     @cached_property
     def other(self) -> Any:

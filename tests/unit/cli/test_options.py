@@ -65,7 +65,7 @@ def test_flags_arrive_as_a_request() -> None:
             """Plain."""
             return Shown({"said": done})
 
-    small.command(cls=options.VerbCommand)(options.command_of(AskVerb))
+    small.command(cls=options.VerbCommand)(options.command_of_verb(AskVerb))
     runner = CliRunner()
     ran = runner.invoke(small, ["m", "--top-k", "5", "--dtype", "float32", "--word", "x", "--json"])
     assert ran.exit_code == 0, ran.output

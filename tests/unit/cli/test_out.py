@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from layercut.cli.main import _message
-from layercut.runs.atomic import new_directory, new_file
-from layercut.runs.disk import writing_to
+from layercut.runs.atomic import new_directory, write_new_file
+from layercut.runs.disk import writing_to_disk
 from tests.unit.cli.conftest import Run
 
 COMMANDS = {
@@ -85,14 +85,14 @@ def test_a_place_that_cannot_be_written_is_one_line(
 @pytest.mark.parametrize("place", ["a dead link", "a link to itself"])
 def test_a_dead_link_is_refused_before_anything_is_written(place: str, tmp_path: Path) -> None:
     target = PLACES[place](tmp_path)
-    for make in (new_directory, new_file):
+    for make in (new_directory, write_new_file):
         with pytest.raises(ValueError, match="leads nowhere. Remove it, or choose another `out`"), make(target):
             raise AssertionError("the work began")
     assert [one.name for one in tmp_path.iterdir()] == [target.name]
 
 
 def test_a_missing_file_elsewhere_is_no_fault_of_the_place(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), writing_to(tmp_path / "new", "use another `out`"):
+    with pytest.raises(FileNotFoundError), writing_to_disk(tmp_path / "new", "use another `out`"):
         (tmp_path.parent / "no-such-shard").read_bytes()
 
 

@@ -18,7 +18,7 @@ from layercut.selection.base import SearchSettings
 from layercut.selection.greedy import prefix_that_keeps
 from layercut.selection.specs import LayerSpec
 from layercut.settings import DecodingSettings, Depth
-from layercut.surgery.plan import CutPlan, as_plan
+from layercut.surgery.plan import CutPlan, as_cut_plan
 from tests.unit.cli.conftest import Run
 
 CLASSES: tuple[Any, ...] = (PruneSettings, FilterSettings, TrainSettings, SearchSettings, DecodingSettings)
@@ -93,9 +93,9 @@ def test_shares_of_the_depth_and_lists_of_layers() -> None:
     assert len(LayerSpec.parse("random:10%").bind(num_layers=30, seed=1).removed) == 3
     with pytest.raises(InputError, match="not say which layers"):
         LayerSpec.parse("25%").bind(num_layers=30)
-    assert as_plan("3,1-2", 6).removed == (3, 1, 2) == as_plan([3, 1, 2], 6).removed
+    assert as_cut_plan("3,1-2", 6).removed == (3, 1, 2) == as_cut_plan([3, 1, 2], 6).removed
     with pytest.raises(InputError, match="is no plan"):
-        as_plan(["3"], 6)  # type: ignore[list-item]
+        as_cut_plan(["3"], 6)  # type: ignore[list-item]
 
 
 def test_a_share_of_a_model_is_cut(layercut: Run, tiny: Path, tmp_path: Path) -> None:

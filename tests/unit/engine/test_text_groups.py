@@ -14,7 +14,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.rows import Scoring, make_scorings
 from layercut.engine.scores import Reading, group_neighbours
 from layercut.engine.shared import SharedEngine
-from layercut.engine.text_groups import Group, PackedText, by_length
+from layercut.engine.text_groups import Group, PackedText, group_by_length
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import log_likelihoods
 from tests.support.loaded import tiny_loaded
@@ -67,7 +67,7 @@ def test_each_token_sees_the_prefix_and_its_way_from_the_root(
 
 def test_short_texts_share_a_group_and_long_ones_stand_alone() -> None:
     texts = [PackedText.line(tuple(range(size))) for size in (700, 10, 600, 12, 5)]
-    assert by_length(texts, 100) == [[0], [2], [3, 1], [4]]
+    assert group_by_length(texts, 100) == [[0], [2], [3, 1], [4]]
 
 
 SHOTS = "worked examples that all items of a subject have in common, at some length. "

@@ -18,7 +18,7 @@ from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.vllm import VllmEngine
-from layercut.engine.vllm_layers import hand_on, leave_out, lists_of, pick_list
+from layercut.engine.vllm_layers import leave_out_layers, module_lists_of, pass_states_on, pick_layer_list
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import WeightlessModel, load_model, load_without_weights
 from layercut.models.sources import Adapter, resolve_source
@@ -266,14 +266,14 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
     assert vllm_layers.probe_scores(engine, PLANS[1])
 
     def skips_another(found: Any, *, layers: str, removed: Any) -> int:
-        return leave_out(found, layers=layers, removed={number - 1 for number in removed})
+        return leave_out_layers(found, layers=layers, removed={number - 1 for number in removed})
 
     monkeypatch.setattr(engine_module, "leave_out", skips_another)
     with pytest.raises(InputError, match="without layer 3 its log-likelihoods"):
         VllmEngine(unknown)
 
     def breaks(found: Any, *, layers: str, removed: Any) -> int:
-        count = leave_out(found, layers=layers, removed=removed)
+        count = leave_out_layers(found, layers=layers, removed=removed)
         for number in removed:
             found.get_submodule(layers)[number].forward = lambda *_: None
         return count
@@ -306,16 +306,16 @@ def test_the_reference_is_that_of_transformers(model: WeightlessModel) -> None:
 
 def test_layers_are_found_by_their_number_and_name() -> None:
     toy_model = ToyModel(6)
-    assert lists_of(toy_model, num_layers=6) == ["model.layers"]
-    assert lists_of(toy_model, num_layers=5) == []
+    assert module_lists_of(toy_model, num_layers=6) == ["model.layers"]
+    assert module_lists_of(toy_model, num_layers=5) == []
     toy_model.visual = nn.Module()
     toy_model.visual.blocks = nn.ModuleList(nn.Identity() for _ in range(6))
-    found = lists_of(toy_model, num_layers=6)
-    assert pick_list(found, layers="model.language_model.layers", model="x") == "model.layers"
+    found = module_lists_of(toy_model, num_layers=6)
+    assert pick_layer_list(found, layers="model.language_model.layers", model="x") == "model.layers"
     with pytest.raises(InputError, match="model.layers, visual.blocks"):
-        pick_list(found, layers="transformer.h", model="x")
+        pick_layer_list(found, layers="transformer.h", model="x")
     with pytest.raises(InputError, match="has no list"):
-        pick_list([], layers="transformer.h", model="x")
+        pick_layer_list([], layers="transformer.h", model="x")
 
 
 def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
@@ -325,14 +325,14 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     def first(self: Any, x: Any, mask: Any = None) -> Any: ...
     def granite(self: Any, positions: Any, hidden_states: Any) -> tuple[Tensor, Tensor]: ...  # type: ignore[empty-body]
 
-    assert hand_on(both)("p", "h", "r") == ("h", "r")
-    assert hand_on(both)(positions="p", hidden_states="h", residual=None, scaling=1) == ("h", None)
-    assert hand_on(mamba)("h", "r") == ("h", "r")
-    assert hand_on(mamba)("h") == ("h", None)
-    assert hand_on(one)("p", "h") == "h"
-    assert hand_on(one)("p", hidden_states="h") == "h"
-    assert hand_on(first)("h", mask=1) == "h"
-    assert hand_on(granite)("p", "h") == "h"
+    assert pass_states_on(both)("p", "h", "r") == ("h", "r")
+    assert pass_states_on(both)(positions="p", hidden_states="h", residual=None, scaling=1) == ("h", None)
+    assert pass_states_on(mamba)("h", "r") == ("h", "r")
+    assert pass_states_on(mamba)("h") == ("h", None)
+    assert pass_states_on(one)("p", "h") == "h"
+    assert pass_states_on(one)("p", hidden_states="h") == "h"
+    assert pass_states_on(first)("h", mask=1) == "h"
+    assert pass_states_on(granite)("p", "h") == "h"
 
 
 def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:

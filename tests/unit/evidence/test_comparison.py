@@ -9,7 +9,7 @@ from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, compare_runs, left_out
 from layercut.evidence.intervals import Estimate, adjust_by_holm
 from layercut.evidence.paired import compare_paired
-from layercut.report.words import how_made
+from layercut.report.words import how_scores_made
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
 
@@ -176,4 +176,4 @@ def test_items_of_one_template_are_counted_by_it(pair):
     assert together.values.num_clusters == 10
     assert together.values.difference.method == "clustered bootstrap"
     assert together.values.difference.value == apart.values.difference.value
-    assert "copy (10 contexts)" in " ".join(how_made([together]))
+    assert "copy (10 contexts)" in " ".join(how_scores_made([together]))

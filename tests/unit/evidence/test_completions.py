@@ -11,7 +11,14 @@ import pytest
 from layercut.diagnostics.degeneration import degeneration
 from layercut.diagnostics.programs import make_functions, written_programs
 from layercut.evidence import completions as module
-from layercut.evidence.completions import FILE, PROGRAMS, as_plain, diagnose_answers, diagnose_runs, diagnose_sweep
+from layercut.evidence.completions import (
+    FILE,
+    PROGRAMS,
+    as_plain_cells,
+    diagnose_answers,
+    diagnose_runs,
+    diagnose_sweep,
+)
 from layercut.evidence.degeneration import NAME
 from layercut.evidence.program_classes import CLASS, classify_program
 from layercut.runs.records import read_records
@@ -94,7 +101,7 @@ def test_items_are_paired_and_measured_once(tmp_path: Path, monkeypatch: pytest.
     assert diagnose_runs(runs, seed=2, cache=tmp_path)[0]["key"] != cell["key"]
     (tmp_path / FILE).write_text("{")
     assert diagnose_runs(runs, seed=1, cache=tmp_path) == [cell]
-    assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain([cell])
+    assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain_cells([cell])
 
 
 def test_answers_that_did_not_change_stay_in_the_file(tmp_path: Path) -> None:
@@ -105,7 +112,7 @@ def test_answers_that_did_not_change_stay_in_the_file(tmp_path: Path) -> None:
     after = build_answers(tmp_path / "after" / "before", {"first": texts[1:], "second": texts})
     cells = diagnose_runs([after], seed=1, cache=tmp_path)
     assert [cell["task"] for cell in cells] == ["first", "second"]
-    assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain(cells)
+    assert json.loads((tmp_path / FILE).read_text())["cells"] == as_plain_cells(cells)
 
 
 def test_one_run_has_its_own_values(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import mean_interval, mean_ratio, proportion_interval
+from layercut.evidence.intervals import geometric_mean_ratio, mean_interval, proportion_interval
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_bad_input(call, message):
 
 
 def test_mean_ratio_of_paired_rounds() -> None:
-    assert mean_ratio([2.0, 4.0], [1.0, 2.0])[:3] == (0.5, None, None)
+    assert geometric_mean_ratio([2.0, 4.0], [1.0, 2.0])[:3] == (0.5, None, None)
     logs = np.log(ratios := [1.1, 1.2, 1.0, 1.1])
     reach = 3.182446 * logs.std(ddof=1) / 2  # Student's t of 3 degrees of freedom
-    assert mean_ratio([1.0] * 4, ratios)[:3] == pytest.approx(
+    assert geometric_mean_ratio([1.0] * 4, ratios)[:3] == pytest.approx(
         np.exp([logs.mean() + side * reach for side in (0, -1, 1)])
     )

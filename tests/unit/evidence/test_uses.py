@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.uses import USES, named_use, tasks_for
+from layercut.evidence.uses import USES, named_use, tasks_for_use
 from layercut.tasks import OF_LM_EVAL, TASKS, load_task
 
 
@@ -19,8 +19,8 @@ def test_all_uses_of_the_issue_are_there() -> None:
 @pytest.mark.parametrize("name", USES)
 def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
     use = named_use(name)
-    asked = tasks_for(name)
-    with_data = tasks_for(name, data=list(TASKS))
+    asked = tasks_for_use(name)
+    with_data = tasks_for_use(name, data=list(TASKS))
     assert asked and with_data
     for task, readout in (*asked, *with_data):
         assert use.speaks_of(task) and use.counts(readout), (task, readout)
@@ -33,11 +33,11 @@ def test_the_tasks_of_a_use_exist_and_decide_it(name: str) -> None:
 
 
 def note_of(name: str, **data: list[str]) -> str:
-    return named_use(name).note([task for task, _ in tasks_for(name, **data)])
+    return named_use(name).note([task for task, _ in tasks_for_use(name, **data)])
 
 
 def test_benchmarks_take_the_place_of_built_in_tasks_where_their_data_is_given() -> None:
-    assert tasks_for("code", data=["mbpp_plus", "gsm8k"]) == [("mbpp_plus", "chain")]
+    assert tasks_for_use("code", data=["mbpp_plus", "gsm8k"]) == [("mbpp_plus", "chain")]
     assert note_of("code", data=["mbpp_plus"]) == ""
 
 
@@ -52,7 +52,7 @@ def test_an_unknown_use_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match="use 'math,copy' names several, and one is taken"):
         named_use("math,copy")
     with pytest.raises(InputError, match="unknown use 'summarise'.*summarize"):
-        tasks_for("summarise")
+        tasks_for_use("summarise")
 
 
 def test_uses_need_no_torch() -> None:

@@ -16,8 +16,8 @@ from layercut.healing.checkpoint import (
     SHARE,
     UNTRAINED,
     healed_card,
-    judged_by,
-    mean_loss,
+    judge_of_rounding,
+    mean_loss_on,
     stochastic_bfloat16,
     stored_dtype,
     write_healed,
@@ -165,18 +165,18 @@ def trained(uncut: Path, size: float, steps: int) -> Any:
 
 
 def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
-    how = {"record": HEALING | {"method": "full"}, "judge": judged_by(in_float32(uncut), DATA)} | more
+    how = {"record": HEALING | {"method": "full"}, "judge": judge_of_rounding(in_float32(uncut), DATA)} | more
     return write_healed(model, resolve_source(str(uncut)), out=out, **how)
 
 
 @pytest.mark.parametrize(("size", "steps"), [(1e-5, 2), (1e-4, 5), (1e-2, 5)])
 def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut: Path, tmp_path: Path) -> None:
     model = trained(uncut, size, steps)
-    before, after = mean_loss(in_float32(uncut), DATA.held_out), mean_loss(model, DATA.held_out)
+    before, after = mean_loss_on(in_float32(uncut), DATA.held_out), mean_loss_on(model, DATA.held_out)
     logits = model(input_ids=random_probe(model)).logits.detach()
     entry = write(model, uncut, tmp_path / "healed")
     written = in_float32(tmp_path / "healed")
-    loss = mean_loss(written, DATA.held_out)
+    loss = mean_loss_on(written, DATA.held_out)
     assert after < before and loss - after <= SHARE * (before - after)
     metadata = json.loads((tmp_path / "healed" / "plan.json").read_text())["healing"][0]["written"]
     assert metadata == entry["written"] and metadata["dtype"] == stored_dtype(tmp_path / "healed")
@@ -189,15 +189,15 @@ def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut
 
 def test_small_updates_survive_stochastic_rounding(uncut: Path, tmp_path: Path) -> None:
     """What this is for: rounded to the nearest, nothing of such a training is left."""
-    model, judge = trained(uncut, 1e-5, 2), judged_by(in_float32(uncut), DATA)
+    model, judge = trained(uncut, 1e-5, 2), judge_of_rounding(in_float32(uncut), DATA)
     nearest = trained(uncut, 1e-5, 2).bfloat16().float()
-    whole = mean_loss(model, DATA.held_out)
-    assert judge.costs(whole, mean_loss(nearest, DATA.held_out)) and judge.costs(whole, float("nan"))
+    whole = mean_loss_on(model, DATA.held_out)
+    assert judge.costs(whole, mean_loss_on(nearest, DATA.held_out)) and judge.costs(whole, float("nan"))
     unjudged = write(trained(uncut, 1e-5, 2), uncut, tmp_path / "unjudged", judge=None)
     assert unjudged["written"]["rounding"] == "stochastic" and "loss" not in unjudged["written"]
     judged = write(model, uncut, tmp_path / "judged")
     assert judged["written"]["rounding"] == "stochastic" and "of what healing gained" in judged["checked"][-1]
-    assert judged["written"]["loss"]["written"] < mean_loss(nearest, DATA.held_out)
+    assert judged["written"]["loss"]["written"] < mean_loss_on(nearest, DATA.held_out)
 
 
 def test_the_dtype_stays_also_where_rounding_costs(
@@ -210,7 +210,7 @@ def test_the_dtype_stays_also_where_rounding_costs(
     size, uncut_size = ((folder / "model.safetensors").stat().st_size for folder in (tmp_path / "healed", uncut))
     assert size < 1.01 * uncut_size
     assert "`save_dtype` float32 costs nothing" in entry["checked"][-1]
-    losses = [mean_loss(in_float32(tmp_path / "healed"), DATA.held_out), entry["written"]["loss"]["written"]]
+    losses = [mean_loss_on(in_float32(tmp_path / "healed"), DATA.held_out), entry["written"]["loss"]["written"]]
     assert losses[0] == pytest.approx(losses[1])
 
 
@@ -231,8 +231,8 @@ def test_the_dtype_that_is_asked_for_is_written(uncut: Path, tmp_path: Path) -> 
         assert stored_dtype(tmp_path / dtype) == entry["written"]["dtype"] == dtype
         assert json.loads((tmp_path / dtype / "config.json").read_text())["dtype"] == dtype
         assert len(list((tmp_path / dtype).glob("*.safetensors"))) == 1
-    losses = [mean_loss(in_float32(tmp_path / dtype), DATA.held_out) for dtype in ("bfloat16", "float32")]
-    assert losses[1] == pytest.approx(mean_loss(trained(uncut, 1e-5, 2), DATA.held_out))
+    losses = [mean_loss_on(in_float32(tmp_path / dtype), DATA.held_out) for dtype in ("bfloat16", "float32")]
+    assert losses[1] == pytest.approx(mean_loss_on(trained(uncut, 1e-5, 2), DATA.held_out))
 
 
 def test_stochastic_rounding_is_right_in_the_mean() -> None:

@@ -46,7 +46,7 @@ from layercut.healing.distill import (
     check_teacher,
     token_divergence,
 )
-from layercut.healing.examples import bare_model
+from layercut.healing.examples import model_without_adapters
 from layercut.healing.sft import Trained
 from layercut.healing.trainable import load_teacher, make_trainable
 from tests.support.training import curve_of, small_settings, train_tiny
@@ -197,7 +197,7 @@ def test_answers_are_written_in_the_dtype_of_the_weights_though_training_multipl
     class Watched(OnPolicyTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            head: Any = bare_model(self.model).lm_head
+            head: Any = model_without_adapters(self.model).lm_head
             head.register_forward_hook(lambda module, _, output: seen[module.training].add(output.dtype))
 
     heal(tmp_path, settings(method=method, max_steps=2, precision="bfloat16"), kind=Watched, data=Data(DATA.train, []))
@@ -225,7 +225,7 @@ def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
     after = answers()
     assert model.training and any(parameter.requires_grad for parameter in model.parameters())
     model.eval()
-    plain = PlainEngine(replace(cut, model=bare_model(model)), batch_size=1)
+    plain = PlainEngine(replace(cut, model=model_without_adapters(model)), batch_size=1)
     expected = [one for batch in completions(plain, requests, UNCUT, Decoding(temperature=1.0)) for one in batch]
     assert after == {one.id: one.text for one in expected} != before
 

@@ -20,11 +20,11 @@ from layercut.healing.examples import (
     TrainingExample,
     encode_example,
     hold_out,
-    in_loss,
-    inputs_in,
+    inputs_of_batch,
     lazy_logits_in_loss,
+    mask_of_loss,
     over_rows,
-    prompts_in,
+    prompt_lengths_in,
     token_losses,
 )
 from layercut.healing.settings import TrainSettings
@@ -112,8 +112,8 @@ def batch_of(examples: list[TrainingExample]) -> dict[str, Any]:
 def test_the_prompts_of_a_batch_are_those_of_its_examples() -> None:
     examples = tiny_data(5, held_out=0).train
     batch = batch_of(examples)
-    assert prompts_in(batch) == [one.prompt for one in examples]
-    assert int(in_loss(batch).sum()) == sum(len(one.completion) for one in examples)
+    assert prompt_lengths_in(batch) == [one.prompt for one in examples]
+    assert int(mask_of_loss(batch).sum()) == sum(len(one.completion) for one in examples)
 
 
 def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None:
@@ -147,14 +147,14 @@ def test_training_is_the_same_in_any_micro_batches(tmp_path: Path) -> None:
 
 
 def targets_of(batch: dict[str, Any]) -> Tensor:
-    targets: Tensor = batch["labels"][:, 1:][in_loss(batch)]
+    targets: Tensor = batch["labels"][:, 1:][mask_of_loss(batch)]
     return targets
 
 
 def logits_in_loss(model: Any, batch: dict[str, Any]) -> Tensor:
     """All logits (N, V) at once."""
-    made: Tensor = model(**inputs_in(batch), use_cache=False).logits[:, :-1]
-    return made[in_loss(batch)]
+    made: Tensor = model(**inputs_of_batch(batch), use_cache=False).logits[:, :-1]
+    return made[mask_of_loss(batch)]
 
 
 @pytest.fixture
@@ -264,6 +264,6 @@ def test_the_head_is_asked_only_where_something_is_learnt(family: str) -> None:
     labels[0, :4], labels[1, :9], labels[2, :6] = -100, -100, -100
     batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
-        whole = model(**inputs_in(batch), use_cache=False).logits[:, :-1][in_loss(batch)]
+        whole = model(**inputs_of_batch(batch), use_cache=False).logits[:, :-1][mask_of_loss(batch)]
         assert torch.allclose(lazy_logits_in_loss(model, batch).states_ND, whole, atol=1e-5)
     assert len(whole) == 8 + 3 + 6

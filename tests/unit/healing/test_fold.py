@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layercut.healing.fold import outputs_of
+from layercut.healing.fold import outputs_of_layers
 from layercut.healing.seam import PROJECTION, HeldStream, repair_seams
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
@@ -20,11 +20,11 @@ def test_a_held_stream_goes_on_as_the_model_itself_does(family: str) -> None:
     found = HeldStream(model, BATCHES)
     assert found.goes_on
     for place, ids_BT in enumerate(BATCHES):
-        with torch.no_grad(), outputs_of(decoder_layers(model), range(NUM_LAYERS)) as plain:
+        with torch.no_grad(), outputs_of_layers(decoder_layers(model), range(NUM_LAYERS)) as plain:
             model(input_ids=ids_BT, use_cache=False)
         for layer in (0, 1, 1, 4):
             assert torch.equal(found.above(place, layer), plain[layer])
-        with outputs_of(decoder_layers(model), range(NUM_LAYERS)) as seen:
+        with outputs_of_layers(decoder_layers(model), range(NUM_LAYERS)) as seen:
             found.run(place, 5)
         assert torch.equal(seen[5], plain[5])
         assert set(seen) == {5}, "layers up to the held one run again"
@@ -40,7 +40,7 @@ def test_a_model_whose_layers_need_more_than_the_stream_runs_from_the_bottom(mon
     found = HeldStream(model, BATCHES)
     assert not found.goes_on
     kept.clear()
-    with torch.no_grad(), outputs_of([layer], range(1)) as plain:
+    with torch.no_grad(), outputs_of_layers([layer], range(1)) as plain:
         model(input_ids=BATCHES[0], use_cache=False)
     assert torch.equal(found.above(0, 3), plain[0])
     assert torch.equal(found.above(0, 3), plain[0])

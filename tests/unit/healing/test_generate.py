@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from layercut.engine.base import Completion, GenerationRequest
-from layercut.healing.generate import answers_of
+from layercut.healing.generate import gather_answers
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import NamedPrompt, make_prompt
 from layercut.runs.records import read_records
@@ -37,7 +37,7 @@ def generate(path: Path, engine: FakeEngine, group: PromptGroup) -> list[dict[st
     handle: Any = SimpleNamespace(settings=SimpleNamespace(model="tiny"), engine=engine)
     source = PromptSource(parts=(group,))
     how = Answering(decoding=DecodingSettings(temperature=0.9, top_p=0.95), max_new_tokens=20)
-    answers_of(handle, PLAN, source, how, 42, path, Console(quiet=True), say=lambda text: None)
+    gather_answers(handle, PLAN, source, how, 42, path, Console(quiet=True), say=lambda text: None)
     return read_records(path / RESPONSES)
 
 

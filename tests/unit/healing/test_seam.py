@@ -9,15 +9,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from layercut.errors import InputError
 from layercut.healing.fold import (
     add_to_projection,
-    fold_maps,
+    fold_map_into_mlp,
     last_projection,
     norm_gain,
-    outputs_of,
+    outputs_of_layers,
     residual_branch,
-    run_until,
+    run_up_to_layer,
     takes_maps,
 )
-from layercut.healing.seam import PROJECTION, Sums, places_of, repair_seams, seams_of, solve_map
+from layercut.healing.seam import PROJECTION, Sums, places_to_repair, repair_seams, seams_of, solve_linear_map
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -30,7 +30,7 @@ IDS = torch.arange(40).reshape(2, 20)
 
 
 def gain_in(model: Any, layer: Any) -> float:
-    return norm_gain(layer, lambda: run_until(layer, model, IDS))
+    return norm_gain(layer, lambda: run_up_to_layer(layer, model, IDS))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -42,11 +42,11 @@ def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
     if family in NORMALISED:
         assert not takes_maps(decoder_layers(folded)[1])
         with pytest.raises(InputError, match="use `seam` scale"):
-            fold_maps(decoder_layers(folded)[1], map_DD)
+            fold_map_into_mlp(decoder_layers(folded)[1], map_DD)
         map_DD = torch.diag(map_DD.diagonal())
     plain = hooked(input_ids=IDS).logits
     residual_branch(decoder_layers(hooked)[1]).register_forward_hook(lambda _, __, output: output @ map_DD.float().T)
-    fold_maps(decoder_layers(folded)[1], map_DD)
+    fold_map_into_mlp(decoder_layers(folded)[1], map_DD)
     expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
     assert (expected - plain).abs().max() > 1e-2  # else the map would show nothing
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
@@ -96,9 +96,9 @@ def test_projections_come_nearer_to_the_original_stream_than_maps() -> None:
         total = torch.zeros(3)
         for example in unseen:
             ids = torch.tensor([example.input_ids])
-            with torch.no_grad(), outputs_of(decoder_layers(cut), (1, 2, 3)) as ours:
+            with torch.no_grad(), outputs_of_layers(decoder_layers(cut), (1, 2, 3)) as ours:
                 cut(input_ids=ids, use_cache=False)
-                with outputs_of(decoder_layers(uncut), (3, 4, 5)) as theirs:
+                with outputs_of_layers(decoder_layers(uncut), (3, 4, 5)) as theirs:
                     uncut(input_ids=ids, use_cache=False)
             pairs = ((ours[index], theirs[index + 2]) for index in (1, 2, 3))
             total += torch.tensor([((a - b).norm(dim=-1) / b.norm(dim=-1)).mean().item() for a, b in pairs])
@@ -108,11 +108,11 @@ def test_projections_come_nearer_to_the_original_stream_than_maps() -> None:
 
 def test_projections_are_solved_at_the_cut_and_above_it() -> None:
     plan = CutPlan(num_layers=12, removed=(2, 4, 5, 10))
-    assert [tuple(place) for place in places_of(plan, PROJECTION)] == [
+    assert [tuple(place) for place in places_to_repair(plan, PROJECTION)] == [
         (1, 2, 2), (2, 4, 5), (3, None, 6), (4, None, 7), (6, 10, 10), (7, None, 11)
     ]  # fmt: skip
-    assert [place.describe() for place in places_of(plan, PROJECTION)[1:3]] == ["seam of layers 4-5", "layer 6"]
-    assert places_of(plan, "linear") == seams_of(plan)
+    assert [place.describe() for place in places_to_repair(plan, PROJECTION)[1:3]] == ["seam of layers 4-5", "layer 6"]
+    assert places_to_repair(plan, "linear") == seams_of(plan)
 
 
 def test_a_projection_is_refused_where_a_layer_has_no_last_matrix() -> None:
@@ -128,11 +128,11 @@ def test_a_projection_is_refused_where_a_layer_has_no_last_matrix() -> None:
 def test_layers_behind_the_wanted_one_are_not_run(family: str) -> None:
     model, seen = tiny_model(family), []
     layers = decoder_layers(model)
-    with outputs_of(layers, range(NUM_LAYERS)) as wanted:
+    with outputs_of_layers(layers, range(NUM_LAYERS)) as wanted:
         model.base_model(input_ids=IDS, use_cache=False)
     hooks = [layer.register_forward_pre_hook(lambda *_, at=at: seen.append(at)) for at, layer in enumerate(layers)]
-    with outputs_of(layers, [1, 3]) as found:
-        run_until(layers[3], model, IDS)
+    with outputs_of_layers(layers, [1, 3]) as found:
+        run_up_to_layer(layers[3], model, IDS)
     assert seen == [0, 1, 2, 3] and all(torch.equal(found[at], wanted[at]) for at in (1, 3))
     for hook in hooks:
         hook.remove()
@@ -195,7 +195,7 @@ def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family: 
         ids_BT = torch.tensor([example.input_ids])
         streams = []
         for model, layer in ((uncut, 3), (cut, 2), (repaired, 2)):
-            with outputs_of(decoder_layers(model), [layer]) as seen:
+            with outputs_of_layers(decoder_layers(model), [layer]) as seen:
                 model.base_model(input_ids=ids_BT, use_cache=False)
             streams.append(seen[layer][0].double())
         theirs, before, after = streams
@@ -210,29 +210,29 @@ def test_the_sums_are_those_of_least_squares() -> None:
     sums = Sums(8, torch.device("cpu"), 8)
     for part in range(0, 200, 50):
         sums.add(x[part : part + 50], z[part : part + 50])
-    found = solve_map(sums, "linear", ridge=0.0)
+    found = solve_linear_map(sums, "linear", ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(x, z).solution)
     assert sums.error(found) == pytest.approx((x @ found - z).square().sum().item())
-    scale = solve_map(sums, "scale")
+    scale = solve_linear_map(sums, "scale")
     assert torch.allclose(scale.diagonal(), (x * z).sum(0) / x.square().sum(0))
     wide = Sums(12, torch.device("cpu"), 8)
     features = torch.randn(200, 12, dtype=torch.float64)
     wide.add(features, z)
-    found = solve_map(wide, PROJECTION, ridge=0.0)
+    found = solve_linear_map(wide, PROJECTION, ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(features, z).solution)
     assert wide.error(found) == pytest.approx((features @ found - z).square().sum().item())
-    assert solve_map(wide, PROJECTION, ridge=1e9).abs().max() < 1e-6
+    assert solve_linear_map(wide, PROJECTION, ridge=1e9).abs().max() < 1e-6
     # A strong ridge pulls to no change, not to nothing.
-    assert torch.allclose(solve_map(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(solve_linear_map(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
 
 
 def test_too_little_text_for_a_map_is_said() -> None:
     sums = Sums(8, torch.device("cpu"), 8)
     with pytest.raises(InputError, match="no text"):
-        solve_map(sums, "linear")
+        solve_linear_map(sums, "linear")
     sums.add(torch.zeros(3, 8), torch.zeros(3, 8))
     with pytest.raises(InputError, match="3 tokens of text are too few"):
-        solve_map(sums, "linear")
+        solve_linear_map(sums, "linear")
 
 
 @pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.healing.settings import METHODS, OBJECTIVES, TrainSettings, named_in
+from layercut.healing.settings import METHODS, OBJECTIVES, TrainSettings, load_by_name
 
 
 @pytest.mark.parametrize(("method", "rate"), [("lora", 2e-4), ("full", 1e-5), ("last-k", 1e-5)])
@@ -15,8 +15,8 @@ def test_the_learning_rate_follows_the_method(method: str, rate: float) -> None:
 
 def test_every_row_names_code_and_settings_that_exist() -> None:
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
-    assert all(callable(named_in(row.made_by)) for row in METHODS.values() if row.made_by)
-    assert all(callable(named_in(row.trainer).options) for row in OBJECTIVES.values())
+    assert all(callable(load_by_name(row.made_by)) for row in METHODS.values() if row.made_by)
+    assert all(callable(load_by_name(row.trainer).options) for row in OBJECTIVES.values())
     rows = (*METHODS.values(), *OBJECTIVES.values())
     assert {name for row in rows for name in row.takes} <= set(TrainSettings.model_fields)
 

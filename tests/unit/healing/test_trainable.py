@@ -30,7 +30,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 from layercut.healing import trainable
 from layercut.healing.heal import objective_of
 from layercut.healing.sft import Trained
-from layercut.healing.trainable import load_pair, make_trainable
+from layercut.healing.trainable import load_two_models, make_trainable
 from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
 DATA = tiny_data(16)
@@ -55,7 +55,7 @@ def models(folder: Path, family: str = "llama", **more: Any) -> tuple[ModelHandl
 
 
 def heal(folder: Path, name: str, wanted: TrainSettings, kill_at: int | None = None) -> Trained:
-    loaded, uncut = load_pair(*models(folder), wanted)
+    loaded, uncut = load_two_models(*models(folder), wanted)
     options = objective_of(loaded, uncut, wanted, DATA, tiny_records(16))
     return train_tiny(loaded.model, DATA, wanted, folder / name, kill_at, **options)
 
@@ -100,7 +100,7 @@ def test_every_objective_has_the_same_training_also_when_stopped(
 def test_weights_are_in_memory_once_and_both_models_are_whole(family: str, tmp_path: Path) -> None:
     cut, teacher = models(tmp_path, family)
     said: list[str] = []
-    loaded, uncut = load_pair(cut, teacher, settings(), said.append)
+    loaded, uncut = load_two_models(cut, teacher, settings(), said.append)
     assert uncut is not None and len(said) == 1
     places = {one.data_ptr() for one in uncut.model.parameters()}
     assert {one.data_ptr() for one in loaded.model.parameters()} < places
@@ -141,7 +141,7 @@ def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
 ) -> None:
     _, teacher = models(tmp_path, family)
     mine = repaired(tmp_path, own)
-    loaded, uncut = load_pair(mine, teacher, settings())
+    loaded, uncut = load_two_models(mine, teacher, settings())
     assert uncut is not None
     places = {one.data_ptr() for one in uncut.model.parameters()}
     apart = {name: one for name, one in loaded.model.named_parameters() if one.data_ptr() not in places}
@@ -154,13 +154,13 @@ def test_a_repaired_model_has_only_the_repaired_matrices_for_itself(
         assert torch.equal(loaded.model(ids).logits, alone.model(ids).logits)
         assert torch.equal(uncut.model(ids).logits, whole.model(ids).logits)
         assert not torch.equal(
-            loaded.model(ids).logits, load_pair(*models(tmp_path, family), settings())[0].model(ids).logits
+            loaded.model(ids).logits, load_two_models(*models(tmp_path, family), settings())[0].model(ids).logits
         )
 
 
 def test_a_model_that_teaches_itself_shares_its_weights(tmp_path: Path) -> None:
     _, teacher = models(tmp_path)
-    loaded, uncut = load_pair(teacher, teacher, settings())
+    loaded, uncut = load_two_models(teacher, teacher, settings())
     assert uncut is not None and len(decoder_layers(loaded.model)) == NUM_LAYERS
 
 
@@ -168,7 +168,7 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     cut, teacher = models(tmp_path)
 
     def shares(cut: ModelHandle, teacher: ModelHandle, **more: Any) -> bool:
-        loaded, uncut = load_pair(cut, teacher, settings(**more))
+        loaded, uncut = load_two_models(cut, teacher, settings(**more))
         places = set() if uncut is None else {one.data_ptr() for one in uncut.model.parameters()}
         return any(one.data_ptr() in places for one in loaded.model.parameters())
 
@@ -186,7 +186,9 @@ def test_other_weights_are_loaded_for_themselves(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "cut" / "config.json").read_text())
     shutil.copytree(tmp_path / "cut", tmp_path / "stretched")
     (tmp_path / "stretched" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
-    loaded, _ = load_pair(ModelHandle(cut.settings.replace(model=str(tmp_path / "stretched"))), teacher, settings())
+    loaded, _ = load_two_models(
+        ModelHandle(cut.settings.replace(model=str(tmp_path / "stretched"))), teacher, settings()
+    )
     assert loaded.model.config.rms_norm_eps == 1e-3
 
 
@@ -196,7 +198,7 @@ def test_a_thinner_model_is_made_of_the_teachers_weights(tmp_path: Path) -> None
     plan = replace(thin_plan(whole.loaded.model, (1,)), model_hash=whole.metadata.model_hash)
     cut_checkpoint(tmp_path / "uncut", plan, tmp_path / "cut")
     cut, teacher = models(tmp_path)
-    loaded, uncut = load_pair(cut, teacher, settings())
+    loaded, uncut = load_two_models(cut, teacher, settings())
     alone = load_model(str(tmp_path / "cut"), device="cpu").model
     ids = torch.arange(40).reshape(2, 20)
     with torch.no_grad():

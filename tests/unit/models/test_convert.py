@@ -18,7 +18,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from layercut.errors import CheckpointError, InputError
 from layercut.models import convert
 from layercut.models.cache import cache_dir
-from layercut.models.convert import Bundled, Package, bundled_file, bundled_model, convert_gguf, file_sha256, is_whole
+from layercut.models.convert import (
+    Bundled,
+    Package,
+    bundled_file,
+    bundled_model,
+    convert_gguf,
+    file_sha256,
+    is_whole_conversion,
+)
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve_source
@@ -140,13 +148,13 @@ def test_converted_only_once(file, converted, cache, monkeypatch):
 def test_a_flipped_byte_in_the_cache_is_found_and_mended(file, converted, cache):
     target = cache / "gguf" / converted.name
     shutil.copytree(converted, target)
-    assert is_whole(target)
+    assert is_whole_conversion(target)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         weights = bytearray((target / name).read_bytes())
         weights[-9] ^= 1
         (target / name).write_bytes(weights)
-        assert not is_whole(target)
-        assert convert_gguf(file) == target and is_whole(target)
+        assert not is_whole_conversion(target)
+        assert convert_gguf(file) == target and is_whole_conversion(target)
         assert (target / name).read_bytes() == (converted / name).read_bytes()
 
 
@@ -154,10 +162,10 @@ def test_a_file_is_hashed_once_until_it_changes(converted, monkeypatch):
     convert._sha256.cache_clear()
     hashed = []
     monkeypatch.setattr(convert, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
-    assert is_whole(converted) and is_whole(converted)
+    assert is_whole_conversion(converted) and is_whole_conversion(converted)
     assert len(hashed) == len(set(hashed)) > 3 and "model.safetensors" in hashed
     os.utime(converted / "config.json")
-    assert is_whole(converted) and hashed.count("config.json") == 2
+    assert is_whole_conversion(converted) and hashed.count("config.json") == 2
 
 
 def _convert(path, ready, go):
@@ -192,7 +200,7 @@ def test_a_killed_conversion_is_never_taken_for_a_result(file, cache):
     assert leftover.name.startswith(".")
     assert (leftover / "model.safetensors").exists()
     folder = convert_gguf(file)
-    assert is_whole(folder)
+    assert is_whole_conversion(folder)
     assert list((cache / "gguf").iterdir()) == [folder]  # its owner held the lock, and is gone
 
 
@@ -213,7 +221,7 @@ def test_four_at_once_all_get_the_whole_folder(file, converted, cache, damaged):
     for process in four:
         process.join(120)
     assert [process.exitcode for process in four] == [0, 0, 0, 0]
-    assert list((cache / "gguf").iterdir()) == [target] and is_whole(target)
+    assert list((cache / "gguf").iterdir()) == [target] and is_whole_conversion(target)
 
 
 def test_what_is_being_written_is_waited_for_and_not_removed(file, converted, cache, caplog):
@@ -247,7 +255,7 @@ def test_a_full_cache_is_one_line_and_the_same_command_goes_on_with_room(file, t
         assert "Read-only file system" in refused(file)
         disk.resize(needed + 2**20)
         folder = convert_gguf(file)
-        assert is_whole(folder)
+        assert is_whole_conversion(folder)
         disk.read_only()
         assert convert_gguf(file) == folder  # what is whole is only read
 

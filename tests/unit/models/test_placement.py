@@ -7,7 +7,7 @@ import torch
 
 from layercut.engine.handle import ModelHandle
 from layercut.models import placement
-from layercut.models.placement import pick_dtype
+from layercut.models.placement import pick_torch_dtype
 from layercut.settings import ModelSettings
 from tests.support.tiny import save_tiny
 from tests.unit.models.damage import edit_json
@@ -19,15 +19,15 @@ def folder(tmp_path):
 
 
 def test_what_auto_stands_for(folder, monkeypatch):
-    assert pick_dtype(folder, "auto", device="cpu") == "float32"
+    assert pick_torch_dtype(folder, "auto", device="cpu") == "float32"
     for named in ("float32", "bfloat16", "float16"):
-        assert pick_dtype(folder, named, device="cpu") == named
-    assert pick_dtype(folder, "auto", device_map="auto") == "auto", "a spread model keeps the checkpoint's own"
+        assert pick_torch_dtype(folder, named, device="cpu") == named
+    assert pick_torch_dtype(folder, "auto", device_map="auto") == "auto", "a spread model keeps the checkpoint's own"
     with monkeypatch.context() as patch:
         patch.setattr(placement, "pick_device", lambda device: torch.device("cuda"))
-        assert pick_dtype(folder, "auto") == "auto", "and so does an accelerator"
+        assert pick_torch_dtype(folder, "auto") == "auto", "and so does an accelerator"
     edit_json(folder / "config.json", quantization_config={"quant_method": "fp8"})
-    assert pick_dtype(folder, "auto", device="cpu") == "auto"
+    assert pick_torch_dtype(folder, "auto", device="cpu") == "auto"
 
 
 def test_weights_that_do_not_fit_in_float32_stay_as_they_are_and_it_is_said(folder, monkeypatch, caplog):
@@ -35,7 +35,7 @@ def test_weights_that_do_not_fit_in_float32_stay_as_they_are_and_it_is_said(fold
     with caplog.at_level(logging.WARNING):
         for share, dtype in ((1.01, "float32"), (0.99, "auto")):
             monkeypatch.setattr(placement, "memory_bytes", lambda share=share: share * enough)
-            assert pick_dtype(folder, "auto", device="cpu") == dtype
+            assert pick_torch_dtype(folder, "auto", device="cpu") == dtype
     assert "keeps its checkpoint's dtype" in caplog.text
 
 

@@ -16,7 +16,7 @@ import layercut
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.gguf_file import find_copy, read_gguf_head
+from layercut.models.gguf_file import find_copied_matrix, read_gguf_head
 from layercut.models.loading import load_model
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
@@ -67,7 +67,7 @@ def test_two_quantisations_of_one_matrix_are_told(
     tmp_path: Path, embeddings: Kind | None, head: Kind | None, kept: str
 ) -> None:
     file = file_of(two_matrices("llama"), tmp_path / "two.gguf", "llama", embeddings, head)
-    copy = find_copy(file)
+    copy = find_copied_matrix(file)
     assert copy is not None and copy.kept.name == kept and copy.left_out.name != kept
 
 
@@ -79,7 +79,7 @@ def test_a_matrix_of_its_own_is_not_a_copy(tmp_path: Path, share: float, noise: 
     rows = max(1, round(share * len(own)))
     own[:rows] += noise * own.std() * torch.randn(rows, own.shape[1], generator=torch.Generator().manual_seed(1))
     file = file_of(two_matrices("llama", own), tmp_path / "own.gguf", "llama", Kind.Q5_1, Kind.Q8_0)
-    assert find_copy(file) is None
+    assert find_copied_matrix(file) is None
     loaded = load_model(str(file))
     assert loaded.model.lm_head.weight is not loaded.model.model.embed_tokens.weight
 
@@ -150,7 +150,7 @@ def test_the_copy_alone_is_removed_from_a_file(tmp_path: Path) -> None:
         assert torch.equal(load_model(str(path)).model(input_ids=IDS).logits, tied)
     before, after = ({one.name: one.num_bytes for one in read_gguf_head(path).tensors} for path in (file, out))
     assert sum(before.values()) - sum(after.values()) == before["token_embd.weight"]
-    assert find_copy(out) is None
+    assert find_copied_matrix(out) is None
     with pytest.raises(InputError, match="`tie` removes nothing"):
         layercut.cut(str(out), "tie", tmp_path / "again.gguf", device="cpu")
     with pytest.raises(InputError, match="leave out one of the two"):

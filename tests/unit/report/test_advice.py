@@ -18,10 +18,10 @@ from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.evidence.study import checkpoint_of, study_results
 from layercut.evidence.uses import named_use
-from layercut.report.advice_text import advice_page, next_step, write_advice
+from layercut.report.advice_text import advice_next_step, advice_page, write_advice
 from layercut.report.first import first_of_study
 from layercut.report.front import front_of_advice
-from layercut.runs.directory import RunFolder, find_runs
+from layercut.runs.directory import RunFolder, find_run_folders
 from layercut.runs.prune import PruneResult
 from layercut.surgery.plan import CutPlan
 from tests.support.pages import write_prune
@@ -160,10 +160,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
-    before = [(run.path, run.status) for run in find_runs(study)]
+    before = [(run.path, run.status) for run in find_run_folders(study)]
     advice, text = write_advice(study)
     assert (study / "advice.md").read_text() == text
-    assert [(run.path, run.status) for run in find_runs(study)] == before
+    assert [(run.path, run.status) for run in find_run_folders(study)] == before
     data = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
     assert (data["answer"], data["recommended"], data["removed"]) == ("cut", "light", [9, 8])
     assert data["num_parameters"] == {"uncut": 1_000_000, "cut": 900_000}
@@ -226,9 +226,9 @@ def test_the_next_step_is_a_folder_or_a_command(study: Path) -> None:
     advice = advise(study)
     plan = study / "light" / "plan.json"
     made = f"layercut cut bundled:smollm2-135m --remove {plan} --out {study / 'light' / 'checkpoint'}"
-    assert next_step(advice) == f"To write the checkpoint: `{made}`."
+    assert advice_next_step(advice) == f"To write the checkpoint: `{made}`."
     (study / "light" / "checkpoint").mkdir()
-    assert next_step(advice) == f"Checkpoint: `{study / 'light' / 'checkpoint'}`."
+    assert advice_next_step(advice) == f"Checkpoint: `{study / 'light' / 'checkpoint'}`."
     (study / "light" / "checkpoint").rmdir()
 
 
@@ -240,7 +240,7 @@ def test_an_undecided_plan_comes_with_the_command_that_decides_it(tmp_path: Path
     assert undecided.answer == "undecided" and undecided.best is not None
     needed = undecided.best.items_needed
     assert needed is not None
-    told = next_step(undecided)
+    told = advice_next_step(undecided)
     items = int(told.split("raise `limit` to ")[1].split()[0])
     assert needed <= items <= 1.1 * needed
     run = f"layercut run examples/quickstart.yaml --out {folder}-{items}"
@@ -254,7 +254,7 @@ def test_single_runs_are_repeated_on_more_items(tmp_path: Path) -> None:
     made = uncut.path / "environment.json"
     command = {"command": "layercut eval bundled:smollm2-135m --tasks copy --out runs/uncut"}
     made.write_text(json.dumps(json.loads(made.read_text()) | command))
-    told = next_step(advise(folder, use="copy"))
+    told = advice_next_step(advise(folder, use="copy"))
     assert "`--limit " in told
     assert f"` and `--out` in `{folder}-" in told and f"then `layercut advise {folder}-" in told
     fact = dict(first_of_study(study_results(folder)).facts)["to decide it"]
@@ -282,7 +282,7 @@ def test_runs_of_healed_checkpoints_are_judged_by_what_is_gone_in_all(tmp_path: 
         "deeper": ((10, 5, 8, 0, 6), 30),  # 5 of the 27 that were left
     }
     assert "remove 3 layers:** healed plan `healed`" in advice_page(advice)
-    assert next_step(advice) == "Checkpoint: `healed/checkpoint`."
+    assert advice_next_step(advice) == "Checkpoint: `healed/checkpoint`."
     facts = dict(first_of_study(study_results(tmp_path)).facts)
     assert facts["checkpoint"] == "`healed/checkpoint`"
     assert facts["layers removed"] == "5,8,10 (3 of 30), healed (seam+lora)"
@@ -309,9 +309,9 @@ def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
     (cut.path / "metrics.json").write_text(json.dumps(metrics))
     advice = advise(tmp_path, use="copy")
     assert "remove 3 layers:** healed plan `search-3+seam`" in advice_page(advice)
-    assert "`checkpoints: true` in examples/quickstart.yaml, then `layercut run " in next_step(advice)
+    assert "`checkpoints: true` in examples/quickstart.yaml, then `layercut run " in advice_next_step(advice)
     (tmp_path / "search-3" / "heal-seam" / "checkpoint").mkdir(parents=True)
-    assert next_step(advice) == f"Checkpoint: `{tmp_path / 'search-3' / 'heal-seam' / 'checkpoint'}`."
+    assert advice_next_step(advice) == f"Checkpoint: `{tmp_path / 'search-3' / 'heal-seam' / 'checkpoint'}`."
 
 
 MB = 1_000_000

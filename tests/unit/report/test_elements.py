@@ -4,7 +4,7 @@ import pytest
 
 from layercut.report.front import share_cell, task_cell
 from layercut.report.table import plain_cell
-from layercut.report.words import finding_cell, scores_in
+from layercut.report.words import finding_cell, score_units
 from layercut.runs.prune import Estimated, TaskKept
 
 
@@ -30,4 +30,4 @@ def test_cells_say_the_task_the_share_and_the_verdict() -> None:
     ],
 )
 def test_percent_is_said_of_shares_alone(shares: list[bool], says: str) -> None:
-    assert scores_in(shares) == says
+    assert score_units(shares) == says

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.study import StudyResults, study_runs
+from layercut.evidence.study import StudyResults, find_study_runs
 from layercut.report.answers import TITLES
 from layercut.report.comparison import comparison_tables
 from layercut.report.reports import write_reports
@@ -178,11 +178,11 @@ def test_long_answers_are_cut():
 
 def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):
     shutil.copytree(quickstart[0].path.parent, tmp_path / "quickstart")
-    assert [run.name for run in study_runs(tmp_path / "quickstart").cuts] == ["random-3", "reverse-3"]
+    assert [run.name for run in find_study_runs(tmp_path / "quickstart").cuts] == ["random-3", "reverse-3"]
     RunFolder.begin(tmp_path / "planned", {"plans": {"reverse-3": "reverse:3", "random-3": "random:3"}}).close()
     for name in ("random-3", "reverse-3", "uncut"):
         shutil.move(tmp_path / "quickstart" / name, tmp_path / "planned" / name)
-    found = study_runs(tmp_path / "planned")
+    found = find_study_runs(tmp_path / "planned")
     assert [run.name for run in (found.uncut, *found.cuts)] == ["uncut", "reverse-3", "random-3"]
 
 
@@ -215,7 +215,7 @@ def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):
     assert ": names (rank)." in page
     assert ">gained<" in page.replace(" ", "").replace("\n", "")
     console = Console(file=io.StringIO(), width=200)
-    for block in comparison_tables(compare_runs(*study_runs(tmp_path))):
+    for block in comparison_tables(compare_runs(*find_study_runs(tmp_path))):
         console.print(block)
     shown = console.file.getvalue()
     assert "gained:" in shown and "+" in shown.split("letters")[1].split("\n")[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from layercut.report.runs import metrics_table, runs_table
+from layercut.report.runs import metrics_table, table_of_runs
 from layercut.runs.directory import RunSummary
 
 
@@ -39,7 +39,7 @@ def test_runs_are_listed():
         RunSummary(Path("runs/b"), "running", datetime(2026, 1, 3, 11, 30, tzinfo=UTC), ""),
         RunSummary(Path("runs/c"), "unfinished", None, "2 answers so far"),
     ]
-    text = printed(runs_table(runs, now=datetime(2026, 1, 3, 12, 0, tzinfo=UTC)), width=80)
+    text = printed(table_of_runs(runs, now=datetime(2026, 1, 3, 12, 0, tzinfo=UTC)), width=80)
     lines = [line.rstrip() for line in text.splitlines()][2:]
     assert "uncut, copy short 0.5" in lines[0]
     assert lines[0].endswith("…")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.study import over_seeds
+from layercut.evidence.study import rows_over_seeds
 from layercut.report.reports import write_reports
 from layercut.runs.directory import METRICS, RunFolder
 from tests.support.run_builder import Result, build_run
@@ -28,7 +28,7 @@ def test_an_items_seeds_count_as_one_item(tmp_path: Path) -> None:
     uncut = run(tmp_path / "uncut", 0.9)
     cuts = [run(tmp_path / f"random-1-seed{seed}", score, seed) for seed, score in enumerate((0.7, 0.6, 0.5))]
     rows = compare_runs(uncut, cuts)
-    (found,) = over_seeds(cuts, rows)
+    (found,) = rows_over_seeds(cuts, rows)
     scores = [row.values.cut.value for row in rows]
     assert found.values.cut.value == pytest.approx(sum(scores) / 3)
     assert found.values.difference.value == pytest.approx(sum(row.values.difference.value for row in rows) / 3)
@@ -46,5 +46,5 @@ def test_an_items_seeds_count_as_one_item(tmp_path: Path) -> None:
 
 def test_one_seed_of_each_plan_has_no_such_section(tmp_path: Path) -> None:
     uncut, cuts = run(tmp_path / "uncut", 0.9), [run(tmp_path / "random-1", 0.7, 0)]
-    assert over_seeds(cuts, compare_runs(uncut, cuts)) == []
+    assert rows_over_seeds(cuts, compare_runs(uncut, cuts)) == []
     assert "All seeds" not in write_reports(tmp_path)["report"].read_text()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from layercut.errors import InputError, RunMismatch
-from layercut.runs.directory import RunFolder, find_runs
+from layercut.runs.directory import RunFolder, find_run_folders
 from layercut.runs.settings import settings_hash
 from layercut.surgery.plan import CutPlan
 
@@ -218,12 +218,12 @@ def test_two_writers_of_one_run_are_refused_and_a_killed_one_leaves_no_lock(tmp_
         assert writer.stdout.readline() == "begun\n"
         with pytest.raises(InputError, match=rf"another layercut process \(pid {writer.pid}\)"):
             RunFolder.begin(tmp_path / "a", {"seed": 0})
-        assert [run.status for run in find_runs(tmp_path)] == ["running"]
+        assert [run.status for run in find_run_folders(tmp_path)] == ["running"]
         RunFolder.open(tmp_path / "a")  # reading goes
     finally:
         writer.kill()
         writer.communicate()
-    assert [run.status for run in find_runs(tmp_path)] == ["unfinished"]
+    assert [run.status for run in find_run_folders(tmp_path)] == ["unfinished"]
     RunFolder.begin(tmp_path / "a", {"seed": 0}).close()
 
 
@@ -245,17 +245,17 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
             run.write_metrics([uncut, ROW, flexible], plan=CutPlan(num_layers=30).to_dict())
         with RunFolder.begin(tmp_path / "quick" / "cut", {"seed": 0}) as run:
             run.write_metrics([ROW], plan=CutPlan(num_layers=30, removed=(2, 1)).to_dict())
-        assert find_runs(tmp_path / "quick")[0].status == "running"
-    assert find_runs(tmp_path / "quick")[0].status == "unfinished"  # the report is missing
+        assert find_run_folders(tmp_path / "quick")[0].status == "running"
+    assert find_run_folders(tmp_path / "quick")[0].status == "unfinished"  # the report is missing
     (study.path / "report.md").touch()
     with RunFolder.begin(tmp_path / "slow", {"seed": 0}) as run, run.journal("copy", "short") as journal:
         journal.append([{"id": "x"}, {"id": "y"}])
-        assert find_runs(tmp_path)[-1].status == "running"
+        assert find_run_folders(tmp_path)[-1].status == "running"
     for other in ("empty", "slow/checkpoint", ".hidden"):
         (tmp_path / other).mkdir()
         (tmp_path / other / "config.yaml").write_text("lr: 1\n")
 
-    found = find_runs(tmp_path)
+    found = find_run_folders(tmp_path)
     assert [str(run.path.relative_to(tmp_path)) for run in found] == ["quick", "quick/cut", "quick/uncut", "slow"]
     assert [run.status for run in found] == ["finished", "finished", "finished", "unfinished"]
     assert [run.headline for run in found] == [
@@ -265,9 +265,9 @@ def test_runs_are_listed_with_their_state_and_headline(tmp_path):
         "2 answers so far",
     ]
     assert abs((datetime.now(UTC) - found[0].begun).total_seconds()) < 60
-    assert find_runs(tmp_path / "slow") == [found[-1]]
+    assert find_run_folders(tmp_path / "slow") == [found[-1]]
     with pytest.raises(InputError, match="nowhere is not"):
-        find_runs(tmp_path / "nowhere")
+        find_run_folders(tmp_path / "nowhere")
 
 
 def test_one_damaged_run_does_not_hide_the_others(tmp_path):
@@ -276,7 +276,7 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path):
             run.write_metrics([ROW])
     (tmp_path / "a" / "metrics.json").write_text("{")
     (tmp_path / "a" / "environment.json").unlink()
-    damaged, whole = find_runs(tmp_path)
+    damaged, whole = find_run_folders(tmp_path)
     assert damaged.begun is None
     assert "is damaged" in damaged.headline
     assert whole.headline == "copy short 50"

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from layercut.errors import InputError
-from layercut.runs.disk import disk_problem, resumable_writing, writing_to
+from layercut.runs.disk import disk_problem, resumable_writing, writing_to_disk
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_a_disk_without_inodes_is_not_called_full(
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_files=9, f_favail=free_files))
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a"))
     assert says in str(disk_problem(full)) and says in str(disk_problem(OSError(errno.ENOSPC, "No space")))
-    for block in (writing_to(tmp_path / "b", "use another `out`"), resumable_writing(tmp_path)):
+    for block in (writing_to_disk(tmp_path / "b", "use another `out`"), resumable_writing(tmp_path)):
         with pytest.raises(InputError) as caught, block:
             raise full
         assert says in str(caught.value) and "\n" not in str(caught.value)

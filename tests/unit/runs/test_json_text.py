@@ -11,7 +11,7 @@ import yaml
 from layercut.errors import InputError
 from layercut.runs.json_text import load_yaml
 from layercut.runs.settings import read_config, write_config
-from layercut.study.file import read_study
+from layercut.study.file import read_study_file
 
 
 def bomb(kind: str) -> str:
@@ -52,7 +52,7 @@ def test_hostile_yaml_is_one_line_at_once(tmp_path: Path, text: str, message: st
     began = time.monotonic()
     with pytest.raises(ValueError, match=message) as caught:
         load_yaml(file)
-    for read in (lambda: read_config(tmp_path), lambda: read_study(file)):
+    for read in (lambda: read_config(tmp_path), lambda: read_study_file(file)):
         with pytest.raises(InputError, match="be read|not a YAML") as refused:
             read()
         assert len(str(refused.value).splitlines()) == 1 and len(str(refused.value)) < 600

@@ -281,7 +281,7 @@ def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.Mon
     sandbox.allow_unsafe()
     if sandbox._why_not("none"):
         pytest.skip(f"programs cannot run as another user here: {sandbox._why_not('none')}")
-    assert sandbox.in_force() == "none" and "no isolation" in sandbox.describe_isolation()
+    assert sandbox.isolation_in_force() == "none" and "no isolation" in sandbox.describe_isolation()
     assert run_program(RIGHT, tests=TESTS, limits=SMALL).passed
     assert not run_program(FORGERIES["leaves when called"], tests=TESTS, limits=SMALL).passed
 
@@ -548,14 +548,14 @@ def test_a_process_that_cannot_be_read_is_over_the_limit(
 
 
 def test_a_watcher_that_stalls_fails_the_program(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = sandbox_process.look_at
+    look = sandbox_process.state_of_processes
 
     def slow(root: int) -> sandbox_process.Look:
         while Path(f"/proc/{root}/exe").exists():
             time.sleep(0.05)
         return look(root)
 
-    monkeypatch.setattr(sandbox_process, "look_at", slow)
+    monkeypatch.setattr(sandbox_process, "state_of_processes", slow)
     monkeypatch.setattr(sandbox_process, "_LATE", 0.5)
     limits = Limits(wall_seconds=1, cpu_seconds=1)
     result = run_program("import time\ntime.sleep(60)", limits=limits, mode=mode)

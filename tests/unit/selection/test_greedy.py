@@ -7,7 +7,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.selection.base import Context
-from layercut.selection.greedy import best_of, remove_greedily
+from layercut.selection.greedy import place_of_highest, remove_greedily
 from tests.support.search import Layers, TableObjective, random_table
 
 
@@ -94,4 +94,4 @@ def test_rounds_are_shown() -> None:
     [([1.0], 0), ([1.0, 1.0], 1), ([math.nan, -5.0], 1), ([3.0, math.nan, 3.0 - 1e-15], 0), ([math.nan] * 2, 1)],
 )
 def test_best_of(values: list[float], best: int) -> None:
-    assert best_of(values) == best
+    assert place_of_highest(values) == best

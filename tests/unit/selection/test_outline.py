@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from layercut.selection.outline import num_greedy
+from layercut.selection.outline import count_greedy_plans
 from tests.unit.cli.conftest import Run, layercut, tiny  # noqa: F401 - fixtures
 
 TASKS = ("--objective", "arithmetic,copy", "--limit", "3")
@@ -28,7 +28,7 @@ def answers(folder: Path) -> int:
 
 
 def test_plans_of_a_greedy_search() -> None:
-    assert num_greedy(5, 1) == 5 and num_greedy(5, 2) == 9 and num_greedy(29, 5) == 135
+    assert count_greedy_plans(5, 1) == 5 and count_greedy_plans(5, 2) == 9 and count_greedy_plans(29, 5) == 135
 
 
 def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811

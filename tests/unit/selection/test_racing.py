@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from layercut.selection.greedy import best_of
-from layercut.selection.racing import race_round
+from layercut.selection.greedy import place_of_highest
+from layercut.selection.racing import run_race_round
 
 Table = list[list[list[float]]]
 """Metric per candidate, task and item."""
@@ -89,8 +89,8 @@ def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None
     combine = combiner(rng, len(table[0]))
     values = values_of(table, combine)
     asking = Asking(table, chunk, Random(seed))
-    found = race_round(asking, len(table), asking.sizes, combine)
-    best = best_of(values)
+    found = run_race_round(asking, len(table), asking.sizes, combine)
+    best = place_of_highest(values)
     num_items = sum(map(len, table[0]))
     assert found.num_items == num_items
     assert found.candidates[best] == (values[best], values[best], num_items)
@@ -99,7 +99,7 @@ def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None
         assert values[place] <= one.upper_bound <= values[best]
         assert asking.num_answered[place] <= one.num_answered <= num_items
     again = Asking(table, chunk, Random(seed + 1), piece=1)
-    assert race_round(again, len(table), again.sizes, combine) == found, (
+    assert run_race_round(again, len(table), again.sizes, combine) == found, (
         "what is told depends on the order of the engine"
     )
 
@@ -115,8 +115,8 @@ def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> N
     asking = Asking(table, chunk, Random(seed))
     groups = [(0, num_tasks - 1), *((task,) for task in range(1, num_tasks - 1))]
     together = [tuple(range(num_tasks))] if seed % 2 else None  # of uneven lengths
-    found = race_round(asking, len(table), asking.sizes, combine, groups=groups, together=together)
-    best = best_of(values)
+    found = run_race_round(asking, len(table), asking.sizes, combine, groups=groups, together=together)
+    best = place_of_highest(values)
     assert found.candidates[best] == (values[best], values[best], sum(map(len, table[0])))
     for place, one in enumerate(found.candidates):
         assert one.value in (None, values[place])
@@ -131,7 +131,7 @@ def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> N
 def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
     good, bad = [1.0] * 60, [0.0] * 60
     asking = Asking([[bad], [good], [bad]], 10, Random(0))
-    found = race_round(asking, 3, asking.sizes, lambda scores: scores[0])
+    found = run_race_round(asking, 3, asking.sizes, lambda scores: scores[0])
     assert [one.num_answered for one in found.candidates] == [10, 60, 10]
     assert [one.value for one in found.candidates] == [None, 1.0, None]
     assert asking.calls == [(0, (0,), (0, 1, 2)), (0, (1, 2, 3, 4), (1,)), (0, (5,), (1,))]
@@ -140,7 +140,7 @@ def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
 def test_of_equals_the_later_one_wins_and_an_earlier_one_stops_when_it_can_only_tie() -> None:
     same = [1.0, 0.0] * 20
     asking = Asking([[same], [same], [same]], 10, Random(0))
-    found = race_round(asking, 3, asking.sizes, lambda scores: scores[0])
+    found = run_race_round(asking, 3, asking.sizes, lambda scores: scores[0])
     assert found.candidates[2].value == 0.5
     assert all(one.value in (None, 0.5) and one.upper_bound == 0.5 for one in found.candidates)
 
@@ -160,7 +160,7 @@ def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
 
     asking = InTurn(table, 4, Straight(0), piece=2)
     combine = lambda scores: (2 * scores[0] + 2 * scores[1] + scores[2]) / 5  # noqa: E731
-    found = race_round(asking, 2, asking.sizes, combine)
+    found = run_race_round(asking, 2, asking.sizes, combine)
     assert asking.num_refused == 2
     assert asking.num_answered == [4, 12]
     assert found.candidates[0].value is None
@@ -169,7 +169,7 @@ def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
 def test_progress_ends_with_as_many_as_were_answered() -> None:
     shown: list[tuple[int, int]] = []
     asking = Asking([[[0.0] * 30], [[1.0] * 30]], 5, Random(0))
-    race_round(asking, 2, asking.sizes, lambda s: s[0], on_progress=lambda done, total: shown.append((done, total)))
+    run_race_round(asking, 2, asking.sizes, lambda s: s[0], on_progress=lambda done, total: shown.append((done, total)))
     assert shown[0][1] == 60
     assert shown[-1] == (35, 35)
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)

@@ -13,7 +13,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
 from layercut.selection.specs import LayerSpec
-from layercut.selection.vocabulary import UsedTokens, choose_vocabulary, count_covered, used_in, vocabulary_of
+from layercut.selection.vocabulary import UsedTokens, choose_vocabulary, count_covered, used_tokens_in, vocabulary_of
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.trimming import tokens_of_folder
@@ -80,7 +80,7 @@ def test_a_plan_of_tokens_is_for_files(bytes_model: Path) -> None:
 def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
     run = layercut.evaluate(bytes_model, "copy", readouts="short", limit=4, device="cpu", out=tmp_path / "run").folder
     own = choose_vocabulary(bytes_model, f"600+{run}")
-    ((name, note),) = used_in(bytes_model, run).items()
+    ((name, note),) = used_tokens_in(bytes_model, run).items()
     used = note["ids"]
     questions = json.loads((run / "samples" / "copy.short.jsonl").read_text().split("\n")[0])["question"]
     encode = Tokenizer.from_file(str(bytes_model / "tokenizer.json")).encode
@@ -98,7 +98,7 @@ def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
         [record["completion"] for record in RunFolder.open(folder).records("copy", "short")] for folder in (run, again)
     ]
     assert answers[0] == answers[1]
-    assert used_in(small, run) == {}, "ids of another tokenizer"
+    assert used_tokens_in(small, run) == {}, "ids of another tokenizer"
 
 
 def test_only_greedy_answers_of_known_tokens_are_said_to_stay(bytes_model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from layercut.settings import Depth
-from layercut.study.file import read_study, study_from_dict
+from layercut.study.file import read_study_file, study_from_dict
 from layercut.study.run import outline_study
 from layercut.study.variants import list_variants
 from layercut.verbs.run import RunVerb
@@ -42,13 +42,13 @@ def test_the_papers_search_is_a_request_of_select() -> None:
 
 @pytest.mark.parametrize("file", [file for file in EXAMPLES if name_of(file) not in REQUESTS], ids=name_of)
 def test_an_example_is_a_study(file: Path) -> None:
-    study = study_from_dict(read_study(file))
+    study = study_from_dict(read_study_file(file))
     assert len(list_variants(study, 30)) > 1
     assert study.out == Path("runs", name_of(file))
 
 
 def test_the_papers_study_is_the_papers() -> None:
-    study = study_from_dict(read_study(next(file for file in EXAMPLES if file.stem == "paper")))
+    study = study_from_dict(read_study_file(next(file for file in EXAMPLES if file.stem == "paper")))
     assert [depth.layers(layers) for depth in study.depths for layers in (28, 32)] == [7, 8]
     assert len(study.tasks) == 12 and sum(task.task.endswith(":5") for task in study.tasks) == 7
     for arm in study.healing:
@@ -62,7 +62,7 @@ def test_the_papers_study_is_the_papers() -> None:
 
 @pytest.mark.parametrize("name", ["quickstart", "smollm2-study"])
 def test_an_example_of_the_bundled_model_can_be_planned(name: str, tmp_path: Path) -> None:
-    study = study_from_dict(read_study(next(file for file in EXAMPLES if file.stem == name)))
+    study = study_from_dict(read_study_file(next(file for file in EXAMPLES if file.stem == name)))
     model = study.models[0].replace(model=str(save_tiny("llama", tmp_path / "tiny")))
     depths = tuple(Depth(text=text) for text in ("1", "2")) if study.depths else ()
     study = study.replace(models=(model,), out=tmp_path / "runs" / name, depths=depths)

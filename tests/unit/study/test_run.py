@@ -17,11 +17,11 @@ from rich.console import Console
 from layercut.engine.handle import ModelHandle
 from layercut.errors import RunMismatch
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.study import study_runs
+from layercut.evidence.study import find_study_runs
 from layercut.progress.bars import RunProgress
 from layercut.report.reports import study_reports, write_reports
 from layercut.runs.records import Journal, Notes
-from layercut.runs.study import ARMS, arms_in
+from layercut.runs.study import ARMS, variants_in_study
 from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
 from layercut.study.run import StudyOutcome, outline_study, run_study
@@ -72,7 +72,7 @@ def test_a_study_of_criteria_depths_and_healing_and_another_that_shares_its_cell
     outcome, _ = run(study("a", **KEYS))
     folder = tmp_path / "runs" / "a"
     assert outcome.failed == [] and len(loads) == 2, "the original model once, and the healed one"
-    cuts = study_runs(folder).cuts
+    cuts = find_study_runs(folder).cuts
     assert [one.name for one in cuts] == CUTS == list(dict.fromkeys(row.cut.name for row in outcome.rows))
     shallow, deep = (one.metrics()["plan"] for one in cuts[2:4])
     assert deep["removed"][:1] == shallow["removed"] and shallow["settings"]["first_of"] == 2
@@ -215,9 +215,9 @@ def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch)
 def test_edited_arms_count_as_none(tmp_path: Path, arms: Any) -> None:
     notes = Notes(tmp_path)
     notes.put(ARMS, arms)
-    assert arms_in(tmp_path) == []
+    assert variants_in_study(tmp_path) == []
     notes.put(ARMS, [{"name": "a"}])
-    assert arms_in(tmp_path) == [{"name": "a"}]
+    assert variants_in_study(tmp_path) == [{"name": "a"}]
 
 
 @pytest.mark.parametrize("lost", ["half", "all"])

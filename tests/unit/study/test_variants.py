@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.study.file import read_study, study_from_dict
+from layercut.study.file import read_study_file, study_from_dict
 from layercut.study.variants import list_variants, order_cells
-from layercut.tasks.cells import make_cells
+from layercut.tasks.cells import make_task_cells
 
 BASE: dict[str, Any] = {"model": "m", "out": "runs/x", "tasks": ["copy"], "depths": [1, 2]}
 TASKS = {"criterion": "task_accuracy", "objective": ["copy"]}
@@ -64,7 +64,7 @@ def test_cheap_and_informative_first() -> None:
         | {"tasks": [{"task": "copy", "readouts": ["short", "rank"]}]}
     )
     arms = list_variants(study, 8)
-    order = [f"{arm.name} {cell.readout}" for arm, cell in order_cells(arms, make_cells(study.tasks, 0))]
+    order = [f"{arm.name} {cell.readout}" for arm, cell in order_cells(arms, make_task_cells(study.tasks, 0))]
     assert order == [
         *("uncut rank", "uncut short"),
         *("random-1 rank", "random-2 rank", "random-1 short", "random-2 short"),
@@ -147,7 +147,7 @@ def test_a_study_may_name_models_a_suite_and_a_folder_of_data(tmp_path: Path) ->
         f"models: [a/one, {{model: b/two, batch_size: 4}}]\ndtype: float32\nout: runs/x\nplans: ['3']\n"
         f"data_dir: {tmp_path}/data\ntasks: [{{task: 'suite:quick', limit: 20}}, {{task: copy, limit: 5}}]\n"
     )
-    study = study_from_dict(read_study(file))
+    study = study_from_dict(read_study_file(file))
     assert [(one.model, one.dtype, one.batch_size) for one in study.models] == [
         ("a/one", "float32", 32),
         ("b/two", "float32", 4),

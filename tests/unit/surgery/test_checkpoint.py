@@ -19,7 +19,7 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import resolve_source
 from layercut.runs.lock import find_leftovers
 from layercut.surgery import checkpoint
-from layercut.surgery.checkpoint import cut_checkpoint, plan_cut, steps_of
+from layercut.surgery.checkpoint import cut_checkpoint, plan_cut, steps_of_earlier_cuts
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from tests.support.small_disk import small_disk
@@ -248,8 +248,8 @@ def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
 def test_a_cut_that_only_tied_a_copy_of_the_embeddings_is_no_earlier_step():
     """Else a GGUF file that was cut twice is called a healed checkpoint."""
     tied = CutPlan(num_layers=2, tied=True)
-    assert steps_of([tied]) == ()
-    (step,) = steps_of([tied, PLAN], ["seam"])
+    assert steps_of_earlier_cuts([tied]) == ()
+    (step,) = steps_of_earlier_cuts([tied, PLAN], ["seam"])
     assert (step["num_layers"], step["removed"], step["healed"]) == (6, [1, 4], ["seam"])
 
 

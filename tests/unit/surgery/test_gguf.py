@@ -24,7 +24,7 @@ from layercut.models.loading import load_model
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf as surgery
-from layercut.surgery.gguf import cut_gguf, gguf_to_gguf
+from layercut.surgery.gguf import cut_gguf_file, gguf_to_gguf
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from tests.support.small_disk import small_disk
@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def cut(file: Path, removed: str | CutPlan, out: Path, *, verify: bool = False, **more: Any) -> Any:
     settings = ModelSettings(model=str(file), device="cpu")
-    return cut_gguf(settings, LayerSpec.parse(removed).bind, file, out, verify=verify, **more)
+    return cut_gguf_file(settings, LayerSpec.parse(removed).bind, file, out, verify=verify, **more)
 
 
 def tensors(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:

@@ -9,7 +9,7 @@ import pytest
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.gguf_file import GgufHead, GgufTensor
-from layercut.surgery.gguf_metadata import ARCHITECTURES, block_tensor, cut_metadata, new_blocks
+from layercut.surgery.gguf_metadata import ARCHITECTURES, block_tensor, cut_metadata, renumber_blocks
 from layercut.surgery.plan import CutPlan
 
 
@@ -66,7 +66,7 @@ def test_layers_for_multi_token_prediction_stay_last() -> None:
     head = head_of("glm4moe", 8, nextn_predict_layers=2, attention__head_count=tuple(range(8)))
     assert head.num_layers == 6
     plan = CutPlan(num_layers=6, removed=(1, 2))
-    assert new_blocks(head, plan) == {0: 0, 3: 1, 4: 2, 5: 3, 6: 4, 7: 5}
+    assert renumber_blocks(head, plan) == {0: 0, 3: 1, 4: 2, 5: 3, 6: 4, 7: 5}
     assert cut_metadata(head, plan) == {"glm4moe.block_count": 6, "glm4moe.attention.head_count": (0, 3, 4, 5, 6, 7)}
     with pytest.raises(InputError, match="model of 8"):
         cut_metadata(head, CutPlan(num_layers=8, removed=(1,)))

@@ -20,7 +20,7 @@ from layercut.models.gguf_file import GgufTensor, read_gguf_head, recorded_plans
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
-from layercut.surgery.gguf import cut_gguf, gguf_bytes
+from layercut.surgery.gguf import cut_gguf_file, gguf_bytes
 from layercut.surgery.gguf_parts import Part, Requantised, check_channels, replace_matrix, thin_tensor
 from layercut.surgery.plan import CutPlan
 from layercut.verbs.cut import CutVerb
@@ -43,7 +43,7 @@ def channels_of(depth: int, kept: int = KEPT) -> Channels:
 
 def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
     settings = ModelSettings(model=str(file), device="cpu", dtype="float32")
-    return cut_gguf(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
+    return cut_gguf_file(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
 
 
 def written_by(part: Part | None, data: np.ndarray, file: Path) -> bytes:

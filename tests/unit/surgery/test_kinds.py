@@ -8,7 +8,7 @@ from torch import nn
 from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass, check_plan, decoder_layers
+from layercut.surgery.remove import bypass, check_plan_on_model, decoder_layers
 
 
 def refusal(model_type: str, removed: tuple[int, ...]) -> str:
@@ -53,6 +53,6 @@ def places_of(layer: nn.Module) -> set[int]:
 
 def test_a_search_refuses_such_a_plan_before_it_runs() -> None:
     model = tiny_model(tiny_config("beam"))
-    check_plan(model, CutPlan(num_layers=NUM_LAYERS, removed=(4, 5)))
+    check_plan_on_model(model, CutPlan(num_layers=NUM_LAYERS, removed=(4, 5)))
     with pytest.raises(InputError, match="attn_residual_add_idx"):
-        check_plan(model, CutPlan(num_layers=NUM_LAYERS, removed=(0,)))
+        check_plan_on_model(model, CutPlan(num_layers=NUM_LAYERS, removed=(0,)))

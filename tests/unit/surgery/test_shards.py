@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from layercut.errors import CheckpointError
 from layercut.models import weights
 from layercut.models.weights import TensorSpan, read_header, safetensors_files
-from layercut.surgery.shards import lay_out, write_shards
+from layercut.surgery.shards import lay_out_shards, write_shards
 
 META = {"format": "pt"}
 
@@ -56,7 +56,7 @@ def test_all_dtypes_survive_any_sharding(mixed, limit, tmp_path):
     pieces, tensors = mixed
     out = tmp_path / "out"
     out.mkdir()
-    write_shards(lay_out(pieces, limit, META), out, 0)
+    write_shards(lay_out_shards(pieces, limit, META), out, 0)
     files = safetensors_files(out)  # reads every header and refuses holes and overlaps
     assert files.keys() == tensors.keys()
     for file in set(files.values()):
@@ -73,7 +73,7 @@ def test_the_file_is_what_the_safetensors_library_would_write(tmp_path):
     save_file({f"w{i}": torch.randn(3, i + 1) for i in range(4)}, tmp_path / "model.safetensors", META)
     out = tmp_path / "out"
     out.mkdir()
-    write_shards(lay_out(pieces_of(tmp_path / "model.safetensors"), 10**9, META), out, 0)
+    write_shards(lay_out_shards(pieces_of(tmp_path / "model.safetensors"), 10**9, META), out, 0)
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
@@ -81,14 +81,14 @@ def test_small_chunks_add_up(mixed, tmp_path, monkeypatch):
     pieces, _ = mixed
     monkeypatch.setattr(weights, "CHUNK", 5)
     (tmp_path / "out").mkdir()
-    write_shards(lay_out(pieces, 10**9, META), tmp_path / "out", 0)
+    write_shards(lay_out_shards(pieces, 10**9, META), tmp_path / "out", 0)
     assert max(len(data) for piece in pieces for data in piece.chunks()) == 5
     assert same(load_file(tmp_path / "out" / "model.safetensors")["ünï"], torch.arange(6.0).reshape(2, 3))
 
 
 def test_a_file_that_shrinks_meanwhile_is_reported(mixed, tmp_path):
     pieces, _ = mixed
-    plan = lay_out(pieces, 10**9, META)
+    plan = lay_out_shards(pieces, 10**9, META)
     os.truncate(pieces[-1].file, 30)
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match=r"b\.safetensors became shorter"):
@@ -98,7 +98,7 @@ def test_a_file_that_shrinks_meanwhile_is_reported(mixed, tmp_path):
 def test_the_index_is_as_transformers_writes_it(mixed, tmp_path):
     pieces, tensors = mixed
     (tmp_path / "out").mkdir()
-    write_shards(lay_out(pieces, 40, META), tmp_path / "out", 123)
+    write_shards(lay_out_shards(pieces, 40, META), tmp_path / "out", 123)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_parameters": 123, "total_size": sum(t.nbytes for t in tensors.values())}
     assert list(index["weight_map"]) == sorted(tensors)

@@ -16,7 +16,7 @@ from layercut.errors import InputError
 from layercut.models.weights import read_config
 from layercut.surgery.channels import Vocabulary
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.trimming import follow_ids, ids_in, tokens_of_folder, trim_tokenizer
+from layercut.surgery.trimming import follow_token_ids, ids_in, tokens_of_folder, trim_tokenizer
 from tests.support.vocabularies import KINDS, ROWS, TEXT, write_model
 
 
@@ -115,9 +115,9 @@ def test_ids_in_configs() -> None:
     }  # fmt: skip
     assert ids_in(config) == {3, 7, 9}
     vocabulary = Vocabulary(name="some", size=10, kept=(0, 3, 7, 9))
-    assert follow_ids(config, vocabulary) == {
+    assert follow_token_ids(config, vocabulary) == {
         "vocab_size": 4, "eos_token_id": [1, 3], "pad_token_id": None, "bos_token_id": -1, "num_heads": 4,
         "text_config": {"vocab_size": 4, "image_token_index": 2}, "suppress_tokens": [1], "bad_words_ids": [[2, 3]],
     }  # fmt: skip
     with pytest.raises(InputError, match=r"names the token 5 \(pad_token_id\)"):
-        follow_ids({"pad_token_id": 5}, vocabulary)
+        follow_token_ids({"pad_token_id": 5}, vocabulary)

@@ -14,7 +14,7 @@ from benchmarks.families import tiny_model as model_of_type
 from layercut.errors import VerificationError
 from layercut.surgery import verify
 from layercut.surgery.checkpoint import cut_checkpoint
-from layercut.surgery.verify import verify_cut
+from layercut.surgery.verify import verify_checkpoint
 from tests.support.surgery import Loaded, plan_of
 from tests.support.tiny import save_tiny, tiny_model
 
@@ -32,10 +32,10 @@ def uncut():
 
 
 def test_what_is_right_differs_by_nothing(cut, uncut):
-    found = verify_cut(uncut, PLAN, cut)
+    found = verify_checkpoint(uncut, PLAN, cut)
     assert (found.max_abs_diff, found.num_tokens) == (0, 1 + 7 + 24 + 64)
     assert "its tensors are equal" in found.describe() and "at most 0 (float32;" in found.describe()
-    assert verify_cut(uncut, PLAN, cut) == found
+    assert verify_checkpoint(uncut, PLAN, cut) == found
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -43,14 +43,14 @@ def test_both_models_say_the_same_of_gradients(cut, uncut, learns):
     """torch picks kernels by it: on SmolLM2 the logits of a text's last token differed by 3.8e-5, a false alarm."""
     uncut.model.requires_grad_(learns)
     reloaded = verify._reload(uncut.model, cut).requires_grad_(not learns)
-    found = verify_cut(uncut, PLAN, cut, reload=lambda model, path: reloaded)
+    found = verify_checkpoint(uncut, PLAN, cut, reload=lambda model, path: reloaded)
     assert {one.requires_grad for one in reloaded.parameters()} == {learns}
     assert found.max_abs_diff == 0 and found.max_written_diff <= found.tolerance < 1e-4
 
 
 def test_it_runs_in_the_dtype_of_the_uncut_model(cut, tmp_path):
     uncut = AutoModelForCausalLM.from_pretrained(tmp_path / "uncut", dtype=torch.bfloat16).eval()
-    found = verify_cut(Loaded(uncut), PLAN, cut)
+    found = verify_checkpoint(Loaded(uncut), PLAN, cut)
     assert (found.max_abs_diff, found.dtype) == (0, "bfloat16")
     assert found.tolerance > 1e-2
 
@@ -80,12 +80,12 @@ def last_bit(tensors):
 def test_one_weight_that_is_off_is_seen(cut, uncut, change, message):
     spoil(cut, change)
     with pytest.raises(VerificationError, match=message):
-        verify_cut(uncut, PLAN, cut)
+        verify_checkpoint(uncut, PLAN, cut)
 
 
 def test_two_layers_swapped_and_another_plan_are_seen(cut, uncut):
     with pytest.raises(VerificationError):
-        verify_cut(uncut, plan_of((1, 3)), cut)
+        verify_checkpoint(uncut, plan_of((1, 3)), cut)
 
     def swap(tensors):
         for name in [name for name in tensors if ".layers.1." in name]:
@@ -94,7 +94,7 @@ def test_two_layers_swapped_and_another_plan_are_seen(cut, uncut):
 
     spoil(cut, swap)
     with pytest.raises(VerificationError, match=r"after reloading, model\.layers\.1\..* differs"):
-        verify_cut(uncut, PLAN, cut)
+        verify_checkpoint(uncut, PLAN, cut)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_config_that_computes_something_else_is_seen(cut, uncut, name, value):
     config[name] = config[name] | {"rope_theta": value} if name == "rope_parameters" else value
     (cut / "config.json").write_text(json.dumps(config))
     with pytest.raises(VerificationError, match=r"\(float64;"):
-        verify_cut(uncut, PLAN, cut)
+        verify_checkpoint(uncut, PLAN, cut)
 
 
 def marked(model, path):
@@ -127,11 +127,11 @@ def test_what_rounding_explains_vanishes_in_a_wider_dtype(cut, uncut, monkeypatc
 
     monkeypatch.setattr(verify, "_logits", noisy)
     if torch.float64 not in widths:
-        found = verify_cut(uncut, PLAN, cut, reload=marked)
+        found = verify_checkpoint(uncut, PLAN, cut, reload=marked)
         assert (found.dtype, found.max_abs_diff) == ("float64", 0)
         return
     with pytest.raises(VerificationError, match=r"by at most 0\.0001 \(float64;"):
-        verify_cut(uncut, PLAN, cut, reload=marked)
+        verify_checkpoint(uncut, PLAN, cut, reload=marked)
 
 
 def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
@@ -145,7 +145,7 @@ def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
 
     monkeypatch.setattr(verify, "_written", other)
     with pytest.raises(VerificationError, match=r"most 0 .*most 1\b"):
-        verify_cut(uncut, PLAN, cut, reload=marked)
+        verify_checkpoint(uncut, PLAN, cut, reload=marked)
 
 
 def test_a_layer_kind_is_compared_by_name(cut, tmp_path):
@@ -156,11 +156,11 @@ def test_a_layer_kind_is_compared_by_name(cut, tmp_path):
     uncut.model.config.sliding_window = 400
     for layer in uncut.model.model.layers:
         layer.self_attn.sliding_window = 400 if layer.self_attn.sliding_window else None
-    verify_cut(uncut, PLAN, cut)
+    verify_checkpoint(uncut, PLAN, cut)
     kinds = ["full_attention", *config["layer_types"][1:]]
     (cut / "config.json").write_text(json.dumps({**config, "sliding_window": 400, "layer_types": kinds}))
     with pytest.raises(VerificationError, match=r"layer_types is .*be \['sliding"):
-        verify_cut(uncut, PLAN, cut)
+        verify_checkpoint(uncut, PLAN, cut)
 
 
 @pytest.mark.parametrize("model_type", ["got_ocr2", "pp_chart2table"])
@@ -170,4 +170,6 @@ def test_sums_in_another_order_are_no_other_model(model_type, tmp_path):
     model.save_pretrained(tmp_path / "uncut")
     for removed in ((1, 3), (3,), (4, 5)):
         out = tmp_path / "-".join(map(str, removed))
-        verify_cut(Loaded(model), plan_of(removed), cut_checkpoint(tmp_path / "uncut", plan_of(removed), out).out)
+        verify_checkpoint(
+            Loaded(model), plan_of(removed), cut_checkpoint(tmp_path / "uncut", plan_of(removed), out).out
+        )

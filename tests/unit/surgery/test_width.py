@@ -15,12 +15,12 @@ from layercut.models.loading import load_model
 from layercut.models.sources import resolve_source
 from layercut.models.structure import plain_experts
 from layercut.surgery.channels import Channels
-from layercut.surgery.checkpoint import cut_checkpoint, read_plans, with_earlier
+from layercut.surgery.checkpoint import cut_checkpoint, recorded_plans_of, with_earlier
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import apply_plan, bypass, decoder_layers, masked_channels, remove_layers
+from layercut.surgery.remove import apply_plan_to_model, bypass, decoder_layers, masked_channels, remove_layers
 from layercut.surgery.slots import ChannelSlot
-from layercut.surgery.width import in_order, mlp_width_in, mlp_width_of, with_width
+from layercut.surgery.width import config_with_width, mlp_width_in, mlp_width_of, order_of_entries
 from tests.invariants.test_surgery_bypass import state_of
 from tests.support.surgery import generate, logits_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
@@ -160,7 +160,7 @@ def test_what_cannot_be_thinner_is_refused_before_it_is_written(tmp_path: Path) 
     llama, mixtral = tiny_model("llama"), tiny_model("mixtral")
     other = Channels(field="intermediate_size", width=40, kept=dict.fromkeys(range(NUM_LAYERS), (0, 1)))
     with pytest.raises(InputError, match="with intermediate_size 40; this model has 6 with intermediate_size 48"):
-        apply_plan(llama, CutPlan(num_layers=NUM_LAYERS, channels=other))
+        apply_plan_to_model(llama, CutPlan(num_layers=NUM_LAYERS, channels=other))
     with pytest.raises(InputError, match="keeps 38 MLP channels of each expert, .* a multiple of 8; make the plan"):
         cut_checkpoint(written(mixtral, tmp_path / "experts"), thin_plan(mixtral, num_kept=38), tmp_path / "thin")
     llama.config.quantization_config = {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}
@@ -187,7 +187,7 @@ def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monke
     """Slices of the first matrices at other places than those of the last: no comparison of slices would see it."""
     model = tiny_model("phi3")
     plan, source = thin_plan(model), resolve_source(str(written(model, tmp_path / "whole")))
-    monkeypatch.setattr("layercut.surgery.width.in_order", lambda *given: given[-1])
+    monkeypatch.setattr("layercut.surgery.width.order_of_entries", lambda *given: given[-1])
     monkeypatch.setattr(ChannelSlot, "entries", lambda slot, few, width: [*few, *few][: len(few) * (2 - slot.reads)])
     with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
         cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
@@ -200,7 +200,7 @@ def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) ->
     found = with_earlier(CutPlan(num_layers=NUM_LAYERS), resolve_source(str(tmp_path / "thin")))
     assert "without 50.0 % of the MLP channels" in found.describe()
     cut_checkpoint(tmp_path / "thin", CutPlan(num_layers=NUM_LAYERS, removed=(5,)), tmp_path / "both")
-    assert [bool(plan.get("channels")) for plan in read_plans(tmp_path / "both")] == [True, False]
+    assert [bool(plan.get("channels")) for plan in recorded_plans_of(tmp_path / "both")] == [True, False]
 
 
 def test_the_order_is_found_and_channels_that_depend_on_each_other_are_refused() -> None:
@@ -208,12 +208,12 @@ def test_the_order_is_found_and_channels_that_depend_on_each_other_are_refused()
     config, mlp = json.dumps(model.config.to_dict()), mlp_width_in(model)
     asked = (config, type(model), mlp.field, "it")
     as_pairs = tuple(slot if slot.reads else slot._replace(order="pairs") for slot in mlp.slots[0])
-    assert in_order(*asked, {0: as_pairs}) == {0: mlp.slots[0]}
+    assert order_of_entries(*asked, {0: as_pairs}) == {0: mlp.slots[0]}
     unread = tuple(slot._replace(reads=False) for slot in mlp.slots[0])
     with pytest.raises(InputError, match="depend on each other"):
-        in_order(*asked, {0: unread})
-    assert with_width(config, "intermediate_size", 20, "it").to_dict()["intermediate_size"] == 20
+        order_of_entries(*asked, {0: unread})
+    assert config_with_width(config, "intermediate_size", 20, "it").to_dict()["intermediate_size"] == 20
     with pytest.raises(InputError, match="transformers accepts no it of intermediate_size"):
-        with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
+        config_with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
     was = model.config._experts_implementation
     assert plain_experts(model) == was and model.config._experts_implementation == "eager"

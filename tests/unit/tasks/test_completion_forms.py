@@ -11,7 +11,7 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import base_name, check_task, load_task
+from layercut.tasks import base_name_of_task, check_task, load_task
 from layercut.tasks.evaluate import evaluate_items
 from tests.support.answers import completion
 from tests.support.harness import Rows, write_rows
@@ -124,7 +124,7 @@ def test_humaneval_continues_the_function_as_published(tmp_path: Path) -> None:
     ],
 )
 def test_more_examples_than_published_are_refused(name: str, message: str, tmp_path: Path) -> None:
-    data = write_rows(tmp_path, {"test": FORMS[f"{base_name(name)}:0"]})
+    data = write_rows(tmp_path, {"test": FORMS[f"{base_name_of_task(name)}:0"]})
     with pytest.raises(InputError, match=message) as caught:
         load_task(name, data=data).settings()
     assert "\n" not in str(caught.value)
@@ -141,7 +141,7 @@ def test_gsm8k_with_examples_is_the_chain_of_thought_prompt(tmp_path: Path) -> N
 def test_a_task_of_lm_eval_as_a_conversation(tmp_path: Path) -> None:
     data = write_rows(tmp_path, {"train": GSM, "test": GSM[:4]})
     task = load_task("gsm8k:2+chat", data=data)
-    assert task.name == "gsm8k:2+chat" and base_name("lm-eval:gsm8k+chat") == "gsm8k"
+    assert task.name == "gsm8k:2+chat" and base_name_of_task("lm-eval:gsm8k+chat") == "gsm8k"
     sample = task.samples("report", 1)[0]
     request = task.request(sample, "chain")
     assert isinstance(request, GenerationRequest) and not isinstance(request.prompt, str)

@@ -10,14 +10,14 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.tasks import data_files
-from layercut.tasks.data_files import LARGEST_WHOLE, LONGEST_LINE, read_local, read_rows, text_field
+from layercut.tasks.data_files import LARGEST_WHOLE, LONGEST_LINE, read_local_data, read_rows_of_file, text_field
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 
 def fields(path: Path, split: str = "all") -> list[dict[str, object]]:
-    return [dict(row.fields) for row in read_local(str(path)).splits[split]]
+    return [dict(row.fields) for row in read_local_data(str(path)).splits[split]]
 
 
 def test_every_kind_of_file_gives_the_same_rows_and_hash(tmp_path: Path) -> None:
@@ -30,19 +30,19 @@ def test_every_kind_of_file_gives_the_same_rows_and_hash(tmp_path: Path) -> None
     write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     files = sorted(tmp_path.iterdir())
     assert len(files) == 4 and all(fields(file) == ROWS for file in files)
-    (hashed,) = {read_local(str(file)).sha256 for file in files}
+    (hashed,) = {read_local_data(str(file)).sha256 for file in files}
     (tmp_path / "a.jsonl").write_bytes(LINES.replace(b"q3", b"q9"))
-    assert read_local(str(tmp_path / "a.jsonl")).sha256 != hashed
+    assert read_local_data(str(tmp_path / "a.jsonl")).sha256 != hashed
     (tmp_path / "a.parquet").write_bytes(LINES)
     with pytest.raises(InputError, match="Parquet file"):
-        read_local(str(tmp_path / "a.parquet"))
+        read_local_data(str(tmp_path / "a.parquet"))
 
 
 def test_a_folder_has_its_splits_under_the_usual_names(tmp_path: Path) -> None:
     parts = ["train-00000-of-00002.json", "train-00001-of-00002.json"]
     for name in (*parts, "valid.json", "test.json", "test_sample.json", "README.md"):
         (tmp_path / name).write_text(json.dumps([{"from": name}]))
-    splits = read_local(str(tmp_path)).splits
+    splits = read_local_data(str(tmp_path)).splits
     names = {split: [row.fields["from"] for row in rows] for split, rows in splits.items()}
     assert names == {"train": parts, "validation": ["valid.json"], "test": ["test.json"]}
 
@@ -61,7 +61,7 @@ def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, content: bytes, me
     path = tmp_path / "damaged.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        read_local(str(path))
+        read_local_data(str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -69,10 +69,10 @@ def test_a_gzip_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(LINES * 1000)[:-200])
     with pytest.raises(InputError, match=r"a\.jsonl\.gz: .*after line \d+"):
-        read_local(str(path))
+        read_local_data(str(path))
     path.write_bytes(LINES)
     with pytest.raises(InputError, match="after line 0"):
-        read_local(str(path))
+        read_local_data(str(path))
 
 
 def test_what_cannot_be_data_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_cannot_be_data_is_refused_in_one_line(tmp_path: Path) -> None:
         "two": r"test\.jsonl and test\.jsonl\.gz both hold the split test",
     }.items():
         with pytest.raises(InputError, match=message) as caught:
-            read_local(str(tmp_path / name))
+            read_local_data(str(tmp_path / name))
         assert "\n" not in str(caught.value)
 
 
@@ -106,15 +106,15 @@ def test_a_field_must_hold_text(tmp_path: Path, row: dict[str, object], message:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(row))
     with pytest.raises(InputError, match=message):
-        text_field(read_local(str(path)).splits["all"][0], "question")
+        text_field(read_local_data(str(path)).splits["all"][0], "question")
 
 
 def test_a_dev_file_is_the_validation_split_unless_there_is_another(tmp_path: Path) -> None:
     (tmp_path / "dev.jsonl").write_text('{"a": 1}\n')
     (tmp_path / "test.jsonl").write_text('{"a": 2}\n')
-    assert set(read_local(str(tmp_path)).splits) == {"validation", "test"}
+    assert set(read_local_data(str(tmp_path)).splits) == {"validation", "test"}
     (tmp_path / "validation.jsonl").write_text('{"a": 3}\n')
-    found = read_local(str(tmp_path)).splits
+    found = read_local_data(str(tmp_path)).splits
     assert {name: rows[0].fields["a"] for name, rows in found.items()} == {"dev": 1, "validation": 3, "test": 2}
 
 
@@ -135,7 +135,7 @@ def test_json_that_would_break_later_is_refused_at_the_door(tmp_path: Path, name
     path = tmp_path / f"bad{kind}"
     path.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
     with pytest.raises(InputError, match=rf"bad\.json.*{message}") as caught:
-        list(read_rows(path))
+        list(read_rows_of_file(path))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -153,7 +153,7 @@ def test_a_gzip_bomb_is_left_at_the_limit(tmp_path: Path, kind: str) -> None:
     assert path.stat().st_size < 2**23
     tracemalloc.start()
     with pytest.raises(InputError, match="than (64|512) MiB") as caught:
-        list(read_rows(path))
+        list(read_rows_of_file(path))
     assert "\n" not in str(caught.value)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -165,7 +165,7 @@ def test_many_short_lines_are_left_at_the_limit(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}\n' * 200_000))
     with pytest.raises(InputError, match=r"unpacking at line \d+"):
-        list(read_rows(path))
+        list(read_rows_of_file(path))
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet"])
@@ -173,7 +173,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None
     file = tmp_path / f"rows{kind}"
     os.mkfifo(file)
     with pytest.raises(InputError, match="pipe"):
-        list(read_rows(file))
+        list(read_rows_of_file(file))
 
 
 @pytest.mark.parametrize(
@@ -187,4 +187,4 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None
 def test_a_table_of_another_kind_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=words):
-        list(read_rows(tmp_path / name))
+        list(read_rows_of_file(tmp_path / name))

@@ -19,7 +19,7 @@ from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
-from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under, evaluate_items, share_prompt
+from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under_plans, evaluate_items, share_prompt
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
 from tests.support.loaded import tiny_loaded
@@ -210,7 +210,7 @@ def ask(
 ) -> None:
     samples = task.samples("report", 10)
     defaults: dict[str, Any] = {"decoding": Decoding(), "early": False}
-    ask_under(fake, PLANS, [Questions(task, samples, {"short": journals}, on_answers)], **(defaults | how))
+    ask_under_plans(fake, PLANS, [Questions(task, samples, {"short": journals}, on_answers)], **(defaults | how))
 
 
 def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
@@ -252,7 +252,7 @@ def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_a
         return Questions(one, one.samples("report", limit), kept, on_answers)  # type: ignore[arg-type]
 
     both = [questions(task, 10, {"short": short, "rank": rank}), questions(brackets, 5, {"short": other})]
-    ask_under(answering(), PLANS, both, decoding=Decoding(), early=False)
+    ask_under_plans(answering(), PLANS, both, decoding=Decoding(), early=False)
     assert [[journal.records for journal in kept] for kept in journals] == alone
     first, second = (plan.key for plan in PLANS)
     assert recorded == {

@@ -16,7 +16,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.tasks import data_files
-from layercut.tasks.data_files import hub_rows, read_hub
+from layercut.tasks.data_files import read_hub_data, stream_hub_rows
 from tests.support.answers import write_lines
 
 datasets = pytest.importorskip("datasets", reason="hub data sets need layercut[lm-eval]")
@@ -47,9 +47,9 @@ def test_a_hub_that_never_answers_is_given_up_once_for_all(monkeypatch: pytest.M
         began, before = time.monotonic(), datasets.config.HF_HUB_OFFLINE
         for _ in range(4):
             with pytest.raises(InputError, match=r"openai/gsm8k .*Hugging Face hub"):
-                read_hub("gsm8k", "openai/gsm8k")
+                read_hub_data("gsm8k", "openai/gsm8k")
         with pytest.raises(InputError, match=r"hub:a/b: .*Hugging Face hub"):
-            next(hub_rows("hub:a/b", extra="heal"))
+            next(stream_hub_rows("hub:a/b", extra="heal"))
         assert time.monotonic() - began < 6
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False and datasets.config.HF_HUB_OFFLINE is before
 
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def texts(source: str, count: int | None = None, **how: Any) -> list[str]:
-    return [row.fields["prompt"] for row in islice(hub_rows(source, extra="heal", **how), count)]
+    return [row.fields["prompt"] for row in islice(stream_hub_rows(source, extra="heal", **how), count)]
 
 
 def test_rows_come_in_their_order_or_shuffled_by_a_seed(folder: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.sandbox import runner as sandbox
-from layercut.tasks import base_name, check_name, check_task, load_task, own_file
+from layercut.tasks import base_name_of_task, check_task, check_task_name, load_task, own_file
 from layercut.tasks.base import Sample, Score, Task
 from tests.support.answers import completion, likelihoods, write_lines
 
@@ -244,9 +244,9 @@ def test_names(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "my.jsonl", SUMS)
     check_task(path, ["short"])
     check_task(f"{path}:number")
-    check_name(path)
-    check_name(f"{path}:exact")  # data, which a study file may name
-    assert base_name(path) == path
+    check_task_name(path)
+    check_task_name(f"{path}:exact")  # data, which a study file may name
+    assert base_name_of_task(path) == path
     with pytest.raises(InputError, match="readout of my.jsonl 'rank'"):
         check_task(path, ["rank"])
     with pytest.raises(InputError, match="unknown grade 'nubmer'.*number"):

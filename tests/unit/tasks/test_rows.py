@@ -7,7 +7,7 @@ import pytest
 
 from layercut.tasks.base import Sample, content_id
 from layercut.tasks.own_file import balanced_order
-from layercut.tasks.selected_items import SplitNames, choose_splits, first_of
+from layercut.tasks.selected_items import SplitNames, choose_splits, first_samples
 
 
 def sample(text: str) -> Sample:
@@ -32,21 +32,23 @@ def test_which_split_is_which(available: set[str], names: tuple[str, str]) -> No
 def test_halves_share_nothing_and_keep_the_order() -> None:
     texts = [f"q{i}" for i in range(200)]
     names = SplitNames("all", "all")
-    halves = {split: first_of(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")}
+    halves = {
+        split: first_samples(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")
+    }
     report, selection = ([s.question for s in halves[split]] for split in ("report", "selection"))
     assert not set(report) & set(selection)
     assert sorted(report + selection) == sorted(texts)
     assert report == sorted(report, key=texts.index)
     assert 70 < len(report) < 130
-    assert first_of("report", names, lambda _: map(sample, texts), 10) == halves["report"][:10]
-    shuffled = first_of("report", names, lambda _: map(sample, texts[::-1]), None)
+    assert first_samples("report", names, lambda _: map(sample, texts), 10) == halves["report"][:10]
+    shuffled = first_samples("report", names, lambda _: map(sample, texts[::-1]), None)
     assert {s.id for s in shuffled} == {s.id for s in halves["report"]}
 
 
 def test_twins_get_ids_of_their_own_and_stay_on_one_side() -> None:
     texts = ["a", "b", "a", "c", "a"]
     names = SplitNames("all", "all")
-    halves = [first_of(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")]
+    halves = [first_samples(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")]
     ids = [s.id for half in halves for s in half]
     assert len(set(ids)) == 5
     with_a = [half for half in halves if any(s.question == "a" for s in half)]
@@ -56,7 +58,7 @@ def test_twins_get_ids_of_their_own_and_stay_on_one_side() -> None:
 
 def test_a_selection_item_that_is_reported_as_well_is_left_out() -> None:
     data = {"train": ["a", "b", "b", "c"], "test": ["b", "d"]}
-    selection = first_of("selection", SplitNames("train", "test"), lambda split: map(sample, data[split]), None)
+    selection = first_samples("selection", SplitNames("train", "test"), lambda split: map(sample, data[split]), None)
     assert [s.question for s in selection] == ["a", "c"]
 
 
@@ -68,7 +70,7 @@ def test_no_more_rows_are_read_than_needed() -> None:
             read.append(i)
             yield sample(str(i))
 
-    first_of("report", SplitNames("train", "test"), rows, 5)
+    first_samples("report", SplitNames("train", "test"), rows, 5)
     assert read == [0, 1, 2, 3, 4]
 
 

@@ -20,7 +20,7 @@ from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.report.runs import metrics_table
-from layercut.report.words import test_sets as named_sets
+from layercut.report.words import test_set_words as named_sets
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_config
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
@@ -28,7 +28,7 @@ from layercut.surgery.checkpoint import recorded_healings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.cells import evaluate_model, make_cells
+from layercut.tasks.cells import evaluate_model, make_task_cells
 from layercut.tasks.selected_items import (
     check_report_items,
     decide_split,
@@ -60,7 +60,7 @@ def test_a_benchmark_is_whole_until_some_of_it_is_used(name: str, benchmark_data
     wanted = [TaskSettings(task=name, data=str(benchmark_data / name))]
 
     def asked(plan: CutPlan) -> set[str]:
-        (cell,) = make_cells(wanted, 0, split_of=decide_split(used_items([plan]), None))
+        (cell,) = make_task_cells(wanted, 0, split_of=decide_split(used_items([plan]), None))
         return {sample.id for sample in cell.samples}
 
     plan = chosen_on(task, 100)

@@ -8,12 +8,12 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.settings import TaskSettings
-from layercut.tasks import TASKS, base_name, load_task
-from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite_named, with_data
+from layercut.tasks import TASKS, base_name_of_task, load_task
+from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite_named, with_local_data
 
 
 def test_the_tasks_of_every_suite_are_known() -> None:
-    named = {base_name(task.task) for tasks in SUITES.values() for task in tasks}
+    named = {base_name_of_task(task.task) for tasks in SUITES.values() for task in tasks}
     assert named <= set(TASKS)
     assert len(CLASSIFICATION) == 7 and len(GENERATION) == 5
     assert [task.task for task in suite_named("paper")][:2] == ["mmlu:5", "arc_challenge:5"]
@@ -37,13 +37,13 @@ def test_local_data_by_task_and_by_folder(tmp_path: Path) -> None:
     (tmp_path / "arc_easy").mkdir()
     (tmp_path / "gsm8k").mkdir()
     tasks = tuple(TaskSettings(task=name) for name in ("arc_easy:5", "gsm8k", "copy", "lm-eval:sciq"))
-    found = with_data(tasks, {"gsm8k": "own.jsonl", "sciq": "sciq.jsonl"}, tmp_path)
+    found = with_local_data(tasks, {"gsm8k": "own.jsonl", "sciq": "sciq.jsonl"}, tmp_path)
     assert [task.data for task in found] == [str(tmp_path / "arc_easy"), "own.jsonl", None, "sciq.jsonl"]
-    assert [task.data for task in with_data(tasks, {"arc_easy:5": "five"})] == ["five", None, None, None]
+    assert [task.data for task in with_local_data(tasks, {"arc_easy:5": "five"})] == ["five", None, None, None]
     with pytest.raises(InputError, match="names piqa, .*arc_easy:5, gsm8k"):
-        with_data(tasks, {"piqa": "x"})
+        with_local_data(tasks, {"piqa": "x"})
     with pytest.raises(InputError, match="no such folder"):
-        with_data(tasks, {}, tmp_path / "none")
+        with_local_data(tasks, {}, tmp_path / "none")
 
 
 def test_suites_stand_among_names_of_tasks(tmp_path: Path) -> None:

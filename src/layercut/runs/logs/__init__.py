@@ -13,7 +13,7 @@ READERS = (lm_eval, inspect_ai, evalplus)
 """Modules that each read the logs of one tool, by ``FILES`` (in words), ``are_here`` and ``read``."""
 
 
-def open_log(path: Path) -> LoggedRun | None:
+def open_foreign_log(path: Path) -> LoggedRun | None:
     """The evaluation that a file, or a folder of files, of another tool holds; None for a folder without any.
 
     Raises:

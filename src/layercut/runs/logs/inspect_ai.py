@@ -38,7 +38,7 @@ def _scores_of(value: Any) -> dict[str, float]:
         name: _VALUES.get(part, _VALUES.get(part.strip().lower())) if isinstance(part, str) else part
         for name, part in parts.items()
     }
-    return {name: score for name, part in values.items() if (score := logged.score_of(part)) is not None}
+    return {name: score for name, part in values.items() if (score := logged.score_of_metric(part)) is not None}
 
 
 class _Score(BaseModel):

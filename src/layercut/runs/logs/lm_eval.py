@@ -28,7 +28,7 @@ _ASKED = {"num_fewshot": "few-shot examples", "generation_kwargs": "decoding", "
 
 
 class _Sample(BaseModel, strict=True, extra="allow"):
-    __pydantic_extra__: dict[str, Annotated[float | None, BeforeValidator(logged.score_of)]]
+    __pydantic_extra__: dict[str, Annotated[float | None, BeforeValidator(logged.score_of_metric)]]
     doc_id: int
     doc_hash: str | None = None
     arguments: dict[str, dict[str, Any]]

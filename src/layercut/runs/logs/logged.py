@@ -12,7 +12,7 @@ from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import shown_path
 from layercut.runs.records import LARGEST_SCORE, NO_SHARE
-from layercut.runs.settings import read_json
+from layercut.runs.settings import read_json_or_refuse
 
 RANKED, WRITTEN = "rank", "written"  # readouts: options that the model ranked, and text that it wrote
 NEGATED = "neg_"  # begins the name of a metric that was negated, because lower is better; it has no score of guessing
@@ -104,11 +104,11 @@ def _rows(task: LoggedTask) -> list[dict[str, Any]]:
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a .json file; empty for any other path or content. Raises InputError: a file that is no JSON."""
     is_file = path.suffix == ".json" and path.is_file()
-    data = read_json(path, f"{shown_path(path)} cannot be read") if is_file else None
+    data = read_json_or_refuse(path, f"{shown_path(path)} cannot be read") if is_file else None
     return data if isinstance(data, dict) else {}
 
 
-def score_of(value: Any) -> float | None:
+def score_of_metric(value: Any) -> float | None:
     """A metric of one item; None for what is no number, such as parts of one that needs all items. Refuses NaN."""
     if not isinstance(value, int | float):
         return None

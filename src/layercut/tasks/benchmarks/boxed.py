@@ -77,7 +77,7 @@ class BoxedTask(RowsTask):
         """``boxed`` and the other metric: 1 or 0."""
         if isinstance(answer, Likelihoods):
             return grade_gold(sample, answer)
-        boxed = last_boxed(answer.text)
+        boxed = last_boxed_text(answer.text)
         right = bool(boxed) and same_value(boxed, sample.gold)
         said, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
         kind = outcome_of(right=right, answer=boxed, finish_reason=answer.finish_reason)
@@ -161,7 +161,7 @@ def _gsm8k_sample(row: DataRow) -> Sample:
 
 def _math500_sample(row: DataRow) -> Sample:
     problem, solution = text_field(row, "problem"), row.fields.get("solution")
-    boxed = last_boxed(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
+    boxed = last_boxed_text(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
     answer = boxed or text_field(row, "answer")
     data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
     return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
@@ -169,7 +169,7 @@ def _math500_sample(row: DataRow) -> Sample:
 
 def _last_number(text: str, gold: str) -> tuple[str, bool]:
     """The last number, where nothing is boxed."""
-    numbers = [] if last_boxed(text) else all_numbers(text)
+    numbers = [] if last_boxed_text(text) else all_numbers(text)
     number = str(numbers[-1]) if numbers else ""
     return number, bool(number) and same_value(number, gold)
 
@@ -177,10 +177,10 @@ def _last_number(text: str, gold: str) -> tuple[str, bool]:
 def _anywhere(text: str, gold: str) -> tuple[str, bool]:
     """The answer that math-verify itself finds in the whole text."""
     right = bool(text.strip()) and found_in(text, gold)
-    return gold if right else last_boxed(text), right
+    return gold if right else last_boxed_text(text), right
 
 
-def last_boxed(text: str) -> str:
+def last_boxed_text(text: str) -> str:
     """The content of the last ``\\boxed{...}`` whose braces are closed; empty if there is none.
 
     >>> last_boxed("So \\\\boxed{12}, no, \\\\boxed{\\\\frac{1}{2}}.")
@@ -188,10 +188,10 @@ def last_boxed(text: str) -> str:
     >>> last_boxed("I think it is \\\\boxed{12")
     ''
     """
-    return last_box(text)[1]
+    return place_of_last_box(text)[1]
 
 
-def last_box(text: str) -> tuple[int, str]:
+def place_of_last_box(text: str) -> tuple[int, str]:
     """Start of the last closed box, and its content; (0, "") if there is none."""
     last, end = -1, -1
     are_open = []  # where each brace begins that is not closed so far; -1 for one that opens no box

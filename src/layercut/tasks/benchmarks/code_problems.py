@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.sandbox.isolation import Limits
-from layercut.sandbox.runner import in_force
+from layercut.sandbox.runner import isolation_in_force
 from layercut.tasks.base import Readout, Sample, Score, Split
 from layercut.tasks.data_files import DataRow, text_field
 from layercut.tasks.grading import outcome_of
@@ -44,7 +44,7 @@ from layercut.tasks.program_answers import (
     needed_names,
     undefined_names,
 )
-from layercut.tasks.selected_items import CompletionForm, RowsTask, SplitNames, first_of
+from layercut.tasks.selected_items import CompletionForm, RowsTask, SplitNames, first_samples
 
 HUMANEVAL_VERSION, MBPP_VERSION = 3, 2  # raised by any change of the prompt, the extraction or the tests
 PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)
@@ -163,7 +163,7 @@ class CodeTask(RowsTask):
 
         Raises InputError: no sandbox works here. Said now, before a model has written programs for an hour.
         """
-        in_force()
+        isolation_in_force()
         if self.split_of is None:
             return super().samples(split, limit)
         every = [row for part in self._rows.splits.values() for row in part]
@@ -171,7 +171,7 @@ class CodeTask(RowsTask):
         if split == "full" and self.in_test_set is not None:
             rows["report"] = [row for row in every if self.in_test_set(row)]
         names = SplitNames("selection", "report")
-        return first_of(split, names, lambda name: map(self.sample, rows[name]), limit)
+        return first_samples(split, names, lambda name: map(self.sample, rows[name]), limit)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
         """The problem as one user turn, and an answer begun with a code block; or the text of the completion form."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score, Split, Task, content_id
-from layercut.tasks.grading import grade_text
+from layercut.tasks.grading import grade_free_text
 
 GENERAL, CODE = "general", "general_code"
 GENERAL_VERSION, VERSION = 2, 1  # of the two above, and of the others; raised by any change of the requests or rules
@@ -73,7 +73,7 @@ class CheckedTask(Task):
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         assert isinstance(answer, Completion)
-        return grade_text(answer.text.strip(), bool(sample.data["passes"](answer)), answer)
+        return grade_free_text(answer.text.strip(), bool(sample.data["passes"](answer)), answer)
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         return {}

@@ -16,7 +16,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask, Problem, draw_questions, item_rng, near_numbers
+from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask, Problem, draw_questions, near_numbers, rng_of_item
 from layercut.tasks.grading import can_be_number, can_be_words, first_line, parse_number
 
 VERSION = 1  # raised by any change of a generator, the near misses, the examples, the prompt or the grading
@@ -175,7 +175,7 @@ def _arithmetic_problems(seed: int) -> Iterator[Problem]:
         gold = _value(question)
         left, _, right = question.split()
         mistakes = {apply(int(left), int(right)) for apply in _OPERATORS.values()}
-        near = near_numbers(gold, item_rng("arithmetic", VERSION, question), also=mistakes)
+        near = near_numbers(gold, rng_of_item("arithmetic", VERSION, question), also=mistakes)
         yield Problem(question, str(gold), near, {})
 
 
@@ -207,7 +207,7 @@ def _value(question: str) -> int:
 def _bracket_problems(seed: int) -> Iterator[Problem]:
     for question in draw_questions("brackets", VERSION, seed, _draw_brackets):
         gold = closing_brackets(question)
-        yield Problem(question, gold, _wrong_brackets(gold.split(), item_rng("brackets", VERSION, question)), {})
+        yield Problem(question, gold, _wrong_brackets(gold.split(), rng_of_item("brackets", VERSION, question)), {})
 
 
 def _draw_brackets(rng: Random) -> str:
@@ -244,7 +244,7 @@ def _wrong_brackets(right: list[str], rng: Random) -> tuple[str, ...]:
 
 def _copy_problems(seed: int) -> Iterator[Problem]:
     for question in draw_questions("copy", VERSION, seed, lambda rng: " ".join(rng.sample(_WORDS, rng.randint(4, 8)))):
-        words, rng = question.split(), item_rng("copy", VERSION, question)
+        words, rng = question.split(), rng_of_item("copy", VERSION, question)
         swapped, dropped, replaced = words.copy(), words.copy(), words.copy()
         i = rng.randrange(len(words) - 1)
         swapped[i : i + 2] = [words[i + 1], words[i]]

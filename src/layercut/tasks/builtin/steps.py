@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.tasks.few_shot import FewShotTask, Problem, item_rng, near_numbers
+from layercut.tasks.few_shot import FewShotTask, Problem, near_numbers, rng_of_item
 from layercut.tasks.grading import all_numbers, number_after, number_after_stands, parse_number, place_after
 
 VERSION = 1
@@ -151,7 +151,7 @@ def _sums(seed: int) -> Iterator[Problem]:
                 continue
             question, gold = f"{terms} = ?", totals[-1]
             turned = [gold - 2 * change for change in changes]
-            near = near_numbers(gold, item_rng("chain_sum", VERSION, question), also=turned)
+            near = near_numbers(gold, rng_of_item("chain_sum", VERSION, question), also=turned)
             yield Problem(question, str(gold), near, {"steps": len(changes), "solution": _chain(terms)})
 
 
@@ -191,7 +191,7 @@ def _word_problems(seed: int) -> Iterator[Problem]:
             if gold is None or gold < 0 or gold != int(gold):
                 continue
             question, worked = entry["question"].removesuffix(_ASIDE), entry["metadata"]["answer_cot"]
-            rng = item_rng("gsm_symbolic", VERSION, question)
+            rng = rng_of_item("gsm_symbolic", VERSION, question)
             near = near_numbers(int(gold), rng, also=_whole_numbers(worked), never=_whole_numbers(question))
             details: dict[str, Any] = {
                 "template": template,

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
 from layercut.tasks.base import Task
-from layercut.tasks.data_files import DataSet, hub_or_cache, read_local, why_not
+from layercut.tasks.data_files import DataSet, hub_or_cache, read_local_data, why_no_data
 from layercut.tasks.lm_eval.local_rows import local_reader
-from layercut.tasks.lm_eval.names import files_of_task, own_folder, unknown_lm_eval_task
+from layercut.tasks.lm_eval.names import files_of_task, own_task_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask, RollingSubject, RollingTask, rolling_metrics
 from layercut.tasks.lm_eval.subject import reason_of, unreadable_task
 from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
@@ -65,7 +65,7 @@ def lm_eval_task(
         import lm_eval  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise MissingExtra(f"the task {name}", "lm-eval") from error
-    local = None if data is None else read_local(data)
+    local = None if data is None else read_local_data(data)
     tasks = _load(name, data, local)
     kinds = sorted({task.OUTPUT_TYPE for task in tasks.values()})
     if len(kinds) > 1:
@@ -77,7 +77,7 @@ def lm_eval_task(
         "task_version": first.VERSION,
         "data": source if local is None else local.sha256,
     }
-    if (folder := own_folder(name)[0]) is not None:
+    if (folder := own_task_folder(name)[0]) is not None:
         texts = [file.read_bytes() for file in sorted(folder.rglob("*")) if file.name.endswith(("yaml", ".py"))]
         described["files"] = sha256(b"\n".join(texts)).hexdigest()[:16]
     called, form = shown_name or name, "+chat" if chat else ""
@@ -129,7 +129,7 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
         local: rows in place of the hub's.
     """
     manager = _manager_of(name)
-    members = _members(manager, own_folder(name)[1])
+    members = _members(manager, own_task_folder(name)[1])
     files = {
         member["task"]: Path(entry.yaml_path)
         for member in members
@@ -156,7 +156,7 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
         if local is not None:
             raise unreadable_task(name, str(data), error) from error
         raise InputError(
-            f"{name}: its data set cannot be loaded ({why_not(error)}). With no network give a local copy: "
+            f"{name}: its data set cannot be loaded ({why_no_data(error)}). With no network give a local copy: "
             f"`data` {name}=PATH."
         ) from error
     finally:
@@ -169,7 +169,7 @@ def _manager_of(name: str) -> TaskManager:
     """lm-eval's index of task files, with this task in it."""
     import lm_eval.tasks
 
-    folder, bare = own_folder(name)
+    folder, bare = own_task_folder(name)
     if folder is not None:
         for with_defaults in (False, True):  # its files may name lm-eval's own
             manager = lm_eval.tasks.TaskManager(include_defaults=with_defaults, include_path=str(folder))

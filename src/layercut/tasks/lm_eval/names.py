@@ -39,7 +39,7 @@ def unknown_lm_eval_task(name: str, names: list[str]) -> InputError:
     return InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
 
 
-def own_folder(name: str) -> tuple[Path | None, str]:
+def own_task_folder(name: str) -> tuple[Path | None, str]:
     """The folder and the bare name of a task of one's own, ``my_tasks/sciq_de``; None for a task of lm-eval."""
     folder, slash, bare = name.rpartition("/")
     return (Path(folder or "/"), bare) if slash else (None, name)
@@ -67,7 +67,7 @@ def check_mentioned(name: str) -> None:
 
     Raises InputError: such a name, with the nearest ones, or no such folder.
     """
-    folder, name = own_folder(name)
+    folder, name = own_task_folder(name)
     if folder is not None:
         check_trust(f"the task {name} of {folder}")
         _names_in(folder)

@@ -15,7 +15,7 @@ from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, o
 _WISHES = {"short": (grading.SHORT, 16), "chain": (grading.CHAIN, 512)}  # what is asked for, and the longest answer
 BITS = "neg_bits_per_byte"  # minus the bits that a document takes per byte, so that higher is better
 _SHOWN = 200  # characters of a document that stand for its question and answer
-_FINDERS = {"short": grading.find_short, "chain": grading.find_chain}
+_FINDERS = {"short": grading.read_short_text, "chain": grading.read_chain_text}
 
 
 class ChoiceSubject(Subject):
@@ -70,8 +70,8 @@ class ChoiceTask(SubjectsTask):
     ``gold``: log-likelihood of the right option per token, in nats. No accuracy; it has no chance level.
     ``token``: the options are listed with letters, in the worked examples too, and the likeliest letter is the answer.
     ``short`` and ``chain``: the same list in the model's chat format, without worked examples; see
-    ``grading.find_short`` and ``grading.find_chain`` for what counts. Where the question lists lettered options
-    already (MMLU), it is shown unchanged.
+    ``grading.read_short_text`` and ``grading.read_chain_text`` for what counts. A question that lists lettered options
+    already (MMLU) is shown unchanged.
     """
 
     readouts: tuple[Readout, ...] = ("rank",)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from layercut.engine.base import Message, Prompt
 from layercut.errors import InputError
 from layercut.tasks.base import Sample, Split, Task, content_id
-from layercut.tasks.selected_items import choose_splits, first_of
+from layercut.tasks.selected_items import choose_splits, first_samples
 
 FEWSHOT_SEED = 1234  # seed of lm-eval's own runs, by which worked examples are drawn
 
@@ -206,7 +206,7 @@ class SubjectsTask(Task):
 
     def samples(self, split: Split, limit: int | None) -> list[Sample]:
         """The first samples in the order of the data set, which is what lm-eval's own ``--limit`` takes."""
-        return first_of(split, self._split_names, self._read, limit)
+        return first_samples(split, self._split_names, self._read, limit)
 
     def _read(self, split: str) -> Iterator[Sample]:
         def placed(number: int, subject: Subject) -> Iterator[tuple[float, int, int, Item]]:

@@ -10,7 +10,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.two_runs import compare_two, open_run
-from layercut.runs.logs import open_log
+from layercut.runs.logs import open_foreign_log
 
 
 def write(file: Path, grades: dict[str, list[tuple[str, str | None]]]) -> Path:
@@ -44,4 +44,4 @@ def test_a_program_without_a_grade_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text(json.dumps({"eval": {"HumanEval/0": [{"solution": ""}]}}))
     with pytest.raises(InputError, match=r"a\.json: eval\.HumanEval/0\.0\.base_status is missing"):
-        open_log(file)
+        open_foreign_log(file)

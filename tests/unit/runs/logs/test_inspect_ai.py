@@ -11,7 +11,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
-from layercut.runs.logs import open_log
+from layercut.runs.logs import open_foreign_log
 
 
 def sample(number: int, value: Any, epoch: int = 1, **more: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
         (damaged, "damaged.eval cannot be read (File is not a zip file)"),
     ):
         with pytest.raises(InputError) as caught:
-            open_log(file)
+            open_foreign_log(file)
         assert message in str(caught.value) and "\n" not in str(caught.value), file
 
 
@@ -95,4 +95,4 @@ def test_an_archive_that_python_cannot_unpack_says_what_to_install(tmp_path, mon
 
     monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
     with pytest.raises(InputError, match="pip install zipfile-zstd"):
-        open_log(file)
+        open_foreign_log(file)

@@ -11,7 +11,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, verdict_on_row
-from layercut.runs.logs import open_log
+from layercut.runs.logs import open_foreign_log
 from tests.support.harness import run_of_lm_eval, scripted, with_rows, write_rows
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401
 
@@ -163,7 +163,7 @@ def test_a_task_whose_metrics_need_all_items_is_named(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "samples_x.jsonl").write_text(line + "\n")
     with pytest.raises(InputError) as caught:
-        open_log(tmp_path / "samples_x.jsonl")
+        open_foreign_log(tmp_path / "samples_x.jsonl")
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 

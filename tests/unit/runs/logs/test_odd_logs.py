@@ -16,8 +16,8 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.two_runs import compare_two, comparison_notes
-from layercut.runs.logs import open_log
-from layercut.tasks.data_files import read_rows
+from layercut.runs.logs import open_foreign_log
+from layercut.tasks.data_files import read_rows_of_file
 from tests.support.odd import VALUES, check_line, fields_of, mutated
 
 MIB = 2**20
@@ -48,7 +48,7 @@ PROGRAMS = {"eval": {"HumanEval/0": [{"base_status": "pass", "plus_status": "fai
 def try_log(file: Path, place: str) -> None:
     """Reads a log and compares it with itself; only reading has a place to name."""
     try:
-        run = open_log(file)
+        run = open_foreign_log(file)
         assert run is not None
     except InputError as error:
         check_line(error, place)
@@ -137,7 +137,7 @@ def test_a_large_file_in_a_small_archive_is_not_unpacked(tmp_path: Path, kind: i
     tracemalloc.start()
     try:
         with pytest.raises(InputError) as caught:
-            open_log(file)
+            open_foreign_log(file)
         assert tracemalloc.get_traced_memory()[1] < 8 * MIB
     finally:
         tracemalloc.stop()
@@ -147,4 +147,4 @@ def test_a_large_file_in_a_small_archive_is_not_unpacked(tmp_path: Path, kind: i
 def test_a_long_line_in_a_small_gzip_file_is_not_unpacked(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(bytes(300 * MIB), 1))
     with pytest.raises(InputError, match=r"a\.jsonl\.gz, line 1: longer than"):
-        list(read_rows(tmp_path / "a.jsonl.gz"))
+        list(read_rows_of_file(tmp_path / "a.jsonl.gz"))

@@ -13,7 +13,7 @@ from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.benchmarks.boxed import found_in, last_box, same_value
+from layercut.tasks.benchmarks.boxed import found_in, place_of_last_box, same_value
 from tests.support.answers import completion, likelihoods, write_lines
 
 ROWS = [
@@ -121,7 +121,7 @@ def test_the_last_closed_box_of_any_text() -> None:
         ends = {start: matching(text, start + 6) for start in starts}
         closed = [start for start in starts if ends[start]]
         wanted = (closed[-1], text[closed[-1] + 7 : ends[closed[-1]]]) if closed else (0, "")
-        assert last_box(text) == wanted, text
+        assert place_of_last_box(text) == wanted, text
 
 
 def matching(text: str, start: int) -> int:
@@ -137,7 +137,7 @@ def matching(text: str, start: int) -> int:
 @pytest.mark.parametrize("text", ["\\boxed{" * 150_000, "x=(\n" * 250_000, "$x=" * 350_000])
 def test_a_megabyte_is_graded_within_seconds(text: str) -> None:
     begun = time.monotonic()
-    assert last_box(text) == (0, "") and not found_in(text, "4")
+    assert place_of_last_box(text) == (0, "") and not found_in(text, "4")
     assert found_in(f"{text} The final answer is $4$.", "4")
     assert time.monotonic() - begun < 25
 
