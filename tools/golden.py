@@ -36,6 +36,14 @@ RENAMED: dict[str, str | None] = {
     "first digit (paper)": None,
     "first digit log-probability (paper)": None,
     "Self-BLEU-4 (paper)": None,
+    "js": None,  # measure of trace damage
+    "measure=place": None,
+    "measure=in the top 10": None,
+    "measure=1 / rank": None,
+    "measure=clamped": None,
+    "measure=gold rank": None,
+    "measure=one more example": None,
+    **{f"propagation.clamped_{share}": None for share in (0, 25, 50, 75, 100)},
 }
 """Old name to new name, or to None for what has ended: flags (``--objective``), verbs (``plan-size``), folders and
 files of a run (``reverse-3/heal-seam``), and fields of a record (``kept``). The only part that changes with a move."""

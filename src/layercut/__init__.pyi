@@ -108,8 +108,8 @@ def prune(
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
         units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth counts layers.
         smaller: Most bytes to remove; 30% if left out.
-        one_size: Test that size or depth alone, not those on the way to it.
-        faster: Times as fast a request should become, such as 1.3: the bytes follow from a forecast.
+        one_size: Test that size or depth alone, not those on the way.
+        faster: Times as fast a request should be, by forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
         heal: auto (in closed form, where that may pay), none, lora, qlora, full, last-k, seam.

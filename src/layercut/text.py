@@ -116,7 +116,7 @@ def parameters_text(count: int) -> str:
 def label_of_removal(removed: Sequence[int], mlp: float) -> str:
     """Removed layers and channels, as people write them.
 
-    >>> label_of([6, 9, 10, 11], 0.1004), label_of([], 0.28)
+    >>> label_of_removal([6, 9, 10, 11], 0.1004), label_of_removal([], 0.28)
     ('6,9-11 mlp:0.1', 'mlp:0.28')
     """
     return " ".join(filter(None, (format_layers(removed), f"mlp:{mlp:.3g}" if mlp else "")))

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from layercut.progress.activity import SafeConsole
 from layercut.text import UNSEEN
-from layercut.verbs.base import Io
 
 out = SafeConsole()
 log = SafeConsole(stderr=True)
@@ -70,9 +69,6 @@ def show_result(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterabl
         out.print(block)
     for line in lines:
         print_result_line(line)
-
-
-IO = Io(log, print_line)  # progress and lines for people go to stderr
 
 
 def _print(console: Console, text: str | Text) -> None:

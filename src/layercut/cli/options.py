@@ -12,11 +12,12 @@ from pydantic import BeforeValidator
 from typer.core import TyperCommand
 
 from layercut.base_settings import choices_of, field_limits
-from layercut.cli.console import IO, print_result_line, print_warning, set_flag_names, show_result
+from layercut.cli.console import log, print_line, print_result_line, print_warning, set_flag_names, show_result
 from layercut.errors import InputError, unknown_name
 from layercut.selection.specs import LayerSpec
-from layercut.verbs.base import Fields, Flag, Slot, Verb, field_slots, name_of_flag, plain_type
+from layercut.verbs.base import Fields, Flag, Io, Slot, Verb, field_slots, name_of_flag, plain_type
 
+IO = Io(log, print_line)  # progress and lines for people go to stderr
 _HYPHEN = "\u2011"  # at which no line is broken
 
 
@@ -143,7 +144,7 @@ def _option_of(slot: Slot) -> inspect.Parameter:
     elif plain is float and _reads_text(info.annotation):
         more |= {"parser": str, "metavar": "NUMBER"}
     elif plain in (int, float):
-        more |= {"min": low, "max": high}
+        more |= {"min": low, "max": high, **({"metavar": "NUMBER"} if plain is float else {})}
     name, about = slot.name.replace("_", "-"), info.description or ""
     if any(choice not in about for choice in choices_of(info)):
         about += f" One of {', '.join(choices_of(info))}."

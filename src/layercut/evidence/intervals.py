@@ -211,7 +211,7 @@ def mean_interval(
 def geometric_mean_ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estimate:
     """Geometric mean of cut / uncut over paired rounds, with a 95 % interval of Student's t of its logarithm.
 
-    >>> [round(end, 2) for end in mean_ratio([1.0, 2.0, 4.0], [2.0, 4.2, 7.8])[:3]]
+    >>> [round(end, 2) for end in geometric_mean_ratio([1.0, 2.0, 4.0], [2.0, 4.2, 7.8])[:3]]
     [2.02, 1.84, 2.21]
     """
     logs = np.log(np.asarray(cut) / np.asarray(uncut))

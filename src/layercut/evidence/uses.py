@@ -1,7 +1,7 @@
 """Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes. A new use is a line
 here.
 
-    tasks_for("math", data=["gsm8k"])
+    tasks_for_use("math", data=["gsm8k"])
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ def named_use(name: str) -> Use:
 def tasks_for_use(name: str, *, data: Collection[str] = ()) -> list[tuple[str, str]]:
     """Tasks and readouts that stand for a use: its benchmarks whose data is given, else built-in tasks without data.
 
-    >>> tasks_for("math")
+    >>> tasks_for_use("math")
     [('arithmetic', 'short'), ('gsm_symbolic', 'chain')]
-    >>> tasks_for("math", data=["gsm8k"])
+    >>> tasks_for_use("math", data=["gsm8k"])
     [('gsm8k', 'chain')]
 
     Args:

@@ -184,7 +184,7 @@ def places_to_repair(plan: CutPlan, kind: str) -> list[Seam]:
 
     InputError as for ``seams_of``.
 
-    >>> places_of(CutPlan(num_layers=6, removed=(2, 3)), "projection")[:2]
+    >>> places_to_repair(CutPlan(num_layers=6, removed=(2, 3)), "projection")[:2]
     [Seam(below=1, first=2, last=3), Seam(below=2, first=None, last=4)]
     """
     thin = () if plan.channels is None else plan.channels.kept

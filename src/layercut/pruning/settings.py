@@ -130,10 +130,8 @@ class PruneSettings(GoalSettings):
         "does less damage at each size. If left out, both; layer where max_depth counts layers.",
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
-    one_size: bool = Field(False, description="Test that size or depth alone, not those on the way to it.")
-    faster: Number | None = Field(
-        None, gt=1, description="Times as fast a request should become, such as 1.3: the bytes follow from a forecast."
-    )
+    one_size: bool = Field(False, description="Test that size or depth alone, not those on the way.")
+    faster: Number | None = Field(None, gt=1, description="Times as fast a request should be, by forecast.")
     serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
     )

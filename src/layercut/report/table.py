@@ -157,7 +157,7 @@ def text_columns(
 def join_number_units(text: str) -> str:
     """Keep numbers and their units, and both ends of an interval, on one line.
 
-    >>> join_units("88 % [74, 106] of 3 layers").count(chr(0xA0))
+    >>> join_number_units("88 % [74, 106] of 3 layers").count(chr(0xA0))
     4
     """
     joined = _TOGETHER.sub("\u00a0", text)

@@ -109,7 +109,7 @@ def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
 def place_of_highest(values: Sequence[float]) -> int:
     """Index of the highest value; the last of equals; values that are not finite come last.
 
-    >>> best_of([0.5, 0.7, 0.7, float("nan")])
+    >>> place_of_highest([0.5, 0.7, 0.7, float("nan")])
     2
     """
     return max(range(len(values)), key=lambda place: (rank_value(values[place]), place))

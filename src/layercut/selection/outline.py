@@ -57,7 +57,7 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
 def count_greedy_plans(candidates: int, num_remove: int) -> int:
     """Plans of a greedy search, without the original model.
 
-    >>> num_greedy(29, 2)
+    >>> count_greedy_plans(29, 2)
     57
     """
     return num_remove * candidates - num_remove * (num_remove - 1) // 2

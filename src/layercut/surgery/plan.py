@@ -233,9 +233,9 @@ def list_removed(plan: CutPlan, layers: str) -> list[str]:
 def origin_of_plan(plan: Mapping[str, Any]) -> str:
     """The special origin of a plan or its model (``CutPlan.to_dict``), in words; empty where nothing is.
 
-    >>> origin_of({"chosen_on": {"model": "A", "model_hash": "12ab"}})
+    >>> origin_of_plan({"chosen_on": {"model": "A", "model_hash": "12ab"}})
     'layers chosen on another model, A (12ab)'
-    >>> origin_of({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
+    >>> origin_of_plan({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
     'a pruned checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
     """
 
@@ -313,7 +313,7 @@ def removed_layers_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int
 def as_cut_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutPlan:
     """A plan as callers give it, for a model of ``num_layers`` decoder layers.
 
-    >>> as_plan("24-26", 30).removed, as_plan([3, 1], 30).removed, as_plan(None, 30).is_uncut
+    >>> as_cut_plan("24-26", 30).removed, as_cut_plan([3, 1], 30).removed, as_cut_plan(None, 30).is_uncut
     ((24, 25, 26), (3, 1), True)
 
     Raises InputError: no such layers, or a plan for another number of them.

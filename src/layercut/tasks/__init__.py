@@ -178,7 +178,7 @@ def check_task_name(name: str) -> None:
 def base_name_of_task(name: str) -> str:
     """A task's name without ``lm-eval:``, the number of examples and ``+chat``.
 
-    >>> base_name("lm-eval:sciq:5"), base_name("mmlu:5+chat"), base_name("gsm8k")
+    >>> base_name_of_task("lm-eval:sciq:5"), base_name_of_task("mmlu:5+chat"), base_name_of_task("gsm8k")
     ('sciq', 'mmlu', 'gsm8k')
     """
     base = _parts(name)[0]

@@ -229,7 +229,7 @@ def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> b
 def metrics_of_item(scores: Sequence[Score]) -> dict[str, float]:
     """One item's metrics from the grades of its answers: means, then pass@k, by which answers are ``right``.
 
-    >>> metrics_of([Score({"pass": 1.0}, "", "right"), *[Score({"pass": 0.0}, "", "wrong")] * 3])
+    >>> metrics_of_item([Score({"pass": 1.0}, "", "right"), *[Score({"pass": 0.0}, "", "wrong")] * 3])
     {'pass': 0.25, 'pass@2': 0.5, 'pass@4': 1.0}
     """
     n = len(scores)

@@ -230,7 +230,7 @@ def read_short_text(text: str, options: Sequence[str]) -> NamedOption | None:
     option behind it ("B blue"). "A blue one" names no option A. Words count if they are one option's and nothing else,
     whatever their case or last full stop. "The answer is" and "Answer:" may stand before either.
 
-    >>> [found and found.letter for found in (find_short(text, ["red", "a blue one"]) for text in (
+    >>> [found and found.letter for found in (read_short_text(text, ["red", "a blue one"]) for text in (
     ...     "B", "(b)", " Answer: **A**", "A. red", "A blue one.", "A nice day", "red or blue", "C"))]
     ['B', None, 'A', 'A', 'B', None, None, None]
     """
@@ -248,7 +248,7 @@ def read_chain_text(text: str, options: Sequence[str]) -> NamedOption | None:
     A chain without these words has no answer, whatever letters stand in it. Behind them, the sentence is read first,
     then the whole line.
 
-    >>> [found and found.letter for found in (find_chain(text, ["red", "blue"]) for text in (
+    >>> [found and found.letter for found in (read_chain_text(text, ["red", "blue"]) for text in (
     ...     "A is warm. The answer is B.", "the answer is A. No, the answer is (B) blue.", "Answer: blue", "So B."))]
     ['B', 'B', 'B', None]
     """

@@ -127,7 +127,7 @@ def test_a_model_without_a_plan_is_compared_by_what_it_writes(layercut: Run, tin
     other = passthrough(tiny, [(0, 4), (2, 6)], tmp_path / "other")
     ran = layercut("diagnose", tiny, other, "--only", "arithmetic", "--limit", "2", "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
-    assert "other: another model, 4 decoder layers" in (tmp_path / "run" / "diagnose.md").read_text()
+    assert "other: another model, 8 decoder layers" in (tmp_path / "run" / "diagnose.md").read_text()
 
 
 def test_a_plan_that_was_made_for_another_model_decides_nothing(layercut: Run, tiny: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import layercut
-from layercut.cli.console import IO
+from layercut.cli.options import IO
 from layercut.drafting import job
 from layercut.drafting.assisted import MeasuredAnswer
 from layercut.drafting.forecast import StepTimes, WrittenAnswer

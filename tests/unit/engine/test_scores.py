@@ -195,8 +195,8 @@ def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes: list[Any] = []
-    states_at = scores.states_at
-    monkeypatch.setattr(scores, "states_at", lambda *given: passes.append(1) or states_at(*given))
+    read_states_at = scores.read_states_at
+    monkeypatch.setattr(scores, "read_states_at", lambda *given: passes.append(1) or read_states_at(*given))
     engine, plans = PlainEngine(loaded("llama"), batch_size=2), [CUT, OTHER, UNCUT]
     done = {(CUT.key, "q0"), (CUT.key, "q1"), (CUT.key, "q2"), (CUT.key, "q3"), (CUT.key, "q4")}
     found: dict[str, list[Divergence]] = {}

@@ -268,7 +268,7 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
     def skips_another(found: Any, *, layers: str, removed: Any) -> int:
         return leave_out_layers(found, layers=layers, removed={number - 1 for number in removed})
 
-    monkeypatch.setattr(engine_module, "leave_out", skips_another)
+    monkeypatch.setattr(engine_module, "leave_out_layers", skips_another)
     with pytest.raises(InputError, match="without layer 3 its log-likelihoods"):
         VllmEngine(unknown)
 
@@ -278,7 +278,7 @@ def test_a_type_that_was_not_compared_has_to_pass_the_probe(
             found.get_submodule(layers)[number].forward = lambda *_: None
         return count
 
-    monkeypatch.setattr(engine_module, "leave_out", breaks)
+    monkeypatch.setattr(engine_module, "leave_out_layers", breaks)
     with pytest.raises(InputError, match=r"layer 3 it fails \(cannot"):
         VllmEngine(unknown)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from layercut.diagnostics.brackets import brackets
 from layercut.diagnostics.degeneration import degeneration
-from layercut.diagnostics.programs import make_functions, written_programs
+from layercut.diagnostics.programs import make_functions
 from layercut.evidence import completions as module
 from layercut.evidence.completions import (
     FILE,
@@ -54,13 +55,13 @@ def test_texts_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
 
 @needs_sandbox
 def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
-    probe = written_programs(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)), PROGRAMS)
+    probe = brackets(session(Programmer("healthy"), tmp_path, limit=len(ENDINGS)))
     wanted = {one.id: one for one in make_functions(len(ENDINGS), 0)}
-    ends = {one["id"]: one["failures"] for one in read_records(tmp_path / f"{PROGRAMS}.runs.all.jsonl")}
+    ends = {one["id"]: one["failures"] for one in read_records(tmp_path / "brackets.runs.all.jsonl")}
 
     def stored(name: str) -> list[dict[str, Any]]:
         found = []
-        for one in read_records(tmp_path / f"{PROGRAMS}.programs.{name}.jsonl"):
+        for one in read_records(tmp_path / f"brackets.programs.{name}.jsonl"):
             failure, head = ends[name].get(one["id"]), wanted[one["id"]].head
             kind = classify_program(head + one["text"], head=head, outcome=failure)
             found.append(record(one["id"], one["text"], metrics={"pass": float(failure == "")}, **{CLASS: kind}))
@@ -69,7 +70,8 @@ def test_programs_have_the_numbers_of_the_probe(tmp_path: Path) -> None:
     runs = [build_answers(tmp_path / name, {"humaneval": stored(name)}) for name in ("uncut", "cut")]
     (cell,) = diagnose_runs(runs, seed=0)
     found = cell["diagnostics"][PROGRAMS]
-    assert [row.to_dict() for row in found["rows"]] == [row.to_dict() for row in probe["rows"]]
+    own = [row.to_dict() for row in probe["rows"] if row.metric.startswith("programs")]
+    assert [row.to_dict() for row in found["rows"]] == [{**row, "diagnostic": PROGRAMS} for row in own]
     assert found["data"] == probe["data"]
 
 

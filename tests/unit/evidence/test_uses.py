@@ -56,7 +56,7 @@ def test_an_unknown_use_is_refused_with_the_nearest() -> None:
 
 
 def test_uses_need_no_torch() -> None:
-    code = "import sys; from layercut.evidence.uses import tasks_for; tasks_for('chat')\n"
+    code = "import sys; from layercut.evidence.uses import tasks_for_use; tasks_for_use('chat')\n"
     code += "print([name for name in ('torch', 'scipy', 'numpy', 'transformers') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -279,7 +279,7 @@ def test_a_checkpoint_without_a_generation_config_has_that_of_its_config(copy: P
 
 
 def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layercut.models.loading.pick_dtype", lambda _, dtype, **__: dtype)  # as on a GPU
+    monkeypatch.setattr("layercut.models.loading.pick_torch_dtype", lambda _, dtype, **__: dtype)  # as on a GPU
     for named, expected in (("bfloat16", "bfloat16"), (None, "float32")):
         edit_json(copy / "config.json", dtype=named)
         assert load_without_weights(resolve_source(str(copy))).dtype == expected

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-from layercut.cli.console import IO
+from layercut.cli.options import IO
 from layercut.errors import InputError
 from layercut.runs import trackers
 from layercut.runs.trackers import log_numbers, track_numbers

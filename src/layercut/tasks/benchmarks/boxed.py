@@ -183,9 +183,9 @@ def _anywhere(text: str, gold: str) -> tuple[str, bool]:
 def last_boxed_text(text: str) -> str:
     """The content of the last ``\\boxed{...}`` whose braces are closed; empty if there is none.
 
-    >>> last_boxed("So \\\\boxed{12}, no, \\\\boxed{\\\\frac{1}{2}}.")
+    >>> last_boxed_text("So \\\\boxed{12}, no, \\\\boxed{\\\\frac{1}{2}}.")
     '\\\\frac{1}{2}'
-    >>> last_boxed("I think it is \\\\boxed{12")
+    >>> last_boxed_text("I think it is \\\\boxed{12")
     ''
     """
     return place_of_last_box(text)[1]
