@@ -79,6 +79,14 @@ def test_one_plan_twice_is_refused(layercut: Run, tiny: Path, tmp_path: Path) ->
     assert done.code == 1 and "0,1 and 1,0 are the same model" in " ".join(done.err.split())
 
 
+def test_two_models_of_one_name_are_refused(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+    for layer in ("1", "2"):
+        assert layercut("cut", tiny, "--remove", layer, "--out", tmp_path / layer / "short").code == 0
+    done = layercut("diagnose", tiny, tmp_path / "1" / "short", tmp_path / "2" / "short", "--out", tmp_path / "run")
+    assert done.code == 1 and "two models are called 'short'" in " ".join(done.err.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_each_layer_alone_is_a_cut_named_by_its_layer(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     done = layercut("diagnose", tiny, "each:1,3-4", "reverse:2", *QUICK, "--out", tmp_path / "run")
     assert done.code == 0, done.err
