@@ -27,11 +27,11 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, unknown_name
 from layercut.models.sources import ModelSource
 from layercut.progress.activity import SafeConsole
-from layercut.selection.specs import LayerSpec
+from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Split, Task
-from layercut.tasks.evaluate import Records, TaskResult
+from layercut.tasks.evaluate import Records, TaskResult, evaluate_items
 from layercut.text import printed_result
 from layercut.verbs import verb_class
 from layercut.verbs.base import Io, Slot, Verb, field_slots
@@ -148,7 +148,6 @@ def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -
         raise InputError(
             f"{type(model).__name__} is no model; give a name, a folder, a ModelSettings or a transformers model."
         )
-    from layercut.engine.handle import ModelHandle
 
     wrapped = wrap_loaded(model, tokenizer, say=io.say)
     settings = settings_of(wrapped)
@@ -211,11 +210,8 @@ def evaluate_task(
     """
     from layercut.models.loading import LoadedModel
     from layercut.progress.bars import progress_bar
-    from layercut.selection.specs import check_fits
     from layercut.surgery.checkpoint import earlier_plans, recorded_healings
-    from layercut.surgery.plan import CutPlan
     from layercut.tasks import load_task
-    from layercut.tasks.evaluate import evaluate_items as ask
     from layercut.tasks.selected_items import reported_split, used_items
 
     if isinstance(task, str):
@@ -247,7 +243,7 @@ def evaluate_task(
         split = reported_split(task, used)
     console = _heard(progress and on_progress is None, None).console
     with progress_bar(f"Scoring {task.name}", len(task.samples(split, limit)), console, "items") as shown:
-        return ask(
+        return evaluate_items(
             task,
             engine,
             cut,

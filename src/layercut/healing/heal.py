@@ -13,7 +13,7 @@ from rich.console import Console
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.checkpoint import Judge
+from layercut.healing.checkpoint import Judge, judge_of_rounding
 from layercut.healing.data import (
     BUILT_IN,
     examples_of,
@@ -213,7 +213,6 @@ def _repair(
     cut: ModelHandle, teacher: ModelHandle, plan: CutPlan, data: Data, train: TrainSettings, console: Console, say: Say
 ) -> tuple[Any, Judge, dict[str, Any]]:
     """The pruned model with maps at its seams, solved for in closed form; what judges it; and what the record gets."""
-    from layercut.healing.checkpoint import judge_of_rounding
     from layercut.healing.seam import places_to_repair, repair_seams
 
     began = time.monotonic()

@@ -42,7 +42,6 @@ class Io(NamedTuple):
 
     def handle(self, settings: ModelSettings) -> ModelHandle:
         """The model: the one in memory, or its files."""
-        from layercut.engine.handle import ModelHandle
 
         return self.loaded.get(settings.model) or ModelHandle(settings)
 

@@ -14,10 +14,17 @@ from pydantic import Field
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
-from layercut.models.weights import PLAN_FILE
+from layercut.models.weights import PLAN_FILE, read_config
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, check_fits
-from layercut.selection.vocabulary import Coverage, UsedTokens
+from layercut.selection.vocabulary import (
+    Coverage,
+    UsedTokens,
+    choose_vocabulary,
+    choose_vocabulary_of_gguf,
+    count_covered,
+    files_named_in,
+)
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Vocabulary
 from layercut.surgery.checkpoint import CutReport
@@ -131,7 +138,6 @@ class CutVerb(Verb):
     def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:
         """What the tokens that stay cover of the texts that were named."""
         from layercut.models.sources import resolve_source
-        from layercut.selection.vocabulary import count_covered
 
         if self.texts is None or done.plan.vocabulary is None:
             return []
@@ -148,7 +154,6 @@ class CutVerb(Verb):
             InputError: a model or plan that cannot be used, or a folder or file that exists.
             VerificationError: the reloaded model is another one.
         """
-        from layercut.models.weights import read_config
         from layercut.surgery.cut import cut_model
         from layercut.surgery.gguf import cut_gguf_file, gguf_bytes, gguf_file, gguf_to_gguf
         from layercut.surgery.mergekit import MARK, to_mergekit
@@ -222,7 +227,6 @@ class CutVerb(Verb):
     def _vocabulary(self) -> Vocabulary:
         """The tokens that stay."""
         from layercut.models.sources import resolve_source
-        from layercut.selection.vocabulary import choose_vocabulary, choose_vocabulary_of_gguf, files_named_in
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None

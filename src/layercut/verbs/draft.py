@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from layercut.drafting.settings import DraftSettings
+from layercut.drafting.settings import DraftSettings, draft_outline
 from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.selection.specs import check_fits
 from layercut.settings import ModelSettings
@@ -59,7 +59,6 @@ class DraftVerb(Verb):
             check_fits(self.model, [self.goal.remove], self.seed)
 
     def rehearse(self, io: Io) -> Shown:
-        from layercut.drafting.settings import draft_outline
 
         return shown_outlines(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 

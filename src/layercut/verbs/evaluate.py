@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from layercut.base_settings import Names
-from layercut.engine.handle import ModelHandle, ServedModel
+from layercut.engine.handle import ModelHandle, ServedModel, open_model_handle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
-from layercut.selection.specs import Removed, check_fits
+from layercut.selection.specs import Removed, check_fits, plan_of
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import takes_option
-from layercut.tasks.cells import Evaluated
+from layercut.tasks.cells import Evaluated, evaluate_model, evaluation_outline, folder_name
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
@@ -89,7 +89,6 @@ class EvalVerb(Verb):
     def run(self, io: Io) -> Evaluated:
         """Ask and grade."""
         from layercut.evidence.two_runs import open_run
-        from layercut.tasks.cells import evaluate_model
 
         if self.against is not None:
             open_run(self.against).metrics()  # says now whether it is not finished
@@ -106,7 +105,6 @@ class EvalVerb(Verb):
         )
 
     def rehearse(self, io: Io) -> Shown:
-        from layercut.tasks.cells import evaluation_outline
 
         handle, plan, out = self._planned(io)
         return shown_outlines(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
@@ -126,9 +124,6 @@ class EvalVerb(Verb):
 
     def _planned(self, io: Io) -> tuple[ModelHandle | ServedModel, CutPlan, Path]:
         """The model, what it loses, and the run folder."""
-        from layercut.engine.handle import open_model_handle
-        from layercut.selection.specs import plan_of
-        from layercut.tasks.cells import folder_name
 
         handle = open_model_handle(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
         plan = plan_of(handle, self.remove, self.seed)

@@ -11,15 +11,17 @@ from layercut.base_settings import Names
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import (
     Answering,
+    PromptGroup,
     PromptReading,
     PromptSource,
     PromptSpec,
     answering_under,
     check_prompts,
+    prompt_source,
     prompt_specs,
 )
-from layercut.healing.prompts import AnswerRecord
-from layercut.selection.specs import Removed, check_fits
+from layercut.healing.prompts import AnswerRecord, make_prompt
+from layercut.selection.specs import Removed, check_fits, plan_of
 from layercut.settings import DecodingSettings, ModelSettings
 from layercut.text import count_of
 from layercut.verbs import fields
@@ -82,8 +84,6 @@ class GenerateVerb(Verb):
 
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or that holds answers."""
-        from layercut.healing.prompt_sources import PromptGroup, PromptSource, prompt_source
-        from layercut.healing.prompts import make_prompt
 
         system = self.how.system
         if not self.prompts:
@@ -124,7 +124,6 @@ class GenerateVerb(Verb):
     def rehearse(self, io: Io) -> Shown:
         from layercut.engine.handle import ModelHandle
         from layercut.healing.outline import answers_outline
-        from layercut.selection.specs import plan_of
 
         handle = ModelHandle(self.model)
         plan = plan_of(handle, self.remove, self.seed)

@@ -16,6 +16,7 @@ from layercut.healing.prompt_sources import (
     PromptSpec,
     answering_under,
     check_prompts,
+    prompt_source,
     prompt_specs,
     under_preset,
 )
@@ -111,7 +112,6 @@ class HealVerb(Verb):
 
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or answers where prompts are needed."""
-        from layercut.healing.prompt_sources import prompt_source
 
         source = prompt_source(self.specs, system=self.how.system)
         if self.what.responses == "original" and source.records is not None:

@@ -11,8 +11,8 @@ from pydantic import Field
 from layercut.base_settings import Share
 from layercut.evidence.advice import Advice
 from layercut.evidence.comparison import ComparisonRow
-from layercut.models.push import Upload
-from layercut.runs.directory import RunFolder
+from layercut.models.push import Upload, prepare_upload, upload_checkpoint
+from layercut.runs.directory import RunFolder, find_run_folders
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb
 
@@ -220,7 +220,6 @@ class LsVerb(Verb):
 
     def run(self, io: Io) -> Any:
         """The runs, and what killed processes left."""
-        from layercut.runs.directory import find_run_folders
         from layercut.runs.lock import find_leftovers
 
         return find_run_folders(self.root), find_leftovers(self.root)
@@ -287,13 +286,11 @@ class PushVerb(Verb):
     @cached_property
     def upload(self) -> Upload:
         """Files and card to upload. Raises InputError: nothing that can be."""
-        from layercut.models.push import prepare_upload
 
         return prepare_upload(self.folder, self.repo)
 
     def run(self, io: Io) -> str:
         """Upload; gives the address of the repository."""
-        from layercut.models.push import upload_checkpoint
 
         return upload_checkpoint(self.upload, private=self.private)
 

@@ -15,7 +15,7 @@ from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import Context, SearchSettings, no_objective
-from layercut.selection.select import Selected, SelectionRequest
+from layercut.selection.select import Selected, SelectionRequest, select_layers
 from layercut.selection.specs import LayerSpec, Units, parse_protected
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.channels import CHANNEL_CRITERIA
@@ -146,7 +146,6 @@ class SelectVerb(Verb):
             CutPlan(num_layers=depth, removed=self.remove.layers or ())
 
     def _request(self) -> SelectionRequest:
-        from layercut.selection.select import SelectionRequest
 
         names = [field.name for field in dataclasses.fields(SelectionRequest)]
         return SelectionRequest(**{name: getattr(self, name) for name in names})
@@ -154,7 +153,6 @@ class SelectVerb(Verb):
     def run(self, io: Io) -> Selected:
         """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
         from layercut.progress.bars import RunProgress
-        from layercut.selection.select import select_layers
 
         with RunProgress(io.console, stage="Choosing layers").running() as progress:
             return select_layers(

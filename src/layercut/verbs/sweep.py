@@ -9,7 +9,7 @@ from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.selection.specs import check_fits
-from layercut.selection.sweep import PlannedSweep, Swept
+from layercut.selection.sweep import PlannedSweep, Swept, plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
@@ -72,7 +72,6 @@ class SweepVerb(Verb):
         return shown_outlines(self._planned(io).outline())
 
     def _planned(self, io: Io) -> PlannedSweep:
-        from layercut.selection.sweep import plan_sweep
 
         return plan_sweep(
             self.model,
