@@ -154,7 +154,6 @@ def select_layers(
     tie: bool = True,
     plan_from_another_model: bool = False,
     channels: str = "rms",
-    keep: float | str | None = None,
     out: str | PathLike[str] | None = None,
     objective: str | Sequence[str | TaskSettings] = (),
     readouts: str | Sequence[str] | None = None,
@@ -201,7 +200,6 @@ def select_layers(
         criterion: How layers are ranked: angular_distance, block_influence, perplexity, random, reverse, task_accuracy, trace_damage; or your own my.module:function.
         remove: How many layers are removed, or which share: '3 layers' or 25%. Also a share of the channels of every MLP: mlp:0.28, or 'mlp:0.1' behind layers or their count.
         channels: How MLP channels are ranked: rms, wanda; on the model's right answers to the objective, or on the calibration text.
-        keep: Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms it on others.
         out: Run folder; runs/select-<model> if left out.
         objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite. Their selection items judge a plan, for task_accuracy and trace_damage.
         readouts: How the objective's tasks are read out; each task's first if left out.
@@ -242,13 +240,11 @@ def cut(
     trust_remote_code: bool = False,
     tie: bool = True,
     plan_from_another_model: bool = False,
-    keep: float | str | None = None,
     healed: str | PathLike[str] | None = None,
     mergekit: str | PathLike[str] | None = None,
     texts: str | PathLike[str] | None = None,
     seed: int = 0,
     verify: bool = True,
-    max_shard_gb: float | str = 5.0,
     tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
@@ -267,14 +263,12 @@ def cut(
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.
-        keep: Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms it on others.
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.
         texts: A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...
         seed: Random seed.
         verify: Reload the result and compare logits with the bypassed model.
-        max_shard_gb: Largest weight file, in GB.
         tokenizer: of a model in memory; or, by its name, of a served model.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
@@ -681,8 +675,8 @@ def run_study(
     trust_study_code: bool = False,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
-) -> list[StudyOutcome]:
-    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+) -> StudyOutcome:
+    """Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
 
     ``layercut run``.
 
@@ -697,7 +691,7 @@ def run_study(
         say: called with each line for people, in place of stderr.
 
     Returns:
-        An outcome for each model: rows of comparisons, paths of reports and checkpoints, and what failed.
+        Rows of comparisons, paths of reports and checkpoints, and what failed.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

@@ -376,7 +376,7 @@ def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) 
         "tasks": [{"task": "arithmetic", "readouts": ["rank"], "limit": 8}],
         "checkpoints": False,
     }
-    (outcome,) = layercut.run_study(study)
+    outcome = layercut.run_study(study)
     assert not outcome.failed and {row.task for row in outcome.rows} == {"arithmetic"}
     advice = layercut.advise(tmp_path / "study", use="classify", keep=0.5)
     assert advice.recommended is None

@@ -33,8 +33,6 @@ from layercut.surgery.plan import CutPlan, origin_of_plan
 from layercut.tasks.cells import folder_name
 from layercut.text import count_of
 
-_FLAGS = {"limit": "limit", "num_samples": "samples"}
-
 
 class Diagnosed(NamedTuple):
     """The results of a diagnosis and their file."""
@@ -79,7 +77,7 @@ class PlannedDiagnosis:
         if "brackets" in self.names:  # the diagnostic that runs programs
             isolation = describe_or_why_not()
             say(f"isolation of generated programs: {isolation}")
-        with RunFolder.begin(self.folder, self.settings, flags=_FLAGS, sandbox=isolation) as run:
+        with RunFolder.begin(self.folder, self.settings, sandbox=isolation) as run:
             file = run.path / DIAGNOSIS
             # Results of an earlier command stay: the settings hold the models, so it was on the same ones.
             results = read_format(file, "diagnosis")["diagnostics"] if file.is_file() else {}

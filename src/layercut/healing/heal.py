@@ -56,7 +56,6 @@ from layercut.text import count_of
 if TYPE_CHECKING:
     from layercut.healing.sft import Trained
 
-FLAGS = {"micro_batch": "micro_batch", "batch_size": "batch_size", "temperature": "temperature"}
 TRAINING = "training"
 
 
@@ -122,7 +121,7 @@ def heal_model(
     isolation = announce_isolation(
         [part.task for part in source.tasks if part.task] if train.goal.is_graded else [], say
     )
-    with resumable_writing(out), RunFolder.begin(out, run_settings, flags=FLAGS, sandbox=isolation) as run:
+    with resumable_writing(out), RunFolder.begin(out, run_settings, sandbox=isolation) as run:
         checkpoint, folder = run.path / CHECKPOINT, run.path / TRAINING
         if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
             group.share(None)

@@ -56,7 +56,6 @@ ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 REQUESTS = 12  # general requests of each list
-FLAGS = {"limit": "items", "objective": "tasks"}
 ITEMS = 24  # items of each check of side effects
 _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
@@ -145,7 +144,7 @@ def prune_outline(
     handle = ModelHandle(model)
     sizes, shares, _, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
     depth = settings.num_plans(shares, handle.num_layers)
-    RunFolder.check(out, wanted, flags=FLAGS)
+    RunFolder.check(out, wanted)
     selection, report = selection_limit(settings), settings.items or MOST
     plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
     steps: list[PlannedStep] = []

@@ -30,7 +30,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.progress.bars import RunProgress
-from layercut.pruning.budget import FLAGS, check_run, selection_limit
+from layercut.pruning.budget import check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
 from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
@@ -146,7 +146,7 @@ def prune_model(
     if note := plan_cut(handle.source.path, handle.plan()).copy:
         say(note)
     isolation = announce_isolation((part.task for part in parts), say)
-    with resumable_writing(out), RunFolder.begin(out, wanted, flags=FLAGS, sandbox=isolation) as store:
+    with resumable_writing(out), RunFolder.begin(out, wanted, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):
             return Pruned(store.path, result, handle.settings)
         if goal.note:

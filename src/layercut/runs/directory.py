@@ -70,8 +70,6 @@ class RunFolder:
         settings: Mapping[str, Any],
         *,
         argv: Sequence[str] | None = None,
-        flags: Mapping[str, str] | None = None,
-        settings_file: str | None = None,
         sandbox: str | None = None,
         common: Common | None = None,
     ) -> RunFolder:
@@ -83,8 +81,6 @@ class RunFolder:
             path: the folder; made with its parents.
             settings: everything that decides the numbers, JSON-able.
             argv: command line for environment.json, ``sys.argv`` by default.
-            flags: flags of nested settings, for the message when the settings do not fit (see settings.check_same).
-            settings_file: the YAML file of the settings, if they do not come from flags; for that message.
             sandbox: the isolation of generated programs, for environment.json; None where none are run.
             common: of the settings that the folder has and those that are wanted, what must be the same; all of them
                 by default. The wanted ones are then the folder's.
@@ -107,7 +103,7 @@ class RunFolder:
             if (path / CONFIG).exists():
                 had = read_config(path)
                 before, now = (had, wanted) if common is None else common(had, wanted)
-                check_same_settings(path, before, now, flags=flags, settings_file=settings_file)
+                check_same_settings(path, before, now)
                 if had != wanted:
                     write_config(path, wanted)
             else:
@@ -120,16 +116,14 @@ class RunFolder:
         return cls(path, wanted, lock)
 
     @classmethod
-    def check(
-        cls, path: Path, settings: Mapping[str, Any] | None = None, *, flags: Mapping[str, str] | None = None
-    ) -> None:
+    def check(cls, path: Path, settings: Mapping[str, Any] | None = None) -> None:
         """Refuse what ``begin`` would refuse, and write nothing; settings are not compared where they are left out."""
         refuse_dead_link(path)
         if path.exists() and not path.is_dir():
             raise InputError(f"{shown_path(path)} is a file, and a run needs a folder. Use another `out`.")
         if (path / CONFIG).exists():
             if settings is not None:
-                check_same_settings(path, read_config(path), plain_settings(settings), flags=flags)
+                check_same_settings(path, read_config(path), plain_settings(settings))
         elif _holds_something(path):
             raise InputError(f"{shown_path(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
         try:

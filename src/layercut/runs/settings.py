@@ -94,48 +94,16 @@ def read_format(file: Path, what: str) -> dict[str, Any]:
     return found
 
 
-def check_same_settings(
-    path: Path,
-    had: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    *,
-    flags: Mapping[str, str] | None = None,
-    settings_file: str | None = None,
-) -> None:
-    """Refuse to continue a run with other settings: name the first that differs and the argument that corrects it.
-
-    Args:
-        had: settings of the run in the folder ``path``.
-        wanted: settings of the command.
-        flags: arguments for nested settings by the last part of their name, such as ``{"limit": "limit"}`` for
-            ``tasks.copy.limit``. A setting that is not nested has the argument of its own name.
-        settings_file: the YAML file of ``wanted``, where it does not come from flags.
+def check_same_settings(path: Path, had: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to continue the run in the folder ``path`` with other settings, and name the first that differs.
 
     Raises:
-        RunMismatch: "runs/l8-bi was begun with seed 0, this command says seed 1. Use `seed` 0, or another `out`."
+        RunMismatch: "runs/l8-bi was begun with seed 0, and now seed is 1. Go back to it, or use another `out`."
     """
     for name, before, now in _differences(had, wanted):
         was = f"without {name}" if before is _MISSING else f"with {name} {_word(before)}"
-        says = f"has no {name}" if now is _MISSING else f"says {name} {_word(now)}"
-        source = "this command" if settings_file is None else hide_home(settings_file)
-        in_file = f"Take {name} out again" if before is _MISSING else f"Set {name} back to {_word(before)}"
-        way_back = in_file if settings_file is not None else _by_flag(name, before, flags or {})
-        raise RunMismatch(f"{shown(path)} was begun {was}, {source} {says}. {way_back}, or use another `out`.")
-
-
-_MADE = {"model_hash", "goal", "removed", "per_layer", "calibration"}
-"""Settings that follow from several arguments, or from none."""
-
-
-def _by_flag(name: str, before: Any, flags: Mapping[str, str]) -> str:
-    flag = flags.get(name.rsplit(".", 1)[-1], "" if "." in name or name in _MADE else name)
-    if not flag or isinstance(before, dict):  # no flag holds it, such as the hash of the model
-        return "Go back to what it was"
-    if before is _MISSING or before is None or before == []:
-        return f"Leave out `{flag}`"
-    if isinstance(before, bool):
-        return f"Use `{flag}`" if before else f"Leave out `{flag}`"
-    return f"Use `{flag}` {_word(before)}"
+        says = f"{name} is left out" if now is _MISSING else f"{name} is {_word(now)}"
+        raise RunMismatch(f"{shown(path)} was begun {was}, and now {says}. Go back to it, or use another `out`.")
 
 
 def _differences(had: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

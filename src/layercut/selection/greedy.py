@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from layercut.errors import InputError
@@ -71,39 +70,6 @@ def remove_greedily(
         all_answers = sum(len(outcome["candidates"]) * outcome["num_items"] for outcome in rounds)
         measured["race"] = {"mode": "exact", "answers": answers, "saved": all_answers - answers}
     return Selection(removed, details={**(details or {}), **measured})
-
-
-def prefix_that_keeps(plan: CutPlan, keep: float) -> CutPlan:
-    """The deepest part of a greedy search's plan whose value is still ``keep`` of the original model's.
-
-    The values are those of the selection items, which the search maximised, so they are too high by construction:
-    ``layercut prune`` confirms them on other items.
-
-    Args:
-        plan: of ``task_accuracy``, with its ``rounds``.
-        keep: share of the original model's value.
-
-    Raises:
-        InputError: a plan without rounds, or one whose first round keeps less.
-    """
-    rounds, uncut = plan.scores.get("rounds", []), plan.scores.get("uncut") or 0.0
-    values = [outcome.get("value") for outcome in rounds]
-    if not values or len(values) != len(plan.removed) or uncut <= 0:
-        raise InputError(
-            f"`keep` {keep:g} needs what each layer's removal cost, which a plan of {plan.criterion} does not record; "
-            "choose the layers by task_accuracy."
-        )
-    fine = [depth for depth, value in enumerate(values, start=1) if value is not None and value >= keep * uncut - 1e-9]
-    if not fine:
-        best = values[0]
-        what = "no finite value" if best is None else f"{best / uncut:.0%}"
-        raise InputError(f"without its first layer the model keeps {what} on selection items, less than {keep:.0%}.")
-    return replace(
-        plan,
-        removed=plan.removed[: max(fine)],
-        settings={**plan.settings, "keep": keep, "num_remove": max(fine)},
-        scores={**plan.scores, "rounds": rounds[: max(fine)]},
-    )
 
 
 def place_of_highest(values: Sequence[float]) -> int:

@@ -1,6 +1,6 @@
 """Choose layers and MLP channels by criteria, in a run folder that keeps all measurements.
 
-Each step takes the plan so far and returns it with what it chose: layers, the part that keeps a share, channels, and
+Each step takes the plan so far and returns it with what it chose: layers, channels, and
 the scores on held-out items. Another unit is one more step, next to ``_without_channels``.
 """
 
@@ -26,7 +26,6 @@ from layercut.selection import find_criterion as criterion_of
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
-from layercut.selection.greedy import prefix_that_keeps
 from layercut.selection.objective import TaskObjective, held_out, search_settings
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.specs import LayerSpec, parse_protected, plan_of
@@ -47,7 +46,6 @@ from layercut.tasks.selected_items import (
 )
 from layercut.text import count_of
 
-FLAGS = {"limit": "limit", "readout": "readouts", "task": "objective", "source": "calibration"}
 """Which argument of ``layercut select`` stands for a setting of another name."""
 
 
@@ -65,7 +63,6 @@ class SelectionRequest:
     search: SearchSettings = field(default_factory=SearchSettings)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     held_out: int | None = None
-    keep: float | None = None
     seed: int = 0
 
     @property
@@ -135,7 +132,7 @@ def select_layers(
     reads_text = mlp is not None and not any(is_generated(part.readout) for part in parts)
     if row is not None and not reads_text:
         reads_text = row.needs_text or (row.needs_model and request.calibration != CalibrationSettings())
-    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, SearchJournal(run) as journal:
+    with RunFolder.begin(out, settings, sandbox=isolation) as run, SearchJournal(run) as journal:
         material: dict[str, Any] = {}  # the text and the items that the plan rests on
         objective = text = None
         if parts and request.needs_model:
@@ -206,10 +203,7 @@ def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
 
 
 def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
-    """The plan without the layers that the criterion chooses, in order of removal.
-
-    With ``keep``, it is the deepest part of the search that keeps this share of the original model's value.
-    """
+    """The plan without the layers that the criterion chooses, in order of removal."""
     handle, request = job.handle, job.request
     assert request.criterion is not None and request.row is not None, "checked"
     context = Context(
@@ -233,18 +227,13 @@ def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
     if context.protect is not None:
         settings["protect"] = sorted(context.protect)
     importance = {str(layer): score for layer, score in chosen.importance.items()}
-    plan = replace(
+    return replace(
         plan,
         removed=chosen.removed,
         criterion=request.criterion,
         settings={**settings, **plan.settings},
         scores={"importance": importance, **chosen.details},
     )
-    if request.keep is None:
-        return plan
-    short = prefix_that_keeps(plan, request.keep)
-    settings = {**plan.settings, "num_remove": len(short.removed)}
-    return replace(plan, removed=short.removed, scores=short.scores, settings=settings)
 
 
 def _without_channels(job: _Job, plan: CutPlan, share: float) -> CutPlan:

@@ -73,8 +73,7 @@ class PlannedSweep:
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""
         settings = folder_settings(self.handle.describe(), self.cells, self.decoding)
-        flags = {"limit": "limit", "objective": "objective"}
-        with RunFolder.begin(self.folder, settings, flags=flags, sandbox=self.isolation) as run:
+        with RunFolder.begin(self.folder, settings, sandbox=self.isolation) as run:
             sweep = Sweep(
                 model=self.handle.settings.model,
                 model_hash=self.handle.metadata.model_hash,

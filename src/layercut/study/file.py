@@ -58,13 +58,13 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     """Settings from plain data, as in the YAML file; the model's own settings are keys beside the study's."""
     more = ("seed", "data_dir")
     _check_keys(data, {*ModelSettings.model_fields, *StudySettings.model_fields, *more})
-    for key, others in (("model", ("models",)), ("tasks", ()), ("out", ()), ("plans", ("criteria", "healing"))):
+    for key, others in (("model", ()), ("tasks", ()), ("out", ()), ("plans", ("criteria", "healing"))):
         if all(data.get(name) in (None, "", [], {}) for name in (key, *others)):
             raise InputError(
                 f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks, and out."
             )
     keys = {key: value for key, value in data.items() if value is not None}
-    rest: dict[str, Any] = {"models": _models(keys), "tasks": _tasks(keys), "out": Path(str(data["out"]))}
+    rest: dict[str, Any] = {"model": _model(keys), "tasks": _tasks(keys), "out": Path(str(data["out"]))}
     rest |= _read({key: value for key, value in keys.items() if key in StudySettings.model_fields and key not in rest})
     if "data_dir" in keys:
         rest = _with_folder(rest, Path(str(keys["data_dir"])))
@@ -81,22 +81,12 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
     return study
 
 
-def _models(keys: Mapping[str, Any]) -> tuple[ModelSettings, ...]:
-    """One model, or a list of names and settings; keys beside the list hold for all of them."""
-    shared = {key: keys[key] for key in ModelSettings.model_fields if key in keys}
-    if shared.get("trust_remote_code"):
+def _model(keys: Mapping[str, Any]) -> ModelSettings:
+    """The model, whose settings are keys of the study."""
+    if keys.get("trust_remote_code"):
         check_trust("trust_remote_code: true")
-    if "models" not in keys:
-        _expect(keys.get("model"), "model", str, "the name or path of a model")
-        return (_build(ModelSettings, shared),)
-    if "model" in keys:
-        raise InputError("the study gives model and models; write one of the two.")
-    wanted = "models: {} is no model; write its name, or keys such as model, dtype, batch_size."
-    entries = [_named(entry, "model", wanted) for entry in _list(keys["models"], "models")]
-    for entry in entries:
-        if entry.get("trust_remote_code"):
-            check_trust(f"trust_remote_code: true of {entry['model']}")
-    return tuple(_build(ModelSettings, {**shared, **entry}) for entry in entries)
+    _expect(keys["model"], "model", str, "the name or path of a model")
+    return _build(ModelSettings, {key: keys[key] for key in ModelSettings.model_fields if key in keys})
 
 
 def _tasks(keys: Mapping[str, Any]) -> tuple[TaskSettings, ...]:

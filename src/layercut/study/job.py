@@ -1,4 +1,4 @@
-"""The run of one model's part of a study: every variant and cell in order. A failed step is recorded."""
+"""The run of a study: every variant and cell in order. A failed step is recorded."""
 
 from __future__ import annotations
 
@@ -17,32 +17,29 @@ from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
 from layercut.runs.healing import CHECKPOINT
-from layercut.runs.records import Notes
-from layercut.runs.settings import settings_hash
+from layercut.runs.records import MetricRow, Notes
 from layercut.runs.study import note_failure, note_success
 from layercut.settings import UNCUT
 from layercut.study.healer import healing_folder, is_healing_begun
-from layercut.study.variants import CELL, Measured, Reused, StudyVariant
+from layercut.study.variants import CELL, StudyVariant
 from layercut.study.work import StudyWork
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 from layercut.tasks.evaluate import Questions, ask_under_plans
-from layercut.text import count_of
 
 Result = TypeVar("Result")
 
 
 @dataclass
 class StudyJob:
-    """The run of one model's part of a study."""
+    """The run of a study."""
 
     work: StudyWork
     notes: Notes  # of the study's folder: what was chosen and what failed
     progress: RunProgress  # over ``work.pieces``; ``console`` shows that of a healing
     console: Console
     say: Say
-    settings_file: str | None  # for messages
     isolation: str | None  # of generated programs, recorded in each run folder
     checkpoints: dict[str, Path] = field(default_factory=dict)  # checkpoints that stay on disk, by variant
 
@@ -50,14 +47,14 @@ class StudyJob:
         self._held = ExitStack()
         self._runs: dict[str, RunFolder] = {}
         self._broken: set[str] = set()  # variants and searches that were given up
-        self._together: dict[int, tuple[Reused, ...]] = {}  # cells that were answered with others, and what was reused
+        self._together: set[int] = set()  # cells that were answered with others
 
     def run(self) -> None:
         """Do all remaining work, and record failures; OSError if the disk is full or gone."""
         work = self.work
         self._skip_what_is_done()
         left = {variant.name: len(work.cells) for variant in work.variants}
-        measured: dict[str, dict[str, Measured]] = {variant.name: {} for variant in work.variants}
+        measured: dict[str, dict[str, list[MetricRow]]] = {variant.name: {} for variant in work.variants}
         with self._held, self.progress.running():
             for index, (variant, cell) in enumerate(work.order):
                 run = self._ready(variant)
@@ -71,11 +68,10 @@ class StudyJob:
                     self._finish(run, variant, measured[variant.name])
 
     def _skip_what_is_done(self) -> None:
-        """Copy the choices of other studies, and count finished work, so that the time left is right from the start."""
+        """Count finished work, so that the time left is right from the start."""
         work = self.work
         for search, cuts in work.searches.items():
             if all(cut.name in work.plans for cut in cuts):
-                work.choose(search, self.notes, say=self.say)
                 self.progress.skip(work.index[search, ""])
         unfinished = [work.finished(variant, cell) is None for variant, cell in work.order]
         for index, is_left in enumerate(unfinished):
@@ -99,41 +95,33 @@ class StudyJob:
 
     # Cells
 
-    def _measure(self, index: int, run: RunFolder, variant: StudyVariant, cell: Cell) -> Measured | None:
+    def _measure(self, index: int, run: RunFolder, variant: StudyVariant, cell: Cell) -> list[MetricRow] | None:
         work, step = self.work, f"{variant.name}: {cell.label}"
         if (known := work.finished(variant, cell)) is not None:
             self.progress.skip(index)
             note_success(self.notes, work.folder, step)
             return known
 
-        measured = self._attempt(step, [variant.name], lambda: self._score(index, run, variant, cell))
-        for source, num_items in measured.reused if measured else ():
-            self.say(f"{step}: {count_of(num_items, 'answer')} reused from {source}")
-        return measured
+        return self._attempt(step, [variant.name], lambda: self._score(index, run, variant, cell))
 
-    def _score(self, index: int, run: RunFolder, variant: StudyVariant, cell: Cell) -> Measured:
-        """Finish a cell: missing items are taken from other studies, and the rest is asked."""
+    def _score(self, index: int, run: RunFolder, variant: StudyVariant, cell: Cell) -> list[MetricRow]:
+        """Finish a cell: missing items are asked."""
         work, plan = self.work, self.work.plan(variant)
         work.check_items(plan, cell)
         if not variant.healing and not variant.is_uncut:
             self._answer_together(index, variant, cell)
-        identity, ids = work.identity(variant, cell), [sample.id for sample in cell.samples]
+        engine: Any = None  # without missing items, so a finished study loads no model
+        if not cell.is_whole(run.path):
+            engine = work.healers[variant.name].engine if variant.healing else work.model.engine
         with self.progress.piece(index) as on_progress, run.journal(cell.task.name, cell.readout) as journal:
-            reused = self._together.get(index, ()) + work.store.fill(journal, identity, ids, exclude=run.path)
-            engine: Any = None  # without missing items, so a finished study loads no model
-            if not {*ids} <= {record["id"] for record in journal.records}:
-                engine = work.healers[variant.name].engine if variant.healing else work.model.engine
             # A healed checkpoint has the layers that stay.
             plan = CutPlan(num_layers=len(plan.kept)) if variant.healing else plan
             rows = cell.evaluate(engine, plan, work.decoding(variant), journal, on_progress).metrics
-        note: dict[str, Any] = {"limit": cell.limit, "split": cell.split, "num_items": len(ids), "rows": rows}
-        note |= {"key": settings_hash(identity), "identity": identity, "reused": list(map(list, reused))}
-        run.notes.put(CELL + cell.label, note)
-        work.store.add(run.path, identity)
-        return Measured(rows, reused)
+        run.notes.put(CELL + cell.label, {"limit": cell.limit, "split": cell.split, "rows": rows})
+        return rows
 
     def _answer_together(self, index: int, first: StudyVariant, cell: Cell) -> None:
-        """Have this cut and others that are ready answer in one call what neither they nor other studies hold."""
+        """Have this cut and others that are ready answer in one call what they lack."""
         work = self.work
         if index in self._together:
             return
@@ -147,20 +135,15 @@ class StudyJob:
         if len(peers) < 2:
             return
         places = {key: work.index[cut.name, cell.label] for key, cut in peers.items()}
-        self._together |= dict.fromkeys(places.values(), ())  # once is enough, whatever comes of it
-        engine, ids = work.model.engine, [sample.id for sample in cell.samples]
+        self._together |= {*places.values()}  # once is enough, whatever comes of it
+        engine = work.model.engine
         if not engine.shares_work or cell.num_samples > 1:
             return
         with self.progress.pieces([*places.values()]) as report:
             try:
                 with ExitStack() as held:
-                    journals = []
-                    for key, cut in peers.items():
-                        run = self._runs[cut.name]
-                        journals.append(held.enter_context(run.journal(cell.task.name, cell.readout)))
-                        identity = work.identity(cut, cell)
-                        reused = work.store.fill(journals[-1], identity, ids, exclude=run.path)
-                        self._together[places[key]] = reused
+                    runs = [self._runs[cut.name] for cut in peers.values()]
+                    journals = [held.enter_context(run.journal(cell.task.name, cell.readout)) for run in runs]
                     questions = Questions(
                         cell.task,
                         cell.samples,
@@ -216,8 +199,9 @@ class StudyJob:
         if variant.healing and not is_healing_begun(work.folder, name):
             for folder in (path, healing_folder(work.folder, name)):
                 shutil.rmtree(folder, ignore_errors=True)  # it may have failed under other settings
-        settings, file = work.run_settings(variant), self.settings_file
-        run = self._held.enter_context(RunFolder.begin(path, settings, settings_file=file, sandbox=self.isolation))
+        run = self._held.enter_context(
+            RunFolder.begin(path, work.run_settings(variant), sandbox=self.isolation, common=settings_but_tasks)
+        )
         work.plan(variant).save(run.path / "plan.json")
         if variant.healing and not all(work.is_known(variant, cell) for cell in work.cells):
             cut = None if variant.cut == UNCUT else self._cut_checkpoint(variant.cut)  # None: the original model
@@ -246,14 +230,13 @@ class StudyJob:
 
     # The end of a variant
 
-    def _finish(self, run: RunFolder, variant: StudyVariant, measured: Mapping[str, Measured]) -> None:
+    def _finish(self, run: RunFolder, variant: StudyVariant, measured: Mapping[str, Sequence[MetricRow]]) -> None:
         """Write the variant's metrics, and its checkpoint if one is wanted; free memory and disk of a healed one."""
         work, plan, name = self.work, self.work.plan(variant), variant.name
-        rows = [row for cell in work.cells if cell.label in measured for row in measured[cell.label].rows]
+        rows = [row for cell in work.cells if cell.label in measured for row in measured[cell.label]]
         is_whole, keeps = len(measured) == len(work.cells), work.settings.checkpoints
         if rows and not (run.is_finished and run.metrics()["rows"] == rows):
-            reused = {label: list(map(list, cell.reused)) for label, cell in measured.items() if cell.reused}
-            about: dict[str, Any] = {**variant.describe(), "reused": reused}
+            about = variant.describe()
             if variant.healing:
                 about["healed"] = work.healers[name].last_entry()
             run.write_metrics(rows, plan=plan.to_dict(), size=work.model.size(plan), arm=about)
@@ -271,3 +254,18 @@ class StudyJob:
             written = self._attempt(f"{name}: checkpoint", [name], lambda: self._cut_checkpoint(name))
             if written is not None:
                 self.checkpoints[name] = written
+
+
+def settings_but_tasks(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a run that must stay, as its folder has them and as they are wanted now.
+
+    It may take other tasks, and more or fewer items; the settings of a task that stays are the same.
+    """
+    before, now = (
+        {f"{task['task']}/{task['readout']}": {**task, "limit": None} for task in settings["tasks"]}
+        for settings in (had, wanted)
+    )
+    return (
+        {**had, "tasks": {name: task for name, task in before.items() if name in now}},
+        {**wanted, "tasks": {name: task for name, task in now.items() if name in before}},
+    )

@@ -1,17 +1,14 @@
-"""Run a study: models x criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes."""
+"""Run a study: criteria x depths x healing arms x tasks x readouts x seeds, as one job that resumes."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.means import form_means
@@ -23,20 +20,18 @@ from layercut.runs.dry_run import Outline
 from layercut.runs.records import data_frame
 from layercut.runs.settings import CONFIG
 from layercut.runs.study import ARMS, failures_in
-from layercut.settings import ModelSettings
 from layercut.study.healer import is_healing_begun
-from layercut.study.job import StudyJob
+from layercut.study.job import StudyJob, settings_but_tasks
 from layercut.study.settings import StudySettings
-from layercut.study.variants import CellStore
 from layercut.study.work import StudyWork
-from layercut.tasks.cells import announce_isolation, folder_name
+from layercut.tasks.cells import announce_isolation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 class StudyOutcome(NamedTuple):
-    """The results of a study of one model, and their files."""
+    """The results of a study, and their files."""
 
     model: str
     folder: Path
@@ -66,57 +61,19 @@ class StudyOutcome(NamedTuple):
         }
 
 
-def run_study(
-    settings: StudySettings,
-    *,
-    out: Path | None = None,
-    seed: int | None = None,
-    limit: int | None = None,
-    settings_file: str | None = None,
-    console: Console,
-    say: Say,
-) -> Iterator[StudyOutcome]:
-    """Run a study, or continue it; ``layercut run``. Yields an outcome for each model as soon as it has ended.
+def run_study(settings: StudySettings, *, limit: int | None = None, console: Console, say: Say) -> StudyOutcome:
+    """Run a study, or continue it; ``layercut run``.
 
     A search, healing, cell or checkpoint that fails is recorded in the folder and does not stop the others; the same
     call tries it again.
 
     Args:
-        settings: the study. ``out`` and ``seed`` replace its own, and ``limit`` lowers every task's number of items.
-        settings_file: the file of the settings, for messages.
+        limit: lowers every task's number of items.
 
     Raises:
         InputError: a setting that cannot be used, or a run folder that holds another study.
     """
-    settings, folders = _placed(settings, out, seed)
-    with ExitStack() as held:
-        if len(settings.models) > 1:
-            whole = {"models": {str(folder.name): model.as_dict() for model, folder in folders}, "limit": limit}
-            held.enter_context(RunFolder.begin(settings.out, whole, settings_file=settings_file))
-        for model, folder in folders:
-            try:
-                work = _work(settings, model, folder, limit)
-            except InputError as error:
-                if len(folders) == 1:
-                    raise
-                yield StudyOutcome(model.model, folder, None, {}, [f"{model.model}: {error}"])
-                continue
-            outcome = _run_model(work, settings_file, console, say)
-            work.model.release()
-            yield outcome
-
-
-def outline_study(
-    settings: StudySettings, *, out: Path | None = None, seed: int | None = None, limit: int | None = None
-) -> list[Outline]:
-    """What ``run_study`` would still do, for each model; ``layercut run --dry-run``. Nothing is run or written."""
-    settings, folders = _placed(settings, out, seed)
-    for _, folder in folders:
-        RunFolder.check(folder)
-    return [_work(settings, model, folder, limit).outline() for model, folder in folders]
-
-
-def _run_model(work: StudyWork, settings_file: str | None, console: Console, say: Say) -> StudyOutcome:
+    work = StudyWork(settings, limit)
     for cut, plan in work.plans.items():
         say(f"{cut}: {plan.describe()}")
     for variant in work.variants:
@@ -126,39 +83,27 @@ def _run_model(work: StudyWork, settings_file: str | None, console: Console, say
     for line in work.shortfalls():
         say(line)
     kept = partial(_settings_to_keep, work.folder)
-    with RunFolder.begin(work.folder, work.whole(), settings_file=settings_file, sandbox=isolation, common=kept) as run:
+    with RunFolder.begin(work.folder, work.whole(), sandbox=isolation, common=kept) as run:
         run.notes.put(ARMS, [variant.describe() for variant in work.variants])
-        progress = RunProgress(console, [*work.pieces.values()])
-        job = StudyJob(work, run.notes, progress, console, say, settings_file, isolation)
+        job = StudyJob(work, run.notes, RunProgress(console, [*work.pieces.values()]), console, say, isolation)
         job.run()
+        work.model.release()
         failed = [failure.describe() for failure in failures_in(work.folder)]
         paths = {f"checkpoint of {name}": path for name, path in job.checkpoints.items()}
         results = None
         try:
-            results = study_results(work.folder, seed=work.settings.seed)
+            results = study_results(work.folder, seed=settings.seed)
         except InputError as error:
             if not failed:
                 raise
             failed.append(f"no report can be made: {error}")
-        return StudyOutcome(work.model.settings.model, work.folder, results, paths, failed)
+        return StudyOutcome(settings.model.model, work.folder, results, paths, failed)
 
 
-def _placed(
-    settings: StudySettings, out: Path | None, seed: int | None
-) -> tuple[StudySettings, list[tuple[ModelSettings, Path]]]:
-    """The study, and each model with its folder: the study's own, or one for each of several."""
-    settings = settings.replace(out=out or settings.out, seeds=settings.seeds if seed is None else (seed,))
-    if len(settings.models) == 1:
-        return settings, [(settings.models[0], settings.out)]
-    names = [folder_name(model.model.rstrip("/").rsplit("/", 1)[-1]) for model in settings.models]
-    if len(set(names)) < len(names):
-        names = [folder_name(model.model) for model in settings.models]
-    return settings, [(model, settings.out / name) for model, name in zip(settings.models, names, strict=True)]
-
-
-def _work(settings: StudySettings, model: ModelSettings, folder: Path, limit: int | None) -> StudyWork:
-    store = CellStore(Path(os.path.realpath(settings.out)).parent)
-    return StudyWork(settings, ModelHandle(model), folder=folder, store=store, limit=limit)
+def outline_study(settings: StudySettings, *, limit: int | None = None) -> Outline:
+    """What ``run_study`` would still do; ``layercut run --dry-run``. Nothing is run or written."""
+    RunFolder.check(settings.out)
+    return StudyWork(settings, limit).outline()
 
 
 def _settings_to_keep(
@@ -166,10 +111,10 @@ def _settings_to_keep(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that a study must keep, as its folder has them and as they are wanted now.
 
-    It may take new plans, criteria, depths, healing arms and seeds, and other settings for plans and healing arms of
-    which no weights or answers are kept: one that failed for want of memory, say.
+    It may take new tasks, plans, criteria, depths, healing arms and seeds, and other settings for plans and healing
+    arms of which no weights or answers are kept: one that failed for want of memory, say.
     """
-    before, now = dict(had), dict(wanted)
+    before, now = settings_but_tasks(had, wanted)
     # ``last+seam-seed2`` has the run folders of the plan last and of the healing arm seam.
     begun = (file.parent.name for file in folder.glob(f"*/{CONFIG}"))
     parts = {part for name in begun if "+" not in name or is_healing_begun(folder, name) for part in name.split("+")}

@@ -1,4 +1,4 @@
-"""Settings of a study: models x criteria x depths x healing arms x tasks x readouts x seeds."""
+"""Settings of a study: criteria x depths x healing arms x tasks x readouts x seeds."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ class HealingArm(ArmSettings, Answering):
 
 
 class StudySettings(Settings):
-    """All settings of a study. Models and tasks have no defaults; plans, criteria or both must be given."""
+    """All settings of a study. Model and tasks have no defaults; plans, criteria or both must be given."""
 
-    models: tuple[ModelSettings, ...]
+    model: ModelSettings
     tasks: tuple[TaskSettings, ...]
     out: Path = Field(description="The run folder.")
     plans: Mapping[str, str] = Field(
@@ -169,7 +169,6 @@ class StudySettings(Settings):
             ("criterion", [criterion.name for criterion in self.criteria], "give one of them another name"),
             ("healing arm", [arm.name for arm in self.healing], "give one of them another name"),
             ("seed", [str(seed) for seed in self.seeds], "write each once"),
-            ("model", [model.model for model in self.models], "name each once"),
         ):
             if twice := [name for name in names if names.count(name) > 1]:
                 raise InputError(f"the {kind} {twice[0]} is listed twice; {what_to_do}.")

@@ -1,4 +1,4 @@
-"""The work of a study for one model: its variants and cells, plans, healing runs, and finished results."""
+"""The work of a study: its variants and cells, plans, healing runs, and finished results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from layercut.healing.outline import training_disk
 from layercut.progress import Progress, Say, show_nothing
 from layercut.progress.bars import Workload
 from layercut.runs.dry_run import Outline, PlannedStep
-from layercut.runs.environment import shown_path
-from layercut.runs.records import Notes
+from layercut.runs.records import MetricRow, Notes
 from layercut.runs.settings import settings_hash, settings_in
 from layercut.selection import find_criterion as criterion_of
 from layercut.selection.base import Context, SearchSettings
-from layercut.selection.search_journal import JournalQuestion
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, parse_protected, plan_of
 from layercut.settings import GENERATED
@@ -29,8 +27,6 @@ from layercut.study.settings import CriterionSettings, StudySettings
 from layercut.study.variants import (
     CELL,
     CHOSEN,
-    CellStore,
-    Measured,
     StudyVariant,
     list_variants,
     model_identity,
@@ -45,13 +41,12 @@ from layercut.tasks.selected_items import check_report_items, decide_split, tell
 
 
 class StudyWork:
-    """One model's part of a study. Creating it runs and writes nothing, and checks the settings against the model."""
+    """What a study does. Creating it runs and writes nothing, and checks the settings against the model."""
 
-    def __init__(
-        self, settings: StudySettings, model: ModelHandle, *, folder: Path, store: CellStore, limit: int | None = None
-    ) -> None:
-        """``folder`` is the study's, or this model's in it; ``limit`` lowers every task's number of items."""
-        self.settings, self.model, self.folder, self.store = settings, model, folder, store
+    def __init__(self, settings: StudySettings, limit: int | None = None) -> None:
+        """``limit`` lowers every task's number of items."""
+        self.settings, self.folder = settings, settings.out
+        self.model = model = ModelHandle(settings.model)
         self.variants = list_variants(settings, model.num_layers)
         self.cuts = [variant for variant in self.variants if not variant.healing]
         self.searches: dict[str, list[StudyVariant]] = {}  # the cuts whose layers each chooses
@@ -65,7 +60,7 @@ class StudyWork:
                 self.plans[variant.name] = _choose_by_position(model, variant.criterion, variant.depth, variant.seed)
         for name in self.searches:
             self.choose(name)
-        begun = settings_in(folder)
+        begun = settings_in(self.folder)
         used = self._used_items() if begun is None else None
         self.cells = make_task_cells(settings.tasks, settings.seed, limit, decide_split(used, begun))
         self.order = list(order_cells(self.variants, self.cells))
@@ -77,8 +72,8 @@ class StudyWork:
                 model.settings,
                 settings.tasks,
                 variant.seed,
-                folder=healing_folder(folder, variant.name),
-                answers=folder / "answers",
+                folder=healing_folder(self.folder, variant.name),
+                answers=self.folder / "answers",
                 in_full=in_full[arm.name],
             )
             for variant in self.variants
@@ -117,8 +112,10 @@ class StudyWork:
         """Make a search, and record the plans of its cuts in ``notes``; without them, take what is known.
 
         Where a deeper cut of the criterion contains the shallower one, there is one search, and the shallower plans are
-        its first layers; others are searched for each depth. A search that this or another study has made is not
-        repeated. Raises InputError as ``select_layers``.
+        its first layers; others are searched for each depth. A search that was made is not repeated.
+
+        Raises:
+            InputError: see ``select_layers``.
         """
         cuts = self.searches[search]
         criterion, seed = cuts[0].criterion, cuts[0].seed
@@ -127,27 +124,24 @@ class StudyWork:
         plans = {}
         for depth in depths[-1:] if criterion.is_nested else depths:
             key = settings_hash(self._search_identity(criterion, depth, seed))
-            if (known := self.store.plan(key, self.folder)) is not None:
-                plans[depth], source = known
-                if notes is None or source == shown_path(self.folder):
-                    continue
-                say(f"{criterion.name}-{depth}: layers as chosen in {source}")
-            elif notes is None:
+            if (known := read_notes_of_run(self.folder).get(CHOSEN + key)) is not None:
+                plans[depth] = CutPlan.from_dict(known)
+                continue
+            if notes is None:
                 return
-            else:
-                request = SelectionRequest(
-                    remove=LayerSpec.parse(f"{depth} layers"),
-                    criterion=criterion.criterion,
-                    tasks=criterion.objective,
-                    calibration=criterion.calibration,
-                    protect=criterion.protect,
-                    settings=criterion.settings,
-                    search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
-                    decoding=self.settings.decoding,
-                    seed=seed,
-                )
-                out = self.folder / "searches" / search
-                plans[depth] = select_layers(self.model, request, out=out, progress=progress, say=say).plan
+            request = SelectionRequest(
+                remove=LayerSpec.parse(f"{depth} layers"),
+                criterion=criterion.criterion,
+                tasks=criterion.objective,
+                calibration=criterion.calibration,
+                protect=criterion.protect,
+                settings=criterion.settings,
+                search=SearchSettings(normalise=criterion.normalise, race=criterion.race),
+                decoding=self.settings.decoding,
+                seed=seed,
+            )
+            out = self.folder / "searches" / search
+            plans[depth] = select_layers(self.model, request, out=out, progress=progress, say=say).plan
             notes.put(CHOSEN + key, plans[depth].to_dict())
         deepest = plans[depths[-1]]
         self.plans |= {cut.name: plans.get(cut.depth) or first_layers(deepest, cut.depth) for cut in cuts}
@@ -180,18 +174,6 @@ class StudyWork:
         """How a variant writes."""
         return Decoding(**self.settings.decoding.as_dict(), seed=variant.seed)
 
-    def identity(self, variant: StudyVariant, cell: Cell) -> dict[str, Any]:
-        """Settings that decide the answers of a cell. The decoding's seed counts only where answers are sampled."""
-        model_hash, decoding = self.model.metadata.model_hash, self.decoding(variant)
-        return {
-            **model_identity(self.model),
-            **JournalQuestion.of(cell.task, cell.readout, model_hash, decoding).key(self.plan(variant)),
-            "healing": dict(self.healers[variant.name].identity) if variant.healing else None,
-            "task": cell.task.name,
-            "readout": cell.readout,
-            **({} if cell.num_samples == 1 else {"num_samples": cell.num_samples}),
-        }
-
     def run_settings(self, variant: StudyVariant) -> Mapping[str, Any]:
         """The settings that decide the numbers of a variant's run folder."""
         settings = run_settings(self.model, self.plan(variant), self.cells, self.decoding(variant), self.settings.seed)
@@ -222,25 +204,17 @@ class StudyWork:
         """Raise InputError where some of a cell's items chose the plan, or one before it."""
         check_report_items((*self.model.earlier_plans, plan), cell.task.name, [sample.id for sample in cell.samples])
 
-    def finished(self, variant: StudyVariant, cell: Cell) -> Measured | None:
-        """A cell as this folder holds it; None where it is not finished, answers were lost, or no plan is chosen."""
+    def finished(self, variant: StudyVariant, cell: Cell) -> list[MetricRow] | None:
+        """The scores of a cell; None where it is not finished, answers were lost, or no plan is chosen."""
         run = self.folder / variant.name
         if variant.plan_name not in self.plans or (note := read_notes_of_run(run).get(CELL + cell.label)) is None:
             return None
-        wanted = {"key": settings_hash(self.identity(variant, cell)), "limit": cell.limit, "split": cell.split}
-        if {name: note[name] for name in wanted} != wanted or not cell.is_whole(run):
-            return None
-        return Measured(note["rows"], tuple((source, number) for source, number in note["reused"]))
+        is_same = (note["limit"], note["split"]) == (cell.limit, cell.split)
+        return note["rows"] if is_same and cell.is_whole(run) else None
 
     def is_known(self, variant: StudyVariant, cell: Cell) -> bool:
-        """True if a cell needs no model: its plan is chosen, and this folder or other studies hold all answers."""
-        if variant.plan_name not in self.plans:
-            return False
-        if self.finished(variant, cell) is not None:
-            return True
-        ids = {sample.id for sample in cell.samples}
-        others = self.store.records(self.identity(variant, cell), ids, exclude=self.folder / variant.name)
-        return ids <= {record["id"] for _, records in others for record in records}
+        """True if a cell needs no model: its plan is chosen, and all of its answers are there."""
+        return variant.plan_name in self.plans and cell.is_whole(self.folder / variant.name)
 
     @cached_property
     def pieces(self) -> dict[tuple[str, str], tuple[str, Workload]]:

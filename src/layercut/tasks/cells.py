@@ -33,7 +33,6 @@ from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decid
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FLAGS = {"removed": "remove", "limit": "limit", "readout": "readouts", "task": "tasks", "num_samples": "samples"}
 """Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
 USED_TOKENS = "tokens of "
 """Name of a note, before a task and readout: ``ids`` of all tokens of its prompts and answers, the SHA-256 of the
@@ -68,7 +67,7 @@ def evaluate_model(
     draw = Decoding(**decoding.as_dict(), seed=seed)
     progress = RunProgress(console, [(f"Scoring {cell.label}", cell.work()) for cell in cells])
     settings = run_settings(model, plan, cells, draw, seed)
-    with RunFolder.begin(out, settings, flags=FLAGS, sandbox=isolation) as run, progress.running():
+    with RunFolder.begin(out, settings, sandbox=isolation) as run, progress.running():
         evaluate_cells(run, model, plan, cells, draw, progress)
         return Evaluated(run.path, run.metrics())
 

@@ -33,8 +33,7 @@ VERBS = {
     ),
     "run": (
         "run:RunVerb",
-        "Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was "
-        "lost.",
+        "Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.",
     ),
     "sweep": ("sweep:SweepVerb", "Skip each layer of MODEL alone and measure what every task keeps."),
     "diagnose": (

@@ -32,7 +32,6 @@ from layercut.surgery.plan import CutPlan
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
 
-MAX_SHARD_GB = 5.0
 _LOADED = Fields(
     "Model",
     shown="revision dtype device",
@@ -49,8 +48,7 @@ class CutVerb(Verb):
 
     With --no-verify nothing is loaded, so no accelerator and little memory is needed.
 
-    --remove 25% removes a quarter of the layers, chosen by block influence; --remove plan.json --keep 0.9 removes as
-    many layers of a search by task scores as keep 90 % there.
+    --remove 25% removes a quarter of the layers, chosen by block influence.
 
     --remove vocab:ascii removes tokens with their rows of the embeddings and the output head. Texts of tokens that stay
     are tokenised as before, and greedy answers of such tokens stay the same.
@@ -72,7 +70,6 @@ class CutVerb(Verb):
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
         "vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.",
     )
-    keep: fields.Keep = Field(None, ge=0.01, le=1, description=fields.KEEP)
     healed: Annotated[fields.Folder | None, Flag("DIR")] = Field(
         None,
         description="In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; "
@@ -90,10 +87,9 @@ class CutVerb(Verb):
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
         True, description="Reload the result and compare logits with the bypassed model."
     )
-    max_shard_gb: float = Field(MAX_SHARD_GB, ge=0.001, description="Largest weight file, in GB.")
 
     def check(self) -> None:
-        if self.healed is not None and (self.remove is not None or self.keep is not None or self.out is None):
+        if self.healed is not None and (self.remove is not None or self.out is None):
             raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
         if self.texts is not None and getattr(self.removed, "vocabulary", None) is None:
             raise InputError("`texts` are tokenised with the tokens that stay; name those: `remove` vocab:ascii.")
@@ -102,11 +98,6 @@ class CutVerb(Verb):
         if self.removed.tied and not self.model.tie:
             raise InputError(
                 "`tie` false keeps two matrices, and `remove` tie makes them one; leave out one of the two."
-            )
-        if self.keep is not None and "rounds" not in getattr(self.removed.plan, "scores", {}):
-            raise InputError(
-                "`keep` shortens the plan of a search by task scores; give that plan: `remove` DIR/plan.json, `keep` "
-                "0.9."
             )
 
     @cached_property
@@ -163,8 +154,6 @@ class CutVerb(Verb):
         if not dry_run and out is None:
             raise InputError("no folder to write to; say `out` DIR.")
         if self.mergekit is None and out is not None and (file := gguf_to_gguf(self.model.model, out)) is not None:
-            if self.max_shard_gb != MAX_SHARD_GB:
-                io.say("`max_shard_gb` has no effect: a GGUF file is one file.")
             return cut_gguf_file(
                 self.model, self._planned(io), file, out, verify=self.verify, healed=self.healed, dry_run=dry_run,
                 say=io.say,
@@ -185,7 +174,6 @@ class CutVerb(Verb):
             plan,
             None if dry_run else out,
             uncut=uncut if self.verify and not dry_run else None,
-            max_shard_bytes=round(self.max_shard_gb * 1e9),
             say=io.say,
         )
         file = gguf_file(self.model.model)
@@ -206,8 +194,6 @@ class CutVerb(Verb):
 
     def _planned(self, io: Io) -> Any:
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""
-        from layercut.selection.greedy import prefix_that_keeps
-
         chosen = cache(lambda num_layers: self._chosen(io, num_layers))
         vocabulary = cache(self._vocabulary)
 
@@ -220,7 +206,7 @@ class CutVerb(Verb):
                 plan = rest.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
             if self.removed.vocabulary is not None:
                 plan = replace(plan, vocabulary=vocabulary())
-            return plan if self.keep is None else prefix_that_keeps(plan, self.keep)
+            return plan
 
         return make
 

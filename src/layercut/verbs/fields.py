@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from layercut.base_settings import Names, Seed, Share
+from layercut.base_settings import Names, Seed
 from layercut.errors import InputError
 from layercut.runs.trackers import TRACKERS
 from layercut.settings import TaskSettings
@@ -65,10 +65,6 @@ REMOVE = (
     "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or "
     "the plan.json of a search."
 )
-KEEP = (
-    "Only as many layers of a search by task scores as keep this share on its selection items; layercut prune confirms "
-    "it on others."
-)
 OBJECTIVE = (
     "Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick "
     "(builtin, paper) for those of a suite."
@@ -78,7 +74,6 @@ PROMPTS = (
     "selection items"
 )
 READOUTS = "rank, gold, token, short, chain; each task's first if left out."
-Keep = Annotated[Share | None, Flag("SHARE")]
 RandomSeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
 SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
 """Fields of a model that most verbs show in ``--help``."""

@@ -1,8 +1,8 @@
-"""``run``: a study of models, plans, healing arms and tasks."""
+"""``run``: a study of plans, healing arms and tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,10 @@ MOST_LINES = 4  # checkpoints that are listed one by one
 
 
 class RunVerb(Verb):
-    """Run a whole study: models, criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+    """Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
 
-    The same command again goes on where it was stopped. Finished items are never done again, also those of another
-    study of the same model beside this one. What fails is noted and the rest goes on; exit code 1 says so, and the same
-    command tries it again.
+    The same command again goes on where it was stopped; finished items are never done again. What fails is noted and
+    the rest goes on; exit code 1 says so, and the same command tries it again.
 
     FILE.yaml may also hold the request of another verb, such as cut: {model: ..., remove: 24-26, out: ...}.
 
@@ -45,7 +44,7 @@ class RunVerb(Verb):
     VERB = "run"
     FUNCTION = "run_study"
     POSITIONAL = ("study",)
-    RETURNS = "An outcome for each model: rows of comparisons, paths of reports and checkpoints, and what failed."
+    RETURNS = "Rows of comparisons, paths of reports and checkpoints, and what failed."
     RUNS_PROGRAMS = True
 
     study: Annotated[Any, Flag("FILE.yaml", argument=True)] = Field(
@@ -89,13 +88,12 @@ class RunVerb(Verb):
 
     @cached_property
     def settings(self) -> StudySettings:
-        """The study: of the file, of what such a file holds, or as it was given."""
-        if isinstance(self.study, StudySettings):
-            return self.study
+        """The study: of the file, of what such a file holds, or as it was given; with the run's own folder and seed."""
         try:
-            return study_from_dict(self._data)
+            study = self.study if isinstance(self.study, StudySettings) else study_from_dict(self._data)
         except InputError as error:
             raise self._named(error) from error
+        return study.replace(out=self.out or study.out, seeds=study.seeds if self.seed is None else (self.seed,))
 
     def _named(self, error: InputError) -> InputError:
         return InputError(f"{self.file}: {error}") if self.file else error
@@ -106,42 +104,26 @@ class RunVerb(Verb):
         return None if isinstance(self.study, Mapping | StudySettings) else str(self.study)
 
     def fit(self) -> None:
-        """Check plans, depths and protected layers against the model's config.
-
-        A study of several models skips one that cannot be used, so nothing is checked there.
-
-        Raises:
-            InputError: they do not fit.
-        """
+        """Check plans, depths and protected layers against the model's config. Raises InputError: they do not fit."""
         with self.trust():
             if self.other is not None:
                 self.other.fit()
-            elif len(self.settings.models) == 1:
-                try:
-                    _fit(self.settings)
-                except InputError as error:
-                    raise self._named(error) from error
+                return
+            try:
+                _fit(self.settings)
+            except InputError as error:
+                raise self._named(error) from error
 
     def run(self, io: Io) -> Any:
-        """Do all that is left; an outcome for each model, or what the other verb gives."""
+        """Do all that is left; the study's outcome, or what the other verb gives."""
         from layercut.report.reports import study_reports
         from layercut.study.run import run_study
 
         with self.trust():
             if self.other is not None:
                 return self.other.run(io)
-            return [
-                done._replace(paths=study_reports(done.folder, done.study) | done.paths)
-                for done in run_study(
-                    self.settings,
-                    out=self.out,
-                    seed=self.seed,
-                    limit=self.limit,
-                    settings_file=self.file,
-                    console=io.console,
-                    say=io.say,
-                )
-            ]
+            done = run_study(self.settings, limit=self.limit, console=io.console, say=io.say)
+            return done._replace(paths=study_reports(done.folder, done.study) | done.paths)
 
     def rehearse(self, io: Io) -> Shown:
         from layercut.study.run import outline_study
@@ -150,50 +132,38 @@ class RunVerb(Verb):
             if self.other is not None:
                 shown: Shown = self.other.rehearse(io)
                 return shown
-            return shown_outlines(*outline_study(self.settings, out=self.out, seed=self.seed, limit=self.limit))
+            return shown_outlines(outline_study(self.settings, limit=self.limit))
 
-    def returned(self, done: Any) -> list[StudyOutcome]:
+    def returned(self, done: Any) -> StudyOutcome:
         """See ``Verb``; of another verb, what its function gives."""
-        outcomes: list[StudyOutcome] = done if self.other is None else self.other.returned(done)
-        return outcomes
+        outcome: StudyOutcome = done if self.other is None else self.other.returned(done)
+        return outcome
 
     def show(self, done: Any, io: Io) -> Shown:
+        from layercut.report.comparison import comparison_tables
+
         if self.other is not None:
             with self.trust():
                 shown: Shown = self.other.show(done, io)
                 return shown
-        outcomes: list[StudyOutcome] = done
-        blocks = [block for outcome in outcomes for block in _shown_outcome(outcome, len(outcomes) > 1)]
-        failed = [line for outcome in outcomes for line in outcome.failed]
+        outcome: StudyOutcome = done
+        failed = list(outcome.failed)
         if failed:
             failed.append(
                 f"{count_of(len(failed), 'step')} of the study failed; the same command tries again what failed, and "
                 "nothing else."
             )
-        data = outcomes[0].to_dict() if len(outcomes) == 1 else [outcome.to_dict() for outcome in outcomes]
-        return Shown(data, blocks, notes=failed, failed=bool(failed))
-
-
-def _shown_outcome(outcome: StudyOutcome, is_named: bool) -> Iterator[Any]:
-    """Tables and files of one model's study."""
-    from rich.text import Text
-
-    from layercut.report.comparison import comparison_tables
-
-    if is_named:
-        yield Text(f"\n{outcome.model}")
-    yield from comparison_tables(outcome.rows)
-    reports = ("page", "report")
-    checkpoints = sum(name not in reports for name in outcome.paths)
-    for name, path in outcome.paths.items():
-        if name in reports or checkpoints <= MOST_LINES:
-            yield Text(f"{name}: {path}")
-    if checkpoints > MOST_LINES:
-        yield Text(f"{checkpoints} checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")
+        reports = {name: path for name, path in outcome.paths.items() if name in ("page", "report")}
+        checkpoints = outcome.paths if len(outcome.paths) - len(reports) <= MOST_LINES else reports
+        lines = [f"{name}: {path}" for name, path in checkpoints.items()]
+        if checkpoints is reports:
+            lines.append("checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")
+        tables = comparison_tables(outcome.rows)
+        return Shown(outcome.to_dict(), tables, lines, notes=failed, failed=bool(failed))
 
 
 def _fit(study: StudySettings) -> None:
-    (model,) = study.models
+    model = study.model
     check_fits(model, map(LayerSpec.parse, study.plans.values()), study.seed)
     depth = depth_of(model.model, model.revision) if study.criteria and not ENGINES[model.engine].is_served else None
     for wanted in study.depths if depth is not None else ():

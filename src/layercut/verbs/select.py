@@ -79,7 +79,6 @@ class SelectVerb(Verb):
         description=f"How MLP channels are ranked: {', '.join(CHANNEL_CRITERIA)}; on the model's right answers to the "
         "objective, or on the calibration text.",
     )
-    keep: fields.Keep = Field(None, ge=0.01, le=1, description=fields.KEEP)
     out: fields.Out = Field(None, description="Run folder; runs/select-<model> if left out.")
     objective: Annotated[fields.TaskList, Flag("TASK,TASK")] = Field(
         (), description=f"{fields.OBJECTIVE} Their selection items judge a plan, for {_those('needs_objective')}."

@@ -38,7 +38,7 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert "finished" in listed and "diagnosis of reverse-2, short" in listed
     other = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK[:-1], "3", "--out", folder)
     assert other.code == 1
-    assert "Use --limit 2" in other.err
+    assert "limit 2, and now" in other.err
 
 
 def test_a_checkpoint_is_walked_beside_the_uncut_model(layercut: Run, tiny: Path, tmp_path: Path) -> None:

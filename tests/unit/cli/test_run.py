@@ -78,7 +78,6 @@ def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(
         {"healing": [{"name": "a", "method": "seam", "prompts": "task:evil:task"}]},
         {"healing": [{"name": "a", "method": "seam", "prompts": "task:copy", "decontaminate": ["evil:task"]}]},
         {"trust_remote_code": True},
-        {"model": None, "models": [{"model": "TINY", "trust_remote_code": True}]},
     ],
 )
 @pytest.mark.parametrize("dry", [True, False])

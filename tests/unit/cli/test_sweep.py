@@ -33,7 +33,7 @@ def test_sweep_end_to_end_and_again_without_the_model(
     assert data == json.loads(before["sweep.json"])
     assert before == {name: (folder / name).read_bytes() for name in before}
     other = layercut("sweep", tiny, *TASKS[:-1], "4", "--out", folder)
-    assert other.code == 1 and "Use --limit 3" in other.err
+    assert other.code == 1 and "rank.limit 3, and now" in other.err
 
 
 def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path) -> None:

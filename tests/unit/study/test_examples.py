@@ -63,10 +63,10 @@ def test_the_papers_study_is_the_papers() -> None:
 @pytest.mark.parametrize("name", ["quickstart", "smollm2-study"])
 def test_an_example_of_the_bundled_model_can_be_planned(name: str, tmp_path: Path) -> None:
     study = study_from_dict(read_study_file(next(file for file in EXAMPLES if file.stem == name)))
-    model = study.models[0].replace(model=str(save_tiny("llama", tmp_path / "tiny")))
+    model = study.model.replace(model=str(save_tiny("llama", tmp_path / "tiny")))
     depths = tuple(Depth(text=text) for text in ("1", "2")) if study.depths else ()
-    study = study.replace(models=(model,), out=tmp_path / "runs" / name, depths=depths)
-    (seen,) = outline_study(study, limit=4)
+    study = study.replace(model=model, out=tmp_path / "runs" / name, depths=depths)
+    seen = outline_study(study, limit=4)
     cut = 2 if name == "quickstart" else 8
     healed = 1 if name == "quickstart" else 16
     arms = [step for step in seen.steps if step.name.endswith("cells done")]

@@ -11,11 +11,9 @@ import pytest
 from rich.console import Console
 
 from layercut.report.reports import study_reports
-from layercut.runs.records import Notes
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study, run_study
-from layercut.study.variants import CELL
 from tests.support.studies import NUM_ITEMS
 
 SHARED = "tests.support.studies:shared"
@@ -32,7 +30,7 @@ def settings(tiny: Path, out: Path, **keys: Any) -> dict[str, Any]:
 
 def items_of(study: dict[str, Any]) -> dict[str, int]:
     """Run it; by arm, how many items its number is over."""
-    (outcome,) = run_study(study_from_dict(study), console=Console(file=StringIO()), say=lambda text: None)
+    outcome = run_study(study_from_dict(study), console=Console(file=StringIO()), say=lambda text: None)
     assert not outcome.failed and study_reports(outcome.folder, outcome.study)
     runs = {file.parent.name: json.loads(file.read_text()) for file in Path(study["out"]).glob("*/metrics.json")}
     return {name: found["rows"][0]["n"] for name, found in runs.items()}
@@ -40,7 +38,7 @@ def items_of(study: dict[str, Any]) -> dict[str, int]:
 
 def test_without_a_search_on_it_a_task_is_whole(tiny: Path, tmp_path: Path) -> None:
     study = settings(tiny, tmp_path / "runs" / "plain")
-    (outline,) = outline_study(study_from_dict(study))
+    outline = outline_study(study_from_dict(study))
     assert [step.items for step in outline.steps] == [2 * NUM_ITEMS] * 2
     assert items_of(study) == {"uncut": 2 * NUM_ITEMS, "last": 2 * NUM_ITEMS}
     assert f"shared: full test set, {2 * NUM_ITEMS}" in (tmp_path / "runs" / "plain" / "report.md").read_text()
@@ -52,18 +50,13 @@ def test_with_a_search_on_it_every_arm_is_asked_the_rest(tiny: Path, tmp_path: P
     assert f"test set, {NUM_ITEMS} of {2 * NUM_ITEMS}" in (tmp_path / "runs" / "searched" / "report.md").read_text()
 
 
-def test_a_study_of_before_keeps_its_items_and_a_new_one_takes_its_answers(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_of_before_keeps_its_items(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = settings(tiny, tmp_path / "runs" / "old")
     with monkeypatch.context() as patch:  # as layercut did before it reported whole test sets
         patch.setattr("layercut.study.work.decide_split", lambda used, begun: lambda task: "report")
         assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS)
     assert "items" not in read_config(tmp_path / "runs" / "old")["tasks"][0]
     assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS), "goes on, and is finished"
-    assert items_of(settings(tiny, tmp_path / "runs" / "new")) == dict.fromkeys(("uncut", "last"), 2 * NUM_ITEMS)
-    (cell,) = (note for name, note in Notes(tmp_path / "runs" / "new" / "last").items() if name.startswith(CELL))
-    assert [number for _, number in cell["reused"]] == [NUM_ITEMS]
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -116,7 +116,6 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         ({"criteria": ["reverse"], "depths": ["a quarter"]}, "is no depth"),
         ({"criteria": ["reverse"], "seed": 1, "seeds": [1]}, "seed and seeds"),
         ({"criteria": ["reverse"], "seeds": [1, 1]}, "the seed 1 is listed twice"),
-        ({"criteria": ["reverse"], "models": ["a"]}, "model and models"),
         ({"criteria": ["reverse"], "healing": ["sft"]}, "'sft' is no arm"),
         ({"criteria": ["reverse"], "healing": [{"name": "none", "prompts": "p"}]}, "call it otherwise"),
         ({"criteria": ["reverse"], "healing": [{"name": "a"}]}, "arm a has no prompts"),
@@ -140,18 +139,15 @@ def test_what_makes_no_study_is_refused_in_one_clear_line(change: dict[str, Any]
     assert "\n" not in str(caught.value)
 
 
-def test_a_study_may_name_models_a_suite_and_a_folder_of_data(tmp_path: Path) -> None:
+def test_a_study_may_name_a_suite_and_a_folder_of_data(tmp_path: Path) -> None:
     (tmp_path / "data" / "arc_easy").mkdir(parents=True)
     file = tmp_path / "study.yaml"
     file.write_text(
-        f"models: [a/one, {{model: b/two, batch_size: 4}}]\ndtype: float32\nout: runs/x\nplans: ['3']\n"
+        f"model: a/one\ndtype: float32\nout: runs/x\nplans: ['3']\n"
         f"data_dir: {tmp_path}/data\ntasks: [{{task: 'suite:quick', limit: 20}}, {{task: copy, limit: 5}}]\n"
     )
     study = study_from_dict(read_study_file(file))
-    assert [(one.model, one.dtype, one.batch_size) for one in study.models] == [
-        ("a/one", "float32", 32),
-        ("b/two", "float32", 4),
-    ]
+    assert (study.model.model, study.model.dtype) == ("a/one", "float32")
     found = {task.task: (task.limit, task.data) for task in study.tasks}
     assert found["copy"] == (5, None) and found["arc_easy"] == (20, str(tmp_path / "data" / "arc_easy"))
     assert list(found) == ["arithmetic", "brackets", "gsm_symbolic", "arc_easy", "copy"]

@@ -87,7 +87,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
             "criteria": [{"criterion": "task_accuracy", "objective": objective}],
             "depths": [1],
         }
-        (outline,) = outline_study(study_from_dict(settings))
+        outline = outline_study(study_from_dict(settings))
         said += outline.lines()
     split = "report" if verb == "eval" else "selection"
     line = f"letters: only {NUM_ITEMS} of the {limit} requested {split} items; the task has no more"
