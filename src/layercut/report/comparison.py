@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
+from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, are_thinner, rows_over_seeds
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
-from layercut.report.runs import scores_legend, scores_table
 from layercut.report.source import Source
 from layercut.report.table import (
     Column,
@@ -245,14 +244,6 @@ def about_uncut(row: ComparisonRow) -> dict[str, str]:
         "score": with_interval(row.values.uncut, share=row.is_share, digits=1) + " %" * row.is_share,
         "items": f"n {row.n:,}",
     }
-
-
-def evaluation_section(source: Source) -> Section:
-    """Make the section of the scores of one run."""
-    rows = source.value
-    removed = words.removal_words(arm_of(source.runs[0]))
-    lead = f"{removed}, {words.items_words([row['n'] for row in rows], [row['limit'] for row in rows])}."
-    return Section(name="scores", title="Scores", lead=lead, blocks=(scores_table(rows), scores_legend(rows)))
 
 
 def scores_section(source: Source) -> Section:

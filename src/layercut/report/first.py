@@ -18,7 +18,6 @@ from layercut.report.source import Source
 from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
-from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.environment import shown_path
 from layercut.runs.prune import PruneResult, side_effect_words
 from layercut.text import (
@@ -95,8 +94,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
     if (result := prune_result(folder)) is None:
         return first_of_study(study)
-    drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
-    return first_of_prune(result, study.rows, drafted)
+    return first_of_prune(result, study.rows)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
@@ -182,15 +180,12 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
     )
 
 
-def first_of_prune(
-    result: PruneResult, rows: Sequence[ComparisonRow] = (), drafted: DraftResult | None = None
-) -> FirstScreen:
+def first_of_prune(result: PruneResult, rows: Sequence[ComparisonRow] = ()) -> FirstScreen:
     """The answer of ``layercut prune``.
 
     Args:
         result: what it found.
         rows: of the runs in its folder, judged by its rule.
-        drafted: what the original model does with a draft of itself.
     """
     chosen, goal, is_passed = result.chosen, result.goal, result.verdict == "passed"
     start = f"Remove {chosen.amount}." if is_passed else ""
@@ -217,14 +212,14 @@ def first_of_prune(
     tested = [row for row in rows if row.judged and row.cut.name == chosen.name]
     return FirstScreen(
         f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
-        facts=_prune_facts(result, drafted),
+        facts=_prune_facts(result),
         table=_kept_by_task(chosen.name, tested) if tested else None,
         figure=others and front.front_figure(others),
         behind=[*(table for table in tables if table.rows), *([others.note] if others else []), bullet_list(notes)],
     )
 
 
-def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple[str, str]]:
+def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_and_readout(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
@@ -241,7 +236,6 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
         ("checkpoint", place),
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
         ("other models", escape_inline(front.unweighed_words(result))),
-        ("with a draft", f"{escape_inline(drafted.why)} Nothing is lost." if drafted else ""),
         ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
         ("made by", _command(result.command)),
     ]

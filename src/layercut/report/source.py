@@ -17,14 +17,11 @@ from layercut.evidence.sweep import Sweep, is_sweep_folder
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.table import Styled, Table, text_columns
-from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder, is_run_folder
-from layercut.runs.draft import DRAFT, DraftResult
+from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.environment import hide_home
-from layercut.runs.healing import healing_entries_of, is_healing
-from layercut.runs.study import UNCUT
 from layercut.text import escape_inline, fenced_block, label_of_removal, parameters_text
 
-Kind = Literal["study", "sweep", "diagnosis", "healing", "draft", "evaluation"]
+Kind = Literal["study", "sweep", "diagnosis"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,28 +31,17 @@ class Source:
     folder: Path
     kind: Kind
     value: Any
-    """Its results: StudyResults, Sweep or DraftResult; the content of diagnose.json; the last entry of
-    ``healing`` in the checkpoint's plan.json; the rows of an evaluation's metrics.json."""
+    """Its results: StudyResults, Sweep, or the content of diagnose.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
     texts: bool = True  # questions and answers are shown
 
     @cached_property
     def model(self) -> str:
-        """The original model, as it was named, of a path in a study only the last part; of a healing and an evaluation
-        the model that was healed or asked."""
-        run = self.runs[0]
-        match self.kind:
-            case "study":
-                name = str((run.metrics().get("plan") or {}).get("model") or "the model")
-                is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
-                return Path(name).name if is_path else name
-            case "draft":
-                return Path(self.value.model).name
-            case "evaluation":
-                return run.name
-            case "healing":
-                cut = run.settings.get("cut", run.settings.get("uncut", {}))
-                return hide_home(str(cut.get("model", run.name)))
+        """The original model, as it was named, of a path in a study only the last part."""
+        if self.kind == "study":
+            name = str((self.runs[0].metrics().get("plan") or {}).get("model") or "the model")
+            is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
+            return Path(name).name if is_path else name
         return hide_home(str((self.value.model if self.kind == "sweep" else self.value.get("model")) or "the model"))
 
 
@@ -69,26 +55,14 @@ def read_source(
     """
     kind: Kind = "study"
     value: Any = study
-    if study is None:
-        kind, value = _read(folder, seed)
+    if study is None and (folder / DIAGNOSIS).is_file():
+        kind, value = "diagnosis", load_diagnosis(folder)
+    elif study is None and is_sweep_folder(folder):
+        kind, value = "sweep", Sweep.load(folder)
+    elif study is None:
+        value = study_results(folder, seed=seed)
     runs = [value.uncut, *value.cuts] if kind == "study" else [RunFolder.open(folder)]
     return Source(folder=folder, kind=kind, value=value, runs=runs, texts=texts)
-
-
-def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
-    """The kind of a run folder, and what it holds."""
-    if (folder / DRAFT).is_file():
-        return "draft", DraftResult.load(folder)
-    if is_healing(folder):
-        return "healing", healing_entries_of(RunFolder.open(folder))[-1]
-    if (folder / DIAGNOSIS).is_file():
-        return "diagnosis", load_diagnosis(folder)
-    if is_sweep_folder(folder):
-        return "sweep", Sweep.load(folder)
-    is_alone = not is_run_folder(folder / UNCUT) and (folder / METRICS).is_file()
-    if is_alone and (rows := RunFolder.open(folder).metrics()["rows"]):
-        return "evaluation", rows
-    return "study", study_results(folder, seed=seed)
 
 
 def model_settings(run: RunFolder) -> Mapping[str, Any]:
@@ -170,7 +144,7 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
     facts = [
-        ("items", "" if source.kind in ("evaluation", "healing") else f"{split} items; {apart}"),
+        ("items", f"{split} items; {apart}"),
         ("test sets", "" if study is None else words.test_set_words(study.rows)),
         (
             "tasks",

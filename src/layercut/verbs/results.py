@@ -126,17 +126,14 @@ class CompareVerb(Verb):
 class ReportVerb(Verb):
     """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
 
-    The page is one file that needs no network. Needs no model and no torch. Of a healing, and of an eval without a
-    comparison, there is Markdown alone; two evals are compared by layercut compare.
+    The page is one file that needs no network. Needs no model and no torch. Two evals are compared by layercut compare.
 
     Example: layercut report runs/quickstart
     """
 
     VERB = "report"
 
-    folder: Annotated[fields.Folder, _RUN] = Field(
-        description="Folder of a study, prune, sweep, diagnosis, heal or eval."
-    )
+    folder: Annotated[fields.Folder, _RUN] = Field(description="Folder of a study, prune, sweep or diagnosis.")
     texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
         True,
         description="Show questions and answers. Without them a report can be shared where its data set cannot.",

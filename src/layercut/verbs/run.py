@@ -124,24 +124,26 @@ class RunVerb(Verb):
 
     def run(self, io: Io) -> Any:
         """Do all that is left; an outcome for each model, or what the other verb gives."""
-        from layercut.report.reports import study_reports
+        from layercut.report.reports import write_reports
         from layercut.study.run import run_study
 
         with self.trust():
             if self.other is not None:
                 return self.other.run(io)
-            return [
-                done._replace(paths=study_reports(done.folder, done.study) | done.paths)
-                for done in run_study(
-                    self.settings,
-                    out=self.out,
-                    seed=self.seed,
-                    limit=self.limit,
-                    settings_file=self.file,
-                    console=io.console,
-                    say=io.say,
-                )
-            ]
+            outcomes = []
+            for done in run_study(
+                self.settings,
+                out=self.out,
+                seed=self.seed,
+                limit=self.limit,
+                settings_file=self.file,
+                console=io.console,
+                say=io.say,
+            ):
+                study = done.study
+                reports = {} if study is None else write_reports(done.folder, seed=study.seed, study=study)
+                outcomes.append(done._replace(paths=reports | done.paths))
+            return outcomes
 
     def rehearse(self, io: Io) -> Shown:
         from layercut.study.run import outline_study

@@ -11,9 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from layercut.cli.main import app
-from layercut.errors import InputError
 from layercut.report.reports import write_reports
-from layercut.runs.directory import RunFolder
 from tests.support.answers import build_answers, record
 from tests.support.patient import prose
 from tests.support.sweeps import curve, sweep_of
@@ -65,21 +63,6 @@ def test_a_study_groups_failures_by_class_and_shows_repetition_with_intervals(st
     assert {path: path.read_bytes() for path in write_reports(study).values()} == before
     (study / "completions.json").unlink()
     assert {path: path.read_bytes() for path in write_reports(study).values()} == before, "the folder alone tells"
-
-
-def test_one_run_has_a_report_of_its_own(study: Path, quickstart: Any) -> None:
-    ranked_and_short = write_reports(quickstart[0].path.parent)["report"].read_text()
-    assert "How do programs fail?" not in ranked_and_short
-    written = write_reports(study / "last")
-    assert list(written) == ["report"]
-    text = written["report"].read_text()
-    assert text.startswith("# last\n\n## Scores\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
-    assert "| last | 20 | 50 [30, 70] | 0 [0, 16] |" in text and "uncut" not in text
-    assert "| humaneval\\_plus | chain | 20 | - | 25 [n/a] |" in text and "## How this was made" in text
-    with RunFolder.begin(study / "empty", {}) as run:
-        run.write_metrics([])
-    with pytest.raises(InputError, match="is not the folder of a study"):
-        write_reports(study / "empty")
 
 
 def test_two_runs_are_compared_by_their_answers_too(study: Path) -> None:

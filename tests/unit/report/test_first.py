@@ -19,7 +19,7 @@ from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from layercut.surgery.channels import Channels
 from tests.support.html_page import read_page
-from tests.support.pages import a_draft, write_deep_study, write_prune
+from tests.support.pages import write_deep_study, write_prune
 from tests.support.run_builder import Result, build_run
 
 
@@ -51,14 +51,6 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert facts["best plan"] == "`depth-1`"
     assert "model" not in facts["checkpoint"]
     assert facts["to decide it"] == "the same command with `--items 240` and another `--out`"
-
-
-def test_a_draft_in_the_folder_of_a_prune_is_among_the_facts(tmp_path: Path) -> None:
-    folder = write_prune(tmp_path, passed=False)
-    assert "with a draft" not in dict(first_of(folder).facts)
-    (folder / "draft").mkdir()
-    a_draft().save(folder / "draft")
-    assert dict(first_of(folder).facts)["with a draft"] == "x 1.30. Nothing is lost."
 
 
 @pytest.mark.parametrize("verdict", ["passed", "undecided", "shown to fail"])
