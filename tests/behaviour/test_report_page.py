@@ -248,18 +248,6 @@ def test_axe_finds_nothing(browser: Any, pages: dict[str, Path], name: str, widt
     context.close()
 
 
-def test_csv_is_saved_from_a_file(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
-    opened = Opened(browser, pages["study"], DESKTOP, "light")
-    with opened.page.expect_download() as waiting:
-        opened.page.locator("a[download='matrix.csv']").click()
-    file = tmp_path / "scores.csv"
-    waiting.value.save_as(file)
-    assert waiting.value.suggested_filename == "matrix.csv"
-    head, *rows = file.read_text().splitlines()
-    assert head.startswith("run,removed,") and "retention_above_chance" in head and len(rows) > 1
-    opened.context.close()
-
-
 def test_the_button_and_the_keyboard_work(browser: Any, pages: dict[str, Path]) -> None:
     opened = Opened(browser, pages["study"], DESKTOP, "light")
     page = opened.page

@@ -30,16 +30,14 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def measure_texts(
-    texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int, clusters: Sequence[str] | None = None
-) -> Diagnosis:
+def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) -> Diagnosis:
     """A row for each measure and pruned model, and how texts ended.
 
     Args:
         texts: by name of the model, the original one first: each text and its finish reason, in the same order.
     """
     measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
-    rows = item_rows(NAME, measures, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
+    rows = item_rows(NAME, measures, seed=seed, higher=_HIGHER, headlines=HEADLINES)
     short, single = (
         ", ".join(f"{model} {sum(map(counts, of_model))}" for model, of_model in texts.items())
         for counts in (lambda text: len(words_of(text[0])) < FEWEST_WORDS, lambda text: len(sentences_of(text[0])) < 2)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow
 from layercut.evidence.program_classes import FINE
-from layercut.report import charts
-from layercut.report.elements import Figure, Key, Panel
 from layercut.report.table import Column, Table
-from layercut.text import number_text, p_value, with_interval
+from layercut.text import number_text
 
 _WORDS = {
     "never_closed": "bracket never closed",
@@ -23,10 +20,6 @@ _WORDS = {
 }
 PROGRAM_SHARES = "Outcomes of the generated programs: number (% of all; % of those that fail)."
 UNCUT = "uncut"
-FEWEST = 5
-"""Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
-
-
 Counts = Mapping[str, Any]
 """Numbers of one model by name."""
 Cells = Mapping[str, Callable[[Counts], Any]]
@@ -85,38 +78,6 @@ def _verdict_cells(models: Iterable[Counts]) -> Cells:
         **{name: itemgetter(name) for name in ("lost", "demoted", "erased")},
         "times as likely": lambda verdict: number_text(verdict["times"], share=False) if verdict["lost"] else "-",
     }
-
-
-def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
-    """The measures that are shares of items, of groups that are not too small for a picture."""
-    return [row for row in diagnosis["rows"] if row.unit == "share" and (not row.group or row.n >= FEWEST)]
-
-
-def share_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """A line for each measure that is a share of items."""
-    rows = share_rows(diagnosis)
-    if not rows:
-        return None
-    points: dict[tuple[str, str], dict[str, Any]] = {}  # by measure and model
-    for row in rows:
-        about = {"measure": row.label, "n": f"{row.n} items", "p": p_value(row.values.p_value)}
-        for model, value in ((UNCUT, row.values.uncut), (row.arm, row.values.cut)):
-            shown = {"model": model, "share": f"{with_interval(value)} %", **about}
-            look = {"hollow": model == UNCUT, "about": shown, "name": row.label}
-            points.setdefault((row.label, model), charts.chart_point(value, model, 100, **look))
-    colours = {UNCUT: charts.UNCUT} | charts.series_colours(arms)
-    ticks = {row.label: round(100 * row.chance, 2) for row in rows if row.chance is not None}
-    values = "; ".join(f"{label}, {model}: {point['about']['share']}" for (label, model), point in points.items())
-    spec = charts.forest_chart(list(points.values()), x_title="% of items", x=(-2, 102), colours=colours, ticks=ticks)
-    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
-    return Figure(
-        name="shares",
-        title="Shares of items",
-        panels=[Panel(spec=spec, label=f"Plot of points with intervals. {values}.")],
-        caption=caption + (" Grey ticks: guessing." if ticks else ""),
-        legend=[Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in colours.items()],
-        columns=1,
-    )
 
 
 class DiagnosticSection(NamedTuple):

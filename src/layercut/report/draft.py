@@ -14,13 +14,13 @@ def draft_tables(result: DraftResult) -> list[Table]:
         Column("n", lambda row: str(row.speedup.n), numeric=True),
         Column("tokens", lambda row: f"{row.tokens:,}", numeric=True),
         Column("equal to the letter", lambda row: str(row.num_same), numeric=True),
-        Column("accepted", lambda row: f"{number_text(row.accepted.value)} %", numeric=True, narrow=(1,)),
+        Column("accepted", lambda row: f"{number_text(row.accepted.value)} %", numeric=True, narrow=1),
         Column("tokens a round", lambda row: f"{row.per_round.value:.2f}", numeric=True),
         Column("speed-up", lambda row: f"x {two_decimals(row.speedup)}"),
     ]
     plans = [
         Column("draft", lambda row: Styled(row.words, "strong" if row is result.chosen else "plain")),
-        Column("reads", lambda row: f"{number_text(row.read)} %", numeric=True, narrow=(1,)),
+        Column("reads", lambda row: f"{number_text(row.read)} %", numeric=True, narrow=1),
         Column("a step", lambda row: f"{number_text(row.step)} %", numeric=True),
         Column("same token", lambda row: f"{number_text(row.agrees)} %", numeric=True),
         Column("window", lambda row: str(row.window), numeric=True),

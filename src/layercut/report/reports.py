@@ -1,4 +1,4 @@
-"""Every report of a run folder at once: Markdown with its pictures, and the page for a browser.
+"""Every report of a run folder at once: Markdown, and the page for a browser.
 
     layercut report runs/quickstart
 
@@ -78,7 +78,7 @@ def write_reports(
     title = (title_of(source.value) if source.kind == "study" else "") or kind.title
     title = title.replace("MODEL", source.model, 1)
     written = {"report": folder / kind.file, "page": folder / PAGE}
-    write_text(written["report"], markdown_text(title, sections, folder))
+    write_text(written["report"], markdown_text(title, sections))
     write_text(written["page"], html_page_text(title, sections, source.model))
     return written
 

@@ -23,7 +23,6 @@ from layercut.report.source import Source
 from layercut.report.table import Column
 from layercut.runs.directory import RunFolder
 
-PLOT = "report.png"
 _READ_BOTH = (
     "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on the "
     "left and falls on the right, the model still ranks the right answer first but no longer writes it. "
@@ -84,8 +83,8 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
         f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items ({_items_and_seeds(drawn, cuts)}); points of "
-        "one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. Lines "
-        "only connect measured points. Click a name in the legend to see its line alone; click more to compare."
+        "one depth are set side by side. Lines only connect measured points. Click a name in the legend to see "
+        "its line alone; click more to compare."
     )
     if silent:
         named = ", ".join(dict.fromkeys(silent))
@@ -106,7 +105,6 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in looks.items()],
         table=kept_share_table("retention", "What is kept, with 95 % intervals", drawn, of_plan, [finding]),
-        picture=PLOT,
     )
 
 
@@ -150,9 +148,8 @@ def _retention_panel(
         series = where[own[0].cut.name].series
         # Lines are set side by side around the depth, in the order of the legend.
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
-        points.append(
-            charts.chart_point((100, 100, 100), series, part=part, hollow=True, about=about_uncut(own[0]), x=0)
-        )
+        whole = {"y": 100, "low": 100, "high": 100}
+        points.append(charts.marked_point(whole, series, part=part, hollow=True, about=about_uncut(own[0]), x=0))
         points += [_point(row, series, part=part, x=round(where[row.cut.name].depth + aside, 3)) for row in own]
     task, readout = rows[0].task, rows[0].readout
     written = is_written(readout)
@@ -164,7 +161,6 @@ def _retention_panel(
         x=(-0.4 * gap, max(1, depths[-1]) + 0.4 * gap),
         colours={name: look[0] for name, look in looks.items()},
         dashes={name: look[1] for name, look in looks.items()},
-        height=210,
         ticks=depths,
     )
     return replace(panel, column=1 + written) if is_both else panel

@@ -76,7 +76,7 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         )
     ends = [name.replace("_", " ") for name in OUTCOMES]
     heads = ("task", "readout", "n", "chance", "score", *ends)
-    columns = text_columns(*heads, numeric=("n", "chance", *ends), narrow={"n": [1]})
+    columns = text_columns(*heads, numeric=("n", "chance", *ends), narrow={"n": 1})
     return Table(name="metrics", caption="", columns=columns, rows=lines)
 
 

@@ -23,9 +23,7 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert "**What broke first in reverse-2:**" in page
     assert "**What broke first in short:**" in page
     assert "without 2 of 6" in page
-    before = {
-        name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "diagnose-arithmetic.png")
-    }
+    before = {name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "report.html")}
 
     monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
     again = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK, "--out", folder, "--json")

@@ -91,7 +91,7 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
         assert f"- {name}: {text}" in top
         assert name in screen
         assert text.replace("`", "") in screen
-    assert [row[0] for row in page.tables["depths.csv"][1:]] == ["20", "20,21"]
+    assert [row[0] for row in page.tables["depths"][1:]] == ["20", "20,21"]
 
 
 def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
@@ -109,18 +109,18 @@ def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
     assert facts["made by"] == "`layercut run examples/quickstart.yaml`"
 
 
-@pytest.mark.parametrize("width", [62, 80, 120])
-def test_long_names_stay_whole_and_apart_at_any_width(width: int) -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_names_and_intervals_stay_whole_where_columns_are_left_out(width: int) -> None:
     names = [f"iterative-task-accuracy-6{ending}" for ending in ("", "+seam", "+seam-seed1")]
     rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "undecided"] for name in names for _ in range(2)]
-    head, narrow = ["plan", "task", "readout", "n", "keeps", "finding"], {"readout": [1], "n": [1]}
+    head, narrow = ["plan", "task", "readout", "n", "keeps", "finding"], {"readout": 1, "n": 2}
     table = Table(name="t", caption="", columns=text_columns(*head, numeric=["n"], narrow=narrow), rows=rows)
     console = Console(file=io.StringIO(), width=width)
     console.print(terminal_table(table))
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= width
     for name in names:
-        assert sum(name in line.split() for line in lines) == (2 if width >= 80 else 1)
+        assert sum(name in line.split() for line in lines) == 2
     assert sum("88 [74, 106]" in line for line in lines) == len(rows)
 
 
@@ -148,7 +148,7 @@ def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None
     assert first.answer.startswith("**For everything that was measured, remove 25 % of the MLP channels:**")
     assert dict(first.facts)["removed"] == "mlp:0.25" and "-10.0%" in dict(first.facts)["size"]
     assert "What can be removed?" in page.text and "parameters removed, %" in page.text
-    assert [row[:2] for row in page.tables["matrix.csv"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
+    assert [row[:2] for row in page.tables["matrix"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
     assert words.removal_words(study_results(tmp_path).rows[-1].cut) == (
         "2 of 30 decoder layers removed (6.7%): 4,5; 25.0% of the MLP channels removed"
     )
