@@ -22,7 +22,7 @@ from typing import Literal
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
-from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.paired import TaskRow
 from layercut.evidence.sample_size import MANY, Differences, items_to_decide
 
@@ -48,8 +48,6 @@ class JudgedTask:
     num_clusters: int | None  # contexts that the items share, if any
     chance: float
     kept: float  # retention above chance on these items
-    interval: Estimate | None
-    """The same with its two-sided 95 % interval, as tables show it; None where that is refused (see compare_paired)."""
     low: float | None
     """At least this is kept, at the level of the test; the task passes where it reaches ``keep``. None where these
     items cannot separate the original model from chance at that level."""
@@ -285,7 +283,6 @@ def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, 
         num_clusters=row.values.num_clusters,
         chance=row.chance,
         kept=bounds.value,
-        interval=row.kept_share,
         low=bounds.low,
         high=bounds.high,
         verdict=verdict,

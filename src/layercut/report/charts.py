@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layercut.evidence.uses import is_written
 from layercut.report.elements import Panel
 from layercut.text import HasInterval
-
-if TYPE_CHECKING:
-    from layercut.evidence.paired import PairedRow
 
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
@@ -61,12 +58,6 @@ def percent_point(estimate: HasInterval) -> dict[str, float | None]:
         name: None if end is None or math.isnan(end) else round(min(max(100 * end, -_FAR), _FAR), 2)
         for name, end in ends
     }
-
-
-def num_items(rows: Sequence[PairedRow]) -> str:
-    """Number of items of each row, or the least and the most: ``40 to 1,319``."""
-    counts = sorted({row.n for row in rows})
-    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def marked_point(

@@ -17,14 +17,7 @@ from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.source import Source
-from layercut.report.table import (
-    Column,
-    Styled,
-    Surface,
-    Table,
-    terminal_table,
-    text_columns,
-)
+from layercut.report.table import Column, Styled, Surface, Table, terminal_table, text_columns
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
@@ -105,22 +98,6 @@ def _difference(row: ComparisonRow, digits: int = 1) -> str:
 
 def _brief_difference(row: ComparisonRow) -> str:
     return _difference(row, 0)
-
-
-def kept_share_table(
-    name: str, caption: str, rows: Sequence[ComparisonRow], of_plan: Sequence[Column] = (), last: Sequence[Column] = ()
-) -> Table:
-    """The numbers of a figure of retention, with further columns."""
-    columns = [
-        Column("plan", attrgetter("cut.name")),
-        *of_plan,
-        Column("task", attrgetter("task")),
-        Column("readout", attrgetter("readout")),
-        NUM_ITEMS,
-        Column("kept above chance, %", lambda row: words.retained_words(row.kept_share)),
-        *last,
-    ]
-    return Table(name=name, caption=caption, columns=columns, rows=rows)
 
 
 def means_table(

@@ -9,16 +9,8 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from layercut.evidence.diagnosis import (
-    Damage,
-    Diagnosis,
-    MeasureRow,
-    layer_damages,
-    over_models,
-    with_rows,
-)
+from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report import charts
 from layercut.report.diagnostics import SECTIONS, UNCUT, counts_table, model_column
 from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
@@ -89,7 +81,7 @@ def _overview(diagnosis: Diagnosis, full: Table) -> list[Block]:
         return []
     models = list(dict.fromkeys([UNCUT, *(row.arm for row in rows)]))
     columns = measure_columns(diagnosis, {_measure_name(row): (row.metric, row.group) for row in rows}, UNCUT)
-    caption = f"Shares in % with 95 % intervals (n {charts.num_items(rows)}). {STARS}"
+    caption = f"Shares in % with 95 % intervals ({min(row.n for row in rows)} items or more). {STARS}"
     columns = [model_column("model"), *columns]
     return [Table(name=full.name, caption=caption, columns=columns, rows=models)]
 
@@ -219,8 +211,7 @@ _HOW_MADE = (
     "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
     f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
     "correction over all headline measures of a model.",
-    "*First* means the largest share lost of the original model's value, not the first in time. Where an answer "
-    "first goes wrong is reported beside it.",
+    "*First* means the largest share lost of the original model's value, not the first in time.",
     "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
 )
 _ITEMS = "Items and resampling come from seed {}. Items are report items: no plan was chosen on them."

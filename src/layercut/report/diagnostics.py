@@ -56,22 +56,6 @@ def program_cells(models: Iterable[Counts]) -> Cells:
     return {_WORDS.get(kind, kind.replace("_", " ")): partial(share, kind) for kind in kinds}
 
 
-def _difference_cells(models: Iterable[Counts]) -> Cells:
-    """Where answers first differ from the original model's, and by which kind of token."""
-
-    def of_kind(kind: str, where: Counts) -> int:
-        return int(where["kinds"].get(kind, 0))
-
-    kinds = dict.fromkeys(kind for where in models for kind in where["kinds"])
-    return {
-        "answers": itemgetter("traces"),
-        "differ": itemgetter("parted"),
-        "at the first token": itemgetter("at_first_token"),
-        "wrong when given": itemgetter("wrong_when_forced"),
-        **{kind: partial(of_kind, kind) for kind in kinds},
-    }
-
-
 def _verdict_cells(models: Iterable[Counts]) -> Cells:
     """How likely the right answers of lost items still are."""
     return {
@@ -105,10 +89,6 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
     "propagation": DiagnosticSection(
         "Propagation",
         "Does damage occur at single tokens, or does it grow along the answer?",
-        "first_wrong",
-        _difference_cells,
-        "Where answers first differ from the original model's right ones, by kind of token. wrong when given: the "
-        "original's token is not the first choice under teacher forcing either.",
     ),
     "demoted": DiagnosticSection(
         "Demoted or erased",

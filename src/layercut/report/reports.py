@@ -19,7 +19,7 @@ from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
 from layercut.report.first import answer_section, title_of
 from layercut.report.retention import retention_section
-from layercut.report.source import Kind, Source, cost_section, provenance_section, read_source
+from layercut.report.source import Kind, Source, provenance_section, read_source
 from layercut.report.sweep import sensitivity_section, sweep_answer
 from layercut.report.writers import MARK, html_page_text, markdown_text
 from layercut.runs.atomic import write_output, write_text
@@ -41,7 +41,7 @@ KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
         (
             *(answer_section, scores_section, retention_section, seeds_section, items),
-            *(errors_section, endings_section, cost_section, provenance_section),
+            *(errors_section, endings_section, provenance_section),
         )
     ),
     "sweep": KindOfReport(

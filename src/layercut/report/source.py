@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from layercut.evidence.comparison import ComparedRun, arm_of
+from layercut.evidence.comparison import arm_of
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep_folder
@@ -65,50 +65,6 @@ def read_source(
     return Source(folder=folder, kind=kind, value=value, runs=runs, texts=texts)
 
 
-def model_settings(run: RunFolder) -> Mapping[str, Any]:
-    """The settings of a run's model, which some runs have at the top."""
-    model = run.settings.get("model")
-    return model if isinstance(model, dict) else run.settings
-
-
-_MODEL_KEYS = {
-    "model": "model",
-    "model_hash": "fingerprint of its weights",
-    "revision": "revision",
-    "dtype": "precision",
-    "engine": "engine",
-    "batch_size": "batch size",
-}
-
-
-def cost_section(source: Source) -> Section:
-    """Make the section of sizes."""
-    study: StudyResults = source.value
-    variants = [arm_of(study.uncut), *(arm_of(run, study.uncut) for run in study.cuts)]
-    note = (
-        "Parameters are counted in the weight files. The KV cache shrinks with the share of removed layers. Speed is "
-        "not measured in a study; `layercut prune` does."
-    )
-    blocks = (Details(summary="Layers, channels and parameters", blocks=(_sizes(variants), note)),)
-    return Section(name="cost", title="What it saves", short="Size", blocks=blocks)
-
-
-def _sizes(variants: Sequence[ComparedRun]) -> Table:
-    whole = variants[0].num_parameters
-    lines = []
-    for variant in variants:
-        change, count = "-", "-"
-        if variant.num_parameters:
-            count = parameters_text(variant.num_parameters)
-            change = f"{100 * (variant.num_parameters / whole - 1):+.1f}" if whole and variant.is_cut else "-"
-        share = f"{100 * variant.depth / variant.num_layers:.1f}" if variant.num_layers else "-"
-        removed = [str(variant.depth), share, variant.label or "-"]
-        lines.append([variant.name, *removed, words_of_choice(variant), count, change])
-    numeric = ("layers removed", "of the layers, %", "parameters", "change, %")
-    columns = text_columns("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
-    return Table(name="cost", caption="Size of every model", columns=columns, rows=lines)
-
-
 def provenance_section(source: Source) -> Section:
     """The facts as a table, everything else folded."""
     columns, rows = text_columns("what", "value"), _facts(source.runs[0], source)
@@ -129,36 +85,23 @@ def provenance_section(source: Source) -> Section:
 
 
 def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
-    settings, environment = run.settings, run.environment
-    study: StudyResults | None = source.value if source.kind == "study" else None
-    known = model_settings(run)
-    model = [(name, hide_home(str(known[key]))) for key, name in _MODEL_KEYS.items() if known.get(key) is not None]
-    split = "selection" if source.kind == "sweep" else "report"
-    apart = "no layer was chosen on them" if split == "report" else "used to choose layers, not to report"
-    tasks = [task for task in settings.get("tasks") or () if isinstance(task, dict) and {"task", "readout"} <= {*task}]
-    decoding = settings.get("decoding")
-    decoded = ""
-    if isinstance(decoding, dict):
-        numbers = ", ".join(f"{key} {value:g}" for key, value in decoding.items() if isinstance(value, int | float))
-        decoded = f"{'sampled' if decoding.get('temperature', 0) else 'greedy'} ({numbers})"
+    environment = run.environment
+    items = "report items; no layer was chosen on them"
+    if source.kind == "sweep":
+        items = "selection items; used to choose layers, not to report"
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
     facts = [
-        ("items", f"{split} items; {apart}"),
-        ("test sets", "" if study is None else words.test_set_words(study.rows)),
-        (
-            "tasks",
-            ", ".join(f"{task['task']} ({task['readout']}, version {task.get('version', '?')})" for task in tasks),
-        ),
-        ("decoding", decoded),
-        ("seed", str(settings.get("seed", "-"))),
+        ("items", items),
+        ("test sets", words.test_set_words(source.value.rows) if source.kind == "study" else ""),
+        ("seed", str(run.settings.get("seed", "-"))),
         ("command", environment["command"]),
         ("layercut", version_of(environment)),
         ("versions", f"Python {environment['python']}, {packages}"),
         ("machine", f"{machine}, {environment['accelerator'] or 'no accelerator'}"),
         ("begun", f"{environment['time']} on {environment['platform']}"),
     ]
-    return [*model, *((name, text) for name, text in facts if text)]
+    return [(name, text) for name, text in facts if text]
 
 
 def version_of(environment: Mapping[str, Any]) -> str:
@@ -170,18 +113,18 @@ def version_of(environment: Mapping[str, Any]) -> str:
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
     lines = []
+    whole = arm_of(runs[0]).num_parameters
     for run in runs:
-        variant, command = arm_of(run), run.environment["command"]
+        variant = arm_of(run, runs[0])
         removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of_removal((), variant.mlp))))
-        version = version_of(run.environment)
-        lines.append([run.name, removed or "none", words_of_choice(variant), Styled(command, "code"), version])
-    columns = text_columns("run", "removed, in order", "chosen by", "command", "layercut")
-    return Table(name="provenance-runs", caption="Plans, commands and versions", columns=columns, rows=lines)
-
-
-def words_of_choice(variant: ComparedRun) -> str:
-    """The criterion that chose the layers, and where the model comes from."""
-    return "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
+        chosen = "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
+        size = "-" if variant.num_parameters is None else parameters_text(variant.num_parameters)
+        if whole and variant.num_parameters and variant.is_cut:
+            size += f" ({100 * (variant.num_parameters / whole - 1):+.1f} %)"
+        command = Styled(run.environment["command"], "code")
+        lines.append([run.name, removed or "none", chosen, size, command, version_of(run.environment)])
+    columns = text_columns("run", "removed, in order", "chosen by", "parameters", "command", "layercut")
+    return Table(name="provenance-runs", caption="Plans, sizes, commands and versions", columns=columns, rows=lines)
 
 
 def _settings(runs: Sequence[RunFolder]) -> list[Block]:

@@ -14,13 +14,7 @@ from layercut.report import charts, words
 from layercut.report.answers import program_details
 from layercut.report.elements import Block, Facts, Figure, Key, Lead, Panel, Section, bullet_list
 from layercut.report.source import Source
-from layercut.report.table import (
-    Cell,
-    Column,
-    Styled,
-    Table,
-    terminal_table,
-)
+from layercut.report.table import Cell, Column, Styled, Table, terminal_table
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
 from layercut.text import count_of, escape_inline, format_layers, number_text, p_value
@@ -170,12 +164,7 @@ def _of_curve(curve: Curve) -> Column:
         text = words.retained_words(row.kept_share)
         return Styled(text, "strong", star) if row.shows_loss and row.kept_share else text + star
 
-    def brief(layer: int) -> Cell:
-        row = by_layer[layer]
-        text = words.retained_words(row.kept_share) + "*" * (layer in significant)
-        return Styled(text, "faint" if row.kept_share is None else "wrong" if row.shows_loss else "plain")
-
-    return Column(curve.label, value, brief=brief)
+    return Column(curve.label, value)
 
 
 def layers_figure(sweep: Sweep) -> Figure | None:

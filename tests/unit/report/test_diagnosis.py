@@ -40,10 +40,6 @@ def example(**fields: Any) -> DiagnosisExample:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    where = {
-        "kinds": {"digit": 7, "other": 2}, "traces": 12, "parted": 9,
-        "at_first_token": 3, "wrong_when_forced": 8,
-    }  # fmt: skip
     counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0}
     by_depth = [
         row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
@@ -68,7 +64,7 @@ def diagnoses() -> dict[str, Diagnosis]:
         ),
         "propagation": (
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False)],
-            {"first_wrong": {"reverse-3": where}},
+            {},
         ),
         "demoted": ([row("demoted", "greedy", 0.8, 0.1, headline=False)], {"verdicts": {"reverse-3": counts}}),
     }
@@ -136,8 +132,6 @@ def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
     assert " 1⟦7⟧" in text
     assert "| model | lost | demoted | erased | times as likely |" in text and "| reverse-3 | 5 | 4 | 1 | 35 |" in text
     assert "| reverse-3 | 4 (40 %) | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
-    assert "| answers | differ | at the first token | wrong when given | digit | other |" in text
-    assert "| reverse-3 | 12 | 9 | 3 | 8 | 7 | 2 |" in text
     assert "(--limit 20), seed 0." in text
     before = page.read_bytes()
     write_reports(tmp_path / "run")

@@ -58,7 +58,7 @@ def sections(page: Page) -> list[str]:
 
 def test_a_study_has_its_sections_in_order(study: Path) -> None:
     assert sections(read(study / PAGE)) == [
-        "answer", "scores", "retention", "items", "errors", "endings", "cost", "provenance",
+        "answer", "scores", "retention", "items", "errors", "endings", "provenance",
     ]  # fmt: skip
 
 

@@ -100,8 +100,10 @@ def test_a_chain_is_shown_in_full(tmp_path):
 def test_provenance(report):
     made = report.split("## How this was made")[1]
     assert "10,000 resamples, seed 0" in report
-    row = "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
-    assert row in made
+    made_of = (
+        r"\| reverse-3 \| 29, 28, 27 \| position \| [^|]+ \| `layercut run examples/quickstart.yaml` \| 0.1.0, commit 0"
+    )
+    assert re.search(made_of, made)
     for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d"):
         assert expected in made
 
@@ -140,7 +142,7 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     headings = [line for line in _outside_fences(text) if line.startswith("#")]
     levels = [len(line.split()[0]) for line in headings]
-    assert levels == [1, 2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 3, 2, 3]
+    assert levels == [1, 2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 3]
     assert (
         "### copy (short answer): 4 items that were right before" in headings and headings[-2] == "## How this was made"
     )
