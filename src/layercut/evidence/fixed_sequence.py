@@ -140,11 +140,12 @@ def fixed_sequences(
         num_resamples: of each bound.
 
     Raises:
-        InputError: depths that are not in order, a depth without rows, or a share or level that cannot be.
+        InputError: a share or level that cannot be.
     """
     check_keep_and_level(keep, level)
-    for name, steps in paths.items():
-        _check_steps(f"path {name}: " if name else "", steps)
+    for steps in paths.values():
+        assert steps and all(step.rows for step in steps), "a depth without rows"
+        assert all(early.depth < late.depth for early, late in pairwise(steps)), "depths that are not in order"
     first: dict[tuple[str, str], TaskRow] = {}
     for row in (row for steps in paths.values() for step in steps for row in step.rows):
         first.setdefault((row.task, row.readout), row)
@@ -169,19 +170,6 @@ def fixed_sequences(
         done |= finished
         if not finished or len(done) == len(paths):
             return results
-
-
-def _check_steps(path: str, steps: Sequence[DepthEvidence]) -> None:
-    if not steps:
-        raise InputError(f"{path}no depth came; give at least one.")
-    depths = [step.depth for step in steps]
-    if any(late <= early for early, late in pairwise(depths)):
-        raise InputError(f"{path}depths {', '.join(map(str, depths))} came; give each once, the shallowest first.")
-    for step in steps:
-        if not step.rows:
-            raise InputError(f"{path}plan {step.plan} came without rows; give one per task.")
-        if len({(row.task, row.readout) for row in step.rows}) < len(step.rows):
-            raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
 def check_keep_and_level(keep: float, level: float, called: str = "level") -> None:

@@ -70,29 +70,14 @@ def answer_section(source: Source) -> Section:
 
 def _scope(study: StudyResults) -> list[tuple[str, str]]:
     """The plans, tasks, items and seed of a study."""
-    rows, tried = study.rows, count_of(len(study.cuts), "plan")
-    if not are_thinner(rows):
-        depths = sorted({row.cut.depth for row in rows})
-        deep = " to ".join(map(str, dict.fromkeys((depths[0], depths[-1]))))
-        tried = f"{deep} of {rows[0].cut.num_layers} decoder layers, {tried}"
+    rows = study.rows
     sets = words.test_set_words(rows)
     return [
-        ("tried", tried),
-        ("tasks", ", ".join(dict.fromkeys(escape_inline(row.task) for row in rows))),
+        ("tried", count_of(len(study.cuts), "plan")),
         ("measured", words.item_count_words(rows)),
         *([("test sets", escape_inline(sets))] if sets else []),
         ("seed", str(study.seed)),
     ]
-
-
-def title_of(study: StudyResults) -> str:
-    """Title of the report of a prune that passed, with MODEL in place of the model's name; empty for any other."""
-    result = prune_result(study.uncut.path.parent)
-    if result is None or result.verdict != "passed":
-        return ""
-    chosen = result.chosen
-    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {count_of(result.num_layers, 'layer')}"
-    return f"What MODEL keeps without {depth}"
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:

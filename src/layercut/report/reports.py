@@ -17,7 +17,7 @@ from layercut.report.answers import endings_section, errors_section, items, item
 from layercut.report.comparison import compare_two_runs, scores_section, seeds_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
-from layercut.report.first import answer_section, title_of
+from layercut.report.first import answer_section
 from layercut.report.retention import retention_section
 from layercut.report.source import Kind, Source, provenance_section, read_source
 from layercut.report.sweep import sensitivity_section, sweep_answer
@@ -75,8 +75,7 @@ def write_reports(
     source = read_source(folder, seed=seed, study=study, texts=texts)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
-    title = (title_of(source.value) if source.kind == "study" else "") or kind.title
-    title = title.replace("MODEL", source.model, 1)
+    title = kind.title.replace("MODEL", source.model, 1)
     written = {"report": folder / kind.file, "page": folder / PAGE}
     write_text(written["report"], markdown_text(title, sections))
     write_text(written["page"], html_page_text(title, sections, source.model))

@@ -17,7 +17,7 @@ from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table, terminal_table
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
-from layercut.text import count_of, escape_inline, format_layers, number_text, p_value
+from layercut.text import count_of, escape_inline, format_layers, p_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,7 +83,7 @@ def sweep_scope(sweep: Sweep) -> str:
 
 
 def sweep_findings(sweep: Sweep) -> list[str]:
-    """A sentence on each task and readout: where a loss is significant, and how small a loss the items can detect."""
+    """A sentence on each task and readout: where a loss is significant, and where it is largest."""
     lines = []
     for curve in sweep.curves:
         num_layers = count_of(len(curve.rows), "layer")
@@ -99,7 +99,7 @@ def sweep_findings(sweep: Sweep) -> list[str]:
             stays = "; all of it stays" if sure == lost else f"; {where} it stays"
             text = f"significant loss at {len(lost)} of {num_layers} ({format_layers(lost)}){_lowest(curve)}"
             text += f"{stays} significant over all layers (*)"
-        lines.append(f"{start}: {text}.{_resolution(curve)}")
+        lines.append(f"{start}: {text}.")
     return lines
 
 
@@ -112,17 +112,6 @@ def _lowest(curve: Curve) -> str:
     above = "" if rows[0].chance is None else " above chance"
     where = " or ".join(str(row.layer) for row in rows)
     return f"; lowest without layer {where}: {words.kept_words(kept)} of the score{above} kept"
-
-
-def _resolution(curve: Curve) -> str:
-    """Width of the intervals; half of one is about the least loss that these items can show."""
-    ends = [(row.values.difference.low, row.values.difference.high) for row in curve.rows]
-    widths = sorted(high - low for low, high in ends if high is not None and low is not None)
-    if not widths:
-        return ""
-    share = _is_share(curve)
-    reach = number_text(widths[len(widths) // 2] / 2, share=share, digits=1) + " points" * share
-    return f" The interval of a difference typically reaches {reach} to each side."
 
 
 def _is_share(curve: Curve) -> bool:
