@@ -33,7 +33,7 @@ from layercut.surgery.plan import CutPlan, origin_of_plan
 from layercut.tasks.cells import folder_name
 from layercut.text import count_of
 
-_FLAGS = {"limit": "limit", "num_samples": "samples"}
+_FLAGS = {"limit": "limit"}
 
 
 class Diagnosed(NamedTuple):
@@ -109,7 +109,6 @@ class PlannedDiagnosis:
                         run.journal,
                         limit=self.how.limit,
                         seed=self.seed,
-                        num_samples=self.how.samples,
                         progress=progress,
                     )
                     result = load_diagnostic(name)(session)
@@ -170,7 +169,6 @@ def plan_diagnosis(
             **uncut.describe(),
             "cuts": {each.name: [each.source, *each.plan.gone.values()] for each in models[1:]},
             "limit": how.limit,
-            "num_samples": how.samples,
             "seed": seed,
         },
     )

@@ -16,7 +16,7 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.program_classes import CLASS, CLASSES
 from layercut.evidence.study import StudyResults
 from layercut.report.diagnosis import diagnosis_examples
-from layercut.report.diagnostics import PROGRAM_SHARES, Counts, counts_table, program_cells
+from layercut.report.diagnostics import program_table
 from layercut.report.elements import Block, Details, Html, Section
 from layercut.report.source import Source
 from layercut.report.table import Surface, Table, text_columns
@@ -190,11 +190,7 @@ def program_details(
     tables: list[Block] = []
     for (task, readout), of_models in cells.items():
         found = {name: Counter(record.get(CLASS) for record in records) for name, records in of_models.items()}
-        classes: dict[str, Counts] = {
-            name: {kind: counts[kind] for kind in CLASSES if counts[kind]} for name, counts in found.items()
-        }
+        classes = {name: {kind: counts[kind] for kind in CLASSES if counts[kind]} for name, counts in found.items()}
         if any(classes.values()):
-            name, caption = f"classes-of-{task}-{readout}", f"{task} ({readout}). {PROGRAM_SHARES}"
-            kinds = program_cells(classes.values())
-            tables.append(counts_table(classes, kinds, name=name, caption=caption, model=model))
+            tables.append(program_table(classes, f"classes-of-{task}-{readout}", f"{task} ({readout}). ", model))
     return [Details(summary="How do programs fail?", blocks=tables)] if tables else []

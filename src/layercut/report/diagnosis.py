@@ -11,7 +11,7 @@ from typing import Any
 
 from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnostics import SECTIONS, UNCUT, counts_table, model_column
+from layercut.report.diagnostics import SECTIONS, UNCUT, program_table
 from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table
@@ -58,9 +58,8 @@ def broken_section(source: Source) -> Section:
             blocks += _overview(diagnosis, table)
         elif table.rows:
             blocks.append(table)
-        if counts := diagnosis["data"].get(section.counted):
-            cells = section.cells(counts.values())
-            blocks.append(counts_table(counts, cells, name=f"diagnosis-{name}-more", caption=section.caption))
+        if classes := diagnosis["data"].get("classes"):
+            blocks.append(program_table(classes, f"diagnosis-{name}-more", "", "model"))
         blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     blocks.append(Details(summary="How to read this", blocks=[bullet_list([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
     return Section(
@@ -82,7 +81,7 @@ def _overview(diagnosis: Diagnosis, full: Table) -> list[Block]:
     models = list(dict.fromkeys([UNCUT, *(row.arm for row in rows)]))
     columns = measure_columns(diagnosis, {_measure_name(row): (row.metric, row.group) for row in rows}, UNCUT)
     caption = f"Shares in % with 95 % intervals ({min(row.n for row in rows)} items or more). {STARS}"
-    columns = [model_column("model"), *columns]
+    columns = [Column("model", str), *columns]
     return [Table(name=full.name, caption=caption, columns=columns, rows=models)]
 
 

@@ -64,9 +64,7 @@ def test_layers_that_do_nothing_are_a_perfect_draft(model: Path, task: Path, tmp
     assert plan.removed and set(plan.removed) == set(result.chosen.removed)
     with bypass(load_model(str(model)).model, plan):
         pass
-    page = (done.folder / "report.html").read_text()
-    assert result.why in page.replace("\u00a0", " ") and "speculative-config" in page
-    assert f"{result.measured.per_round.value:.2f}" in page
+    assert "speculative-config" in result.commands["vllm"]
 
 
 def test_a_given_plan_is_measured_and_equal(model: Path, task: Path, tmp_path: Path) -> None:

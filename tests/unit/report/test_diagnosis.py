@@ -40,7 +40,6 @@ def example(**fields: Any) -> DiagnosisExample:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0}
     by_depth = [
         row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
         for measure in ("closed", "next bracket")
@@ -66,7 +65,6 @@ def diagnoses() -> dict[str, Diagnosis]:
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False)],
             {},
         ),
-        "demoted": ([row("demoted", "greedy", 0.8, 0.1, headline=False)], {"verdicts": {"reverse-3": counts}}),
     }
     examples = {"arithmetic": [example()]}
     return {
@@ -130,7 +128,6 @@ def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
         assert f"**{section.title}.** {section.question}" in text
         assert f"about {name}" in text
     assert " 1⟦7⟧" in text
-    assert "| model | lost | demoted | erased | times as likely |" in text and "| reverse-3 | 5 | 4 | 1 | 35 |" in text
     assert "| reverse-3 | 4 (40 %) | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
     assert "(--limit 20), seed 0." in text
     before = page.read_bytes()
