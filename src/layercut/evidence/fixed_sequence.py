@@ -203,9 +203,7 @@ def judge_depth(
 ) -> JudgedDepth:
     """One depth by itself, whether or not its turn came.
 
-    Args:
-        wanted: task and readout of all that has to pass.
-        error: rate of each lower bound; the upper bounds share it.
+    All tasks ``wanted`` have to pass. ``error`` is the rate of each lower bound; the upper bounds share it.
     """
     rows = {(row.task, row.readout): row for row in step.rows}
     # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower bounds

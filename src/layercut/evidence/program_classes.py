@@ -120,10 +120,7 @@ def measure_programs(
 ) -> Diagnosis:
     """A row for each of MEASURES and pruned model, and the number of programs by model and class.
 
-    Args:
-        diagnostic: whose rows these are.
-        classes: by name of the model, the original one first: the class of each program, in the same order.
-        were_run: whether programs that parse were run.
+    ``classes``: by name of the model, the original one first, the class of each program.
     """
     measures = {name: kinds for name, kinds in MEASURES.items() if were_run or name in _BY_TEXT}
     shares = {

@@ -69,12 +69,10 @@ def find_study_runs(folder: Path) -> StudyRuns:
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
     """The runs of a study and what they come to, compared once for all who want to show it.
 
-    Args:
-        folder: of the study.
-        seed: of the resampling; the ``seed`` in the settings of the uncut run by default.
+    ``seed`` of the resampling: by default that in the settings of the uncut run.
 
     Raises:
-        InputError: see study_runs and compare_runs.
+        InputError: see find_study_runs and compare_runs.
     """
     runs = find_study_runs(folder)
     own = runs.uncut.settings.get("seed")
@@ -142,8 +140,7 @@ class Place(NamedTuple):
 def places_of_runs(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
     """The place of each cut run, by its name; ``rows`` compare them with the original model.
 
-    What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
-    the criterion is the plan's, and the seed is that of the settings.
+    Criterion, healing and seed stand in a run's metrics under ``arm``, or else in its plan and settings.
     """
     by_run = {row.cut.name: row for row in rows}
     by_size = are_thinner(rows)
