@@ -86,7 +86,7 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
     page = opened.page
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
-    assert page.locator(".plot").count() >= 1
+    assert (page.locator(".plot").count() >= 1) == (name != "diagnosis")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert opened.errors == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
