@@ -114,7 +114,7 @@ CASES = (
     Case("trace_damage", (f"select {SMOLLM} --criterion trace_damage --objective copy --remove '4 layers' --limit 4 "
                           "--held-out 0 --out select",)),
     Case("sweep", (f"sweep {SMOLLM} --objective arithmetic,copy --limit 8 --out sweep --json",)),
-    Case("diagnose", (f"diagnose {SMOLLM} reverse:3 --limit 4 --samples 4 "
+    Case("diagnose", (f"diagnose {SMOLLM} reverse:3 --limit 4 "
                       "--only arithmetic,brackets,degeneration,propagation --out diagnose --json",)),
     Case("study", ("run {inputs}/study.yaml",)),
     Case("prune", (f"prune {SMOLLM} --use copy --keep 0.8 --items 60 --smaller 25% --one-size --anyway "

@@ -792,7 +792,6 @@ def diagnose(
     plan_from_another_model: bool = False,
     only: str | Sequence[str] = (),
     limit: int = 32,
-    samples: int = 64,
     out: str | PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -820,9 +819,8 @@ def diagnose(
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         cuts: Pruned models: layers (3,8,21-24), reverse:N or random:N, each:0-9 for every layer alone, a plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL.
-        only: Some of: arithmetic, brackets, degeneration, propagation, demoted. All if left out.
+        only: Some of: arithmetic, brackets, degeneration, propagation. All if left out.
         limit: Items of each kind of question; shown on the page.
-        samples: Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it.
         out: Run folder; runs/<model>-diagnose if left out.
         seed: Random seed.
         progress: show progress on stderr, also in a notebook.

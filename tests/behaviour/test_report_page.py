@@ -86,7 +86,7 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
     page = opened.page
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
-    assert page.locator(".plot").count() >= 1
+    assert (page.locator(".plot").count() >= 1) == (name != "diagnosis")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert opened.errors == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
@@ -246,18 +246,6 @@ def test_axe_finds_nothing(browser: Any, pages: dict[str, Path], name: str, widt
     broken = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in broken] == []
     context.close()
-
-
-def test_csv_is_saved_from_a_file(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
-    opened = Opened(browser, pages["study"], DESKTOP, "light")
-    with opened.page.expect_download() as waiting:
-        opened.page.locator("a[download='matrix.csv']").click()
-    file = tmp_path / "scores.csv"
-    waiting.value.save_as(file)
-    assert waiting.value.suggested_filename == "matrix.csv"
-    head, *rows = file.read_text().splitlines()
-    assert head.startswith("run,removed,") and "retention_above_chance" in head and len(rows) > 1
-    opened.context.close()
 
 
 def test_the_button_and_the_keyboard_work(browser: Any, pages: dict[str, Path]) -> None:

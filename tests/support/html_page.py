@@ -1,10 +1,7 @@
-"""A page of report.html as its browser would read it: headings, attributes, tables by the name of their CSV file."""
+"""A page of report.html as its browser would read it: headings, attributes, tables by their name."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -15,7 +12,6 @@ class Page:
     headings: list[tuple[int, str]] = field(default_factory=list)
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
     """Cells as they are shown, the head first."""
-    csv: dict[str, list[list[str]]] = field(default_factory=dict)
     scripts: list[str] = field(default_factory=list)
     text: str = ""
     """All that is shown."""
@@ -52,6 +48,9 @@ class _Reader(HTMLParser):
             self.open.append(tag)
         if tag == "table":
             self.rows = []
+            if name := given.get("data-name"):
+                assert name not in self.page.tables, f"two tables are called {name}"
+                self.page.tables[name] = self.rows
         elif tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -60,12 +59,6 @@ class _Reader(HTMLParser):
             self.page.headings.append((int(tag[1]), ""))
         elif tag == "script":
             self.page.scripts.append("")
-        elif tag == "a" and given.get("download"):
-            name = given["download"]
-            assert name not in self.page.csv, f"two files are called {name}"
-            data = base64.b64decode(given["href"].partition("base64,")[2]).decode()
-            self.page.csv[name] = list(csv.reader(io.StringIO(data)))
-            self.page.tables[name] = self.rows
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.page.tags.append((tag, {name: value or "" for name, value in attrs}))

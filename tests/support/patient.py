@@ -137,14 +137,11 @@ def models(engine: FakeEngine) -> list[SessionModel]:
     ]
 
 
-def session(
-    engine: FakeEngine, folder: Path, *, limit: int = LIMIT, num_samples: int = 4, **fields: Any
-) -> DiagnosticSession:
+def session(engine: FakeEngine, folder: Path, *, limit: int = LIMIT, **fields: Any) -> DiagnosticSession:
     """A bench with journals in a folder."""
     return DiagnosticSession(
         models(engine),
         lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"),
         limit=limit,
-        num_samples=num_samples,
         **fields,
     )

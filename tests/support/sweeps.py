@@ -33,7 +33,6 @@ def curve(
                 seed=0,
                 layer=layer,
                 values=compare_paired(list(before), list(after), chance=chance, num_resamples=1000),
-                halves=(float(after[::2].mean()), float(after[1::2].mean())),
                 outcomes={"right": int(after.sum()), "wrong": int(n - after.sum())},
             )
         )

@@ -91,9 +91,7 @@ def test_progress_is_shown_unless_it_is_silenced(
         ),
         "evaluate": lambda d, **how: layercut.evaluate_task("arithmetic", tiny, readout="rank", limit=4, **how),
         "sweep": lambda d, **how: layercut.sweep(tiny, ranked, layers="2", out=d, **how),
-        "diagnose": lambda d, **how: layercut.diagnose(
-            tiny, ["2"], only=["brackets"], limit=1, samples=1, out=d, **how
-        ),
+        "diagnose": lambda d, **how: layercut.diagnose(tiny, ["2"], only=["brackets"], limit=1, out=d, **how),
         "heal": lambda d, **how: layercut.heal(
             cut, tiny, "task:copy", out=d, limit=20, responses="original", method="seam", **how
         ),
@@ -199,7 +197,7 @@ def test_a_task_judges_plans_and_models(tiny: Path, tmp_path: Path) -> None:
 
 def test_diagnose_compares_with_the_uncut_model(tiny: Path, tmp_path: Path) -> None:
     cut = layercut.cut(layercut.ModelSettings(model=str(tiny)), "reverse:2", tmp_path / "cut", verify=False)
-    done = layercut.diagnose(tiny, [cut], only=["brackets"], limit=2, samples=1, out=tmp_path / "broken")
+    done = layercut.diagnose(tiny, [cut], only=["brackets"], limit=2, out=tmp_path / "broken")
     assert done.report.is_file() and set(done.data["diagnostics"]) == {"brackets"}
 
 
@@ -251,9 +249,7 @@ def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tm
     assert found.records == layercut.evaluate_task("arithmetic", cut, readout="rank", limit=4).records
     swept = layercut.sweep(model, ["arithmetic"], limit=4, layers="2", out=tmp_path / "sweep", tokenizer=tokenizer)
     assert {row.layer for row in swept.sweep.rows} == {2}
-    done = layercut.diagnose(
-        model, ["4"], only=["brackets"], limit=2, samples=1, out=tmp_path / "broken", tokenizer=tokenizer
-    )
+    done = layercut.diagnose(model, ["4"], only=["brackets"], limit=2, out=tmp_path / "broken", tokenizer=tokenizer)
     assert done.report.is_file()
     healed = layercut.heal(
         cut, model, "task:arithmetic", tokenizer=tokenizer, out=tmp_path / "healed", limit=20, responses="original",

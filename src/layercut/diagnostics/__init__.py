@@ -38,10 +38,6 @@ DIAGNOSTICS = {
         f"{_HERE}.propagation:propagation",
         "damage token by token along the original model's right answers",
     ),
-    "demoted": KnownDiagnostic(
-        f"{_HERE}.arithmetic:demoted",
-        "demoted or erased: pass@k, odds of the right answer",
-    ),
 }
 
 
@@ -50,9 +46,6 @@ class DiagnoseSettings(Settings):
 
     only: Names = Field((), description=f"Some of: {', '.join(DIAGNOSTICS)}. All if left out.")
     limit: int = Field(32, ge=1, description="Items of each kind of question; shown on the page.")
-    samples: int = Field(
-        64, ge=1, description="Answers drawn for each item, for pass@k with k = 1, 4, 16, 64 up to it."
-    )
 
 
 def load_diagnostic(name: str) -> Callable[[DiagnosticSession], Diagnosis]:

@@ -1,4 +1,4 @@
-"""Arithmetic: does the model still write and rank whole results, and is what it lost demoted or erased?
+"""Arithmetic: does the model still write and rank whole results?
 
 Probe E3 and E8 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads the
 first digit alone; guessing the most common first digit earns about 25 % of that. Here whole answers count.
@@ -6,26 +6,20 @@ first digit alone; guessing the most common first digit earns about 25 % of that
 
 from __future__ import annotations
 
-import math
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
 from random import Random
-from typing import Any
 
-from layercut.diagnostics.session import DiagnosticSession, is_right, values_of
-from layercut.engine.base import Decoding, LikelihoodRequest
+from layercut.diagnostics.session import DiagnosticSession, values_of
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.intervals import pass_at_k
 from layercut.tasks.builtin.lines import find_number, same_number
 from layercut.tasks.few_shot import FewShotTask, Problem, near_numbers, rng_of_item
 from layercut.tasks.grading import can_be_number
-from layercut.text import count_of
 
-ARITHMETIC, DEMOTED = "arithmetic", "demoted"
+ARITHMETIC = "arithmetic"
 VERSION = 1  # raised by any change of the generator, the near misses, the examples or the prompt
 NUM_SAMPLES = 500
 EASY = ((1, 1), (2, 1), (1, 2))
@@ -36,11 +30,6 @@ is easier than what the paper asks; without it a small model would have nothing 
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _EXAMPLES = ("7 + 5 - 4", "3 * 6 + 2", "52 + 31")
-K = (1, 4, 16, 64)
-TEMPERATURE = 0.8
-LIKELIER = 4
-"""How many times likelier than by guessing the right number of a demoted item is, at least. A model that knows nothing
-of the result gives it the probability of a guess on average, so it passes on one item in four at most (Markov)."""
 
 
 def arithmetic(session: DiagnosticSession) -> Diagnosis:
@@ -73,81 +62,6 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
         ),
         "notes": [],
     }
-
-
-def demoted(session: DiagnosticSession) -> Diagnosis:
-    """Ask the expressions in every way that could bring a right answer back: demoted or erased?
-
-    A greedy answer shows the mode alone. ShortOPD (arXiv:2607.13124) finds that pass@1 of a pruned model collapses
-    while pass@k rebounds.
-
-    Measures: ``greedy`` accuracy; ``pass@k`` from ``num_samples`` drawn answers at temperature 0.8, unbiased; ``above
-    guessing``, the log-probability of the right number minus that of guessing its digits, in nats. An item is lost if
-    the original model's greedy answer is right and the pruned model's wrong. A lost item is *demoted* if the right
-    number is at least ``LIKELIER`` times as likely as by guessing its digits, else *erased*.
-    """
-    task = make_expressions(seed=session.seed)
-    num_samples = session.num_samples
-    greedy = session.grade("demoted.greedy", task)
-    samples, first = greedy.samples, greedy.right
-    draws = [replace(request, id=f"{request.id}#{n}") for request in greedy.requests for n in range(num_samples)]
-    drawn = session.ask("demoted.drawn", draws, decoding=Decoding(temperature=TEMPERATURE, seed=session.seed))
-    forced = session.damages(
-        "demoted.forced",
-        [
-            LikelihoodRequest(id=sample.id, prompt=request.prompt, continuations=(f" {sample.gold}\n",))
-            for sample, request in zip(samples, greedy.requests, strict=True)
-        ],
-    )
-    hits = {
-        model: [sum(is_right(task, s, records[f"{s.id}#{n}"]) for n in range(num_samples)) for s in samples]
-        for model, records in drawn.items()
-    }
-    passes = {
-        f"pass@{k}": {model: [pass_at_k(num_samples, count, k) for count in counts] for model, counts in hits.items()}
-        for k in K
-        if k <= num_samples
-    }
-    above = values_of(forced, samples, lambda _, record: above_guessing(record["tokens"]))
-    verdicts = {}
-    for name in (model.name for model in session.cuts if model.name in above):
-        lost = [i for i in range(len(samples)) if first[session.uncut.name][i] > first[name][i]]
-        num_demoted = sum(above[name][i] >= math.log(LIKELIER) for i in lost)
-        verdicts[name] = {
-            "lost": len(lost),
-            "demoted": num_demoted,
-            "erased": len(lost) - num_demoted,
-            "times": math.exp(math.fsum(above[name][i] for i in lost) / len(lost)) if lost else None,
-        }
-    rows = partial(session.rows, DEMOTED)
-    return {
-        "rows": [
-            *rows("greedy", first, chance=guessing_score(task)),
-            *(row for measure, values in passes.items() for row in rows(measure, values)),
-            *rows("above guessing", above, unit="nats"),
-        ],
-        "data": {"verdicts": verdicts},
-        "examples": [],
-        "notes": [
-            f"{count_of(num_samples, 'answer')} sampled for each item at temperature {TEMPERATURE}, "
-            f"seed {session.seed}."
-        ],
-    }
-
-
-def above_guessing(tokens: Sequence[Mapping[str, Any]]) -> float:
-    """ln p of the digits of an answer, each token given those before, minus D ln(1/10) for its D digits.
-
-    >>> round(above_guessing([{"text": " ", "nll": 0.1}, {"text": "7", "nll": 0.0}]), 2)
-    2.3
-    """
-    numbers = [token for token in tokens if _num_digits(token["text"])]
-    num_digits = sum(_num_digits(token["text"]) for token in numbers)
-    return num_digits * math.log(10) - math.fsum(token["nll"] for token in numbers)
-
-
-def _num_digits(text: str) -> int:
-    return sum(character.isdigit() for character in text)
 
 
 def place_of(index: int, scores: Sequence[float]) -> int:

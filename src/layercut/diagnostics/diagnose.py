@@ -107,7 +107,6 @@ class PlannedDiagnosis:
                         run.journal,
                         limit=self.how.limit,
                         seed=self.seed,
-                        num_samples=self.how.samples,
                         progress=progress,
                     )
                     result = load_diagnostic(name)(session)
@@ -168,7 +167,6 @@ def plan_diagnosis(
             **uncut.describe(),
             "cuts": {each.name: [each.source, *each.plan.gone.values()] for each in models[1:]},
             "limit": how.limit,
-            "num_samples": how.samples,
             "seed": seed,
         },
     )

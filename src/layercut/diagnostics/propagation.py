@@ -8,11 +8,9 @@ arXiv:2602.01997, RAC (arXiv:2509.12464) and RTP-Gate-RTD.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 from layercut.diagnostics.session import Answers, DiagnosticSession, Record
 from layercut.diagnostics.traces import KINDS, NAME, TOKEN_KINDS, Trace, kept_pieces, right_traces, token_kinds
@@ -74,13 +72,7 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
             ),
             *session.rows(NAME, "free-running", running, clusters=clusters),
         ],
-        "data": {
-            "first_wrong": {
-                model.name: _first_wrong(traces, kept[model.name], forced[model.name])
-                for model in session.cuts
-                if model.name in forced
-            },
-        },
+        "data": {},
         "examples": session.examples(NAME, items, written, right),
         "notes": notes,
     }
@@ -116,19 +108,6 @@ def _token_rows(
             clusters=[trace.cluster for trace in having],
         )
     return rows
-
-
-def _first_wrong(traces: Sequence[Trace], kept: Sequence[list[bool]], forced: Mapping[str, Record]) -> dict[str, Any]:
-    """Where answers first differ from the trace: kind and place of that token, and counts of traces."""
-    wrong = [(trace, of_trace.index(False)) for trace, of_trace in zip(traces, kept, strict=True) if not all(of_trace)]
-    return {
-        "kinds": dict(Counter(trace.kinds[place] for trace, place in wrong)),
-        "traces": len(traces),
-        "parted": len(wrong),
-        "at_first_token": sum(place == 0 for _, place in wrong),
-        # Everything before this token is right, so it is wrong with the right prefix given too.
-        "wrong_when_forced": sum(forced[trace.id]["tokens"][place]["rank"] > 1 for trace, place in wrong),
-    }
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -67,19 +67,17 @@ class DiagnosticSession:
         *,
         limit: int = 32,
         seed: int = 0,
-        num_samples: int = 16,
         progress: Progress = show_nothing,
     ) -> None:
         """Args:
         models: the original model first; no two have one name.
         journal: from the name of a question and of a model, where its answers are kept.
         limit: items of each kind of question.
-        num_samples: answers drawn for each item where answers are drawn.
         progress: gets the name of a question, and the number of its answers, so far and in all.
         """
         self.models = tuple(models)
         self.uncut, *self.cuts = self.models
-        self.limit, self.seed, self.num_samples = limit, check_seed(seed), num_samples
+        self.limit, self.seed = limit, check_seed(seed)
         self._journal, self._progress = journal, progress
         self.notes: list[str] = []  # fewer items than the limit asks for, and models that were left out, in words
 
@@ -103,7 +101,14 @@ class DiagnosticSession:
             self.came(task.name, samples)
         requests = [cast("GenerationRequest", task.request(sample, readout)) for sample in samples]
         answers = self.ask(name, requests, models)
-        right = values_of(answers, samples, lambda sample, record: is_right(task, sample, record, readout))
+
+        def is_right(sample: Sample, record: Record) -> bool:
+            fields = {name: record[name] for name in _FIELDS[Completion]}
+            return (
+                task.grade(sample, readout, Completion(id=sample.id, num_prompt_tokens=0, **fields)).outcome == "right"
+            )
+
+        right = values_of(answers, samples, is_right)
         return GradedAnswers(samples, requests, texts_of(answers, samples), right)
 
     def damages(self, name: str, requests: Sequence[LikelihoodRequest]) -> Answers:
@@ -218,12 +223,6 @@ class DiagnosticSession:
             for place, (id, question, gold) in enumerate(items)
             if right[uncut][place] > right[model.name][place]
         ]
-
-
-def is_right(task: Task, sample: Sample, record: Record, readout: Readout = "short") -> bool:
-    """True if the task's grader finds a written answer right."""
-    fields = {name: record[name] for name in _FIELDS[Completion]}
-    return task.grade(sample, readout, Completion(id=sample.id, num_prompt_tokens=0, **fields)).outcome == "right"
 
 
 def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:

@@ -148,8 +148,6 @@ def token_kinds(pieces: Sequence[str]) -> list[str]:
     >>> token_kinds(["15", " +", " 2", " =", " ", "1", "7", "}"])
     ['other digit', 'all else', 'other digit', 'all else', 'all else', 'result', 'result', 'closing bracket']
 
-    Args:
-        pieces: the tokens' texts, which together are the text.
     """
     results = [match.span(1) for match in _RESULT.finditer("".join(pieces))]
     kinds = []

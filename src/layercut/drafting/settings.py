@@ -65,16 +65,14 @@ def draft_outline(
     """
     handle = ModelHandle(model)
     fitted_profile(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
-    plans = ("read under plans, about", _OUTLINED) if settings.remove is None else ("read under the plan", 1)
     steps: list[PlannedStep] = []
     for part in goal_parts(goal, seed):
         chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)
         steps += [
             planned_answers(handle, part, chosen, 1, "selection, the original"),
-            PlannedStep(f"{part.label}, {plans[0]}", plans[1], "plan"),
-            planned_answers(handle, part, shown, 1, "report, the original"),
-            planned_answers(handle, part, shown, 2, "written alone and with the draft"),
+            planned_answers(handle, part, shown, 3, "report: the original, alone and with the draft"),
         ]
+    plans = f"answers are read under about {_OUTLINED} plans" if settings.remove is None else "answers are read"
     stored = handle.bytes_in_memory
     return Outline(
         steps=tuple(steps),
@@ -82,5 +80,5 @@ def draft_outline(
         disk_bytes=_ANSWER_BYTES * sum(step.items for step in steps) + stored,
         memory_bytes=2 * stored + round(model.cache_gib * 2**30),
         folder=out,
-        more=("steps are timed first, for some minutes",),
+        more=(f"steps are timed first, for some minutes; {plans}",),
     )

@@ -29,9 +29,7 @@ from layercut.evidence.fixed_sequence import (
 from layercut.evidence.intervals import NUM_RESAMPLES, plain_estimates
 from layercut.evidence.study import find_study_runs, prune_result
 from layercut.evidence.uses import Use, is_written, named_use
-from layercut.runs.directory import RunFolder, runs_in
 from layercut.runs.environment import shown_path
-from layercut.runs.prune import VERSUS, PruneResult
 from layercut.text import Printed
 
 KEEP, CONFIDENCE = 0.9, 0.95
@@ -58,14 +56,13 @@ class JudgedPlan(JudgedDepth):
         return min((task.kept for task in self.tasks), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its size and verdict, JSON-able."""
+        """JSON-able."""
+        arm = self.arm
         return {
-            "num_parameters": self.arm.num_parameters,
-            "disk_bytes": self.arm.disk_bytes,
-            "verdict": self.verdict,
-            "low": self.low,
-            "items_needed": self.items_needed,
-            "missing": list(self.missing),
+            "run": arm.name,
+            "model": arm.other,
+            **{name: getattr(arm, name) for name in ("removed", "mlp", "criterion", "num_parameters", "disk_bytes")},
+            **{name: getattr(self, name) for name in ("path", "verdict", "low", "items_needed", "missing")},
             "readouts": [{**plain_estimates(vars(task)), "written": is_written(task.readout)} for task in self.tasks],
         }
 
@@ -86,8 +83,6 @@ class Advice(Printed):
     """Other models on the same items, such as quantised weights, the smallest first."""
     folder: Path | None = None
     """Folder of the study, for checkpoints and commands; None where it is not known."""
-    pruned: PruneResult | None = None
-    """The result of prune, where the folder is one of prune."""
 
     @property
     def recommended(self) -> JudgedPlan | None:
@@ -139,39 +134,17 @@ class Advice(Printed):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
-        chosen = self.recommended
+        chosen, best, better = self.recommended, self.best, self.better
         return {
+            **{name: getattr(self, name) for name in ("keep", "confidence", "answer", "evidence", "proxy", "seed")},
             "use": self.use.name,
-            "keep": self.keep,
-            "confidence": self.confidence,
-            "answer": self.answer,
-            "recommended": None if chosen is None else chosen.arm.name,
-            "removed": [] if chosen is None else list(chosen.arm.removed),
-            "mlp": 0.0 if chosen is None else chosen.arm.mlp,
-            "best": None if chosen or self.best is None else self.best.arm.name,
-            "evidence": self.evidence,
-            "proxy": self.proxy,
-            "num_parameters": {
-                "uncut": self.uncut.num_parameters,
-                "cut": None if chosen is None else chosen.arm.num_parameters,
-            },
-            "speed": None,
-            "plans": [
-                {
-                    "run": plan.arm.name,
-                    "path": plan.path,
-                    "num_layers": plan.arm.num_layers,
-                    "removed": list(plan.arm.removed),
-                    "mlp": plan.arm.mlp,
-                    "criterion": plan.arm.criterion,
-                    **plan.to_dict(),
-                }
-                for plan in self.plans
-            ],
-            "better": None if self.better is None else self.better.arm.other,
-            "others": [{"run": other.arm.name, "model": other.arm.other, **other.to_dict()} for other in self.others],
+            "recommended": chosen and chosen.arm.name,
+            "best": None if chosen else best and best.arm.name,
+            "better": better and better.arm.other,
+            "num_parameters": self.uncut.num_parameters,
+            "plans": [plan.to_dict() for plan in self.plans],
+            "others": [other.to_dict() for other in self.others],
             "ignored": [asdict(task) for task in self.ignored],
-            "seed": self.seed,
         }
 
 
@@ -190,13 +163,12 @@ def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: flo
     """
     chosen = named_use(use)
     check_keep_and_level(keep, confidence, "confidence")
+    if prune_result(folder) is not None:
+        raise InputError(f"{shown_path(folder)} is of prune, which judges its plans itself; prune with another `keep`.")
     runs = find_study_runs(folder)
-    others = [RunFolder.open(path) for path in runs_in(Path(folder) / VERSUS)]
-    rows = compare_runs(runs.uncut, [*runs.cuts, *(run for run in others if run.is_finished)], seed=seed)
+    rows = compare_runs(runs.uncut, runs.cuts, seed=seed)
     try:
-        return judge_plans(
-            rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder), pruned=prune_result(folder)
-        )
+        return judge_plans(rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder))
     except InputError as error:
         raise InputError(f"{shown_path(folder)}: {error}") from error
 
@@ -210,12 +182,8 @@ def judge_plans(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     folder: Path | None = None,
-    pruned: PruneResult | None = None,
 ) -> Advice:
-    """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise.
-
-    The plans of a folder of prune are one path, as prune tests them.
-    """
+    """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
     check_keep_and_level(keep, confidence, "confidence")
     main = [row for row in rows if row.is_headline and (row.cut.is_cut or row.cut.other)]
     if not main:
@@ -236,10 +204,10 @@ def judge_plans(
     wanted = list(dict.fromkeys((row.task, row.readout) for row in usable))
     arms = {row.cut.name: row.cut for row in main}
     steps = {
-        name: DepthEvidence(turn if pruned else arm.turn, name, tuple(row for row in usable if row.cut.name == name))
-        for turn, (name, arm) in enumerate(arms.items())
+        name: DepthEvidence(arm.turn, name, tuple(row for row in usable if row.cut.name == name))
+        for name, arm in arms.items()
     }
-    paths = _paths(list(arms.values()), is_one=pruned is not None)
+    paths = _paths(list(arms.values()))
     measured = {path: [steps[name] for name in names if steps[name].rows] for path, names in paths.items()}
     results = fixed_sequences(
         {path: own for path, own in measured.items() if own}, keep, level=confidence, num_resamples=num_resamples
@@ -264,18 +232,15 @@ def judge_plans(
         others=tuple(others),
         ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
-        pruned=pruned,
     )
 
 
-def _paths(arms: Sequence[ComparedRun], *, is_one: bool) -> dict[str, list[str]]:
+def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
-    others = {arm.name: [arm] for arm in arms if arm.other}
-    arms = [arm for arm in arms if not arm.other]
-    paths: dict[str, list[ComparedRun]] = {"plans": arms, **others} if is_one and arms else others
-    for arm in () if is_one else sorted(arms, key=lambda arm: (arm.turn, arm.name)):
+    paths: dict[str, list[ComparedRun]] = {arm.name: [arm] for arm in arms if arm.other}
+    for arm in sorted((arm for arm in arms if not arm.other), key=lambda arm: (arm.turn, arm.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)
         path = (arm.criterion or "explicit") if family == plan else family

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from layercut.errors import InputError
 from layercut.evidence.intervals import (
-    CONFIDENCE,
     FEWEST_CLUSTERS,
     MAX_CELLS,
     NUM_RESAMPLES,
@@ -90,7 +89,7 @@ def _by_cluster(
     sums = np.stack([cluster_sums(values, codes) for values in (before, after, np.ones_like(before))], axis=1)
     blocks = []
     for size in _blocks(len(sums), num_resamples):
-        total = cluster_weights(len(sums), CONFIDENCE, rng, size) @ sums
+        total = cluster_weights(len(sums), rng, size) @ sums
         if binary:
             total += rng.standard_gamma(_ADDED, size=(size, 4)) @ np.column_stack([_OUTCOMES, np.ones(4)])
         blocks.append(total)
@@ -113,7 +112,7 @@ def resampled_sums(columns: Array, codes: NDArray[np.intp] | None, seed: int) ->
     if num < FEWEST_CLUSTERS:
         return None
     rng = np.random.default_rng(check_seed(seed))
-    return cluster_weights(num, CONFIDENCE, rng, NUM_RESAMPLES) @ np.stack(
+    return cluster_weights(num, rng, NUM_RESAMPLES) @ np.stack(
         [cluster_sums(column, codes) for column in columns], axis=1
     )
 

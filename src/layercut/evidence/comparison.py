@@ -110,20 +110,11 @@ class ComparisonRow(TaskRow):
 
     @property
     def finding(self) -> Finding:
-        """The claim that the intervals support, and no more.
+        """The claim that the intervals support, and no more; layercut.report.words says what each means.
 
         A change counts where the interval of the difference leaves out 0 and p < 0.05 after Holm's correction. With few
         items or many comparisons these two may disagree (4 items lost and none gained: an interval below 0, p = 0.12),
         and then nothing is claimed.
-
-        ``at chance``: the original model is itself not above chance, so there is nothing to lose here.
-        ``gained``: the original model is not above chance, and the pruned one is: better than uncut, and above chance.
-        ``kept``: at least 90 % of the score above chance is kept, also at the lower end of the interval.
-        ``lost``: worse than uncut, and not significantly above chance any more.
-        ``damaged``: worse than uncut, and still above chance.
-        ``better``: better than uncut.
-        ``undecided``: these items show neither a loss nor that at least 90 % is kept.
-        ``passed``, ``shown to fail``, or ``undecided``: by the rule of ``layercut prune``, of a row that it tested.
         """
         if self.judged is not None:
             return self.judged
@@ -171,12 +162,9 @@ class ComparisonRow(TaskRow):
 def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) -> list[ComparisonRow]:
     """Compare runs with the run of the original model: every task, readout and metric that both hold, item by item.
 
-    A checkpoint that was made of the original model is described by all layers that are gone, in the original model's
-    numbers. Items are paired by id. Where two runs hold different items, those in common are compared and the row says
-    so. P-values are adjusted over all rows (Holm).
+    Items are paired by id. Where two runs hold different items, those in common are compared and the row says so.
+    P-values are adjusted over all rows (Holm).
 
-    Returns:
-        Rows by run in the order given, within a run in the order of the uncut run's metrics.
     Raises:
         InputError: a run is not finished; two runs share no task, or no item of a task; a task's versions or the
             right answers of an item differ, so that the scores cannot be compared.

@@ -25,21 +25,18 @@ FEWEST_WORDS = 4
 """Words of a text that has a Rep-4."""
 HEADLINES = ("loops", "empty", "Rep-4")
 _HIGHER = ("distinct-1", "distinct-2", "length")
-_ORDER = 4  # of BLEU
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def measure_texts(
-    texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int, clusters: Sequence[str] | None = None
-) -> Diagnosis:
+def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) -> Diagnosis:
     """A row for each measure and pruned model, and how texts ended.
 
     Args:
         texts: by name of the model, the original one first: each text and its finish reason, in the same order.
     """
     measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
-    rows = item_rows(NAME, measures, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
+    rows = item_rows(NAME, measures, seed=seed, higher=_HIGHER, headlines=HEADLINES)
     short, single = (
         ", ".join(f"{model} {sum(map(counts, of_model))}" for model, of_model in texts.items())
         for counts in (lambda text: len(words_of(text[0])) < FEWEST_WORDS, lambda text: len(sentences_of(text[0])) < 2)
@@ -111,28 +108,10 @@ def self_bleu(text: str) -> float:
     if len(sentences) < 2:
         return 0.0
     from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
     bleu = BLEU(lowercase=True, effective_order=True)
-    counted = [extract_all_word_ngrams(bleu._preprocess_segment(sentence), 1, _ORDER) for sentence in sentences]
-    # What sentence_score counts, with the n-grams of each sentence counted once: for each n-gram, the largest number
-    # in a sentence and the second largest, which is that of the others where the largest is the sentence's own.
-    most: dict[tuple[str, ...], tuple[int, int]] = {}
-    for grams, _ in counted:
-        for gram, number in grams.items():
-            largest, second = most.get(gram, (0, 0))
-            most[gram] = (number, largest) if number > largest else (largest, max(second, number))
-    scores = []
-    for place, (grams, length) in enumerate(counted):
-        correct, total = [0] * _ORDER, [0] * _ORDER
-        for gram, number in grams.items():
-            largest, second = most[gram]
-            total[len(gram) - 1] += number
-            correct[len(gram) - 1] += min(number, second if number == largest else largest)
-        others = (other for index, (_, other) in enumerate(counted) if index != place)
-        closest = min(others, key=lambda other: (abs(length - other), other))
-        score = BLEU.compute_bleu(correct, total, length, closest, smooth_method="exp", effective_order=True)
-        scores.append(score.score)
+    others = ([*sentences[:place], *sentences[place + 1 :]] for place in range(len(sentences)))
+    scores = [bleu.sentence_score(*pair).score for pair in zip(sentences, others, strict=True)]
     return float(np.mean(scores)) / 100
 
 

@@ -173,15 +173,13 @@ def measure_rows(
 ) -> list[MeasureRow]:
     """A row for every model but the first, which is the original one; none where there are no items.
 
-    A single model has one row, beside itself.
-
     Statistics are those of ``compare_paired``: McNemar's exact test for 0/1 values, else sign flips.
     """
-    (first, before), *cuts = values.items()
+    (_, before), *cuts = values.items()
     if not before:
         return []
     rows: list[MeasureRow] = []
-    for arm, after in cuts or [(first, before)]:
+    for arm, after in cuts:
         comparison = compare_paired(before, after, chance=chance, seed=seed, clusters=clusters)
         if better == "lower" or unit != "share":
             comparison = without_kept(comparison)
@@ -213,7 +211,6 @@ def item_rows(
     items: Mapping[str, Sequence[Mapping[str, float]]],
     *,
     seed: int,
-    clusters: Sequence[str] | None,
     higher: Sequence[str],
     headlines: Sequence[str],
 ) -> list[MeasureRow]:
@@ -229,7 +226,6 @@ def item_rows(
             seed=seed,
             better="higher" if name in higher else "lower",
             unit="words" if name == "length" else "share",
-            clusters=clusters,
             headline=name in headlines,
         )
     ]

@@ -22,7 +22,7 @@ from typing import Literal
 
 from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
-from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
+from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.paired import TaskRow
 from layercut.evidence.sample_size import MANY, Differences, items_to_decide
 
@@ -48,8 +48,6 @@ class JudgedTask:
     num_clusters: int | None  # contexts that the items share, if any
     chance: float
     kept: float  # retention above chance on these items
-    interval: Estimate | None
-    """The same with its two-sided 95 % interval, as tables show it; None where that is refused (see compare_paired)."""
     low: float | None
     """At least this is kept, at the level of the test; the task passes where it reaches ``keep``. None where these
     items cannot separate the original model from chance at that level."""
@@ -142,11 +140,12 @@ def fixed_sequences(
         num_resamples: of each bound.
 
     Raises:
-        InputError: depths that are not in order, a depth without rows, or a share or level that cannot be.
+        InputError: a share or level that cannot be.
     """
     check_keep_and_level(keep, level)
-    for name, steps in paths.items():
-        _check_steps(f"path {name}: " if name else "", steps)
+    for steps in paths.values():
+        assert steps and all(step.rows for step in steps), "a depth without rows"
+        assert all(early.depth < late.depth for early, late in pairwise(steps)), "depths that are not in order"
     first: dict[tuple[str, str], TaskRow] = {}
     for row in (row for steps in paths.values() for step in steps for row in step.rows):
         first.setdefault((row.task, row.readout), row)
@@ -171,19 +170,6 @@ def fixed_sequences(
         done |= finished
         if not finished or len(done) == len(paths):
             return results
-
-
-def _check_steps(path: str, steps: Sequence[DepthEvidence]) -> None:
-    if not steps:
-        raise InputError(f"{path}no depth came; give at least one.")
-    depths = [step.depth for step in steps]
-    if any(late <= early for early, late in pairwise(depths)):
-        raise InputError(f"{path}depths {', '.join(map(str, depths))} came; give each once, the shallowest first.")
-    for step in steps:
-        if not step.rows:
-            raise InputError(f"{path}plan {step.plan} came without rows; give one per task.")
-        if len({(row.task, row.readout) for row in step.rows}) < len(step.rows):
-            raise InputError(f"{path}plan {step.plan} has two rows of a task and readout; give its main metric alone.")
 
 
 def check_keep_and_level(keep: float, level: float, called: str = "level") -> None:
@@ -217,9 +203,7 @@ def judge_depth(
 ) -> JudgedDepth:
     """One depth by itself, whether or not its turn came.
 
-    Args:
-        wanted: task and readout of all that has to pass.
-        error: rate of each lower bound; the upper bounds share it.
+    All tasks ``wanted`` have to pass. ``error`` is the rate of each lower bound; the upper bounds share it.
     """
     rows = {(row.task, row.readout): row for row in step.rows}
     # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower bounds
@@ -285,7 +269,6 @@ def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, 
         num_clusters=row.values.num_clusters,
         chance=row.chance,
         kept=bounds.value,
-        interval=row.kept_share,
         low=bounds.low,
         high=bounds.high,
         verdict=verdict,

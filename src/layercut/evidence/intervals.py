@@ -24,6 +24,11 @@ from layercut.seed import check_seed
 # Shapes: N items, K clusters, R resamples.
 
 
+Array = NDArray[np.float64]
+CONFIDENCE = 0.95
+NUM_RESAMPLES = 10_000
+MAX_CELLS = 4_000_000
+"""Resampled values held at once, 32 MB; keeps a task of ten thousand items from filling the memory."""
 FEWEST_CLUSTERS = 6
 """With fewer, whole clusters cannot be resampled: there is no interval of a difference or a ratio."""
 
@@ -63,7 +68,7 @@ def clustered_standard_error(values: Array, codes: NDArray[np.intp]) -> float:
     return float(np.sqrt((sums**2).sum() * k / (k - 1)) / len(values))
 
 
-def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
+def effective_items(values: Array, codes: NDArray[np.intp]) -> float:
     """Number of independent right-or-wrong items that carry as much information about the share as these N.
 
     N / design effect, where the design effect is the clustered over the plain variance of the mean, at least 1; times
@@ -76,13 +81,13 @@ def effective_items(values: Array, codes: NDArray[np.intp], confidence: float) -
     if share in (0.0, 1.0):
         return float(k)
     design_effect = max(1.0, clustered_standard_error(values, codes) ** 2 / (share * (1 - share) / n))
-    return n / design_effect * _shrinkage(k, confidence)
+    return n / design_effect * _shrinkage(k)
 
 
-def cluster_half_width(values: Array, codes: NDArray[np.intp], confidence: float) -> float:
+def cluster_half_width(values: Array, codes: NDArray[np.intp]) -> float:
     """Half of an interval of a mean: clustered standard error times Student's t with K - 1 degrees of freedom."""
     k = int(codes.max()) + 1
-    return float(scipy.stats.t.ppf((1 + confidence) / 2, k - 1)) * clustered_standard_error(values, codes)
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, k - 1)) * clustered_standard_error(values, codes)
 
 
 def cluster_sums(values: Array, codes: NDArray[np.intp]) -> Array:
@@ -90,7 +95,7 @@ def cluster_sums(values: Array, codes: NDArray[np.intp]) -> Array:
     return np.bincount(codes, weights=values).astype(np.float64)
 
 
-def cluster_weights(k: int, confidence: float, rng: np.random.Generator, num_resamples: int) -> Array:
+def cluster_weights(k: int, rng: np.random.Generator, num_resamples: int) -> Array:
     """R random weightings of whole clusters for a Bayesian bootstrap, (R, K), not normalised.
 
     Gamma weights of shape a make a mean vary by spread / (K a + 1). With a = ((K - 1) (z / t_{K-1})^2 - 1) / K this is
@@ -98,21 +103,13 @@ def cluster_weights(k: int, confidence: float, rng: np.random.Generator, num_res
     """
     if k < FEWEST_CLUSTERS:
         raise AssertionError(f"{k} clusters cannot be resampled")
-    shape = ((k - 1) * _shrinkage(k, confidence) - 1) / k
+    shape = ((k - 1) * _shrinkage(k) - 1) / k
     return rng.standard_gamma(shape, size=(num_resamples, k))
 
 
-def _shrinkage(k: int, confidence: float) -> float:
-    tail = (1 + confidence) / 2
+def _shrinkage(k: int) -> float:
+    tail = (1 + CONFIDENCE) / 2
     return math.pow(float(scipy.stats.norm.ppf(tail)) / float(scipy.stats.t.ppf(tail, k - 1)), 2)
-
-
-Array = NDArray[np.float64]
-
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 10_000
-MAX_CELLS = 4_000_000
-"""Resampled values held at once, 32 MB; keeps a task of ten thousand items from filling the memory."""
 
 
 class Estimate(NamedTuple):
@@ -135,7 +132,7 @@ def plain_estimates(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value._asdict() if isinstance(value, Estimate) else value for name, value in fields.items()}
 
 
-def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+def proportion_interval(successes: int, n: int) -> Estimate:
     """Share of successes with its Wilson score interval.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It keeps its level
@@ -148,19 +145,17 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
         raise InputError("a share of no items has no value; give at least one item.")
     if not 0 <= successes <= n:
         raise InputError(f"{successes} successes of {n} items cannot be; successes go from 0 to {n}.")
-    low, high = _wilson_ends(successes, n, confidence)
+    low, high = _wilson_ends(successes, n)
     return Estimate(successes / n, low, high, n, "wilson")
 
 
 @lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
-def _wilson_ends(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+def _wilson_ends(successes: int, n: int) -> tuple[float, float]:
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def mean_interval(
-    values: Sequence[float] | Array, confidence: float = 0.95, seed: int = 0, *, clusters: Sequence[str] | None = None
-) -> Estimate:
+def mean_interval(values: Sequence[float] | Array, seed: int = 0, *, clusters: Sequence[str] | None = None) -> Estimate:
     """Mean with its interval: Wilson for values that are all 0 or 1, a bootstrap over items for all others.
 
     The bootstrap is bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence intervals", JASA 82, 1987)
@@ -173,7 +168,6 @@ def mean_interval(
 
     Args:
         values: one number per item, any unit; the interval has the same unit.
-        confidence: level of the interval, two-sided.
         seed: of the resampling; the same values in the same order and the same seed give the same interval.
         clusters: name of the context of each item; None where items stand alone.
 
@@ -183,21 +177,21 @@ def mean_interval(
     array = finite_array(values)
     codes = cluster_codes(clusters, len(array))
     if codes is not None and is_binary(array):
-        return _wilson(float(array.mean()), len(array), effective_items(array, codes, confidence), confidence)
+        return _wilson(float(array.mean()), len(array), effective_items(array, codes))
     if is_binary(array):
-        return proportion_interval(int(array.sum()), len(array), confidence)
+        return proportion_interval(int(array.sum()), len(array))
     mean = float(array.mean())
     if np.ptp(array) == 0:
         return Estimate(mean, None, None, len(array), "none")
     if codes is not None:
-        reach = cluster_half_width(array, codes, confidence)
+        reach = cluster_half_width(array, codes)
         return Estimate(mean, mean - reach, mean + reach, len(array), "clustered t")
     for method in ("BCa", "percentile"):
         with np.errstate(all="ignore"):
             interval = scipy.stats.bootstrap(
                 (array,),
                 np.mean,
-                confidence_level=confidence,
+                confidence_level=CONFIDENCE,
                 n_resamples=NUM_RESAMPLES,
                 batch=max(1, MAX_CELLS // len(array)),
                 method=method,
@@ -222,9 +216,9 @@ def geometric_mean_ratio(uncut: Sequence[float], cut: Sequence[float]) -> Estima
     return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n, "t of logarithms")
 
 
-def _wilson(share: float, n: int, effective: float, confidence: float) -> Estimate:
+def _wilson(share: float, n: int, effective: float) -> Estimate:
     """Wilson's interval of a share for a number of items that is not whole; scipy's takes whole counts only."""
-    z_squared = float(scipy.stats.norm.ppf((1 + confidence) / 2)) ** 2
+    z_squared = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
     centre = (share + z_squared / (2 * effective)) / (1 + z_squared / effective)
     reach = math.sqrt(z_squared * (share * (1 - share) / effective + z_squared / (4 * effective**2)))
     reach /= 1 + z_squared / effective

@@ -177,11 +177,11 @@ def compare_paired(
         if above_chance is None:
             refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
 
-    discordant = mcnemar_test(before, after) if binary else None
+    lost, gained = (int((before > after).sum()), int((after > before).sum())) if binary else (None, None)
     if codes is not None:
         test, p_value = "clustered sign-flip", _sign_flip(cluster_sums(after - before, codes), seed)
-    elif discordant is not None:
-        test, p_value = "mcnemar", discordant.p_value
+    elif lost is not None and gained is not None:
+        test, p_value = "mcnemar", mcnemar_test(lost, gained)
     else:
         test, p_value = "sign-flip", _sign_flip(after - before, seed)
     return Comparison(
@@ -190,8 +190,8 @@ def compare_paired(
         difference=estimate_change(value, cut_value, means, n, method),
         retention=retention,
         retention_above_chance=above_chance,
-        lost=None if discordant is None else discordant.lost,
-        gained=None if discordant is None else discordant.gained,
+        lost=lost,
+        gained=gained,
         p_value=p_value,
         refused="; ".join(refused),
         num_clusters=None if codes is None else int(codes.max()) + 1,
@@ -278,30 +278,11 @@ def _items(n: int) -> str:
     return "1 item" if n == 1 else f"{n} items"
 
 
-class McNemar(NamedTuple):
-    """Items on which two models disagree."""
+def mcnemar_test(lost: int, gained: int) -> float:
+    """The p-value of McNemar's exact test, two-sided, from the numbers of items that one model alone has right.
 
-    lost: int  # right in the first, wrong in the second model
-    gained: int  # wrong in the first, right in the second model
-    p_value: float  # two-sided, of the hypothesis that either outcome is as likely as the other
-
-
-def mcnemar_test(uncut: Sequence[float] | Array, cut: Sequence[float] | Array) -> McNemar:
-    """McNemar's test in its exact form, from one value of 0 or 1 per item and model.
-
-    Only discordant items speak: with ``lost + gained = m`` the test asks how unusual ``lost`` is for Binomial(m, 1/2).
-    McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12 (1947). Fewer than 6 discordant items cannot give p < 0.05, however they fall.
-
-    Raises:
-        InputError: different numbers of values, none, or a value that is neither 0 nor 1.
+    It asks how unusual ``lost`` is for Binomial(lost + gained, 1/2). McNemar, "Note on the sampling error of the
+    difference between correlated proportions or percentages", Psychometrika 12 (1947). Fewer than 6 such items cannot
+    give p < 0.05, however they fall.
     """
-    if len(uncut) != len(cut):
-        raise InputError(
-            f"{len(uncut)} uncut and {len(cut)} cut values came; McNemar's test needs one of each per item."
-        )
-    before, after = finite_array(uncut), finite_array(cut)
-    if not (is_binary(before) and is_binary(after)):
-        raise InputError("McNemar's test takes values of 0 and 1; for other scores use compare_paired.")
-    lost, gained = int((before > after).sum()), int((after > before).sum())
-    return McNemar(lost, gained, float(scipy.stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0)
+    return float(scipy.stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0

@@ -116,16 +116,11 @@ def measure_programs(
     classes: Mapping[str, Sequence[ProgramClass]],
     *,
     seed: int,
-    clusters: Sequence[str] | None = None,
-    were_run: bool = True,
+    were_run: bool,
 ) -> Diagnosis:
     """A row for each of MEASURES and pruned model, and the number of programs by model and class.
 
-    Args:
-        diagnostic: whose rows these are.
-        classes: by name of the model, the original one first: the class of each program, in the same order.
-        clusters: contexts that the problems share, if any.
-        were_run: whether programs that parse were run.
+    ``classes``: by name of the model, the original one first, the class of each program.
     """
     measures = {name: kinds for name, kinds in MEASURES.items() if were_run or name in _BY_TEXT}
     shares = {
@@ -136,7 +131,7 @@ def measure_programs(
         model: {kind: of_model.count(kind) for kind in CLASSES if kind in of_model}
         for model, of_model in classes.items()
     }
-    rows = item_rows(diagnostic, shares, seed=seed, clusters=clusters, higher=_HIGHER, headlines=HEADLINES)
+    rows = item_rows(diagnostic, shares, seed=seed, higher=_HIGHER, headlines=HEADLINES)
     return {"rows": rows, "data": {"classes": counts}, "examples": [], "notes": []}
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,6 @@ from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import RunFolder, check_folder, is_run_folder, runs_in
 from layercut.runs.environment import shown_path
 from layercut.runs.healing import CHECKPOINT
-from layercut.runs.json_text import load_json
 from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, TestedDepth
 from layercut.runs.study import UNCUT, failures_in, variants_in_study
 
@@ -72,12 +69,10 @@ def find_study_runs(folder: Path) -> StudyRuns:
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
     """The runs of a study and what they come to, compared once for all who want to show it.
 
-    Args:
-        folder: of the study.
-        seed: of the resampling; the ``seed`` in the settings of the uncut run by default.
+    ``seed`` of the resampling: by default that in the settings of the uncut run.
 
     Raises:
-        InputError: see study_runs and compare_runs.
+        InputError: see find_study_runs and compare_runs.
     """
     runs = find_study_runs(folder)
     own = runs.uncut.settings.get("seed")
@@ -145,8 +140,7 @@ class Place(NamedTuple):
 def places_of_runs(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
     """The place of each cut run, by its name; ``rows`` compare them with the original model.
 
-    What a run is in its study stands in its metrics under ``arm``: criterion, healing and seed. Where that is missing,
-    the criterion is the plan's, and the seed is that of the settings.
+    Criterion, healing and seed stand in a run's metrics under ``arm``, or else in its plan and settings.
     """
     by_run = {row.cut.name: row for row in rows}
     by_size = are_thinner(rows)
@@ -210,51 +204,15 @@ def rows_over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *,
     return over
 
 
-class FoundCheckpoint(NamedTuple):
-    """A folder, or a command."""
+def kept_checkpoint(folder: Path, arm: ComparedRun) -> Path | None:
+    """The folder of the checkpoint of a plan of a study; None where it is not on the disk.
 
-    checkpoint: Path | None  # folder of the checkpoint; None where it is not on the disk
-    command: str  # command that writes it; empty where it is there
-
-
-def checkpoint_of(folder: Path, arm: ComparedRun) -> FoundCheckpoint:
-    """The checkpoint of a plan of a study, or the command that writes it there.
-
-    A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. Where a
-    study kept none, a cut is written from its plan, and a healed arm by the study itself, with ``checkpoints: true``. A
-    run of a checkpoint that was cut before has that one.
+    A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. A run of a
+    checkpoint that was cut before has that one.
     """
     if arm.checkpoint:
-        return FoundCheckpoint(Path(arm.checkpoint), "")
+        return Path(arm.checkpoint)
     cut = arm.plan or arm.name
     healed = arm.name.removeprefix(f"{cut}+") if arm.is_healing_arm else ""
     place = (folder / cut / f"heal-{healed}" if healed else folder / arm.name) / CHECKPOINT
-    if place.is_dir():
-        return FoundCheckpoint(place, "")
-    if healed:
-        file, out = study_file(folder), f"{folder}-checkpoints"
-        return FoundCheckpoint(None, shlex.join(["layercut", "run", file, "--out", out]))
-    plan, model = folder / arm.name / "plan.json", "MODEL"
-    with suppress(OSError, ValueError, AttributeError):
-        model = str(load_json(plan).get("model") or model)
-    words = ["layercut", "cut", model, "--remove", str(plan), "--out", str(place)]
-    return FoundCheckpoint(None, shlex.join(words))
-
-
-def is_of_single_runs(folder: Path) -> bool:
-    """Return True where each run of the folder was made by ``layercut eval``."""
-    return command_of_study(folder).startswith("layercut eval ")
-
-
-def study_file(folder: Path) -> str:
-    """The YAML file that a study was run from, as far as its folder records it."""
-    made = shlex.split(command_of_study(folder))
-    return made[2] if made[:2] == ["layercut", "run"] and len(made) > 2 else "STUDY.yaml"
-
-
-def command_of_study(folder: Path) -> str:
-    """The command that made the study, as its folder records it; empty where it does not."""
-    for place in (folder, folder / "uncut"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return str(load_json(place / "environment.json")["command"])
-    return ""
+    return place if place.is_dir() else None

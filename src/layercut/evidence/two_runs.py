@@ -16,14 +16,11 @@ from layercut.evidence.means import form_means
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run_folder
 from layercut.runs.environment import shown_path
-from layercut.runs.json_text import load_json
 from layercut.runs.logs import open_foreign_log
 from layercut.runs.logs.logged import LoggedRun, settings_differences
 from layercut.runs.study import UNCUT
 
 Verdict = Literal["better", "worse", "not shown"]
-_PLANS = ("earlier_plans.json", "plan.json")
-"""Plans that travel in a pruned checkpoint, the oldest first."""
 
 
 def open_run(path: Path) -> RunFolder:
@@ -156,14 +153,7 @@ def _split(run: RunFolder, task: str, readout: str) -> str:
 
 
 def _uncut_model(run: RunFolder) -> str:
-    """Fingerprint of the model that a run's model was cut from; of a checkpoint by the plans that lie in it."""
+    """Fingerprint of the model that a run's model was cut from."""
     plan = run.metrics().get("plan") or {}
-    model = run.settings.get("model")
-    named = model.get("model") if isinstance(model, dict) else model
-    for file in (Path(str(named)) / name for name in _PLANS):
-        if file.is_file():
-            data = load_json(file)
-            oldest = data[0] if isinstance(data, list) and data else data
-            if isinstance(oldest, dict) and oldest.get("model_hash"):
-                return str(oldest["model_hash"])
-    return str(run.settings.get("model_hash") or plan.get("model_hash") or named)
+    oldest = next(iter(plan.get("earlier", ())), plan)
+    return str(oldest.get("model_hash") or run.settings.get("model"))

@@ -43,7 +43,7 @@ from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
 from layercut.progress import Say
 from layercut.progress.bars import progress_bar
-from layercut.runs.directory import REPORT, RunFolder
+from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable_writing
 from layercut.runs.healing import CHECKPOINT, healing_lines
 from layercut.runs.settings import settings_in
@@ -67,8 +67,7 @@ class Healed(NamedTuple):
 
     def lines(self) -> list[str]:
         """For people."""
-        where = [f"checkpoint: {self.checkpoint}", f"report: {self.checkpoint.parent / REPORT}"]
-        return [*healing_lines(self.healing), *where]
+        return [*healing_lines(self.healing), f"checkpoint: {self.checkpoint}"]
 
 
 def heal_model(

@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from layercut.evidence.comparison import ComparisonRow, arm_of, left_out
+from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, are_thinner, rows_over_seeds
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
-from layercut.report.runs import scores_legend, scores_table
 from layercut.report.source import Source
-from layercut.report.table import (
-    Column,
-    Styled,
-    Surface,
-    Table,
-    raw_estimates,
-    raw_values,
-    terminal_table,
-    text_columns,
-)
+from layercut.report.table import Column, Styled, Surface, Table, terminal_table, text_columns
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
@@ -38,24 +28,11 @@ NUM_ITEMS = Column("n", lambda row: f"{row.n:,}", numeric=True)
 
 
 def score_table(rows: Sequence[ComparisonRow]) -> Table:
-    """A line for each run, task, readout and metric; the CSV has every number unrounded.
+    """A line for each run, task, readout and metric.
 
     The terminal shows a table of one run, reports one of all runs.
     """
-    tests, csv, reports, on_terminal = (1, 2, 3, 4, 5), Surface.CSV, Surface.REPORTS, Surface.TERMINAL
-    of_run = raw_values(run="cut.name") | {"removed": lambda row: " ".join(map(str, row.cut.removed))}
-    of_run |= raw_values(mlp="cut.mlp", num_layers="cut.num_layers")
-    counts, swapped = (
-        raw_values(n="n", items="asked", limit="limit"),
-        raw_values(lost="values.lost", gained="values.gained"),
-    )
-    adjusted = raw_values(p_holm="p_value", test="values.test", contexts="values.num_clusters")
-    of_readout, last = (
-        raw_values(readout="readout", metric="metric"),
-        raw_values(finding="finding", seed="seed", note="note"),
-    )
-    retention = raw_estimates(retention="values.retention")
-    above_chance = raw_estimates(retention_above_chance="values.retention_above_chance")
+    reports, on_terminal = Surface.REPORTS, Surface.TERMINAL
 
     def kept(row: ComparisonRow) -> str:
         return words.retained_words(row.values.retention)
@@ -64,22 +41,22 @@ def score_table(rows: Sequence[ComparisonRow]) -> Table:
         return words.finding_cell(row.finding, "faint")
 
     columns = [
-        Column("plan", attrgetter("cut.name"), on=reports | csv, raw=of_run),
-        Column("task", attrgetter("task"), once=True, raw=raw_values(task="task", version="version")),
-        Column("readout", words.readout_name(rows), raw=of_readout),
+        Column("plan", attrgetter("cut.name"), on=reports),
+        Column("task", attrgetter("task"), once=True),
+        Column("readout", words.readout_name(rows)),
         Column("finding", lambda row: words.finding_cell(row.finding), on=reports),
-        Column("n", NUM_ITEMS.value, numeric=True, narrow=(2, 3, 4, 5), raw=counts),
-        Column("chance", _chance, brief=lambda row: _chance(row, 0), numeric=True, raw=raw_values(chance="chance")),
+        replace(NUM_ITEMS, narrow=2),
+        Column("chance", _chance, brief=lambda row: _chance(row, 0), numeric=True),
         *_score_columns("uncut"),
         *_score_columns("cut"),
-        Column("difference", _difference, brief=_brief_difference, raw=raw_estimates(difference="values.difference")),
-        Column("retention", kept, on=on_terminal | Surface.MARKDOWN | csv, narrow=(3, 5), raw=retention),
-        Column("above chance", lambda row: words.retained_words(row.values.retention_above_chance), raw=above_chance),
-        Column("-/+", words.swapped_words, numeric=True, narrow=tests, raw=swapped),
-        Column("p", _p_value, numeric=True, on=reports | csv, raw=raw_values(p_value="values.p_value")),
-        Column("Holm", _holm, numeric=True, on=reports | csv, raw=adjusted),
-        Column("p", _holm, numeric=True, on=on_terminal, narrow=tests),
-        Column("finding", faint_finding, on=on_terminal | csv, raw=last),
+        Column("difference", _difference, brief=_brief_difference),
+        Column("retention", kept, on=on_terminal | Surface.MARKDOWN, narrow=3),
+        Column("above chance", lambda row: words.retained_words(row.values.retention_above_chance)),
+        Column("-/+", words.swapped_words, numeric=True, narrow=1),
+        Column("p", _p_value, numeric=True, on=reports),
+        Column("Holm", _holm, numeric=True, on=reports),
+        Column("p", _holm, numeric=True, on=on_terminal, narrow=1),
+        Column("finding", faint_finding, on=on_terminal),
     ]
     return Table(
         name="scores",
@@ -96,11 +73,10 @@ def _score_columns(name: str) -> list[Column]:
     def score(row: ComparisonRow, digits: int = 0) -> str:
         return with_interval(getattr(row.values, name), share=row.is_share, digits=digits)
 
-    raw = raw_estimates(**{name: f"values.{name}"})
     return [
-        Column(name, lambda row: score(row, 1), on=Surface.REPORTS | Surface.CSV, raw=raw),
+        Column(name, lambda row: score(row, 1), on=Surface.REPORTS),
         Column(name, lambda row: score(row).partition(" ")[0], numeric=True, on=Surface.TERMINAL),
-        Column("", lambda row: score(row).partition(" ")[2], on=Surface.TERMINAL, narrow=(4, 5)),
+        Column("", lambda row: score(row).partition(" ")[2], on=Surface.TERMINAL, narrow=4),
     ]
 
 
@@ -124,22 +100,6 @@ def _brief_difference(row: ComparisonRow) -> str:
     return _difference(row, 0)
 
 
-def kept_share_table(
-    name: str, caption: str, rows: Sequence[ComparisonRow], of_plan: Sequence[Column] = (), last: Sequence[Column] = ()
-) -> Table:
-    """The numbers of a figure of retention, with further columns; its CSV has every number of the rows."""
-    columns = [
-        Column("plan", attrgetter("cut.name")),
-        *of_plan,
-        Column("task", attrgetter("task")),
-        Column("readout", attrgetter("readout")),
-        NUM_ITEMS,
-        Column("kept above chance, %", lambda row: words.retained_words(row.kept_share)),
-        *last,
-    ]
-    return Table(name=name, caption=caption, columns=columns, rows=rows, download=score_table(rows))
-
-
 def means_table(
     rows: Sequence[ComparisonRow], names: Sequence[str] = ("uncut", "cut", "difference"), digits: int = 1
 ) -> list[Table]:
@@ -151,8 +111,8 @@ def means_table(
         kept = [words.retained_words(value) for value in (mean.retention, mean.retention_above_chance)]
         lines.append([run, form, str(len(mean.tasks)), f"{mean.difference.n:,}", *both, difference, *kept])
     heads = ("plan", "form", "tasks", "n", *names, "retention", "above chance")
-    columns = text_columns(*heads, numeric=("tasks", "n", *names[:2]), narrow={"retention": [1]})
-    columns[0] = replace(columns[0], on=Surface.REPORTS | Surface.CSV)  # the terminal shows a table of one run
+    columns = text_columns(*heads, numeric=("tasks", "n", *names[:2]), narrow={"retention": 1})
+    columns[0] = replace(columns[0], on=Surface.REPORTS)  # the terminal shows a table of one run
     caption = "Ranked tasks together, and written tasks together: means over tasks, in %"
     return [Table(name="task-means", caption=caption, columns=columns, rows=lines)] if lines else []
 
@@ -200,13 +160,13 @@ def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tup
         Column("task", attrgetter("task"), once=True),
         Column("readout", words.readout_name(rows)),
         NUM_ITEMS,
-        Column("chance", lambda row: _chance(row, 0), numeric=True, narrow=(1, 2, 3)),
+        Column("chance", lambda row: _chance(row, 0), numeric=True, narrow=1),
         Column("A", lambda row: number_text(row.values.uncut.value, share=row.is_share), numeric=True),
         Column("B", lambda row: number_text(row.values.cut.value, share=row.is_share), numeric=True),
         Column("B - A", _brief_difference),
         Column("-/+", words.swapped_words, numeric=True),
         Column("p", _holm, numeric=True),
-        Column("kept", lambda row: words.retained_words(row.kept_share), narrow=(2, 3)),
+        Column("kept", lambda row: words.retained_words(row.kept_share), narrow=2),
         Column("finding", finding),
     ]
     table = Table(name="two-runs", caption="B beside A", columns=columns, rows=rows)
@@ -245,14 +205,6 @@ def about_uncut(row: ComparisonRow) -> dict[str, str]:
         "score": with_interval(row.values.uncut, share=row.is_share, digits=1) + " %" * row.is_share,
         "items": f"n {row.n:,}",
     }
-
-
-def evaluation_section(source: Source) -> Section:
-    """Make the section of the scores of one run."""
-    rows = source.value
-    removed = words.removal_words(arm_of(source.runs[0]))
-    lead = f"{removed}, {words.items_words([row['n'] for row in rows], [row['limit'] for row in rows])}."
-    return Section(name="scores", title="Scores", lead=lead, blocks=(scores_table(rows), scores_legend(rows)))
 
 
 def scores_section(source: Source) -> Section:
@@ -314,7 +266,6 @@ def _matrix(rows: Sequence[ComparisonRow], pairs: Sequence[tuple[str, str]]) -> 
         columns=text_columns("plan", what, *map(": ".join, pairs), numeric=["layers"]),
         rows=lines,
         matrix=True,
-        download=score_table(list(main.values())),
     )
 
 

@@ -5,33 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from layercut.evidence.completions import first_difference
-from layercut.evidence.diagnosis import (
-    Damage,
-    Diagnosis,
-    DiagnosisExample,
-    MeasureRow,
-    layer_damages,
-    over_models,
-    with_rows,
-)
+from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report import charts
-from layercut.report.diagnostics import SECTIONS, UNCUT, counts_table, model_column, share_figure
-from layercut.report.elements import Block, Details, Example, Facts, Lead, Section, Side, bullet_list
+from layercut.report.diagnostics import SECTIONS, UNCUT, program_table
+from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
-from layercut.report.table import Cell, Column, Styled, Table, raw_estimates, raw_values
+from layercut.report.table import Cell, Column, Styled, Table
+from layercut.report.words import example_text
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 NUM_EXAMPLES = 2
 """Examples of each diagnostic and pruned model."""
-MOST_DETAILED = len(charts.SERIES)
-"""Pruned models that are shown with pictures, examples and a line for each measure; of more, each has one line."""
+MOST_DETAILED = 6
+"""Pruned models that are shown with examples and a line for each measure; of more, each has one line."""
 STARS = (
     f"*: worse than the first line on the same items, p < {ALPHA} after Holm's correction over the models of the "
     "column (McNemar's exact test, else sign flips)."
@@ -66,14 +56,10 @@ def broken_section(source: Source) -> Section:
         blocks.append(f"**{section.title}.** {section.question}")
         if len(arms) > MOST_DETAILED:
             blocks += _overview(diagnosis, table)
-        elif figure := share_figure(diagnosis, arms):
-            caption, file = f"{figure.caption} Seed {data['seed']}.", f"diagnose-{name}.png"
-            blocks.append(replace(figure, name=table.name, caption=caption, picture=file, table=table))
         elif table.rows:
             blocks.append(table)
-        if counts := diagnosis["data"].get(section.counted):
-            cells = section.cells(counts.values())
-            blocks.append(counts_table(counts, cells, name=f"diagnosis-{name}-more", caption=section.caption))
+        if classes := diagnosis["data"].get("classes"):
+            blocks.append(program_table(classes, f"diagnosis-{name}-more", "", "model"))
         blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
     blocks.append(Details(summary="How to read this", blocks=[bullet_list([*_HOW_MADE, _ITEMS.format(data["seed"])])]))
     return Section(
@@ -88,15 +74,15 @@ def broken_section(source: Source) -> Section:
 
 
 def _overview(diagnosis: Diagnosis, full: Table) -> list[Block]:
-    """A line for each model with the measures of all items and the headlines; the CSV file has every measure."""
+    """A line for each model with the measures of all items and the headlines."""
     rows = [row for row in diagnosis["rows"] if row.headline or not row.group]
     if not rows:
         return []
     models = list(dict.fromkeys([UNCUT, *(row.arm for row in rows)]))
     columns = measure_columns(diagnosis, {_measure_name(row): (row.metric, row.group) for row in rows}, UNCUT)
-    caption = f"Shares in % with 95 % intervals (n {charts.num_items(rows)}). {STARS}"
-    columns = [model_column("model"), *columns]
-    return [Table(name=full.name, caption=caption, columns=columns, rows=models, download=full)]
+    caption = f"Shares in % with 95 % intervals ({min(row.n for row in rows)} items or more). {STARS}"
+    columns = [Column("model", str), *columns]
+    return [Table(name=full.name, caption=caption, columns=columns, rows=models)]
 
 
 def damage_summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> str:
@@ -138,37 +124,23 @@ def _words(damage: Damage) -> str:
     return f"{escape_inline(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
 
 
-def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[Example]]:
+def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """By diagnostic, two items for each pruned model, picked by the hash of their id, if the models are few."""
-    examples: dict[str, list[Example]] = {}
+    examples: dict[str, list[str]] = {}
     if len(data["arms"]) > MOST_DETAILED + 1:
         return examples
     for name, diagnosis in data["diagnostics"].items():
         items = sorted(diagnosis["examples"], key=lambda item: hashlib.sha256(item["id"].encode()).digest())
-        picked = [
-            item
+        examples[name] = [
+            example_text(item["id"], item["question"], item["gold"], {"uncut": item["uncut"], item["arm"]: item["cut"]})
             for arm in data["arms"][1:]
             for item in [item for item in items if item["arm"] == arm["name"]][:NUM_EXAMPLES]
         ]
-        if picked:
-            examples[name] = [_example(item) for item in picked]
     return examples
 
 
-def _example(item: DiagnosisExample) -> Example:
-    uncut = Side(name="uncut", text=item["uncut"], ended="right")
-    cut = different_side(item["arm"], item["cut"], item["uncut"])
-    return Example(item=item["id"], question=item["question"], gold=item["gold"], texts=[("", [uncut, cut])])
-
-
-def different_side(name: str, text: str, uncut: str, *, ended: str = "") -> Side:
-    """A pruned model's answer with its first difference from the original model's."""
-    difference = None if text == uncut else first_difference(uncut, text)
-    return Side(name=name, text=text, ended=ended, difference=difference)
-
-
 def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> Table:
-    """The measures of one diagnostic; the CSV has every number unrounded."""
+    """The measures of one diagnostic."""
     columns = _COLUMNS if rows else [Column("measure", _measure)]
     return Table(name=name, caption=caption, columns=columns, rows=rows)
 
@@ -213,23 +185,21 @@ def _kept(row: MeasureRow) -> str:
 
 
 _COLUMNS = [
-    Column("measure", _measure, raw=raw_values(diagnostic="diagnostic", measure="metric", group="group")),
-    Column("model", attrgetter("arm"), raw=raw_values(model="arm", unit="unit")),
+    Column("measure", _measure),
+    Column("model", attrgetter("arm")),
     Column("n", lambda row: str(row.n), numeric=True),
-    Column("chance", _chance, numeric=True, raw=raw_values(chance="chance")),
-    Column("uncut", lambda row: _level(row.values.uncut, row), raw=raw_estimates(uncut="values.uncut")),
-    Column("cut", lambda row: _level(row.values.cut, row), raw=raw_estimates(cut="values.cut")),
+    Column("chance", _chance, numeric=True),
+    Column("uncut", lambda row: _level(row.values.uncut, row)),
+    Column("cut", lambda row: _level(row.values.cut, row)),
     Column(
         "difference",
         lambda row: _level(row.values.difference, row, sign=True),
-        raw=raw_estimates(difference="values.difference"),
     ),
-    Column("kept", _kept, raw=raw_estimates(kept="kept_share")),
+    Column("kept", _kept),
     Column(
         "p",
         lambda row: p_value(row.values.p_value),
         numeric=True,
-        raw=raw_values(p_value="values.p_value", test="values.test", headline="headline", seed="seed"),
     ),
 ]
 
@@ -240,8 +210,7 @@ _HOW_MADE = (
     "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
     f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
     "correction over all headline measures of a model.",
-    "*First* means the largest share lost of the original model's value, not the first in time. Where an answer "
-    "first goes wrong is reported beside it.",
+    "*First* means the largest share lost of the original model's value, not the first in time.",
     "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
 )
 _ITEMS = "Items and resampling come from seed {}. Items are report items: no plan was chosen on them."

@@ -1,122 +1,41 @@
-"""The diagnostics in a report: title, question, figure and text of each."""
+"""The diagnostics in a report: title and question of each, and the table of failing programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from layercut.evidence.diagnosis import Diagnosis, MeasureRow
-from layercut.evidence.program_classes import FINE
-from layercut.report import charts
-from layercut.report.elements import Figure, Key, Panel
-from layercut.report.table import Column, Table
-from layercut.text import number_text, p_value, with_interval
+from layercut.evidence.program_classes import FINE, ProgramClass
+from layercut.report.table import Table, text_columns
 
 _WORDS = {
     "never_closed": "bracket never closed",
     "unmatched": "bracket closes nothing",
     "mismatched": "bracket of another kind",
-    "no_code": "no code",
     "cut": "cut by the length limit",
 }
-PROGRAM_SHARES = "Outcomes of the generated programs: number (% of all; % of those that fail)."
 UNCUT = "uncut"
-FEWEST = 5
-"""Items of a group that has a line of its own, or intervals, in a picture; smaller ones are in the table alone."""
 
 
-Counts = Mapping[str, Any]
-"""Numbers of one model by name."""
-Cells = Mapping[str, Callable[[Counts], Any]]
-"""Cells of a line, made of such numbers, by name of the column."""
+def program_table(classes: Mapping[str, Mapping[ProgramClass, int]], name: str, task: str, model: str) -> Table:
+    """How many programs of each model end in each way, with shares of all and of those that fail.
 
+    Args:
+        classes: by model, its programs by class.
+        task: what was asked, for the caption.
+        model: what the models differ in, for the head.
+    """
 
-def counts_table(counts: Mapping[str, Counts], cells: Cells, *, name: str, caption: str, model: str = "model") -> Table:
-    """A line for each model, by name; ``model`` is what the models differ in."""
+    def cell(counts: Mapping[ProgramClass, int], kind: ProgramClass) -> str:
+        count, failed = counts.get(kind, 0), sum(count for of, count in counts.items() if of not in FINE)
+        of_failed = f"; {100 * count / failed:.0f} %" if failed and kind not in FINE else ""
+        return f"{count} ({100 * count / sum(counts.values()):.0f} %{of_failed})"
 
-    def shown(cell: Callable[[Counts], Any], variant: str) -> str:
-        return str(cell(counts[variant]))
-
-    columns = [model_column(model), *(Column(title, partial(shown, cell)) for title, cell in cells.items())]
-    return Table(name=name, caption=caption, columns=columns, rows=list(counts))
-
-
-def model_column(name: str) -> Column:
-    """The names of the models, of which a single skipped layer is shown by its number."""
-    return Column(name, lambda variant: variant.removeprefix("layer-"))
-
-
-def program_cells(models: Iterable[Counts]) -> Cells:
-    """How many programs end in each way, with shares of all and of those that fail."""
-
-    def share(kind: str, counts: Counts) -> str:
-        count, total = counts.get(kind, 0), sum(counts.values())
-        failed = sum(count for of, count in counts.items() if of not in FINE)
-        shares = f"{100 * count / total:.0f} %"
-        if failed and kind not in FINE:
-            shares += f"; {100 * count / failed:.0f} %"
-        return f"{count} ({shares})"
-
-    kinds = dict.fromkeys(kind for counts in models for kind in counts)
-    return {_WORDS.get(kind, kind.replace("_", " ")): partial(share, kind) for kind in kinds}
-
-
-def _difference_cells(models: Iterable[Counts]) -> Cells:
-    """Where answers first differ from the original model's, and by which kind of token."""
-
-    def of_kind(kind: str, where: Counts) -> int:
-        return int(where["kinds"].get(kind, 0))
-
-    kinds = dict.fromkeys(kind for where in models for kind in where["kinds"])
-    return {
-        "answers": itemgetter("traces"),
-        "differ": itemgetter("parted"),
-        "at the first token": itemgetter("at_first_token"),
-        "wrong when given": itemgetter("wrong_when_forced"),
-        **{kind: partial(of_kind, kind) for kind in kinds},
-    }
-
-
-def _verdict_cells(models: Iterable[Counts]) -> Cells:
-    """How likely the right answers of lost items still are."""
-    return {
-        **{name: itemgetter(name) for name in ("lost", "demoted", "erased")},
-        "times as likely": lambda verdict: number_text(verdict["times"], share=False) if verdict["lost"] else "-",
-    }
-
-
-def share_rows(diagnosis: Diagnosis) -> list[MeasureRow]:
-    """The measures that are shares of items, of groups that are not too small for a picture."""
-    return [row for row in diagnosis["rows"] if row.unit == "share" and (not row.group or row.n >= FEWEST)]
-
-
-def share_figure(diagnosis: Diagnosis, arms: Sequence[str]) -> Figure | None:
-    """A line for each measure that is a share of items."""
-    rows = share_rows(diagnosis)
-    if not rows:
-        return None
-    points: dict[tuple[str, str], dict[str, Any]] = {}  # by measure and model
-    for row in rows:
-        about = {"measure": row.label, "n": f"{row.n} items", "p": p_value(row.values.p_value)}
-        for model, value in ((UNCUT, row.values.uncut), (row.arm, row.values.cut)):
-            shown = {"model": model, "share": f"{with_interval(value)} %", **about}
-            look = {"hollow": model == UNCUT, "about": shown, "name": row.label}
-            points.setdefault((row.label, model), charts.chart_point(value, model, 100, **look))
-    colours = {UNCUT: charts.UNCUT} | charts.series_colours(arms)
-    ticks = {row.label: round(100 * row.chance, 2) for row in rows if row.chance is not None}
-    values = "; ".join(f"{label}, {model}: {point['about']['share']}" for (label, model), point in points.items())
-    spec = charts.forest_chart(list(points.values()), x_title="% of items", x=(-2, 102), colours=colours, ticks=ticks)
-    caption = f"Points: uncut (open) and {', '.join(arms)} (filled); bars: 95 % intervals (n {charts.num_items(rows)})."
-    return Figure(
-        name="shares",
-        title="Shares of items",
-        panels=[Panel(spec=spec, label=f"Plot of points with intervals. {values}.")],
-        caption=caption + (" Grey ticks: guessing." if ticks else ""),
-        legend=[Key(label=name, colour=colour, hollow=name == UNCUT) for name, colour in colours.items()],
-        columns=1,
-    )
+    kinds = list(dict.fromkeys(kind for counts in classes.values() for kind in counts))
+    lines = [[variant, *(cell(counts, kind) for kind in kinds)] for variant, counts in classes.items()]
+    columns = text_columns(model, *(_WORDS.get(kind, kind.replace("_", " ")) for kind in kinds))
+    caption = f"{task}Outcomes of the generated programs: number (% of all; % of those that fail)."
+    return Table(name=name, caption=caption, columns=columns, rows=lines)
 
 
 class DiagnosticSection(NamedTuple):
@@ -124,9 +43,6 @@ class DiagnosticSection(NamedTuple):
 
     title: str
     question: str
-    counted: str = ""  # name of numbers by model in its data, which have a table of their own
-    cells: Callable[[Iterable[Counts]], Cells] = program_cells
-    caption: str = PROGRAM_SHARES
 
 
 SECTIONS: Mapping[str, DiagnosticSection] = {
@@ -134,28 +50,12 @@ SECTIONS: Mapping[str, DiagnosticSection] = {
         "Arithmetic", "Is the result of an expression still written, ranked first among near misses, and likely?"
     ),
     "brackets": DiagnosticSection(
-        "Brackets and syntax",
-        "Does the model still close brackets, in sequences of growing depth and in programs?",
-        "classes",
+        "Brackets and syntax", "Does the model still close brackets, in sequences of growing depth and in programs?"
     ),
     "degeneration": DiagnosticSection(
         "Degeneration", "Does the model repeat itself, run on without an end, or say nothing?"
     ),
     "propagation": DiagnosticSection(
-        "Propagation",
-        "Does damage occur at single tokens, or does it grow along the answer?",
-        "first_wrong",
-        _difference_cells,
-        "Where answers first differ from the original model's right ones, by kind of token. wrong when given: the "
-        "original's token is not the first choice under teacher forcing either.",
-    ),
-    "demoted": DiagnosticSection(
-        "Demoted or erased",
-        "Is the right answer still likely, but no longer the first choice?",
-        "verdicts",
-        _verdict_cells,
-        "Items lost under greedy decoding. Demoted: the right number is at least four times as likely as by guessing "
-        "its digits; a model that knows nothing of the result reaches that for one item in four at most. times as "
-        "likely: geometric mean.",
+        "Propagation", "Does damage occur at single tokens, or does it grow along the answer?"
     ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,6 @@ class Key:
     dash: str = ""
     hollow: bool = False
     line: bool = True
-
-
-def legend_keys(colours: Mapping[str, str], **look: Any) -> list[Key]:
-    """A legend of colours by their names."""
-    return [Key(label=label, colour=colour, **look) for label, colour in colours.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +43,6 @@ class Figure:
     table: Table | None = None
     legend: Sequence[Key] = ()
     columns: int = 2  # number of panels side by side where the width allows
-    picture: str = ""  # file of its PNG in the folder of a report in Markdown; empty for none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,30 +59,6 @@ class Facts:
 
     facts: Sequence[tuple[str, str]]
     rows: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One answer to the item of an example; ``difference``: both ends of its first one from the original model's."""
-
-    name: str
-    text: str
-    ended: str = ""
-    difference: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One item with the answers of several models."""
-
-    item: str
-    question: str
-    gold: str
-    head: Sequence[str] = ()  # readouts of the table
-    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
-    """For each model, its answer under each readout and how that ended."""
-    texts: Sequence[tuple[str, Sequence[Side]]] = ()
-    """For each readout with texts, those of the models, the original one's first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +84,7 @@ class Beside:
     blocks: Sequence[Block]
 
 
-Block = str | Table | Figure | Lead | Facts | Example | Html | Details | Beside
+Block = str | Table | Figure | Lead | Facts | Html | Details | Beside
 """A text is Markdown without headings and tables."""
 
 

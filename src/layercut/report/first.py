@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge_plans
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import StudyResults, are_thinner, checkpoint_of, prune_result, task_verdict
+from layercut.evidence.study import StudyResults, are_thinner, prune_result, task_verdict
 from layercut.evidence.uses import USES
-from layercut.report import advice_text, front, words
-from layercut.report.comparison import score_table
-from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullet_list
+from layercut.report import advice_text, words
+from layercut.report.elements import Beside, Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Table, terminal_table, text_columns
+from layercut.report.versus import how_weighed, versus_table
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
-from layercut.runs.draft import BESIDE, DRAFT, DraftResult
 from layercut.runs.environment import shown_path
 from layercut.runs.prune import PruneResult, side_effect_words
 from layercut.text import (
-    PATH_CHARACTERS,
     code_span,
     count_of,
     escape_inline,
@@ -39,13 +37,19 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+_NONE_WEIGHED = (
+    "none was weighed. Quantised weights of the original may keep more in fewer bytes: the same command with "
+    "`--versus FILE.gguf` has them answer the same items."
+)
+
+
 class FirstScreen(NamedTuple):
     """The part of a report above all others; texts are one line of Markdown each."""
 
     answer: str
     facts: Sequence[tuple[str, str]] = ()  # of the plan
     table: Table | None = None  # what it keeps of each task
-    figure: Figure | None = None  # models on the same items, by size and by what they keep
+    versus: Table | None = None  # models on the same items
     behind: Sequence[Block] = ()  # the evidence, to be unfolded
 
 
@@ -56,7 +60,7 @@ def answer_section(source: Source) -> Section:
     plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
     plan += [first.table] if first.table else []
     blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True), Beside(blocks=plan)]
-    blocks += [first.figure] if first.figure else []
+    blocks += [first.versus] if first.versus and first.versus.rows else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
     blocks.append(Facts(facts=[("model", escape_inline(source.model)), *_scope(study)]))
@@ -66,37 +70,21 @@ def answer_section(source: Source) -> Section:
 
 def _scope(study: StudyResults) -> list[tuple[str, str]]:
     """The plans, tasks, items and seed of a study."""
-    rows, tried = study.rows, count_of(len(study.cuts), "plan")
-    if not are_thinner(rows):
-        depths = sorted({row.cut.depth for row in rows})
-        deep = " to ".join(map(str, dict.fromkeys((depths[0], depths[-1]))))
-        tried = f"{deep} of {rows[0].cut.num_layers} decoder layers, {tried}"
+    rows = study.rows
     sets = words.test_set_words(rows)
     return [
-        ("tried", tried),
-        ("tasks", ", ".join(dict.fromkeys(escape_inline(row.task) for row in rows))),
+        ("tried", count_of(len(study.cuts), "plan")),
         ("measured", words.item_count_words(rows)),
         *([("test sets", escape_inline(sets))] if sets else []),
         ("seed", str(study.seed)),
     ]
 
 
-def title_of(study: StudyResults) -> str:
-    """Title of the report of a prune that passed, with MODEL in place of the model's name; empty for any other."""
-    result = prune_result(study.uncut.path.parent)
-    if result is None or result.verdict != "passed":
-        return ""
-    chosen = result.chosen
-    depth = chosen.amount if chosen.mlp else f"{chosen.depth} of its {count_of(result.num_layers, 'layer')}"
-    return f"What MODEL keeps without {depth}"
-
-
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
     """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
     if (result := prune_result(folder)) is None:
         return first_of_study(study)
-    drafted = DraftResult.load(folder / BESIDE) if (folder / BESIDE / DRAFT).is_file() else None
-    return first_of_prune(result, study.rows, drafted)
+    return first_of_prune(result, study.rows)
 
 
 def first_of_study(study: StudyResults) -> FirstScreen:
@@ -106,17 +94,14 @@ def first_of_study(study: StudyResults) -> FirstScreen:
     except InputError:
         return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
     plan = advice.recommended or advice.best
-    others = front.front_of_advice(advice)
-    figure = others and front.front_figure(others)
     if plan is None:
-        return FirstScreen(advice_text.advice_answer(advice), figure=figure)
+        return FirstScreen(advice_text.advice_answer(advice))
     rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
     target = (
         f"The target here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
         "task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
     )
-    evidence: list[Block] = [others.note] if others else []
-    evidence += [
+    evidence: list[Block] = [
         advice_text.advice_evidence(advice),
         advice_text.bounds_table(advice),
         advice_text.how_plans_tested(advice),
@@ -126,7 +111,6 @@ def first_of_study(study: StudyResults) -> FirstScreen:
         advice_text.advice_answer(advice),
         facts=_study_facts(study, advice, plan),
         table=_kept_by_task(plan.arm.name, rows),
-        figure=figure,
         behind=evidence,
     )
 
@@ -137,24 +121,12 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
     folder = run.path.parent
     healed = f", healed ({escape_inline(arm.healing)})" if arm.healing else ""
     layers = arm.label if arm.mlp else f"{arm.label} ({arm.depth} of {arm.num_layers})"
-    if arm.checkpoint:
-        checkpoint = code_span(arm.checkpoint, PATH_CHARACTERS)
-    elif (kept := checkpoint_of(folder, arm).checkpoint) is not None:
-        checkpoint = f"{code_span(kept.relative_to(folder).as_posix(), PATH_CHARACTERS)} in this folder"
-    elif arm.is_healing_arm:
-        checkpoint = "not kept; the study writes it with `checkpoints: true`"
-    else:
-        made = run.metrics().get("plan") or {}
-        command = f"layercut cut {made.get('model') or 'MODEL'} --remove {format_layers(made.get('removed', ()))}"
-        checkpoint = f"not kept; {_command(f'{command} --out {arm.name}')} writes it"
-    more = None if is_passed or plan.verdict != "undecided" else plan.items_needed
     return [
         ("recommended plan" if is_passed else "best plan", code_span(arm.name)),
         ("removed" if arm.mlp else "layers removed", layers + healed),
         ("size", words.size_change_words(advice.uncut, arm) or "not recorded"),
         ("speed", "not measured; `layercut prune` does"),
-        ("checkpoint", checkpoint),
-        *([] if more is None else [("to decide it", advice_text.more_items_words(folder, more))]),
+        ("checkpoint", advice_text.checkpoint_words(folder, arm, Path())),
         ("made by", _command(run.environment["command"])),
     ]
 
@@ -170,7 +142,7 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
         least = [words.bound_words(row.bound)] if is_judged else []
         scores = words.before_and_after(row, row.is_share, 0)
         finding = words.finding_cell(row.finding)
-        lines.append([front.task_cell(row.task, row.readout), finding, keeps, *least, *scores, f"{row.n:,}"])
+        lines.append([words.task_cell(row.task, row.readout), finding, keeps, *least, *scores, f"{row.n:,}"])
     numeric = [*(["at least"] if is_judged else []), "original", "pruned", "n"]
     decides = "; at least: the one-sided bound that decides" if is_judged else ""
     return Table(
@@ -178,19 +150,15 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
         caption=f"What {name} keeps of the original model's score above chance, with 95 % intervals{decides}",
         columns=text_columns("task", "finding", "keeps", *numeric, numeric=numeric),
         rows=lines,
-        download=score_table(rows),
     )
 
 
-def first_of_prune(
-    result: PruneResult, rows: Sequence[ComparisonRow] = (), drafted: DraftResult | None = None
-) -> FirstScreen:
+def first_of_prune(result: PruneResult, rows: Sequence[ComparisonRow] = ()) -> FirstScreen:
     """The answer of ``layercut prune``.
 
     Args:
         result: what it found.
         rows: of the runs in its folder, judged by its rule.
-        drafted: what the original model does with a draft of itself.
     """
     chosen, goal, is_passed = result.chosen, result.goal, result.verdict == "passed"
     start = f"Remove {chosen.amount}." if is_passed else ""
@@ -199,7 +167,6 @@ def first_of_prune(
         escaped_markdown(f"{result.why} {result.fastest}".rstrip()),
         f" {escape_inline(goal.note)}" if goal.note else "",
     )
-    others = front.front_of(result)
     tables = [depths_table(result), side_effect_table(result)]
     stages = ", ".join(f"{escape_inline(name)} {seconds / 60:.1f} min" for name, seconds in result.seconds.items())
     notes = [
@@ -217,14 +184,18 @@ def first_of_prune(
     tested = [row for row in rows if row.judged and row.cut.name == chosen.name]
     return FirstScreen(
         f"**{start}** {why}{note}" if start else why.replace(".", ".**", 1).join(("**", note)),
-        facts=_prune_facts(result, drafted),
+        facts=_prune_facts(result),
         table=_kept_by_task(chosen.name, tested) if tested else None,
-        figure=others and front.front_figure(others),
-        behind=[*(table for table in tables if table.rows), *([others.note] if others else []), bullet_list(notes)],
+        versus=versus_table(result),
+        behind=[
+            *(table for table in tables if table.rows),
+            *([how_weighed(result)] if result.versus else []),
+            bullet_list(notes),
+        ],
     )
 
 
-def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple[str, str]]:
+def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_and_readout(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
@@ -240,8 +211,7 @@ def _prune_facts(result: PruneResult, drafted: DraftResult | None) -> list[tuple
         ("speed", "; ".join(map(words.speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
-        ("other models", escape_inline(front.unweighed_words(result))),
-        ("with a draft", f"{escape_inline(drafted.why)} Nothing is lost." if drafted else ""),
+        ("other models", "" if result.versus else _NONE_WEIGHED),
         ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
         ("made by", _command(result.command)),
     ]
@@ -282,11 +252,7 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
     """Tables of prune's result on a terminal: plans, where the path has several, and models that were weighed."""
-    others = front.front_of(result)
-    shown = [
-        *([depths_table(result)] if len(result.path) > 1 else []),
-        *([front.front_table(others)] if others else []),
-    ]
+    shown = [*([depths_table(result)] if len(result.path) > 1 else []), versus_table(result)]
     return [terminal_table(table) for table in shown if table.rows]
 
 
@@ -299,17 +265,17 @@ def depths_table(result: PruneResult) -> Table:
             line: list[Cell] = [
                 step.label,
                 step.healing or "-",
-                front.task_cell(kept.task, kept.readout),
-                front.share_cell(kept),
+                words.task_cell(kept.task, kept.readout),
+                words.kept_words(kept.kept),
             ]
             plan, shown = tested.get((step.run, kept.task, kept.readout), (None, None))
             if plan is None or shown is None:
                 rows.append([*line, "-", "-", "not tested"])
             else:
                 verdict = words.finding_cell(task_verdict(plan, shown, result.goal.keep))
-                rows.append([*line, front.share_cell(shown), words.bound_words(shown.bound, "-"), verdict])
+                rows.append([*line, words.kept_words(shown.kept), words.bound_words(shown.bound, "-"), verdict])
     names = ("removed", "healed", "task", "selection items", "report items", "at least", "verdict")
-    columns = text_columns(*names, numeric=["at least"], narrow={"selection items": [1]})
+    columns = text_columns(*names, numeric=["at least"], narrow={"selection items": 1})
     caption = "What each plan of the path keeps, with 95 % intervals"
     return Table(name="depths", caption=caption, columns=columns, rows=rows)
 

@@ -1,50 +1,26 @@
-"""Plots as pictures, drawn by vl-convert: each panel as SVG for the page, a whole figure as PNG for Markdown."""
+"""Plots as SVG for the page, drawn by vl-convert."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import textwrap
-from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from layercut.report.charts import SCHEMA
-from layercut.report.elements import Figure, Key, Panel
-from layercut.runs.atomic import write_bytes
+from layercut.report.elements import Panel
 from layercut.text import printable_text
 
 logger = logging.getLogger(__name__)
 
-STYLE = Path(__file__).parent / "assets" / "report.css"
 NARROW, WIDE = 350, (1150, 560)
 """Pixels of a panel on a phone, and on a wide screen by the number of columns."""
-# Pixels of all panels of a PNG together, dots of a pixel, pixels between panels, of a letter and of a line of a legend.
-_WIDTH, _SCALE, _GAP, _LETTER, _LINE = 680, 2, 110, 6.4, 20
 _ADDRESS_SPACE = 80 * 2**30  # bytes that vl-convert's V8 reserves, about; with less it ends the whole process
 _DROPPED = {
     "role", "aria-label", "aria-roledescription", "aria-hidden", "font-family", "pointer-events", "version", "class",
     "stroke-miterlimit",
 }  # fmt: skip
 _DEFAULTS = {"opacity": "1", "font-weight": "normal", "stroke-dasharray": "1,0", "stroke-width": "1"}
-_OWN = {
-    "legend": {"color": "independent"},
-    "scale": dict.fromkeys(("color", "fill", "stroke", "strokeDash"), "independent"),
-}
-"""Panels that name other series have other colours and dashes."""
-
-
-def save_picture(figure: Figure | None, path: Path) -> bool:
-    """Write a figure as PNG, if there is one; the same figure gives the same bytes with the same vl-convert."""
-    if figure is None or not figure.panels or not _can_draw():
-        return False
-    import vl_convert
-
-    write_bytes(path, vl_convert.vegalite_to_png(picture_spec(figure), scale=_SCALE))
-    return True
 
 
 def draw_picture(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
@@ -111,60 +87,3 @@ def _visible(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_visible(value) for value in data]
     return printable_text(data) if isinstance(data, str) else data
-
-
-def picture_spec(figure: Figure) -> dict[str, Any]:
-    """The whole figure as one Vega-Lite specification, with widths in pixels and without CSS variables."""
-    columns = min(figure.columns, len(figure.panels))
-    width = (_WIDTH - (columns - 1) * _GAP) // columns
-    parts = [_legend(figure.legend)] if figure.legend else []
-    for row in _rows(figure.panels, columns):
-        parts.append({"hconcat": [_view(panel, width) for panel in row], "spacing": 16, "resolve": _OWN})
-    title = {"anchor": "start", "fontSize": 13, "color": "var(--ink)"}
-    config = {**figure.panels[0].spec["config"], "background": "var(--page)", "title": title}
-    whole = {"$schema": SCHEMA, "config": config, "spacing": 16, "padding": 12, "vconcat": parts, "resolve": _OWN}
-    light = STYLE.read_text(encoding="utf-8").split("}", 1)[0]
-    colours = dict(re.findall(r"(--[\w-]+): (#\w+);", light))
-    text = json.dumps(_visible(whole), allow_nan=False)
-    return dict(json.loads(re.sub(r"var\((--[\w-]+)\)", lambda name: colours[name[1]], text)))
-
-
-def _rows(panels: Sequence[Panel], columns: int) -> list[list[Panel | None]]:
-    """Panels as the page's grid lays them out; None where a column stays empty."""
-    rows: list[list[Panel | None]] = [[]]
-    for panel in panels:
-        column = min(panel.column or len(rows[-1]) % columns + 1, columns)
-        if len(rows[-1]) >= column and rows[-1]:
-            rows.append([])
-        rows[-1] += [None] * (column - 1 - len(rows[-1])) + [panel]
-    return rows
-
-
-def _view(panel: Panel | None, width: int) -> dict[str, Any]:
-    if panel is None:
-        return {"data": {"values": []}, "mark": "point", "width": width, "height": 1}
-    alone = ("$schema", "config", "autosize", "usermeta")
-    view = {key: value for key, value in panel.spec.items() if key not in alone}
-    return {**view, "width": width, **({"title": textwrap.wrap(panel.title, width // 6)} if panel.title else {})}
-
-
-def _legend(keys: Sequence[Key]) -> dict[str, Any]:
-    """Every key as a piece of line, a point and its name, from left to right in as many lines as it takes."""
-    layers: list[dict[str, Any]] = []
-    x, line = 0.0, 0
-    for key in keys:
-        width = 44 + _LETTER * len(key.label)
-        if x > 0 and x + width > _WIDTH:
-            x, line = 0.0, line + 1
-        y = {"value": line * _LINE + _LINE / 2}
-        dash = [float(part) for part in (key.dash or "1 0").split()]
-        rule = {"type": "rule", "color": key.colour, "strokeWidth": 2, "strokeDash": dash}
-        fill = "var(--page)" if key.hollow else key.colour
-        point = {"type": "point", "fill": fill, "stroke": key.colour, "strokeWidth": 1.8, "size": 46, "opacity": 1}
-        text = {"type": "text", "text": key.label, "align": "left", "baseline": "middle", "color": "var(--ink)"}
-        if key.line:
-            layers.append({"mark": rule, "encoding": {"x": {"value": x}, "x2": {"value": x + 26}, "y": y}})
-        layers.append({"mark": point, "encoding": {"x": {"value": x + 13}, "y": y}})
-        layers.append({"mark": {**text, "fontSize": 12}, "encoding": {"x": {"value": x + 33}, "y": y}})
-        x += width
-    return {"data": {"values": [{}]}, "width": _WIDTH, "height": (line + 1) * _LINE, "layer": layers}

@@ -1,4 +1,4 @@
-"""Every report of a run folder at once: Markdown with its pictures, and the page for a browser.
+"""Every report of a run folder at once: Markdown, and the page for a browser.
 
     layercut report runs/quickstart
 
@@ -14,19 +14,16 @@ from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
 from layercut.report.answers import endings_section, errors_section, items, items_section
-from layercut.report.comparison import compare_two_runs, evaluation_section, scores_section, seeds_section
+from layercut.report.comparison import compare_two_runs, scores_section, seeds_section
 from layercut.report.diagnosis import broken_section, damage_answer
-from layercut.report.draft import draft_answer, draft_numbers, serving_section
 from layercut.report.elements import Block, Section, bullet_list
-from layercut.report.first import answer_section, title_of
-from layercut.report.healing import healing_section, training_section
+from layercut.report.first import answer_section
 from layercut.report.retention import retention_section
-from layercut.report.source import Kind, Source, cost_section, provenance_section, read_source
+from layercut.report.source import Kind, Source, provenance_section, read_source
 from layercut.report.sweep import sensitivity_section, sweep_answer
 from layercut.report.writers import MARK, html_page_text, markdown_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
-from layercut.runs.healing import healings_in
 from layercut.text import escape_inline
 
 
@@ -38,14 +35,13 @@ class KindOfReport(NamedTuple):
     title: str = "What MODEL loses with layers removed"
     file: str = REPORT
     """Name of the report in Markdown."""
-    has_page: bool = True
 
 
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
         (
             *(answer_section, scores_section, retention_section, seeds_section, items),
-            *(errors_section, endings_section, cost_section, provenance_section),
+            *(errors_section, endings_section, provenance_section),
         )
     ),
     "sweep": KindOfReport(
@@ -56,13 +52,6 @@ KINDS: dict[Kind, KindOfReport] = {
     "diagnosis": KindOfReport(
         (damage_answer, broken_section, errors_section, provenance_section), "What broke in MODEL", "diagnose.md"
     ),
-    "healing": KindOfReport(
-        (healing_section, training_section, provenance_section), "Healing of MODEL", has_page=False
-    ),
-    "draft": KindOfReport(
-        (draft_answer, draft_numbers, serving_section, provenance_section), "MODEL with a draft of itself"
-    ),
-    "evaluation": KindOfReport((evaluation_section, endings_section, provenance_section), "MODEL", has_page=False),
 }
 
 
@@ -78,8 +67,7 @@ def write_reports(
         texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
 
     Returns:
-        ``report``, the Markdown file, and ``page``, report.html; no page of a healing or an
-        evaluation.
+        ``report``, the Markdown file, and ``page``, report.html.
     Raises:
         InputError: no finished run in the folder.
     """
@@ -87,40 +75,11 @@ def write_reports(
     source = read_source(folder, seed=seed, study=study, texts=texts)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
-    title = (title_of(source.value) if source.kind == "study" else "") or kind.title
-    title = title.replace("MODEL", source.model, 1)
-    written = {"report": folder / kind.file}
-    write_text(written["report"], markdown_text(title, sections, folder))
-    if kind.has_page:
-        written["page"] = folder / PAGE
-        write_text(written["page"], html_page_text(title, sections, source.model))
+    title = kind.title.replace("MODEL", source.model, 1)
+    written = {"report": folder / kind.file, "page": folder / PAGE}
+    write_text(written["report"], markdown_text(title, sections))
+    write_text(written["page"], html_page_text(title, sections, source.model))
     return written
-
-
-def study_reports(folder: Path, study: StudyResults | None) -> dict[str, Path]:
-    """Write all reports of a study, also those of its healings; gives them by name.
-
-    ``study``: its results; None where nothing can be compared.
-
-    Raises:
-        InputError: see ``write_reports``.
-    """
-    _healing_reports(folder)
-    return {} if study is None else write_reports(folder, seed=study.seed, study=study)
-
-
-def prune_reports(folder: Path, *, seed: int) -> None:
-    """Write the reports of a prune and of the healings that its folder keeps, unless they are there."""
-    _healing_reports(folder)
-    if not (folder / PAGE).is_file():
-        write_reports(folder, seed=seed)
-
-
-def _healing_reports(folder: Path) -> None:
-    """Write those that are missing in a folder with healings."""
-    for path in healings_in(folder):
-        if not (path / REPORT).is_file():
-            write_reports(path)
 
 
 def write_comparison(file: Path, study: StudyResults, notes: Sequence[str]) -> Path:

@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, zip_longest
-from typing import Any
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import (
-    NOT_HEALED,
-    Place,
-    StudyResults,
-    are_thinner,
-    places_of_runs,
-)
+from layercut.evidence.study import NOT_HEALED, Place, StudyResults, are_thinner, places_of_runs
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
-from layercut.report.comparison import about_uncut, kept_share_table, point_tooltip
+from layercut.report.comparison import NUM_ITEMS, about_uncut, point_tooltip
 from layercut.report.elements import Figure, Key, Panel, Section
 from layercut.report.source import Source
-from layercut.report.table import Column
+from layercut.report.table import Column, Table
 from layercut.runs.directory import RunFolder
 
-PLOT = "report.png"
 _READ_BOTH = (
     "Left: given answers are ranked by likelihood. Right: the model writes its answer. Where a line stays high on the "
     "left and falls on the right, the model still ranks the right answer first but no longer writes it. "
@@ -49,30 +41,13 @@ def retention_section(source: Source) -> Section | None:
     )
 
 
-def _drawn(rows: Sequence[ComparisonRow], runs: set[str]) -> list[ComparisonRow]:
-    """Main metrics of these runs that have a retention, of tasks with the original model above chance."""
-    main = (row for row in rows if row.is_headline and row.cut.name in runs)
-    return [row for row in main if row.kept_share is not None and not row.uncut_is_at_chance]
-
-
-def _point(row: ComparisonRow, series: str, **look: Any) -> charts.Spec:
-    """The point of a row that is drawn; ``look``: of ``charts.marked``."""
-    assert row.kept_share is not None
-    return charts.marked_point(charts.percent_point(row.kept_share), series, **{"about": point_tooltip(row), **look})
-
-
-def _values(rows: Sequence[ComparisonRow]) -> str:
-    """What a panel shows, for readers who do not see it."""
-    return "; ".join(f"{row.cut.name}, {row.task}: {words.kept_words(row.kept_share)}" for row in rows)
-
-
 def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> Figure | None:
     """A panel for each task and readout, a line for each criterion and healing; None without a row to draw."""
-    shown = {run.name for run in cuts}
-    drawn = _drawn(rows, shown)
+    names = {run.name for run in cuts}
+    rows = [row for row in rows if row.is_headline and row.cut.name in names]
+    drawn = [row for row in rows if row.kept_share is not None and not row.uncut_is_at_chance]
     if not drawn:
         return None
-    rows = [row for row in rows if row.is_headline and row.cut.name in shown]
     where = places_of_runs(cuts, rows)
     looks = _line_styles([where[run.name] for run in cuts])
     tasks = list(dict.fromkeys(row.task for row in drawn))
@@ -81,19 +56,27 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     is_both = len({is_written(readout) for _, readout in pairs}) > 1
     by_size = are_thinner(rows)
     silent = [words.task_and_readout(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
+    counts = sorted({row.n for row in drawn})
+    num_items = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
-        f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items ({_items_and_seeds(drawn, cuts)}); points of "
-        "one depth are set side by side. Triangles: beyond the axis, with the value where the point itself is. Lines "
-        "only connect measured points. Click a name in the legend to see its line alone; click more to compare."
+        f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items (n {num_items} in each panel); points of one "
+        "depth are set side by side. Lines only connect measured points. Click a name in the legend to see "
+        "its line alone; click more to compare."
     )
     if silent:
         named = ", ".join(dict.fromkeys(silent))
         caption += f" Not drawn, because the original model is not significantly above guessing: {named}."
-    depth = Column("layers removed", lambda row: str(row.cut.depth), numeric=True)
-    depth = Column("removed", lambda row: row.cut.label) if by_size else depth
-    of_plan = [Column("line", lambda row: where[row.cut.name].series), depth]
-    finding = Column("finding", lambda row: row.finding)
+    columns = [
+        Column("plan", lambda row: row.cut.name),
+        Column("line", lambda row: where[row.cut.name].series),
+        Column("removed", lambda row: row.cut.label if by_size else row.cut.amount),
+        Column("task", lambda row: row.task),
+        Column("readout", lambda row: row.readout),
+        NUM_ITEMS,
+        Column("kept above chance, %", lambda row: words.retained_words(row.kept_share)),
+        Column("finding", lambda row: row.finding),
+    ]
     return Figure(
         name="retention",
         title="Score kept above chance, against the "
@@ -105,14 +88,8 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
         caption=caption,
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in looks.items()],
-        table=kept_share_table("retention", "What is kept, with 95 % intervals", drawn, of_plan, [finding]),
-        picture=PLOT,
+        table=Table(name="retention", caption="What is kept, with 95 % intervals", columns=columns, rows=drawn),
     )
-
-
-def _items_and_seeds(rows: Sequence[ComparisonRow], cuts: Sequence[RunFolder]) -> str:
-    seeds = sorted({run.settings.get("seed", 0) for run in cuts})
-    return f"n {charts.num_items(rows)} in each panel, seed {', '.join(map(str, seeds))}"
 
 
 def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -150,21 +127,23 @@ def _retention_panel(
         series = where[own[0].cut.name].series
         # Lines are set side by side around the depth, in the order of the legend.
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
-        points.append(
-            charts.chart_point((100, 100, 100), series, part=part, hollow=True, about=about_uncut(own[0]), x=0)
-        )
-        points += [_point(row, series, part=part, x=round(where[row.cut.name].depth + aside, 3)) for row in own]
+        whole = {"y": 100, "low": 100, "high": 100}
+        points.append(charts.marked_point(whole, series, part=part, hollow=True, about=about_uncut(own[0]), x=0))
+        for row in own:
+            assert row.kept_share is not None
+            point, x = charts.percent_point(row.kept_share), round(where[row.cut.name].depth + aside, 3)
+            points.append(charts.marked_point(point, series, part=part, about=point_tooltip(row), x=x))
     task, readout = rows[0].task, rows[0].readout
     written = is_written(readout)
+    values = "; ".join(f"{row.cut.name}, {row.task}: {words.kept_words(row.kept_share)}" for row in rows)
     panel = charts.kept_share_panel(
         points,
         f"{task}: {'written, ' if written else ''}{words.readout_words(readout)}",
-        f"Line plot. {words.readout_words(readout)}. {_values(rows)}.",
+        f"Line plot. {words.readout_words(readout)}. {values}.",
         x_title="parameters removed, %" if by_size else "decoder layers removed",
         x=(-0.4 * gap, max(1, depths[-1]) + 0.4 * gap),
         colours={name: look[0] for name, look in looks.items()},
         dashes={name: look[1] for name, look in looks.items()},
-        height=210,
         ticks=depths,
     )
     return replace(panel, column=1 + written) if is_both else panel

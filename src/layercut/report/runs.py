@@ -76,7 +76,7 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         )
     ends = [name.replace("_", " ") for name in OUTCOMES]
     heads = ("task", "readout", "n", "chance", "score", *ends)
-    columns = text_columns(*heads, numeric=("n", "chance", *ends), narrow={"n": [1]})
+    columns = text_columns(*heads, numeric=("n", "chance", *ends), narrow={"n": 1})
     return Table(name="metrics", caption="", columns=columns, rows=lines)
 
 
@@ -118,26 +118,6 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
     if rounds:
         uncut = scores.get("uncut")
         parts += ["" if uncut is None else f"objective of the original model: {uncut:z.4f}", _rounds(rounds)]
-    if race := scores.get("race"):
-        num_stopped = sum(value is None for outcome in rounds for value in outcome["values"])
-        everyone = race["answers"] + race["saved"]
-        parts.append(
-            f"{num_stopped} candidates were stopped when they could no longer win; that saved {race['saved']} of "
-            f"{count_of(everyone, 'answer')} ({100 * race['saved'] / max(1, everyone):.0f} %)."
-        )
-    if close := scores.get("close_answers"):
-        parts.append(
-            f"{close} of {count_of(scores['answers'], 'answer')} have a token whose runner-up is as likely to within "
-            "one rounding of the model's dtype; batch composition may change them. --dtype float32 removes this effect."
-        )
-    if blocks := scores.get("blocks"):
-        lines = [
-            [f"{block['first']}-{block['last']}", _value(block["value"]), _mark(block, removed)]
-            for block in sorted(blocks, key=lambda block: (block["value"], -block["first"]))
-        ]
-        parts.append(_table(("block", "score", ""), lines))
-    if moves := scores.get("moves"):
-        parts.append(f"{len(moves)} moves: {scores.get('start_value'):.4f} -> {scores.get('value'):.4f}")
     parts = list(filter(None, parts))
     if not parts and removed:
         parts.append("order of removal: " + ", ".join(map(str, removed)))
@@ -145,28 +125,19 @@ def ranking_table(plan: Mapping[str, Any]) -> RenderableType:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
-    columns = text_columns(*heads, numeric=[head for head in heads if head not in ("block", "")])
+    columns = text_columns(*heads, numeric=[head for head in heads if head])
     return Table(name="ranking", caption="", columns=columns, rows=rows)
-
-
-def _mark(block: Mapping[str, Any], removed: Sequence[int]) -> Cell:
-    if {block["first"], block["last"]} == {min(removed), max(removed)}:
-        return _GOES
-    return "" if block["allowed"] else Styled("protected", "faint")
 
 
 def _rounds(rounds: Sequence[Mapping[str, Any]]) -> Table:
     lines: list[list[Cell]] = []
     for place, outcome in enumerate(rounds, start=1):
-        second, its_objective = outcome.get("runner_up"), _value(outcome.get("runner_up_value"))
-        if outcome.get("runner_up_is_bound"):
-            seen = outcome["num_answered"][outcome["candidates"].index(second)]
-            its_objective = f"<= {its_objective}, stopped after {seen} of {count_of(outcome['num_items'], 'item')}"
-        stopped = f", {sum(value is None for value in outcome['values'])} stopped" if outcome.get("num_items") else ""
+        second = outcome.get("runner_up")
+        bound = "<= " * bool(outcome.get("runner_up_is_bound"))  # it was stopped once it could not win
         chosen = [str(place), str(outcome["chosen"]), _value(outcome["value"])]
         ties = ", ".join(map(str, outcome["ties"])) or "-"
-        next_best = "-" if second is None else str(second)
-        lines.append([*chosen, next_best, its_objective, ties, f"{len(outcome['candidates'])}{stopped}"])
+        next_best = ["-" if second is None else str(second), bound + _value(outcome.get("runner_up_value"))]
+        lines.append([*chosen, *next_best, ties, str(len(outcome["candidates"]))])
     return _table(("round", "removed", "objective", "next best", "its objective", "ties", "candidates"), lines)
 
 

@@ -10,21 +10,18 @@ from typing import Any, Literal
 
 import yaml
 
-from layercut.evidence.comparison import ComparedRun, arm_of
+from layercut.evidence.comparison import arm_of
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep, is_sweep_folder
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.table import Styled, Table, text_columns
-from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder, is_run_folder
-from layercut.runs.draft import DRAFT, DraftResult
+from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.environment import hide_home
-from layercut.runs.healing import healing_entries_of, is_healing
-from layercut.runs.study import UNCUT
 from layercut.text import escape_inline, fenced_block, label_of_removal, parameters_text
 
-Kind = Literal["study", "sweep", "diagnosis", "healing", "draft", "evaluation"]
+Kind = Literal["study", "sweep", "diagnosis"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,28 +31,17 @@ class Source:
     folder: Path
     kind: Kind
     value: Any
-    """Its results: StudyResults, Sweep or DraftResult; the content of diagnose.json; the last entry of
-    ``healing`` in the checkpoint's plan.json; the rows of an evaluation's metrics.json."""
+    """Its results: StudyResults, Sweep, or the content of diagnose.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
     texts: bool = True  # questions and answers are shown
 
     @cached_property
     def model(self) -> str:
-        """The original model, as it was named, of a path in a study only the last part; of a healing and an evaluation
-        the model that was healed or asked."""
-        run = self.runs[0]
-        match self.kind:
-            case "study":
-                name = str((run.metrics().get("plan") or {}).get("model") or "the model")
-                is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
-                return Path(name).name if is_path else name
-            case "draft":
-                return Path(self.value.model).name
-            case "evaluation":
-                return run.name
-            case "healing":
-                cut = run.settings.get("cut", run.settings.get("uncut", {}))
-                return hide_home(str(cut.get("model", run.name)))
+        """The original model, as it was named, of a path in a study only the last part."""
+        if self.kind == "study":
+            name = str((self.runs[0].metrics().get("plan") or {}).get("model") or "the model")
+            is_path = name.startswith(("/", ".", "~", "\\")) or name[1:3] == ":\\"
+            return Path(name).name if is_path else name
         return hide_home(str((self.value.model if self.kind == "sweep" else self.value.get("model")) or "the model"))
 
 
@@ -69,70 +55,14 @@ def read_source(
     """
     kind: Kind = "study"
     value: Any = study
-    if study is None:
-        kind, value = _read(folder, seed)
+    if study is None and (folder / DIAGNOSIS).is_file():
+        kind, value = "diagnosis", load_diagnosis(folder)
+    elif study is None and is_sweep_folder(folder):
+        kind, value = "sweep", Sweep.load(folder)
+    elif study is None:
+        value = study_results(folder, seed=seed)
     runs = [value.uncut, *value.cuts] if kind == "study" else [RunFolder.open(folder)]
     return Source(folder=folder, kind=kind, value=value, runs=runs, texts=texts)
-
-
-def _read(folder: Path, seed: int | None) -> tuple[Kind, Any]:
-    """The kind of a run folder, and what it holds."""
-    if (folder / DRAFT).is_file():
-        return "draft", DraftResult.load(folder)
-    if is_healing(folder):
-        return "healing", healing_entries_of(RunFolder.open(folder))[-1]
-    if (folder / DIAGNOSIS).is_file():
-        return "diagnosis", load_diagnosis(folder)
-    if is_sweep_folder(folder):
-        return "sweep", Sweep.load(folder)
-    is_alone = not is_run_folder(folder / UNCUT) and (folder / METRICS).is_file()
-    if is_alone and (rows := RunFolder.open(folder).metrics()["rows"]):
-        return "evaluation", rows
-    return "study", study_results(folder, seed=seed)
-
-
-def model_settings(run: RunFolder) -> Mapping[str, Any]:
-    """The settings of a run's model, which some runs have at the top."""
-    model = run.settings.get("model")
-    return model if isinstance(model, dict) else run.settings
-
-
-_MODEL_KEYS = {
-    "model": "model",
-    "model_hash": "fingerprint of its weights",
-    "revision": "revision",
-    "dtype": "precision",
-    "engine": "engine",
-    "batch_size": "batch size",
-}
-
-
-def cost_section(source: Source) -> Section:
-    """Make the section of sizes."""
-    study: StudyResults = source.value
-    variants = [arm_of(study.uncut), *(arm_of(run, study.uncut) for run in study.cuts)]
-    note = (
-        "Parameters are counted in the weight files. The KV cache shrinks with the share of removed layers. Speed is "
-        "not measured in a study; `layercut prune` does."
-    )
-    blocks = (Details(summary="Layers, channels and parameters", blocks=(_sizes(variants), note)),)
-    return Section(name="cost", title="What it saves", short="Size", blocks=blocks)
-
-
-def _sizes(variants: Sequence[ComparedRun]) -> Table:
-    whole = variants[0].num_parameters
-    lines = []
-    for variant in variants:
-        change, count = "-", "-"
-        if variant.num_parameters:
-            count = parameters_text(variant.num_parameters)
-            change = f"{100 * (variant.num_parameters / whole - 1):+.1f}" if whole and variant.is_cut else "-"
-        share = f"{100 * variant.depth / variant.num_layers:.1f}" if variant.num_layers else "-"
-        removed = [str(variant.depth), share, variant.label or "-"]
-        lines.append([variant.name, *removed, words_of_choice(variant), count, change])
-    numeric = ("layers removed", "of the layers, %", "parameters", "change, %")
-    columns = text_columns("model", *numeric[:2], "which", "chosen by", *numeric[2:], numeric=numeric)
-    return Table(name="cost", caption="Size of every model", columns=columns, rows=lines)
 
 
 def provenance_section(source: Source) -> Section:
@@ -155,36 +85,23 @@ def provenance_section(source: Source) -> Section:
 
 
 def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
-    settings, environment = run.settings, run.environment
-    study: StudyResults | None = source.value if source.kind == "study" else None
-    known = model_settings(run)
-    model = [(name, hide_home(str(known[key]))) for key, name in _MODEL_KEYS.items() if known.get(key) is not None]
-    split = "selection" if source.kind == "sweep" else "report"
-    apart = "no layer was chosen on them" if split == "report" else "used to choose layers, not to report"
-    tasks = [task for task in settings.get("tasks") or () if isinstance(task, dict) and {"task", "readout"} <= {*task}]
-    decoding = settings.get("decoding")
-    decoded = ""
-    if isinstance(decoding, dict):
-        numbers = ", ".join(f"{key} {value:g}" for key, value in decoding.items() if isinstance(value, int | float))
-        decoded = f"{'sampled' if decoding.get('temperature', 0) else 'greedy'} ({numbers})"
+    environment = run.environment
+    items = "report items; no layer was chosen on them"
+    if source.kind == "sweep":
+        items = "selection items; used to choose layers, not to report"
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
     facts = [
-        ("items", "" if source.kind in ("evaluation", "healing") else f"{split} items; {apart}"),
-        ("test sets", "" if study is None else words.test_set_words(study.rows)),
-        (
-            "tasks",
-            ", ".join(f"{task['task']} ({task['readout']}, version {task.get('version', '?')})" for task in tasks),
-        ),
-        ("decoding", decoded),
-        ("seed", str(settings.get("seed", "-"))),
+        ("items", items),
+        ("test sets", words.test_set_words(source.value.rows) if source.kind == "study" else ""),
+        ("seed", str(run.settings.get("seed", "-"))),
         ("command", environment["command"]),
         ("layercut", version_of(environment)),
         ("versions", f"Python {environment['python']}, {packages}"),
         ("machine", f"{machine}, {environment['accelerator'] or 'no accelerator'}"),
         ("begun", f"{environment['time']} on {environment['platform']}"),
     ]
-    return [*model, *((name, text) for name, text in facts if text)]
+    return [(name, text) for name, text in facts if text]
 
 
 def version_of(environment: Mapping[str, Any]) -> str:
@@ -196,18 +113,18 @@ def version_of(environment: Mapping[str, Any]) -> str:
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
     lines = []
+    whole = arm_of(runs[0]).num_parameters
     for run in runs:
-        variant, command = arm_of(run), run.environment["command"]
+        variant = arm_of(run, runs[0])
         removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of_removal((), variant.mlp))))
-        version = version_of(run.environment)
-        lines.append([run.name, removed or "none", words_of_choice(variant), Styled(command, "code"), version])
-    columns = text_columns("run", "removed, in order", "chosen by", "command", "layercut")
-    return Table(name="provenance-runs", caption="Plans, commands and versions", columns=columns, rows=lines)
-
-
-def words_of_choice(variant: ComparedRun) -> str:
-    """The criterion that chose the layers, and where the model comes from."""
-    return "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
+        chosen = "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
+        size = "-" if variant.num_parameters is None else parameters_text(variant.num_parameters)
+        if whole and variant.num_parameters and variant.is_cut:
+            size += f" ({100 * (variant.num_parameters / whole - 1):+.1f} %)"
+        command = Styled(run.environment["command"], "code")
+        lines.append([run.name, removed or "none", chosen, size, command, version_of(run.environment)])
+    columns = text_columns("run", "removed, in order", "chosen by", "parameters", "command", "layercut")
+    return Table(name="provenance-runs", caption="Plans, sizes, commands and versions", columns=columns, rows=lines)
 
 
 def _settings(runs: Sequence[RunFolder]) -> list[Block]:

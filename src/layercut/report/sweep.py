@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.text import Text
 
-from layercut.evidence.completions import diagnose_sweep
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
-from layercut.report.answers import answer_details
-from layercut.report.elements import Block, Details, Facts, Figure, Key, Lead, Panel, Section, bullet_list
+from layercut.report.answers import program_details
+from layercut.report.elements import Block, Facts, Figure, Key, Lead, Panel, Section, bullet_list
 from layercut.report.source import Source
-from layercut.report.table import (
-    Cell,
-    Column,
-    Styled,
-    Table,
-    raw_estimates,
-    raw_values,
-    terminal_table,
-    text_columns,
-)
-from layercut.text import count_of, escape_inline, format_layers, number_text, p_value, two_decimals
+from layercut.report.table import Cell, Column, Styled, Table, terminal_table
+from layercut.runs.directory import RunFolder
+from layercut.surgery.plan import CutPlan
+from layercut.text import count_of, escape_inline, format_layers, p_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-PLOT = "sweep.png"
 
 
 def sweep_answer(source: Source) -> Section:
@@ -43,15 +33,11 @@ def sweep_answer(source: Source) -> Section:
 
 
 def sensitivity_section(source: Source) -> Section:
-    """A panel for each task, and the agreement of tasks."""
+    """A panel for each task, and how programs fail."""
     sweep: Sweep = source.value
     how = bullet_list(map(escape_inline, how_sweep_made(sweep)))
     blocks: list[Block] = [layers_figure(sweep) or overview_table(sweep), how]
-    agreement: list[Block] = ["There is nothing to compare: no task whose uncut score is above chance."]
-    if table := agreement_table(sweep):
-        agreement = [table, bullet_list(map(escape_inline, about_agreements(sweep)))]
-    blocks.append(Details(summary="Do tasks agree on the layers?", blocks=agreement))
-    blocks += answer_details(diagnose_sweep(source.runs[0], sweep), model="layer")
+    blocks += program_details(_records_by_layer(source.runs[0], sweep), "layer")
     return Section(
         name="sensitivity",
         title="Each layer alone",
@@ -61,19 +47,31 @@ def sensitivity_section(source: Source) -> Section:
     )
 
 
+def _records_by_layer(run: RunFolder, sweep: Sweep) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
+    """By task and readout, the records of the original model and of the model without each layer."""
+    names = {CutPlan(num_layers=sweep.num_layers, removed=(layer,)).key: str(layer) for layer in sweep.layers}
+    names = {CutPlan(num_layers=sweep.num_layers).key: "uncut", **names}
+    cells = {}
+    for curve in sweep.curves:
+        of_plans: dict[str, list[dict[str, Any]]] = {name: [] for name in names.values()}
+        # sweep.json alone makes the rest of the report; a search in the same folder has other plans.
+        for record in run.records(curve.task, curve.readout) if run.has_records(curve.task, curve.readout) else []:
+            plan = CutPlan(num_layers=sweep.num_layers, removed=tuple(record["key"]["removed"])).key
+            if plan in names and record.get("finish_reason") != "settled":
+                of_plans[names[plan]].append(record)
+        cells[curve.task, curve.readout] = of_plans
+    return cells
+
+
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
     blocks: list[RenderableType] = [
         Text(),
         Text(sweep_scope(sweep)),
-        terminal_table(overview_table(sweep), in_parts=True),
+        terminal_table(overview_table(sweep)),
     ]
     blocks += [Text(f"- {line}") for line in sweep_findings(sweep)]
-    legend = how_sweep_made(sweep)
-    if table := agreement_table(sweep):
-        blocks.append(Padding(terminal_table(table), (1, 0, 0, 0)))
-        legend += about_agreements(sweep)
-    return [*blocks, Padding(Text("\n".join(legend), style="dim"), (1, 0, 0, 0))]
+    return [*blocks, Padding(Text("\n".join(how_sweep_made(sweep)), style="dim"), (1, 0, 0, 0))]
 
 
 def sweep_scope(sweep: Sweep) -> str:
@@ -85,7 +83,7 @@ def sweep_scope(sweep: Sweep) -> str:
 
 
 def sweep_findings(sweep: Sweep) -> list[str]:
-    """A sentence on each task and readout: where a loss is significant, and how small a loss the items can detect."""
+    """A sentence on each task and readout: where a loss is significant, and where it is largest."""
     lines = []
     for curve in sweep.curves:
         num_layers = count_of(len(curve.rows), "layer")
@@ -101,7 +99,7 @@ def sweep_findings(sweep: Sweep) -> list[str]:
             stays = "; all of it stays" if sure == lost else f"; {where} it stays"
             text = f"significant loss at {len(lost)} of {num_layers} ({format_layers(lost)}){_lowest(curve)}"
             text += f"{stays} significant over all layers (*)"
-        lines.append(f"{start}: {text}.{_resolution(curve)}")
+        lines.append(f"{start}: {text}.")
     return lines
 
 
@@ -114,17 +112,6 @@ def _lowest(curve: Curve) -> str:
     above = "" if rows[0].chance is None else " above chance"
     where = " or ".join(str(row.layer) for row in rows)
     return f"; lowest without layer {where}: {words.kept_words(kept)} of the score{above} kept"
-
-
-def _resolution(curve: Curve) -> str:
-    """Width of the intervals; half of one is about the least loss that these items can show."""
-    ends = [(row.values.difference.low, row.values.difference.high) for row in curve.rows]
-    widths = sorted(high - low for low, high in ends if high is not None and low is not None)
-    if not widths:
-        return ""
-    share = _is_share(curve)
-    reach = number_text(widths[len(widths) // 2] / 2, share=share, digits=1) + " points" * share
-    return f" The interval of a difference typically reaches {reach} to each side."
 
 
 def _is_share(curve: Curve) -> bool:
@@ -148,24 +135,13 @@ def how_sweep_made(sweep: Sweep) -> list[str]:
 
 
 def overview_table(sweep: Sweep) -> Table:
-    """The retention without each layer, a line for each layer; the CSV has every number of every curve."""
-    adjusted = {(curve.task, curve.readout): curve.p_adjusted for curve in sweep.curves}
-    raw = raw_values(layer="layer", task="task", readout="readout", metric="metric", n="n", chance="chance")
-    raw |= raw_values(uncut="values.uncut.value", cut="values.cut.value") | raw_estimates(kept="kept_share")
-    raw |= raw_values(p_value="values.p_value") | {"p_holm": lambda row: adjusted[row.task, row.readout][row.layer]}
-    every_number = Table(
-        name="layers",
-        caption="",
-        columns=[Column("layer", str, raw=raw | raw_values(seed="seed"))],
-        rows=[row for curve in sweep.curves for row in curve.rows],
-    )
+    """The retention without each layer, a line for each layer."""
     return Table(
         name="layers",
         caption="Kept above chance without each layer, in %; bold: a loss whose whole interval lies below 0; *: a "
         "significant loss over all layers",
         columns=[Column("layer", str, numeric=True), *(_of_curve(curve) for curve in sweep.curves)],
         rows=sweep.layers,
-        download=every_number,
     )
 
 
@@ -177,40 +153,7 @@ def _of_curve(curve: Curve) -> Column:
         text = words.retained_words(row.kept_share)
         return Styled(text, "strong", star) if row.shows_loss and row.kept_share else text + star
 
-    def brief(layer: int) -> Cell:
-        row = by_layer[layer]
-        text = words.retained_words(row.kept_share) + "*" * (layer in significant)
-        return Styled(text, "faint" if row.kept_share is None else "wrong" if row.shows_loss else "plain")
-
-    return Column(curve.label, value, brief=brief)
-
-
-def agreement_table(sweep: Sweep) -> Table | None:
-    """A line for each task with itself, and for each two tasks; None without a task above chance."""
-    lines = []
-    for pair in sweep.agreements():
-        estimate, refused = pair.rho
-        second = "itself, on the other half of its items" if pair.kind == "halves" else pair.second
-        rho = ["-", f"n/a: {refused}"] if estimate is None else [str(estimate.n), two_decimals(estimate)]
-        lines.append([pair.first, second, *rho])
-    caption = "Spearman's rank correlation of the tasks' losses over layers"
-    columns = text_columns("task", "and", "layers", "Spearman's rho", numeric=["layers"])
-    return Table(name="agreement", caption=caption, columns=columns, rows=lines) if lines else None
-
-
-def about_agreements(sweep: Sweep) -> list[str]:
-    """Meaning of the numbers, one sentence each."""
-    lines = [
-        "rho: 1 is the same order of the layers, 0 unrelated, -1 opposite; a task ranks by the loss without the "
-        "layer. 95 % intervals by Fisher's z over layers. They exclude the noise of the items, which pulls rho towards "
-        "0."
-    ]
-    if any(pair.kind == "halves" for pair in sweep.agreements()):
-        lines.append(
-            "A task is also compared with itself, one half of its items with the other half. Two tasks, each with all "
-            "its items, cannot be expected to agree much more than that."
-        )
-    return lines
+    return Column(curve.label, value)
 
 
 def layers_figure(sweep: Sweep) -> Figure | None:
@@ -246,7 +189,6 @@ def layers_figure(sweep: Sweep) -> Figure | None:
         ],
         columns=1,
         table=overview_table(sweep),
-        picture=PLOT,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,8 +10,23 @@ from layercut.evidence.comparison import KEPT, ComparedRun, ComparisonRow
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.report.table import Styled
 from layercut.runs.prune import TimedSpeed
-from layercut.text import HasInterval, at_least, count_of, format_layers, number_text, parameters_text, with_interval
+from layercut.text import (
+    MOST_CHARACTERS,
+    HasInterval,
+    at_least,
+    code_span,
+    count_of,
+    escape_inline,
+    fenced_block,
+    format_layers,
+    number_text,
+    parameters_text,
+    with_interval,
+)
 
+_PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
+"""A digit, a word or a sign, with the white space before it."""
+_LEAD = 60  # characters that are shown before the first difference of two long answers
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {
     "rank": "ranked by likelihood",
@@ -60,6 +76,11 @@ def readout_words(readout: str) -> str:
 def task_and_readout(task: str, readout: str) -> str:
     """A task and its readout for people."""
     return f"{task} ({readout_words(readout)})"
+
+
+def task_cell(task: str, readout: str) -> Styled:
+    """A task, and below it how it is answered."""
+    return Styled(task, "plain", below=(readout_words(readout),))
 
 
 def readout_order(readout: str) -> tuple[int, str]:
@@ -212,3 +233,40 @@ def times_words(timed: TimedSpeed) -> str:
     """The ratio of both models' speeds: ``x 0.72 [0.70, 0.74]``."""
     low, high = timed.ratio.low, timed.ratio.high
     return f"x {timed.ratio.value:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+
+
+def first_difference(uncut: str, cut: str) -> tuple[int, int]:
+    """Begin and end of the first wrong digit, word or sign of the cut answer; one place twice where there is none.
+
+    >>> first_difference("7 + 5 = 12", "7 + 5 = 17")
+    (9, 10)
+    """
+    same = next((i for i, (a, b) in enumerate(zip(uncut, cut, strict=False)) if a != b), min(len(uncut), len(cut)))
+    start = 0
+    for piece in _PIECE.findall(uncut):
+        if start + len(piece) > same:
+            break
+        start += len(piece)
+    wrong = _PIECE.match(cut, start)
+    return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
+
+
+def example_text(item: str, question: str, gold: str, answers: Mapping[str, str]) -> str:
+    """One item with answers, the original model's first, in Markdown; ⟦ and ⟧ mark where others first differ from it.
+
+    Long answers are shown around that place.
+    """
+    right = f", right answer {code_span(gold)}" if gold else ""
+    parts = [f"Item {code_span(item)}{right}:", "\n".join(fenced_block(question))]
+    original = next(iter(answers.values()))
+    for name, text in answers.items():
+        if text != original:
+            start, end = first_difference(original, text)
+            first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
+            wrong = text[start:end].replace("\n", "↵\n")
+            if word := text[start:end].strip():
+                start, wrong = text.index(word, start), word  # the mark begins at the word, not at the space before it
+            marked = wrong or "(ends here)"
+            text = f"{'[...] ' * (first > 0)}{text[first:start]}⟦{marked}⟧{text[end:]}"
+        parts += [f"{escape_inline(name)}:", "\n".join(fenced_block(text))]
+    return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""The format of draft.json, which ``layercut draft`` writes and its page reads: the plans of the search, and answers
+"""The format of draft.json, which ``layercut draft`` writes: the plans of the search, and answers
 that were written with and without the chosen one.
 """
 
@@ -14,7 +14,6 @@ from layercut.text import Removal
 
 DRAFT, PLAN, MODEL = "draft.json", "plan.json", "model"
 """Files and the checkpoint of a draft's folder."""
-BESIDE = "draft"  # a draft in the folder of a prune, whose page then has its answer
 DraftVerdict = Literal["faster", "undecided", "slower"]
 """By the 95 % interval of the measured speed-up: above 1, around 1, below 1."""
 

@@ -222,7 +222,7 @@ def _row(
 ) -> SweepRow:
     metric = next(iter(uncut[0]["metrics"]))
     before, after = ([float(record["metrics"][metric]) for record in records] for records in (uncut, cut))
-    chance, first, second = cell.task.split_chance(cell.split, cell.readout).get(metric), after[::2], after[1::2]
+    chance = cell.task.split_chance(cell.split, cell.readout).get(metric)
     return SweepRow(
         layer=layer,
         task=cell.task.name,
@@ -233,6 +233,5 @@ def _row(
         limit=cell.limit,
         seed=seed,
         values=compare_paired(before, after, chance=chance, seed=seed, clusters=clusters_of(uncut)),
-        halves=(sum(first) / len(first), sum(second) / len(second)) if second else None,
         outcomes=dict(Counter(record["outcome"] for record in cut)),
     )

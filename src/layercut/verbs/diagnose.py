@@ -37,7 +37,7 @@ class DiagnoseVerb(Verb):
         description="Pruned models: layers (3,8,21-24), reverse:N or random:N, each:0-9 for every layer alone, a "
         "plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL."
     )
-    how: Annotated[DiagnoseSettings, Fields(shown="only limit samples")] = DiagnoseSettings()
+    how: Annotated[DiagnoseSettings, Fields(shown="only limit")] = DiagnoseSettings()
     out: fields.Out = Field(None, description="Run folder; runs/<model>-diagnose if left out.")
     seed: fields.RandomSeed = 0
 

@@ -65,9 +65,8 @@ class DraftVerb(Verb):
     def run(self, io: Io) -> DraftDone:
         """Search and measure, or go on with it."""
         from layercut.drafting.job import run_draft
-        from layercut.report.reports import write_reports
 
-        done = run_draft(
+        return run_draft(
             io.handle(self.model),
             self.goal,
             self.tasks,
@@ -76,20 +75,16 @@ class DraftVerb(Verb):
             console=io.console,
             say=io.say,
         )
-        write_reports(done.folder)
-        return done
 
     def show(self, done: DraftDone, io: Io) -> Shown:
         from layercut.report.draft import draft_tables
         from layercut.report.table import terminal_table
-        from layercut.runs.directory import PAGE
 
         checkpoint = done.result.checkpoint and done.folder / done.result.checkpoint
         lines = [
             done.result.why,
-            *([f"transformers: {done.result.commands['transformers']}"] if checkpoint else []),
+            *((f"{engine}: {command}" for engine, command in done.result.commands.items()) if checkpoint else ()),
             f"draft: {checkpoint or 'not written, because it does not pay'}",
-            f"page: {done.folder / PAGE}",
         ]
         tables = map(terminal_table, draft_tables(done.result))
         return Shown(done.result.to_dict(), tables, lines, failed=done.result.verdict == "slower")

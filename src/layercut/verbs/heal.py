@@ -126,9 +126,8 @@ class HealVerb(Verb):
             MissingExtra: TRL or PEFT is not installed, for methods other than ``seam``.
         """
         from layercut.healing.heal import heal_model
-        from layercut.report.reports import write_reports
 
-        healed = heal_model(
+        return heal_model(
             self.model,
             self.uncut,
             self.source(),
@@ -138,10 +137,6 @@ class HealVerb(Verb):
             console=io.console,
             say=io.say,
         )
-
-        if healed is not None:
-            write_reports(self.out)
-        return healed
 
     def rehearse(self, io: Io) -> Shown:
         from layercut.healing.outline import healing_outline

@@ -66,7 +66,8 @@ class PruneVerb(Verb):
     def run(self, io: Io) -> Pruned:
         """Search, confirm and write the checkpoint, or go on with it."""
         from layercut.pruning.job import prune_model
-        from layercut.report.reports import prune_reports
+        from layercut.report.reports import write_reports
+        from layercut.runs.directory import PAGE
 
         done = prune_model(
             io.handle(self.model),
@@ -78,7 +79,8 @@ class PruneVerb(Verb):
             console=io.console,
             say=io.say,
         )
-        prune_reports(done.folder, seed=self.seed)
+        if not (done.folder / PAGE).is_file():
+            write_reports(done.folder, seed=self.seed)
         return done
 
     def rehearse(self, io: Io) -> Shown:

@@ -12,7 +12,7 @@ from layercut.base_settings import Share
 from layercut.evidence.advice import Advice
 from layercut.evidence.comparison import ComparisonRow
 from layercut.models.push import Upload, prepare_upload, upload_checkpoint
-from layercut.runs.directory import RunFolder, find_run_folders
+from layercut.runs.directory import find_run_folders
 from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb
 
@@ -64,9 +64,8 @@ class AdviseVerb(Verb):
 
 
 class Compared(NamedTuple):
-    """Two runs, read once."""
+    """Two runs, compared."""
 
-    runs: tuple[RunFolder, RunFolder]
     rows: list[ComparisonRow]
     notes: list[str]
 
@@ -77,7 +76,6 @@ class CompareVerb(Verb):
     Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval) or EvalPlus
     (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two models on this
     disk, the layers that the second lost are named.
-    Below the scores stand what the written answers look like (loops, repetition, no end) and how programs fail.
 
     Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
     """
@@ -100,7 +98,7 @@ class CompareVerb(Verb):
         from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
 
         runs = open_run(self.first), open_run(self.second)
-        done = Compared(runs, compare_two(*runs, seed=self.seed), comparison_notes(*runs))
+        done = Compared(compare_two(*runs, seed=self.seed), comparison_notes(*runs))
         if self.page is not None:
             from layercut.evidence.study import StudyResults
             from layercut.report.reports import write_comparison
@@ -110,14 +108,10 @@ class CompareVerb(Verb):
         return done
 
     def show(self, done: Compared, io: Io) -> Shown:
-        from layercut.evidence.completions import as_plain_cells, diagnose_runs
         from layercut.evidence.two_runs import to_dict
-        from layercut.report.answers import answer_tables
         from layercut.report.comparison import two_runs_table
 
-        answers = diagnose_runs(done.runs, seed=self.seed)
-        tables = (*two_runs_table(done.rows, done.notes), *answer_tables(answers))
-        return Shown({**to_dict(done.rows, done.notes), "answers": as_plain_cells(answers)}, tables)
+        return Shown(to_dict(done.rows, done.notes), two_runs_table(done.rows, done.notes))
 
     def returned(self, done: Compared) -> list[ComparisonRow]:
         return done.rows
@@ -126,17 +120,14 @@ class CompareVerb(Verb):
 class ReportVerb(Verb):
     """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
 
-    The page is one file that needs no network. Needs no model and no torch. Of a healing, and of an eval without a
-    comparison, there is Markdown alone; two evals are compared by layercut compare.
+    The page is one file that needs no network. Needs no model and no torch. Two evals are compared by layercut compare.
 
     Example: layercut report runs/quickstart
     """
 
     VERB = "report"
 
-    folder: Annotated[fields.Folder, _RUN] = Field(
-        description="Folder of a study, prune, sweep, diagnosis, heal or eval."
-    )
+    folder: Annotated[fields.Folder, _RUN] = Field(description="Folder of a study, prune, sweep or diagnosis.")
     texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
         True,
         description="Show questions and answers. Without them a report can be shared where its data set cannot.",

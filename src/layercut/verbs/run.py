@@ -116,14 +116,16 @@ class RunVerb(Verb):
 
     def run(self, io: Io) -> Any:
         """Do all that is left; the study's outcome, or what the other verb gives."""
-        from layercut.report.reports import study_reports
+        from layercut.report.reports import write_reports
         from layercut.study.run import run_study
 
         with self.trust():
             if self.other is not None:
                 return self.other.run(io)
             done = run_study(self.settings, limit=self.limit, console=io.console, say=io.say)
-            return done._replace(paths=study_reports(done.folder, done.study) | done.paths)
+            study = done.study
+            reports = {} if study is None else write_reports(done.folder, seed=study.seed, study=study)
+            return done._replace(paths=reports | done.paths)
 
     def rehearse(self, io: Io) -> Shown:
         from layercut.study.run import outline_study

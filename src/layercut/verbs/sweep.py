@@ -88,6 +88,6 @@ class SweepVerb(Verb):
         from layercut.report.reports import KINDS
         from layercut.runs.directory import PAGE
 
-        files = {"report": KINDS["sweep"].file, "picture": sweep.PLOT, "page": PAGE}
+        files = {"report": KINDS["sweep"].file, "page": PAGE}
         lines = [f"{name}: {done.folder / file}" for name, file in files.items() if (done.folder / file).is_file()]
         return Shown(done.sweep.to_dict(), sweep.sweep_tables(done.sweep), lines)

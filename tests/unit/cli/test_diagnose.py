@@ -23,9 +23,7 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert "**What broke first in reverse-2:**" in page
     assert "**What broke first in short:**" in page
     assert "without 2 of 6" in page
-    before = {
-        name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "diagnose-arithmetic.png")
-    }
+    before = {name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "report.html")}
 
     monkeypatch.setattr("layercut.models.loading.load_model", None)  # nothing has to be computed
     again = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK, "--out", folder, "--json")
@@ -44,17 +42,17 @@ def test_diagnose_end_to_end_and_again_without_the_model(
 def test_a_checkpoint_is_walked_beside_the_uncut_model(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     """All diagnostics on a model that guesses: nothing fails, whatever is missing."""
     assert layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "short").code == 0
-    words = ("--limit", "1", "--samples", "2", "--out", tmp_path / "run", "--only", "brackets,propagation,demoted")
+    words = ("--limit", "1", "--out", tmp_path / "run", "--only", "brackets,propagation")
     done = layercut("diagnose", tiny, tmp_path / "short", *words)
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "run" / "diagnose.json").read_text())["diagnostics"]
-    assert list(found) == ["brackets", "propagation", "demoted"]
+    assert list(found) == ["brackets", "propagation"]
     # The tiny model's context is too short for word problems; that is said, and costs nothing else.
     assert any("gsm_symbolic left out" in note for note in found["propagation"]["notes"])
     added = layercut("diagnose", tiny, tmp_path / "short", *words[:-1], "arithmetic")
     assert added.code == 0, added.err
     found = json.loads((tmp_path / "run" / "diagnose.json").read_text())["diagnostics"]
-    assert list(found) == ["arithmetic", "brackets", "propagation", "demoted"]
+    assert list(found) == ["arithmetic", "brackets", "propagation"]
 
 
 def test_a_model_without_its_plan_is_measured_as_with_it(layercut: Run, tiny: Path, tmp_path: Path) -> None:

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import math
-
-import pytest
-
-from layercut.diagnostics.arithmetic import KINDS, LIKELIER, above_guessing, expression_value, make_expressions
+from layercut.diagnostics.arithmetic import KINDS, expression_value, make_expressions
 
 
 def test_expressions_are_right_and_of_the_size_they_say() -> None:
@@ -20,10 +16,3 @@ def test_expressions_are_right_and_of_the_size_they_say() -> None:
         f"{d} digit{'s' * (d > 1)}, {o} operator{'s' * (o > 1)}" for d, o in KINDS
     }
     assert make_expressions(seed=1).samples("report", 50) == samples[:50]
-
-
-def test_a_number_whose_digits_are_guessed_is_erased() -> None:
-    """Each right digit is among the ten likeliest tokens of a model that writes any digit."""
-    tokens = [{"text": " ", "nll": 0.01}, {"text": "9", "nll": math.log(10)}, {"text": "0\n", "nll": math.log(10)}]
-    assert above_guessing(tokens) == pytest.approx(0)
-    assert above_guessing([{"text": "-"}, {"text": "123", "nll": math.log(250)}]) == pytest.approx(math.log(LIKELIER))

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from layercut.diagnostics import load_diagnostic, programs
-from layercut.diagnostics.arithmetic import LIKELIER
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
 from tests.support.accused import accused
 from tests.support.patient import Defect, PatientEngine, session
 
-ASKED = ("arithmetic", "brackets", "degeneration", "propagation", "demoted")
+ASKED = ("arithmetic", "brackets", "degeneration", "propagation")
 
 
 _RAN: dict[Program, ProgramResult] = {}
@@ -86,11 +85,3 @@ def test_open_brackets_are_named() -> None:
     assert row(found, "programs with a bracket error")["cut"][0] == 1
     assert row(found, "closed")["cut"][0] == 0
     assert {one.group for one in found["rows"] if one.group} <= {f"depth {d}" for d in range(1, 9)}
-
-
-def test_what_is_demoted_and_what_is_erased() -> None:
-    verdict = diagnose("cannot_add")["demoted"]["data"]["verdicts"]["cut"]
-    assert verdict["lost"] == 24
-    # Greedy and drawn answers are all wrong, but every token of the right one is still the likeliest when given.
-    assert (verdict["demoted"], verdict["erased"]) == (24, 0)
-    assert verdict["times"] > LIKELIER

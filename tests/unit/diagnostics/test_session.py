@@ -115,6 +115,6 @@ def test_a_checkpoint_with_other_tokens_is_left_out(tmp_path: Path) -> None:
 
 def test_names_of_diagnostics() -> None:
     assert chosen_diagnostics([])[0] == "arithmetic"
-    assert chosen_diagnostics(["demoted", "brackets"]) == ["brackets", "demoted"]
+    assert chosen_diagnostics(["propagation", "brackets"]) == ["brackets", "propagation"]
     with pytest.raises(InputError, match="unknown diagnostic 'bracket'.*brackets"):
         chosen_diagnostics(["bracket"])

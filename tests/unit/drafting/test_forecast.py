@@ -91,11 +91,3 @@ def test_rounds_are_those_of_the_loop(window: int, ends: bool) -> None:
         drafted = [token if draw.random() < 0.7 else 9 for token in answer]
         agrees = [one == other for one, other in zip(answer, drafted, strict=True)]
         assert find_rounds(agrees, window, limit) == by_hand(answer, drafted, window, limit)
-
-
-def test_a_draft_that_is_always_right_writes_window_and_one_more() -> None:
-    assert find_rounds([True] * 12, 3, 12) == [3] * 3
-
-
-def test_a_draft_that_is_never_right_writes_one_at_a_time() -> None:
-    assert find_rounds([False] * 5, 3, 5) == [3, 3, 2, 1, 0]

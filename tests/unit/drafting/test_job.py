@@ -64,9 +64,7 @@ def test_layers_that_do_nothing_are_a_perfect_draft(model: Path, task: Path, tmp
     assert plan.removed and set(plan.removed) == set(result.chosen.removed)
     with bypass(load_model(str(model)).model, plan):
         pass
-    page = (done.folder / "report.html").read_text()
-    assert result.why in page.replace("\u00a0", " ") and "speculative-config" in page
-    assert f"{result.measured.per_round.value:.2f}" in page
+    assert "speculative-config" in result.commands["vllm"]
 
 
 def test_a_given_plan_is_measured_and_equal(model: Path, task: Path, tmp_path: Path) -> None:
@@ -203,19 +201,11 @@ def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:
     return list(DraftVerb.of(model=model, tasks=[str(task)], out=out, items=12, **more).rehearse(IO).lines)
 
 
-def test_a_search_reads_answers_under_many_plans_and_writes_some(model: Path, task: Path, tmp_path: Path) -> None:
-    found = "\n".join(lines(model, task, tmp_path / "run"))
-    assert (
-        "12 items" in found
-        and "read under plans, about: 60 plans" in found
-        and "written alone and with the draft: 24 items" in found
-    )
-    assert "timed first" in found and "nothing was written" in found and not (tmp_path / "run").exists()
-
-
-def test_a_plan_that_is_named_is_read_alone(model: Path, task: Path, tmp_path: Path) -> None:
-    found = "\n".join(lines(model, task, tmp_path / "run", remove="1-2"))
-    assert "read under the plan: 1 plan" in found and "written alone and with the draft: 24 items" in found
+def test_what_is_asked_is_forecast(model: Path, task: Path, tmp_path: Path) -> None:
+    shown = "\n".join(lines(model, task, tmp_path / "run"))
+    assert "about 60 plans" in shown and "alone and with the draft: 36 items" in shown
+    assert "timed first" in shown and "nothing was written" in shown and not (tmp_path / "run").exists()
+    assert "60 plans" not in "\n".join(lines(model, task, tmp_path / "run", remove="1-2"))
 
 
 def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
-"""Self-BLEU is sacrebleu's to the last bit, and loops are those that a plain search finds."""
+"""Loops are those that a plain search finds."""
 
 from __future__ import annotations
 
 from random import Random
 
-import numpy as np
 import pytest
-from sacrebleu.metrics.bleu import BLEU
 
 from layercut.evidence.degeneration import (
     FEWEST_REPEATS,
@@ -16,7 +14,6 @@ from layercut.evidence.degeneration import (
     measure_text,
     repeated_share,
     self_bleu,
-    sentences_of,
     words_of,
 )
 from tests.support.patient import prose
@@ -32,18 +29,6 @@ def random_text(rng: Random) -> str:
     )
     unit = "".join(rng.choice("ab \n") for _ in range(rng.randrange(1, 12)))
     return text + unit * rng.randrange(0, 7)
-
-
-def test_self_bleu_is_the_mean_of_sentence_scores() -> None:
-    bleu, rng = BLEU(lowercase=True, effective_order=True), Random(3)
-    for _ in range(200):
-        text = random_text(rng)
-        parts = sentences_of(text)
-        if len(parts) < 2:
-            assert self_bleu(text) == 0
-            continue
-        scores = [bleu.sentence_score(part, parts[:n] + parts[n + 1 :]).score for n, part in enumerate(parts)]
-        assert self_bleu(text) == float(np.mean(scores)) / 100, text
 
 
 def test_equal_sentences_are_all_repetition() -> None:

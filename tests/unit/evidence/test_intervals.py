@@ -41,12 +41,6 @@ def test_bootstrap_is_seeded_and_near_the_normal_interval():
     assert mean_interval(values, seed=2).low != estimate.low
 
 
-def test_a_higher_level_is_wider():
-    values = np.random.default_rng(0).random(60)
-    narrow, wide = mean_interval(values, confidence=0.8), mean_interval(values, confidence=0.99)
-    assert wide.low < narrow.low < narrow.high < wide.high
-
-
 def test_two_different_values_still_give_a_finite_interval():
     estimate = mean_interval([0.2, 0.6])
     assert 0.2 <= estimate.low <= estimate.value <= estimate.high <= 0.6

@@ -11,7 +11,7 @@ from layercut.evidence.sweep import SweepRow
 
 SHARED = {"task": "copy", "version": 1, "readout": "rank", "metric": "accuracy", "chance": 0.25, "limit": 8, "seed": 3}
 VALUES = compare_paired([1, 1, 0, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 1, 1, 1], chance=0.25, seed=3)
-ROW = SweepRow(layer=4, **SHARED, values=VALUES, halves=(0.5, 0.75), outcomes={"right": 5, "wrong": 3})  # type: ignore[arg-type]
+ROW = SweepRow(layer=4, **SHARED, values=VALUES, outcomes={"right": 5, "wrong": 3})  # type: ignore[arg-type]
 
 
 def test_all_rows_are_paired_rows() -> None:
@@ -24,7 +24,7 @@ def test_all_rows_are_paired_rows() -> None:
 def test_a_row_of_a_sweep_on_disk() -> None:
     text = json.dumps(ROW.to_dict())
     keys = "layer task version readout metric value n chance limit seed uncut cut difference retention "
-    keys += "retention_above_chance lost gained p_value refused num_clusters test halves outcomes"
+    keys += "retention_above_chance lost gained p_value refused num_clusters test outcomes"
     assert list(json.loads(text)) == keys.split()
     assert text == GOLDEN
     assert SweepRow.from_dict(json.loads(text)) == ROW
@@ -52,5 +52,5 @@ GOLDEN = (
     '0.8333333333333334, "low": 0.41112561860912206, "high": 1.6262576370645068, "n": 8, "method": "bootstrap"}, '
     '"retention_above_chance": {"value": 0.75, "low": 0.10863580136837638, "high": 2.524370383512099, "n": 8, '
     '"method": "bootstrap"}, "lost": 2, "gained": 1, "p_value": 1.0, "refused": "", "num_clusters": null, "test": '
-    '"mcnemar", "halves": [0.5, 0.75], "outcomes": {"right": 5, "wrong": 3}}'
+    '"mcnemar", "outcomes": {"right": 5, "wrong": 3}}'
 )

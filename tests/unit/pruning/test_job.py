@@ -20,7 +20,6 @@ from layercut.engine.base import Decoding
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
-from layercut.evidence.advice import advise
 from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import show_nothing
 from layercut.pruning import search
@@ -89,13 +88,6 @@ def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, m
     assert all(one.ratio.n == 5 and one.uncut.value > 0 for one in result.speed)
     assert result.size["cut"].disk_bytes < result.size["uncut"].disk_bytes
     assert set(result.seconds) == {"original", "path", "confirm", "checkpoint", "speed"}
-
-
-def test_advise_gives_the_bound_of_prune(whole: Pruned) -> None:
-    advice = advise(whole.folder, keep=0.8)
-    assert advice.recommended is not None and advice.recommended.arm.name == whole.result.chosen.name
-    bounds = {one.name: one.kept[0].bound for one in whole.result.tested}
-    assert {plan.arm.name: plan.low for plan in advice.plans} == bounds
 
 
 def test_the_checkpoint_is_the_bypassed_model(whole: Pruned, model: Path) -> None:

@@ -13,7 +13,7 @@ from layercut.errors import InputError
 from layercut.pruning.job import Pruned
 from layercut.pruning.verdict import answer_with_others, describe_fastest
 from layercut.report.first import first_of_prune
-from layercut.report.front import front_figure, front_of
+from layercut.report.versus import versus_table
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
 from layercut.settings import ModelSettings
 from tests.unit.pruning.conftest import run
@@ -61,13 +61,9 @@ def test_the_answer_says_what_to_take(weighed: tuple[Pruned, Pruned], others: tu
     before, after = weighed
     assert "Do not prune" not in before.result.why
     assert f"Do not prune for size: {others[0]} passes with" in after.result.why
-    front = front_of(after.result)
-    assert front is not None
-    assert [one.label for one in front.models if one.smallest] == [others[0]], "smaller, and as good as any"
-    figure = front_figure(front)
-    assert front_of(before.result) is None
-    drawn = figure.panels[0].spec["data"]["values"]
-    assert [point["series"] for point in drawn].count("other models") == 1 and len(drawn) == len(front.models)
+    taken = [line[0].text for line in versus_table(after.result).rows if line[0].style == "strong"]
+    assert {*taken} == {others[0]}, "smaller, and as good as any"
+    assert not versus_table(before.result).rows
     assert any("10 %" in part for part in first_of_prune(after.result).behind if isinstance(part, str))
 
 

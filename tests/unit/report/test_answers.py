@@ -1,26 +1,17 @@
-"""Repetition and classes of programs in the reports of one run, two runs, a study and a sweep."""
+"""Classes of programs in the reports of a study and a sweep."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner
-
-from layercut.cli.main import app
-from layercut.errors import InputError
 from layercut.report.reports import write_reports
-from layercut.runs.directory import RunFolder
 from tests.support.answers import build_answers, record
-from tests.support.patient import prose
 from tests.support.sweeps import curve, sweep_of
 
 ENDS = {"passed": "passed", "name": "NameError: x", "never_closed": "SyntaxError: x"}
 ENDS |= {"wrong_answer": "AssertionError", "timeout": "timeout: x"}
-LOOP = "It goes on" + " and on" * 60
 
 
 def programs(kinds: Sequence[str], **more: Any) -> list[dict[str, Any]]:
@@ -33,80 +24,26 @@ def programs(kinds: Sequence[str], **more: Any) -> list[dict[str, Any]]:
     return found
 
 
-def texts(every: int, **more: Any) -> list[dict[str, Any]]:
-    """Twenty texts; the first of every few goes round and round until the limit."""
-    return [
-        record(f"text-{n}", prose(str(n)) if n % every else LOOP, "stop" if n % every else "length", **more)
-        for n in range(20)
-    ]
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    build_answers(tmp_path / "uncut", {"own": texts(20), "humaneval_plus": programs(["passed"])})
+def test_a_study_groups_failures_by_class(tmp_path: Path) -> None:
+    build_answers(tmp_path / "uncut", {"humaneval_plus": programs(["passed"])})
     kinds = ["passed", "wrong_answer", "never_closed", "name"]
-    build_answers(tmp_path / "last", {"own": texts(2), "humaneval_plus": programs(kinds)}, removed=(29,))
-    return tmp_path
-
-
-def test_a_study_groups_failures_by_class_and_shows_repetition_with_intervals(study: Path) -> None:
-    written = write_reports(study)
+    build_answers(tmp_path / "last", {"humaneval_plus": programs(kinds)}, removed=(29,))
+    written = write_reports(tmp_path)
     text = written["report"].read_text()
-    assert "| model | n | loops | empty | no end | Rep-4 | Self-BLEU-4 | distinct-2 | words |" in text
-    assert "| uncut | 20 | 5 [1, 24] | 0 [0, 16] | 5 [1, 24] |" in text
-    assert "| last | 20 | 50 [30, 70]\\* | 0 [0, 16] | 50 [30, 70]\\* |" in text
     assert "| model | passed | wrong answer | bracket never closed | name |" in text
     assert "| last | 5 (25 %) | 5 (25 %; 33 %) | 5 (25 %; 33 %) | 5 (25 %; 33 %) |" in text
-    assert "| last | 20 | 25 [11, 47]\\* | 75 [53, 89] |" + 4 * " 25 [11, 47] |" in text
-    page = written["page"].read_text()
-    for words in ("Do written answers repeat themselves?", "How do programs fail?", "All measures"):
-        assert words in page
-    before = {path: path.read_bytes() for path in written.values()}
-    assert {path: path.read_bytes() for path in write_reports(study).values()} == before
-    (study / "completions.json").unlink()
-    assert {path: path.read_bytes() for path in write_reports(study).values()} == before, "the folder alone tells"
+    assert "How do programs fail?" in written["page"].read_text()
 
 
-def test_one_run_has_a_report_of_its_own(study: Path, quickstart: Any) -> None:
-    ranked_and_short = write_reports(quickstart[0].path.parent)["report"].read_text()
-    assert "How do programs fail?" not in ranked_and_short
-    written = write_reports(study / "last")
-    assert list(written) == ["report"]
-    text = written["report"].read_text()
-    assert text.startswith("# last\n\n## Scores\n\n1 of 30 decoder layers removed (3.3%): 29, 20 items per task.\n")
-    assert "| last | 20 | 50 [30, 70] | 0 [0, 16] |" in text and "uncut" not in text
-    assert "| humaneval\\_plus | chain | 20 | - | 25 [n/a] |" in text and "## How this was made" in text
-    with RunFolder.begin(study / "empty", {}) as run:
-        run.write_metrics([])
-    with pytest.raises(InputError, match="is not the folder of a study"):
-        write_reports(study / "empty")
-
-
-def test_two_runs_are_compared_by_their_answers_too(study: Path) -> None:
-    command = ["compare", str(study / "uncut"), str(study / "last")]
-    shown = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
-    assert shown.exit_code == 0 and "How do programs fail?\nhumaneval_plus (chain)." in shown.output
-    data = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
-    cells = {cell["task"]: cell["diagnostics"] for cell in data["answers"]}
-    assert cells["humaneval_plus"]["programs"]["data"]["classes"]["last"]["name"] == 5
-    (row,) = (row for row in cells["own"]["degeneration"]["rows"] if row["measure"] == "loops")
-    assert (row["n"], row["uncut"][0], row["cut"][0], row["test"]) == (20, 0.05, 0.5, "mcnemar")
-    assert not (study / "completions.json").exists(), "a comparison writes nothing"
-
-
-def test_a_sweep_shows_them_layer_by_layer(tmp_path: Path) -> None:
-    kept = {3: 100, 7: 50}
-    sweep = sweep_of(*(curve(task, "chain", kept, n=20) for task in ("own", "humaneval_plus")))
-    tasks: dict[str, list[dict[str, Any]]] = {"own": [], "humaneval_plus": []}
-    for removed, every, kinds in (([], 20, ["passed"]), ([3], 20, ["passed", "timeout"]), ([7], 2, ["never_closed"])):
-        tasks["own"] += texts(every, key={"removed": removed})
-        tasks["humaneval_plus"] += programs(kinds, key={"removed": removed})
-    run = build_answers(tmp_path / "sweep", tasks)
+def test_a_sweep_groups_them_layer_by_layer(tmp_path: Path) -> None:
+    sweep = sweep_of(curve("humaneval_plus", "chain", {3: 100, 7: 50}, n=20))
+    answers: list[dict[str, Any]] = []
+    for removed, kinds in (([], ["passed"]), ([3], ["passed", "timeout"]), ([7], ["never_closed"])):
+        answers += programs(kinds, key={"removed": removed})
+    run = build_answers(tmp_path / "sweep", {"humaneval_plus": answers})
     sweep.save(run.path)
     written = write_reports(run.path)
     text = written["report"].read_text()
-    assert "| layer | n | loops |" in text and "| 7 | 20 | 50 [30, 70]\\* |" in text
     assert "| layer | passed | timeout | bracket never closed |" in text
     assert "| 3 | 10 (50 %) | 10 (50 %; 100 %) | 0 (0 %; 0 %) |" in text
-    page = written["page"].read_text()
-    assert "How do programs fail?" in page and "Do written answers repeat themselves?" in page
+    assert "How do programs fail?" in written["page"].read_text()

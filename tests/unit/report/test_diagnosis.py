@@ -9,10 +9,10 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, layer_damages, load_diagnosis
-from layercut.report.diagnosis import damage_summary, different_side
-from layercut.report.diagnostics import SECTIONS, share_figure, share_rows
+from layercut.report.diagnosis import damage_summary
+from layercut.report.diagnostics import SECTIONS
 from layercut.report.reports import write_reports
-from layercut.report.writers import answer_pieces
+from layercut.report.words import example_text
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from tests.support.accused import accused
 
@@ -40,11 +40,6 @@ def example(**fields: Any) -> DiagnosisExample:
 
 
 def diagnoses() -> dict[str, Diagnosis]:
-    where = {
-        "kinds": {"digit": 7, "other": 2}, "traces": 12, "parted": 9,
-        "at_first_token": 3, "wrong_when_forced": 8,
-    }  # fmt: skip
-    counts = {"lost": 5, "demoted": 4, "erased": 1, "times": 35.0}
     by_depth = [
         row("brackets", measure, 0.9, 0.8 / depth, group=f"depth {depth}", headline=False, n=2)
         for measure in ("closed", "next bracket")
@@ -68,9 +63,8 @@ def diagnoses() -> dict[str, Diagnosis]:
         ),
         "propagation": (
             [row("propagation", "first choice", 1, 0.6, group="digit", headline=False)],
-            {"first_wrong": {"reverse-3": where}},
+            {},
         ),
-        "demoted": ([row("demoted", "greedy", 0.8, 0.1, headline=False)], {"verdicts": {"reverse-3": counts}}),
     }
     examples = {"arithmetic": [example()]}
     return {
@@ -114,7 +108,6 @@ def test_the_largest_loss_comes_first_in_words() -> None:
         ("It is so.", "It was so.", ("It ", "was", " so.")),
         (" ) ]", " )", (" )", "(ends here)", "")),
         (" 12", " 12 apples", (" 12 ", "apples", "")),
-        ("a b", "a b", ("", "", "a b")),
         ("abc", "", ("", "(ends here)", "")),
         ("gives 14.", "gives 15.", ("gives 1", "5", ".")),
         ("7 + 5 is 12", "7 + 5 makes 12", ("7 + 5 ", "makes", " 12")),
@@ -123,43 +116,29 @@ def test_the_largest_loss_comes_first_in_words() -> None:
     ],
 )
 def test_the_first_wrong_token_is_marked(uncut: str, cut: str, shown: tuple[str, str, str]) -> None:
-    assert answer_pieces(different_side("cut", cut, uncut)) == shown
+    before, mark, after = shown
+    text = example_text("a", "q", "", {"uncut": uncut, "cut": cut})
+    assert text.endswith(f"{before}⟦{mark}⟧{after}\n```")
 
 
-def test_the_page_has_a_section_and_a_picture_for_each_diagnostic(tmp_path: Path) -> None:
+def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
     page = written(tmp_path / "run", diagnoses())
     text = page.read_text()
     for name, section in SECTIONS.items():
         assert f"**{section.title}.** {section.question}" in text
-        assert f"(diagnose-{name}.png)" in text
         assert f"about {name}" in text
-        assert (tmp_path / "run" / f"diagnose-{name}.png").read_bytes().startswith(b"\x89PNG")
     assert " 1⟦7⟧" in text
-    assert "| model | lost | demoted | erased | times as likely |" in text and "| reverse-3 | 5 | 4 | 1 | 35 |" in text
     assert "| reverse-3 | 4 (40 %) | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
-    assert "| answers | differ | at the first token | wrong when given | digit | other |" in text
-    assert "| reverse-3 | 12 | 9 | 3 | 8 | 7 | 2 |" in text
     assert "(--limit 20), seed 0." in text
-    files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".md", ".png")}
+    before = page.read_bytes()
     write_reports(tmp_path / "run")
-    assert files == {name: (tmp_path / "run" / name).read_bytes() for name in files}
-
-
-def test_small_groups_have_no_line_of_their_own() -> None:
-    found = diagnoses()
-    figure = share_figure(found["brackets"], ["reverse-3"])
-    assert figure is not None
-    (forest,) = figure.panels
-    assert {point["name"] for point in forest.spec["data"]["values"]} == {"closed"}
-    sizes = [row("arithmetic", "written", 0.5, 0.5, group=f"{n} items", headline=False, n=n) for n in (4, 5)]
-    assert [one.group for one in share_rows({**found["arithmetic"], "rows": sizes})] == ["5 items"]
+    assert before == page.read_bytes()
 
 
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
     nothing: Diagnosis = {"rows": [], "data": {}, "examples": [], "notes": ["no traces"]}
     text = written(tmp_path / "run", dict.fromkeys(SECTIONS, nothing)).read_text()
     assert "None of the chosen diagnostics tests for damage." in text
-    assert ".png" not in text
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -170,7 +149,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             load_diagnosis(tmp_path)
 
 
-def test_of_many_models_each_has_one_line_and_no_picture(tmp_path: Path) -> None:
+def test_of_many_models_each_has_one_line_and_no_example(tmp_path: Path) -> None:
     arms = [str(layer) for layer in range(7)]
     found = diagnoses()
     rows = []
@@ -192,5 +171,5 @@ def test_of_many_models_each_has_one_line_and_no_picture(tmp_path: Path) -> None
         ["90 [n/a]", "0.25 [n/a]"],
         ["90 [n/a]", "-"],
     )
-    assert ".png" not in page and "Item `" not in page
+    assert "Item `" not in page
     assert "Broke first: propagation, first choice: 90 % uncut, 80 % cut" in page

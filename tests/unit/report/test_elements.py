@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.report.front import share_cell, task_cell
 from layercut.report.table import plain_cell
-from layercut.report.words import finding_cell, score_units
+from layercut.report.words import finding_cell, kept_words, score_units, task_cell
 from layercut.runs.prune import Estimated, TaskKept
 
 
@@ -16,7 +15,7 @@ def kept(value: float | None) -> TaskKept:
 
 def test_cells_say_the_task_the_share_and_the_verdict() -> None:
     assert plain_cell(task_cell("sums", "short")) == "sums short answer"
-    assert (share_cell(kept(0.9)), share_cell(kept(None))) == ("90 [80, 100] %", "n/a")
+    assert (kept_words(kept(0.9).kept), kept_words(kept(None).kept)) == ("90 [80, 100] %", "n/a")
     looks = {name: finding_cell(name).style for name in ("passed", "shown to fail", "undecided")}
     assert looks == {"passed": "right", "shown to fail": "wrong", "undecided": "plain"}
 

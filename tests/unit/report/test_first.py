@@ -19,7 +19,7 @@ from layercut.runs.directory import PAGE
 from layercut.runs.prune import Estimated, PruneResult, TimedSpeed
 from layercut.surgery.channels import Channels
 from tests.support.html_page import read_page
-from tests.support.pages import a_draft, write_deep_study, write_prune
+from tests.support.pages import write_deep_study, write_prune
 from tests.support.run_builder import Result, build_run
 
 
@@ -53,14 +53,6 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert facts["to decide it"] == "the same command with `--items 240` and another `--out`"
 
 
-def test_a_draft_in_the_folder_of_a_prune_is_among_the_facts(tmp_path: Path) -> None:
-    folder = write_prune(tmp_path, passed=False)
-    assert "with a draft" not in dict(first_of(folder).facts)
-    (folder / "draft").mkdir()
-    a_draft().save(folder / "draft")
-    assert dict(first_of(folder).facts)["with a draft"] == "x 1.30. Nothing is lost."
-
-
 @pytest.mark.parametrize("verdict", ["passed", "undecided", "shown to fail"])
 def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_path: Path) -> None:
     result = PruneResult.load(write_prune(tmp_path, passed=verdict == "passed"))
@@ -92,14 +84,13 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
     page = read_page(written["page"].read_text())
     screen = page.text[page.text.index("How many layers") : page.text.index("Scores of every plan")]
     assert top.startswith("# ") and "bundled:smollm2-135m" in top.partition("\n")[0]
-    assert page.headings[0][1].endswith("1 of its 30 layers")
     assert first.answer in top
     assert first.answer.replace("**", "") in screen
     for name, text in first.facts:
         assert f"- {name}: {text}" in top
         assert name in screen
         assert text.replace("`", "") in screen
-    assert [row[0] for row in page.tables["depths.csv"][1:]] == ["20", "20,21"]
+    assert [row[0] for row in page.tables["depths"][1:]] == ["20", "20,21"]
 
 
 def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
@@ -117,18 +108,18 @@ def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
     assert facts["made by"] == "`layercut run examples/quickstart.yaml`"
 
 
-@pytest.mark.parametrize("width", [62, 80, 120])
-def test_long_names_stay_whole_and_apart_at_any_width(width: int) -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_names_and_intervals_stay_whole_where_columns_are_left_out(width: int) -> None:
     names = [f"iterative-task-accuracy-6{ending}" for ending in ("", "+seam", "+seam-seed1")]
     rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "undecided"] for name in names for _ in range(2)]
-    head, narrow = ["plan", "task", "readout", "n", "keeps", "finding"], {"readout": [1], "n": [1]}
+    head, narrow = ["plan", "task", "readout", "n", "keeps", "finding"], {"readout": 1, "n": 2}
     table = Table(name="t", caption="", columns=text_columns(*head, numeric=["n"], narrow=narrow), rows=rows)
     console = Console(file=io.StringIO(), width=width)
     console.print(terminal_table(table))
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= width
     for name in names:
-        assert sum(name in line.split() for line in lines) == (2 if width >= 80 else 1)
+        assert sum(name in line.split() for line in lines) == 2
     assert sum("88 [74, 106]" in line for line in lines) == len(rows)
 
 
@@ -156,7 +147,7 @@ def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None
     assert first.answer.startswith("**For everything that was measured, remove 25 % of the MLP channels:**")
     assert dict(first.facts)["removed"] == "mlp:0.25" and "-10.0%" in dict(first.facts)["size"]
     assert "What can be removed?" in page.text and "parameters removed, %" in page.text
-    assert [row[:2] for row in page.tables["matrix.csv"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
+    assert [row[:2] for row in page.tables["matrix"][1:]] == [["thin", "mlp:0.25"], ["both", "4,5 mlp:0.25"]]
     assert words.removal_words(study_results(tmp_path).rows[-1].cut) == (
         "2 of 30 decoder layers removed (6.7%): 4,5; 25.0% of the MLP channels removed"
     )

@@ -1,19 +1,15 @@
 """report.md: rebuilt byte for byte from the folders, claims only what the rows support, shows what was lost."""
 
-import io
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import StudyResults, find_study_runs
-from layercut.report.answers import TITLES
-from layercut.report.comparison import comparison_tables
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation_words
 from layercut.runs.directory import PAGE, RunFolder
@@ -32,7 +28,7 @@ def report(quickstart, tmp_path_factory):
     uncut, cuts = quickstart
     path = write_report(out, uncut=uncut, cuts=cuts)
     assert path == out / "report.md"
-    assert sorted(p.name for p in out.iterdir()) == ["report.html", "report.md", "report.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["report.html", "report.md"]
     return path.read_text()
 
 
@@ -41,7 +37,7 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
     study = tmp_path / "elsewhere" / "quickstart"
     shutil.copytree(uncut.path.parent, study)
     write_reports(study)
-    files = [study / name for name in ("report.md", "report.png", PAGE)]
+    files = [study / name for name in ("report.md", PAGE)]
     before = [file.read_bytes() for file in files]
     for file in files:
         file.unlink()
@@ -80,16 +76,13 @@ def test_examples_were_right_and_are_not_now(report, quickstart):
     uncut, cuts = quickstart
     section = report.split("## Errors to read")[1].split("## How the answers ended")[0]
     for task in ("arithmetic", "brackets", "copy"):
-        block = section.split(f"### {task}: ")[1].split("\n### ")[0]
+        block = section.split(f"### {task} (short answer): ")[1].split("\n### ")[0]
         items = re.findall(r"Item `(\w+)`", block)
         assert 3 <= len(items) <= 5
         for item in items:
-            lost = False
-            for readout in ("rank", "short"):
-                before = next(r for r in uncut.records(task, readout) if r["id"] == item)
-                after = [next(r for r in cut.records(task, readout) if r["id"] == item) for cut in cuts]
-                lost |= before["outcome"] == "right" and any(r["outcome"] != "right" for r in after)
-            assert lost
+            before = next(r for r in uncut.records(task, "short") if r["id"] == item)
+            after = [next(r for r in cut.records(task, "short") if r["id"] == item) for cut in cuts]
+            assert before["outcome"] == "right" and any(r["outcome"] != "right" for r in after)
 
 
 def test_a_chain_is_shown_in_full(tmp_path):
@@ -97,16 +90,15 @@ def test_a_chain_is_shown_in_full(tmp_path):
     uncut = build_run(tmp_path / "uncut", [result])
     cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0, "no_answer": 1.0})], removed=(1,))
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
-    assert re.search(r"uncut, chain of steps:\n\n```text\nAdding 10 to \d gives 1\d\.\n```", text)
-    assert re.search(r"cut, chain of steps:\n\n```text\nAdding 10 to \d gives ⟦the⟧ the the\.\n```", text)
-    assert "| cut | no answer found |" in text
+    assert re.search(r"uncut: right:\n\n```text\nAdding 10 to \d gives 1\d\.\n```", text)
+    assert re.search(r"\ncut: no answer found:\n\n```text\nAdding 10 to \d gives ⟦the⟧ the the\.\n```", text)
 
 
 def test_provenance(report):
     made = report.split("## How this was made")[1]
     assert "10,000 resamples, seed 0" in report
-    row = "| reverse-3 | 29, 28, 27 | position | `layercut run examples/quickstart.yaml` | 0.1.0, commit 0123456789ab |"
-    assert row in made
+    made_of = r"\| reverse-3 \| 29, 28, 27 \| position \| [^|]+ \| `layercut run examples/quickstart.yaml` \| 0.1.0"
+    assert re.search(made_of, made)
     for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d"):
         assert expected in made
 
@@ -144,12 +136,12 @@ def test_model_output_cannot_break_the_page(tmp_path, bad):
     file.write_text("\n".join(broken) + "\n")
     text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
     headings = [line for line in _outside_fences(text) if line.startswith("#")]
-    levels = [len(line.split()[0]) for line in headings if line != f"### {TITLES['degeneration']}"]
-    assert levels == [1, 2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 3, 2, 3]
-    assert "### copy: 4 items that were right before" in headings and headings[-2] == "## How this was made"
+    levels = [len(line.split()[0]) for line in headings]
+    assert levels == [1, 2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 3]
+    assert (
+        "### copy (short answer): 4 items that were right before" in headings and headings[-2] == "## How this was made"
+    )
     for line in _outside_fences(text):
-        if line.startswith("| cut | ") and "wrong" in line:
-            assert len(re.findall(r"(?<!\\)\|", line)) == 3
         assert "<script>" not in line.replace("`<script>`", "")
     assert "\x1b" not in text
     assert "\x00" not in text
@@ -201,21 +193,3 @@ def test_folders_that_are_no_study(tmp_path):
     build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=1.0, n=2)])
     with pytest.raises(InputError, match="pruned model"):
         write_reports(tmp_path)
-
-
-def test_a_gain_over_an_original_model_at_chance_is_a_gain(tmp_path):
-    task = Result(task="letters", readout="rank", score=0.27, n=200)
-    same = Result(task="names", readout="rank", score=0.25, n=200)
-    build_run(tmp_path / "uncut", [task, same])
-    build_run(tmp_path / "healed", [Result(**{**vars(task), "score": 0.8}), same], removed=(3,))
-    reports = write_reports(tmp_path)
-    text = reports["report"].read_text()
-    assert re.search(r"\| letters \|.*\| gained \|", text) and re.search(r"\| names \|.*\| at chance \|", text)
-    page = reports["page"].read_text()
-    assert ": names (rank)." in page
-    assert ">gained<" in page.replace(" ", "").replace("\n", "")
-    console = Console(file=io.StringIO(), width=200)
-    for block in comparison_tables(compare_runs(*find_study_runs(tmp_path))):
-        console.print(block)
-    shown = console.file.getvalue()
-    assert "gained:" in shown and "+" in shown.split("letters")[1].split("\n")[0]

@@ -65,7 +65,6 @@ def test_equals_what_the_items_say(tmp_path: Path) -> None:
         assert row.values.retention is not None
         assert row.values.retention.value == sum(right) / 20
         assert row.values.lost == 20 - sum(right)
-        assert row.halves == (sum(right[::2]) / 10, sum(right[1::2]) / 10)
         assert row.outcomes.get("wrong", 0) == 20 - sum(right)
 
 

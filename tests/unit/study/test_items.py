@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from layercut.report.reports import study_reports
+from layercut.report.reports import write_reports
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study, run_study
@@ -31,7 +31,7 @@ def settings(tiny: Path, out: Path, **keys: Any) -> dict[str, Any]:
 def items_of(study: dict[str, Any]) -> dict[str, int]:
     """Run it; by arm, how many items its number is over."""
     outcome = run_study(study_from_dict(study), console=Console(file=StringIO()), say=lambda text: None)
-    assert not outcome.failed and study_reports(outcome.folder, outcome.study)
+    assert not outcome.failed and write_reports(outcome.folder, study=outcome.study)
     runs = {file.parent.name: json.loads(file.read_text()) for file in Path(study["out"]).glob("*/metrics.json")}
     return {name: found["rows"][0]["n"] for name, found in runs.items()}
 

@@ -18,7 +18,7 @@ from layercut.errors import RunMismatch
 from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import find_study_runs
 from layercut.progress.bars import RunProgress
-from layercut.report.reports import study_reports, write_reports
+from layercut.report.reports import write_reports
 from layercut.runs.records import Journal, Notes
 from layercut.runs.study import ARMS, variants_in_study
 from layercut.settings import ModelSettings
@@ -51,7 +51,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def run(settings: dict[str, Any], **more: Any) -> tuple[StudyOutcome, list[str]]:
     said: list[str] = []
     outcome = run_study(study_from_dict(settings), console=Console(file=StringIO()), say=said.append, **more)
-    return outcome._replace(paths=study_reports(outcome.folder, outcome.study) | outcome.paths), said
+    reports = write_reports(outcome.folder, study=outcome.study) if outcome.study else {}
+    return outcome._replace(paths=reports | outcome.paths), said
 
 
 def records(folder: Path) -> dict[str, list[Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from layercut.report.first import first_of_prune
-from layercut.report.front import BEHIND, OTHERS, PLANS, Front, front_figure, front_of, front_table
 from layercut.report.reports import write_reports
 from layercut.report.table import plain_cell
+from layercut.report.versus import how_weighed, versus_table
 from layercut.runs.directory import PAGE
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TimedSpeed
 from tests.support.pages import write_prune
@@ -50,58 +50,29 @@ def served_as(run: str, share: float) -> Served:
     return Served(run=run, speed=(speed,), memory_bytes=1000, cache_bytes_per_token=2.0)
 
 
-def the_front(folder: Path) -> Front:
-    found = front_of(with_others(folder))
-    assert found is not None
-    return found
-
-
-def test_a_model_is_on_the_front_where_no_smaller_or_faster_one_keeps_as_much(tmp_path: Path) -> None:
-    front = the_front(tmp_path)
-    assert [(one.label, one.series, one.smallest, one.fastest, one.picked) for one in front.models] == [
-        ("20", PLANS, False, True, False),
-        ("20,21", PLANS, False, False, False),
-        ("q8.gguf", OTHERS, False, False, False),
-        ("q4.gguf", OTHERS, True, True, True),
-    ], "q8.gguf was not timed"
-    lines, columns = front_table(front).rows, front_table(front).columns
-    rows = [[plain_cell(column.value(line)) for column in columns] for line in lines]
-    assert rows[0] == [
-        "20", "524 MB (-3 %)", "2.20 kB", "2.4 s (x 0.80 [0.79, 0.81])", "arithmetic short answer", "90 [86, 94] %",
-        "87 %", "passed", "seconds",
-    ]  # fmt: skip
-    assert rows[2][2] == rows[2][3] == "not timed" and rows[2][-1] == "-"
-    assert rows[3][1:2] + rows[3][5:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed", "bytes and seconds"]
-    assert "share an error of 5 %" in front.note
-    later = front_of(with_others(tmp_path).model_copy(update={"error": 0.1}))  # named afterwards
-    assert later is not None and "the whole answer errs in up to 10 %" in later.note
+def test_every_model_has_a_line_with_what_it_weighs_takes_and_keeps(tmp_path: Path) -> None:
     result = with_others(tmp_path)
-    equal = alternative(result, "q5.gguf", 90_000_000, 0.97)
-    tied = front_of(result.model_copy(update={"versus": (*result.versus, equal)}))
-    assert tied is not None and [one.label for one in tied.models if one.smallest] == ["q4.gguf"], "the smaller of two"
-    result = PruneResult.load(write_prune(tmp_path))
-    assert front_of(result) is None and first_of_prune(result).figure is None
-
-
-def test_the_plots_have_a_point_for_each_model_and_the_goal(tmp_path: Path) -> None:
-    figure = front_figure(the_front(tmp_path))
-    by_bytes, by_seconds = (panel.spec["data"]["values"] for panel in figure.panels)
-    assert sorted((point["series"], point["y"], point["x"], point["hollow"]) for point in by_bytes) == [
-        (BEHIND, 40.0, 29.74, True), (BEHIND, 80.0, 94.8, True), (BEHIND, 90.0, 97.4, True),
-        (OTHERS, 97.0, 14.87, False),
+    table = versus_table(result)
+    rows = [[plain_cell(column.value(line)) for column in table.columns] for line in table.rows]
+    assert rows[0] == [
+        "20", "524 MB (-3 %)", "2.4 s (x 0.80 [0.79, 0.81])", "arithmetic short answer", "90 [86, 94] %", "87 %",
+        "passed",
     ]  # fmt: skip
-    assert sorted((point["series"], point["y"], point["x"]) for point in by_seconds) == [
-        (BEHIND, 80.0, 120.0), (OTHERS, 97.0, 90.0), (PLANS, 90.0, 80.0)
-    ]  # fmt: skip
-    assert figure.panels[0].spec["usermeta"]["hover"][0].startswith("model: 20\nweights: 524 MB")
+    assert [row[0] for row in rows] == ["20", "20,21", "q8.gguf", "q4.gguf"], "the largest first"
+    assert rows[2][2] == "not timed"
+    assert rows[3][1:2] + rows[3][4:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed"]
+    assert [line[0].style for line in table.rows] == ["plain", "plain", "plain", "strong"]
+    assert "share an error of 5 %" in how_weighed(result)
+    assert "the whole answer errs in up to 10 %" in how_weighed(result.model_copy(update={"error": 0.1}))
+    assert not versus_table(PruneResult.load(write_prune(tmp_path))).rows
 
 
-def test_the_page_begins_with_the_model_to_take_and_shows_the_front(tmp_path: Path) -> None:
+def test_the_page_begins_with_the_model_to_take_and_weighs_all(tmp_path: Path) -> None:
     result = with_others(tmp_path)
     result.save(tmp_path)
     write_reports(tmp_path)
     page = (tmp_path / PAGE).read_text("utf-8")
-    assert "Take q4.gguf." in page and "What each model keeps, against its bytes and seconds" in page
+    assert "Take q4.gguf." in page and "Plans and other models on the same items" in page
     assert result.better is not None and result.better.model == "q4.gguf"
     assert first_of_prune(result).answer.startswith("**Take q4.gguf.**")
     larger = result.model_copy(update={"versus": (alternative(result, "q8.gguf", 900_000_000, 0.97),)})
@@ -112,4 +83,4 @@ def test_an_answer_without_other_models_says_that_none_was_weighed(tmp_path: Pat
     result = with_others(tmp_path)
     assert "other models" not in dict(first_of_prune(result).facts)
     alone = dict(first_of_prune(result.model_copy(update={"versus": ()})).facts)["other models"]
-    assert alone.startswith("none was weighed") and "--versus" in alone.replace("\\", "")
+    assert alone.startswith("none was weighed") and "--versus" in alone
