@@ -12,7 +12,6 @@ import pytest
 
 from layercut.cli.main import verb_commands
 from layercut.diagnostics import DIAGNOSTICS
-from layercut.runs.settings import _by_flag
 from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
 ROOT = Path(__file__).parents[2]
@@ -107,12 +106,6 @@ def test_an_option_that_help_recommends_is_one() -> None:
         for one in kind.params:
             for name in re.findall(r"such as (\w+)=\d", getattr(one, "help", None) or ""):
                 assert name in NAMES[verb] or one.name == "data", (verb, one.name, name)
-
-
-@pytest.mark.parametrize("name", ["goal", "removed", "model_hash", "per_layer", "calibration", "task.version"])
-def test_what_no_argument_holds_is_not_recommended(name: str) -> None:
-    said = _by_flag(name, "x", {})
-    assert said == _by_flag(name, None, {}) and name not in said
 
 
 @pytest.mark.parametrize("words", ["report", "advise", "compare RUN", "eval m --tasks copy --against"])

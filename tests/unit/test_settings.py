@@ -15,7 +15,7 @@ GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "revers
 
 def test_model_settings_stand_beside_the_studys() -> None:
     study = study_from_dict(GOOD | {"dtype": "float32", "seed": 4, "decoding": {"temperature": 1}})
-    (model,) = study.models
+    model = study.model
     assert (model.model, model.dtype, study.seed, study.decoding.temperature) == ("m", "float32", 4, 1)
     assert study.tasks == (TaskSettings(task="arithmetic"),)
 
@@ -133,7 +133,7 @@ def test_a_learning_rate_is_a_number_as_people_write_it(tmp_path: Path) -> None:
     )
     study = study_from_dict(read_study_file(path))
     assert [arm.train.learning_rate for arm in study.healing] == [0.001, 0.00005]
-    assert study.models[0].revision == "12e4567", "a commit stays text"
+    assert study.model.revision == "12e4567", "a commit stays text"
 
 
 def test_a_missing_file_is_named() -> None:
@@ -149,6 +149,6 @@ def test_a_short_longest_rollout_can_be_said_in_a_study() -> None:
 
 def test_what_a_study_saves_healed_weights_as_reaches_healing() -> None:
     study = study_from_dict(GOOD | {"healing": [{"name": "a", "prompts": "task:copy", "save_dtype": "bfloat16"}]})
-    healer = Healer(study.healing[0], study.models[0], study.tasks, 3, folder=Path("f"), answers=Path("a"))
+    healer = Healer(study.healing[0], study.model, study.tasks, 3, folder=Path("f"), answers=Path("a"))
     assert healer.settings.save_dtype == "bfloat16"
     assert healer.identity["settings"]["save_dtype"] == "bfloat16"

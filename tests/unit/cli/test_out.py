@@ -23,7 +23,7 @@ COMMANDS = {
     "heal": "heal CUT --teacher MODEL --prompts task:arithmetic --method seam --responses original --limit 2",
     "run": "run STUDY",
     "sweep": "sweep MODEL --objective arithmetic --limit 1 --layers 1",
-    "diagnose": "diagnose MODEL 1 --only brackets --limit 1 --samples 1",
+    "diagnose": "diagnose MODEL 1 --only brackets --limit 1",
 }
 
 

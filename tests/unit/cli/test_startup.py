@@ -62,7 +62,6 @@ FLAGS = {
     "depth that is none": ("prune MODEL --use math --max-depth half", "is no depth"),
     "data of a prune": ("prune MODEL --use math --data xsum=x", "is not among the tasks"),
     "share of a cut": ("cut MODEL --out OUT --remove 120%", "is no depth"),
-    "kept by a cut": ("cut MODEL --out OUT --remove 2 --keep 0.9", "give that plan"),
     "criterion": ("select MODEL --criterion block_influnce --remove 1layer", "Did you mean block_influence?"),
     "objective": ("select MODEL --criterion task_accuracy --remove 1layer --objective coppy", "Did you mean copy?"),
     "race": ("select MODEL --criterion task_accuracy --remove 1layer --objective copy --race exakt", "mean exact?"),
@@ -114,7 +113,6 @@ FLAGS = {
     ),
     "per cent of a score": ("advise nodir --keep 90", "--keep 90 is no share; write 90% or 0.9"),
     "per cent of confidence": ("advise nodir --confidence 95", "--confidence 95 is no share; write 95% or 0.95"),
-    "per cent of a cut": ("cut nodir --remove 25% --keep 80", "--keep 80 is no share; write 80% or 0.8"),
     "per cent of a baseline": ("plan-size --baseline 60 --retention 90%", "--baseline 60 is no share"),
     "per cent of a retention": ("plan-size --baseline 60% --retention 90", "--retention 90 is no share"),
 }

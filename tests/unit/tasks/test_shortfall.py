@@ -103,7 +103,7 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(
 ) -> None:
     monkeypatch.setattr("layercut.diagnostics.programs.NUM_FUNCTIONS", 2)
     said: list[str] = []
-    how = DiagnoseSettings(only=("brackets",), limit=3, samples=1)
+    how = DiagnoseSettings(only=("brackets",), limit=3)
     diagnosis = plan_diagnosis(tiny, ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
     done = diagnosis.run(Console(file=StringIO()), said.append)
     line = "functions: only 2 of the 3 requested items; there are no more"

@@ -51,7 +51,6 @@ VALUES: dict[str, Any] = {
 CONTRADICT = {
     "prune": {"tasks"},
     "select": set(),
-    "cut": {"keep"},
     "eval": {"cuda_graphs", "base_url", "tokenizer"},
     "generate": {"prompts", "cuda_graphs", "base_url", "tokenizer"},
 }
