@@ -14,8 +14,6 @@ from layercut.text import HasInterval, at_least, count_of, format_layers, number
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {
     "rank": "ranked by likelihood",
-    "gold": "likelihood of the right answer",
-    "token": "one letter",
     "short": "short answer",
     "chain": "chain of steps",
 }
