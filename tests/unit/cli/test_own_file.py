@@ -90,4 +90,4 @@ def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
     data = json.loads(layercut("advise", tmp_path / "runs" / "x", "--keep", "0.05", "--json").out)
     assert {plan["path"] for plan in data["plans"]} == {"reverse-N", "reverse-N+seam"}
     assert [plan["readouts"][0]["task"] for plan in data["plans"]] == ["mine.jsonl"] * 4
-    assert data["answer"] == "cut" and data["best"] is not None
+    assert data["answer"] == "cut"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 SUBJECT = "subject"
 """The field that says which part of a data set a row belongs to, as in MMLU; the hub has a configuration for each."""
 _SPLIT_FIELDS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
+_LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s)?(?P<last>[^.!?]*)", re.DOTALL)
 
 
 def local_reader(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
@@ -40,9 +42,12 @@ def local_reader(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
         def download(self, dataset_kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
             config, examples = self.config, self.fewshot_cfg
             rows = _rows_of_subject(local, config.dataset_name, config.task, in_group=in_group)
-            self.dataset = {
-                split: Dataset.from_list([dict(row.fields) for row in of_split]) for split, of_split in rows.items()
-            }
+            fields = {split: [dict(row.fields) for row in of_split] for split, of_split in rows.items()}
+            first = fields[min(fields)][0]
+            if {"activity_label", "ctx", "endings"} <= first.keys() and "ctx_a" not in first:
+                fields = {split: prepare_hellaswag(of_split) for split, of_split in fields.items()}
+                config.process_docs = examples.process_docs = None
+            self.dataset = {split: Dataset.from_list(of_split) for split, of_split in fields.items()}
             # The task file names splits of the hub's data set; what is there decides.
             for field, split in _SPLIT_FIELDS.items():
                 wanted = getattr(config, field) is not None and split in self.dataset
@@ -58,6 +63,32 @@ def local_reader(local: DataSet, *, in_group: bool) -> type[ConfigurableTask]:
                 self.missing_examples, examples.split = examples.split, None
 
     return LocalTask
+
+
+def prepare_hellaswag(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose contexts are joined, as lm-eval's own preparation leaves those of the hub: ``query`` and ``choices``.
+
+    lm-eval capitalises the part of the context that the ending continues (``ctx_b``). In a joined context that is the
+    beginning of a sentence at the end, in small letters and without a full stop.
+
+    >>> prepare_hellaswag([{"activity_label": "Roofing", "ctx": "A man sits. he", "endings": ["slips."], "label": 0}])
+    [{'query': 'Roofing: A man sits. He', 'choices': ['slips.'], 'label': 0}]
+    """
+    return [
+        {
+            "query": f"{row['activity_label']}: {_capitalised(str(row['ctx']))}".strip(),
+            "choices": list(row["endings"]),
+            # None where a hidden test label stands, so that the row is refused by name.
+            "label": int(str(label)) if str(label := row.get("label")).isdigit() else None,
+        }
+        for row in rows
+    ]
+
+
+def _capitalised(context: str) -> str:
+    match = _LAST_SENTENCE.fullmatch(context)
+    last = match["last"] if match else ""
+    return context[: len(context) - len(last)] + last.capitalize() if last[:1].islower() else context
 
 
 def _rows_of_subject(local: DataSet, subject: str | None, task: str, *, in_group: bool) -> dict[str, list[DataRow]]:
