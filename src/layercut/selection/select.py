@@ -1,7 +1,7 @@
 """Choose layers and MLP channels by criteria, in a run folder that keeps all measurements.
 
-Each step takes the plan so far and returns it with what it chose: layers, channels, and
-the scores on held-out items. Another unit is one more step, next to ``_without_channels``.
+Each step takes the plan so far and returns it with what it chose: layers, channels, and the scores on held-out items.
+Another unit is one more step, next to ``_without_channels``.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ from layercut.tasks.selected_items import (
     tell_shortfalls,
 )
 from layercut.text import count_of
-
-"""Which argument of ``layercut select`` stands for a setting of another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
