@@ -95,7 +95,7 @@ def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
         raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
     groups = []  # items that judge no plan, where a task has enough of them
     for part, judged, most in (*written, *((general.task, 0, len(general.samples)) for general in path.general)):
-        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
+        of_task = task_prompts(part.task, limit=judged + most)
         fresh = of_task.prompts[judged:]
         groups.append(of_task._replace(prompts=fresh) if not judged or len(fresh) >= FEWEST_FRESH else of_task)
     return PromptSource(parts=tuple(groups))

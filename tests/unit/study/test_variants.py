@@ -150,7 +150,7 @@ def test_a_study_may_name_a_suite_and_a_folder_of_data(tmp_path: Path) -> None:
     assert (study.model.model, study.model.dtype) == ("a/one", "float32")
     found = {task.task: (task.limit, task.data) for task in study.tasks}
     assert found["copy"] == (5, None) and found["arc_easy"] == (20, str(tmp_path / "data" / "arc_easy"))
-    assert list(found) == ["arithmetic", "brackets", "gsm_symbolic", "arc_easy", "copy"]
+    assert list(found) == ["arithmetic", "brackets", "arc_easy", "copy"]
 
 
 def test_a_folder_of_data_serves_searches_and_prompts_too(tmp_path: Path) -> None:
