@@ -82,7 +82,7 @@ def prune(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Pruned:
-    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
+    """Make MODEL smaller for a use, and write the smallest that is shown to keep it.
 
     ``layercut prune``.
 
@@ -176,7 +176,7 @@ def select_layers(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> CutPlan:
-    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
+    """Choose the layers of MODEL that go, and write plan.json.
 
     ``layercut select``.
 
@@ -208,7 +208,7 @@ def select_layers(
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         held_out: Items of each task that the search never sees and the chosen plan is then scored on; as many as limit if left out, 0 for none.
         protect: Layers that must stay: first:4,last:2,0,7-9, or none. If left out, layer 0 for task_accuracy.
-        settings: A setting of the criterion, or any option that --help-all lists. May be repeated.
+        settings: A setting of the criterion. May be repeated.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
         normalise: raw (cut / uncut, as the paper) or chance (above chance).
@@ -249,7 +249,7 @@ def cut(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
+    """Write MODEL without some of its decoder layers, as a Hugging Face folder or a GGUF file.
 
     ``layercut cut``.
 
@@ -315,7 +315,7 @@ def evaluate(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Evaluated:
-    """Score MODEL on tasks, whole or without the layers that --remove names.
+    """Score MODEL on tasks, whole or without some layers.
 
     ``layercut eval``.
 
@@ -398,7 +398,7 @@ def generate(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[AnswerRecord]:
-    """Let MODEL answer prompts, whole or without the layers that --remove names.
+    """Let MODEL answer prompts, whole or without some layers.
 
     ``layercut generate``.
 
@@ -514,7 +514,7 @@ def heal(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.
+    """Train MODEL, a pruned checkpoint, on the original model's answers.
 
     ``layercut heal``.
 
@@ -624,7 +624,7 @@ def draft(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> DraftDone:
-    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost.
+    """Find a pruned MODEL that drafts for MODEL and makes it write faster.
 
     ``layercut draft``.
 
@@ -676,7 +676,7 @@ def run_study(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> StudyOutcome:
-    """Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+    """Run a study: plans, criteria, healing, tasks and seeds.
 
     ``layercut run``.
 
@@ -729,7 +729,7 @@ def sweep(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Swept:
-    """Skip each layer of MODEL alone and measure what every task keeps.
+    """Skip each layer of MODEL alone and measure what tasks keep.
 
     ``layercut sweep``.
 
@@ -797,7 +797,7 @@ def diagnose(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Diagnosed:
-    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
+    """Find out what exactly broke in each CUT of MODEL, item by item.
 
     ``layercut diagnose``.
 
@@ -842,7 +842,7 @@ def advise(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Advice:
-    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+    """Say how deep the model of a study can be cut for a use.
 
     ``layercut advise``.
 
@@ -870,7 +870,7 @@ def compare(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[ComparisonRow]:
-    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+    """Compare two runs item by item: is one better?
 
     ``layercut compare``.
 
@@ -896,7 +896,7 @@ def push(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.
+    """Push a checkpoint to the Hugging Face hub, with its evidence.
 
     ``layercut push``.
 

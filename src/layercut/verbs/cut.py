@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
@@ -40,7 +41,7 @@ _LOADED = Fields(
 
 
 class CutVerb(Verb):
-    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
+    """Write MODEL without some of its decoder layers, as a Hugging Face folder or a GGUF file.
 
     Layers are zero-based and those of the original model; ranges are inclusive, so 21-24 is four layers. Weights are
     streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
@@ -106,12 +107,10 @@ class CutVerb(Verb):
         return self.remove if self.healed is None else LayerSpec.parse(self.healed / PLAN_FILE)
 
     def fit(self) -> None:
-        """Check that the model has the layers. Raises InputError."""
         assert self.removed is not None, "checked"
         check_fits(self.model, [replace(self.removed, vocabulary=None)], self.seed)
 
     def run(self, io: Io) -> CutReport:
-        """Write the smaller model."""
         return self._cut(io, dry_run=False)
 
     def rehearse(self, io: Io) -> Shown:
@@ -128,12 +127,9 @@ class CutVerb(Verb):
 
     def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:
         """What the tokens that stay cover of the texts that were named."""
-        from layercut.models.sources import resolve_source
-
         if self.texts is None or done.plan.vocabulary is None:
             return []
-        source = resolve_source(self.model.model, revision=self.model.revision, tie=self.model.tie)
-        return count_covered(source.path, done.plan.vocabulary, self.texts)
+        return count_covered(self._files(), done.plan.vocabulary, self.texts)
 
     def returned(self, done: CutReport) -> Path:
         return cast("Path", self.out)
@@ -212,18 +208,17 @@ class CutVerb(Verb):
 
     def _vocabulary(self) -> Vocabulary:
         """The tokens that stay."""
-        from layercut.models.sources import resolve_source
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None
         file = gguf_to_gguf(self.model.model, self.out)
         if file is not None and not files_named_in(self.removed.vocabulary):
             return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
-        trusted = self.model.trust_remote_code
-        source = resolve_source(
-            self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie
-        )
-        return choose_vocabulary(source.path, self.removed.vocabulary)
+        return choose_vocabulary(self._files(), self.removed.vocabulary)
+
+    def _files(self) -> Path:
+        """The folder with the model's files."""
+        return ModelHandle(self.model).source.path
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:
         """A plan of that many layers, chosen by block influence on text that the model itself writes, and of MLP

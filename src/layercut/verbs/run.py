@@ -21,17 +21,14 @@ from layercut.study.file import read_study_file, study_from_dict
 from layercut.study.settings import StudySettings
 from layercut.text import count_of
 from layercut.verbs import VERBS, fields, verb_class
-from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outline
 
 if TYPE_CHECKING:
     from layercut.study.run import StudyOutcome
 
 
-MOST_LINES = 4  # checkpoints that are listed one by one
-
-
 class RunVerb(Verb):
-    """Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+    """Run a study: plans, criteria, healing, tasks and seeds.
 
     The same command again goes on where it was stopped; finished items are never done again. What fails is noted and
     the rest goes on; exit code 1 says so, and the same command tries it again.
@@ -134,7 +131,7 @@ class RunVerb(Verb):
             if self.other is not None:
                 shown: Shown = self.other.rehearse(io)
                 return shown
-            return shown_outlines(outline_study(self.settings, limit=self.limit))
+            return shown_outline(outline_study(self.settings, limit=self.limit))
 
     def returned(self, done: Any) -> StudyOutcome:
         """See ``Verb``; of another verb, what its function gives."""
@@ -155,13 +152,8 @@ class RunVerb(Verb):
                 f"{count_of(len(failed), 'step')} of the study failed; the same command tries again what failed, and "
                 "nothing else."
             )
-        reports = {name: path for name, path in outcome.paths.items() if name in ("page", "report")}
-        checkpoints = outcome.paths if len(outcome.paths) - len(reports) <= MOST_LINES else reports
-        lines = [f"{name}: {path}" for name, path in checkpoints.items()]
-        if checkpoints is reports:
-            lines.append("checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")
-        tables = comparison_tables(outcome.rows)
-        return Shown(outcome.to_dict(), tables, lines, notes=failed, failed=bool(failed))
+        lines = [f"{name}: {path}" for name, path in outcome.paths.items()]
+        return Shown(outcome.to_dict(), comparison_tables(outcome.rows), lines, notes=failed, failed=bool(failed))
 
 
 def _fit(study: StudySettings) -> None:

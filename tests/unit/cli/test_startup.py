@@ -84,7 +84,6 @@ FLAGS = {
     "responses": (f"{HEAL} --responses slef", "Did you mean self?"),
     "decontaminate": (f"{HEAL} --decontaminate gms8k", "gsm8k?"),
     "use": ("advise OUT --use mth", "Did you mean math?"),
-    "limit": ("prune MODEL --use copy --limit 20", "No such option: --limit (Possible options: --items)"),
     "flag": ("eval MODEL --tsks copy", "No such option: --tsks"),
     "verb": ("evl MODEL", "No such command 'evl'"),
     "verb with a letter too few": ("prun x", "Did you mean 'prune'"),
