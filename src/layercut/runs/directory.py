@@ -70,7 +70,6 @@ class RunFolder:
         path: Path,
         settings: Mapping[str, Any],
         *,
-        argv: Sequence[str] | None = None,
         sandbox: str | None = None,
         common: Common | None = None,
     ) -> RunFolder:
@@ -81,7 +80,6 @@ class RunFolder:
         Args:
             path: the folder; made with its parents.
             settings: everything that decides the numbers, JSON-able.
-            argv: command line for environment.json, ``sys.argv`` by default.
             sandbox: the isolation of generated programs, for environment.json; None where none are run.
             common: of the settings that the folder has and those that are wanted, what must be the same; all of them
                 by default. The wanted ones are then the folder's.
@@ -106,7 +104,7 @@ class RunFolder:
             else:
                 write_config(path, wanted)
             isolation = {} if sandbox is None else {"sandbox": sandbox}
-            _note_environment(path / ENVIRONMENT, collect_environment(argv) | isolation)
+            _note_environment(path / ENVIRONMENT, collect_environment() | isolation)
         except BaseException:
             lock.close()
             raise

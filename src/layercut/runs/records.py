@@ -255,11 +255,7 @@ class Notes(Mapping[str, Any]):
 
 
 def data_frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """A data frame with a line for each row; a field within a field is a column ``kept.low``.
-
-    Raises:
-        InputError: pandas is not installed.
-    """
+    """A data frame with a line for each row, a field within a field as ``kept.low``; InputError without pandas."""
     try:
         import pandas as pd
     except ImportError as error:

@@ -117,19 +117,15 @@ class CutVerb(Verb):
         return self.show(self._cut(io, dry_run=True), io)
 
     def show(self, done: CutReport, io: Io) -> Shown:
-        covered = self._covered(done)
+        covered: list[Coverage | UsedTokens] = []
+        if self.texts is not None and done.plan.vocabulary is not None:
+            covered = count_covered(self._files(), done.plan.vocabulary, self.texts)
         shown = {"texts": [coverage._asdict() for coverage in covered]} if covered else {}
         return Shown(
             done.to_dict() | shown,
             lines=[*done.lines(), *(coverage.describe() for coverage in covered)],
             notes=done.warnings,
         )
-
-    def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:
-        """What the tokens that stay cover of the texts that were named."""
-        if self.texts is None or done.plan.vocabulary is None:
-            return []
-        return count_covered(self._files(), done.plan.vocabulary, self.texts)
 
     def returned(self, done: CutReport) -> Path:
         return cast("Path", self.out)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from layercut.drafting.settings import DraftSettings, draft_outline
-from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.selection.specs import check_fits
 from layercut.settings import ModelSettings
-from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from layercut.drafting.job import DraftDone
 
 
-class DraftVerb(Verb):
+class DraftVerb(fields.HasGoal, Verb):
     """Find a pruned MODEL that drafts for MODEL and makes it write faster.
 
     Speculative decoding: the draft proposes some tokens, the original model checks them in one pass and writes what it
@@ -44,14 +41,6 @@ class DraftVerb(Verb):
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
-
-    def check(self) -> None:
-        check_tasks(self.tasks.tasks)
-
-    @cached_property
-    def tasks(self) -> GoalTasks:
-        """The tasks whose answers are drafted."""
-        return goal_tasks(self.goal, self.data, self.data_dir)
 
     def fit(self) -> None:
         if self.goal.remove is not None and self.goal.remove.mlp is None:

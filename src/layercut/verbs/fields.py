@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from layercut.base_settings import Names, Seed
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering_under, prompt_specs
+from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.runs.trackers import TRACKERS
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS
@@ -120,3 +121,15 @@ class AsksPrompts:
     def how(self: Any) -> Answering:
         """Answering under the preset."""
         return answering_under(self.preset, self.decoding, **self.answers.given())
+
+
+class HasGoal:
+    """Verbs whose tasks decide, by name or by use."""
+
+    def check(self: Any) -> None:
+        check_tasks(self.tasks.tasks)
+
+    @cached_property
+    def tasks(self: Any) -> GoalTasks:
+        """The tasks that decide."""
+        return goal_tasks(self.goal, self.data, self.data_dir)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from layercut.models.sources import depth_of
-from layercut.pruning.settings import LAYER, GoalTasks, PruneSettings, goal_tasks
+from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.settings import ModelSettings
-from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from layercut.pruning.job import Pruned
 
 
-class PruneVerb(Verb):
+class PruneVerb(fields.HasGoal, Verb):
     """Make MODEL smaller for a use, and write the smallest that is shown to keep it.
 
     Measures the original model, removes layers and MLP channels step by step, and confirms the plans on items that
@@ -48,14 +46,6 @@ class PruneVerb(Verb):
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
     report_to: fields.ReportTo
-
-    def check(self) -> None:
-        check_tasks(self.tasks.tasks)
-
-    @cached_property
-    def tasks(self) -> GoalTasks:
-        """The tasks that decide."""
-        return goal_tasks(self.goal, self.data, self.data_dir)
 
     def fit(self) -> None:
         num_layers = depth_of(self.model.model, self.model.revision)

@@ -70,7 +70,7 @@ class RunVerb(Verb):
         return self.study if isinstance(self.study, Mapping) else read_study_file(Path(self.study))
 
     @cached_property
-    def other(self) -> Any:
+    def other(self) -> Verb | None:
         """The request of another verb, where the file holds one: a verb, and its fields below; else None."""
         if isinstance(self.study, StudySettings) or len(self._data) != 1:
             return None
@@ -129,8 +129,7 @@ class RunVerb(Verb):
 
         with self.trust():
             if self.other is not None:
-                shown: Shown = self.other.rehearse(io)
-                return shown
+                return self.other.rehearse(io)
             return shown_outline(outline_study(self.settings, limit=self.limit))
 
     def returned(self, done: Any) -> StudyOutcome:
@@ -143,8 +142,7 @@ class RunVerb(Verb):
 
         if self.other is not None:
             with self.trust():
-                shown: Shown = self.other.show(done, io)
-                return shown
+                return self.other.show(done, io)
         outcome: StudyOutcome = done
         failed = list(outcome.failed)
         if failed:
