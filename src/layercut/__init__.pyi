@@ -72,7 +72,6 @@ def prune(
     versus: str | Sequence[str] = (),
     goal_alone: bool = False,
     no_side_effects: bool = False,
-    save_dtype: str = "auto",
     out: str | PathLike[str] | None = None,
     anyway: bool = False,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -112,12 +111,11 @@ def prune(
         faster: Times as fast a request should be, by forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
-        heal: auto (in closed form, where that may pay), none, lora, qlora, full, last-k, seam.
+        heal: auto (in closed form, where that may pay), none, seam (in closed form, every plan).
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
         goal_alone: Learn from the goal's tasks, not general requests too.
         no_side_effects: Skip the checks of endings, language and form.
-        save_dtype: Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model.
         out: Folder to write to; runs/prune-<model> if left out.
         anyway: Write the best plan's checkpoint even if none passed.
         data: Local data of a task: gsm8k=PATH. May be repeated.

@@ -53,7 +53,7 @@ FLAGS = {
     "top-p": ("eval MODEL --tasks copy --top-p 0", "--top-p 0.0 is too small; write a number above 0"),
     "use of a prune": ("prune MODEL --use mth", "Did you mean math?"),
     "task of a prune": ("prune MODEL --tasks arithmetc", "Did you mean arithmetic?"),
-    "healing of a prune": ("prune MODEL --use math --heal lroa", "Did you mean lora?"),
+    "healing of a prune": ("prune MODEL --use math --heal saem", "Did you mean seam?"),
     "no goal": ("prune MODEL", "neither was given"),
     "two goals": ("prune MODEL --use math --tasks copy", "one of the two"),
     "share to keep": ("prune MODEL --use math --keep 1.5", "--keep"),
