@@ -337,7 +337,7 @@ def evaluate(
         tasks: Task names, separated by commas; NAME:5 asks with five worked examples, suite:builtin (offline), suite:quick and suite:paper (arXiv:2602.01997) name several.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Run folder; runs/<model>-<plan> if left out.
-        readouts: rank, gold, token, short, chain; those that a task reads out by itself if left out.
+        readouts: rank, short, chain; all that a task has if left out.
         limit: At most this many items of each task; shown in every table.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
@@ -749,7 +749,7 @@ def sweep(
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite.
-        readouts: rank, gold, token, short, chain; each task's first if left out.
+        readouts: rank, short, chain; each task's first if left out.
         limit: At most this many items of each task; shown in every table.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.

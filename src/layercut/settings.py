@@ -113,7 +113,7 @@ class TaskSettings(Settings):
     task: str = Field(description="Name of the task.")
     readouts: Names | None = Field(
         None,
-        description="What to read out (rank, gold, token, short, chain); the task's own choice if left out.",
+        description="What to read out (rank, short, chain); all that the task has if left out.",
     )
     limit: int | None = Field(None, ge=1, description="At most this many report items.")
     data: str | None = Field(None, description="A local file or folder in place of the hub data set.")

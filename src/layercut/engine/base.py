@@ -109,9 +109,6 @@ class LikelihoodRequest:
     prompts: tuple[Prompt, ...] = ()
     """Contexts, where each continuation has its own: as many prompts as continuations, in the same order, in place
     of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
-    rolling: bool = False
-    """The one continuation is a document that may be longer than the context. It is scored in windows of the context's
-    length, and has a likelihood per window."""
     by_token: bool = False  # have a comparison of plans say what it found at each token, too (``Divergence.tokens``)
     tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
     """The prompt and its one continuation as tokens, in place of their texts: an answer as it was written, which its

@@ -194,8 +194,6 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
         else:
             pairs = encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
         context = loaded.context_length
-        if request.rolling and context is not None:
-            pairs = [window for pair in pairs for window in _windows(pair, context)]
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
             raise InputError(
@@ -211,16 +209,6 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
         on_row.append(pair.continuation)
     rows = tuple(LikelihoodRow(tokens, tuple(continuations)) for tokens, continuations in shared.items())
     return Scoring(request, tuple(pairs), rows, tuple(places))
-
-
-def _windows(pair: TokenPair, length: int) -> Iterator[TokenPair]:
-    """A continuation in windows that an input of ``length`` tokens scores, each token once, as the LM Evaluation
-    Harness makes them: every window follows one token, and the last one as many as fit."""
-    tokens = pair.continuation
-    yield TokenPair(pair.context, tokens[:length])
-    for start in range(length, len(tokens), length):
-        end = min(start + length, len(tokens))
-        yield TokenPair(tokens[start - (length - (end - start - 1)) : start], tokens[start:end])
 
 
 def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:

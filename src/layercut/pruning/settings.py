@@ -211,7 +211,7 @@ def goal_tasks(settings: GoalSettings, data: Mapping[str, str] | None = None, fo
     """
     files, longest = dict(data or {}), settings.max_new_tokens
     if settings.use is None:
-        named = asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True)
+        named = asked_tasks(",".join(settings.tasks), files=files, folder=folder)
         return GoalTasks(tuple(task.replace(max_new_tokens=longest) for task in named), "")
     local = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
     of_use = tasks_for_use(settings.use, data=(*files, *local))

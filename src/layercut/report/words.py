@@ -30,8 +30,6 @@ _LEAD = 60  # characters that are shown before the first difference of two long 
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {
     "rank": "ranked by likelihood",
-    "gold": "likelihood of the right answer",
-    "token": "one letter",
     "short": "short answer",
     "chain": "chain of steps",
 }

@@ -42,9 +42,6 @@ class MetricRow(TypedDict):
     """Number of answers that were ``right``, ``wrong``, ``no_answer`` and ``cut`` (by the length limit)."""
     finish: dict[str, int] | None
     """Number of completions that ended by ``stop`` and by ``length``; null where nothing was generated."""
-    over_items: NotRequired[dict[str, float]]
-    """Of a task of lm-eval, on its headline: lm-eval's own numbers that are no means over items, such as word
-    perplexity, on lm-eval's scale."""
     limit: int | None
     split: NotRequired[str]
     """``full``: items of the whole test set; ``report``: of its rest, because the others chose layers or healed.

@@ -50,9 +50,7 @@ class EvalVerb(Verb):
     )
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=fields.REMOVE)
     out: fields.Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
-    readouts: Names | None = Field(
-        None, description="rank, gold, token, short, chain; those that a task reads out by itself if left out."
-    )
+    readouts: Names | None = Field(None, description="rank, short, chain; all that a task has if left out.")
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: fields.DataDir

@@ -76,16 +76,14 @@ PROMPTS = (
     ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
     "selection items"
 )
-READOUTS = "rank, gold, token, short, chain; each task's first if left out."
+READOUTS = "rank, short, chain; each task's first if left out."
 RandomSeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
 SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
 """Fields of a model that most verbs show in ``--help``."""
 SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
 
 
-def read_named_tasks(
-    verb: Any, listed: Sequence[str | TaskSettings], limit: int | None, **how: Any
-) -> tuple[TaskSettings, ...]:
+def read_named_tasks(verb: Any, listed: Sequence[str | TaskSettings], limit: int | None) -> tuple[TaskSettings, ...]:
     """Tasks with a verb's readouts, limit and local data; see ``suites.asked_tasks``.
 
     Raises:
@@ -96,7 +94,7 @@ def read_named_tasks(
     text = ",".join(names)
     if names and not whole and not any(name.strip() for name in names):
         raise InputError(f"{text!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
-    named = asked_tasks(text, limit=limit, readouts=verb.readouts, **how)
+    named = asked_tasks(text, limit=limit, readouts=verb.readouts)
     tasks = with_local_data((*named, *whole), dict(verb.data), verb.data_dir)
     check_tasks(tasks)
     return tasks

@@ -125,7 +125,7 @@ class SelectVerb(Verb):
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's."""
-        return fields.read_named_tasks(self, self.objective, self.limit, first_readouts=True)
+        return fields.read_named_tasks(self, self.objective, self.limit)
 
     def fit(self) -> None:
         depth = depth_of(self.model.model, self.model.revision)

@@ -50,7 +50,7 @@ class SweepVerb(Verb):
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's. Raises InputError: an unknown one, or an option that it does not have."""
-        return fields.read_named_tasks(self, self.objective, self.limit, first_readouts=True)
+        return fields.read_named_tasks(self, self.objective, self.limit)
 
     def fit(self) -> None:
         check_fits(self.model, layers=self.layers)
