@@ -53,7 +53,6 @@ def prune(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
@@ -97,9 +96,7 @@ def prune(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: One of math, code, summarize, classify, chat, copy, all.
@@ -124,6 +121,7 @@ def prune(
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -147,9 +145,7 @@ def select_layers(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
@@ -173,6 +169,7 @@ def select_layers(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> CutPlan:
@@ -191,9 +188,7 @@ def select_layers(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
@@ -219,6 +214,7 @@ def select_layers(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -269,7 +265,7 @@ def cut(
         texts: A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...
         seed: Random seed.
         verify: Reload the result and compare logits with the bypassed model.
-        tokenizer: of a model in memory; or, by its name, of a served model.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -292,9 +288,7 @@ def evaluate(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
@@ -312,6 +306,7 @@ def evaluate(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Evaluated:
@@ -330,9 +325,7 @@ def evaluate(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
@@ -351,6 +344,7 @@ def evaluate(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -373,9 +367,7 @@ def generate(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
@@ -395,6 +387,7 @@ def generate(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[AnswerRecord]:
@@ -413,9 +406,7 @@ def generate(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
@@ -436,6 +427,7 @@ def generate(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -459,9 +451,7 @@ def heal(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
     out: str | PathLike[str],
@@ -511,6 +501,7 @@ def heal(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
@@ -529,9 +520,7 @@ def heal(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between. Or a run folder of generate.
@@ -583,6 +572,7 @@ def heal(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -605,7 +595,6 @@ def draft(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
     quantize: str | None = None,
     tie: bool = True,
@@ -639,9 +628,7 @@ def draft(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
@@ -656,6 +643,7 @@ def draft(
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -709,9 +697,7 @@ def sweep(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
@@ -726,6 +712,7 @@ def sweep(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Swept:
@@ -744,9 +731,7 @@ def sweep(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
@@ -762,6 +747,7 @@ def sweep(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -784,9 +770,7 @@ def diagnose(
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
     plan_from_another_model: bool = False,
@@ -794,6 +778,7 @@ def diagnose(
     limit: int = 32,
     out: str | PathLike[str] | None = None,
     seed: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Diagnosed:
@@ -812,9 +797,7 @@ def diagnose(
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
@@ -823,6 +806,7 @@ def diagnose(
         limit: Items of each kind of question; shown on the page.
         out: Run folder; runs/<model>-diagnose if left out.
         seed: Random seed.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _DOOR = {
-    "tokenizer": "of a model in memory; or, by its name, of a served model.",
+    "tokenizer": "of a model in memory.",
     "progress": "show progress on stderr, also in a notebook.",
     "say": "called with each line for people, in place of stderr.",
 }
@@ -62,8 +62,6 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
         given = dict(zip(first, args, strict=False)) | given
         _check(name, given, takes)
         tokenizer, progress, say = (given.pop(name, None) for name in _DOOR)
-        if isinstance(tokenizer, str):  # a name, of a served model
-            given["tokenizer"] = tokenizer
         io = _heard(progress is not False, say)
         loaded: dict[str, ModelHandle] = {}
         for field in _MODELS:

@@ -17,9 +17,9 @@ DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
 GENERATED = "generated"  # calibration text that the original model writes itself
 
 UNCUT = "uncut"
+"""Name of the original model's folder in a study; no plan may take it."""
 QUANTISED = ("int8", "int4", "fp8")
 """Kinds of weights by torchao: 8-bit and 4-bit integers, and 8-bit floating-point numbers."""
-"""Name of the original model's folder in a study; no plan may take it."""
 
 
 _ADDRESS = re.compile(r"^(?:local:(?P<local>\d+)|(?P<cluster>ray://[\w.\-\[\]:]+|auto))(?:\?(?P<options>.*))?$")
@@ -150,15 +150,7 @@ class ModelSettings(Settings):
         description="Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for "
         "each).",
     )
-    cuda_graphs: bool = Field(
-        False, description="vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint."
-    )
     base_url: str | None = Field(None, description="openai: the server, such as http://localhost:8000/v1.")
-    tokenizer: str | None = Field(
-        None,
-        description="openai: the served model's tokenizer, a hub id or folder; without, the server lays out prompts, "
-        "and nothing is ranked.",
-    )
     quantize: Annotated[str, one_of(QUANTISED)] | None = Field(
         None, description="Quantise the weights once they are loaded, by torchao: int8, int4 or fp8."
     )

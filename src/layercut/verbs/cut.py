@@ -35,7 +35,7 @@ from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
 _LOADED = Fields(
     "Model",
     shown="revision dtype device",
-    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer quantize",
+    without="batch_size engine cache_gib engine_pool base_url quantize",
 )
 
 

@@ -51,8 +51,8 @@ VALUES: dict[str, Any] = {
 CONTRADICT = {
     "prune": {"tasks"},
     "select": set(),
-    "eval": {"cuda_graphs", "base_url", "tokenizer"},
-    "generate": {"prompts", "cuda_graphs", "base_url", "tokenizer"},
+    "eval": {"base_url"},
+    "generate": {"prompts", "base_url"},
 }
 """Some fields that the needed ones exclude: all doors refuse them alike."""
 
