@@ -24,7 +24,7 @@ from layercut.surgery import shards
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import TIE, CutPlan
-from layercut.surgery.quantized import follow_config, follow_files, modules_of_checkpoint
+from layercut.surgery.quantized import LayerNumbers, follow_config, follow_files
 from layercut.surgery.trimming import SLOW_FILES, follow_token_ids, trim_token_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters_text
@@ -215,8 +215,8 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     # Some models store layers for multi-token prediction behind the decoder layers.
     has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
     after = shards.renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
-    modules = modules_of_checkpoint(before, after, plan)
-    config = with_older_fields(follow_config(config, raw, modules))
+    numbers = LayerNumbers(plan, structure)
+    config = with_older_fields(follow_config(config, raw, numbers))
     files = shards.lay_out_shards(after, max_shard_bytes, metadata)
 
     def num_parameters(pieces: list[TensorSpan]) -> int:
@@ -237,7 +237,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
         warnings=_warnings(cut, config, source, structure),
         copy=copy,
     )
-    return _Work(config, files, report, texts | follow_files(source, modules))
+    return _Work(config, files, report, texts | follow_files(source, numbers))
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
