@@ -136,7 +136,6 @@ class ModelSettings(Settings):
     device_map: str | None = Field(
         None, description="Spread a large model over devices, as in transformers: auto, balanced."
     )
-    trust_remote_code: bool = Field(False, description="Run model code that travels with the checkpoint.")
     batch_size: int = Field(32, ge=1, description="Sequences run at once; halved when memory runs out.")
     engine: Annotated[str, one_of(ENGINES)] = Field(
         next(iter(ENGINES)),
@@ -158,10 +157,6 @@ class ModelSettings(Settings):
         True,
         description="Of a GGUF file: use the finer of embeddings and output head for both, where they are "
         "quantisations of one matrix.",
-    )
-    plan_from_another_model: bool = Field(
-        False,
-        description="Take a plan.json that was made for another model of the same depth; what is written names both.",
     )
 
     @model_validator(mode="after")
@@ -185,7 +180,7 @@ class ModelSettings(Settings):
         How much memory may be used decides none, nor by how many processes, nor where a server is.
         """
         settings = self.as_dict()
-        del settings["cache_gib"], settings["base_url"], settings["engine_pool"], settings["plan_from_another_model"]
+        del settings["cache_gib"], settings["base_url"], settings["engine_pool"]
         return settings
 
 

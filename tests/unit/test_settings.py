@@ -36,7 +36,6 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         "dtype": "auto",
         "device": "auto",
         "device_map": None,
-        "trust_remote_code": False,
         "batch_size": 32,
         "engine": "shared",
         "quantize": None,

@@ -43,7 +43,7 @@ class ModelHandle:
                 "plain, and the model itself."
             )
         self.settings = settings
-        options = {name: getattr(settings, name) for name in ("revision", "trust_remote_code", "tie")}
+        options = {name: getattr(settings, name) for name in ("revision", "tie")}
         self.source: ModelSource = source or resolve_source(settings.model, **options)
         self.metadata = describe_source(self.source)
         self.num_layers = self.metadata.num_layers
@@ -70,15 +70,13 @@ class ModelHandle:
         """The model without its weights."""
         from layercut.models.loading import load_without_weights
 
-        options = {name: getattr(self.settings, name) for name in ("dtype", "device", "trust_remote_code")}
+        options = {name: getattr(self.settings, name) for name in ("dtype", "device")}
         return load_without_weights(self.source, **options)
 
     def read(self, kind: str, asked: Any, read: Callable[[WeightlessModel], Any]) -> Any:
         """``read(self.weightless)``, remembered, so that a dry run loads no tokenizer for what was counted before."""
         _ = self.dtype  # refuses a device that this machine does not have
-        return remembered_value(
-            kind, [self._texts, self.settings.trust_remote_code, asked], lambda: read(self.weightless)
-        )
+        return remembered_value(kind, [self._texts, asked], lambda: read(self.weightless))
 
     @cached_property
     def _texts(self) -> dict[str, str]:

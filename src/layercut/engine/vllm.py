@@ -130,7 +130,6 @@ class VllmEngine(PlanByPlan):
             return self._vllm.LLM(
                 str(model.source.path),
                 dtype=model.dtype,
-                trust_remote_code=model.trust_remote_code,
                 skip_tokenizer_init=True,
                 generation_config="vllm",  # none of the checkpoint's own
                 max_model_len=-1,  # what fits

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import Structure, auto_class, blueprint_model, config_of, config_text_part, counted_field
-from layercut.models.weights import TensorEntry, safetensors_files
+from layercut.models.structure import Structure, auto_class, config_of, config_text_part, counted_field
+from layercut.models.weights import safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 _PER_TOKEN = "num_experts_per_tok"
 _COUNTS = frozenset(
     {_PER_TOKEN, "head_dim", "n_head", "num_attention_heads", "num_heads", "num_key_value_heads", "sliding_window"}
 )
 """Fields of config.json that count something there must be one of."""
-_PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
@@ -92,12 +90,9 @@ def _refuse_other_count(counted: Any, layers: list[int], field: str, where: str)
         )
 
 
-def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], where: str) -> None:
-    """Refuse counts below 1, and a vocabulary that is not that of the token embedding among the tensors' ``entries``.
-    Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
-    is below 1, or more experts for a token than there are.
-    """
-    whole, config = config, config_text_part(config)
+def check_counts(config: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError: a count that is below 1, or more experts for a token than there are."""
+    config = config_text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
     for name in sorted(_COUNTS & config.keys()):
         value = config[name]
@@ -105,34 +100,6 @@ def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], w
         if _is_whole_number(value) and (too_many or (value < 1 and not _is_default(config, name))):
             limit = f" to {most}" if name == _PER_TOKEN and most else ""
             raise _to_mend(f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}")
-    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
-    embedding = next(plain, ())  # (vocabulary, hidden size); of another form where it is packed or not there
-    if len(embedding) != 2:
-        return
-    rows, columns = embedding
-    for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
-        for name in names:
-            if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
-                if _adds_by_itself(whole, embedding, where):
-                    return
-                raise _to_mend(
-                    f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
-                    f"config.json says {name} = {config[name]!r}"
-                )
-    padding = config.get("pad_token_id")
-    if _is_whole_number(padding) and not -rows <= padding < rows:
-        raise CheckpointError(
-            f"{where} does not fit its config.json: pad_token_id = {padding} is not in its vocabulary of {rows} "
-            "tokens. Mend config.json."
-        )
-
-
-def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
-    """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
-    with suppress(InputError):
-        named = blueprint_model(config_of(config, where), name=where).named_parameters()
-        return embedding in [tuple(weight.shape) for name, weight in named if _EMBEDDING.search(name)]
-    return False
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
@@ -156,7 +123,7 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
         )
 
 
-def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
+def refuse_larger(config: PretrainedConfig, stored: int, where: str) -> None:
     """Raise if the config describes far more than the ``stored`` elements, before anything of its size is built.
 
     Raises CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are
@@ -166,7 +133,7 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
 
     loader = auto_class(config, where)
     with torch.device("meta"):
-        model = loader.from_config(config, trust_remote_code=trust_remote_code)
+        model = loader.from_config(config)
     described = sum(parameter.numel() for parameter in model.parameters())
     if described > 2 * stored + 10**6:
         raise _to_mend(

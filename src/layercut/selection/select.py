@@ -28,7 +28,7 @@ from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.objective import TaskObjective, held_out, search_settings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.specs import LayerSpec, parse_protected, plan_of
+from layercut.selection.specs import LayerSpec, parse_protected
 from layercut.selection.task_criteria import correct_traces
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -124,9 +124,6 @@ def select_layers(
         raise no_objective(str(request.criterion))
     decoding = Decoding(**request.decoding.as_dict(), seed=request.seed)
     settings = folder_settings(handle.describe(), parts, decoding, request.calibration)
-    start = str(request.settings.get("start", ""))
-    if start.endswith(".json") and (begun := plan_of(handle, start, request.seed)).chosen_on:
-        say(f"start: {begun.describe()}")
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(((part.task, "selection", part.limit) for part in parts), say)
     reads_text = mlp is not None and not any(is_generated(part.readout) for part in parts)

@@ -142,14 +142,12 @@ class LayerSpec:
         model: str | None = None,
         model_hash: str | None = None,
         seed: int = 0,
-        from_another_model: bool = False,
     ) -> CutPlan:
         """The plan that it is on a model of ``num_layers`` decoder layers.
 
         Args:
             model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
             seed: of ``random:N``.
-            from_another_model: take a plan that was made for another model; the plan then records both.
 
         Raises:
             InputError: a bare count, a layer out of range, or a plan made for another model.
@@ -161,11 +159,8 @@ class LayerSpec:
                 f"MODEL --remove '{self.text}' --out DIR, then give DIR."
             )
         if self.tied:
-            rest = replace(self, tied=False).bind(
-                num_layers=num_layers, model=model, model_hash=model_hash, seed=seed,
-                from_another_model=from_another_model,
-            )  # fmt: skip
-            return replace(rest, tied=True)
+            rest = replace(self, tied=False)
+            return replace(rest.bind(num_layers=num_layers, model=model, model_hash=model_hash, seed=seed), tied=True)
         if self.plan is not None:
             is_file = self.text.endswith(".json")
             if is_file and self.plan.num_layers != num_layers:
@@ -174,7 +169,7 @@ class LayerSpec:
                     f"but {model or 'this one'} has {num_layers}."
                 )
             where = self.text if is_file else "the plan"
-            return plan_for_model(self.plan, model, model_hash, where=where, from_another_model=from_another_model)
+            return plan_for_model(self.plan, model, model_hash, where)
         if self.mlp is not None:
             raise InputError(
                 f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
@@ -234,7 +229,6 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
         model=settings.model,
         model_hash=model.metadata.model_hash,
         seed=seed,
-        from_another_model=settings.plan_from_another_model,
     )
     return model.plan(plan)
 
@@ -264,29 +258,15 @@ Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), Pla
 """The plan of a setting, written in any of its forms."""
 
 
-def plan_for_model(
-    plan: CutPlan,
-    model: str | None,
-    model_hash: str | None,
-    *,
-    where: str = "the plan",
-    from_another_model: bool = False,
-) -> CutPlan:
-    """A plan as one of this very model; ``chosen_on`` records the other one that it was made for, if that is allowed.
-
-    Raises:
-        InputError: by its hash it was made for another model, and that is not allowed.
-    """
+def plan_for_model(plan: CutPlan, model: str | None, model_hash: str | None, where: str = "the plan") -> CutPlan:
+    """The plan. Raises InputError: by its hash it was made for another model."""
     if model_hash is None or plan.model_hash in (None, model_hash):
         return plan
-    if not from_another_model:
-        raise InputError(
-            f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
-            f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or use the plan anyway with "
-            "`plan_from_another_model`."
-        )
-    other = {"model": plan.model, "model_hash": plan.model_hash}
-    return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)
+    raise InputError(
+        f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
+        f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or name them: `remove` "
+        f"{plan.label or 'LAYERS'}."
+    )
 
 
 def parse_protected(text: str, num_layers: int) -> frozenset[int]:

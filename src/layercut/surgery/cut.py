@@ -116,9 +116,7 @@ def source_of_cut(
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
     Raises InputError: no such model, or a plan that does not fit it.
     """
-    source = resolve_source(
-        settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code, tie=settings.tie
-    )
+    source = resolve_source(settings.model, revision=settings.revision, tie=settings.tie)
     metadata = describe_source(source)
     plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
     return source, with_earlier(plan, source), lambda: load_as_set(settings, source)
@@ -164,7 +162,7 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     facts = {
         whole: name + (f", commit {source.revision}" if source.revision else ""),
         f"weights of the {whole}": plan.model_hash or "not recorded",
-        "origin": origin_of_plan(plan.to_dict()) if plan.earlier or plan.chosen_on else None,
+        "origin": origin_of_plan(plan.to_dict()) or None,
         "decoder layers": f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)",
         "removed, in this order": ", ".join(map(str, plan.removed)) or "none",
         "kept": format_layers(plan.kept),

@@ -129,7 +129,7 @@ def cut_gguf_file(
         loads = lambda: load_as_set(settings, source)  # noqa: E731
     plan = make_plan(**named)
     if not compares and plan.model_hash is not None:
-        plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
+        plan = _without_hash(plan, settings.model)
     if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
         plan = replace(plan, earlier=steps_of_earlier_cuts(before))
     say(f"{settings.model}: {plan.describe()}")
@@ -304,19 +304,17 @@ def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, 
     return new, gguf_parts.Taken(outer, plan.num_layers, per_layer, plan.kept)
 
 
-def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
+def _without_hash(plan: CutPlan, model: str) -> CutPlan:
     """A plan.json on a file whose hash is not known: its name must do, and the plan records no hash of this model.
-    Raises InputError: a plan made for a model of another name, where that is not allowed.
+    Raises InputError: a plan made for a model of another name.
     """
     if plan.model == model:
         return replace(plan, model_hash=None)
-    if not from_another_model:
-        raise InputError(
-            f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {model} "
-            "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
-            "hashes compared, or use the plan anyway with `plan_from_another_model`."
-        )
-    return replace(plan, model=model, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
+    raise InputError(
+        f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {model} "
+        "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
+        f"hashes compared, or name the layers: `remove` {plan.label or 'LAYERS'}."
+    )
 
 
 def _string(text: str) -> bytes:

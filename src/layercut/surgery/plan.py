@@ -57,8 +57,6 @@ class CutPlan(Printed):
     """The criterion's settings: seed, objective, calibration, ..."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     """Measurements of the criterion, per layer or per round."""
-    chosen_on: Mapping[str, Any] = field(default_factory=dict)
-    """The other model that the layers were chosen on (``model``, ``model_hash``); empty where it is this one."""
     earlier: Sequence[Mapping[str, Any]] = ()
     """Earlier cuts of this model, where it is a pruned checkpoint itself, oldest first: ``model``, ``model_hash``,
     ``num_layers``, ``removed``, ``mlp``, the share of MLP channels if some went, and ``healed``, the methods."""
@@ -134,7 +132,7 @@ class CutPlan(Printed):
     def to_dict(self) -> dict[str, Any]:
         """The content of ``plan.json``: every field, the format version and, for readers, the layers that stay.
 
-        ``channels``, ``vocabulary``, ``tied``, ``chosen_on`` and ``earlier`` are left out where they are empty.
+        ``channels``, ``vocabulary``, ``tied`` and ``earlier`` are left out where they are empty.
         """
         data = {
             "format_version": FORMAT_VERSION,
@@ -144,7 +142,7 @@ class CutPlan(Printed):
             "removed": list(self.removed),
             "kept": list(self.kept),
         }
-        optional = ("channels", "vocabulary", "tied", "chosen_on", "earlier")
+        optional = ("channels", "vocabulary", "tied", "earlier")
         return {name: value for name, value in data.items() if value or name not in optional}
 
     def unfit(self, found: str) -> InputError:
@@ -218,7 +216,6 @@ class _PlanFile(_Cut):
     criterion: str = "explicit"
     settings: dict[str, Any] = {}
     scores: _Scores = _Scores()
-    chosen_on: _Model = _Model()
     earlier: list[_Cut] = []
     healing: list[dict[str, Any]] = []
 
@@ -231,18 +228,13 @@ def list_removed(plan: CutPlan, layers: str) -> list[str]:
 
 
 def origin_of_plan(plan: Mapping[str, Any]) -> str:
-    """The special origin of a plan or its model (``CutPlan.to_dict``), in words; empty where nothing is.
+    """What the model of a plan (``CutPlan.to_dict``) lost before, in words; empty for a whole one.
 
-    >>> origin_of_plan({"chosen_on": {"model": "A", "model_hash": "12ab"}})
-    'layers chosen on another model, A (12ab)'
     >>> origin_of_plan({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
     'a pruned checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
     """
 
-    def name_of(model: Mapping[str, Any]) -> str:
-        return hide_home(str(model.get("model") or "a model without a name"))
-
-    parts, cuts = [], []
+    cuts = []
     for step in plan.get("earlier") or ():
         removed, healed = step["removed"], step.get("healed")
         lost = [f"{len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}"] if removed else []
@@ -250,13 +242,11 @@ def origin_of_plan(plan: Mapping[str, Any]) -> str:
         lost += [f"{100 * step['tokens']:.1f} % of the tokens"] if step.get("tokens") else []
         text = f" without {' and '.join(lost)}" if lost else ""
         cuts.append(f"{text}, healed by {', '.join(healed)}" if healed else text)
-    if cuts:
-        kind = "pruned" if any(cut.startswith(" without") for cut in cuts) else "healed"
-        parts.append(f"a {kind} checkpoint ({name_of(plan['earlier'][0])}{', then'.join(cuts)})")
-    if other := plan.get("chosen_on"):
-        known = f" ({other['model_hash']})" if other.get("model_hash") else ""
-        parts.append(f"layers chosen on another model, {name_of(other)}{known}")
-    return "; ".join(parts)
+    if not cuts:
+        return ""
+    kind = "pruned" if any(cut.startswith(" without") for cut in cuts) else "healed"
+    name = hide_home(str(plan["earlier"][0].get("model") or "a model without a name"))
+    return f"a {kind} checkpoint ({name}{', then'.join(cuts)})"
 
 
 class Loss(NamedTuple):

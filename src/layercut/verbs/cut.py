@@ -203,7 +203,7 @@ class CutVerb(Verb):
             if rest.is_open:
                 plan = replace(chosen(made_for["num_layers"]), tied=rest.tied)
             else:
-                plan = rest.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+                plan = rest.bind(**made_for, seed=self.seed)
             if self.removed.vocabulary is not None:
                 plan = replace(plan, vocabulary=vocabulary())
             return plan
@@ -219,10 +219,7 @@ class CutVerb(Verb):
         file = gguf_to_gguf(self.model.model, self.out)
         if file is not None and not files_named_in(self.removed.vocabulary):
             return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
-        trusted = self.model.trust_remote_code
-        source = resolve_source(
-            self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie
-        )
+        source = resolve_source(self.model.model, revision=self.model.revision, tie=self.model.tie)
         return choose_vocabulary(source.path, self.removed.vocabulary)
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:
