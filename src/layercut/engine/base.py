@@ -162,10 +162,6 @@ class Divergence:
     nll: float  # -ln q(token), which is minus the plan's log-likelihood
     reference_nll: float  # -ln p(token)
     kl: float  # KL(p || q) over the whole vocabulary
-    top1_disagreements: int  # tokens at which the likeliest next token differs
-    sure: float
-    """nll - reference_nll of those tokens alone to which p gives 0.9 or more: there another token is an error, and
-    elsewhere it is often another wording."""
     tokens: tuple[TokenDamage, ...] = ()  # token by token, for a request that asks for it (``by_token``)
 
 
