@@ -34,8 +34,7 @@ class ModelHandle:
             source: what it was resolved to, where that is known.
             loaded: the model in memory, where the caller has it; ``release`` then leaves it there.
 
-        Raises:
-            InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
+        Raises InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
         """
         if ENGINES[settings.engine].is_served:
             raise InputError(
@@ -237,9 +236,7 @@ def open_model_handle(settings: ModelSettings) -> ModelHandle | ServedModel:
 
 def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:
     """The engine over a model that was found on another machine, or in another process of this one.
-
-    Raises:
-        InputError: the model of that name is another one here.
+    Raises InputError: the model of that name is another one here.
     """
     handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
     if handle.metadata.model_hash != model_hash:

@@ -84,8 +84,7 @@ class OpenAIEngine(Engine):
             concurrency: requests under way at once.
             retries: times that a request that came to nothing is sent again.
 
-        Raises:
-            MissingExtra: the ``openai`` package is not installed.
+        Raises MissingExtra: the ``openai`` package is not installed.
         """
         try:
             import openai
@@ -102,10 +101,8 @@ class OpenAIEngine(Engine):
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
         """See Engine: as the answers come.
-
-        Raises:
-            InputError: at once: a plan that removes layers, two requests with one id, and requests to be scored. Later:
-                a server that is not there, or refuses a request.
+        Raises InputError: at once: a plan that removes layers, two requests with one id, and requests to be scored.
+        Later: a server that is not there, or refuses a request.
         """
         if not all(plan.is_uncut for plan in plans):
             raise InputError(

@@ -78,9 +78,7 @@ def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
 
 def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
     """The answers from the scores of all continuations: item after item, row after row.
-
-    Raises:
-        InputError: one is not a number.
+    Raises InputError: one is not a number.
     """
     left, answers = iter(scores), []
     for item in items:
@@ -149,9 +147,7 @@ class Reading:
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
         """Each request's, from what the head is given at the positions; ``on_logits`` as in ``score_spans``.
-
-        Raises:
-            InputError: scores that are not numbers.
+        Raises InputError: scores that are not numbers.
         """
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 

@@ -72,10 +72,8 @@ class VllmEngine(PlanByPlan):
             cache_gib: memory for keys and values. The context is as long as fits in it, and not longer than the
                 model's.
 
-        Raises:
-            MissingExtra: vLLM is not installed.
-            InputError: another device, an adapter that is not merged, a type of model that was not compared with
-                transformers, a model that vLLM refuses, or one whose layers are not found.
+        Raises MissingExtra: vLLM is not installed; InputError: another device, an adapter that is not merged, a type of
+        model that was not compared with transformers, a model that vLLM refuses, or one whose layers are not found.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")

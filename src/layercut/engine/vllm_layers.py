@@ -55,9 +55,7 @@ def module_lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
 
 def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
     """The list of decoder layers among them: the only one, or the only one of the name that transformers gives it.
-
-    Raises:
-        InputError: none, or several.
+    Raises InputError: none, or several.
     """
     last = layers.rpartition(".")[2]
     named = [name for name in lists if name.rpartition(".")[2] == last]

@@ -112,8 +112,7 @@ def select_layers(
     value. The criterion, its settings and the number of layers may change from one command to the next, and what was
     measured before is used again. Each plan is also kept as ``plans/<criterion>-<N>.json``.
 
-    Raises:
-        InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
+    Raises InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
     """
     row, mlp = request.row, request.remove.mlp
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
@@ -189,9 +188,7 @@ def folder_settings(
 
 def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
     """The parts of an objective that one task gives: a part for each readout.
-
-    Raises:
-        InputError: an unknown task or readout.
+    Raises InputError: an unknown task or readout.
     """
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.

@@ -68,8 +68,7 @@ class LayerSpec:
         >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
         ((21, 22, 23), Depth(text='3'), '3,1')
 
-        Raises:
-            InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
+        Raises InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
         """
         if isinstance(value, LayerSpec):
             return value
@@ -149,8 +148,7 @@ class LayerSpec:
             model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
             seed: of ``random:N``.
 
-        Raises:
-            InputError: a bare count, a layer out of range, or a plan made for another model.
+        Raises InputError: a bare count, a layer out of range, or a plan made for another model.
         """
         check_seed(seed)
         if self.vocabulary is not None:
@@ -215,9 +213,7 @@ Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 
 def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:
     """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged.
-
-    Raises:
-        InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
+    Raises InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
     """
     if isinstance(model, ServedModel):
         return model.plan(None if given is None else str(given))
