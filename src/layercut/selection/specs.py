@@ -5,7 +5,6 @@ LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
 LayerSpec.parse("vocab:ascii")  the tokens that stay, see selection/vocabulary.py; also beside the rest
-LayerSpec.parse("tie")          an output head that is a copy of the embeddings; also beside layers: "6,9 tie"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
 """
@@ -32,7 +31,7 @@ from layercut.selection.base import Context
 from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
-from layercut.surgery.plan import TIE, CutPlan, as_cut_plan, parse_layers
+from layercut.surgery.plan import CutPlan, as_cut_plan, parse_layers
 from layercut.text import count_of
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
@@ -56,7 +55,6 @@ class LayerSpec:
     kept: tuple[range, ...] | None = None  # the layers that stay, of a mergekit configuration
     mlp: float | None = None  # share of the channels of every MLP, beside the layers; it is open which
     vocabulary: str | None = None  # the tokens that stay, as they are named, beside the rest
-    tied: bool = False  # True if an output head goes that is a copy of the embeddings, beside the rest
 
     def __str__(self) -> str:
         return self.text
@@ -82,8 +80,6 @@ class LayerSpec:
             ).removed
             return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
-        if TIE in (words := text.split()):
-            return replace(cls._parse_rest(" ".join(word for word in words if word != TIE)), text=text, tied=True)
         if match := _VOCABULARY.search(text):
             check_vocabulary(match[1])
             return replace(cls._parse_rest(_VOCABULARY.sub(" ", text, 1)), text=text, vocabulary=match[1])
@@ -156,9 +152,6 @@ class LayerSpec:
                 f"{self.text} names tokens, and the tokenizer goes with them, so it is a plan for files: layercut cut "
                 f"MODEL --remove '{self.text}' --out DIR, then give DIR."
             )
-        if self.tied:
-            rest = replace(self, tied=False)
-            return replace(rest.bind(num_layers=num_layers, model=model, model_hash=model_hash, seed=seed), tied=True)
         if self.plan is not None:
             is_file = self.text.endswith(".json")
             if is_file and self.plan.num_layers != num_layers:

@@ -168,7 +168,6 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         "kept": format_layers(plan.kept),
         "MLP channels removed": channels.describe() if channels else None,
         "tokens removed": vocabulary.describe() if vocabulary else None,
-        "output head": "the embeddings; its own copy was removed" if plan.tied else None,
         "chosen by": "; ".join(filter(None, (chosen, thin))),
         "parameters": f"{parameters_text(after)}, before {parameters_text(before)} ({after / before - 1:+.1%})",
         "weights": size,
@@ -177,9 +176,8 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     amounts = [count_of(len(plan.removed), "decoder layer")] if plan.removed else []
     amounts += [f"{channels.share:.1%} of the MLP channels"] if channels else []
     amounts += [f"{vocabulary.share:.1%} of the tokens"] if vocabulary else []
-    amounts += ["a copy of the embeddings"] if plan.tied else []
     some = f"decoder {'layers' if len(plan.removed) > 1 else 'layer'} {format_layers(plan.removed)}"
-    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
+    warnings = [*report.warnings, *([report.copy] if report.copy else [])]
     noted = "".join(f"- {warning}\n" for warning in warnings)
     return _CARD.format(
         front=yaml.safe_dump(

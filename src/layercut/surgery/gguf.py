@@ -31,7 +31,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery import gguf_parts
 from layercut.surgery.checkpoint import CutReport, steps_of_earlier_cuts
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, renumber_blocks
-from layercut.surgery.plan import TIE, CutPlan
+from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,12 +135,7 @@ def cut_gguf_file(
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copied_matrix(file) if settings.tie else None
     if plan.is_uncut and copy is None:
-        raise InputError("the plan removes nothing, so there is nothing to cut.")
-    if plan.tied and copy is None:
-        raise InputError(
-            f"{file.name} has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
-            "out."
-        )
+        raise InputError("the plan removes nothing, and no copy of the embeddings is there, so nothing is cut.")
     repaired = None
     if healed is not None:
         if not compares:
@@ -228,7 +223,7 @@ def _prepare(
     report = CutReport(
         plan=plan,
         source=file,
-        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
+        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - left_out["bytes"],
         bytes_after=sum(moved.new.num_bytes for moved in kept),
         parameters_before=head.num_parameters - left_out["parameters"],
         parameters_after=total,
