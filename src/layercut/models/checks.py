@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.structure import Structure, auto_class, config_of, config_text_part, counted_field
-from layercut.models.weights import safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -159,28 +157,14 @@ def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: 
             )
 
 
-def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
-    """Raise if a parameter holds NaN or infinity.
-    Raises CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
-    """
-    from safetensors import safe_open
-
-    parameters = dict(model.named_parameters())
-    bad = next((name for name, tensor in parameters.items() if not tensor.is_meta and not is_finite(tensor)), None)
-    if bad is None and not any(tensor.is_meta for tensor in parameters.values()):
-        return
-    for name, path in safetensors_files(folder).items():  # one tensor at a time
-        with safe_open(path, framework="pt") as shard:
-            if not is_finite(shard.get_tensor(name)):
-                raise CheckpointError(
-                    f"{path} holds NaN or infinite numbers in the tensor {name}; nothing can be measured with it. "
-                    "Fetch the checkpoint again, or save it again where it was made."
-                )
-    if bad is not None:
-        dtype = str(parameters[bad].dtype).removeprefix("torch.")
-        raise CheckpointError(
-            f"{bad} has numbers that {dtype} cannot hold (they become infinite); use dtype bfloat16 or float32."
-        )
+def refuse_nonfinite(model: nn.Module, where: str) -> None:
+    """Raise CheckpointError if a parameter in memory holds NaN or infinity."""
+    for name, tensor in model.named_parameters():
+        if not tensor.is_meta and not is_finite(tensor):
+            raise CheckpointError(
+                f"{name} of {where} holds NaN or infinite numbers in {tensor.dtype}. Use dtype bfloat16 or float32; "
+                "if they stay, fetch the checkpoint again, or save it again where it was made."
+            )
 
 
 def is_finite(tensor: Tensor) -> bool:

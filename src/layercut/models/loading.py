@@ -136,7 +136,7 @@ def _load_weights(source: ModelSource, dtype: str, placement: str | dict[str, An
     except Exception as error:  # transformers and torch raise all kinds, for reasons that lie in the files
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
     checks.refuse_incomplete(info, source.name)
-    checks.refuse_nonfinite(model, source.path)
+    checks.refuse_nonfinite(model, source.name)
     if source.adapter is not None:
         with quiet_transformers():
             model = attach_adapter(model, source.adapter)
