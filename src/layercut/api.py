@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _DOOR = {
-    "tokenizer": "of a model in memory; or, by its name, of a served model.",
+    "tokenizer": "of a model in memory.",
     "progress": "show progress on stderr, also in a notebook.",
     "say": "called with each line for people, in place of stderr.",
 }
@@ -60,8 +60,6 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
         if unknown := given.keys() - takes:
             raise unknown_name(f"argument of {name}", min(unknown), takes)
         tokenizer, progress, say = (given.pop(name, None) for name in _DOOR)
-        if isinstance(tokenizer, str):  # a name, of a served model
-            given["tokenizer"] = tokenizer
         io = _heard(progress is not False, say)
         loaded: dict[str, ModelHandle] = {}
         for field in _MODELS:

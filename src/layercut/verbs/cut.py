@@ -36,7 +36,7 @@ from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
 _LOADED = Fields(
     "Model",
     shown="revision dtype device",
-    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer quantize",
+    without="batch_size engine cache_gib engine_pool base_url quantize",
 )
 
 
@@ -69,7 +69,7 @@ class CutVerb(Verb):
         None,
         description=f"{fields.REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
-        "vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.",
+        "vocab:44000, or vocab:FILE of texts. A GGUF file without layers loses a copy of its embeddings alone.",
     )
     healed: Annotated[fields.Folder | None, Flag("DIR")] = Field(
         None,
@@ -96,15 +96,15 @@ class CutVerb(Verb):
             raise InputError("`texts` are tokenised with the tokens that stay; name those: `remove` vocab:ascii.")
         if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
-        if self.removed.tied and not self.model.tie:
-            raise InputError(
-                "`tie` false keeps two matrices, and `remove` tie makes them one; leave out one of the two."
-            )
 
     @cached_property
     def removed(self) -> LayerSpec | None:
-        """What goes: as named, or the plan of the healed checkpoint."""
-        return self.remove if self.healed is None else LayerSpec.parse(self.healed / PLAN_FILE)
+        """What goes: as named, or the plan of the healed checkpoint; of a GGUF file maybe no layers."""
+        if self.healed is not None:
+            return LayerSpec.parse(self.healed / PLAN_FILE)
+        if self.remove is None and self.out is not None and self.out.suffix.lower() == ".gguf":
+            return LayerSpec(text="", layers=())
+        return self.remove
 
     def fit(self) -> None:
         assert self.removed is not None, "checked"
@@ -192,10 +192,7 @@ class CutVerb(Verb):
         def make(**made_for: Any) -> CutPlan:
             assert self.removed is not None, "checked"
             rest = replace(self.removed, vocabulary=None)
-            if rest.is_open:
-                plan = replace(chosen(made_for["num_layers"]), tied=rest.tied)
-            else:
-                plan = rest.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+            plan = chosen(made_for["num_layers"]) if rest.is_open else rest.bind(**made_for, seed=self.seed)
             if self.removed.vocabulary is not None:
                 plan = replace(plan, vocabulary=vocabulary())
             return plan

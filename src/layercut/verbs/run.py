@@ -14,7 +14,7 @@ from layercut.base_settings import Seed
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
-from layercut.runs.foreign_code import check_trust, untrusted_code
+from layercut.runs.foreign_code import untrusted_code
 from layercut.selection.base import Context
 from layercut.selection.specs import LayerSpec, check_fits, parse_protected
 from layercut.study.file import read_study_file, study_from_dict
@@ -52,9 +52,7 @@ class RunVerb(Verb):
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
     report_to: fields.ReportTo
 
-    trust_study_code: bool = Field(
-        False, description="Let the file name code to be run: my.module:function, and trust_remote_code of a model."
-    )
+    trust_study_code: bool = Field(False, description="Let the file name code to be run: my.module:function.")
 
     def check(self) -> None:
         with self.trust():
@@ -77,8 +75,6 @@ class RunVerb(Verb):
         ((verb, request),) = self._data.items()
         if verb not in VERBS or verb == self.VERB or not isinstance(request, Mapping):
             return None
-        if request.get("trust_remote_code"):
-            check_trust("trust_remote_code: true")
         named = {str(name): value for name, value in request.items()}
         own = {name: value for name in ("out", "seed", "limit") if (value := getattr(self, name)) is not None}
         return verb_class(str(verb)).of(**named | own)

@@ -39,7 +39,7 @@ def test_every_field_of_the_settings_has_its_flag(verb: str) -> None:
 
 def test_cut_compares_one_batch_and_draws_nothing() -> None:
     found = {option.name for option in COMMANDS["cut"].params}
-    running = {"batch_size", "engine", "cache_gib", "engine_pool", "cuda_graphs", "base_url", "tokenizer", "quantize"}
+    running = {"batch_size", "engine", "cache_gib", "engine_pool", "base_url", "quantize"}
     assert {*MODEL_FLAGS, *DECODING_FLAGS} - found == {*running, *DECODING_FLAGS}
 
 
