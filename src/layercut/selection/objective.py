@@ -81,9 +81,7 @@ class TaskObjective:
             decoding: how answers are drawn, greedy if left out.
             journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off`` or ``exact`` (the same choice from fewer answers).
-
-        Raises:
-            InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
+        Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
         """
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")

@@ -20,7 +20,7 @@ _RUN = Flag("RUN", argument=True)
 
 
 class AdviseVerb(Verb):
-    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+    """Say how deep the model of a study can be cut for a use.
 
     Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
     is named. The answer comes with the checkpoint's folder or the next command. The page is kept as advice.md in the
@@ -47,7 +47,6 @@ class AdviseVerb(Verb):
     seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Advice:
-        """Decide, and write advice.md."""
         from layercut.evidence.uses import named_use
 
         named_use(self.use)
@@ -71,7 +70,7 @@ class Compared(NamedTuple):
 
 
 class CompareVerb(Verb):
-    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+    """Compare two runs item by item: is one better?
 
     Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval) or EvalPlus
     (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two models on this
@@ -94,7 +93,6 @@ class CompareVerb(Verb):
     seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Compared:
-        """Compare, and write the page."""
         from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
 
         runs = open_run(self.first), open_run(self.second)
@@ -118,7 +116,7 @@ class CompareVerb(Verb):
 
 
 class ReportVerb(Verb):
-    """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
+    """Write the reports of a run again: HTML and Markdown.
 
     The page is one file that needs no network. Needs no model and no torch. Two evals are compared by layercut compare.
 
@@ -134,7 +132,6 @@ class ReportVerb(Verb):
     )
 
     def run(self, io: Io) -> dict[str, Path]:
-        """Write the reports; their paths by name."""
         from layercut.report.reports import write_reports
 
         return write_reports(self.folder, texts=self.texts)
@@ -145,7 +142,7 @@ class ReportVerb(Verb):
 
 
 class PlanSizeVerb(Verb):
-    """Say how many items are needed to see a loss, and to know the retention to a given width.
+    """Say how many items are needed to see a loss.
 
     Both models answer the same items. The test is McNemar's exact one; items that share a context count for less.
 
@@ -165,7 +162,6 @@ class PlanSizeVerb(Verb):
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
 
     def run(self, io: Io) -> Any:
-        """The outcomes that are expected, and the items that they need."""
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
         expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
@@ -174,33 +170,30 @@ class PlanSizeVerb(Verb):
 
     def show(self, done: Any, io: Io) -> Shown:
         expected, needed = done
-        outcomes, power = expected.outcomes, self.power
+        outcomes, agreement = expected.outcomes, expected.outcomes.both + expected.outcomes.neither
         data = {
-            **{name: getattr(self, name) for name in ("baseline", "retention", "chance", "power", "alpha")},
-            "cut": expected.cut, "correlation": expected.correlation, "agreement": outcomes.both + outcomes.neither,
-            "outcomes": outcomes._asdict(), "comparisons": self.comparisons, "half_width": self.half_width,
+            **{name: getattr(self, name) for name in type(self).model_fields},
+            "cut": expected.cut,
+            "correlation": expected.correlation,
+            "agreement": agreement,
+            "outcomes": outcomes._asdict(),
             "items": needed._asdict(),
-        }  # fmt: skip
+        }
         together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
-        return Shown(
-            data,
-            lines=[
-                f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %",
-                f"correlation {expected.correlation:.2f} (assumed): the models agree on "
-                f"{100 * (outcomes.both + outcomes.neither):.3g} % of the items, {100 * outcomes.lost:.3g} % are lost, "
-                f"{100 * outcomes.gained:.3g} % gained",
-                "",
-                f"{'items':>9}  what they show",
-                f"{needed.to_see_the_difference:>9,}  the difference, with a power of {100 * power:.3g} % at alpha "
-                f"{self.alpha:g}{together} (McNemar's exact test; by Connor's formula {needed.by_formula:,})",
-                f"{needed.to_pin_the_retention:>9,}  the retention as {100 * self.retention:.4g} +- "
-                f"{100 * self.half_width:.3g} points ({100 * (1 - self.alpha):.4g} % interval)",
-            ],
-        )
+        lines = [
+            f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %; "
+            f"correlation {expected.correlation:.2f} (assumed): {100 * outcomes.lost:.3g} % of the items are lost, "
+            f"{100 * outcomes.gained:.3g} % gained",
+            f"{needed.to_see_the_difference:,} items show the difference, with a power of {100 * self.power:.3g} % at "
+            f"alpha {self.alpha:g}{together} (McNemar's exact test)",
+            f"{needed.to_pin_the_retention:,} items show the retention as {100 * self.retention:.4g} +- "
+            f"{100 * self.half_width:.3g} points ({100 * (1 - self.alpha):.4g} % interval)",
+        ]
+        return Shown(data, lines=lines)
 
 
 class LsVerb(Verb):
-    """List runs with their state, age and headline, and what killed writes left.
+    """List runs with their state, and what killed writes left.
 
     Example: layercut ls runs
     """
@@ -210,7 +203,6 @@ class LsVerb(Verb):
     root: Annotated[fields.Folder, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
 
     def run(self, io: Io) -> Any:
-        """The runs, and what killed processes left."""
         from layercut.runs.lock import find_leftovers
 
         return find_run_folders(self.root), find_leftovers(self.root)
@@ -230,7 +222,7 @@ class LsVerb(Verb):
 
 
 class EnvVerb(Verb):
-    """Print versions, machine and devices, to paste into a bug report.
+    """Print versions, machine and devices, for a bug report.
 
     Example: layercut env
     """
@@ -238,7 +230,6 @@ class EnvVerb(Verb):
     VERB = "env"
 
     def run(self, io: Io) -> dict[str, Any]:
-        """All of it."""
         import torch  # noqa: F401  so that devices are listed
 
         from layercut.runs.environment import collect_environment
@@ -255,7 +246,7 @@ class EnvVerb(Verb):
 
 
 class PushVerb(Verb):
-    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.
+    """Push a checkpoint to the Hugging Face hub, with its evidence.
 
     The model card gets the hub's metadata: base model, licence, tags, and the score of each task on report items. The
     plan and result.json go along; reports stay here, because they hold questions of data sets. One commit. Log in
