@@ -467,7 +467,6 @@ def heal(
     responses: str = "self",
     decontaminate: str | Sequence[str] = (),
     save_dtype: str = "auto",
-    keep_adapter: bool = False,
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
@@ -534,7 +533,6 @@ def heal(
         responses: self: the teacher's own answers; original: the data set's answers.
         decontaminate: Tasks whose report items must not be trained on, in addition to the built-in ones and those with data.
         save_dtype: Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint.
-        keep_adapter: Write the adapter alone instead of merging it.
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
@@ -543,7 +541,7 @@ def heal(
         say: called with each line for people, in place of stderr.
 
     Returns:
-        The folder of the healed checkpoint, or of the adapter.
+        The folder of the healed checkpoint.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

@@ -79,8 +79,8 @@ class VllmEngine(PlanByPlan):
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
         if model.source.adapter is not None:
             raise InputError(
-                f"vLLM runs no adapter that is not merged, and {model.name} is one; merge it first (heal without "
-                "`keep_adapter`, or PEFT's merge_and_unload), or use `engine` shared."
+                f"vLLM runs no adapter that is not merged, and {model.name} is one; merge it first (PEFT's "
+                "merge_and_unload), or use `engine` shared."
             )
         refuse_other_types(model)
         self._batch_size = batch_size

@@ -166,7 +166,7 @@ def heal_model(
                 if trained is None:
                     trained = _train(cut, teacher, train, data, folder, group, records, source.tasks, console, say)
                 give_back_memory()  # what is written is loaded for itself
-                record, curve = record | training_record(trained, data, train), folder / CURVE
+                record, curve = record | training_record(trained, train), folder / CURVE
                 write_trained(
                     cut.source, trained.final, settings, data, out=checkpoint, record=record, curve=curve, say=say
                 )

@@ -117,8 +117,7 @@ def healing_outline(
             steps.append(PlannedStep(f"held-out examples, {times:,} times", times * aside, "example"))
         taught_by, most = teacher if train.goal.divergence else None, min(longest + limit, train.max_length)
         memory = training_parts(cut, taught_by, train, num_tokens=most, num_in_loss=limit)
-    weights = 4 * train.rank * counts.of_adapters if settings.keep_adapter else counts.stored_bytes
-    stays = _RECORD * (num_answers or 0) + weights
+    stays = _RECORD * (num_answers or 0) + counts.stored_bytes
     return Outline(
         steps=tuple(steps),
         checkpoints=1,

@@ -295,7 +295,6 @@ class FilterSettings(Settings):
 class HealSettings(ArmSettings):
     """All settings of a healing, beside the models and prompts."""
 
-    keep_adapter: bool = Field(False, description="Write the adapter alone instead of merging it.")
     train: TrainSettings = TrainSettings()
     filters: FilterSettings = FilterSettings()
     data: Mapping[str, str] = Field({}, description="Local data of the tasks to decontaminate from.")
@@ -306,10 +305,6 @@ class HealSettings(ArmSettings):
             raise InputError(
                 "grpo trains on the pruned model's own answers, so right_only has no meaning; leave it out."
             )
-        if self.keep_adapter and not METHODS[self.train.method].has_adapter:
-            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
-        if self.keep_adapter and self.save_dtype != "auto":
-            raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self
 
     @property

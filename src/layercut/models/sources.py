@@ -74,8 +74,8 @@ class ModelSource:
         """Raise InputError if there is an adapter, which what reads the weights in ``path`` would leave out."""
         if self.adapter is not None:
             raise InputError(
-                f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Heal without "
-                "`keep_adapter`, or merge it with PEFT's merge_and_unload and save the result."
+                f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Merge it with "
+                "PEFT's merge_and_unload and save the result."
             )
 
 

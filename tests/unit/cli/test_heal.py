@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
@@ -270,26 +269,3 @@ def test_answers_of_another_model_are_not_the_teachers(
     ran = layercut("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", *SMALL)
     assert ran.code == 1
     assert "not from the original" in ran.err
-
-
-def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:
-    from peft import PeftModel
-
-    ran = layercut(
-        *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", "--keep-adapter"),
-        *("--out", tmp_path / "run", *SMALL),
-    )
-    assert ran.code == 0, ran.err
-    ran = layercut("eval", tmp_path / "run" / "checkpoint", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "eval")
-    assert ran.code == 0, ran.err
-    config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
-    # Plain PEFT lays it over the plain pruned checkpoint, and it does something there.
-    base = AutoModelForCausalLM.from_pretrained(cut)
-    ids = torch.arange(30).reshape(2, 15)
-    with torch.no_grad():
-        before = base(input_ids=ids).logits
-        adapted = PeftModel.from_pretrained(base, tmp_path / "run" / "checkpoint").eval()
-        assert not torch.equal(adapted(input_ids=ids).logits, before)
-    found = {name for name, _ in adapted.named_modules() if name.endswith(".lora_B")}
-    assert {name.split(".layers.")[1].split(".")[0] for name in found} == {"0", "1", "2", "3"}
