@@ -114,13 +114,9 @@ def write_healed(
         model: in float32; afterwards it holds the written weights.
         cut: the model before healing.
         record: the entry for plan.json so far; ``checked`` and ``written`` are added here.
-        curve: the loss curve, to be copied.
-        dtype: of the weights; auto is that of the pruned checkpoint.
         judge: measures what rounding costs. Without one, weights are rounded stochastically to bfloat16.
 
-    Raises:
-        InputError: ``out`` is not empty.
-        VerificationError: the reloaded model is another one.
+    Raises VerificationError: the reloaded model is another one.
     """
     with new_directory(out) as folder:
         dtype = stored_dtype(cut.path) if dtype == "auto" else dtype

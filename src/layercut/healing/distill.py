@@ -150,11 +150,6 @@ def answers_in_training(
     The shared engine writes them where it runs the model, which is asked once in a training, else the plain one. It is
     a new one each time, so keys and values of earlier weights are never read. It computes in the dtype of the weights:
     the autocast that accelerate puts around ``forward`` of a model in training is left out.
-
-    Args:
-        model: in training, as ``make_trainable`` gives it.
-        cut: the model loaded for training; its tokenizer is used.
-        batch_size: prompts that are run at once.
     """
     was_training, autocasting = model.training, vars(model).pop("forward", None)
     model.eval()

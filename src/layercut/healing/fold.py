@@ -44,14 +44,10 @@ def last_projection(layer: nn.Module) -> Any:
 def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
     """The factor by which a layer of a model adds what ``residual_branch`` gives to the stream; 1 in most families.
 
-    Measured on some tokens: the output of the branch is changed at random, by as much as the layer's output is large so
-    that rounding hides nothing, and the layer's output must follow.
+    Measured on the tokens that ``run`` gives to the layer: the output of the branch is changed at random, by as much as
+    the layer's output is large so that rounding hides nothing, and the layer's output must follow.
 
-    Args:
-        run: runs the model on the tokens, up to the layer's output.
-
-    Raises:
-        InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
+    Raises InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
     """
     module = residual_branch(layer)
     with outputs_of_layers([module, layer], range(2)) as seen:
@@ -80,13 +76,7 @@ def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
 def fold_map_into_mlp(layer: nn.Module, map_DD: Tensor) -> None:
     """Change the layer's weights so that its MLP adds ``map_DD @ x`` where it added ``x`` before.
 
-    Args:
-        layer: a decoder layer, changed in place.
-        map_DD: out by in, on x as a column.
-
-    Raises:
-        InputError: an MLP of unknown shape.
-        VerificationError: the folded layer computes something else; the old weights are restored.
+    Raises VerificationError: the folded layer computes something else; the old weights are restored.
     """
     module = residual_branch(layer)
     states_1ND = _random_states(module, map_DD.shape[0])
@@ -99,9 +89,7 @@ def fold_map_into_mlp(layer: nn.Module, map_DD: Tensor) -> None:
 def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
     """Change the layer's weights so that its MLP adds ``change_DI @ a`` more, with a the input of its last matrix.
 
-    Raises:
-        InputError: a layer without one last matrix, such as one with experts.
-        VerificationError: the changed layer computes something else; the old weights are restored.
+    Raises VerificationError: the changed layer computes something else; the old weights are restored.
     """
     module, projection = residual_branch(layer), last_projection(layer)
     states_1ND = _random_states(module, change_DI.shape[0])

@@ -90,9 +90,7 @@ def heal_model(
         is_control: a model may be its own teacher: the variant of a study that trains the original model.
         in_full: tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says.
 
-    Raises:
-        InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
-        MissingExtra: TRL or PEFT is not installed.
+    Raises InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
     """
     train, group = settings.train, ProcessGroup.of_this_process()
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)

@@ -142,21 +142,13 @@ def add_adapters(model: PreTrainedModel, settings: TrainSettings) -> Any:
 def merge_adapters(base: PreTrainedModel, adapter: Path) -> tuple[PreTrainedModel, str]:
     """Merge a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
 
-    Returns the merged model, and a line on what was compared.
+    Returns the merged model, and a line on what was compared. ``base`` is the model that the adapter was trained on, in
+    float32 (for qlora the dequantised 4-bit weights), and is changed in place.
 
-    Args:
-        base: the model that the adapter was trained on, in float32; for qlora the dequantised 4-bit weights. Changed in
-            place.
-        adapter: folder with adapter_model.safetensors.
-
-    Raises:
-        MissingExtra: PEFT is not installed.
-        VerificationError: a logit differs by more than both TOLERANCE and SHARE allow.
+    Raises VerificationError: a logit differs by more than both TOLERANCE and SHARE allow.
     """
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise MissingExtra("merging adapters", "heal") from error
+    from peft import PeftModel
+
     before = probe_logits(base)
     model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
     expected = probe_logits(model)

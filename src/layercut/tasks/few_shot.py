@@ -49,9 +49,6 @@ class FewShotTask(Task):
     is_right: Callable[[str, str], bool]  # from an answer that was found and the right one, whether they are the same
     max_new_tokens: int
     stop: tuple[str, ...]
-    place: Callable[[str], int | None] | None = None
-    """From a generated text, the number of characters before the answer that ``find`` finds; where left out, the answer
-    stands at the beginning."""
     made_with: Mapping[str, str] = field(default_factory=dict)  # versions of libraries that decide the problems
     settles: Callable[[str, str], bool] = lambda text, gold: False
     """From the beginning of an answer and the right one, whether the grade stands however the answer goes on. What says
@@ -130,13 +127,8 @@ def near_numbers(gold: int, rng: Random, also: Iterable[int] = (), never: Iterab
     """Three wrong numbers near a right one: slips in its first two digits, and results of likely mistakes.
 
     How many of the three lie below the right one is drawn evenly from 0 to 3 (fewer where there is no space above
-    zero), so that taking the middle or the largest option earns nothing.
-
-    Args:
-        gold: the right number; for a number that is not negative, no option is.
-        rng: where the draw comes from; the same state gives the same numbers.
-        also: results of likely mistakes.
-        never: numbers that must not be options.
+    zero), so that taking the middle or the largest option earns nothing. Where the right one is not negative, no option
+    is. ``also`` are results of likely mistakes, ``never`` numbers that must not be options.
     """
     unit = 10 ** max(0, len(str(abs(gold))) - 2)
     slips = {gold + sign * step * unit for sign in (-1, 1) for step in _SLIPS}

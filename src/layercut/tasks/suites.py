@@ -40,14 +40,7 @@ of it or a limit."""
 def suite_named(
     name: str, *, limit: int | None = None, readouts: tuple[str, ...] | None = None
 ) -> tuple[TaskSettings, ...]:
-    """The tasks of a suite, in order.
-
-    Args:
-        limit: lowers the number of items of each task.
-        readouts: in place of the suite's own.
-
-    Raises InputError: no such suite.
-    """
+    """The tasks of a suite, in order; ``limit`` lowers their number of items, ``readouts`` take the place of theirs."""
     if name not in SUITES:
         raise unknown_name("suite", name, SUITES)
     return tuple(
@@ -68,11 +61,6 @@ def asked_tasks(
     folder: Path | None = None,
 ) -> tuple[TaskSettings, ...]:
     """The tasks that a list of names stands for, with their local data: ``arithmetic,lm-eval:sciq,suite:quick``.
-
-    Args:
-        names: names of tasks, and ``suite:NAME`` for those of a suite, separated by commas.
-        limit: items of each task; lowers those of a suite.
-        readouts: of all tasks, in place of their own and of a suite's.
 
     Raises InputError: no such suite, data for a task that is not asked for, or a folder that is none.
     """

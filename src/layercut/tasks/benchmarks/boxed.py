@@ -133,8 +133,7 @@ def _math500_sample(row: DataRow) -> Sample:
     problem, solution = text_field(row, "problem"), row.fields.get("solution")
     boxed = last_boxed_text(solution) if isinstance(solution, str) and "answer" not in row.fields else ""
     answer = boxed or text_field(row, "answer")
-    data = {name: row.fields[name] for name in ("subject", "level") if name in row.fields}
-    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer, data=data)
+    return Sample(id=content_id("math500", problem, answer), question=problem, gold=answer)
 
 
 def _last_number(text: str, gold: str) -> tuple[str, bool]:
@@ -158,11 +157,6 @@ def last_boxed_text(text: str) -> str:
     >>> last_boxed_text("I think it is \\\\boxed{12")
     ''
     """
-    return place_of_last_box(text)[1]
-
-
-def place_of_last_box(text: str) -> tuple[int, str]:
-    """Start of the last closed box, and its content; (0, "") if there is none."""
     last, end = -1, -1
     are_open = []  # where each brace begins that is not closed so far; -1 for one that opens no box
     for brace in _BRACE.finditer(text):
@@ -170,7 +164,7 @@ def place_of_last_box(text: str) -> tuple[int, str]:
             are_open.append(brace.start() if brace[0] == _BOX else -1)
         elif are_open and (start := are_open.pop()) > last:
             last, end = start, brace.start()
-    return (last, text[last + len(_BOX) : end].strip()) if last >= 0 else (0, "")
+    return text[last + len(_BOX) : end].strip() if last >= 0 else ""
 
 
 def same_value(answer: str, gold: str) -> bool:

@@ -46,6 +46,7 @@ from layercut.tasks.program_answers import (
 from layercut.tasks.selected_items import RowsTask, SplitNames, first_samples
 
 HUMANEVAL_VERSION, MBPP_VERSION = 3, 2  # raised by any change of the prompt, the extraction or the tests
+BASE_LIMITS = Limits()
 PLUS_LIMITS = Limits(cpu_seconds=60, memory_mb=4096)
 """A few reference solutions take ten seconds and over a gigabyte on the largest inputs."""
 
@@ -69,66 +70,6 @@ _MENDS = (
 )
 
 
-def humaneval_task(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
-    """HumanEval from the hub or from a local copy. Needs a model with a chat template."""
-    return CodeTask(
-        name="humaneval",
-        version=HUMANEVAL_VERSION,
-        dataset="openai/openai_humaneval",
-        published_as="HumanEval",
-        sample=_humaneval_sample,
-        limits=Limits(),
-        data=data,
-        max_new_tokens=max_new_tokens,
-    )
-
-
-def humaneval_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
-    """HumanEval+ from the hub or from a local copy (``HumanEvalPlus-OriginFmt.jsonl.gz``). All of its tests run."""
-    return CodeTask(
-        name="humaneval_plus",
-        version=HUMANEVAL_VERSION,
-        dataset="evalplus/humanevalplus",
-        published_as="HumanEvalPlus-OriginFmt",
-        sample=partial(_plus_sample, _humaneval_sample, "HumanEvalPlus-OriginFmt.jsonl.gz"),
-        limits=PLUS_LIMITS,
-        data=data,
-        max_new_tokens=max_new_tokens,
-    )
-
-
-def mbpp_task(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
-    """MBPP from the hub or from a local copy. Needs a model with a chat template."""
-    return CodeTask(
-        name="mbpp",
-        version=MBPP_VERSION,
-        split_of=_split_of,
-        dataset="google-research-datasets/mbpp",
-        published_as="sanitized-mbpp",
-        config="sanitized",
-        sample=_mbpp_sample,
-        limits=Limits(),
-        data=data,
-        max_new_tokens=max_new_tokens,
-    )
-
-
-def mbpp_plus(*, data: str | None = None, max_new_tokens: int = 512) -> CodeTask:
-    """MBPP+ from the hub or from a local copy (``MbppPlus-OriginFmt.jsonl.gz``). All of its tests run."""
-    return CodeTask(
-        name="mbpp_plus",
-        version=MBPP_VERSION,
-        split_of=_split_of,
-        shares_rows=True,
-        dataset="evalplus/mbppplus",
-        published_as="MbppPlus-OriginFmt",
-        sample=partial(_plus_sample, _mbpp_plus_sample, "MbppPlus-OriginFmt.jsonl.gz"),
-        limits=PLUS_LIMITS,
-        data=data,
-        max_new_tokens=max_new_tokens,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class CodeTask(RowsTask):
     """Problems with tests. The model writes a program in a code block that is opened for it.
@@ -148,7 +89,8 @@ class CodeTask(RowsTask):
     split_of: Callable[[DataRow], Split | None] | None = None
     """The benchmark's own split of a row; None for neither. If left out, the splits of the data set."""
     shares_rows: bool = False  # with ``split_of``: the test set is all rows, and not the report items alone
-    limits: Limits
+    limits: Limits = BASE_LIMITS
+    max_new_tokens: int = 512
     readouts: tuple[Readout, ...] = ("chain",)
 
     def settings(self) -> Mapping[str, Any]:
@@ -320,3 +262,44 @@ def _mended(tests: str, row: DataRow, reference: str, names: Sequence[str]) -> s
         raise InputError(
             f"{row.where}: the tests or the solution are not Python: {error}. Mend or remove the row."
         ) from error
+
+
+# All need a model with a chat template. Those of EvalPlus run all of its tests.
+humaneval_task = partial(
+    CodeTask,
+    name="humaneval",
+    version=HUMANEVAL_VERSION,
+    dataset="openai/openai_humaneval",
+    published_as="HumanEval",
+    sample=_humaneval_sample,
+)
+humaneval_plus = partial(
+    CodeTask,
+    name="humaneval_plus",
+    version=HUMANEVAL_VERSION,
+    dataset="evalplus/humanevalplus",
+    published_as="HumanEvalPlus-OriginFmt",
+    sample=partial(_plus_sample, _humaneval_sample, "HumanEvalPlus-OriginFmt.jsonl.gz"),
+    limits=PLUS_LIMITS,
+)
+mbpp_task = partial(
+    CodeTask,
+    name="mbpp",
+    version=MBPP_VERSION,
+    split_of=_split_of,
+    dataset="google-research-datasets/mbpp",
+    published_as="sanitized-mbpp",
+    config="sanitized",
+    sample=_mbpp_sample,
+)
+mbpp_plus = partial(
+    CodeTask,
+    name="mbpp_plus",
+    version=MBPP_VERSION,
+    split_of=_split_of,
+    shares_rows=True,
+    dataset="evalplus/mbppplus",
+    published_as="MbppPlus-OriginFmt",
+    sample=partial(_plus_sample, _mbpp_plus_sample, "MbppPlus-OriginFmt.jsonl.gz"),
+    limits=PLUS_LIMITS,
+)

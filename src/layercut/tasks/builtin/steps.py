@@ -22,7 +22,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.tasks.few_shot import FewShotTask, Problem, near_numbers, rng_of_item
-from layercut.tasks.grading import all_numbers, number_after, number_after_stands, parse_number, place_after
+from layercut.tasks.grading import all_numbers, number_after, number_after_stands, parse_number
 
 VERSION = 1
 """Raised by any change of the near misses, the examples, the prompt or the grading. The library's version stands in the
@@ -77,7 +77,7 @@ def _in_steps(
     num_shots: int | None,
     max_new_tokens: int,
 ) -> FewShotTask:
-    """A task of problems in steps.
+    """A task of problems in steps; ``examples``: the steps, up to and with the answer's sentence, by question.
 
     Grading: the number right after the first "The answer is" must have the right value. A currency sign
     before it, a unit behind it, commas between thousands and a colon are let through, as in "The answer is $1,234
@@ -85,10 +85,6 @@ def _in_steps(
     15" answers 3. A chain without these words has no answer, whatever numbers stand in it.
 
     Early verdict: once that number is complete, right or wrong alike; a damaged model may go on for long after it.
-
-    Args:
-        examples: the steps, up to and with the sentence that gives the answer, by their question.
-        num_shots: how many of them are shown, all if left out.
     """
     if num_shots is not None and not 0 <= num_shots <= len(examples):
         raise InputError(f"{name} has {len(examples)} worked examples, not {num_shots}; use 0 to {len(examples)}.")
@@ -111,7 +107,6 @@ def _in_steps(
         max_new_tokens=max_new_tokens,
         stop=("\n",),
         settles=lambda text, gold: number_after_stands(_MARK, text),
-        place=partial(place_after, _MARK),
         made_with={"reasoning_gym": version_of("reasoning-gym"), **changed},
     )
 
@@ -149,7 +144,7 @@ def _sums(seed: int) -> Iterator[Problem]:
             question, gold = f"{terms} = ?", totals[-1]
             turned = [gold - 2 * change for change in changes]
             near = near_numbers(gold, rng_of_item("chain_sum", VERSION, question), also=turned)
-            yield Problem(question, str(gold), near, {"steps": len(changes), "solution": _chain(terms)})
+            yield Problem(question, str(gold), near, {"solution": _chain(terms)})
 
 
 def _chain(terms: str) -> str:
@@ -191,7 +186,6 @@ def _word_problems(seed: int) -> Iterator[Problem]:
             rng = rng_of_item("gsm_symbolic", VERSION, question)
             near = near_numbers(int(gold), rng, also=_whole_numbers(worked), never=_whole_numbers(question))
             details: dict[str, Any] = {
-                "template": template,
                 "cluster": f"template {template}",  # such problems are alike: intervals count templates
                 "solution": _solution(worked.rpartition("####")[0], str(int(gold))),
             }

