@@ -54,12 +54,6 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
             *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
         ],
         "data": {},
-        "examples": session.examples(
-            ARITHMETIC,
-            [(sample.id, sample.question, sample.gold) for sample in samples],
-            written.texts,
-            written.right,
-        ),
         "notes": [],
     }
 

@@ -17,7 +17,7 @@ from layercut.diagnostics.programs import NAME, classed_programs
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.program_classes import FINE, measure_programs
+from layercut.evidence.program_classes import measure_programs
 from layercut.tasks.base import Sample
 from layercut.tasks.builtin.lines import closing_brackets, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
@@ -56,13 +56,8 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
         for model, scores in likely.items()
     }
     depths = [f"depth {sample.data['depth']}" for sample in samples]
-    items = [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples]
     programs = classed_programs(session)
     measured = measure_programs(NAME, programs.classes, seed=session.seed, were_run=programs.were_run)
-    # What the length limit cut short may still be right, so it is no loss.
-    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in programs.classes}
-    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in programs.classes.items()}
-    heads = [(function.id, function.head, "") for function in programs.functions]
     return {
         "rows": [
             *session.rows(NAME, "closed", written.right, chance=guessing_score(task), headline=True),
@@ -73,10 +68,6 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
             *session.rows_by_group(NAME, "next bracket", following, depths),
         ],
         "data": measured["data"],
-        "examples": [
-            *session.examples(NAME, items, written.texts, written.right),
-            *session.examples(NAME, heads, programs.texts, right),
-        ],
         "notes": [programs.note],
     }
 

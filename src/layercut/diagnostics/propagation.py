@@ -45,21 +45,16 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
         "none of them have no row."
     ]
     if not (traces and session.cuts):
-        return {"rows": [], "data": {}, "examples": [], "notes": notes}
+        return {"rows": [], "data": {}, "notes": notes}
     forced = session.damages("propagation.forced", [trace.forced for trace in traces])
     uncut = session.uncut.name
     pieces = {id: [token["text"] for token in record["tokens"]] for id, record in forced[uncut].items()}
     traces = [trace.of_pieces(pieces[trace.id]) for trace in traces]
     finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
-    written, right = (
-        {model.name: [getattr(trace, name)[model.name] for trace in traces] for model in session.models}
-        for name in ("written", "right")
-    )
     kept = {
-        model: [kept_pieces(trace.pieces, text) for trace, text in zip(traces, texts, strict=True)]
-        for model, texts in written.items()
+        model.name: [kept_pieces(trace.pieces, trace.written[model.name]) for trace in traces]
+        for model in session.models
     }
-    items = [(trace.id, trace.question, trace.gold) for trace in traces]
     clusters = [trace.cluster for trace in traces]
     running = {model: [_mean(of_trace) for of_trace in of_model] for model, of_model in kept.items()}
     return {
@@ -73,7 +68,6 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
             *session.rows(NAME, "free-running", running, clusters=clusters),
         ],
         "data": {},
-        "examples": session.examples(NAME, items, written, right),
         "notes": notes,
     }
 

@@ -22,7 +22,7 @@ from layercut.engine.base import (
     Wanted,
 )
 from layercut.errors import RunMismatch
-from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
+from layercut.evidence.diagnosis import MeasureRow, Values, measure_rows, without_kept
 from layercut.progress import Progress, show_nothing
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
@@ -198,31 +198,6 @@ class DiagnosticSession:
             part = {model: [of_model[place] for place in places] for model, of_model in values.items()}
             rows += self.rows(diagnostic, measure, part, group=group)
         return [replace(row, values=without_kept(row.values)) for row in rows]
-
-    def examples(
-        self, diagnostic: str, items: Sequence[tuple[str, str, str]], texts: Mapping[str, Sequence[str]], right: Values
-    ) -> list[DiagnosisExample]:
-        """The items that the original model has right and a pruned one has not, with both models' answers.
-
-        Args:
-            items: id, question and right answer of each.
-            texts: by model, its answers to these.
-        """
-        uncut = self.uncut.name
-        return [
-            {
-                "diagnostic": diagnostic,
-                "arm": model.name,
-                "id": id,
-                "question": question,
-                "gold": gold,
-                "uncut": texts[uncut][place],
-                "cut": texts[model.name][place],
-            }
-            for model in self.cuts
-            for place, (id, question, gold) in enumerate(items)
-            if right[uncut][place] > right[model.name][place]
-        ]
 
 
 def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:

@@ -33,13 +33,11 @@ class Trace:
 
     task: str
     id: str
-    question: str
     gold: str  # empty where more than one answer is right
     cluster: str  # the context that it shares with other items, or itself
     prompt: Prompt
     text: str  # the original model's answer
     written: Mapping[str, str]  # by model
-    right: Mapping[str, float]  # by model, 1 where that is right too, else 0
     is_chain: bool = False
     is_code: bool = False
     pieces: list[str] = field(default_factory=list)  # the texts of its tokens
@@ -79,13 +77,11 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
             Trace(
                 task=name,
                 id=sample.id,
-                question=sample.question,
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
                 prompt=graded.requests[place].prompt,
                 text=graded.texts[uncut][place],
                 written={model: texts[place] for model, texts in graded.texts.items()},
-                right={model: values[place] for model, values in graded.right.items()},
                 is_chain=readout == "chain",
             )
             for place, sample in enumerate(right)
@@ -97,13 +93,11 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
         Trace(
             task=PROGRAMS,
             id=function.id,
-            question=function.head,
             gold="",
             cluster=function.name.rpartition("_")[0],
             prompt=function.request.prompt,
             text=programs.texts[uncut][place],
             written={model: texts[place] for model, texts in programs.texts.items()},
-            right={model: float(classes[place] in FINE) for model, classes in programs.classes.items()},
             is_code=True,
         )
         for place, function in enumerate(programs.functions)

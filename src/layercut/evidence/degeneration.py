@@ -44,7 +44,7 @@ def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) 
     note = f"Shorter than four words, counted as without repetition: {short}. "
     note += f"A single sentence, counted as Self-BLEU 0: {single}."
     finish = {model: dict(Counter(reason for _, reason in of_model)) for model, of_model in texts.items()}
-    return {"rows": rows, "data": {"finish": finish}, "examples": [], "notes": [note]}
+    return {"rows": rows, "data": {"finish": finish}, "notes": [note]}
 
 
 def measure_text(text: str, finish_reason: str) -> dict[str, float]:
@@ -60,11 +60,6 @@ def measure_text(text: str, finish_reason: str) -> dict[str, float]:
         "no end within the limit": finish_reason == "length",
         "length": len(words),
     }
-
-
-def is_broken_text(text: str) -> bool:
-    """True for a text that loops or is empty."""
-    return not text.strip() or longest_loop(text) >= max(LEAST_LOOP, LOOPS * len(text))
 
 
 def words_of(text: str) -> list[str]:

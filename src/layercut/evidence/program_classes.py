@@ -132,7 +132,7 @@ def measure_programs(
         for model, of_model in classes.items()
     }
     rows = item_rows(diagnostic, shares, seed=seed, higher=_HIGHER, headlines=HEADLINES)
-    return {"rows": rows, "data": {"classes": counts}, "examples": [], "notes": []}
+    return {"rows": rows, "data": {"classes": counts}, "notes": []}
 
 
 def _syntax_error(source: str) -> SyntaxError | None:

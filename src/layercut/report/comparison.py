@@ -1,18 +1,18 @@
-"""Scores of pruned models with the original model's, and of any two runs: tables, means over tasks and seeds."""
+"""Scores of pruned models with the original model's, and of any two runs: tables, means over tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.means import form_means
-from layercut.evidence.study import StudyResults, are_thinner, rows_over_seeds
+from layercut.evidence.study import StudyResults, are_thinner
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
@@ -180,33 +180,6 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     return [Text("\n".join(["", *scope])), *shown, Text("\n".join(legend), style="dim")]
 
 
-def point_tooltip(row: ComparisonRow) -> dict[str, str]:
-    """The tooltip of a point of a pruned model."""
-    before, after = words.before_and_after(row, row.is_share)
-    chance = "none" if row.chance is None else words.score_words(row.chance, row.is_share)
-    contexts = "" if row.values.num_clusters is None else f"; {count_of(row.values.num_clusters, 'context')}"
-    return {
-        "plan": row.cut.name,
-        "removed": f"{row.cut.amount}: {row.cut.label}",
-        "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "kept of the score" if row.chance is None else "kept above chance": words.kept_words(row.kept_share),
-        "score": f"{before} uncut, {after} cut, guessing {chance}",
-        "items": f"n {row.n:,}; lost/gained {words.swapped_words(row)}{contexts}",
-        "p (Holm)": p_value(row.p_value),
-        "finding": row.finding,
-    }
-
-
-def about_uncut(row: ComparisonRow) -> dict[str, str]:
-    """The tooltip of a point of the original model."""
-    return {
-        "plan": "uncut",
-        "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "score": with_interval(row.values.uncut, share=row.is_share, digits=1) + " %" * row.is_share,
-        "items": f"n {row.n:,}",
-    }
-
-
 def scores_section(source: Source) -> Section:
     """Make the section of a study's scores."""
     study: StudyResults = source.value
@@ -278,37 +251,3 @@ def _cell(row: ComparisonRow) -> Styled:
     interval = with_interval(kept).partition(" ")[2]
     text = f"{number_text(kept.value)} % {row.finding}"
     return replace(words.finding_cell(row.finding), text=text, below=(interval, tests))
-
-
-def seeds_section(source: Source) -> Section | None:
-    """Make the section of plans that were measured under several seeds; None where every plan has one."""
-    study: StudyResults = source.value
-    groups = rows_over_seeds(study.cuts, study.rows, seed=study.seed)
-    if not groups:
-        return None
-    readout = words.readout_name([group.first for group in groups])
-    lines = []
-    for group in groups:
-        first, values = group.first, group.values
-        shown: dict[str, Any] = {"share": first.is_share, "digits": 1}
-        alone = [row.values.cut.value for row in group.rows]
-        start = [first.cut.plan or first.cut.name, first.task, readout(first), str(len(group.rows)), f"{first.n:,}"]
-        scores_of_both = [with_interval(value, **shown) for value in (values.uncut, values.cut)]
-        ends = [number_text(value, **shown) for value in (min(alone), max(alone))]
-        difference = with_interval(values.difference, **shown, sign=True)
-        kept = [words.retained_words(value) for value in (values.retention, values.retention_above_chance)]
-        lines.append([*start, *scores_of_both, *ends, difference, *kept])
-    heads = ("plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest")
-    columns = text_columns(
-        *heads, "difference", "retention", "above chance", numeric=("seeds", "items", "lowest", "highest")
-    )
-    return Section(
-        name="seeds",
-        title="All seeds together",
-        short="Seeds",
-        lead="Plans that were measured under several seeds. "
-        f"{words.score_units(group.first.is_share for group in groups)}. "
-        "Intervals are over items, given these seeds: an item's answers under all seeds are resampled together. "
-        "lowest, highest: the pruned model's score under one seed.",
-        blocks=(Table(name="seeds", caption="All seeds together", columns=columns, rows=lines),),
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,13 +14,10 @@ from layercut.report.diagnostics import SECTIONS, UNCUT, program_table
 from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table
-from layercut.report.words import example_text
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
-NUM_EXAMPLES = 2
-"""Examples of each diagnostic and pruned model."""
 MOST_DETAILED = 6
-"""Pruned models that are shown with examples and a line for each measure; of more, each has one line."""
+"""Pruned models that are shown with a line for each measure; of more, each has one line."""
 STARS = (
     f"*: worse than the first line on the same items, p < {ALPHA} after Holm's correction over the models of the "
     "column (McNemar's exact test, else sign flips)."
@@ -122,21 +118,6 @@ def _words(damage: Damage) -> str:
     if row.kept_share is not None:
         text += f", {with_interval(row.kept_share)} % kept{'' if row.chance is None else ' above chance'}"
     return f"{escape_inline(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
-
-
-def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By diagnostic, two items for each pruned model, picked by the hash of their id, if the models are few."""
-    examples: dict[str, list[str]] = {}
-    if len(data["arms"]) > MOST_DETAILED + 1:
-        return examples
-    for name, diagnosis in data["diagnostics"].items():
-        items = sorted(diagnosis["examples"], key=lambda item: hashlib.sha256(item["id"].encode()).digest())
-        examples[name] = [
-            example_text(item["id"], item["question"], item["gold"], {"uncut": item["uncut"], item["arm"]: item["cut"]})
-            for arm in data["arms"][1:]
-            for item in [item for item in items if item["arm"] == arm["name"]][:NUM_EXAMPLES]
-        ]
-    return examples
 
 
 def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from functools import cache
 from typing import Any
 from xml.etree import ElementTree
@@ -16,18 +15,13 @@ logger = logging.getLogger(__name__)
 NARROW, WIDE = 350, (1150, 560)
 """Pixels of a panel on a phone, and on a wide screen by the number of columns."""
 _ADDRESS_SPACE = 80 * 2**30  # bytes that vl-convert's V8 reserves, about; with less it ends the whole process
-_DROPPED = {
-    "role", "aria-label", "aria-roledescription", "aria-hidden", "font-family", "pointer-events", "version", "class",
-    "stroke-miterlimit",
-}  # fmt: skip
-_DEFAULTS = {"opacity": "1", "font-weight": "normal", "stroke-dasharray": "1,0", "stroke-width": "1"}
+_DROPPED = {"role", "aria-label", "aria-roledescription", "aria-hidden", "font-family", "class"}
 
 
 def draw_picture(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
     """A panel as SVG for a phone and for a wide screen.
 
-    Marks carry ``data-s``, the name of their series, and points ``data-tip``, what hovering over them shows. Colours
-    are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
+    Colours are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
     """
     sizes = {"narrow": NARROW, "wide": WIDE[columns > 1]} if _can_draw() else {}
     return [_svg(panel.spec, f"{name}-{size}", size, width) for size, width in sizes.items()]
@@ -63,19 +57,13 @@ def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str:
     # vl-convert numbers its anchors over its whole life.
     anchors = {node.get("id"): f"{name}-{place}" for place, node in enumerate(root.iterfind(".//*[@id]"))}
     for node in root.iter():
-        if mark := re.fullmatch(r"(\d+) (\d+)", node.get("aria-label", "")):
-            node.set("data-s", printable_text(spec["usermeta"]["series"][int(mark[1])]))
-            if node.get("opacity") == "0":
-                node.set("data-tip", printable_text(spec["usermeta"]["hover"][int(mark[2])]))
         for key, value in list(node.attrib.items()):
-            if key in _DROPPED or _DEFAULTS.get(key) == value:
+            if key in _DROPPED:
                 del node.attrib[key]
             elif key == "id":
                 node.set(key, anchors[value])
             elif value.startswith("url(#"):
                 node.set(key, f"url(#{anchors[value[5:-1]]})")
-            elif key in ("d", "transform", "x", "y", "x2", "y2"):
-                node.set(key, re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.4g}", value))
     root.set("class", size)
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
-from layercut.report.answers import endings_section, errors_section, items, items_section
-from layercut.report.comparison import compare_two_runs, scores_section, seeds_section
+from layercut.report.answers import endings_section, items, items_section
+from layercut.report.comparison import compare_two_runs, scores_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
 from layercut.report.first import answer_section
@@ -39,10 +39,7 @@ class KindOfReport(NamedTuple):
 
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
-        (
-            *(answer_section, scores_section, retention_section, seeds_section, items),
-            *(errors_section, endings_section, provenance_section),
-        )
+        (answer_section, scores_section, retention_section, items, endings_section, provenance_section)
     ),
     "sweep": KindOfReport(
         (sweep_answer, sensitivity_section, provenance_section),
@@ -50,7 +47,7 @@ KINDS: dict[Kind, KindOfReport] = {
         "sweep.md",
     ),
     "diagnosis": KindOfReport(
-        (damage_answer, broken_section, errors_section, provenance_section), "What broke in MODEL", "diagnose.md"
+        (damage_answer, broken_section, provenance_section), "What broke in MODEL", "diagnose.md"
     ),
 }
 

@@ -10,7 +10,7 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import NOT_HEALED, Place, StudyResults, are_thinner, places_of_runs
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
-from layercut.report.comparison import NUM_ITEMS, about_uncut, point_tooltip
+from layercut.report.comparison import NUM_ITEMS
 from layercut.report.elements import Figure, Key, Panel, Section
 from layercut.report.source import Source
 from layercut.report.table import Column, Table
@@ -61,8 +61,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
         f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items (n {num_items} in each panel); points of one "
-        "depth are set side by side. Lines only connect measured points. Click a name in the legend to see "
-        "its line alone; click more to compare."
+        "depth are set side by side. Lines only connect measured points."
     )
     if silent:
         named = ", ".join(dict.fromkeys(silent))
@@ -128,11 +127,11 @@ def _retention_panel(
         # Lines are set side by side around the depth, in the order of the legend.
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
         whole = {"y": 100, "low": 100, "high": 100}
-        points.append(charts.marked_point(whole, series, part=part, hollow=True, about=about_uncut(own[0]), x=0))
+        points.append({"x": 0, **whole, "series": series, "part": part, "hollow": True})
         for row in own:
             assert row.kept_share is not None
             point, x = charts.percent_point(row.kept_share), round(where[row.cut.name].depth + aside, 3)
-            points.append(charts.marked_point(point, series, part=part, about=point_tooltip(row), x=x))
+            points.append({"x": x, **point, "series": series, "part": part, "hollow": False})
     task, readout = rows[0].task, rows[0].readout
     written = is_written(readout)
     values = "; ".join(f"{row.cut.name}, {row.task}: {words.kept_words(row.kept_share)}" for row in rows)

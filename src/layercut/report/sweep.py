@@ -17,7 +17,7 @@ from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table, terminal_table
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
-from layercut.text import count_of, escape_inline, format_layers, p_value
+from layercut.text import count_of, escape_inline, format_layers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -193,31 +193,20 @@ def layers_figure(sweep: Sweep) -> Figure | None:
 
 
 def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
-    points = []
+    points: list[charts.Spec] = []
     for curve in curves:
-        name, share = words.readout_words(curve.readout), _is_share(curve)
-        adjusted, significant = curve.p_adjusted, curve.significant
-        part, before = 0, sweep.layers[0]
-        for row in curve.rows:
-            if row.kept_share is None:
-                continue
-            part += row.layer > before + 1  # no line runs over layers that were not skipped
-            before = row.layer
-            uncut, cut = words.before_and_after(row, share)
-            swapped = "" if row.values.lost is None else f"; lost/gained {words.swapped_words(row)}"
-            about = {
-                "without layer": str(row.layer),
-                "task": f"{row.task}, {name}",
-                "kept": words.kept_words(row.kept_share),
-                "score": f"{uncut} uncut, {cut} without it",
-                "items": f"n {row.n:,}{swapped}",
-                "p (Holm)": p_value(adjusted[row.layer]),
+        name, significant = words.readout_words(curve.readout), curve.significant
+        points += [
+            {
+                **charts.percent_point(row.kept_share),
+                "x": row.layer,
+                "series": name,
+                "part": f"{name} {row.layer - place}",  # no line runs over layers that were not skipped
+                "hollow": row.layer not in significant,
             }
-            hollow = row.layer not in significant
-            point = charts.percent_point(row.kept_share)
-            points.append(
-                charts.marked_point(point, name, part=f"{name} {part}", hollow=hollow, about=about, x=row.layer)
-            )
+            for place, row in enumerate(curve.rows)
+            if row.kept_share is not None
+        ]
     readouts = {words.readout_words(curve.readout): curve.readout for curve in curves}
     label = "; ".join(
         f"{curve.label}: a loss stands at {len(curve.significant)} of {count_of(len(curve.rows), 'layer')}"
