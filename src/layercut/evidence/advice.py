@@ -9,7 +9,6 @@ not pass. Paths share the error rate. See layercut.evidence.fixed_sequence.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +33,7 @@ from layercut.text import Printed
 
 KEEP, CONFIDENCE = 0.9, 0.95
 """Target share and confidence in a study's report; `layercut advise` takes others."""
-Answer = Literal["cut", "other", "none", "undecided", "no evidence"]
+Answer = Literal["cut", "none", "undecided", "no evidence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,6 @@ class JudgedPlan(JudgedDepth):
         arm = self.arm
         return {
             "run": arm.name,
-            "model": arm.other,
             **{name: getattr(arm, name) for name in ("removed", "mlp", "criterion", "num_parameters", "disk_bytes")},
             **{name: getattr(self, name) for name in ("path", "verdict", "low", "items_needed", "missing")},
             "readouts": [{**plain_estimates(vars(task)), "written": is_written(task.readout)} for task in self.tasks],
@@ -79,8 +77,6 @@ class Advice(Printed):
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
     ignored: tuple[NotJudged, ...]
-    others: tuple[JudgedPlan, ...] = ()
-    """Other models on the same items, such as quantised weights, the smallest first."""
     folder: Path | None = None
     """Folder of the study, for checkpoints and commands; None where it is not known."""
 
@@ -96,35 +92,24 @@ class Advice(Printed):
         return max(failed, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
 
     @property
-    def better(self) -> JudgedPlan | None:
-        """The smallest other model that passed, where it has fewer bytes than the recommended plan, or no plan is."""
-        plan, passed = self.recommended, [other for other in self.others if other.passed]
-        if plan is not None:
-            most = plan.arm.disk_bytes or 0
-            passed = [other for other in passed if (other.arm.disk_bytes or most) < most]
-        return next(iter(passed), None)
-
-    @property
     def num_paths(self) -> int:
-        """Number of sequences that share the error rate; each other model is one."""
-        return len({plan.path for plan in (*self.plans, *self.others)})
+        """Number of sequences that share the error rate."""
+        return len({plan.path for plan in self.plans})
 
     @property
     def answer(self) -> Answer:
-        """``cut``: a plan passed. ``other``: none did, and another model passed. ``none``: all were shown to keep less
-        than asked for. ``undecided``: more items may change that. ``no evidence``: nothing was measured that could
-        decide."""
-        if self.recommended or self.better:
-            return "cut" if self.recommended else "other"
-        judged = (*self.plans, *self.others)
-        if not any(plan.tasks for plan in judged):
+        """``cut``: a plan passed. ``none``: all were shown to keep less than asked for. ``undecided``: more items may
+        change that. ``no evidence``: nothing was measured that could decide."""
+        if self.recommended:
+            return "cut"
+        if not any(plan.tasks for plan in self.plans):
             return "no evidence"
-        return "undecided" if any(plan.verdict == "undecided" for plan in judged) else "none"
+        return "undecided" if any(plan.verdict == "undecided" for plan in self.plans) else "none"
 
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
         """The kind of answers behind the verdicts: those that the model wrote, options that it ranked, or both."""
-        written = {is_written(task.readout) for plan in (*self.plans, *self.others) for task in plan.tasks}
+        written = {is_written(task.readout) for plan in self.plans for task in plan.tasks}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
     @property
@@ -134,16 +119,14 @@ class Advice(Printed):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
-        chosen, best, better = self.recommended, self.best, self.better
+        chosen, best = self.recommended, self.best
         return {
             **{name: getattr(self, name) for name in ("keep", "confidence", "answer", "evidence", "proxy", "seed")},
             "use": self.use.name,
             "recommended": chosen and chosen.arm.name,
             "best": None if chosen else best and best.arm.name,
-            "better": better and better.arm.other,
             "num_parameters": self.uncut.num_parameters,
             "plans": [plan.to_dict() for plan in self.plans],
-            "others": [other.to_dict() for other in self.others],
             "ignored": [asdict(task) for task in self.ignored],
         }
 
@@ -185,9 +168,9 @@ def judge_plans(
 ) -> Advice:
     """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
     check_keep_and_level(keep, confidence, "confidence")
-    main = [row for row in rows if row.is_headline and (row.cut.is_cut or row.cut.other)]
+    main = [row for row in rows if row.is_headline and row.cut.is_cut]
     if not main:
-        raise InputError("no run of a pruned or another model is there, so there is nothing to advise.")
+        raise InputError("no run of a pruned model is there, so there is nothing to advise.")
     spoken = [row for row in main if use.speaks_of(row.task)]
     if not spoken:
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
@@ -221,15 +204,13 @@ def judge_plans(
             depth = replace(depth, verdict="not tested", tasks=shown_tasks, items_needed=None)
         plans.append(JudgedPlan(**vars(depth), arm=arms[name], path=path))
     plans.sort(key=lambda plan: (-plan.arm.turn, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
-    others = sorted((plan for plan in plans if plan.arm.other), key=lambda plan: plan.arm.disk_bytes or math.inf)
     return Advice(
         use=use,
         keep=keep,
         confidence=confidence,
         seed=seed,
         uncut=main[0].uncut,
-        plans=tuple(plan for plan in plans if not plan.arm.other),
-        others=tuple(others),
+        plans=tuple(plans),
         ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
     )
@@ -239,8 +220,8 @@ def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
-    paths: dict[str, list[ComparedRun]] = {arm.name: [arm] for arm in arms if arm.other}
-    for arm in sorted((arm for arm in arms if not arm.other), key=lambda arm: (arm.turn, arm.name)):
+    paths: dict[str, list[ComparedRun]] = {}
+    for arm in sorted(arms, key=lambda arm: (arm.turn, arm.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)
         path = (arm.criterion or "explicit") if family == plan else family

@@ -26,6 +26,7 @@ Spec = dict[str, Any]
 """A part of a specification."""
 _CONFIG: Spec = {
     "background": "transparent",
+    "aria": False,  # no names of series as labels, which might hold characters that XML has not
     "font": "Liberation Sans",
     "view": {"stroke": None},
     "axis": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import NOT_HEALED, Place, StudyResults, are_thinner, places_of_runs
@@ -52,7 +52,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     looks = _line_styles([where[run.name] for run in cuts])
     tasks = list(dict.fromkeys(row.task for row in drawn))
     pairs = {(row.task, row.readout) for row in drawn}
-    pairs_in_rows = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
+    ordered = sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1])))
     is_both = len({is_written(readout) for _, readout in pairs}) > 1
     by_size = are_thinner(rows)
     silent = [words.task_and_readout(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
@@ -82,23 +82,13 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
         + ("share of removed parameters" if by_size else "number of removed layers"),
         panels=[
             _retention_panel([row for row in drawn if (row.task, row.readout) == pair], where, looks, by_size, is_both)
-            for pair in pairs_in_rows
+            for pair in ordered
         ],
         caption=caption,
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in looks.items()],
         table=Table(name="retention", caption="What is kept, with 95 % intervals", columns=columns, rows=drawn),
     )
-
-
-def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Tasks and readouts so that no place stays empty in between: tasks read both ways first, then the others."""
-    ways: dict[str, set[bool]] = {}
-    for task, readout in pairs:
-        ways.setdefault(task, set()).add(is_written(readout))
-    one_way = [[pair for pair in pairs if ways[pair[0]] == {written}] for written in (False, True)]
-    both = [pair for pair in pairs if len(ways[pair[0]]) > 1]
-    return both + [pair for row in zip_longest(*one_way) for pair in row if pair is not None]
 
 
 def _line_styles(lines: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:

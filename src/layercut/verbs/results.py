@@ -23,8 +23,7 @@ class AdviseVerb(Verb):
     """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
 
     Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
-    is named. The answer comes with the checkpoint's folder or the next command. The page is kept as advice.md in the
-    study's folder. Needs no model and no torch.
+    is named. The answer comes with the checkpoint's folder or the next command. Needs no model and no torch.
 
     Example: layercut advise runs/quickstart --use math --keep 0.9
     """
@@ -47,20 +46,15 @@ class AdviseVerb(Verb):
     seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Advice:
-        """Decide, and write advice.md."""
-        from layercut.evidence.uses import named_use
+        """Decide."""
+        from layercut.evidence.advice import advise
 
-        named_use(self.use)
-
-        from layercut.report.advice_text import write_advice
-
-        question = {"use": self.use, "keep": self.keep, "confidence": self.confidence, "seed": self.seed}
-        return write_advice(self.folder, **question)[0]  # type: ignore[arg-type]
+        return advise(self.folder, use=self.use, keep=self.keep, confidence=self.confidence, seed=self.seed)
 
     def show(self, done: Advice, io: Io) -> Shown:
-        from layercut.report.advice_text import FILE, advice_on_terminal
+        from layercut.report.advice_text import advice_on_terminal
 
-        return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
+        return Shown(done.to_dict(), [advice_on_terminal(done)])
 
 
 class Compared(NamedTuple):

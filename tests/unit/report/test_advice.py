@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.evidence.study import study_results
 from layercut.evidence.uses import named_use
-from layercut.report.advice_text import advice_next_step, advice_page, write_advice
+from layercut.report.advice_text import advice_next_step, advice_page
 from layercut.report.first import first_of_study
 from layercut.runs.directory import RunFolder, find_run_folders
 from layercut.surgery.plan import CutPlan
@@ -159,8 +158,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
     before = [(run.path, run.status) for run in find_run_folders(study)]
-    advice, text = write_advice(study)
-    assert (study / "advice.md").read_text() == text
+    advice = advise(study)
+    text = advice_page(advice)
     assert [(run.path, run.status) for run in find_run_folders(study)] == before
     data = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
     assert (data["answer"], data["recommended"], data["plans"][1]["removed"]) == ("cut", "light", [9, 8])
@@ -171,7 +170,7 @@ def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
     (ignored,) = data["ignored"]
     assert (ignored["task"], ignored["readout"]) == ("guessing", "rank") and "above chance" in ignored["reason"]
     assert "- guessing (rank): " in text and "1.0M to 900.0k parameters (-10.0%)" in text
-    assert write_advice(study)[1] == text
+    assert advice_page(advise(study)) == text
 
 
 @pytest.mark.parametrize(
@@ -257,16 +256,6 @@ def test_runs_of_healed_checkpoints_are_judged_by_what_is_gone_in_all(tmp_path: 
     assert facts["layers removed"] == "5,8,10 (3 of 30), healed (seam+lora)"
 
 
-def test_a_checkpoint_of_another_model_is_judged_as_another_model(tmp_path: Path) -> None:
-    result = [Result(task="copy", readout="short", score=1.0, n=150, chance=0.0)]
-    uncut = build_run(tmp_path / "uncut", result)
-    other = CutPlan(num_layers=30, model="other", model_hash="an0ther")
-    (uncut.path / "metrics.json").write_text(json.dumps(uncut.metrics() | {"plan": other.to_dict()}))
-    of_a_healed_checkpoint(build_run(tmp_path / "healed", result))
-    found = advise(tmp_path, use="copy", keep=0.9)
-    assert found.plans == () and [one.verdict for one in found.others] == ["passed"]
-
-
 def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
     result = [Result(task="copy", readout="short", score=1.0, n=150, chance=0.0)]
     build_run(tmp_path / "uncut", result)
@@ -283,61 +272,3 @@ def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
 def test_a_folder_of_prune_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prune with another `keep`"):
         advise(write_prune(tmp_path / "run"), use="math")
-
-
-MB = 1_000_000
-
-
-@pytest.fixture
-def weighed(tmp_path: Path) -> Path:
-    """An original model, a plan that fails, a plan that passes and three other models, of which two pass."""
-    build_run(tmp_path / "uncut", [Result(task="copy", readout="short", score=0.8, n=300)], disk_bytes=270 * MB)
-    for name, removed, score in (("search-1", (7,), 0.8), ("search-2", (7, 9), 0.3)):
-        results, size = [Result(task="copy", readout="short", score=score, n=300)], (270 - 7 * len(removed)) * MB
-        build_run(tmp_path / name, results, removed=removed, disk_bytes=size, criterion="search")
-    for name, score, size in (("q8.gguf", 0.8, 145), ("q4.gguf", 0.79, 98), ("q2.gguf", 0.2, 60)):
-        results = [Result(task="copy", readout="short", score=score, n=300)]
-        build_run(tmp_path / name[:2], results, disk_bytes=size * MB, model=name, model_hash=name)
-    return tmp_path
-
-
-def test_another_model_that_is_smaller_is_what_to_take(weighed: Path) -> None:
-    found, text = write_advice(weighed, use="copy", keep=0.8)
-    assert [one.arm.other for one in found.others] == ["q2.gguf", "q4.gguf", "q8.gguf"], "the smallest first"
-    assert [one.arm.name for one in found.plans] == ["search-2", "search-1"]
-    assert found.recommended is not None and found.recommended.arm.name == "search-1"
-    assert found.better is not None and found.better.arm.other == "q4.gguf" and found.num_paths == 4
-    assert text.startswith("**For repeating what was given, take q4.gguf (98.0 MB):** it keeps ")
-    assert "plan `search-1` has 263 MB" in text and re.search(r"\| q2 \| - \| copy .* shown to fail", text)
-    data = found.to_dict()
-    assert data["better"] == "q4.gguf" and data["recommended"] == "search-1"
-    assert [one["disk_bytes"] for one in data["others"]] == [60 * MB, 98 * MB, 145 * MB]
-
-
-def test_plans_and_other_models_share_the_error(weighed: Path) -> None:
-    alone = {one.arm.name: one for one in advise(weighed, use="copy", keep=0.8).plans}
-    levels = {one.arm.other: one.level for one in advise(weighed, use="copy", keep=0.8).others}
-    assert levels["q8.gguf"] == pytest.approx(1 - 0.05 / 4), "four paths; the first that passes hands its part on"
-    assert levels["q2.gguf"] == pytest.approx(1 - 0.05 / 2) == alone["search-2"].level
-
-
-def test_other_models_alone_are_advised_on(weighed: Path) -> None:
-    for name in ("search-1", "search-2", "q4"):
-        shutil.rmtree(weighed / name)
-    found = advise(weighed, use="copy", keep=0.8)
-    assert found.answer == "other" and found.plans == () and found.recommended is None
-    assert advice_page(found).startswith("**For repeating what was given, take q8.gguf (145 MB):**")
-    shutil.rmtree(weighed / "q8")
-    none = advise(weighed, use="copy", keep=0.8)
-    assert none.answer == "none" and "no model passed 80 %" in advice_page(none)
-
-
-def test_a_model_without_recorded_bytes_is_advised_on(weighed: Path) -> None:
-    build_run(weighed / "old", [Result(task="copy", readout="short", score=0.8, n=300)], model="old", model_hash="old")
-    found = advise(weighed, use="copy", keep=0.8)
-    assert found.better is not None
-    assert re.search(r"\| old \| - \| copy .* passed", advice_page(found))
-    for name in ("search-1", "search-2", "q8", "q4", "q2"):
-        shutil.rmtree(weighed / name)
-    alone = advise(weighed, use="copy", keep=0.8)
-    assert alone.answer == "other" and alone.better is not None and "take old (size not recorded)" in advice_page(alone)
