@@ -38,14 +38,6 @@ class Use(NamedTuple):
         """
         return _is_any(task, self.tasks)
 
-    def is_part(self, task: str) -> bool:
-        """Return True for a task that is only a part of this use.
-
-        >>> named_use("code").is_part("brackets"), named_use("code").is_part("mbpp_plus")
-        (True, False)
-        """
-        return _is_any(task, self.parts)
-
     def counts(self, readout: str) -> bool:
         """Return True for a readout that decides."""
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
@@ -61,14 +53,12 @@ class Use(NamedTuple):
         """One sentence where these tasks are only parts of the use; else empty.
 
         >>> named_use("code").note(["brackets"])
-        'Judged by a proxy: brackets is a part of writing programs. humaneval*, mbpp* would measure it.'
+        'Judged by a proxy: brackets, a part of writing programs. All of it: humaneval*, mbpp*.'
         """
-        if not tasks or not all(map(self.is_part, tasks)):
+        if not tasks or not all(_is_any(task, self.parts) for task in tasks):
             return ""
-        whole = ", ".join(task for task in self.tasks if task not in self.parts)
-        better = f"{whole} would measure it." if whole else "No task here measures all of it."
-        parts = "is a part" if len(tasks) == 1 else "are parts"
-        return f"Judged by a proxy: {' and '.join(tasks)} {parts} of {self.what}. {better}"
+        whole = ", ".join(task for task in self.tasks if task not in self.parts) or "no task here"
+        return f"Judged by a proxy: {' and '.join(tasks)}, a part of {self.what}. All of it: {whole}."
 
 
 def is_written(readout: str) -> bool:

@@ -12,7 +12,7 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import StudyResults, are_thinner, prune_result, task_verdict
 from layercut.evidence.uses import USES
 from layercut.report import advice_text, words
-from layercut.report.elements import Beside, Block, Details, Facts, Lead, Section, bullet_list
+from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.report.versus import how_weighed, versus_table
@@ -57,9 +57,9 @@ def answer_section(source: Source) -> Section:
     """Make the section of a study's answer."""
     study: StudyResults = source.value
     first = first_screen(study.uncut.path.parent, study)
-    plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
-    plan += [first.table] if first.table else []
-    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True), Beside(blocks=plan)]
+    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True)]
+    blocks += [first.table] if first.table else []
+    blocks += [Facts(facts=first.facts, rows=True)] if first.facts else []
     blocks += [first.versus] if first.versus and first.versus.rows else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))

@@ -83,35 +83,19 @@ def sweep_scope(sweep: Sweep) -> str:
 
 
 def sweep_findings(sweep: Sweep) -> list[str]:
-    """A sentence on each task and readout: where a loss is significant, and where it is largest."""
+    """A sentence on each task and readout: where a loss is significant."""
     lines = []
     for curve in sweep.curves:
         num_layers = count_of(len(curve.rows), "layer")
         start = f"{curve.label}, uncut {words.score_words(curve.rows[0].values.uncut.value, _is_share(curve), 0)}"
-        lost, sure = [row.layer for row in curve.rows if row.shows_loss], sorted(curve.significant)
+        significant = sorted(curve.significant)
+        text = f"a significant loss over all layers (*) at none of {num_layers}"
         if curve.refused:
-            lines.append(f"{start}: no retention, because {curve.refused}.")
-            continue
-        if not lost:
-            text = f"no significant loss at any of {num_layers}"
-        else:
-            where = f"at {len(sure)} ({format_layers(sure)})" if sure else "at none"
-            stays = "; all of it stays" if sure == lost else f"; {where} it stays"
-            text = f"significant loss at {len(lost)} of {num_layers} ({format_layers(lost)}){_lowest(curve)}"
-            text += f"{stays} significant over all layers (*)"
+            text = f"no retention, because {curve.refused}"
+        elif significant:
+            text = f"a significant loss (*) at {len(significant)} of {num_layers} ({format_layers(significant)})"
         lines.append(f"{start}: {text}.")
     return lines
-
-
-def _lowest(curve: Curve) -> str:
-    least = min(row.values.cut.value for row in curve.rows)
-    rows = [row for row in curve.rows if row.values.cut.value == least]
-    kept = rows[0].kept_share
-    if kept is None or len(rows) > 3:
-        return ""
-    above = "" if rows[0].chance is None else " above chance"
-    where = " or ".join(str(row.layer) for row in rows)
-    return f"; lowest without layer {where}: {words.kept_words(kept)} of the score{above} kept"
 
 
 def _is_share(curve: Curve) -> bool:

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from layercut.report import picture
-from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullet_list
+from layercut.report.elements import Block, Details, Facts, Figure, Lead, Section, bullet_list
 from layercut.report.table import Surface, Table, join_number_units, markdown_lines
 from layercut.text import escape_inline as escape_markdown
 from layercut.text import escaped_markdown
@@ -129,6 +129,4 @@ def _block_markdown(block: Block, level: int) -> str:
             return bullet_list(f"{name}: {text}" for name, text in block.facts)
         case Details() if Surface.MARKDOWN in block.on:
             return f"{'#' * level} {escaped_markdown(block.summary)}\n\n{markdown_of(block.blocks, level + 1)}"
-        case Beside():
-            return markdown_of(block.blocks, level)
     return ""

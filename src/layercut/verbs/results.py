@@ -139,7 +139,7 @@ class ReportVerb(Verb):
 
 
 class PlanSizeVerb(Verb):
-    """Say how many items are needed to see a loss, and to know the retention to a given width.
+    """Say how many items are needed to see a loss.
 
     Both models answer the same items. The test is McNemar's exact one; items that share a context count for less.
 
@@ -154,8 +154,7 @@ class PlanSizeVerb(Verb):
     )
     chance: Share = Field(0.0, ge=0, le=1, description="Score of guessing.")
     power: Share = Field(0.8, ge=0, le=1, description="Probability of seeing a difference that is there.")
-    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test; the interval has 1 - alpha.")
-    half_width: Share = Field(0.1, ge=0, le=1, description="Half of the width of the retention's interval.")
+    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test.")
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
 
     def run(self, io: Io) -> Any:
@@ -163,8 +162,7 @@ class PlanSizeVerb(Verb):
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
         expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
-        how = {"power": self.power, "alpha": self.alpha, "half_width": self.half_width}
-        return expected, items_needed(expected, comparisons=self.comparisons, **how)
+        return expected, items_needed(expected, power=self.power, alpha=self.alpha, comparisons=self.comparisons)
 
     def show(self, done: Any, io: Io) -> Shown:
         expected, needed = done
@@ -172,7 +170,7 @@ class PlanSizeVerb(Verb):
         data = {
             **{name: getattr(self, name) for name in ("baseline", "retention", "chance", "power", "alpha")},
             "cut": expected.cut, "correlation": expected.correlation, "agreement": outcomes.both + outcomes.neither,
-            "outcomes": outcomes._asdict(), "comparisons": self.comparisons, "half_width": self.half_width,
+            "outcomes": outcomes._asdict(), "comparisons": self.comparisons,
             "items": needed._asdict(),
         }  # fmt: skip
         together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
@@ -186,9 +184,7 @@ class PlanSizeVerb(Verb):
                 "",
                 f"{'items':>9}  what they show",
                 f"{needed.to_see_the_difference:>9,}  the difference, with a power of {100 * power:.3g} % at alpha "
-                f"{self.alpha:g}{together} (McNemar's exact test; by Connor's formula {needed.by_formula:,})",
-                f"{needed.to_pin_the_retention:>9,}  the retention as {100 * self.retention:.4g} +- "
-                f"{100 * self.half_width:.3g} points ({100 * (1 - self.alpha):.4g} % interval)",
+                f"{self.alpha:g}{together} (McNemar's exact test)",
             ],
         )
 

@@ -184,7 +184,7 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
         rows = [row("cut", 2, task, retention) for task in tasks]
         return judge_plans(rows, named_use(use), keep=0.9, confidence=0.95, num_resamples=2000)
 
-    note = f"Judged by a proxy: {part} is a part of {named_use(use).what}. "
+    note = f"Judged by a proxy: {part}, a part of {named_use(use).what}. "
     by_proxy = asked(part)
     assert by_proxy.answer == answer and by_proxy.to_dict()["proxy"].startswith(note)
     assert note in advice_page(by_proxy).split("\n\n")[0], "in the answer itself"

@@ -77,7 +77,7 @@ def test_provenance(report):
     assert "10,000 resamples, seed 0" in report
     made_of = r"\| reverse-3 \| 29, 28, 27 \| position \| [^|]+ \| `layercut run examples/quickstart.yaml` \| 0.1.0"
     assert re.search(made_of, made)
-    for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d"):
+    for expected in ("torch 2.13.0", "Some CPU, 2 cores"):
         assert expected in made
 
 
