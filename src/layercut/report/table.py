@@ -65,9 +65,7 @@ class Column:
     name: str
     value: Callable[[Any], Any]  # the cell of a row
     _: KW_ONLY
-    brief: Callable[[Any], Cell] | None = None  # the cell of a row in the terminal, where that is shorter
     numeric: bool = False  # set to the right
-    once: bool = False  # the terminal leaves a cell empty that repeats the one above
     on: Surface = Surface.ALL
     narrow: int = 0
     """Place in which a narrow terminal leaves it out, from 1; 0 where it always stays."""
@@ -81,7 +79,6 @@ class Table:
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Any]
-    faint: Callable[[Any], bool] | None = None  # rows whose plain cells are dim in the terminal
     matrix: bool = False  # cells are coloured by their look; only on the page
 
     def on(self, surface: Surface) -> list[Column]:
@@ -157,19 +154,13 @@ def terminal_table(table: Table) -> RenderableType:
 
 
 def _rich_table(table: Table, columns: Sequence[Column]) -> RichTable:
-    lines = [[(column.brief or column.value)(row) for column in columns] for row in table.rows]
     shown = make_bare_table()
     for place, column in enumerate(columns):
         align: Literal["right", "left"] = "right" if column.numeric else "left"
         shown.add_column(column.name, justify=align, no_wrap=column.numeric or place == 0, overflow="fold")
-    for place, (row, line) in enumerate(zip(table.rows, lines, strict=True)):
-        otherwise = "dim" if table.faint is not None and table.faint(row) else ""
-        cells = [
-            Text(
-                "" if column.once and place and cell == lines[place - 1][number] else plain_cell(cell),
-                style=_STYLES[cell.style] if isinstance(cell, Styled) else otherwise,
-            )
-            for number, (column, cell) in enumerate(zip(columns, line, strict=True))
-        ]
-        shown.add_row(*cells)
+    for row in table.rows:
+        cells = [column.value(row) for column in columns]
+        shown.add_row(
+            *(Text(plain_cell(cell), style=_STYLES[cell.style] if isinstance(cell, Styled) else "") for cell in cells)
+        )
     return shown

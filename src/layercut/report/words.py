@@ -198,8 +198,8 @@ def how_scores_made(rows: Sequence[ComparisonRow]) -> list[str]:
         f"{score_units(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "
         f"otherwise; difference and retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, "
         f"seed {seeds}).",
-        "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 is no loss, 0 is guessing, n/a "
-        "where the original model is not above chance.",
+        "kept: (cut - chance) / (uncut - chance), or cut / uncut without a chance level; 100 is no loss, 0 is "
+        "guessing, n/a where the original model is not above chance.",
     ]
     if len(rows) > 1:
         lines.append(
