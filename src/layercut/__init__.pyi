@@ -614,7 +614,6 @@ def draft(
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
-    serve: str = "laptop",
     items: int = 16,
     window: int = 8,
     out: str | PathLike[str] | None = None,
@@ -649,7 +648,6 @@ def draft(
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         remove: A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
-        serve: Tokens of the request for which plans are searched: prompt=300,new=300.
         items: Report items of each task that are answered with and without the draft, and timed.
         window: Most tokens that a draft may propose at once.
         out: Folder to write to; runs/draft-<model> if left out.
