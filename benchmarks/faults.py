@@ -272,7 +272,6 @@ def plan_faults(work: Path) -> Iterator[Fault]:
         "settings": (1, None, [], "x"),
         "scores": (1, None, [], "x"),
         "earlier": (1, "x", [1], [{}], [{"num_layers": 6, "removed": ["2"]}]),
-        "chosen_on": (1, "x", []),
     }
     texts = {f"{field} {value!r:.30}": json.dumps(good | {field: value}) for field in bad for value in bad[field]}
     texts |= {"empty": "", "deep": DEEP, "list": "[]", "null": "null", "torn": json.dumps(good)[:-5]}

@@ -100,7 +100,7 @@ def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:
     parts = [
         ObjectiveTask(task=task, readout=asked.readout, limit=asked.items)
         for task in tasks
-        if asked.readout in task.all_readouts
+        if asked.readout in task.readouts
     ]
     journal = SearchJournal()
     objective = TaskObjective(engine, parts, journal=journal)

@@ -111,7 +111,7 @@ def command_reference() -> str:
         groups = groups_of_options(name)
         for title, is_hidden in (
             ("", False),
-            ("Shown by `--help-all`, and reached by `--set NAME=VALUE` as well:", True),
+            ("Shown by `--help-all`:", True),
         ):
             own, elsewhere = [], defaultdict[str, list[str]](list)
             for option in command.params:
@@ -242,7 +242,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Every setting of layercut, with its type, default and limits. A setting has the same name everywhere:",
-        "`--batch-size 8` on the command line, `--set batch_size=8` where the flag is not shown, `batch_size: 8` in a",
+        "`--batch-size 8` on the command line, `batch_size: 8` in a",
         "study file, and `batch_size=8` in Python. `python docs/generate.py` writes this page from the code.",
         "",
     ]

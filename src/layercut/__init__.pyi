@@ -48,15 +48,12 @@ def prune(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
@@ -72,7 +69,6 @@ def prune(
     versus: str | Sequence[str] = (),
     goal_alone: bool = False,
     no_side_effects: bool = False,
-    save_dtype: str = "auto",
     out: str | PathLike[str] | None = None,
     anyway: bool = False,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -82,7 +78,7 @@ def prune(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Pruned:
-    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
+    """Make MODEL smaller for a use, and write the smallest that is shown to keep it.
 
     ``layercut prune``.
 
@@ -92,16 +88,12 @@ def prune(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: One of math, code, summarize, classify, chat, copy, all.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
@@ -112,18 +104,18 @@ def prune(
         faster: Times as fast a request should be, by forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         max_depth: Most layers to remove: 8 or 25%; layers alone go.
-        heal: auto (in closed form, where that may pay), none, lora, qlora, full, last-k, seam.
+        heal: auto (in closed form, where that may pay), none, seam (in closed form, every plan).
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
         goal_alone: Learn from the goal's tasks, not general requests too.
         no_side_effects: Skip the checks of endings, language and form.
-        save_dtype: Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model.
         out: Folder to write to; runs/prune-<model> if left out.
         anyway: Write the best plan's checkpoint even if none passed.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -142,17 +134,13 @@ def select_layers(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     channels: str = "rms",
     out: str | PathLike[str] | None = None,
     objective: str | Sequence[str | TaskSettings] = (),
@@ -173,10 +161,11 @@ def select_layers(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> CutPlan:
-    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
+    """Choose the layers of MODEL that go, and write plan.json.
 
     ``layercut select``.
 
@@ -186,17 +175,13 @@ def select_layers(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         criterion: How layers are ranked: angular_distance, block_influence, perplexity, random, reverse, task_accuracy, trace_damage; or your own my.module:function.
         remove: How many layers are removed, or which share: '3 layers' or 25%. Also a share of the channels of every MLP: mlp:0.28, or 'mlp:0.1' behind layers or their count.
         channels: How MLP channels are ranked: rms, wanda; on the model's right answers to the objective, or on the calibration text.
@@ -208,7 +193,7 @@ def select_layers(
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         held_out: Items of each task that the search never sees and the chosen plan is then scored on; as many as limit if left out, 0 for none.
         protect: Layers that must stay: first:4,last:2,0,7-9, or none. If left out, layer 0 for task_accuracy.
-        settings: A setting of the criterion, or any option that --help-all lists. May be repeated.
+        settings: A setting of the criterion. May be repeated.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
         normalise: raw (cut / uncut, as the paper) or chance (above chance).
@@ -219,6 +204,7 @@ def select_layers(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -237,9 +223,7 @@ def cut(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     healed: str | PathLike[str] | None = None,
     mergekit: str | PathLike[str] | None = None,
     texts: str | PathLike[str] | None = None,
@@ -249,7 +233,7 @@ def cut(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
+    """Write MODEL without some of its decoder layers, as a Hugging Face folder or a GGUF file.
 
     ``layercut cut``.
 
@@ -259,17 +243,15 @@ def cut(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
-        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. A GGUF file without layers loses a copy of its embeddings alone.
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.
         texts: A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...
         seed: Random seed.
         verify: Reload the result and compare logits with the bypassed model.
-        tokenizer: of a model in memory; or, by its name, of a served model.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -287,17 +269,13 @@ def evaluate(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     out: str | PathLike[str] | None = None,
     readouts: str | Sequence[str] | None = None,
@@ -312,10 +290,11 @@ def evaluate(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Evaluated:
-    """Score MODEL on tasks, whole or without the layers that --remove names.
+    """Score MODEL on tasks, whole or without some layers.
 
     ``layercut eval``.
 
@@ -325,21 +304,17 @@ def evaluate(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         tasks: Task names, separated by commas; NAME:5 asks with five worked examples, suite:builtin (offline), suite:quick and suite:paper (arXiv:2602.01997) name several.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Run folder; runs/<model>-<plan> if left out.
-        readouts: rank, gold, token, short, chain; those that a task reads out by itself if left out.
+        readouts: rank, short, chain; all that a task has if left out.
         limit: At most this many items of each task; shown in every table.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
@@ -351,6 +326,7 @@ def evaluate(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -368,17 +344,13 @@ def generate(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     prompt: str | Sequence[str] = (),
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     out: str | PathLike[str] | None = None,
@@ -395,10 +367,11 @@ def generate(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[AnswerRecord]:
-    """Let MODEL answer prompts, whole or without the layers that --remove names.
+    """Let MODEL answer prompts, whole or without some layers.
 
     ``layercut generate``.
 
@@ -408,17 +381,13 @@ def generate(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between.
         prompt: A prompt; may be repeated. Answers are printed.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
@@ -436,6 +405,7 @@ def generate(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -454,16 +424,12 @@ def heal(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     out: str | PathLike[str],
     preset: str | None = None,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -511,10 +477,11 @@ def heal(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.
+    """Train MODEL, a pruned checkpoint, on the original model's answers.
 
     ``layercut heal``.
 
@@ -524,16 +491,12 @@ def heal(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between. Or a run folder of generate.
         out: Run folder; the healed model is in DIR/checkpoint.
         teacher: The original model, which answers and grades.
@@ -583,6 +546,7 @@ def heal(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -600,16 +564,13 @@ def draft(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
     quantize: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
@@ -623,7 +584,7 @@ def draft(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> DraftDone:
-    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost.
+    """Find a pruned MODEL that drafts for MODEL and makes it write faster.
 
     ``layercut draft``.
 
@@ -633,17 +594,13 @@ def draft(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
@@ -654,6 +611,7 @@ def draft(
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -674,7 +632,7 @@ def run_study(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> StudyOutcome:
-    """Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+    """Run a study: plans, criteria, healing, tasks and seeds.
 
     ``layercut run``.
 
@@ -684,7 +642,7 @@ def run_study(
         seed: Random seed, in place of the file's.
         limit: At most this many items of each task; shown in every table.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
-        trust_study_code: Let the file name code to be run: my.module:function, and trust_remote_code of a model.
+        trust_study_code: Let the file name code to be run: my.module:function.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -702,17 +660,13 @@ def sweep(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     readouts: str | Sequence[str] | None = None,
     limit: int = 100,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -724,10 +678,11 @@ def sweep(
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Swept:
-    """Skip each layer of MODEL alone and measure what every task keeps.
+    """Skip each layer of MODEL alone and measure what tasks keep.
 
     ``layercut sweep``.
 
@@ -737,19 +692,15 @@ def sweep(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite.
-        readouts: rank, gold, token, short, chain; each task's first if left out.
+        readouts: rank, short, chain; each task's first if left out.
         limit: At most this many items of each task; shown in every table.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
@@ -760,6 +711,7 @@ def sweep(
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -777,25 +729,22 @@ def diagnose(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    trust_remote_code: bool = False,
     batch_size: int = 32,
     engine: str = "shared",
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
-    cuda_graphs: bool = False,
     base_url: str | None = None,
-    tokenizer: Any = None,
     quantize: str | None = None,
     tie: bool = True,
-    plan_from_another_model: bool = False,
     only: str | Sequence[str] = (),
     limit: int = 32,
     out: str | PathLike[str] | None = None,
     seed: int = 0,
+    tokenizer: Any = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Diagnosed:
-    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
+    """Find out what exactly broke in each CUT of MODEL, item by item.
 
     ``layercut diagnose``.
 
@@ -805,22 +754,19 @@ def diagnose(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        trust_remote_code: Run model code that travels with the checkpoint.
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
-        cuda_graphs: vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint.
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tokenizer: of a model in memory; or, by its name, of a served model.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        plan_from_another_model: Take a plan.json that was made for another model of the same depth; what is written names both.
         cuts: Pruned models: layers (3,8,21-24), reverse:N or random:N, each:0-9 for every layer alone, a plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL.
         only: Some of: arithmetic, brackets, degeneration, propagation. All if left out.
         limit: Items of each kind of question; shown on the page.
         out: Run folder; runs/<model>-diagnose if left out.
         seed: Random seed.
+        tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
@@ -840,7 +786,7 @@ def advise(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Advice:
-    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+    """Say how deep the model of a study can be cut for a use.
 
     ``layercut advise``.
 
@@ -868,7 +814,7 @@ def compare(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[ComparisonRow]:
-    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+    """Compare two runs item by item: is one better?
 
     ``layercut compare``.
 
@@ -894,7 +840,7 @@ def push(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.
+    """Push a checkpoint to the Hugging Face hub, with its evidence.
 
     ``layercut push``.
 

@@ -14,13 +14,12 @@ is shown on stderr, also in notebooks; ``progress=False`` silences it.
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Decoding, Engine
 from layercut.engine.handle import ModelHandle
@@ -31,7 +30,7 @@ from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Split, Task
-from layercut.tasks.evaluate import Records, TaskResult, evaluate_items
+from layercut.tasks.evaluate import TaskResult, evaluate_items
 from layercut.text import printed_result
 from layercut.verbs import verb_class
 from layercut.verbs.base import Io, Slot, Verb, field_slots
@@ -39,10 +38,8 @@ from layercut.verbs.base import Io, Slot, Verb, field_slots
 if TYPE_CHECKING:
     from rich.console import Console
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 _DOOR = {
-    "tokenizer": "of a model in memory; or, by its name, of a served model.",
+    "tokenizer": "of a model in memory.",
     "progress": "show progress on stderr, also in a notebook.",
     "say": "called with each line for people, in place of stderr.",
 }
@@ -60,10 +57,9 @@ def function_of(kind: type[Verb]) -> Callable[..., Any]:
         if len(args) > len(first):
             raise InputError(f"{name} takes {len(first)} arguments by position, {', '.join(first)}; name the others.")
         given = dict(zip(first, args, strict=False)) | given
-        _check(name, given, takes)
+        if unknown := given.keys() - takes:
+            raise unknown_name(f"argument of {name}", min(unknown), takes)
         tokenizer, progress, say = (given.pop(name, None) for name in _DOOR)
-        if isinstance(tokenizer, str):  # a name, of a served model
-            given["tokenizer"] = tokenizer
         io = _heard(progress is not False, say)
         loaded: dict[str, ModelHandle] = {}
         for field in _MODELS:
@@ -112,23 +108,6 @@ class _Drawing:
         return type(None), ()  # results that are pickled print as plain data
 
 
-def _refusing(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Refuse an argument that does not exist with the nearest right one."""
-
-    @functools.wraps(function)
-    def call(*args: Arguments.args, **given: Arguments.kwargs) -> Result:
-        _check(function.__name__, given, inspect.signature(function).parameters)
-        return function(*args, **given)
-
-    return call
-
-
-def _check(function: str, names: Iterable[str], takes: Iterable[str]) -> None:
-    for name in names:
-        if name not in takes:
-            raise unknown_name(f"argument of {function}", name, takes)
-
-
 def _parameter(name: str, slot: Slot | None, by_position: bool) -> inspect.Parameter:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
     if slot is None:
@@ -141,15 +120,16 @@ def _parameter(name: str, slot: Slot | None, by_position: bool) -> inspect.Param
 def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -> Any:
     """A model as requests take it; one in memory is kept in ``loaded`` by the folder that holds the same weights."""
     from layercut.models.loaded import is_loaded, settings_of, wrap_loaded
+    from layercut.models.loading import LoadedModel
 
     if isinstance(model, str | PathLike | ModelSettings):
         return fspath(model) if isinstance(model, PathLike) else model
-    if not is_loaded(model):
+    if not (isinstance(model, LoadedModel) or is_loaded(model)):
         raise InputError(
             f"{type(model).__name__} is no model; give a name, a folder, a ModelSettings or a transformers model."
         )
 
-    wrapped = wrap_loaded(model, tokenizer, say=io.say)
+    wrapped = model if isinstance(model, LoadedModel) else wrap_loaded(model, tokenizer, say=io.say)
     settings = settings_of(wrapped)
     loaded[settings.model] = ModelHandle(settings, source=wrapped.source, loaded=wrapped)
     return settings
@@ -168,7 +148,6 @@ sweep, diagnose, heal, run_study = (function_of(verb_class(name)) for name in ("
 advise, compare, push = (function_of(verb_class(name)) for name in ("advise", "compare", "push"))
 
 
-@_refusing
 def evaluate_task(
     task: str | TaskSettings | Task,
     model: Any,
@@ -180,8 +159,6 @@ def evaluate_task(
     limit: int | None = None,
     decoding: Decoding | None = None,
     num_samples: int = 1,
-    journal: Records | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
     progress: bool = True,
 ) -> TaskResult:
     """Ask a task's items of a model, whole or under a plan, and grade the answers. Nothing is written.
@@ -199,8 +176,6 @@ def evaluate_task(
         limit: at most this many items.
         decoding: how tokens are drawn, greedy if left out.
         num_samples: answers to each item.
-        journal: records that are there already, and where new ones go.
-        on_progress: called with (items done, items in all), in place of progress on stderr.
         progress: show progress on stderr, also in a notebook.
 
     Returns:
@@ -208,7 +183,6 @@ def evaluate_task(
     Raises:
         InputError: a model, task, readout or plan that cannot be used.
     """
-    from layercut.models.loading import LoadedModel
     from layercut.progress.bars import progress_bar
     from layercut.surgery.checkpoint import earlier_plans, recorded_healings
     from layercut.tasks import load_task
@@ -219,14 +193,10 @@ def evaluate_task(
     if isinstance(task, TaskSettings):
         readout, limit = readout or (task.readouts or (None,))[0], limit or task.limit
         task = load_task(task.task, data=task.data, max_new_tokens=task.max_new_tokens)
+    engine: Engine
     source: ModelSource | None = None
-    if isinstance(model, LoadedModel):
-        from layercut.engine.shared import SharedEngine
-
-        engine: Engine = SharedEngine(model)
-        source = model.source
-    elif hasattr(model, "ask"):
-        engine = cast("Engine", model)
+    if hasattr(model, "ask"):
+        engine = model
     else:
         loaded: dict[str, ModelHandle] = {}
         io = _heard(progress, None)
@@ -241,7 +211,7 @@ def evaluate_task(
     if split is None:
         used = None if source is None else used_items([*earlier_plans(source.path), cut], recorded_healings(source))
         split = reported_split(task, used)
-    console = _heard(progress and on_progress is None, None).console
+    console = _heard(progress, None).console
     with progress_bar(f"Scoring {task.name}", len(task.samples(split, limit)), console, "items") as shown:
         return evaluate_items(
             task,
@@ -252,6 +222,5 @@ def evaluate_task(
             limit=limit,
             decoding=decoding,
             num_samples=num_samples,
-            journal=journal,
-            on_progress=on_progress or shown,
+            on_progress=shown,
         )

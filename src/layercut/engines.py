@@ -24,7 +24,6 @@ class EngineRow:
     runs_gguf: bool = False  # it runs a GGUF file unchanged
     has_cache: bool = False  # it keeps keys and values in ``cache_gib`` of memory
     shares_work: bool = False  # computes once what plans have in common
-    ranks: bool = True  # it gives log-likelihoods of itself
     gives_states: bool = True  # it gives hidden states and distributions over the vocabulary
 
     def make(self, handle: Any) -> Any:
@@ -43,7 +42,6 @@ ENGINES = {
     "plain": EngineRow(made_by="layercut.engine.plain:engine_of"),
     "vllm": EngineRow(
         made_by="layercut.engine.vllm:engine_of",
-        takes=("cuda_graphs",),
         extra="vllm",
         reads_weights=True,
         has_cache=True,
@@ -62,10 +60,9 @@ ENGINES = {
         made_by="layercut.engine.openai:engine_of",
         help="a server, evaluated unchanged",
         needs=("base_url",),
-        takes=("base_url", "tokenizer"),
+        takes=("base_url",),
         extra="openai",
         is_served=True,
-        ranks=False,
         gives_states=False,
     ),
 }

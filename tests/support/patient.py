@@ -123,8 +123,6 @@ class PatientEngine(FakeEngine):
             nll=sum(token.nll for token in tokens),
             reference_nll=0.1 * len(tokens),
             kl=sum(token.kl for token in tokens),
-            top1_disagreements=sum(token.rank > 1 for token in tokens),
-            sure=sum(token.nll - 0.1 for token in tokens),
             tokens=tuple(tokens) if request.by_token else (),
         )
 

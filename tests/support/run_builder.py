@@ -69,7 +69,7 @@ def build_run(
         **(settings or {}),
     }
     rows: list[Any] = []
-    with RunFolder.begin(path, resolved, argv=["layercut", "run", "examples/quickstart.yaml"]) as run:
+    with RunFolder.begin(path, resolved) as run:
         _pin_environment(run)
         plan.save(run.path / "plan.json")
         for result in results:
@@ -142,7 +142,8 @@ def _pin_environment(run: RunFolder) -> None:
     file = run.path / "environment.json"
     data = json.loads(file.read_text())
     pinned = {
-        "time": "2026-01-02T03:04:05Z", "layercut": "0.1.0", "python": "3.11.7", "platform": "Linux-6.1-x86_64",
+        "command": "layercut run examples/quickstart.yaml", "time": "2026-01-02T03:04:05Z", "layercut": "0.1.0",
+        "python": "3.11.7", "platform": "Linux-6.1-x86_64",
         "packages": {"torch": "2.13.0", "transformers": "5.24.0"}, "cpu": "Some CPU", "cores": 2, "memory_gib": 8.0,
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}, "accelerator": None,
     }  # fmt: skip

@@ -304,7 +304,6 @@ def test_a_loaded_model_is_known_by_its_weights(
         ),
         (lambda m, d: layercut.cut(m, "1", d, verfy=False), "Did you mean verify?"),
         (lambda m, d: layercut.heal(m, m, "task:copy", out=d, max_step=2), "Did you mean max_steps?"),
-        (lambda m, d: layercut.evaluate_task("copy", m, limits=3), "Did you mean limit?"),
         (lambda m, d: layercut.sweep(m, ["copy"], out=d, layer="1"), "Did you mean layers?"),
         (lambda m, d: layercut.diagnose(m, ["1"], out=d, limt=1), "Did you mean limit?"),
         (lambda m, d: layercut.run_study({}, outt=d), "Did you mean out?"),

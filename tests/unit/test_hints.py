@@ -20,7 +20,7 @@ COMMANDS: dict[str, Any] = verb_commands()
 FLAGS = {
     verb: {word for one in kind.params for word in (*one.opts, *one.secondary_opts)} for verb, kind in COMMANDS.items()
 }
-NAMES = {verb: {str(one.name) for one in kind.params} | {*kind._flags()} for verb, kind in COMMANDS.items()}
+NAMES = {verb: {str(one.name) for one in kind.params} | {*kind.flags} for verb, kind in COMMANDS.items()}
 FOREIGN = {"--help", "--version", "--editable", "--no-deps", "--force-reinstall", "--merge"}
 FOREIGN |= {"--speculative-config", "--spec-type", "--spec-draft-n-max", "--spec-draft-n-min"}
 """Of every command, of pip, of llama.cpp and of vLLM."""
@@ -64,7 +64,7 @@ def own_verb(where: str) -> str:
 
 def test_messages_are_found() -> None:
     assert len(MESSAGES) > 3000
-    assert sum("layercut " in text for _, text in MESSAGES) > 60 and sum("--" in text for _, text in MESSAGES) > 70
+    assert sum("layercut " in text for _, text in MESSAGES) > 60 and sum("--" in text for _, text in MESSAGES) > 50
 
 
 def test_every_command_that_a_message_names_has_its_flags() -> None:

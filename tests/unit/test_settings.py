@@ -36,11 +36,8 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         "dtype": "auto",
         "device": "auto",
         "device_map": None,
-        "trust_remote_code": False,
         "batch_size": 32,
         "engine": "shared",
-        "cuda_graphs": False,
-        "tokenizer": None,
         "quantize": None,
         "tie": True,
     }
@@ -93,8 +90,6 @@ def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], mess
     [
         ({"engine": "openai"}, "the engine openai needs base_url"),
         ({"engine": "vllm", "base_url": "http://x"}, "base_url is for the engine openai, and the engine is vllm"),
-        ({"tokenizer": "org/model"}, "tokenizer is for the engine openai, and the engine is shared"),
-        ({"cuda_graphs": True}, "cuda_graphs is for the engine vllm, and the engine is shared"),
     ],
 )
 def test_settings_of_another_engine_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -102,14 +97,11 @@ def test_settings_of_another_engine_are_refused(settings: dict[str, Any], messag
         ModelSettings(model="m", **settings)
 
 
-def test_where_a_server_is_decides_no_numbers_and_how_it_is_asked_does() -> None:
+def test_where_a_server_is_decides_no_numbers() -> None:
     def served(**more: Any) -> dict[str, Any]:
         return ModelSettings(model="m", engine="openai", **more).identity()
 
     assert served(base_url="http://a/v1") == served(base_url="http://b/v1")
-    assert served(base_url="http://a/v1", tokenizer="t") == served(base_url="http://a/v1") | {"tokenizer": "t"}
-    graphs = ModelSettings(model="m", engine="vllm", cuda_graphs=True).identity()
-    assert graphs == ModelSettings(model="m", engine="vllm").identity() | {"cuda_graphs": True}
 
 
 @pytest.mark.parametrize(

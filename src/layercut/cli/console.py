@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
+from json import dumps
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -53,17 +53,11 @@ def print_result_line(text: str) -> None:
     _print(out, text)
 
 
-def as_json(data: Any) -> None:
-    """The whole result for machines, on stdout."""
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    escaped = re.sub(f"[{UNSEEN}]", lambda match: f"\\u{ord(match[0]):04x}", text)
-    out.print(escaped, soft_wrap=True)
-
-
 def show_result(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterable[str] = (), *, json: bool) -> None:
     """A result: all of it for machines, or tables and then lines for people."""
     if json:
-        as_json(data)
+        text = dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        out.print(re.sub(f"[{UNSEEN}]", lambda match: f"\\u{ord(match[0]):04x}", text), soft_wrap=True)
         return
     for block in blocks:
         out.print(block)

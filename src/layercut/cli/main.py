@@ -79,24 +79,18 @@ class _Verbs(TyperGroup):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left without a word
-            print_line(_stopped(stop, ctx.invoked_subcommand))
+            print_line(_stopped(stop))
             raise typer.Exit(130) from None
 
 
-def _stopped(stop: KeyboardInterrupt, verb: str | None) -> str:
+def _stopped(stop: KeyboardInterrupt) -> str:
     """A line on what Ctrl-C left on disk, and how to go on."""
     from layercut.runs.directory import describe_saved
 
     folders = getattr(stop, "__notes__", [])  # run folders that it came through, the outermost last
     if folders and (left := describe_saved(Path(folders[-1]))):
         return f"Stopped. {left}; run the same command to continue."
-    if verb == "generate" and not folders:
-        return (
-            "Stopped. Nothing is saved. With --out DIR answers are saved as they come, and the same command continues."
-        )
-    if not folders:
-        return "Stopped before anything was done; what was saved before is kept. Run the same command to go on."
-    return "Stopped. Nothing is saved. Run the same command to start again."
+    return "Stopped. Nothing new was saved; run the same command again."
 
 
 app = typer.Typer(

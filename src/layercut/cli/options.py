@@ -13,7 +13,6 @@ from typer.core import TyperCommand
 
 from layercut.base_settings import choices_of, field_limits
 from layercut.cli.console import log, print_line, print_result_line, print_warning, set_flag_names, show_result
-from layercut.errors import InputError, unknown_name
 from layercut.selection.specs import LayerSpec
 from layercut.verbs.base import Fields, Flag, Io, Slot, Verb, field_slots, name_of_flag, plain_type
 
@@ -25,11 +24,9 @@ def command_of_verb(kind: type[Verb]) -> Callable[..., None]:
     """A verb as typer reads it: a flag for each field, with type, default, bounds and help, and its own options.
 
     A verb holds as given what was written on the command line, so that presets know. ``--help-all`` shows flags that
-    ``--help`` does not, and ``--set NAME=VALUE`` reaches each; see ``VerbCommand``. The help is the class docstring.
+    ``--help`` does not. The help is the class docstring.
     """
-    known = field_slots(kind)
-    # A verb with settings of its own reads --set itself.
-    shared = [option for option in _shared_options(kind) if option.name != "setting" or "settings" not in known]
+    known, shared = field_slots(kind), _shared_options(kind)
 
     def command(context: Any, **values: Any) -> None:
         own = {option.name: values.pop(option.name) for option in shared}
@@ -85,9 +82,6 @@ def _shared_options(kind: type[Verb]) -> list[inspect.Parameter]:
         )
         options.append(flag("unsafe_exec", unsafe, callback=_allow_unsafe))
     options.append(flag("json", "Print the result as JSON."))
-    help_of_set = "Any option of --help-all. Repeatable."
-    setting = typer.Option("--set", callback=_refuse_setting, help=help_of_set, metavar="NAME=VALUE")
-    options.append(_keyword("setting", Annotated[list[str] | None, setting], None))
     options.append(flag("print_request", "Print the request as YAML, which layercut run takes."))
     options.append(flag("help_all", "Show every option.", is_eager=True, callback=_show_all))
     return options
@@ -106,15 +100,6 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
             parameter.hidden = False  # type: ignore[attr-defined]
         typer.echo(context.get_help())
         raise typer.Exit
-
-
-def _refuse_setting(context: typer.Context, entries: list[str] | None) -> None:
-    """Refuse what ``VerbCommand`` left of ``--set``: no option of the verb has this name."""
-    for entry in entries or ():
-        name, equals, _ = entry.partition("=")
-        if not equals:
-            raise InputError(f"--set {entry!r} is not NAME=VALUE, such as seed=1.")
-        raise unknown_name("setting", name, _settable(context.command))
 
 
 def _option_of(slot: Slot) -> inspect.Parameter:
@@ -165,29 +150,20 @@ def _reads_text(annotation: Any) -> bool:
 
 
 class VerbCommand(TyperCommand):
-    """A command whose ``--set NAME=VALUE`` is another spelling of ``--name VALUE``, whether ``--help`` shows it or not.
-
-    What is no flag of the verb is left to its parameter ``setting``.
-    """
+    """A command that says flags where the library says fields."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        flags = _settable(self)
-        left, spelled = list(args), []
-        while left:
-            word = left.pop(0)
-            if word == "--set" and left:
-                word = f"--set={left.pop(0)}"
-            name, equals, value = word.removeprefix("--set=").partition("=")
-            option = flags.get(name.replace("-", "_"))
-            is_set = word.startswith("--set=") and option is not None and equals
-            spelled += _spelled(option, value) if is_set else [word]
-        set_flag_names(self._flags())
-        try:
-            return super().parse_args(ctx, spelled)
-        except Exception as error:  # typer's NoSuchOption, which has no public name
-            if getattr(error, "option_name", "") == "--limit" and "items" in flags:
-                error.possibilities = ["--items"]  # type: ignore[attr-defined]
-            raise
+        set_flag_names(self.flags)
+        return super().parse_args(ctx, args)
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """By field, what it is called on the command line."""
+        options = [option for option in self.params if option.param_type_name == "option"]
+        flags = {f"{option.name}=false": word for option in options for word in option.secondary_opts}
+        flags |= {name_of_flag(word): word for option in options for word in option.opts}
+        renamed = getattr(self.callback, "renamed", {})
+        return flags | {field: f"--{name.replace('_', '-')}" for field, name in renamed.items()}
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options, then a section for each panel; no word is broken at its hyphens."""
@@ -206,26 +182,3 @@ class VerbCommand(TyperCommand):
                 with formatter.section(panel):
                     formatter.write_dl(rows)
         formatter.buffer[:] = [text.replace(_HYPHEN, "-") for text in formatter.buffer]
-
-    def _flags(self) -> dict[str, str]:
-        """By field, what it is called on the command line."""
-        options = [option for option in self.params if option.param_type_name == "option"]
-        flags = {f"{option.name}=false": word for option in options for word in option.secondary_opts}
-        flags |= {name_of_flag(word): word for option in options for word in option.opts}
-        renamed = getattr(self.callback, "renamed", {})
-        return flags | {field: f"--{name.replace('_', '-')}" for field, name in renamed.items()}
-
-
-def _spelled(option: Any, value: str) -> list[str]:
-    """An option as people would write it."""
-    if not option.is_flag:
-        return [f"{option.opts[0]}={value}"]
-    if value not in ("true", "false"):
-        raise InputError(f"{option.name}={value} is neither true nor false; write one of them.")
-    return [option.opts[0]] if value == "true" else list(option.secondary_opts[:1])
-
-
-def _settable(verb: Any) -> dict[str, Any]:
-    """A verb's options by name, but those that are about options."""
-    options = {str(option.name): option for option in verb.params if option.param_type_name == "option"}
-    return {name: option for name, option in options.items() if name not in ("setting", "help_all", "help")}

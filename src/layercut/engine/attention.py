@@ -159,9 +159,7 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out. An argument that is None asks for nothing.
-
-    Raises:
-        InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
+    Raises InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
     """
     arguments = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
     if others := sorted(name for name, given in arguments.items() if given is not None and name not in _WITHOUT_EFFECT):

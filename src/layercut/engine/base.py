@@ -109,9 +109,6 @@ class LikelihoodRequest:
     prompts: tuple[Prompt, ...] = ()
     """Contexts, where each continuation has its own: as many prompts as continuations, in the same order, in place
     of ``prompt``. Winogrande puts its options there. Empty where all follow ``prompt``."""
-    rolling: bool = False
-    """The one continuation is a document that may be longer than the context. It is scored in windows of the context's
-    length, and has a likelihood per window."""
     by_token: bool = False  # have a comparison of plans say what it found at each token, too (``Divergence.tokens``)
     tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
     """The prompt and its one continuation as tokens, in place of their texts: an answer as it was written, which its
@@ -162,10 +159,6 @@ class Divergence:
     nll: float  # -ln q(token), which is minus the plan's log-likelihood
     reference_nll: float  # -ln p(token)
     kl: float  # KL(p || q) over the whole vocabulary
-    top1_disagreements: int  # tokens at which the likeliest next token differs
-    sure: float
-    """nll - reference_nll of those tokens alone to which p gives 0.9 or more: there another token is an error, and
-    elsewhere it is often another wording."""
     tokens: tuple[TokenDamage, ...] = ()  # token by token, for a request that asks for it (``by_token``)
 
 
@@ -216,28 +209,22 @@ class Engine(Protocol):
         that is listed twice is asked once. A question that is both answered and scored has the same id in both
         requests; ``wanted`` is called with the id alone.
 
-        Raises:
-            InputError: at once and for any of the requests: a plan of another model; two of one kind with one id; a
-                conversation and no chat template; a prompt that is empty or leaves no space in the model's context; no
-                continuations, or one that has no tokens or is longer than the context. Later: values that are not
-                numbers.
+        Raises InputError: at once and for any of the requests: a plan of another model; two of one kind with one id; a
+        conversation and no chat template; a prompt that is empty or leaves no space in the model's context; no
+        continuations, or one that has no tokens or is longer than the context. Later: values that are not numbers.
         """
 
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
         """Compare every plan with the reference on every request, as far as it is wanted; see ``ask``.
-
-        Raises:
-            InputError: as in ``ask``, and for a request that has not exactly one continuation.
+        Raises InputError: as in ``ask``, and for a request that has not exactly one continuation.
         """
         raise self._missing("distributions over the whole vocabulary, by which plans are compared")
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
         """Hidden states of every text, a batch at a time, on the CPU in float32.
-
-        Raises:
-            InputError: at once, for a text without tokens or longer than the model's context.
+        Raises InputError: at once, for a text without tokens or longer than the model's context.
         """
         raise self._missing("hidden states")
 

@@ -46,8 +46,7 @@ def lay_out(
     A request is never split; one with more rows than a batch takes has a batch of its own, and a new one begins where
     ``apart`` gives another value.
 
-    Raises:
-        InputError: two requests with one id.
+    Raises InputError: two requests with one id.
     """
     batches: list[list[AnyWork]] = []
     room = 0
@@ -71,9 +70,7 @@ class Backoff:
 
     def run(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], Result]) -> Iterator[Result]:
         """Results of ``work`` on the parts of ``rows``, in order.
-
-        Raises:
-            RuntimeError: torch's own, when a single row does not fit in memory, or for anything else.
+        Raises RuntimeError: torch's own, when a single row does not fit in memory, or for anything else.
         """
         start = 0
         while start < len(rows):

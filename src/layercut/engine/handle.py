@@ -34,8 +34,7 @@ class ModelHandle:
             source: what it was resolved to, where that is known.
             loaded: the model in memory, where the caller has it; ``release`` then leaves it there.
 
-        Raises:
-            InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
+        Raises InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
         """
         if ENGINES[settings.engine].is_served:
             raise InputError(
@@ -43,7 +42,7 @@ class ModelHandle:
                 "plain, and the model itself."
             )
         self.settings = settings
-        options = {name: getattr(settings, name) for name in ("revision", "trust_remote_code", "tie")}
+        options = {name: getattr(settings, name) for name in ("revision", "tie")}
         self.source: ModelSource = source or resolve_source(settings.model, **options)
         self.metadata = describe_source(self.source)
         self.num_layers = self.metadata.num_layers
@@ -70,15 +69,13 @@ class ModelHandle:
         """The model without its weights."""
         from layercut.models.loading import load_without_weights
 
-        options = {name: getattr(self.settings, name) for name in ("dtype", "device", "trust_remote_code")}
+        options = {name: getattr(self.settings, name) for name in ("dtype", "device")}
         return load_without_weights(self.source, **options)
 
     def read(self, kind: str, asked: Any, read: Callable[[WeightlessModel], Any]) -> Any:
         """``read(self.weightless)``, remembered, so that a dry run loads no tokenizer for what was counted before."""
         _ = self.dtype  # refuses a device that this machine does not have
-        return remembered_value(
-            kind, [self._texts, self.settings.trust_remote_code, asked], lambda: read(self.weightless)
-        )
+        return remembered_value(kind, [self._texts, asked], lambda: read(self.weightless))
 
     @cached_property
     def _texts(self) -> dict[str, str]:
@@ -239,9 +236,7 @@ def open_model_handle(settings: ModelSettings) -> ModelHandle | ServedModel:
 
 def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:
     """The engine over a model that was found on another machine, or in another process of this one.
-
-    Raises:
-        InputError: the model of that name is another one here.
+    Raises InputError: the model of that name is another one here.
     """
     handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
     if handle.metadata.model_hash != model_hash:

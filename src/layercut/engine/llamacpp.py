@@ -76,9 +76,7 @@ class LlamaCppEngine(PlanByPlan):
             cache_gib: memory for keys and values; it decides how long the context is.
             exact: keys and values in float32, without flash attention.
 
-        Raises:
-            MissingExtra: xllamacpp is not installed.
-            InputError: a cache that holds no context.
+        Raises MissingExtra: xllamacpp is not installed; InputError: a cache that holds no context.
         """
         try:
             import xllamacpp
@@ -197,11 +195,7 @@ class ServerInProcess:
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
     def ask(self, prompt: Sequence[int], **options: Any) -> Any:
-        """Its reply to a prompt of tokens.
-
-        Raises:
-            InputError: it refuses the request, or has ended.
-        """
+        """Its reply to a prompt of tokens. Raises InputError: it refuses the request, or has ended."""
         body = json.dumps({"prompt": list(prompt), "return_tokens": True, **options}).encode()
         request = Request(f"{self._server.listening_address}/completion", body, self._headers)
         try:
@@ -256,9 +250,7 @@ class GgufTimer:
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
-
-        Raises:
-            InputError: more tokens than a slot of the cache holds.
+        Raises InputError: more tokens than a slot of the cache holds.
         """
         engine, plan, longest = self._engine, self._plan, max(prompt, middle)
         if longest + NUM_NEW_TOKENS > engine.context:

@@ -46,9 +46,7 @@ class TokenPair(NamedTuple):
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
     """The text that the model reads.
-
-    Raises:
-        InputError: an empty conversation, a conversation and no chat template, or a template that refuses it.
+    Raises InputError: an empty conversation, a conversation and no chat template, or a template that refuses it.
     """
     if isinstance(prompt, str):
         return Rendered(prompt, not prompt.startswith(_prefix_text(tokenizer)))
@@ -74,9 +72,7 @@ def apply_template(
     **options: Any,
 ) -> str:
     """A conversation as the chat template writes it, on a fixed date; ``options`` are those of transformers.
-
-    Raises:
-        InputError: the template refuses the conversation.
+    Raises InputError: the template refuses the conversation.
     """
     try:
         turns = [message._asdict() for message in messages]
@@ -141,8 +137,7 @@ def encode_pairs(
     The continuation's tokens are those of the whole text from the length of the context's own tokens on. After an empty
     context the continuation follows the BOS token, or the EOS token where there is no BOS, once.
 
-    Raises:
-        InputError: a continuation without tokens of its own.
+    Raises InputError: a continuation without tokens of its own.
     """
     rendered = render_prompt(tokenizer, prompt, model)
     head = rendered._replace(text=rendered.text.rstrip()).encode(tokenizer)

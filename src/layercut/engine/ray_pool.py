@@ -122,10 +122,7 @@ class RayPool(Engine):
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
         """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
-
-        Raises:
-            MissingExtra: Ray is not installed.
-            InputError: ``where`` is no pool.
+        Raises MissingExtra: Ray is not installed; InputError: ``where`` is no pool.
         """
         try:
             import ray
@@ -196,9 +193,7 @@ class RayPool(Engine):
     @cached_property
     def _member(self) -> tuple[dict[str, Any], int, bool]:
         """Start the members, wait until they are up, and say what all of them are; see ``PoolWorker.describe``.
-
-        Raises:
-            InputError: no cluster, one without space for them, or members that cannot build their engine.
+        Raises InputError: no cluster, one without space for them, or members that cannot build their engine.
         """
         number, options = self._connect()
         worker = self._ray.remote(**options)(PoolWorker)

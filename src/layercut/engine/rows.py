@@ -99,10 +99,8 @@ class Scoring:
 
 def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
     """Encode a prompt, with as many new tokens as were asked for and fit.
-
-    Raises:
-        InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no space in the
-            context, or a conversation and no chat template.
+    Raises InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no space in the
+    context, or a conversation and no chat template.
     """
     with _naming(request.where or f"request {request.id!r}"):
         if request.max_new_tokens < 1:
@@ -126,8 +124,7 @@ def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | Li
     Args:
         handle: the model; its tokenizer is loaded only where a prompt is long.
 
-    Raises:
-        InputError: see ``generation_row``.
+    Raises InputError: see ``generation_row``.
     """
     written = [request for request in requests if isinstance(request, GenerationRequest)]
     longest = max(written, key=lambda request: len(str(request.prompt)), default=None)
@@ -155,9 +152,7 @@ def make_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list
 
 def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
     """``make_scorings`` for a comparison of plans.
-
-    Raises:
-        InputError: as in ``make_scoring``, and for a request that has not exactly one continuation.
+    Raises InputError: as in ``make_scoring``, and for a request that has not exactly one continuation.
     """
     for request in requests:
         if (count := len(request.continuations)) != 1:
@@ -174,9 +169,8 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no
     space because nothing is read after it.
 
-    Raises:
-        InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that do
-            not go with the continuations, or a conversation and no chat template.
+    Raises InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that
+    do not go with the continuations, or a conversation and no chat template.
     """
     with _naming(f"request {request.id!r}"):
         if not request.continuations:
@@ -194,8 +188,6 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
         else:
             pairs = encode_pairs(loaded.tokenizer, request.prompt, request.continuations, loaded.name)
         context = loaded.context_length
-        if request.rolling and context is not None:
-            pairs = [window for pair in pairs for window in _windows(pair, context)]
         longest = max(len(pair.continuation) for pair in pairs)
         if context is not None and longest > context:
             raise InputError(
@@ -213,21 +205,9 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
     return Scoring(request, tuple(pairs), rows, tuple(places))
 
 
-def _windows(pair: TokenPair, length: int) -> Iterator[TokenPair]:
-    """A continuation in windows that an input of ``length`` tokens scores, each token once, as the LM Evaluation
-    Harness makes them: every window follows one token, and the last one as many as fit."""
-    tokens = pair.continuation
-    yield TokenPair(pair.context, tokens[:length])
-    for start in range(length, len(tokens), length):
-        end = min(start + length, len(tokens))
-        yield TokenPair(tokens[start - (length - (end - start - 1)) : start], tokens[start:end])
-
-
 def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:
     """Encode a text to be read through; ``index`` is its place in the caller's list, for the error.
-
-    Raises:
-        InputError: a text without tokens or longer than the context.
+    Raises InputError: a text without tokens or longer than the context.
     """
     tokens = encode_prompt(loaded.tokenizer, text, loaded.name)
     context = loaded.context_length

@@ -78,9 +78,7 @@ def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
 
 def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
     """The answers from the scores of all continuations: item after item, row after row.
-
-    Raises:
-        InputError: one is not a number.
+    Raises InputError: one is not a number.
     """
     left, answers = iter(scores), []
     for item in items:
@@ -149,9 +147,7 @@ class Reading:
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
         """Each request's, from what the head is given at the positions; ``on_logits`` as in ``score_spans``.
-
-        Raises:
-            InputError: scores that are not numbers.
+        Raises InputError: scores that are not numbers.
         """
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
@@ -196,16 +192,12 @@ def _most_is_same(first: Scoring, second: Scoring, num_prefix: int) -> bool:
 # Shapes: B batch, T tokens, V vocabulary, N scored positions, C of them in a chunk.
 
 
-SURE = 0.9  # least probability of a token of which the reference is sure
-
-
 class TokenDivergence(NamedTuple):
-    """One value per position, (N,) float32 in nats; the last is 0 or 1."""
+    """One value per position, (N,) float32 in nats."""
 
     nll: Tensor
     reference_nll: Tensor
     kl: Tensor
-    top1_disagrees: Tensor
 
 
 class Reference(NamedTuple):
@@ -215,7 +207,6 @@ class Reference(NamedTuple):
     p_NV: Tensor  # log-probabilities, float32
     weight_NV: Tensor  # probabilities
     ruled_out_NV: Tensor | None  # tokens without any probability; None where no token is ruled out
-    likeliest_N: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -224,7 +215,7 @@ class Reference(NamedTuple):
         p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
         ruled_out_NV = p_NV.isneginf()
         ruled_out = ruled_out_NV if bool(ruled_out_NV.any()) else None
-        return cls(logits_NV, p_NV, p_NV.exp(), ruled_out, p_NV.argmax(dim=-1))
+        return cls(logits_NV, p_NV, p_NV.exp(), ruled_out)
 
 
 @torch.no_grad()
@@ -254,7 +245,6 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
         nll=-q_NV.gather(1, token_N1).squeeze(1),
         reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
-        top1_disagrees=(reference.likeliest_N != q_NV.argmax(dim=-1)).float(),
     )
 
 
@@ -300,7 +290,7 @@ def divergences_between(
     results = []
     for values, chosen in zip(parts, choices, strict=True):
         own_values = torch.cat(values, dim=1).double().split_with_sizes(lengths, dim=1)
-        answers = [_summed(loaded, item, values_4T) for item, values_4T in zip(items, own_values, strict=True)]
+        answers = [_summed(loaded, item, values_3T) for item, values_3T in zip(items, own_values, strict=True)]
         if by_token:
             own_choices = torch.cat(chosen, dim=1).split_with_sizes(lengths, dim=1)
             for place, item in enumerate(items):
@@ -311,11 +301,11 @@ def divergences_between(
     return results
 
 
-def _token_damage(loaded: LoadedModel, item: Scoring, values_4T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
+def _token_damage(loaded: LoadedModel, item: Scoring, values_3T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
     """The damage at each token of one continuation."""
     tokenizer, continuation, shown = loaded.tokenizer, item.rows[0].continuations[0], ""
     tokens = []
-    values = zip(*values_4T[:3].tolist(), *choice_4T.tolist(), strict=True)
+    values = zip(*values_3T.tolist(), *choice_4T.tolist(), strict=True)
     for index, (nll, reference_nll, kl, rank, reference_rank, *likeliest) in enumerate(values):
         # Decoded from the beginning, because a token may hold a part of a character, and be glued to the one before.
         text = decode_tokens(tokenizer, continuation[: index + 1]).rstrip("\ufffd")
@@ -325,18 +315,14 @@ def _token_damage(loaded: LoadedModel, item: Scoring, values_4T: Tensor, choice_
     return tuple(tokens)
 
 
-def _summed(loaded: LoadedModel, item: Scoring, values_4T: Tensor) -> Divergence:
+def _summed(loaded: LoadedModel, item: Scoring, values_3T: Tensor) -> Divergence:
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
-    nll, reference_nll, kl, disagreements = values_4T.sum(dim=1).tolist()
-    nll_T, reference_nll_T = values_4T[:2]
-    sure_T = reference_nll_T <= -math.log(SURE)
-    refuse_nan_values(loaded, item.id, bool(values_4T.isnan().any()))
+    nll, reference_nll, kl = values_3T.sum(dim=1).tolist()
+    refuse_nan_values(loaded, item.id, bool(values_3T.isnan().any()))
     return Divergence(
         id=item.id,
         num_tokens=item.rows[0].num_scored,
         nll=nll,
         reference_nll=reference_nll,
         kl=kl,
-        top1_disagreements=int(disagreements),
-        sure=(nll_T - reference_nll_T)[sure_T].sum().item(),
     )

@@ -85,8 +85,7 @@ class SharedEngine(PlainEngine):
             batch_size: requests whose prompts are run at once.
             cache_gib: memory for keys and values that are held, in GiB: half for prefixes, half for answers under way.
 
-        Raises:
-            InputError: a size that is not possible.
+        Raises InputError: a size that is not possible.
         """
         if cache_gib <= 0:
             raise InputError(f"cache_gib {cache_gib} leaves no space for keys and values; use 0.5 or more.")

@@ -20,14 +20,13 @@ from functools import partial
 from textwrap import shorten
 from typing import Any
 
-from layercut.engine import vllm_layers
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.batching import PlanByPlan
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
-from layercut.engine.vllm_layers import VERIFIED, leave_out_layers, module_lists_of, pick_layer_list
+from layercut.engine.vllm_layers import leave_out_layers, module_lists_of, pick_layer_list, refuse_other_types
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.models.loading import WeightlessModel
 from layercut.progress.activity import report_tokens
@@ -64,7 +63,6 @@ class VllmEngine(PlanByPlan):
         batch_size: int = 32,
         device: str = "auto",
         cache_gib: float = 2.0,
-        cuda_graphs: bool = False,
     ) -> None:
         """Load the model into vLLM.
 
@@ -73,13 +71,9 @@ class VllmEngine(PlanByPlan):
             device: ``auto``, or the kind of device that this build of vLLM is for.
             cache_gib: memory for keys and values. The context is as long as fits in it, and not longer than the
                 model's.
-            cuda_graphs: let vLLM compile the model and capture CUDA graphs: slower to start and faster to run. They
-                hold all layers, so that only the original model can be asked.
 
-        Raises:
-            MissingExtra: vLLM is not installed.
-            InputError: another device, an adapter that is not merged, a model that vLLM refuses, one whose layers are
-                not found, or one of a type that was not compared before and gives other numbers than transformers.
+        Raises MissingExtra: vLLM is not installed; InputError: another device, an adapter that is not merged, a type of
+        model that was not compared with transformers, a model that vLLM refuses, or one whose layers are not found.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
@@ -88,17 +82,14 @@ class VllmEngine(PlanByPlan):
                 f"vLLM runs no adapter that is not merged, and {model.name} is one; merge it first (heal without "
                 "`keep_adapter`, or PEFT's merge_and_unload), or use `engine` shared."
             )
-        self._batch_size, self._cuda_graphs = batch_size, cuda_graphs
+        refuse_other_types(model)
+        self._batch_size = batch_size
         self._vllm = _import_vllm()
         self._device: str = self._vllm.platforms.current_platform.device_type  # that this build of vLLM is for
         if device not in ("auto", self._device):
             raise InputError(
                 f"this vLLM runs on {self._device}, not on {device}; use `device` auto, or `engine` shared."
             )
-        expected = None
-        if model.structure.model_type not in VERIFIED and not cuda_graphs:
-            logger.info("computing with transformers what vLLM has to give, as %s was not compared before", model.name)
-            expected = vllm_layers.reference_scores(model)
         self._llm = self._start_model(model, cache_gib)
         self._engine = self._llm.llm_engine
         self._is_closed = False
@@ -117,16 +108,12 @@ class VllmEngine(PlanByPlan):
             vocabulary = self._engine.model_config.get_vocab_size()
             stops = stop_tokens(model.tokenizer, model.generation_config)
             self._stop_tokens = tuple(token for token in stops if token < vocabulary)
-            if expected is not None and (differs := vllm_layers.score_difference(expected, self, model.dtype)):
-                raise InputError(
-                    f"vLLM does not run {model.name} as transformers does: {differs}. Use `engine` shared."
-                )
         except InputError:
             self.close()
             raise
 
     def describe(self) -> Mapping[str, Any]:
-        return {**self._described("vllm", self._device), "cuda_graphs": self._cuda_graphs}
+        return self._described("vllm", self._device)
 
     def close(self) -> None:
         if not self._is_closed:
@@ -141,14 +128,13 @@ class VllmEngine(PlanByPlan):
             return self._vllm.LLM(
                 str(model.source.path),
                 dtype=model.dtype,
-                trust_remote_code=model.trust_remote_code,
                 skip_tokenizer_init=True,
                 generation_config="vllm",  # none of the checkpoint's own
                 max_model_len=-1,  # what fits
                 max_num_seqs=self._batch_size,
                 kv_cache_memory_bytes=round(cache_gib * 2**30),
                 enable_prefix_caching=True,
-                enforce_eager=not self._cuda_graphs,
+                enforce_eager=True,  # CUDA graphs hold all layers
                 distributed_executor_backend="uni",
                 async_scheduling=False,  # no step may be under way when layers are switched
                 use_tqdm_on_load=False,
@@ -262,15 +248,11 @@ class VllmEngine(PlanByPlan):
 
     def _check(self, plan: CutPlan) -> None:
         super()._check(plan)
-        refused = {
-            "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
-            "layercut cut and evaluate that, or use `engine` shared.": plan.channels is not None,
-            "CUDA graphs contain all layers, so none can be skipped. Omit `cuda_graphs`, or write the pruned "
-            "checkpoint with layercut cut and evaluate that.": self._cuda_graphs and not plan.is_uncut,
-        }
-        for reason, applies in refused.items():
-            if applies:
-                raise InputError(reason)
+        if plan.channels is not None:
+            raise InputError(
+                "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
+                "layercut cut and evaluate that, or use `engine` shared."
+            )
 
 
 def _import_vllm() -> Any:
@@ -304,5 +286,5 @@ def engine_of(handle: ModelHandle) -> VllmEngine:
     wanted = handle.settings
     if wanted.device_map is not None:
         logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
-    options = {name: getattr(wanted, name) for name in ("batch_size", "device", "cache_gib", "cuda_graphs")}
+    options = {name: getattr(wanted, name) for name in ("batch_size", "device", "cache_gib")}
     return VllmEngine(handle.weightless, **options)

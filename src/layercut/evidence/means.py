@@ -37,7 +37,6 @@ class TaskValues(NamedTuple):
     cut: Sequence[float]
     floor: float  # subtracted from both; 0 for raw ratios
     clusters: Sequence[str] | None = None
-    is_log: bool = False  # values are log-likelihoods: what is kept is exp(cut - uncut)
 
 
 class MeanKept(NamedTuple):
@@ -64,7 +63,7 @@ def mean_share_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples
     uncut = [finite_array(part.uncut).mean() for part in parts]
     cut = [finite_array(part.cut).mean() for part in parts]
     for part, before in zip(parts, uncut, strict=True):
-        if not part.is_log and before <= part.floor:
+        if before <= part.floor:
             return MeanKept(None, f"the original model is not above {part.floor:.3g} on these items of {part.name}")
     value = fmean([float(_kept(*of_part)) for of_part in zip(uncut, cut, parts, strict=True)])
     n = sum(len(part.uncut) for part in parts)
@@ -84,8 +83,6 @@ def mean_share_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples
 
 
 def _kept(uncut: Array, cut: Array, part: TaskValues) -> Array:
-    if part.is_log:
-        return np.exp(cut - uncut)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(uncut > part.floor, (cut - part.floor) / (uncut - part.floor), np.nan)
 

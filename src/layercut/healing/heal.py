@@ -104,7 +104,7 @@ def heal_model(
             _train(cut, teacher, train, *shared, group)
         return None
     check_method(train, group, source)
-    plan, is_another = check_models(cut, teacher, source, settings, is_control=is_control)
+    plan = check_models(cut, teacher, source, settings, is_control=is_control)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
     to_check = cache(lambda: tasks_to_check(named, settings.data))
     if in_full is None:
@@ -152,7 +152,6 @@ def heal_model(
                 "teacher": teacher_model.model,
                 "teacher_hash": teacher.metadata.model_hash,
                 "cut_hash": cut.metadata.model_hash,
-                **({"cut_from": {"model": plan.model, "model_hash": plan.model_hash}} if is_another else {}),
                 "data_hash": data.hash,
                 "num_examples": len(data.train),
                 "num_held_out": len(data.held_out),

@@ -155,8 +155,8 @@ def _longest_prompt(handle: ModelHandle, source: PromptSource) -> int:
 
 def check_models(
     cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
-) -> tuple[CutPlan, bool]:
-    """The plan of the pruned model, and whether it was cut from another model than the teacher."""
+) -> CutPlan:
+    """The plan of the pruned model. Raises InputError: it was cut from another model than the teacher."""
     cut.source.refuse_adapter("healing")
     plan, teacher_hash = cut.last_cut, teacher.metadata.model_hash
     if not is_control and cut.metadata.model_hash == teacher_hash:
@@ -167,14 +167,12 @@ def check_models(
     if settings.filters.right_only and source.parts and not source.tasks:
         raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     known = [made.model_hash for made in cut.earlier_plans if not made.is_uncut and made.model_hash]
-    is_another = bool(known) and teacher_hash not in known
-    if is_another and not cut.settings.plan_from_another_model:
+    if known and teacher_hash not in known:
         raise InputError(
             f"{cut.settings.model} was cut from {plan.model or 'another model'} ({plan.model_hash}), and "
-            f"{teacher.settings.model} is another model ({teacher_hash}). Use that model as the teacher, or heal "
-            "anyway with `plan_from_another_model`."
+            f"{teacher.settings.model} is another model ({teacher_hash}). Use that model as the teacher."
         )
-    return plan, is_another
+    return plan
 
 
 def check_method(train: TrainSettings, group: ProcessGroup, source: PromptSource | None = None) -> None:

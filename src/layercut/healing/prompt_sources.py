@@ -127,7 +127,7 @@ def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | Non
     Raises:
         InputError: the task generates nothing, has no such readout, or has no selection items.
     """
-    generated = [name for name in task.all_readouts if name in GENERATED]
+    generated = [name for name in task.readouts if name in GENERATED]
     if not generated:
         raise InputError(f"{task.name} is scored by likelihood only, so it has no prompts to answer; use another task.")
     if readout is not None and readout not in generated:

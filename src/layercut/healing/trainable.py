@@ -51,7 +51,7 @@ def load_for_training(handle: ModelHandle, settings: TrainSettings) -> LoadedMod
             packed: Any = AutoModelForCausalLM.from_pretrained(
                 handle.source.path, quantization_config=nf4_quantization(), device_map={"": 0}
             )
-        metadata, tokenizer = handle.metadata, load_tokenizer(handle.source, False)
+        metadata, tokenizer = handle.metadata, load_tokenizer(handle.source)
         return LoadedModel(
             tokenizer, metadata.structure, handle.source, metadata.model_hash, metadata.num_layers, packed.eval()
         )

@@ -5,24 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.structure import Structure, auto_class, blueprint_model, config_of, config_text_part, counted_field
-from layercut.models.weights import TensorEntry, safetensors_files
+from layercut.models.structure import Structure, auto_class, config_of, config_text_part, counted_field
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 _PER_TOKEN = "num_experts_per_tok"
 _COUNTS = frozenset(
     {_PER_TOKEN, "head_dim", "n_head", "num_attention_heads", "num_heads", "num_key_value_heads", "sliding_window"}
 )
 """Fields of config.json that count something there must be one of."""
-_PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 
 
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
@@ -92,12 +88,9 @@ def _refuse_other_count(counted: Any, layers: list[int], field: str, where: str)
         )
 
 
-def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], where: str) -> None:
-    """Refuse counts below 1, and a vocabulary that is not that of the token embedding among the tensors' ``entries``.
-    Raises CheckpointError: another vocabulary or hidden size, a padding token outside of the vocabulary, a count that
-    is below 1, or more experts for a token than there are.
-    """
-    whole, config = config, config_text_part(config)
+def check_counts(config: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError: a count that is below 1, or more experts for a token than there are."""
+    config = config_text_part(config)
     most = config.get("num_local_experts", config.get("num_experts"))
     for name in sorted(_COUNTS & config.keys()):
         value = config[name]
@@ -105,34 +98,6 @@ def check_sizes(config: Mapping[str, Any], entries: Mapping[str, TensorEntry], w
         if _is_whole_number(value) and (too_many or (value < 1 and not _is_default(config, name))):
             limit = f" to {most}" if name == _PER_TOKEN and most else ""
             raise _to_mend(f"config.json of {where} says {name} = {value}; it must be 1{limit or ' or more'}")
-    plain = (entry.shape for name, entry in entries.items() if _EMBEDDING.search(name) and entry.dtype in _PLAIN)
-    embedding = next(plain, ())  # (vocabulary, hidden size); of another form where it is packed or not there
-    if len(embedding) != 2:
-        return
-    rows, columns = embedding
-    for names, stored in ((("vocab_size",), rows), (("hidden_size", "n_embd"), columns)):
-        for name in names:
-            if name in config and (not _is_whole_number(config[name]) or config[name] != stored):
-                if _adds_by_itself(whole, embedding, where):
-                    return
-                raise _to_mend(
-                    f"{where} does not fit its config.json: its token embedding has shape {[rows, columns]}, and "
-                    f"config.json says {name} = {config[name]!r}"
-                )
-    padding = config.get("pad_token_id")
-    if _is_whole_number(padding) and not -rows <= padding < rows:
-        raise CheckpointError(
-            f"{where} does not fit its config.json: pad_token_id = {padding} is not in its vocabulary of {rows} "
-            "tokens. Mend config.json."
-        )
-
-
-def _adds_by_itself(config: Mapping[str, Any], embedding: tuple[int, ...], where: str) -> bool:
-    """True if a token embedding of that shape is in the model that config.json describes: some types add rows."""
-    with suppress(InputError):
-        named = blueprint_model(config_of(config, where), name=where).named_parameters()
-        return embedding in [tuple(weight.shape) for name, weight in named if _EMBEDDING.search(name)]
-    return False
 
 
 def _is_default(config: Mapping[str, Any], name: str) -> bool:
@@ -156,7 +121,7 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
         )
 
 
-def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_remote_code: bool = False) -> None:
+def refuse_larger(config: PretrainedConfig, stored: int, where: str) -> None:
     """Raise if the config describes far more than the ``stored`` elements, before anything of its size is built.
 
     Raises CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are
@@ -166,7 +131,7 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str, *, trust_re
 
     loader = auto_class(config, where)
     with torch.device("meta"):
-        model = loader.from_config(config, trust_remote_code=trust_remote_code)
+        model = loader.from_config(config)
     described = sum(parameter.numel() for parameter in model.parameters())
     if described > 2 * stored + 10**6:
         raise _to_mend(
@@ -192,28 +157,14 @@ def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: 
             )
 
 
-def refuse_nonfinite(model: nn.Module, folder: Path) -> None:
-    """Raise if a parameter holds NaN or infinity.
-    Raises CheckpointError: such a parameter; names file and tensor, or the dtype if the file itself is sound.
-    """
-    from safetensors import safe_open
-
-    parameters = dict(model.named_parameters())
-    bad = next((name for name, tensor in parameters.items() if not tensor.is_meta and not is_finite(tensor)), None)
-    if bad is None and not any(tensor.is_meta for tensor in parameters.values()):
-        return
-    for name, path in safetensors_files(folder).items():  # one tensor at a time
-        with safe_open(path, framework="pt") as shard:
-            if not is_finite(shard.get_tensor(name)):
-                raise CheckpointError(
-                    f"{path} holds NaN or infinite numbers in the tensor {name}; nothing can be measured with it. "
-                    "Fetch the checkpoint again, or save it again where it was made."
-                )
-    if bad is not None:
-        dtype = str(parameters[bad].dtype).removeprefix("torch.")
-        raise CheckpointError(
-            f"{bad} has numbers that {dtype} cannot hold (they become infinite); use dtype bfloat16 or float32."
-        )
+def refuse_nonfinite(model: nn.Module, where: str) -> None:
+    """Raise CheckpointError if a parameter in memory holds NaN or infinity."""
+    for name, tensor in model.named_parameters():
+        if not tensor.is_meta and not is_finite(tensor):
+            raise CheckpointError(
+                f"{name} of {where} holds NaN or infinite numbers in {tensor.dtype}. Use dtype bfloat16 or float32; "
+                "if they stay, fetch the checkpoint again, or save it again where it was made."
+            )
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -62,7 +62,7 @@ def wrap_loaded(
                     "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
                 )
             source = ModelSource(name=str(origin), path=origin or folder)
-            written = tokenizer or load_tokenizer(source, trust_remote_code=False)
+            written = tokenizer or load_tokenizer(source)
             say(f"the loaded model is no checkpoint on this disk; writing a copy of it to {folder} ...")
             folder.parent.mkdir(parents=True, exist_ok=True)
             size = sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -72,7 +72,7 @@ def wrap_loaded(
                 written.save_pretrained(part)
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
-    own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source, trust_remote_code=False)
+    own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source)
     return LoadedModel(padding_left(own), metadata.structure, source, metadata.model_hash, metadata.num_layers, model)
 
 
@@ -120,7 +120,7 @@ def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, 
     try:
         files = safetensors_files(folder)
         config = AutoConfig.from_pretrained(folder).to_dict()
-        theirs = load_tokenizer(ModelSource(name=str(folder), path=folder), trust_remote_code=False)
+        theirs = load_tokenizer(ModelSource(name=str(folder), path=folder))
     except (InputError, OSError, ValueError):
         return False
     if _config(config) != _config(model.config.to_dict()):

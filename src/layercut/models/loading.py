@@ -72,7 +72,6 @@ class WeightlessModel(ReadableModel):
     generation_config: GenerationConfig
     context_length: int | None  # tokens that the model takes, by its config; None where the config names no limit
     dtype: str  # the dtype to compute in: ``float32``, ``bfloat16`` or ``float16``
-    trust_remote_code: bool = False
 
 
 def load_model(
@@ -82,7 +81,6 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -94,44 +92,38 @@ def load_model(
             ``pick_torch_dtype``.
         device: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         device_map: transformers' way to spread a large model, such as ``auto``; then ``device`` has no effect.
-        trust_remote_code: let the model's repository run its own code.
 
     Raises InputError: a source, dtype or device that is not known or not there, or a model that is no decoder;
     CheckpointError: a damaged or incomplete checkpoint, or one in a format that is not read.
     """
     placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
-        source = resolve_source(source, revision=revision, trust_remote_code=trust_remote_code)
+        source = resolve_source(source, revision=revision)
     dtype = pick_torch_dtype(source.path, dtype, device=device, device_map=device_map)
     facts = describe_source(source)
-    model = _load_weights(source, dtype, placement, trust_remote_code)
-    tokenizer = load_tokenizer(source, trust_remote_code)
+    model = _load_weights(source, dtype, placement)
+    tokenizer = load_tokenizer(source)
     embeddings: Any = model.get_input_embeddings()
     checks.refuse_foreign_tokens(tokenizer, embeddings.weight.shape[0], source.name)
     return LoadedModel(tokenizer, facts.structure, source, facts.model_hash, facts.num_layers, model)
 
 
-def _load_weights(
-    source: ModelSource, dtype: str, placement: str | dict[str, Any], trust_remote_code: bool
-) -> PreTrainedModel:
+def _load_weights(source: ModelSource, dtype: str, placement: str | dict[str, Any]) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig
 
     model: PreTrainedModel
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+            config = AutoConfig.from_pretrained(source.path)
             checks.refuse_no_window(config, source.name)
             if getattr(config, "quantization_config", None) is None:  # packed weights have fewer elements
-                checks.refuse_larger(
-                    config, num_elements(source.path), source.name, trust_remote_code=trust_remote_code
-                )
+                checks.refuse_larger(config, num_elements(source.path), source.name)
             model, info = auto_class(config, source.name).from_pretrained(
                 source.path,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 device_map=placement,
                 use_safetensors=True,
-                trust_remote_code=trust_remote_code,
                 ignore_mismatched_sizes=True,  # reported in info, refused below in one line
                 output_loading_info=True,
             )
@@ -144,7 +136,7 @@ def _load_weights(
     except Exception as error:  # transformers and torch raise all kinds, for reasons that lie in the files
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
     checks.refuse_incomplete(info, source.name)
-    checks.refuse_nonfinite(model, source.path)
+    checks.refuse_nonfinite(model, source.name)
     if source.adapter is not None:
         with quiet_transformers():
             model = attach_adapter(model, source.adapter)
@@ -152,9 +144,7 @@ def _load_weights(
     return model
 
 
-def load_without_weights(
-    source: ModelSource, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
-) -> WeightlessModel:
+def load_without_weights(source: ModelSource, *, dtype: str = "auto", device: str = "auto") -> WeightlessModel:
     """Read everything but the weights of what ``resolve`` gave; ``dtype`` and ``device`` are as in ``load_model``.
 
     Raises InputError: a dtype or device that is not known, or no decoder; CheckpointError: a config or tokenizer that
@@ -165,7 +155,7 @@ def load_without_weights(
     dtype = pick_torch_dtype(source.path, dtype, device=device)
     facts = describe_source(source)
     try:
-        config = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source.path)
     except Exception as error:  # transformers raises all kinds, for reasons that lie in the file
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
     checks.refuse_no_window(config, source.name)
@@ -178,7 +168,7 @@ def load_without_weights(
         named = getattr(text, "dtype", None)
         stored = (_STORED.get(tensor.entry.dtype) for tensor in stored_tensors(source.path))
         dtype = str(named).removeprefix("torch.") if named is not None else next(filter(None, stored), "float32")
-    tokenizer = load_tokenizer(source, trust_remote_code)
+    tokenizer = load_tokenizer(source)
     checks.refuse_foreign_tokens(tokenizer, text.vocab_size, source.name)
     return WeightlessModel(
         tokenizer,
@@ -189,7 +179,6 @@ def load_without_weights(
         generation_config=generation_config,
         context_length=context_length_of(config),
         dtype=dtype,
-        trust_remote_code=trust_remote_code,
     )
 
 
@@ -200,19 +189,16 @@ def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
         dtype=dtype_as_set(settings, source.path),
         device=settings.device,
         device_map=settings.device_map,
-        trust_remote_code=settings.trust_remote_code,
     )
 
 
-def load_tokenizer(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The tokenizer alone, padding on the left. Raises CheckpointError: the folder has none that can be read."""
     from transformers import AutoTokenizer
 
     try:
         with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                source.path, trust_remote_code=trust_remote_code, padding_side="left"
-            )
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, padding_side="left")
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise CheckpointError(
             f"{source.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, MissingExtra, first_line
-from layercut.models.checks import check_sizes, count_layers, refuse_absurd_count
+from layercut.models.checks import check_counts, count_layers, refuse_absurd_count
 from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf, read_source
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.structure import Structure, counted_layers, structure_of
@@ -79,15 +79,12 @@ class ModelSource:
             )
 
 
-def resolve_source(
-    source: str, *, revision: str | None = None, trust_remote_code: bool = False, tie: bool = True
-) -> ModelSource:
+def resolve_source(source: str, *, revision: str | None = None, tie: bool = True) -> ModelSource:
     """Find a model, downloading or converting it if it has not been yet.
 
     Args:
         source: hub id, local folder, ``.gguf`` file or ``bundled:NAME``.
         revision: branch, tag or commit, for a hub id.
-        trust_remote_code: fetch the hub model's Python files too.
         tie: of a GGUF file, use the finer of head and embeddings for both, where they are one matrix.
 
     Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
@@ -106,7 +103,7 @@ def resolve_source(
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
         if (adapter := adapter_in_folder(path)) is not None:
-            base = resolve_source(adapter.base, trust_remote_code=trust_remote_code)
+            base = resolve_source(adapter.base)
             base.refuse_adapter("another adapter")
             return replace(base, name=source, adapter=adapter, origin={**base.origin, "kind": "adapter"})
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
@@ -116,7 +113,7 @@ def resolve_source(
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
-    path = download_model(source, revision=revision, with_code=trust_remote_code)
+    path = download_model(source, revision=revision)
     commit = path.name
     origin = {"kind": "hub", "repo": source, "revision": commit}
     return ModelSource(name=source, path=path, revision=commit, origin=origin)
@@ -139,7 +136,7 @@ def describe_source(source: ModelSource) -> SourceFacts:
     tensors = stored_tensors(source.path)
     entries = {tensor.name: tensor.entry for tensor in tensors}
     refuse_absurd_count(entries, config, source.name)
-    check_sizes(config, entries, source.name)
+    check_counts(config, source.name)
     structure = structure_of(config, source.name, entries)
     num_layers = count_layers(entries, config, structure, source.name)
     digest = fingerprint_of(tensors, config)
@@ -192,17 +189,15 @@ def _looks_like_path(source: str) -> bool:
     return source.lower().endswith((".gguf", ".safetensors", ".bin", ".json")) or not _HUB_ID.match(source)
 
 
-def download_model(
-    repo: str, *, revision: str | None = None, with_code: bool = False, with_weights: bool = True
-) -> Path:
-    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; code only if asked for.
+def download_model(repo: str, *, revision: str | None = None, with_weights: bool = True) -> Path:
+    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; never code.
     Raises InputError: no such model or revision, no access, or no network and nothing in the cache; CheckpointError: a
     repository without safetensors.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
-    wanted = [*_WANTED, *(("*.safetensors",) if with_weights else ()), *(("*.py",) if with_code else ())]
+    wanted = [*_WANTED, *(("*.safetensors",) if with_weights else ())]
     with refusals_of_hub(repo, revision):
         online = _look_up(api, repo, revision)
         path = api.snapshot_download(

@@ -150,7 +150,13 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path} {_damage(start, raw, size, one_line(error))}") from error
+        if start == b"version ":
+            raise CheckpointError(
+                f"{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
+            ) from error
+        raise CheckpointError(
+            f"{path} is truncated, damaged or no safetensors file ({one_line(error)}; {size:,} bytes); fetch it again."
+        ) from error
     metadata = header.pop("__metadata__", None) or {}
     tensors = {
         name: TensorEntry(value["dtype"], tuple(value["shape"]), *value["data_offsets"])
@@ -162,24 +168,6 @@ def read_header(path: Path) -> Header:
                 f"{path}: {name} is {entry.dtype} of {len(entry.shape)} dimensions, unknown to torch."
             )
     return Header(tensors, 8 + length, metadata)
-
-
-def _damage(start: bytes, raw: bytes, size: int, why: str) -> str:
-    """What is wrong with a file of ``size`` bytes that the safetensors library refuses, and what to do about it."""
-    length = int.from_bytes(start, "little")
-    if start == b"version ":
-        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in that folder."
-    if len(start) < 8 or length > MAX_HEADER_BYTES:
-        return f"is not a safetensors file ({size:,} bytes, no valid header length)."
-    needed, says = 8 + length, "its header alone needs"
-    if needed <= size:
-        if not why.endswith("not fully covered"):
-            return f"is damaged: its header cannot be read ({why}); fetch it again."
-        # The header is sound, and the file has another size.
-        ends = [entry["data_offsets"][1] for name, entry in json.loads(raw).items() if name != "__metadata__"]
-        needed, says = needed + max(ends, default=0), "its header says it has"
-    what = "truncated" if needed > size else "damaged"
-    return f"is {what}: {says} {needed:,} bytes, the file has {size:,}; fetch it again."
 
 
 def stored_tensors(folder: Path) -> list[TensorSpan]:
@@ -342,16 +330,10 @@ def pickled_only(model: object, file: str) -> str:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    """Say what is there instead, and what to do about it."""
+    """Say what is there instead."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if pickled := [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
         return CheckpointError(pickled_only(folder, pickled[0]))
-    if {"adapter_model.safetensors", "adapter_config.json"} & {*names}:
-        return CheckpointError(
-            f"{folder} holds an adapter, not a model; remove its config.json to load it on top of its base model."
-        )
-    if gguf := [name for name in names if name.endswith(".gguf")]:
-        return CheckpointError(
-            f"{folder} has no {SINGLE_FILE}; to read its GGUF weights name the file, {folder / gguf[0]}."
-        )
-    return CheckpointError(f"{folder} has no weights: neither {SINGLE_FILE} nor {INDEX_FILE} is in it.")
+    held = [name for name in names if name.endswith((".gguf", ".safetensors"))]
+    other = f"; it holds {held[0]}, which is another format" if held else ""
+    return CheckpointError(f"{folder} has no weights: neither {SINGLE_FILE} nor {INDEX_FILE} is in it{other}.")

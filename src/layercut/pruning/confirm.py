@@ -79,7 +79,7 @@ def ask_arm(run: PruneRun, arm: Arm) -> None:
     """Have one model answer the report items; InputError: one of them chose the plan."""
     model = run.model
     if arm.healing:
-        checkpoint = healed_checkpoint(run, arm.plan, arm.healing)
+        checkpoint = healed_checkpoint(run, arm.plan)
         if not checkpoint.exists() and (run.folder / arm.name / METRICS).is_file():
             return  # of a finished run, which keeps no healings
         model = run.handle_of(checkpoint)

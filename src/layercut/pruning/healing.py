@@ -1,20 +1,17 @@
-"""Heal the plan of one depth, from the original model's own answers to selection items that judge no plan."""
+"""Heal a plan in closed form, from the original model's own answers to selection items that judge no plan."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.heal import heal_model
-from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource, task_prompts
+from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
 from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.pruning.budget import FEWEST_FRESH
 from layercut.pruning.path import PlanPath
 from layercut.pruning.run import PruneRun
 from layercut.pruning.settings import SEAM
@@ -24,28 +21,37 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import is_generated
 
 _SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
-TRAINING_ITEMS = 512  # training items of each task at most
 
 
-def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
-    """Heal a plan, and return the folder of the checkpoint; the same call goes on where it was stopped.
+def heal_plan(run: PruneRun, plan: CutPlan, source: PromptSource) -> Path:
+    """Heal a plan in closed form, and return the checkpoint's folder; the same call goes on where it was stopped.
 
     Prompts are selection items of the goal's tasks; report items are filtered out.
 
     Raises:
         InputError: a model or prompts that cannot be healed with.
-        MissingExtra: TRL or PEFT is not installed, for methods that train.
     """
-    made = healed_checkpoint(run, plan, method)
+    made = healed_checkpoint(run, plan)
     cut = made.parents[1] / "checkpoint"
     if not made.exists():
         if not cut.exists():
             cut_model(run.model.source, plan, cut, uncut=None)
+        train = TrainSettings(
+            method=SEAM,
+            seam=PROJECTION if plan.channels else run.seam,
+            precision="bfloat16" if run.model.dtype == "bfloat16" else "auto",  # as the model itself computes
+            seed=run.seed,
+        )
         healed = heal_model(
             run.model.settings.replace(model=str(cut), revision=None),
             run.model.settings,
             source,
-            _healing_settings(run, plan, method, source),
+            HealSettings(
+                train=train,
+                responses="self" if source.records or source.tasks else "original",  # answers, or right options
+                decontaminate=tuple(sorted(task.task for task in run.goal.tasks if task.task not in BUILT_IN)),
+                data={task.task: task.data for task in run.goal.tasks if task.data is not None},
+            ),
             Answering(),
             out=made.parent,
             console=run.console,
@@ -59,46 +65,9 @@ def heal_plan(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -
     return made
 
 
-def _healing_settings(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> HealSettings:
-    how: dict[str, Any] = {"method": method}
-    if method == SEAM:
-        how["seam"] = PROJECTION if plan.channels else run.seam
-        how["precision"] = "bfloat16" if run.model.dtype == "bfloat16" else "auto"  # as the model itself computes
-    return HealSettings(
-        train=TrainSettings(**how, seed=run.seed),
-        responses="original" if source.records is None and not source.tasks else "self",  # right options, or answers
-        decontaminate=tuple(sorted(task.task for task in run.goal.tasks if task.task not in BUILT_IN)),
-        data={task.task: task.data for task in run.goal.tasks if task.data is not None},
-        save_dtype=run.settings.save_dtype,
-    )
-
-
-def healed_checkpoint(run: PruneRun, plan: CutPlan, method: str) -> Path:
+def healed_checkpoint(run: PruneRun, plan: CutPlan) -> Path:
     """Folder of the healed model of a plan."""
-    return run.folder / "healing" / f"plan-{plan.key}" / method / "checkpoint"
-
-
-def training_data(path: PlanPath, method: str, model_hash: str) -> PromptSource:
-    """The data that a method heals with: answers of the original model.
-
-    Raises:
-        InputError: a method that trains, where no task of the goal is written.
-    """
-    if method == SEAM:
-        return healing_prompts(path, model_hash)
-    written = [
-        (part, len(judged), TRAINING_ITEMS)
-        for part, judged in zip(path.parts, path.objective.samples, strict=True)
-        if is_generated(part.readout)
-    ]
-    if not written:
-        raise InputError("training learns from written answers, and every task of this goal is ranked; `heal` by seam.")
-    groups = []  # items that judge no plan, where a task has enough of them
-    for part, judged, most in (*written, *((general.task, 0, len(general.samples)) for general in path.general)):
-        of_task = task_prompts(part.task, readout=part.readout, limit=judged + most)
-        fresh = of_task.prompts[judged:]
-        groups.append(of_task._replace(prompts=fresh) if not judged or len(fresh) >= FEWEST_FRESH else of_task)
-    return PromptSource(parts=tuple(groups))
+    return run.folder / "healing" / f"plan-{plan.key}" / SEAM / "checkpoint"
 
 
 def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:

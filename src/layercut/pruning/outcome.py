@@ -67,7 +67,7 @@ def write_checkpoint(run: PruneRun, arm: Arm) -> None:
         shutil.rmtree(target)
     run.progress.begin("checkpoint", "writing and reloading")
     if arm.healing:
-        healed = healed_checkpoint(run, arm.plan, arm.healing)
+        healed = healed_checkpoint(run, arm.plan)
         if not healed.exists():
             raise InputError(
                 f"{shown_path(target)} is gone, and only there were the healed weights; use another `out`."

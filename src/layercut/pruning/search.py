@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layercut.pruning.confirm import Arm, removal_of, share_words
-from layercut.pruning.healing import heal_plan, training_data
+from layercut.pruning.healing import heal_plan, healing_prompts
 from layercut.pruning.path import SizePath
 from layercut.pruning.run import PruneRun
-from layercut.pruning.settings import AUTO, BOTH, NONE, SEAM, PruneSettings
+from layercut.pruning.settings import AUTO, BOTH, SEAM, PruneSettings
 from layercut.runs.prune import PathStep, Tried, least_kept
 from layercut.surgery.plan import CutPlan
 
@@ -39,8 +39,8 @@ def grow_path(run: PruneRun) -> None:
             run.progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
             step = PathStep(depth=len(removed) + 1, removed=(*removed, run.path.next_layer(removed)), tried=())
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
-        if method := _healing_that_may_pay(run, step, least_kept(tried[0].kept)):
-            tried.append(_heal_step(run, step, method))
+        if _may_pay(run, step, least_kept(tried[0].kept)):
+            tried.append(_heal_step(run, step))
         step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(step, tried).healing})
         steps = sorted([*steps, step], key=lambda step: (step.size or 0, step.depth))
         run.notes.put("path", [step.model_dump(mode="json") for step in steps])
@@ -138,30 +138,27 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
 # Healing
 
 
-def _healing_that_may_pay(run: PruneRun, step: PathStep, least: float) -> str | None:
-    """The method to heal a plan by, of which ``least`` is kept of the worst task; None where it is left as it is."""
-    method = run.settings.heal
-    if method != AUTO:
-        return None if method == NONE else method
+def _may_pay(run: PruneRun, step: PathStep, least: float) -> bool:
+    """True if a plan of which ``least`` is kept of the worst task is to be healed."""
+    if run.settings.heal != AUTO:
+        return run.settings.heal == SEAM
     pays = least != 1 if step.size is not None else _REASONABLE * run.settings.keep <= least < 1
-    return SEAM if pays and run.takes_seams else None
+    return pays and run.takes_seams
 
 
-def _heal_step(run: PruneRun, step: PathStep, method: str) -> Tried:
-    """Heal the plan in one way, and judge it on selection items."""
+def _heal_step(run: PruneRun, step: PathStep) -> Tried:
+    """Heal the plan in closed form, and judge it on selection items."""
     plan = load_plan(run, step)
-    run.progress.begin(step.stage, f"healing by {method}")
-    source = training_data(run.path, method, run.model.metadata.model_hash)
+    run.progress.begin(step.stage, "healing in closed form")
+    source, _ = healing_prompts(run.path, run.model.metadata.model_hash), run.seam  # asked of the original model
     if run.model.num_parameters(run.model.plan()) > _SMALL:
-        if method == SEAM:
-            _ = run.seam  # measured while the original model is in memory
         run.release()
-    checkpoint = heal_plan(run, plan, method, source)
-    run.progress.begin(step.stage, f"scoring the model healed by {method}")
+    checkpoint = heal_plan(run, plan, source)
+    run.progress.begin(step.stage, "scoring the healed model")
     healed = run.handle_of(checkpoint)
     kept = run.path.kept(plan, run.seed, healed.engine)
     healed.release()
-    return Tried(healing=method, kept=kept)
+    return Tried(healing=SEAM, kept=kept)
 
 
 def choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:

@@ -18,7 +18,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for_use
-from layercut.healing.settings import METHODS, SAVED_AS
 from layercut.settings import Depth, TaskSettings
 from layercut.tasks import TASKS, takes_option
 from layercut.tasks.suites import asked_tasks, with_local_data
@@ -27,7 +26,7 @@ AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
 SEAM = "seam"
-HEALINGS = (AUTO, NONE, *METHODS)
+HEALINGS = (AUTO, NONE, SEAM)
 TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
 _PART = re.compile(r"(batch|prompt|new)=([1-9]\d*)|engine=(transformers|llama\.cpp)")
 
@@ -139,15 +138,12 @@ class PruneSettings(GoalSettings):
         "25%", description="Most layers to remove: 8 or 25%; layers alone go."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
-        AUTO, description=f"auto (in closed form, where that may pay), none, {', '.join(METHODS)}."
+        AUTO, description="auto (in closed form, where that may pay), none, seam (in closed form, every plan)."
     )
     items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
     versus: Names = Field((), description="Models to weigh: ids, folders, .gguf, MODEL@int8.")
     goal_alone: bool = Field(False, description="Learn from the goal's tasks, not general requests too.")
     no_side_effects: bool = Field(False, description="Skip the checks of endings, language and form.")
-    save_dtype: Annotated[str, one_of(SAVED_AS)] = Field(
-        "auto", description="Dtype of healed weights: float32, bfloat16, float16; auto: that of the original model."
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -215,7 +211,7 @@ def goal_tasks(settings: GoalSettings, data: Mapping[str, str] | None = None, fo
     """
     files, longest = dict(data or {}), settings.max_new_tokens
     if settings.use is None:
-        named = asked_tasks(",".join(settings.tasks), files=files, folder=folder, first_readouts=True)
+        named = asked_tasks(",".join(settings.tasks), files=files, folder=folder)
         return GoalTasks(tuple(task.replace(max_new_tokens=longest) for task in named), "")
     local = [name for name in TASKS if folder is not None and (folder / name).is_dir()]
     of_use = tasks_for_use(settings.use, data=(*files, *local))

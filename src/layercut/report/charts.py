@@ -47,7 +47,7 @@ def readout_colour(readout: str) -> str:
 
 def readout_dash(readout: str) -> Sequence[int]:
     """Distinguishes readouts of one colour."""
-    return {"chain": DASHES[1], "gold": DASHES[2], "token": DASHES[1]}.get(readout, DASHES[0])
+    return DASHES[1] if readout == "chain" else DASHES[0]
 
 
 def percent_point(estimate: HasInterval) -> dict[str, float | None]:

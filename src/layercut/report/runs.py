@@ -21,8 +21,6 @@ _GOES = Styled("goes", "wrong")
 _MEASURES = {
     "nll": "cross-entropy, nats a token",
     "kl": "KL divergence from the original model, nats a token",
-    "top1": "share of tokens whose likeliest one is no longer the original model's",
-    "sure": "rise of -ln p, nats a token, of tokens that the original model is sure of",
 }
 
 

@@ -25,8 +25,6 @@ _PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {
     "rank": "ranked by likelihood",
-    "gold": "likelihood of the right answer",
-    "token": "one letter",
     "short": "short answer",
     "chain": "chain of steps",
 }

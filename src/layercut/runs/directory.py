@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, TextIO
 from layercut.errors import InputError
 from layercut.runs.atomic import nearest_existing, refuse_dead_link, write_json
 from layercut.runs.environment import collect_environment, shown_path
-from layercut.runs.lock import LOCK, is_folder_locked, lock_run_folder
+from layercut.runs.lock import LOCK, is_lock_held, lock_run_folder
 from layercut.runs.records import Journal, MetricRow, Notes, are_numbers, read_records
 from layercut.runs.settings import (
     CONFIG,
@@ -69,7 +70,6 @@ class RunFolder:
         path: Path,
         settings: Mapping[str, Any],
         *,
-        argv: Sequence[str] | None = None,
         sandbox: str | None = None,
         common: Common | None = None,
     ) -> RunFolder:
@@ -80,7 +80,6 @@ class RunFolder:
         Args:
             path: the folder; made with its parents.
             settings: everything that decides the numbers, JSON-able.
-            argv: command line for environment.json, ``sys.argv`` by default.
             sandbox: the isolation of generated programs, for environment.json; None where none are run.
             common: of the settings that the folder has and those that are wanted, what must be the same; all of them
                 by default. The wanted ones are then the folder's.
@@ -92,13 +91,9 @@ class RunFolder:
         path = Path(path)
         wanted = plain_settings(settings)
         cls.check(path)
-        try:
+        with _refuse_unwritable(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = lock_run_folder(path)
-        except OSError as error:
-            raise InputError(
-                f"no run can be written to {shown_path(path)} ({error.strerror}). Use another `out`."
-            ) from error
         try:
             if (path / CONFIG).exists():
                 had = read_config(path)
@@ -109,7 +104,7 @@ class RunFolder:
             else:
                 write_config(path, wanted)
             isolation = {} if sandbox is None else {"sandbox": sandbox}
-            _note_environment(path / ENVIRONMENT, collect_environment(argv) | isolation)
+            _note_environment(path / ENVIRONMENT, collect_environment() | isolation)
         except BaseException:
             lock.close()
             raise
@@ -126,12 +121,8 @@ class RunFolder:
                 check_same_settings(path, read_config(path), plain_settings(settings))
         elif _holds_something(path):
             raise InputError(f"{shown_path(path)} is not empty and holds no layercut run. Use an empty or a new `out`.")
-        try:
+        with _refuse_unwritable(path):
             Path(mkdtemp(prefix=f".{CONFIG}.", dir=nearest_existing(path))).rmdir()
-        except OSError as error:
-            raise InputError(
-                f"no run can be written to {shown_path(path)} ({error.strerror}). Use another `out`."
-            ) from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -248,6 +239,15 @@ class RunFolder:
         return self.path / SAMPLES / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', task)}.{readout}.jsonl"
 
 
+@contextmanager
+def _refuse_unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"no run can be written to {shown_path(path)} ({error.strerror}). Use another `out`."
+        raise InputError(message) from error
+
+
 def check_folder(path: Path) -> None:
     """Raise InputError if there is no such folder."""
     if not path.is_dir():
@@ -281,16 +281,13 @@ class RunSummary(NamedTuple):
 
 def find_run_folders(root: Path) -> list[RunSummary]:
     """All run folders in and under a folder, by path, also runs inside runs; InputError if ``root`` is no folder."""
-    root = Path(root)
     check_folder(root)
-    return [_summary(path) for path in _run_paths(root)]
-
-
-def _run_paths(root: Path) -> Iterator[Path]:
+    runs = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if name not in _NOT_SEARCHED and not name.startswith("."))
         if CONFIG in files and is_run_folder(Path(folder)):
-            yield Path(folder)
+            runs.append(_summary(Path(folder)))
+    return runs
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -312,57 +309,43 @@ def _summary(path: Path) -> RunSummary:
     if inner and not finished:  # a study has no scores of its own; its report comes last
         finished = (path / REPORT).is_file() and all((run / METRICS).is_file() for run in inner)
         finished = finished and not failures_in(path)
-    status = "running" if is_folder_locked(path) else "finished" if finished else "unfinished"
+    status = "running" if is_lock_held(path / LOCK) else "finished" if finished else "unfinished"
     try:
         begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
     except (InputError, KeyError, ValueError):
         begun = None
     try:
-        headline = _headline(_read_json(path / METRICS)) if (path / METRICS).is_file() else ""
-        headline = "; ".join(text for text in (headline, _measured(path)) if text)
-        if not headline and (answers := _answers(path)):
-            headline = f"{count_of(answers, 'answer')} so far"
+        headline = _headline(path, inner)
     except InputError as error:
         headline = str(error)
-    if inner and not (path / METRICS).is_file():
-        headline = f"study of {', '.join(run.name for run in inner)}"
-        if failed := failures_in(path):
-            headline = f"{len(failed)} failed; {headline}"
     return RunSummary(path, status, begun, headline)
 
 
-def _headline(metrics: Mapping[str, Any]) -> str:
-    words = []
-    plan = metrics.get("plan")
-    if plan:
-        removed = len(plan["removed"])
-        before = [len(step["removed"]) for step in plan.get("earlier", ())]
-        earlier = f"checkpoint that was already pruned by {' and '.join(map(str, before))} layers" if before else ""
-        thin = plan.get("channels")
-        layers = f"{removed} of {count_of(plan['num_layers'], 'layer')} removed" if removed else ""
-        mlp = f"{thin['width'] - thin['num_kept']} of {thin['width']} MLP channels removed" if thin else ""
-        words += [text for text in (layers, mlp, earlier) if text] or ["uncut"]
-    seen = set()
-    for row in metrics.get("rows", ()):
-        if (row["task"], row["readout"]) not in seen:  # of a task and readout, the first metric is the headline
-            seen.add((row["task"], row["readout"]))
-            value = row["value"]
-            shown_value = f"{100 * value:.0f}" if 0 <= value <= 1 else f"{value:.3g}"  # in %, as in all tables
-            words.append(f"{row['task']} {row['readout']} {shown_value}")
-    return ", ".join(words)
+def _headline(path: Path, inner: Sequence[Path]) -> str:
+    """The cut and the headline scores, or what kind of run it is; of an unfinished one, the number of answers."""
+    words = [kind for kind, file in (("sweep", SWEEP), ("diagnosis", DIAGNOSIS)) if (path / file).is_file()]
+    if (path / METRICS).is_file():
+        metrics = _read_json(path / METRICS)
+        if (plan := metrics.get("plan")) is not None:
+            words += _describe_plan(plan)
+        first = dict[str, float]()
+        for row in metrics.get("rows", ()):  # of a task and readout, the first metric is the headline
+            first.setdefault(f"{row['task']} {row['readout']}", row["value"])
+        for name, value in first.items():
+            words.append(f"{name} {100 * value:.0f}" if 0 <= value <= 1 else f"{name} {value:.3g}")  # in %
+    elif inner:
+        failed = failures_in(path)
+        return f"{f'{len(failed)} failed; ' if failed else ''}study of {', '.join(run.name for run in inner)}"
+    answers = _answers(path)
+    return ", ".join(words) or (f"{count_of(answers, 'answer')} so far" if answers else "")
 
 
-def _measured(path: Path) -> str:
-    """Headline of a run without scores of its own: a sweep or a diagnosis."""
-    measured = []
-    if (path / SWEEP).is_file():
-        rows = _read_json(path / SWEEP).get("rows", [])
-        cells = dict.fromkeys(f"{row['task']} {row['readout']}" for row in rows)
-        measured.append(f"sweep of {count_of(len({row['layer'] for row in rows}), 'layer')}: {', '.join(cells)}")
-    if (path / DIAGNOSIS).is_file():
-        arms = _read_json(path / DIAGNOSIS).get("arms", ())[1:]
-        measured.append(f"diagnosis of {', '.join(arm['name'] for arm in arms)}")
-    return "; ".join(measured)
+def _describe_plan(plan: Mapping[str, Any]) -> list[str]:
+    layers, before = len(plan["removed"]), sum(len(step["removed"]) for step in plan.get("earlier", ()))
+    words = [f"{layers} of {count_of(plan['num_layers'], 'layer')} removed"] if layers else []
+    words += ["MLP channels removed"] if plan.get("channels") else []
+    words += [f"was pruned by {count_of(before, 'layer')} before"] if plan.get("earlier") else []
+    return words or ["uncut"]
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

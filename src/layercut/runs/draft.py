@@ -1,6 +1,4 @@
-"""The format of draft.json, which ``layercut draft`` writes: the plans of the search, and answers
-that were written with and without the chosen one.
-"""
+"""The format of draft.json: the plans of the search, and answers written with and without the chosen one."""
 
 from __future__ import annotations
 

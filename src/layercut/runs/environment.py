@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,17 @@ PACKAGES = (
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
-def collect_environment(argv: Sequence[str] | None = None, models: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def collect_environment(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Versions, machine and code, JSON-able, for a reader who judges or repeats a run.
 
     Args:
         argv: the command line, ``sys.argv`` by default. It is recorded without the program's folder, with ``~`` for the
             home folder and without Hugging Face tokens.
-        models: one mapping per model, such as name, revision and hash.
 
     Returns:
         ``time`` (UTC), ``command``, ``layercut``, ``python``, ``packages`` (name: version), ``git`` (commit and dirty
         flag, null outside a checkout of layercut), ``platform``, ``cpu``, ``cores`` (usable by this process),
-        ``memory_gib``, ``accelerator`` (null where torch has none or was not imported yet) and ``models``.
+        ``memory_gib`` and ``accelerator`` (null where torch has none or was not imported yet).
     """
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -49,7 +48,6 @@ def collect_environment(argv: Sequence[str] | None = None, models: Sequence[Mapp
         "cores": _cores(),
         "memory_gib": None if (memory := memory_bytes()) is None else round(memory / 2**30, 1),
         "accelerator": _accelerator(),
-        "models": [dict(model) for model in models],
     }
 
 

@@ -30,7 +30,7 @@ def untrusted_code(source: str) -> Iterator[None]:
 
 
 def check_trust(what: str) -> None:
-    """Raise InputError inside ``untrusted_code``; ``what`` names the code, such as ``trust_remote_code: true``."""
+    """Raise InputError inside ``untrusted_code``; ``what`` names the code, such as ``the task my.module:function``."""
     if _untrusted:
         raise InputError(
             f"{_untrusted[-1]} runs code of its own ({what}). If you know what that code does, add `trust_study_code`; "

@@ -85,11 +85,6 @@ def _open_locked(lock: Path, path: Path, waiting: Callable[[], None] | None) -> 
             time.sleep(_POLL)
 
 
-def is_folder_locked(path: Path) -> bool:
-    """True if a process is writing the run in this folder."""
-    return is_lock_held(path / LOCK)
-
-
 def is_lock_held(lock: Path) -> bool:
     """True if a process holds this lock file."""
     if sys.platform == "win32" or not lock.exists():

@@ -42,9 +42,6 @@ class MetricRow(TypedDict):
     """Number of answers that were ``right``, ``wrong``, ``no_answer`` and ``cut`` (by the length limit)."""
     finish: dict[str, int] | None
     """Number of completions that ended by ``stop`` and by ``length``; null where nothing was generated."""
-    over_items: NotRequired[dict[str, float]]
-    """Of a task of lm-eval, on its headline: lm-eval's own numbers that are no means over items, such as word
-    perplexity, on lm-eval's scale."""
     limit: int | None
     split: NotRequired[str]
     """``full``: items of the whole test set; ``report``: of its rest, because the others chose layers or healed.
@@ -95,29 +92,21 @@ class Journal:
         if not records:
             return
         lines = [_line(record) for record in records]
-        data = b"".join(lines)
+        data, size, count = b"".join(lines), self._size, len(self._records)
         rest = memoryview(data)
         try:
-            self._file.truncate(self._size)  # if cutting back has failed before
+            self._file.truncate(size)  # after a write that Ctrl-C ended, or that could not be cut back
             while rest:  # a nearly full disk writes a part
                 rest = rest[self._file.write(rest) :]
+            self._size += len(data)  # from here on Ctrl-C keeps the lines
+            self._records.extend(json.loads(line) for line in lines)
             os.fsync(self._file.fileno())
         except OSError as error:
+            self._size = size
+            del self._records[count:]
             with suppress(OSError):
-                self._file.truncate(self._size)
+                self._file.truncate(size)
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        except BaseException:  # Ctrl-C while all lines are in the file already: they stay
-            if rest:
-                with suppress(OSError):
-                    self._file.truncate(self._size)
-            else:
-                self._add(lines)
-            raise
-        self._add(lines)
-
-    def _add(self, lines: Sequence[bytes]) -> None:
-        self._size += sum(map(len, lines))
-        self._records.extend(json.loads(line) for line in lines)
 
     def close(self) -> None:
         self._file.close()
@@ -148,10 +137,13 @@ def _read(data: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(data[:size].split(b"\n")[:-1], start=1):
         try:
             record = parse_json(line, halves=True)
-        except ValueError as error:
-            raise _damaged(path, number) from error
+        except ValueError:
+            record = None
         if not isinstance(record, dict):
-            raise _damaged(path, number)
+            raise InputError(
+                f"{path}: line {number} is not a JSON object, so the file is damaged. "
+                "Remove that one line, and the command that wrote the file makes it again."
+            )
         records.append(record)
         if "metrics" not in record:
             continue
@@ -168,13 +160,6 @@ def are_numbers(scores: Any, *, may_lack: bool = False) -> bool:
     return isinstance(scores, dict) and all(
         (value is None and may_lack) or (isinstance(value, int | float) and abs(value) < LARGEST_SCORE)
         for value in scores.values()
-    )
-
-
-def _damaged(path: Path, number: int) -> InputError:
-    return InputError(
-        f"{path}: line {number} is not a JSON object, so the file is damaged. "
-        "Remove that one line, and the command that wrote the file makes it again."
     )
 
 
@@ -267,11 +252,7 @@ class Notes(Mapping[str, Any]):
 
 
 def data_frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """A data frame with a line for each row; a field within a field is a column ``kept.low``.
-
-    Raises:
-        InputError: pandas is not installed.
-    """
+    """A data frame with a line for each row, a field within a field as ``kept.low``; InputError without pandas."""
     try:
         import pandas as pd
     except ImportError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from layercut.progress import Progress, show_nothing
 from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
-from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
+from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import HUB, read_local_data, read_text, stream_hub_rows
 
@@ -32,7 +32,6 @@ BUILT_IN = "generated"
 COLUMNS = ("text", "content")
 MIN_TOKENS = 8
 _VERSION = 1  # raised by any change of how text is generated; the prompts count by their hash
-_STAGE, _STAGES = 64, 3  # tokens by which a text grows before it is saved, or a third of the longest where that is more
 _CHARACTERS = 24  # most characters of a token, roughly; longer texts are cut before they are tokenised
 
 
@@ -169,57 +168,35 @@ def _generated(
     folder: RunFolder | None,
     progress: Progress,
 ) -> list[str]:
-    """Texts in stages: the saved beginning of a text is the draft of a longer one.
-
-    So a killed run loses a stage at most, and a batch of long texts shows progress. Engines that take no drafts write
-    the beginnings again.
-    """
+    """Each opening with what the original model writes behind it, kept in the journal as answers come."""
     decoding = Decoding(temperature=1.0, seed=seed)
     prompts = [CALIBRATION_PROMPTS[index % len(CALIBRATION_PROMPTS)] for index in range(num_texts)]
-    names = [f"text {index}" for index in range(num_texts)]
-    budgets = [max(1, max_tokens - len(encode_prompt(loaded.tokenizer, prompt, loaded.name))) for prompt in prompts]
     uncut = CutPlan(num_layers=engine.num_layers)
-
-    def question(most: int | None) -> JournalQuestion:
-        stage = {} if most is None else {"most": most}
-        return JournalQuestion(
-            task="calibration",
-            readout=BUILT_IN,
-            model_hash=engine.describe()["model_hash"],
-            version=_VERSION,
-            settings_hash=settings_hash({"openings": _hash(prompts), "max_tokens": max_tokens, **stage}),
-            decoding=decoding.as_dict(),
+    requests = [
+        GenerationRequest(
+            id=f"text {index}",
+            prompt=prompt,
+            max_new_tokens=max(1, max_tokens - len(encode_prompt(loaded.tokenizer, prompt, loaded.name))),
         )
-
+        for index, prompt in enumerate(prompts)
+    ]
+    question = JournalQuestion(
+        task="calibration",
+        readout=BUILT_IN,
+        model_hash=engine.describe()["model_hash"],
+        version=_VERSION,
+        settings_hash=settings_hash({"openings": _hash(prompts), "max_tokens": max_tokens}),
+        decoding=decoding.as_dict(),
+    )
     with SearchJournal(folder) as journal:
-        part = journal.part(question(None), uncut, names)
-        step = max(_STAGE, max_tokens // _STAGES)
-        stages: list[int | None] = [] if part.is_complete else [*range(step, max(budgets), step), None]
-        drafts, reached = [""] * num_texts, 0
-        for most in stages:
-            limits = [budget if most is None else min(budget, most) for budget in budgets]
-            part = journal.part(question(most), uncut, names)
-            requests = [
-                GenerationRequest(id=name, prompt=prompt, max_new_tokens=limit, draft=draft)
-                for name, prompt, limit, draft in zip(names, prompts, limits, drafts, strict=True)
-            ]
-            for known in _write_missing(engine, requests, part, uncut, decoding):
-                done = [limit if name in known else reached for name, limit in zip(names, limits, strict=True)]
-                progress("tokens of calibration text", sum(map(min, done, budgets)), sum(budgets))
-            drafts, reached = [record["completion"] for record in part.records], most or reached
+        part = journal.part(question, uncut, [request.id for request in requests])
+        known = frozenset(record["id"] for record in part.records)
+        progress("calibration texts", len(known), num_texts)
+        if not part.is_complete:
+            for _, batch in engine.ask(requests, [uncut], decoding, lambda _, name: name not in known):
+                part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
+                progress("calibration texts", len(part.records), num_texts)
         return [prompt + record["completion"] for prompt, record in zip(prompts, part.records, strict=True)]
-
-
-def _write_missing(
-    engine: Engine, requests: Sequence[GenerationRequest], part: JournalPart, uncut: CutPlan, decoding: Decoding
-) -> Iterator[frozenset[str]]:
-    """Have the texts written that are not known; yields the names of the known ones, first and after each batch."""
-    known = frozenset(record["id"] for record in part.records)
-    yield known
-    if not part.is_complete:
-        for _, batch in engine.ask(requests, [uncut], decoding, lambda _, name: name not in known):
-            part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
-            yield frozenset(record["id"] for record in part.records)
 
 
 def _local(source: str) -> Iterator[str]:

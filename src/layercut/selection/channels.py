@@ -60,8 +60,7 @@ def choose_channels(
         sources: texts by task or source, all of which count the same.
         criterion: one of CHANNEL_CRITERIA.
 
-    Raises:
-        InputError: an unknown criterion, or a model whose MLPs cannot be thinned.
+    Raises InputError: an unknown criterion, or a model whose MLPs cannot be thinned.
     """
     ranked = rank_channels(loaded, removed, sources, criterion=criterion, progress=progress)
     channels = keep_needed_channels(mlp_width_in(loaded.model), ranked, share)

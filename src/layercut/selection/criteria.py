@@ -33,9 +33,8 @@ def select_by_rotation(
         tokens: ``all`` and ``last``, the default first.
         forms: ``scattered`` and ``contiguous``, the default first.
 
-    Raises:
-        InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run of
-            ``num_remove`` layers without a protected one.
+    Raises InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run
+    of ``num_remove`` layers without a protected one.
     """
     settings = chosen_settings(criterion, context.settings, token=tokens, form=forms)
     contiguous = settings["form"] == "contiguous"

@@ -39,8 +39,7 @@ def remove_greedily(
         and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped.
         ``race`` records the mode of the race, and how many ``answers`` of how many were ``saved``.
 
-    Raises:
-        InputError: the original model, or every candidate of a round, has no finite value.
+    Raises InputError: the original model, or every candidate of a round, has no finite value.
     """
     (uncut,) = objective.values([CutPlan(num_layers=context.num_layers)])
     if not math.isfinite(uncut):

@@ -19,7 +19,7 @@ from layercut.selection.base import Objective, SearchSettings
 from layercut.selection.racing import Standings
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.base import LOG_LIKELIHOOD, Readout, Sample
+from layercut.tasks.base import Readout, Sample
 from layercut.tasks.cells import Cell
 from layercut.tasks.selected_items import SELECTION_ITEMS, items_hash, merge_items, record_items
 
@@ -44,7 +44,6 @@ class Uncut(NamedTuple):
     estimate: Estimate
     chance: float | None
     floor: float  # subtracted from cut and uncut before the division: chance, or 0 for raw scores
-    is_log: bool = False  # True if the metric is a log-likelihood per token
 
 
 class TaskRecords(NamedTuple):
@@ -61,9 +60,6 @@ class TaskObjective:
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
     or 1 for each item, such as ROUGE, has its floor f subtracted under ``raw`` too. Even nonsense scores well above 0
     there, so its raw ratio hardly moves and would not influence the choice.
-
-    A log-likelihood per token (readout ``gold``) has no floor: its part is exp(s - u), which is 1 uncut and 0 at worst.
-    It is the ratio of the two models' probabilities per token (geometric means), and has no bounds to race by.
 
     Only selection items are asked. Each is scored once per plan and kept in the journal; the original model is one more
     plan. Under sampling every plan gets the same noise, which depends on seed, item and token.
@@ -85,9 +81,7 @@ class TaskObjective:
             decoding: how answers are drawn, greedy if left out.
             journal: keeps the answers; in memory if left out.
             race: how a ``round`` is run: ``off`` or ``exact`` (the same choice from fewer answers).
-
-        Raises:
-            InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
+        Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
         """
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
@@ -142,11 +136,6 @@ class TaskObjective:
         """
         if self._race == "off":
             return Standings.of(self.values(plans))
-        if unbounded := [part.label for part in self.parts if part.readout == "gold"]:
-            raise InputError(
-                f"{', '.join(unbounded)} is a log-likelihood without bounds, and racing needs metrics from 0 to 1; "
-                "use `race` off."
-            )
         metrics = [uncut.metric for uncut in self.uncut]
         return race_plans_of_round(self.known, plans, metrics, self._value, progress=self._progress)
 
@@ -192,8 +181,6 @@ class TaskObjective:
         metric = _headline(records)
         values = _values(records, metric)
         estimate = mean_interval(values)._replace(value=_mean(values))  # to the last bit as for other plans
-        if metric == LOG_LIKELIHOOD:
-            return Uncut(metric, estimate, None, 0.0, is_log=True)
         chance = part.task.split_chance("selection", part.readout).get(metric)
         guessing = chance or 0.0
         lowest = estimate.value if estimate.low is None else estimate.low
@@ -237,9 +224,7 @@ class TaskObjective:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""
         return _mean(
             [
-                math.exp(score - uncut.estimate.value)
-                if uncut.is_log
-                else (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
+                (score - uncut.floor) / (uncut.estimate.value - uncut.floor)
                 for score, uncut in zip(scores, self.uncut, strict=True)
             ]
         )
@@ -346,7 +331,6 @@ def _value_held_out(
             _values(after, whole.metric),
             whole.floor,
             clusters_of(before),
-            whole.is_log,
         )
         for part, whole, (before, after) in zip(objective.parts, objective.uncut, unseen, strict=True)
     ]

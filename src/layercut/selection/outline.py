@@ -65,9 +65,7 @@ def count_greedy_plans(candidates: int, num_remove: int) -> int:
 
 def planned_answers(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
     """Answers to items under plans.
-
-    Raises:
-        InputError: a task without an item for this, or a prompt that is too long for the model.
+    Raises InputError: a task without an item for this, or a prompt that is too long for the model.
     """
     if not samples:
         raise InputError(

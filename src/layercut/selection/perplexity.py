@@ -18,7 +18,7 @@ from layercut.selection.greedy import as_json, remove_greedily
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
 
-Measure = Literal["nll", "kl", "top1", "sure"]
+Measure = Literal["nll", "kl"]
 _VERSIONS = {"nll": 1, "divergence": 2}
 """Versions of the readouts, raised by any change that can alter a record's numbers."""
 
@@ -27,12 +27,8 @@ class TextObjective:
     """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
 
     ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
-    ``top1``: 1 where the likeliest token differs, so the mean is a share. ``sure``: the rise of -ln p of the
-    tokens to which the original model gives 0.9 or more, where another token is an error and not another wording; the
-    others count 0. All but ``top1`` are in nats.
-
-    The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in the journal.
-    ``nll`` runs the plan alone; the other three come together from one run of plan and original model.
+    Both are in nats. The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in
+    the journal. ``nll`` runs the plan alone; ``kl`` also the original model, and gives both.
     """
 
     def __init__(
@@ -80,7 +76,7 @@ class TextObjective:
         return [-self._means(records)[self._measure] for records in self.records(plans)]
 
     def means(self, plan: CutPlan) -> dict[str, float]:
-        """All measures of the same run, per token; ``nll`` comes with every other."""
+        """The measures of the same run, per token; ``nll`` comes with ``kl``."""
         (records,) = self.records([plan])
         return self._means(records)
 
@@ -120,14 +116,7 @@ class TextObjective:
                 yield plan, [_record(text.id, text.num_tokens[0], nll=-text.log_likelihoods[0]) for text in scored]
             return
         for plan, compared in self._engine.compare(self._requests, plans, self._uncut, wanted):
-            yield (
-                plan,
-                [
-                    _record(text.id, text.num_tokens, nll=text.nll, kl=text.kl, sure=text.sure)
-                    | {"top1": text.top1_disagreements}
-                    for text in compared
-                ],
-            )
+            yield plan, [_record(text.id, text.num_tokens, nll=text.nll, kl=text.kl) for text in compared]
 
 
 def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:

@@ -1,7 +1,7 @@
 """Choose layers and MLP channels by criteria, in a run folder that keeps all measurements.
 
-Each step takes the plan so far and returns it with what it chose: layers, channels, and
-the scores on held-out items. Another unit is one more step, next to ``_without_channels``.
+Each step takes the plan so far and returns it with what it chose: layers, channels, and the scores on held-out items.
+Another unit is one more step, next to ``_without_channels``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from layercut.selection.base import Context, SearchSettings, no_objective
 from layercut.selection.calibration import Calibration, load_calibration
 from layercut.selection.objective import TaskObjective, held_out, search_settings
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.specs import LayerSpec, parse_protected, plan_of
+from layercut.selection.specs import LayerSpec, parse_protected
 from layercut.selection.task_criteria import correct_traces
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
@@ -45,8 +45,6 @@ from layercut.tasks.selected_items import (
     tell_shortfalls,
 )
 from layercut.text import count_of
-
-"""Which argument of ``layercut select`` stands for a setting of another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +110,7 @@ def select_layers(
     value. The criterion, its settings and the number of layers may change from one command to the next, and what was
     measured before is used again. Each plan is also kept as ``plans/<criterion>-<N>.json``.
 
-    Raises:
-        InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
+    Raises InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
     """
     row, mlp = request.row, request.remove.mlp
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
@@ -124,9 +121,6 @@ def select_layers(
         raise no_objective(str(request.criterion))
     decoding = Decoding(**request.decoding.as_dict(), seed=request.seed)
     settings = folder_settings(handle.describe(), parts, decoding, request.calibration)
-    start = str(request.settings.get("start", ""))
-    if start.endswith(".json") and (begun := plan_of(handle, start, request.seed)).chosen_on:
-        say(f"start: {begun.describe()}")
     isolation = announce_isolation((part.task for part in parts), say)
     tell_shortfalls(((part.task, "selection", part.limit) for part in parts), say)
     reads_text = mlp is not None and not any(is_generated(part.readout) for part in parts)
@@ -192,9 +186,7 @@ def folder_settings(
 
 def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
     """The parts of an objective that one task gives: a part for each readout.
-
-    Raises:
-        InputError: an unknown task or readout.
+    Raises InputError: an unknown task or readout.
     """
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.

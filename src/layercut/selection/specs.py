@@ -5,7 +5,6 @@ LayerSpec.parse("3 layers")     a count; "25%" is a share of the model's layers
 LayerSpec.parse("reverse:4")    a count by an order that needs no model (reverse, random)
 LayerSpec.parse("mlp:0.28")     a share of the channels of every MLP; also beside layers: "6,9 mlp:10%"
 LayerSpec.parse("vocab:ascii")  the tokens that stay, see selection/vocabulary.py; also beside the rest
-LayerSpec.parse("tie")          an output head that is a copy of the embeddings; also beside layers: "6,9 tie"
 LayerSpec.parse("run/plan.json")
 LayerSpec.parse("merge.yaml")   mergekit's passthrough slices of one model
 """
@@ -32,7 +31,7 @@ from layercut.selection.base import Context
 from layercut.selection.vocabulary import check_vocabulary
 from layercut.settings import Depth, ModelSettings
 from layercut.surgery.mergekit import SUFFIXES, read_slices, removed_by_slices
-from layercut.surgery.plan import TIE, CutPlan, as_cut_plan, parse_layers
+from layercut.surgery.plan import CutPlan, as_cut_plan, parse_layers
 from layercut.text import count_of
 
 _BY_CRITERION = re.compile(r"^([A-Za-z_][\w.:-]*):(\d{1,6}|\d{1,2}(?:\.\d+)?%|0?\.\d+)$")
@@ -56,7 +55,6 @@ class LayerSpec:
     kept: tuple[range, ...] | None = None  # the layers that stay, of a mergekit configuration
     mlp: float | None = None  # share of the channels of every MLP, beside the layers; it is open which
     vocabulary: str | None = None  # the tokens that stay, as they are named, beside the rest
-    tied: bool = False  # True if an output head goes that is a copy of the embeddings, beside the rest
 
     def __str__(self) -> str:
         return self.text
@@ -68,8 +66,7 @@ class LayerSpec:
         >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
         ((21, 22, 23), Depth(text='3'), '3,1')
 
-        Raises:
-            InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
+        Raises InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
         """
         if isinstance(value, LayerSpec):
             return value
@@ -83,8 +80,6 @@ class LayerSpec:
             ).removed
             return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
-        if TIE in (words := text.split()):
-            return replace(cls._parse_rest(" ".join(word for word in words if word != TIE)), text=text, tied=True)
         if match := _VOCABULARY.search(text):
             check_vocabulary(match[1])
             return replace(cls._parse_rest(_VOCABULARY.sub(" ", text, 1)), text=text, vocabulary=match[1])
@@ -142,17 +137,14 @@ class LayerSpec:
         model: str | None = None,
         model_hash: str | None = None,
         seed: int = 0,
-        from_another_model: bool = False,
     ) -> CutPlan:
         """The plan that it is on a model of ``num_layers`` decoder layers.
 
         Args:
             model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
             seed: of ``random:N``.
-            from_another_model: take a plan that was made for another model; the plan then records both.
 
-        Raises:
-            InputError: a bare count, a layer out of range, or a plan made for another model.
+        Raises InputError: a bare count, a layer out of range, or a plan made for another model.
         """
         check_seed(seed)
         if self.vocabulary is not None:
@@ -160,12 +152,6 @@ class LayerSpec:
                 f"{self.text} names tokens, and the tokenizer goes with them, so it is a plan for files: layercut cut "
                 f"MODEL --remove '{self.text}' --out DIR, then give DIR."
             )
-        if self.tied:
-            rest = replace(self, tied=False).bind(
-                num_layers=num_layers, model=model, model_hash=model_hash, seed=seed,
-                from_another_model=from_another_model,
-            )  # fmt: skip
-            return replace(rest, tied=True)
         if self.plan is not None:
             is_file = self.text.endswith(".json")
             if is_file and self.plan.num_layers != num_layers:
@@ -174,7 +160,7 @@ class LayerSpec:
                     f"but {model or 'this one'} has {num_layers}."
                 )
             where = self.text if is_file else "the plan"
-            return plan_for_model(self.plan, model, model_hash, where=where, from_another_model=from_another_model)
+            return plan_for_model(self.plan, model, model_hash, where)
         if self.mlp is not None:
             raise InputError(
                 f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
@@ -220,9 +206,7 @@ Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 
 def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:
     """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged.
-
-    Raises:
-        InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
+    Raises InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
     """
     if isinstance(model, ServedModel):
         return model.plan(None if given is None else str(given))
@@ -234,7 +218,6 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
         model=settings.model,
         model_hash=model.metadata.model_hash,
         seed=seed,
-        from_another_model=settings.plan_from_another_model,
     )
     return model.plan(plan)
 
@@ -264,29 +247,15 @@ Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), Pla
 """The plan of a setting, written in any of its forms."""
 
 
-def plan_for_model(
-    plan: CutPlan,
-    model: str | None,
-    model_hash: str | None,
-    *,
-    where: str = "the plan",
-    from_another_model: bool = False,
-) -> CutPlan:
-    """A plan as one of this very model; ``chosen_on`` records the other one that it was made for, if that is allowed.
-
-    Raises:
-        InputError: by its hash it was made for another model, and that is not allowed.
-    """
+def plan_for_model(plan: CutPlan, model: str | None, model_hash: str | None, where: str = "the plan") -> CutPlan:
+    """The plan. Raises InputError: by its hash it was made for another model."""
     if model_hash is None or plan.model_hash in (None, model_hash):
         return plan
-    if not from_another_model:
-        raise InputError(
-            f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
-            f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or use the plan anyway with "
-            "`plan_from_another_model`."
-        )
-    other = {"model": plan.model, "model_hash": plan.model_hash}
-    return replace(plan, model=model, model_hash=model_hash, chosen_on=plan.chosen_on or other)
+    raise InputError(
+        f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
+        f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or name them: `remove` "
+        f"{plan.label or 'LAYERS'}."
+    )
 
 
 def parse_protected(text: str, num_layers: int) -> frozenset[int]:

@@ -153,8 +153,7 @@ def plan_sweep(
     Args:
         layers: the skipped layers, as people write them; all of them if left out.
 
-    Raises:
-        InputError: a layer, task or readout that cannot be used, or a run folder that holds another run.
+    Raises InputError: a layer, task or readout that cannot be used, or a run folder that holds another run.
     """
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)

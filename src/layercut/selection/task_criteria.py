@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
 from layercut.selection.base import Context, Selection, check_names, chosen_settings, wanted_objective, whole_numbers
 from layercut.selection.greedy import remove_greedily
 from layercut.selection.objective import TaskObjective, TaskRecords, selected_on
-from layercut.selection.perplexity import Measure, TextObjective, select_by_text
+from layercut.selection.perplexity import TextObjective, select_by_text
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import GENERATED
@@ -87,30 +87,25 @@ def trace_damage(context: Context) -> Selection:
     """Choose decoder layers by what their absence does to the original model's correct solutions.
 
     The original model answers the objective's selection items (only readouts that generate). The pruned model gets its
-    right completions word for word, and each of their tokens can show a difference from the original model. That sees
-    damage long before answers turn wrong, and costs one forward pass instead of a generation. After RTD of
+    right completions word for word; its damage is the mean of KL(uncut || cut) over their tokens, in nats. That shows
+    long before answers turn wrong, and costs one forward pass instead of a generation. After RTD of
     github.com/3314787995/RTP-Gate-RTD, a reproduction of arXiv:2602.01997, whose score mixes several such measures. The
     stop token is not among the tokens.
 
     Settings:
-        measure: mean per token of ``kl`` (default), KL(uncut || cut); ``nll``, the rise of -ln p; ``top1``, the share
-            of tokens where the likeliest one differs; or ``sure``, the rise of -ln p of the tokens to which the
-            original model gives 0.9 or more. Definitions in ``TextObjective``.
         search: ``one_shot`` (default) skips each layer alone; ``greedy`` removes one and repeats.
 
     The original model's answers are those of the objective's journal, so a task search in the same folder shares them;
     each trace is measured once per plan and kept in the run folder's journal.
 
-    Details: those of ``select_by_text`` (one-shot: all measures of the runs); ``measure``, ``search``, ``num_traces``,
-    ``traces`` per task, the ``tasks`` and the selection items.
+    Details: those of ``select_by_text``; ``search``, ``num_traces``, ``traces`` per task, the ``tasks`` and the
+    selection items.
 
     Raises:
         InputError: an unknown setting or value, no objective of tasks or none with a readout that generates, no right
             answer by the original model, or measures that are not numbers.
     """
-    chosen = chosen_settings(
-        "trace_damage", context.settings, measure=("kl", "nll", "top1", "sure"), search=("one_shot", "greedy")
-    )
+    chosen = chosen_settings("trace_damage", context.settings, search=("one_shot", "greedy"))
     tasks = wanted_objective(context, "trace_damage")
     if context.engine is None or not isinstance(tasks, TaskObjective):
         raise InputError(
@@ -122,7 +117,7 @@ def trace_damage(context: Context) -> Selection:
             context.engine,
             traces.requests,
             name="traces",
-            measure=cast("Measure", chosen["measure"]),
+            measure="kl",
             journal=journal,
             progress=context.progress,
         )

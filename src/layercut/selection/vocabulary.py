@@ -64,8 +64,8 @@ def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
         folder: with config.json and tokenizer.json.
         text: how they are named; see the module.
 
-    Raises:
-        InputError: no such vocabulary, one that is too small or takes nothing, or a tokenizer that cannot be trimmed.
+    Raises InputError: no such vocabulary, one that is too small or takes nothing, or a tokenizer that cannot be
+    trimmed.
     """
     check_vocabulary(text)
     tokens, config = tokens_of_folder(folder), read_config(folder)
@@ -150,8 +150,7 @@ def count_covered(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Co
     Each text is tokenised with both vocabularies and compared token by token. Of a run of this tokenizer, the tokens of
     whole prompts are counted as well, with chat template and worked examples.
 
-    Raises:
-        InputError: no such file or finished run.
+    Raises InputError: no such file or finished run.
     """
     before = _encoder(folder)
     after = type(before).from_str(trim_token_files(folder, vocabulary)["tokenizer.json"])

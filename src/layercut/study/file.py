@@ -15,7 +15,6 @@ from layercut.base_settings import Settings
 from layercut.errors import InputError, first_line, unknown_name
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
-from layercut.runs.foreign_code import check_trust
 from layercut.runs.json_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
 from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
@@ -83,8 +82,6 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
 
 def _model(keys: Mapping[str, Any]) -> ModelSettings:
     """The model, whose settings are keys of the study."""
-    if keys.get("trust_remote_code"):
-        check_trust("trust_remote_code: true")
     _expect(keys["model"], "model", str, "the name or path of a model")
     return _build(ModelSettings, {key: keys[key] for key in ModelSettings.model_fields if key in keys})
 

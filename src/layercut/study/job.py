@@ -110,10 +110,10 @@ class StudyJob:
         work.check_items(plan, cell)
         if not variant.healing and not variant.is_uncut:
             self._answer_together(index, variant, cell)
-        engine: Any = None  # without missing items, so a finished study loads no model
-        if not cell.is_whole(run.path):
-            engine = work.healers[variant.name].engine if variant.healing else work.model.engine
         with self.progress.piece(index) as on_progress, run.journal(cell.task.name, cell.readout) as journal:
+            engine: Any = None  # without missing items, so a finished study loads no model
+            if len(journal.records) < len(cell.samples):
+                engine = work.healers[variant.name].engine if variant.healing else work.model.engine
             # A healed checkpoint has the layers that stay.
             plan = CutPlan(num_layers=len(plan.kept)) if variant.healing else plan
             rows = cell.evaluate(engine, plan, work.decoding(variant), journal, on_progress).metrics
@@ -259,12 +259,15 @@ class StudyJob:
 def settings_but_tasks(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a run that must stay, as its folder has them and as they are wanted now.
 
-    It may take other tasks, and more or fewer items; the settings of a task that stays are the same.
+    It may take other tasks, and more items; the settings of a task that stays are the same.
     """
     before, now = (
-        {f"{task['task']}/{task['readout']}": {**task, "limit": None} for task in settings["tasks"]}
-        for settings in (had, wanted)
+        {f"{task['task']}/{task['readout']}": task for task in settings["tasks"]} for settings in (had, wanted)
     )
+    for name in before.keys() & now.keys():
+        old, new = before[name]["limit"], now[name]["limit"]
+        if old is not None and (new is None or new > old):
+            before[name] = {**before[name], "limit": new}
     return (
         {**had, "tasks": {name: task for name, task in before.items() if name in now}},
         {**wanted, "tasks": {name: task for name, task in now.items() if name in before}},

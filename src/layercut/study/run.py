@@ -114,6 +114,8 @@ def _settings_to_keep(
     It may take new tasks, plans, criteria, depths, healing arms and seeds, and other settings for plans and healing
     arms of which no weights or answers are kept: one that failed for want of memory, say.
     """
+    if "plans" not in had:  # the run of another verb
+        return {**had}, {**wanted}
     before, now = settings_but_tasks(had, wanted)
     # ``last+seam-seed2`` has the run folders of the plan last and of the healing arm seam.
     begun = (file.parent.name for file in folder.glob(f"*/{CONFIG}"))

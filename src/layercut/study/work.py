@@ -121,10 +121,10 @@ class StudyWork:
         criterion, seed = cuts[0].criterion, cuts[0].seed
         assert criterion is not None, "a search has a criterion"
         depths = sorted(cut.depth for cut in cuts)
-        plans = {}
+        plans, chosen = {}, read_notes_of_run(self.folder)
         for depth in depths[-1:] if criterion.is_nested else depths:
             key = settings_hash(self._search_identity(criterion, depth, seed))
-            if (known := read_notes_of_run(self.folder).get(CHOSEN + key)) is not None:
+            if (known := chosen.get(CHOSEN + key)) is not None:
                 plans[depth] = CutPlan.from_dict(known)
                 continue
             if notes is None:

@@ -23,8 +23,8 @@ from layercut.runs.settings import read_json_or_refuse
 from layercut.surgery import shards
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
 from layercut.surgery.kinds import check_kinds
-from layercut.surgery.plan import TIE, CutPlan
-from layercut.surgery.quantized import follow_config, follow_files, modules_of_checkpoint
+from layercut.surgery.plan import CutPlan
+from layercut.surgery.quantized import LayerNumbers, follow_config, follow_files
 from layercut.surgery.trimming import SLOW_FILES, follow_token_ids, trim_token_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters_text
@@ -60,9 +60,7 @@ class CutReport:
     bytes_before: int  # size of the weights, without headers
     bytes_after: int
     parameters_before: int
-    """Elements of all stored tensors, without a head that is a copy of the embeddings; in a packed quantized checkpoint
-    these are fewer than the model's parameters.
-    """
+    """Elements of all stored tensors; in a packed quantized checkpoint fewer than the model's parameters."""
     parameters_after: int
     tensors_before: int
     tensors_after: int
@@ -70,7 +68,7 @@ class CutReport:
     copied: tuple[str, ...] = ()
     """Files that come along as they are: tokenizer, chat template, generation config, licence, remote code."""
     warnings: tuple[str, ...] = ()  # remarks for users of the pruned model
-    copy: str = ""  # remark on an output head that is a copy of the embeddings; empty where none is
+    copy: str = ""  # remark on a matrix that the loading of a GGUF file left out; empty where it left none
     checked: str = ""  # result of reading the written files again, in words; empty for a dry run
     verified: str = ""  # result of the comparison with the bypassed model, in words; empty where none was made
     gguf: tuple[int, int] | None = None
@@ -186,26 +184,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     cut = remembered_value("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
-    copy, left_out = "", 0  # a remark on an output head that is a copy, and its bytes in a checkpoint of two
-    if (head := shards.find_equal_head(before, structure, raw, str(source))) is not None:
-        left_out = head.entry.num_bytes
-        copy = (
-            f"{head.name} equals the embeddings bit by bit: a copy of {left_out / 1e6:.0f} MB, which `{TIE}` removes."
-        )
-    elif (source / SOURCE_FILE).is_file() and isinstance(left := read_source(source).get("copy"), dict):
-        copy, left_out = describe_copy(left), 2 * int(left["parameters"])  # in bfloat16
-    if plan.tied:
-        if not copy:
-            raise InputError(
-                f"the model has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
-                "out."
-            )
-        before = [piece for piece in before if piece is not head]
-        # In each section that says so.
-        for name, part in config.items():
-            if isinstance(part, dict) and "tie_word_embeddings" in part:
-                config[name] = {**part, "tie_word_embeddings": True}
-        config["tie_word_embeddings"] = True
+    left_out = read_source(source).get("copy") if (source / SOURCE_FILE).is_file() else None
     thin = before if plan.channels is None else shards.thinned_tensors(before, plan.channels, structure, raw, source)
     copied, texts = files_to_copy(source), dict[str, str]()
     if plan.vocabulary is not None:
@@ -215,29 +194,28 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     # Some models store layers for multi-token prediction behind the decoder layers.
     has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
     after = shards.renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
-    modules = modules_of_checkpoint(before, after, plan)
-    config = with_older_fields(follow_config(config, raw, modules))
+    numbers = LayerNumbers(plan, structure)
+    config = with_older_fields(follow_config(config, raw, numbers))
     files = shards.lay_out_shards(after, max_shard_bytes, metadata)
 
     def num_parameters(pieces: list[TensorSpan]) -> int:
-        counted = (piece for piece in pieces if not (head and piece.name == head.name))
-        return sum(piece.entry.num_parameters for piece in counted if not _BUFFER.search(piece.name))
+        return sum(piece.entry.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
 
     report = CutReport(
         plan=plan,
         source=source,
-        bytes_before=sum(piece.entry.num_bytes for piece in before) + (left_out if plan.tied else 0),
+        bytes_before=sum(piece.entry.num_bytes for piece in before),
         bytes_after=sum(piece.entry.num_bytes for piece in after),
         parameters_before=num_parameters(before),
         parameters_after=num_parameters(after),
-        tensors_before=len(before) + plan.tied,
+        tensors_before=len(before),
         tensors_after=len(after),
         shards=tuple(file.name for file in files),
         copied=copied,
         warnings=_warnings(cut, config, source, structure),
-        copy=copy,
+        copy=describe_copy(left_out) if isinstance(left_out, dict) else "",
     )
-    return _Work(config, files, report, texts | follow_files(source, modules))
+    return _Work(config, files, report, texts | follow_files(source, numbers))
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
@@ -320,10 +298,7 @@ def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
 
 
 def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
-    """Earlier cuts as the plan of a later one records them, the last one healed by these methods.
-
-    A cut that only removed a copy of the embeddings lost nothing, and is no step.
-    """
+    """Earlier cuts that lost something, as the plan of a later one has them, the last one healed by these methods."""
     steps = []
     for plan in plans:
         whole = plan.to_dict()

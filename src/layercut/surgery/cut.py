@@ -116,9 +116,7 @@ def source_of_cut(
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
     Raises InputError: no such model, or a plan that does not fit it.
     """
-    source = resolve_source(
-        settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code, tie=settings.tie
-    )
+    source = resolve_source(settings.model, revision=settings.revision, tie=settings.tie)
     metadata = describe_source(source)
     plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
     return source, with_earlier(plan, source), lambda: load_as_set(settings, source)
@@ -164,13 +162,12 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     facts = {
         whole: name + (f", commit {source.revision}" if source.revision else ""),
         f"weights of the {whole}": plan.model_hash or "not recorded",
-        "origin": origin_of_plan(plan.to_dict()) if plan.earlier or plan.chosen_on else None,
+        "origin": origin_of_plan(plan.to_dict()) or None,
         "decoder layers": f"{len(plan.kept)} of {plan.num_layers} ({share:.1%} removed)",
         "removed, in this order": ", ".join(map(str, plan.removed)) or "none",
         "kept": format_layers(plan.kept),
         "MLP channels removed": channels.describe() if channels else None,
         "tokens removed": vocabulary.describe() if vocabulary else None,
-        "output head": "the embeddings; its own copy was removed" if plan.tied else None,
         "chosen by": "; ".join(filter(None, (chosen, thin))),
         "parameters": f"{parameters_text(after)}, before {parameters_text(before)} ({after / before - 1:+.1%})",
         "weights": size,
@@ -179,9 +176,8 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
     amounts = [count_of(len(plan.removed), "decoder layer")] if plan.removed else []
     amounts += [f"{channels.share:.1%} of the MLP channels"] if channels else []
     amounts += [f"{vocabulary.share:.1%} of the tokens"] if vocabulary else []
-    amounts += ["a copy of the embeddings"] if plan.tied else []
     some = f"decoder {'layers' if len(plan.removed) > 1 else 'layer'} {format_layers(plan.removed)}"
-    warnings = [*report.warnings, *([report.copy] if report.copy and not plan.tied else [])]
+    warnings = [*report.warnings, *([report.copy] if report.copy else [])]
     noted = "".join(f"- {warning}\n" for warning in warnings)
     return _CARD.format(
         front=yaml.safe_dump(

@@ -31,7 +31,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery import gguf_parts
 from layercut.surgery.checkpoint import CutReport, steps_of_earlier_cuts
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, renumber_blocks
-from layercut.surgery.plan import TIE, CutPlan
+from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -129,18 +129,13 @@ def cut_gguf_file(
         loads = lambda: load_as_set(settings, source)  # noqa: E731
     plan = make_plan(**named)
     if not compares and plan.model_hash is not None:
-        plan = _without_hash(plan, settings.model, settings.plan_from_another_model)
+        plan = _without_hash(plan, settings.model)
     if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
         plan = replace(plan, earlier=steps_of_earlier_cuts(before))
     say(f"{settings.model}: {plan.describe()}")
     copy = find_copied_matrix(file) if settings.tie else None
     if plan.is_uncut and copy is None:
-        raise InputError("the plan removes nothing, so there is nothing to cut.")
-    if plan.tied and copy is None:
-        raise InputError(
-            f"{file.name} has no output head that is a copy of its embeddings, so `{TIE}` removes nothing; leave it "
-            "out."
-        )
+        raise InputError("the plan removes nothing, and no copy of the embeddings is there, so nothing is cut.")
     repaired = None
     if healed is not None:
         if not compares:
@@ -228,7 +223,7 @@ def _prepare(
     report = CutReport(
         plan=plan,
         source=file,
-        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - (0 if plan.tied else left_out["bytes"]),
+        bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - left_out["bytes"],
         bytes_after=sum(moved.new.num_bytes for moved in kept),
         parameters_before=head.num_parameters - left_out["parameters"],
         parameters_after=total,
@@ -304,19 +299,17 @@ def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, 
     return new, gguf_parts.Taken(outer, plan.num_layers, per_layer, plan.kept)
 
 
-def _without_hash(plan: CutPlan, model: str, from_another_model: bool) -> CutPlan:
+def _without_hash(plan: CutPlan, model: str) -> CutPlan:
     """A plan.json on a file whose hash is not known: its name must do, and the plan records no hash of this model.
-    Raises InputError: a plan made for a model of another name, where that is not allowed.
+    Raises InputError: a plan made for a model of another name.
     """
     if plan.model == model:
         return replace(plan, model_hash=None)
-    if not from_another_model:
-        raise InputError(
-            f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {model} "
-            "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
-            "hashes compared, or use the plan anyway with `plan_from_another_model`."
-        )
-    return replace(plan, model=model, model_hash=None, chosen_on={"model": plan.model, "model_hash": plan.model_hash})
+    raise InputError(
+        f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {model} "
+        "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
+        f"hashes compared, or name the layers: `remove` {plan.label or 'LAYERS'}."
+    )
 
 
 def _string(text: str) -> bytes:

@@ -27,7 +27,6 @@ from layercut.text import Printed, format_layers, label_of_removal
 
 FORMAT_VERSION = 1
 MOST_LAYERS = 10_000  # no model has as many. A plan or a layer list beyond is a mistake, and would fill the memory.
-TIE = "tie"  # the word in plans for an output head that is a copy of the embeddings
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -45,8 +44,6 @@ class CutPlan(Printed):
     """The MLP channels that stay in the layers that stay; None for all."""
     vocabulary: Vocabulary | None = None
     """The tokens that stay; None for all."""
-    tied: bool = False
-    """True if an output head goes that is a copy of the embeddings."""
     criterion: str = "explicit"
     """Origin of the choice: the name of a selection criterion, or ``explicit`` for a list given by hand."""
     model: str | None = None
@@ -57,8 +54,6 @@ class CutPlan(Printed):
     """The criterion's settings: seed, objective, calibration, ..."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     """Measurements of the criterion, per layer or per round."""
-    chosen_on: Mapping[str, Any] = field(default_factory=dict)
-    """The other model that the layers were chosen on (``model``, ``model_hash``); empty where it is this one."""
     earlier: Sequence[Mapping[str, Any]] = ()
     """Earlier cuts of this model, where it is a pruned checkpoint itself, oldest first: ``model``, ``model_hash``,
     ``num_layers``, ``removed``, ``mlp``, the share of MLP channels if some went, and ``healed``, the methods."""
@@ -90,7 +85,7 @@ class CutPlan(Printed):
     @property
     def is_uncut(self) -> bool:
         """True if nothing goes."""
-        return not (self.removed or self.channels or self.vocabulary or self.tied)
+        return not (self.removed or self.channels or self.vocabulary)
 
     @property
     def depth_only(self) -> CutPlan:
@@ -103,7 +98,7 @@ class CutPlan(Printed):
         if self.is_uncut:
             return "uncut"
         gone: list[Any] = [self.num_layers, sorted(self.removed), *([self.channels.key] if self.channels else [])]
-        gone += [*(["tie"] if self.tied else []), *([self.vocabulary.key] if self.vocabulary else [])]
+        gone += [self.vocabulary.key] if self.vocabulary else []
         return hashlib.sha256(json.dumps(gone).encode()).hexdigest()[:12]
 
     @property
@@ -111,14 +106,14 @@ class CutPlan(Printed):
         """Removed layers in order, and the key of ``channels`` if some are removed, as settings of a run name them."""
         units = {"channels": self.channels, "vocabulary": self.vocabulary}
         keys = {name: unit.key for name, unit in units.items() if unit}
-        return {"removed": list(self.removed), **keys, **({"tied": True} if self.tied else {})}
+        return {"removed": list(self.removed), **keys}
 
     @property
     def label(self) -> str:
-        """What is removed, as people write it: ``3,8,21-24 mlp:0.1 tie``; empty for nothing."""
+        """What is removed, as people write it: ``3,8,21-24 mlp:0.1``; empty for nothing."""
         label = label_of_removal(self.removed, self.channels.share if self.channels else 0.0)
         vocabulary = f"vocab:{self.vocabulary.name}" if self.vocabulary else ""
-        return " ".join(filter(None, (label, vocabulary, TIE if self.tied else "")))
+        return " ".join(filter(None, (label, vocabulary)))
 
     def describe(self) -> str:
         """One line for people: ``removes 4 of 30 decoder layers (13.3 %): 3, 8, 21, 22``."""
@@ -134,7 +129,7 @@ class CutPlan(Printed):
     def to_dict(self) -> dict[str, Any]:
         """The content of ``plan.json``: every field, the format version and, for readers, the layers that stay.
 
-        ``channels``, ``vocabulary``, ``tied``, ``chosen_on`` and ``earlier`` are left out where they are empty.
+        ``channels``, ``vocabulary`` and ``earlier`` are left out where they are empty.
         """
         data = {
             "format_version": FORMAT_VERSION,
@@ -144,7 +139,7 @@ class CutPlan(Printed):
             "removed": list(self.removed),
             "kept": list(self.kept),
         }
-        optional = ("channels", "vocabulary", "tied", "chosen_on", "earlier")
+        optional = ("channels", "vocabulary", "earlier")
         return {name: value for name, value in data.items() if value or name not in optional}
 
     def unfit(self, found: str) -> InputError:
@@ -214,11 +209,9 @@ class _Scores(BaseModel, strict=True):
 class _PlanFile(_Cut):
     format_version: Literal[1]
     removed: _Layers = []
-    tied: bool = False
     criterion: str = "explicit"
     settings: dict[str, Any] = {}
     scores: _Scores = _Scores()
-    chosen_on: _Model = _Model()
     earlier: list[_Cut] = []
     healing: list[dict[str, Any]] = []
 
@@ -226,23 +219,17 @@ class _PlanFile(_Cut):
 def list_removed(plan: CutPlan, layers: str) -> list[str]:
     """What a plan removes, in words; ``layers`` are those for the layers."""
     parts = [layers] if plan.removed else []
-    parts += [unit.describe() for unit in (plan.channels, plan.vocabulary) if unit]
-    return parts + (["the output head, a copy of the embeddings"] if plan.tied else [])
+    return parts + [unit.describe() for unit in (plan.channels, plan.vocabulary) if unit]
 
 
 def origin_of_plan(plan: Mapping[str, Any]) -> str:
-    """The special origin of a plan or its model (``CutPlan.to_dict``), in words; empty where nothing is.
+    """What the model of a plan (``CutPlan.to_dict``) lost before, in words; empty for a whole one.
 
-    >>> origin_of_plan({"chosen_on": {"model": "A", "model_hash": "12ab"}})
-    'layers chosen on another model, A (12ab)'
     >>> origin_of_plan({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
     'a pruned checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
     """
 
-    def name_of(model: Mapping[str, Any]) -> str:
-        return hide_home(str(model.get("model") or "a model without a name"))
-
-    parts, cuts = [], []
+    cuts = []
     for step in plan.get("earlier") or ():
         removed, healed = step["removed"], step.get("healed")
         lost = [f"{len(removed)} of {step['num_layers']} decoder layers: {format_layers(removed)}"] if removed else []
@@ -250,13 +237,11 @@ def origin_of_plan(plan: Mapping[str, Any]) -> str:
         lost += [f"{100 * step['tokens']:.1f} % of the tokens"] if step.get("tokens") else []
         text = f" without {' and '.join(lost)}" if lost else ""
         cuts.append(f"{text}, healed by {', '.join(healed)}" if healed else text)
-    if cuts:
-        kind = "pruned" if any(cut.startswith(" without") for cut in cuts) else "healed"
-        parts.append(f"a {kind} checkpoint ({name_of(plan['earlier'][0])}{', then'.join(cuts)})")
-    if other := plan.get("chosen_on"):
-        known = f" ({other['model_hash']})" if other.get("model_hash") else ""
-        parts.append(f"layers chosen on another model, {name_of(other)}{known}")
-    return "; ".join(parts)
+    if not cuts:
+        return ""
+    kind = "pruned" if any(cut.startswith(" without") for cut in cuts) else "healed"
+    name = hide_home(str(plan["earlier"][0].get("model") or "a model without a name"))
+    return f"a {kind} checkpoint ({name}{', then'.join(cuts)})"
 
 
 class Loss(NamedTuple):

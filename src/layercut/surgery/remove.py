@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +20,7 @@ from layercut.surgery.channels import Vocabulary
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.kinds import Setting, settings_under
 from layercut.surgery.plan import CutPlan, as_cut_plan
-from layercut.surgery.quantized import Modules, follow_config, is_quantized
+from layercut.surgery.quantized import LayerNumbers, follow_config
 from layercut.surgery.slots import taken_entries, zeroed_entries
 from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
 
@@ -85,7 +84,6 @@ def apply_plan_to_model(model: PreTrainedModel, plan: CutPlan | str | Sequence[i
             owner: nn.Module = model if setting.layer is None else layers[setting.layer]
             _set(undo, owner.get_submodule(setting.module), setting.name, setting.value)
         if not plan.is_uncut:
-            before = _owners(model) if is_quantized(new) else {}
             if plan.channels is not None:
                 _thin(undo, model, layers, plan)
             if plan.vocabulary is not None:
@@ -94,10 +92,7 @@ def apply_plan_to_model(model: PreTrainedModel, plan: CutPlan | str | Sequence[i
                 kept = nn.ModuleList(layers[i] for i in plan.kept)
                 kept.training = layers.training  # the list's own flag; the layers have theirs
                 _set(undo, parent, name, kept)
-            if before:
-                after = _owners(model)
-                renamed = {before[key]: after[key] for key in before.keys() & after.keys()}
-                new = follow_config(new, old, Modules(before.values(), renamed, plan))
+            new = follow_config(new, old, LayerNumbers(plan, structure))
         for config in language_configs(model):
             for field in [name for name in new if new[name] != old.get(name) and name != "per_layer_config"]:
                 _set(undo, config, field, new[field])
@@ -175,12 +170,6 @@ def _trim(undo: ExitStack, model: PreTrainedModel, vocabulary: Vocabulary) -> No
             _set(undo, module, "padding_idx", None)  # an old id, which has no part in a forward pass
     for config in language_configs(model):
         _set(undo, config, "vocab_size", len(rows))
-
-
-def _owners(model: nn.Module) -> dict[int, str]:
-    """The name of one tensor of each module that has tensors of its own, by the module's identity."""
-    tensors = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    return {id(model.get_submodule(name.rpartition(".")[0])): name for name, _ in tensors}
 
 
 def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:

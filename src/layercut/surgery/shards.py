@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from layercut.models.weights import (
     INDEX_FILE,
     SINGLE_FILE,
     TensorSpan,
-    byte_samples_of,
     read_object,
     stored_tensors,
 )
@@ -106,27 +104,6 @@ def trimmed_tensors(
             )
         trimmed.append(piece.taking(0, vocabulary.kept) if is_table else piece)
     return trimmed
-
-
-def find_equal_head(
-    tensors: Iterable[TensorSpan], structure: Structure, config: Mapping[str, Any], name: str
-) -> TensorSpan | None:
-    """The head of a checkpoint, where it is stored and equals the embeddings bit by bit; None otherwise."""
-    by_name = {tensor.name: tensor for tensor in tensors}
-    by_parameter = {
-        parameter: by_name[stored] for stored, (parameter, _) in stored_names_of(config, name, [*by_name]).items()
-    }
-    embeddings, head = (by_parameter.get(parameter) for parameter in structure.embeddings or ("", ""))
-    if embeddings is None or head is None:
-        return None
-    if [*byte_samples_of(embeddings)][1:] != [*byte_samples_of(head)][1:]:  # all but the name
-        return None
-    return head if _equal_bytes(embeddings, head, head.file.stat().st_mtime_ns) else None
-
-
-@lru_cache(maxsize=4)
-def _equal_bytes(left: TensorSpan, right: TensorSpan, changed: int) -> bool:
-    return all(ours == theirs for ours, theirs in zip(left.chunks(), right.chunks(), strict=True))
 
 
 def lay_out_shards(

@@ -1,27 +1,21 @@
-"""The tensors that hold a model's MLP channels: those in which two layouts without memory, of two widths, differ.
-
-Which entries of one belong to one channel (in halves or in pairs) is found by running an MLP of a few channels: with
-zeros in the columns of some channels in its last matrix, it must compute the same as without these channels.
-"""
+"""The tensors that hold a model's MLP channels: those in which two layouts without memory, of two widths, differ."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import product, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.cache import remembered_value
-from layercut.models.structure import blueprint_model, config_of, plain_experts, structure_in, with_text_fields
+from layercut.models.structure import blueprint_model, config_of, structure_in, with_text_fields
 from layercut.surgery.channels import Channels
 from layercut.surgery.kinds import CLASS, WEIGHT, Attributes, Setting, attributes_of
 from layercut.surgery.quantized import is_quantized
-from layercut.surgery.slots import ChannelSlot, MlpWidth, Order, taken_entries, zeroed_entries
+from layercut.surgery.slots import ChannelSlot, MlpWidth, Order
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
 FIELDS = (
@@ -30,9 +24,9 @@ FIELDS = (
 )  # fmt: skip
 """Keys of configs that hold the width of an MLP; the first whose change changes the layers counts."""
 Slots = tuple[ChannelSlot, ...]
-_FEW = 8  # channels of the MLP that is run
-_STAY = (0, 3, 4, 6)
-_CLOSE = 1e-5
+_IN_PAIRS = frozenset({"GptOssExperts"})
+"""Classes whose gates and ups lie in pairs, and not in halves. A wrong order is found when a cut is written, by the
+comparison with zeros for the removed channels (``verify``)."""
 
 
 def thin_config(config: Mapping[str, Any], channels: Channels | None) -> dict[str, Any]:
@@ -102,7 +96,7 @@ def _mlp_width(config: str, kind: Any, name: str) -> MlpWidth:
             raise InputError(f"its MLPs are of different widths ({several}); remove layers.")
         if widths:
             slots = {layer: _slots(own) for layer, own in enumerate(changes) if own}
-            return MlpWidth(field, widths.pop(), order_of_entries(config, kind, field, name, slots))
+            return MlpWidth(field, widths.pop(), slots)
     raise InputError(
         f"{name} has no MLP whose width one field of its config says ({', '.join(FIELDS)}), so its channels cannot be "
         "thinned; remove layers."
@@ -182,7 +176,7 @@ def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_C
 
 
 def _slots(changes: Sequence[_Change]) -> Slots:
-    """The tensors of a layer with the channels; two entries a channel are taken for halves, until it is run.
+    """The tensors of a layer with the channels.
     Raises InputError: MLPs that are no linear layers, or without one last matrix each.
     """
     # By MLP; the stacked experts of a layer are one of them, by the module that holds them.
@@ -211,90 +205,7 @@ def _slots(changes: Sequence[_Change]) -> Slots:
             raise InputError("a layer reads its MLP channels by more than one matrix, or by none; remove layers.")
         first = max((slot.first + slot.mlps for slot in slots), default=0)
         for change in tensors:
-            order: Order = "one" if change.times == times else "halves"
+            order: Order = "one" if change.times == times else "pairs" if change.kind in _IN_PAIRS else "halves"
             place = (change.module, change.tensor, change.dim, order, change.reads)
             slots.append(ChannelSlot(*place, first=first, mlps=mlps, is_stacked=is_stacked))
     return tuple(slots)
-
-
-def order_of_entries(config: str, kind: Any, field: str, name: str, slots: Mapping[int, Slots]) -> dict[int, Slots]:
-    """The slots of each layer with the order of two entries a channel, by running one layer of each kind.
-    Raises InputError: the channels of an MLP are not independent of each other.
-    """
-    known: dict[Slots, Slots] = {}
-    for layer, own in slots.items():
-        if own not in known:
-            known[own] = _run_mlp(config, kind, field, name, layer, own)
-    return {layer: known[own] for layer, own in slots.items()}
-
-
-def _run_mlp(config: str, kind: Any, field: str, name: str, layer: int, slots: Slots) -> Slots:
-    modules = sorted({slot.module for slot in slots if slot.order != "one"})
-    # The module that holds all of them.
-    levels = zip(*(slot.module.split(".")[:-1] for slot in slots), strict=False)
-    path = ".".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
-    if not path:
-        if modules:
-            raise InputError(
-                f"the MLP of {name} is no module of its own, so the order of its channels cannot be found."
-            )
-        return slots
-    whole, thin = (_mlp_of(config, kind, field, name, layer, path, width) for width in (_FEW, len(_STAY)))
-    orders: tuple[Order, ...] = ("halves", "pairs")
-    for chosen in product(orders, repeat=len(modules)):
-        order = dict(zip(modules, chosen, strict=True))
-        tried = tuple(slot._replace(order=order[slot.module]) if slot.order != "one" else slot for slot in slots)
-        difference = _difference(whole, thin, {slot.name.removeprefix(path).lstrip("."): slot for slot in tried})
-        if difference is None and not modules:
-            return slots  # its call takes more than states; the comparison after a cut remains
-        if difference is not None and difference < _CLOSE:
-            return tried
-    raise InputError(
-        f"the MLP channels of {name} depend on each other, so that none can be removed alone; remove layers."
-    )
-
-
-def _mlp_of(config: str, kind: Any, field: str, name: str, layer: int, path: str, width: int) -> nn.Module:
-    """One MLP of the model with a few channels and random weights, in float32."""
-    import torch
-
-    model = blueprint_model(config_with_width(config, field, width, name), kind, name)
-    plain_experts(model)
-    stack: Any = model.get_submodule(structure_in(model).layers)
-    mlp: nn.Module = stack[layer].get_submodule(path).to_empty(device="cpu").float().eval()
-    drawn = torch.Generator().manual_seed(0)
-    for parameter in mlp.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=drawn) / parameter.shape[-1] ** 0.5
-    for buffer in mlp.buffers():
-        buffer.zero_()
-    return mlp
-
-
-def _difference(whole: nn.Module, thin: nn.Module, slots: Mapping[str, ChannelSlot]) -> float | None:
-    """Largest difference between the MLP with zeros in the columns of channels and that without the channels, as a
-    share of the largest output; None if it does not run on states alone. All that ``thin`` holds is written anew, and
-    ``whole`` loses the same columns in every order. ``slots``: by parameter.
-    """
-    import torch
-
-    channels = range(_FEW * max(slot.first + slot.mlps for slot in slots.values()))
-    stay = [channel for channel in channels if channel % _FEW in _STAY]
-    gone = [channel for channel in channels if channel % _FEW not in _STAY]
-    first, slot = next(item for item in slots.items() if not item[1].reads and not item[1].tensor.endswith("bias"))
-    shape = whole.get_parameter(first).shape
-    size = shape[len(shape) - 1 - slot.dim + slot.is_stacked]
-    states = torch.randn(1, 5, size, generator=torch.Generator().manual_seed(1))
-    try:
-        with torch.no_grad():
-            for name, parameter in whole.named_parameters():
-                own, data = slots.get(name), parameter.data
-                kept = data if own is None else taken_entries(data, own.dim, own.entries(stay, _FEW))
-                thin.get_parameter(name).data = kept
-                if own is not None and own.reads:
-                    parameter.data = zeroed_entries(data, own.dim, own.entries(gone, _FEW))
-            outputs = [mlp(states) for mlp in (whole, thin)]
-            # Those of experts may come with the router's numbers.
-            masked, cut = (output[0] if isinstance(output, tuple) else output for output in outputs)
-    except Exception:  # whatever its code raises on states alone
-        return None
-    return float((masked - cut).abs().max() / masked.abs().max().clamp(min=1e-9))

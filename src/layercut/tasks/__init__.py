@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layercut.tasks.base import Task
 
 LM_EVAL = "lm-eval:"  # prefix of the name of a task of the LM Evaluation Harness; ``lm_eval:`` does as well
-OF_LM_EVAL = ("rank", "gold", "token", "short", "chain")  # readouts that a task of lm-eval may have
+OF_LM_EVAL = ("rank", "chain")  # readouts that a task of lm-eval may have
 
 _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200

@@ -12,15 +12,12 @@ from layercut.engine.base import Completion, GenerationRequest, LikelihoodReques
 from layercut.errors import unknown_name
 
 Readout = str
-"""How an item is asked and read: by likelihood over options (``rank``), by the likelihood of the right answer per token
-(``gold``), by one token, the letter of an option (``token``), as a short free answer (``short``), or as a chain of
-steps that ends in an answer (``chain``)."""
-GENERATED: tuple[Readout, ...] = ("short", "chain")  # readouts that generate text; the others only score given text
+"""How an item is asked and read: by likelihood over options (``rank``), as a short free answer (``short``), or as a
+chain of steps that ends in an answer (``chain``)."""
+GENERATED: tuple[Readout, ...] = ("short", "chain")  # readouts that generate text; the other scores given text
 Split = Literal["selection", "report", "full"]
 """``full``: the whole test set. It differs from ``report`` where selection items are part of the test set; see
 ``layercut.tasks.selected_items``."""
-LOG_LIKELIHOOD = "log_likelihood"
-"""The metric of ``gold``: nats per token, at most 0. It is no accuracy and has no score of guessing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,7 @@ class Score(NamedTuple):
 
     metrics: dict[str, float]
     """Value per metric, the headline first; 0 or 1 for accuracies. All lie in [0, 1], and higher is better, as a race
-    of candidates needs; but for ``log_likelihood``, so a search by it runs with ``--race off``."""
+    of candidates needs."""
     answer: str  # the extracted answer; empty where none was found
     outcome: (
         str  # ``right``, ``wrong``, ``no_answer`` (none found) or ``cut`` (not right, and the length limit was hit)
@@ -61,13 +58,8 @@ class Task:
 
     name: str
     version: int  # raised with every change that can move scores
-    readouts: tuple[Readout, ...]  # those that are asked where none is named; the first is the default
+    readouts: tuple[Readout, ...]  # all are asked where none is named; the first is the default
     chance_items: int | None = None  # ``chance`` is computed on so many first items, where it is slow; None for all
-
-    @property
-    def extra_readouts(self) -> tuple[Readout, ...]:
-        """Readouts that are asked only by name."""
-        return ()
 
     @property
     def shares_test_set(self) -> bool | None:
@@ -123,12 +115,6 @@ class Task:
         """
         return ""
 
-    def over_items(
-        self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
-        """Numbers of the benchmark that are no means over items, by name."""
-        return {}
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Score of guessing per metric on these samples: 1 / number of options for ``rank``; for free answers the
         share that the most common right answer would get (a constant answerer). Nothing for a metric without one."""
@@ -161,13 +147,9 @@ class Task:
         report = {sample.id for sample in self.samples("report", None)}
         return frozenset({sample.id for sample in self.samples("full", None)} - report)
 
-    @property
-    def all_readouts(self) -> tuple[Readout, ...]:
-        return (*self.readouts, *self.extra_readouts)
-
     def check_readout(self, readout: Readout) -> None:
         """Refuse what the task cannot be asked. Raises InputError: a readout that it does not have."""
-        check_known(self.name, readout, self.all_readouts)
+        check_known(self.name, readout, self.readouts)
 
 
 def check_known(name: str, readout: Readout, readouts: Sequence[Readout]) -> None:

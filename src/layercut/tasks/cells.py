@@ -33,7 +33,6 @@ from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decid
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-"""Which flag of ``layercut eval`` stands for a setting whose name is not the flag's."""
 USED_TOKENS = "tokens of "
 """Name of a note, before a task and readout: ``ids`` of all tokens of its prompts and answers, the SHA-256 of the
 ``tokenizer`` whose ids they are, and whether the answers are ``greedy`` ones whose own tokens are known, so that a

@@ -143,8 +143,6 @@ def evaluate_items(
     if split != "selection" and task.test_set_size is not None:
         for row in rows:
             row["split"], row["test_set"] = split if task.shares_test_set else "full", task.test_set_size
-    if over_items := task.over_items(samples, readout, records):
-        rows[0]["over_items"] = over_items
     return TaskResult(metrics=rows, records=records)
 
 
@@ -363,7 +361,7 @@ def _record(
         record |= {"num_close": answer.num_close} if answer.num_close else {}
         return record | ({"tokens": list(answer.tokens)} if has_tokens and answer.tokens else {})
     return record | {
-        "options": [sample.gold] if readout == "gold" or not sample.options else list(sample.options),
+        "options": list(sample.options) or [sample.gold],
         "log_likelihoods": list(answer.log_likelihoods),
         "num_tokens": list(answer.num_tokens),
         "num_prompt_tokens": answer.num_prompt_tokens,

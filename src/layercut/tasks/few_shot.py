@@ -2,25 +2,22 @@
 
 The prompt is plain text, so that base models can be asked as well. By likelihood (``rank``) the continuations are whole
 answers up to and with the mark that ends them, so that an option's score is the probability that free generation gives
-exactly this answer. By name, ``gold`` scores the right answer alone, per token, after the same prompt, and ``token``
-lists the options with letters, after four problems that are listed so and answered by their letter.
+exactly this answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import count, islice
 from random import Random
 from typing import Any, NamedTuple
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.tasks.base import GENERATED, Readout, Sample, Score, Split, Task, content_id
-from layercut.tasks.grading import LETTERS, grade_free_text, grade_gold, grade_rank, guessing_chance, lettered_options
+from layercut.tasks.grading import grade_free_text, grade_rank, guessing_chance
 from layercut.tasks.selected_items import half_of
 
-NUM_LETTERED = 4  # worked examples of ``token``
 NUM_NEAR_MISSES = 3  # wrong options of a problem
 _SLIPS = (1, 2, 3, 4, 5, 10)
 
@@ -52,10 +49,6 @@ class FewShotTask(Task):
     is_right: Callable[[str, str], bool]  # from an answer that was found and the right one, whether they are the same
     max_new_tokens: int
     stop: tuple[str, ...]
-    short_examples: str = ""
-    """Examples for ``short`` where the others work in steps; empty where ``examples`` serve all."""
-    short_tokens: int | None = None  # longest ``short`` answer, where it is not ``max_new_tokens``
-    extra_readouts: tuple[Readout, ...] = ("gold", "token")
     place: Callable[[str], int | None] | None = None
     """From a generated text, the number of characters before the answer that ``find`` finds; where left out, the answer
     stands at the beginning."""
@@ -91,30 +84,16 @@ class FewShotTask(Task):
         return Sample(id=name, question=problem.question, gold=problem.gold, options=tuple(options), data=problem.data)
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """The examples and the problem: the same text for every readout but ``token`` and examples without steps."""
-        if readout == "token":
-            shown = [other for other in self._shown if other.id != sample.id][:NUM_LETTERED]
-            examples = "".join(f"{_listed(other)} {LETTERS[other.gold_index]}\n\n" for other in shown)
-            letters = tuple(f" {letter}" for letter in LETTERS[: len(sample.options)])
-            return LikelihoodRequest(id=sample.id, prompt=examples + _listed(sample), continuations=letters)
-        short = readout == "short"
-        examples = self.short_examples if short and self.short_examples else self.examples
-        prompt = examples + self.prompt(sample.question)
+        """The examples and the problem: the same text for every readout."""
+        prompt = self.examples + self.prompt(sample.question)
         if readout in GENERATED:
-            longest = self.short_tokens if short and self.short_tokens else self.max_new_tokens
-            return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=self.stop)
-        scored = (sample.gold,) if readout == "gold" else sample.options
-        return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(map(self.answer, scored)))
-
-    @cached_property
-    def _shown(self) -> list[Sample]:
-        """One selection item more than is shown, so that none is its own example; report items are never shown."""
-        return self.samples("selection", NUM_LETTERED + 1)
+            return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(map(self.answer, sample.options)))
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        """Accuracy, 1 or 0; of ``gold`` the log-likelihood per token."""
+        """Accuracy, 1 or 0."""
         if isinstance(answer, Likelihoods):
-            return grade_gold(sample, answer) if readout == "gold" else grade_rank(sample, answer)
+            return grade_rank(sample, answer)
         said = self.find(answer.text)
         return grade_free_text(said, bool(said) and self.is_right(said, sample.gold), answer)
 
@@ -134,10 +113,6 @@ class FewShotTask(Task):
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Guessing among the options, or always giving the most common right answer."""
         return guessing_chance(samples, readout, ("accuracy",))
-
-
-def _listed(sample: Sample) -> str:
-    return f"{sample.question}\n{lettered_options(sample.options)}\nAnswer:"
 
 
 def draw_questions(task: str, version: int, seed: int, draw: Callable[[Random], str]) -> Iterator[str]:

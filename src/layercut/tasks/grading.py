@@ -6,20 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from string import ascii_uppercase
-from typing import NamedTuple
 
 from layercut.engine.base import Completion, Likelihoods
-from layercut.tasks.base import GENERATED, LOG_LIKELIHOOD, Readout, Sample, Score
+from layercut.tasks.base import GENERATED, Readout, Sample, Score
 
-LETTERS = ascii_uppercase
-SHORT = "Answer with the letter of the right option and nothing else."
-CHAIN = 'Think step by step, and end with "The answer is X.", where X is the letter of the right option.'
-
-_MARK = re.compile(r"\banswer(?:\s+is\b|\s*:)\s*:?", re.IGNORECASE)
-_LETTER = re.compile(r"\(?(?P<letter>[A-Z])(?:(?P<mark>[).:,]+)\s*|\s+|$)(?P<rest>.*)", re.DOTALL)
-_DRESS = " \t*_`\"'"
-_BEFORE_ANSWER = ("", "the", "the correct", "the right", "the best", "my", "so the", "correct")
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _GROUPS_SO_FAR = re.compile(r"[0-9]*|[0-9]{1,3}(?:,[0-9]{3})*,[0-9]{0,3}")
 _WHOLE_NUMBER_SO_FAR = re.compile(r"(?P<sign>[+\-−]?)(?P<whole>[0-9,]*)(?P<rest>.*)", re.DOTALL)
@@ -164,12 +154,6 @@ def grade_free_text(answer: str, right: bool, completion: Completion) -> Score:
     return Score({"accuracy": float(right)}, answer, kind)
 
 
-def grade_option(sample: Sample, option: NamedOption | None, completion: Completion) -> Score:
-    """Accuracy of an option that a completion names by its letter or its words; None names none."""
-    named = sample.options[LETTERS.index(option.letter)] if option else ""
-    return grade_free_text(named, bool(named) and named == sample.gold, completion)
-
-
 def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
     """Accuracy of the most likely option: the highest log-likelihood, not divided by length; the first wins ties."""
     scores = likelihoods.log_likelihoods
@@ -178,101 +162,12 @@ def grade_rank(sample: Sample, likelihoods: Likelihoods) -> Score:
     return Score({"accuracy": float(right)}, answer, "right" if right else "wrong")
 
 
-def grade_gold(sample: Sample, likelihoods: Likelihoods) -> Score:
-    """Log-likelihood of the right answer per token, in nats: ln p / number of tokens; at most 0.
-
-    The outcome is ``right`` where greedy decoding would have written exactly this answer.
-    """
-    per_token = likelihoods.log_likelihoods[0] / likelihoods.num_tokens[0]
-    greedy = likelihoods.is_greedy[0]
-    return Score({LOG_LIKELIHOOD: per_token}, sample.gold if greedy else "", "right" if greedy else "wrong")
-
-
 def guessing_chance(samples: Sequence[Sample], readout: Readout, metrics: Sequence[str]) -> Mapping[str, float]:
-    """Chance on these samples: 1 / number of options, averaged, for ``rank`` and ``token``; the share of the best
-    constant answer for what is generated; none for ``gold``."""
-    if readout == "gold":
-        return {}
+    """Chance on these samples: 1 / number of options, averaged, for ``rank``; the share of the best constant answer for
+    what is generated."""
     if readout in GENERATED:
         golds = Counter(sample.gold for sample in samples)
         share = golds.most_common(1)[0][1] / len(samples)
     else:
         share = sum(1 / len(sample.options) for sample in samples) / len(samples)
     return dict.fromkeys(metrics, share)
-
-
-def letter_chance(samples: Sequence[Sample]) -> Mapping[str, float]:
-    """Chance where letters are written: 1 / number of options, at least the share of the most common right letter."""
-    share = Counter(sample.gold_index for sample in samples).most_common(1)[0][1] / len(samples)
-    return {"accuracy": max(share, guessing_chance(samples, "rank", ["accuracy"])["accuracy"])}
-
-
-class NamedOption(NamedTuple):
-    """An option that a text names."""
-
-    letter: str
-    start: int  # characters before it
-
-
-def lettered_options(options: Sequence[str]) -> str:
-    r"""One option a line.
-
-    >>> lettered_options(["red", "blue"])
-    'A. red\nB. blue'
-    """
-    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-
-
-def read_short_text(text: str, options: Sequence[str]) -> NamedOption | None:
-    """The option that the first line with any text names, by its letter or by its own words.
-
-    A letter counts alone ("B", "(B)", "**B**"), with a mark behind it ("B. blue", "B) because ..."), or with its own
-    option behind it ("B blue"). "A blue one" names no option A. Words count if they are one option's and nothing else,
-    whatever their case or last full stop. "The answer is" and "Answer:" may stand before either.
-
-    >>> [found and found.letter for found in (read_short_text(text, ["red", "a blue one"]) for text in (
-    ...     "B", "(b)", " Answer: **A**", "A. red", "A blue one.", "A nice day", "red or blue", "C"))]
-    ['B', None, 'A', 'A', 'B', None, None, None]
-    """
-    start = len(text) - len(text.lstrip())
-    line = text[start:].partition("\n")[0]
-    mark = _MARK.search(line)
-    if mark and line[: mark.start()].strip(_DRESS).lower() in _BEFORE_ANSWER:
-        return _named(line[mark.end() :], options, start + mark.end())
-    return _named(line, options, start)
-
-
-def read_chain_text(text: str, options: Sequence[str]) -> NamedOption | None:
-    """The option that stands behind the last "the answer is" or "Answer:", by the rules of ``read_short_text``.
-
-    A chain without these words has no answer, whatever letters stand in it. Behind them, the sentence is read first,
-    then the whole line.
-
-    >>> [found and found.letter for found in (read_chain_text(text, ["red", "blue"]) for text in (
-    ...     "A is warm. The answer is B.", "the answer is A. No, the answer is (B) blue.", "Answer: blue", "So B."))]
-    ['B', 'B', 'B', None]
-    """
-    marks = list(_MARK.finditer(text))
-    if not marks:
-        return None
-    end = marks[-1].end()
-    line = text[end:].partition("\n")[0]
-    return _named(line.partition(". ")[0], options, end) or _named(line, options, end)
-
-
-def _named(line: str, options: Sequence[str], start: int) -> NamedOption | None:
-    start += len(line) - len(line.lstrip(_DRESS))
-    bare = line.replace("*", "").strip(_DRESS)
-    words = [_words(option) for option in options]
-    if words.count(_words(bare)) == 1:
-        return NamedOption(LETTERS[words.index(_words(bare))], start)
-    match = _LETTER.fullmatch(bare)
-    if match is None or match["letter"] not in LETTERS[: len(options)]:
-        return None
-    letter, rest = match["letter"], match["rest"]
-    is_named = match["mark"] or not rest or _words(rest) == words[LETTERS.index(letter)]
-    return NamedOption(letter, start) if is_named else None
-
-
-def _words(text: str) -> str:
-    return " ".join(text.strip(_DRESS).casefold().removesuffix(".").split())

@@ -38,7 +38,6 @@ VERSION = 2
 """
 MAX_NEW_TOKENS = 256  # longest answer, where nothing else says
 _SHORTEST = 16  # longest answer that is learned from reference answers, at least
-PROBABILITY = "token_probability"  # the metric of the grade ``likelihood``
 _HALVES = SplitNames("all", "all")
 _MOST_GUESSES = 100  # different answers that are tried as the constant one
 _SECONDS = 5  # for one pattern on one answer; most take microseconds
@@ -67,10 +66,7 @@ class OwnFile(Task):
     - ``contains``: the answer stands in the text, in any case.
     - ``regex``: the answer is a Python regular expression that is found in the text.
     - ``code``: the program in the text passes ``tests``, in the sandbox.
-    - ``choice``: the right one of ``choices`` is the likeliest (``rank``); by name ``short``, where the model is shown
-      the choices with letters and writes one.
-    - ``likelihood``: probability per token of the answer (readout ``likelihood``), a geometric mean from 0 to 1:
-      exp(ln p / tokens).
+    - ``choice``: the right one of ``choices`` is the likeliest (``rank``).
 
     Where ``answer`` is a list, each of them is right.
     """
@@ -79,7 +75,7 @@ class OwnFile(Task):
     default: Grade | None  # grade of rows that name none
     max_new_tokens: int | None
     """Longest answer of rows that give none. If left out, four times the longest reference answer, at least 16, where
-    nothing longer can be right or is needed (``exact``, ``contains``, written ``choice``); else 256."""
+    nothing longer can be right or is needed (``exact``, ``contains``, ``choice``); else 256."""
     seed: int = 0  # seed of the draw of rows
     version: int = VERSION
 
@@ -102,12 +98,7 @@ class OwnFile(Task):
     @property
     def readouts(self) -> tuple[Readout, ...]:  # type: ignore[override]
         """By the grade of the rows."""
-        return ({"choice": "rank", "likelihood": "likelihood"}.get(self._samples[0].data["grade"], "short"),)
-
-    @property
-    def extra_readouts(self) -> tuple[Readout, ...]:
-        """A written letter, for choices."""
-        return ("short",) if self.readouts == ("rank",) else ()
+        return ("rank" if self._samples[0].options else "short",)
 
     def settings(self) -> Mapping[str, object]:
         """Settings that decide the samples; the file counts by its content, not by its place."""
@@ -148,25 +139,16 @@ class OwnFile(Task):
         return max(_SHORTEST, 4 * math.ceil(longest / 3))
 
     def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """The prompt as it stands in the file; for ``short`` of choices with the choices, for code with an answer that
-        is begun with a code block."""
+        """The prompt as it stands in the file; for code with an answer that is begun with a code block."""
         prompt, grade = sample.data["prompt"], sample.data["grade"]
         plain = isinstance(prompt, str)
-        if readout != "short":
+        if sample.options:
             # A word of its own, where the text does not end in white space.
             space = " " if plain and not prompt[-1].isspace() else ""
-            texts = sample.options or (sample.gold,)
-            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=tuple(space + text for text in texts))
+            texts = tuple(space + text for text in sample.options)
+            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=texts)
         stop = sample.data["stop"] or (("\n\n",) if plain else ())
-        if grade == "choice" and plain:
-            prompt, stop = f"{prompt}\n{grading.lettered_options(sample.options)}\nAnswer:", ("\n",)
-        elif grade == "choice":
-            listed, last = f"{grading.lettered_options(sample.options)}\n\n{grading.SHORT}", prompt[-1]
-            if last.role == "user":  # most chat templates want roles to alternate
-                prompt = (*prompt[:-1], Message("user", f"{last.content}\n{listed}"))
-            else:
-                prompt = (*prompt, Message("user", listed))
-        elif grade == "code" and not plain and prompt[-1].role != "assistant":
+        if grade == "code" and not plain and prompt[-1].role != "assistant":
             prompt, stop = (*prompt, Message("assistant", OPENED)), sample.data["stop"] or STOP
         longest = sample.data["max_new_tokens"] or self._longest
         return GenerationRequest(
@@ -191,14 +173,10 @@ class OwnFile(Task):
         scores = []
         for place, (sample, answer) in enumerate(pairs):
             if isinstance(answer, Likelihoods):
-                scores.append(grading.grade_rank(sample, answer) if sample.options else _likelihood(sample, answer))
+                scores.append(grading.grade_rank(sample, answer))
             elif place in judged_at:
                 said, right, fate = judged_at[place]
                 scores.append(grading.grade_free_text(said, right, answer)._replace(program=fate))
-            elif sample.options:
-                scores.append(
-                    grading.grade_option(sample, grading.read_short_text(answer.text, sample.options), answer)
-                )
             else:
                 scores.append(grading.grade_free_text(*_graded(sample, answer.text), answer))
         return scores
@@ -209,7 +187,7 @@ class OwnFile(Task):
         Other grades look at the whole text. Proven in ``test_no_way_to_go_on_changes_a_settled_grade`` of the own file.
         """
         grade, text = sample.data["grade"], text.rstrip("\ufffd")
-        if readout != "short" or grade not in ("contains", "exact"):
+        if grade not in ("contains", "exact"):
             return False
         if grade == "contains":
             return _graded(sample, text)[1]
@@ -219,25 +197,16 @@ class OwnFile(Task):
 
     def draft(self, sample: Sample, readout: Readout) -> str:
         """The answer, where it is all that is to be written."""
-        if readout == "short" and sample.options:
-            return grading.LETTERS[sample.gold_index]
         return sample.gold if sample.data["grade"] == "exact" else ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
-        """1 / number of choices; written letters, at least the share of the most common right letter.
+        """1 / number of choices.
 
         Written answers: what the best constant answer gets by these very grades, of the 100 most common answers in the
-        file. Code and likelihood: 0, as no constant program passes, and guessing gives each of thousands of tokens
-        about the same probability.
+        file. Code: 0, as no constant program passes.
         """
-        if readout == "likelihood":
-            return {PROBABILITY: 0.0}
         if samples[0].options:
-            return (
-                grading.guessing_chance(samples, "rank", ("accuracy",))
-                if readout == "rank"
-                else grading.letter_chance(samples)
-            )
+            return grading.guessing_chance(samples, "rank", ("accuracy",))
         texts = [sample for sample in samples if sample.data["grade"] != "code"]
         answers = Counter(text for sample in texts for text in sample.data["accepted"])
         num_right = (
@@ -263,12 +232,6 @@ def balanced_order(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
         places[sample.id] = (seen[sample.gold] + unit(f"place {sample.id}")) / count[sample.gold]
         seen[sample.gold] += 1
     return sorted(samples, key=lambda sample: (places[sample.id], sample.id))
-
-
-def _likelihood(sample: Sample, answer: Likelihoods) -> Score:
-    probability = math.exp(answer.log_likelihoods[0] / answer.num_tokens[0])
-    greedy = answer.is_greedy[0]
-    return Score({PROBABILITY: probability}, sample.gold if greedy else "", "right" if greedy else "wrong")
 
 
 def _graded(sample: Sample, text: str) -> tuple[str, bool]:

@@ -12,13 +12,13 @@ from layercut.engine.base import Message
 from layercut.errors import InputError, one_line, unknown_name
 from layercut.tasks.base import Sample, content_id
 from layercut.tasks.data_files import DataRow
-from layercut.tasks.grading import LETTERS, parse_number
+from layercut.tasks.grading import parse_number
 from layercut.tasks.program_answers import NOT_PYTHON, undefined_names
 
-Grade = Literal["exact", "number", "contains", "regex", "code", "choice", "likelihood"]
+Grade = Literal["exact", "number", "contains", "regex", "code", "choice"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 WRITTEN: tuple[Grade, ...] = ("exact", "number", "contains", "regex", "code")
-"""The model writes an answer; rows of one file may mix these. The others are scored by likelihood."""
+"""The model writes an answer; rows of one file may mix these. Choices are ranked by likelihood."""
 
 _ONLY_REGEX = re.compile(r"(\\N\{.*?\}|\\.)|(?<=\[)(?=\[:)|(?=\{(?!\d*,?\d*\}))", re.DOTALL)
 """[[:alpha:]] and x{e<=1}: classes and a number of errors to the regex package, characters to Python's re."""
@@ -41,13 +41,11 @@ def samples_of_rows(rows: Sequence[DataRow], default: Grade | None) -> list[Samp
             samples.append(_sample(row, default))
         except InputError as error:
             raise InputError(f"{row.where}: {error}") from error
-    kinds = ["written" if sample.data["grade"] in WRITTEN else sample.data["grade"] for sample in samples]
-    for sample, kind in zip(samples, kinds, strict=True):
-        if kind != kinds[0]:
+    for sample in samples:
+        if bool(sample.options) != bool(samples[0].options):
             raise InputError(
                 f"{sample.data['where']}: the grade {sample.data['grade']}, and {samples[0].data['grade']} in "
-                f"{rows[0].where}. Answers that are written ({', '.join(WRITTEN)}), choice and likelihood need a file "
-                "each."
+                f"{rows[0].where}. Answers that are written ({', '.join(WRITTEN)}) and choices need a file each."
             )
     return samples
 
@@ -85,7 +83,7 @@ def _sample(row: DataRow, default: Grade | None) -> Sample:
         if "answer" in row.fields:
             held = f"the answer is {'null' if row.fields['answer'] is None else 'empty'}"
         raise InputError(f"{held}. A row graded by {grade} needs the answer.")
-    if grade in ("choice", "likelihood", "regex") and len(accepted) > 1:
+    if grade in ("choice", "regex") and len(accepted) > 1:
         raise InputError(f"{len(accepted)} answers for the grade {grade}. Give one.")
     for answer in accepted:
         if grade == "number" and parse_number(answer.strip()) is None:
@@ -147,11 +145,11 @@ def _pattern(answer: str) -> regex.Pattern[str]:
 
 
 def _choices(fields: Mapping[str, Any], answer: str) -> tuple[str, ...]:
-    value, fine = fields.get("choices"), 'Give two to 26 different ones, such as ["red", "blue"], in CSV red|blue.'
+    value, fine = fields.get("choices"), 'Give two or more different ones, such as ["red", "blue"], in CSV red|blue.'
     options = tuple(map(str.strip, value.split("|"))) if isinstance(value, str) else _texts(fields, "choices")
     if value is None:
         raise InputError(f"no field 'choices'. {fine}")
-    if not 2 <= len(options) <= len(LETTERS) or len(set(options)) < len(options) or "" in options:
+    if len(options) < 2 or len(set(options)) < len(options) or "" in options:
         raise _unusable("choices", value, fine)
     if answer not in options:
         raise InputError(

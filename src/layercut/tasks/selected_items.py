@@ -17,7 +17,6 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from layercut.engine.base import GenerationRequest
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Sample, Split, Task
@@ -44,14 +43,6 @@ def items_hash(ids: Iterable[str]) -> str:
 HALVES = "halves by content hash"
 
 
-class CompletionForm(NamedTuple):
-    """A problem as plain text, which a base model continues."""
-
-    prompt: Callable[[Sample], str]
-    stop: tuple[str, ...]
-    described: Mapping[str, Any]  # for the run's settings
-
-
 @dataclass(frozen=True, kw_only=True)
 class RowsTask(Task):
     """Base class of tasks whose samples come from rows of a data set, on the hub or a local copy."""
@@ -69,8 +60,6 @@ class RowsTask(Task):
     data: str | None = None
     """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
     max_new_tokens: int  # longest answer
-    completion: Callable[[], CompletionForm] | None = None
-    """Prompt and stop strings for base models, in place of the chat format."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -83,7 +72,6 @@ class RowsTask(Task):
             "max_new_tokens": self.max_new_tokens,
             "data": self._rows.sha256,
             "splits": self._split_names.describe(),
-            **({} if self._form is None else self._form.described),
         }
 
     @property
@@ -94,17 +82,6 @@ class RowsTask(Task):
         """The first samples in the order of the data set."""
         rows = self._rows.splits
         return first_samples(split, self._split_names, lambda name: map(self.sample, rows[name]), limit)
-
-    def asked_to_continue(self, sample: Sample) -> GenerationRequest | None:
-        """The request in the completion form; None where the task is asked in the chat format."""
-        if self._form is None:
-            return None
-        text, stop = self._form.prompt(sample), self._form.stop
-        return GenerationRequest(id=sample.id, prompt=text, max_new_tokens=self.max_new_tokens, stop=stop)
-
-    @cached_property
-    def _form(self) -> CompletionForm | None:
-        return None if self.completion is None else self.completion()
 
     @cached_property
     def _rows(self) -> DataSet:

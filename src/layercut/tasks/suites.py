@@ -20,12 +20,9 @@ SIDE_EFFECTS = ("endings", "same_language", "instructions", "needle_2k")
 SUITE = "suite:"  # prefix of the name of a suite among names of tasks
 
 SUITES: dict[str, tuple[TaskSettings, ...]] = {
-    "builtin": (
-        *(TaskSettings(task=name, readouts=("short", "rank", "gold", "token")) for name in BUILT_IN),
-        TaskSettings(task="gsm_symbolic", readouts=("chain", "short", "rank", "gold", "token")),
-    ),
+    "builtin": tuple(TaskSettings(task=name) for name in (*BUILT_IN, "gsm_symbolic")),
     "quick": (
-        *(TaskSettings(task=name, readouts=("short",)) for name in (*BUILT_IN, "gsm_symbolic")),
+        *(TaskSettings(task=name, readouts=("short",)) for name in BUILT_IN),
         TaskSettings(task="arc_easy", readouts=("rank",), limit=100),
     ),
     "side_effects": tuple(TaskSettings(task=name) for name in SIDE_EFFECTS),
@@ -34,8 +31,8 @@ SUITES: dict[str, tuple[TaskSettings, ...]] = {
         *(TaskSettings(task=name) for name in GENERATION),
     ),
 }
-"""``builtin``: the generated tasks under all their readouts, offline. ``quick``: short answers of the same and 100
-items of ARC-Easy. ``side_effects``: what pruning and healing may break in silence, built in. ``paper``: the seven
+"""``builtin``: the generated tasks under both readouts, offline. ``quick``: short answers of the same and 100 items of
+ARC-Easy. ``side_effects``: what pruning and healing may break in silence, built in. ``paper``: the seven
 classification and five generation tasks of arXiv:2602.01997; there the first 20 % of each classification task, here all
 of it or a limit."""
 
@@ -69,7 +66,6 @@ def asked_tasks(
     readouts: tuple[str, ...] | None = None,
     files: Mapping[str, str] | None = None,
     folder: Path | None = None,
-    first_readouts: bool = False,
 ) -> tuple[TaskSettings, ...]:
     """The tasks that a list of names stands for, with their local data: ``arithmetic,lm-eval:sciq,suite:quick``.
 
@@ -77,8 +73,6 @@ def asked_tasks(
         names: names of tasks, and ``suite:NAME`` for those of a suite, separated by commas.
         limit: items of each task; lowers those of a suite.
         readouts: of all tasks, in place of their own and of a suite's.
-        first_readouts: read a suite's tasks by their first readout alone, as an objective reads tasks that are named:
-            each counts once.
 
     Raises InputError: no such suite, data for a task that is not asked for, or a folder that is none.
     """
@@ -86,10 +80,8 @@ def asked_tasks(
     for name in filter(None, map(str.strip, names.split(","))):
         if not name.startswith(SUITE):
             tasks.append(TaskSettings(task=name, readouts=readouts, limit=limit))
-            continue
-        for task in suite_named(name.removeprefix(SUITE), limit=limit, readouts=readouts):
-            by_first = first_readouts and readouts is None and task.readouts
-            tasks.append(task.replace(readouts=by_first[:1]) if by_first else task)
+        else:
+            tasks += suite_named(name.removeprefix(SUITE), limit=limit, readouts=readouts)
     return with_local_data(tuple(tasks), dict(files or {}), folder)
 
 

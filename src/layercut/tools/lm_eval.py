@@ -45,7 +45,6 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             commas, so write ``remove='3,8,21-24'`` there, with the quotes.
         revision: branch, tag or commit of a hub model.
         seed: of ``remove=random:N``.
-        plan_from_another_model: allow a plan.json for another model of the same depth.
         device: if left out, an accelerator if there is one, else the CPU (``hf`` asks for ``cuda`` everywhere).
         options: all other arguments of ``hf``, such as ``dtype``, ``max_length`` and ``parallelize``.
 
@@ -60,11 +59,10 @@ class LayercutLM(HFLM):  # type: ignore[misc]
         *,
         revision: str | None = None,
         seed: int = 0,
-        plan_from_another_model: bool = False,
         device: str | None = None,
         **options: Any,
     ) -> None:
-        source = resolve_source(pretrained, revision=revision, trust_remote_code=bool(options.get("trust_remote_code")))
+        source = resolve_source(pretrained, revision=revision)
         metadata = describe_source(source)
         self.plan = _plan(
             remove,
@@ -72,7 +70,6 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             model=pretrained,
             model_hash=metadata.model_hash,
             seed=seed,
-            from_another_model=plan_from_another_model,
         )
         for name in _OVER_ALL_LAYERS:
             if options.get(name) and not self.plan.is_uncut:
@@ -101,13 +98,12 @@ class LayercutLM(HFLM):  # type: ignore[misc]
             "layercut_removed": list(self.plan.removed),
             "layercut_num_layers": self.plan.num_layers,
             **({"layercut_mlp_channels": self.plan.channels.num_kept} if self.plan.channels else {}),
-            **({"layercut_chosen_on": dict(self.plan.chosen_on)} if self.plan.chosen_on else {}),
         }
 
 
 def _plan(remove: str | int | Sequence[int] | None, **about: Any) -> CutPlan:
     if remove is None:
-        del about["seed"], about["from_another_model"]
+        del about["seed"]
         return CutPlan(**about)
     return LayerSpec.parse(remove if isinstance(remove, Sequence) else str(remove)).bind(**about)
 

@@ -42,7 +42,6 @@ class Io(NamedTuple):
 
     def handle(self, settings: ModelSettings) -> ModelHandle:
         """The model: the one in memory, or its files."""
-
         return self.loaded.get(settings.model) or ModelHandle(settings)
 
 
@@ -106,16 +105,13 @@ class Shown(NamedTuple):
     failed: bool = False  # True for the exit code 1
 
 
-def shown_outlines(*outlines: Outline) -> Shown:
+def shown_outline(outline: Outline) -> Shown:
     """What a dry run shows. Raises InputError: a folder that the run would refuse."""
     from layercut.runs.directory import RunFolder
 
-    for outline in outlines:
-        if outline.folder is not None:
-            RunFolder.check(outline.folder)
-    data = [outline.to_dict() for outline in outlines]
-    lines = [line for outline in outlines for line in ("", *outline.lines())]
-    return Shown(data[0] if len(data) == 1 else data, lines=lines)
+    if outline.folder is not None:
+        RunFolder.check(outline.folder)
+    return Shown(outline.to_dict(), lines=["", *outline.lines()])
 
 
 class Verb(Settings, arbitrary_types_allowed=True):

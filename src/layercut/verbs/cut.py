@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
+from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.models.sources import ModelSource
@@ -35,12 +36,12 @@ from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
 _LOADED = Fields(
     "Model",
     shown="revision dtype device",
-    without="batch_size engine cache_gib engine_pool cuda_graphs base_url tokenizer quantize",
+    without="batch_size engine cache_gib engine_pool base_url quantize",
 )
 
 
 class CutVerb(Verb):
-    """Write MODEL without some of its decoder layers, as a plain Hugging Face checkpoint or a GGUF file.
+    """Write MODEL without some of its decoder layers, as a Hugging Face folder or a GGUF file.
 
     Layers are zero-based and those of the original model; ranges are inclusive, so 21-24 is four layers. Weights are
     streamed, never held in memory. The result is reloaded and its logits are compared with the bypassed model;
@@ -68,7 +69,7 @@ class CutVerb(Verb):
         None,
         description=f"{fields.REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
-        "vocab:44000, or vocab:FILE of texts. An output head that is a copy of the embeddings: tie.",
+        "vocab:44000, or vocab:FILE of texts. A GGUF file without layers loses a copy of its embeddings alone.",
     )
     healed: Annotated[fields.Folder | None, Flag("DIR")] = Field(
         None,
@@ -95,45 +96,36 @@ class CutVerb(Verb):
             raise InputError("`texts` are tokenised with the tokens that stay; name those: `remove` vocab:ascii.")
         if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
-        if self.removed.tied and not self.model.tie:
-            raise InputError(
-                "`tie` false keeps two matrices, and `remove` tie makes them one; leave out one of the two."
-            )
 
     @cached_property
     def removed(self) -> LayerSpec | None:
-        """What goes: as named, or the plan of the healed checkpoint."""
-        return self.remove if self.healed is None else LayerSpec.parse(self.healed / PLAN_FILE)
+        """What goes: as named, or the plan of the healed checkpoint; of a GGUF file maybe no layers."""
+        if self.healed is not None:
+            return LayerSpec.parse(self.healed / PLAN_FILE)
+        if self.remove is None and self.out is not None and self.out.suffix.lower() == ".gguf":
+            return LayerSpec(text="", layers=())
+        return self.remove
 
     def fit(self) -> None:
-        """Check that the model has the layers. Raises InputError."""
         assert self.removed is not None, "checked"
         check_fits(self.model, [replace(self.removed, vocabulary=None)], self.seed)
 
     def run(self, io: Io) -> CutReport:
-        """Write the smaller model."""
         return self._cut(io, dry_run=False)
 
     def rehearse(self, io: Io) -> Shown:
         return self.show(self._cut(io, dry_run=True), io)
 
     def show(self, done: CutReport, io: Io) -> Shown:
-        covered = self._covered(done)
+        covered: list[Coverage | UsedTokens] = []
+        if self.texts is not None and done.plan.vocabulary is not None:
+            covered = count_covered(self._files(), done.plan.vocabulary, self.texts)
         shown = {"texts": [coverage._asdict() for coverage in covered]} if covered else {}
         return Shown(
             done.to_dict() | shown,
             lines=[*done.lines(), *(coverage.describe() for coverage in covered)],
             notes=done.warnings,
         )
-
-    def _covered(self, done: CutReport) -> list[Coverage | UsedTokens]:
-        """What the tokens that stay cover of the texts that were named."""
-        from layercut.models.sources import resolve_source
-
-        if self.texts is None or done.plan.vocabulary is None:
-            return []
-        source = resolve_source(self.model.model, revision=self.model.revision, tie=self.model.tie)
-        return count_covered(source.path, done.plan.vocabulary, self.texts)
 
     def returned(self, done: CutReport) -> Path:
         return cast("Path", self.out)
@@ -200,10 +192,7 @@ class CutVerb(Verb):
         def make(**made_for: Any) -> CutPlan:
             assert self.removed is not None, "checked"
             rest = replace(self.removed, vocabulary=None)
-            if rest.is_open:
-                plan = replace(chosen(made_for["num_layers"]), tied=rest.tied)
-            else:
-                plan = rest.bind(**made_for, seed=self.seed, from_another_model=self.model.plan_from_another_model)
+            plan = chosen(made_for["num_layers"]) if rest.is_open else rest.bind(**made_for, seed=self.seed)
             if self.removed.vocabulary is not None:
                 plan = replace(plan, vocabulary=vocabulary())
             return plan
@@ -212,18 +201,17 @@ class CutVerb(Verb):
 
     def _vocabulary(self) -> Vocabulary:
         """The tokens that stay."""
-        from layercut.models.sources import resolve_source
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None
         file = gguf_to_gguf(self.model.model, self.out)
         if file is not None and not files_named_in(self.removed.vocabulary):
             return choose_vocabulary_of_gguf(file, self.removed.vocabulary)
-        trusted = self.model.trust_remote_code
-        source = resolve_source(
-            self.model.model, revision=self.model.revision, trust_remote_code=trusted, tie=self.model.tie
-        )
-        return choose_vocabulary(source.path, self.removed.vocabulary)
+        return choose_vocabulary(self._files(), self.removed.vocabulary)
+
+    def _files(self) -> Path:
+        """The folder with the model's files."""
+        return ModelHandle(self.model).source.path
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:
         """A plan of that many layers, chosen by block influence on text that the model itself writes, and of MLP

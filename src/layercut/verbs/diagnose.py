@@ -14,11 +14,11 @@ from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import parse_layers
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 
 class DiagnoseVerb(Verb):
-    """Find out what exactly broke in each CUT of MODEL, item by item beside the original model.
+    """Find out what exactly broke in each CUT of MODEL, item by item.
 
     One page, diagnose.md, says for each cut what broke first, with examples, and holds a section and a picture for each
     diagnostic. Answers are kept as they come: the same command goes on where it was stopped, and --only may add
@@ -62,11 +62,9 @@ class DiagnoseVerb(Verb):
         return [LayerSpec.parse(cut) for cut in self.models if is_plan(cut)]
 
     def fit(self) -> None:
-        """Check that the model has the layers. Raises InputError."""
         check_fits(self.model, self.plans, self.seed)
 
     def run(self, io: Io) -> Diagnosed:
-        """Ask all models and compare."""
         from layercut.report.reports import write_reports
 
         done = self._planned(io).run(io.console, io.say)
@@ -74,7 +72,7 @@ class DiagnoseVerb(Verb):
         return done
 
     def rehearse(self, io: Io) -> Shown:
-        return shown_outlines(self._planned(io).outline())
+        return shown_outline(self._planned(io).outline())
 
     def show(self, done: Diagnosed, io: Io) -> Shown:
         from layercut.report.diagnosis import summary_lines
@@ -84,5 +82,4 @@ class DiagnoseVerb(Verb):
         return Shown(done.data, lines=[*summary_lines(done.data), f"report: {done.report}", *page])
 
     def _planned(self, io: Io) -> PlannedDiagnosis:
-
         return plan_diagnosis(self.model, self.models, self.how, out=self.out, seed=self.seed, say=io.say)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from layercut.drafting.settings import DraftSettings, draft_outline
-from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.selection.specs import check_fits
 from layercut.settings import ModelSettings
-from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 if TYPE_CHECKING:
     from layercut.drafting.job import DraftDone
 
 
-class DraftVerb(Verb):
-    """Find a pruned MODEL that makes MODEL itself write faster, as a draft whose tokens it checks: nothing is lost.
+class DraftVerb(fields.HasGoal, Verb):
+    """Find a pruned MODEL that drafts for MODEL and makes it write faster.
 
     Speculative decoding: the draft proposes some tokens, the original model checks them in one pass and writes what it
     would have written alone. Plans are searched for speed: the original's own answers say exactly how many tokens of
@@ -45,25 +42,14 @@ class DraftVerb(Verb):
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
 
-    def check(self) -> None:
-        check_tasks(self.tasks.tasks)
-
-    @cached_property
-    def tasks(self) -> GoalTasks:
-        """The tasks whose answers are drafted."""
-        return goal_tasks(self.goal, self.data, self.data_dir)
-
     def fit(self) -> None:
-        """Check the plan against the model's config. Raises InputError."""
         if self.goal.remove is not None and self.goal.remove.mlp is None:
             check_fits(self.model, [self.goal.remove], self.seed)
 
     def rehearse(self, io: Io) -> Shown:
-
-        return shown_outlines(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
+        return shown_outline(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 
     def run(self, io: Io) -> DraftDone:
-        """Search and measure, or go on with it."""
         from layercut.drafting.job import run_draft
 
         return run_draft(

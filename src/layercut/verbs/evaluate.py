@@ -19,11 +19,11 @@ from layercut.tasks import takes_option
 from layercut.tasks.cells import Evaluated, evaluate_model, evaluation_outline, folder_name
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outline
 
 
 class EvalVerb(Verb):
-    """Score MODEL on tasks, whole or without the layers that --remove names.
+    """Score MODEL on tasks, whole or without some layers.
 
     Every number comes with n, a 95 % interval and the score of guessing. The run folder keeps every answer; the same
     command again goes on where it was stopped.
@@ -50,9 +50,7 @@ class EvalVerb(Verb):
     )
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(None, description=fields.REMOVE)
     out: fields.Out = Field(None, description="Run folder; runs/<model>-<plan> if left out.")
-    readouts: Names | None = Field(
-        None, description="rank, gold, token, short, chain; those that a task reads out by itself if left out."
-    )
+    readouts: Names | None = Field(None, description="rank, short, chain; all that a task has if left out.")
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: fields.DataDir
@@ -83,11 +81,9 @@ class EvalVerb(Verb):
         return tasks
 
     def fit(self) -> None:
-        """Check that the model has the layers. Raises InputError."""
         check_fits(self.model, [self.remove], self.seed)
 
     def run(self, io: Io) -> Evaluated:
-        """Ask and grade."""
         from layercut.evidence.two_runs import open_run
 
         if self.against is not None:
@@ -105,9 +101,8 @@ class EvalVerb(Verb):
         )
 
     def rehearse(self, io: Io) -> Shown:
-
         handle, plan, out = self._planned(io)
-        return shown_outlines(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
+        return shown_outline(evaluation_outline(handle, plan, self.asked, out, self.seed, io.say))
 
     def show(self, done: Evaluated, io: Io) -> Shown:
         from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, to_dict

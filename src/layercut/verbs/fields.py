@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import fspath
+from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from layercut.base_settings import Names, Seed
 from layercut.errors import InputError
+from layercut.healing.prompt_sources import Answering, PromptSpec, answering_under, prompt_specs
+from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.runs.trackers import TRACKERS
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS
@@ -18,17 +21,17 @@ from layercut.tasks.suites import asked_tasks, check_tasks, with_local_data
 from layercut.verbs.base import Fields, Flag
 
 
-def _pairs(value: Any) -> Any:
-    """Path by task, of a mapping or of ``TASK=PATH`` entries."""
+def read_pairs(value: Any, form: str = "TASK=PATH, such as gsm8k=data/gsm8k") -> dict[str, Any]:
+    """Values by name, of a mapping or of entries like ``form``. Raises InputError: an entry of another form."""
     if isinstance(value, Mapping):
-        return {str(name): fspath(path) for name, path in value.items()}
-    paths = {}
+        return {str(name): fspath(path) if isinstance(path, PathLike) else path for name, path in value.items()}
+    pairs = {}
     for entry in [value] if isinstance(value, str) else value:
-        name, equals, path = entry.partition("=")
-        if not (equals and name and path):
-            raise InputError(f"data {entry!r} is not TASK=PATH, such as gsm8k=data/gsm8k.")
-        paths[name] = path
-    return paths
+        name, equals, text = entry.partition("=")
+        if not (equals and name and text):
+            raise InputError(f"{entry!r:.60} is not {form}.")
+        pairs[name] = text
+    return pairs
 
 
 def _tasks(value: Any) -> Any:
@@ -50,7 +53,7 @@ ReportTo = Annotated[
 ]
 TaskList = Annotated[tuple[str | TaskSettings, ...], BeforeValidator(_tasks)]
 Data = Annotated[
-    Annotated[Mapping[str, str], BeforeValidator(_pairs)],
+    Annotated[Mapping[str, str], BeforeValidator(read_pairs)],
     Flag("TASK=PATH", repeated=True),
     Field({}, description="Local data of a task: gsm8k=PATH. May be repeated."),
 ]
@@ -73,16 +76,14 @@ PROMPTS = (
     ".txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its "
     "selection items"
 )
-READOUTS = "rank, gold, token, short, chain; each task's first if left out."
+READOUTS = "rank, short, chain; each task's first if left out."
 RandomSeed = Annotated[Seed, Flag("INTEGER"), Field(description="Random seed.")]
 SHOWN_OF_MODEL = Fields("Model", shown="dtype device batch_size engine")
 """Fields of a model that most verbs show in ``--help``."""
 SHOWN_OF_DECODING = Fields("Decoding", shown="temperature")
 
 
-def read_named_tasks(
-    verb: Any, listed: Sequence[str | TaskSettings], limit: int | None, **how: Any
-) -> tuple[TaskSettings, ...]:
+def read_named_tasks(verb: Any, listed: Sequence[str | TaskSettings], limit: int | None) -> tuple[TaskSettings, ...]:
     """Tasks with a verb's readouts, limit and local data; see ``suites.asked_tasks``.
 
     Raises:
@@ -93,13 +94,40 @@ def read_named_tasks(
     text = ",".join(names)
     if names and not whole and not any(name.strip() for name in names):
         raise InputError(f"{text!r} names no task; write names separated by commas, such as arithmetic,gsm8k.")
-    named = asked_tasks(text, limit=limit, readouts=verb.readouts, **how)
+    named = asked_tasks(text, limit=limit, readouts=verb.readouts)
     tasks = with_local_data((*named, *whole), dict(verb.data), verb.data_dir)
     check_tasks(tasks)
     return tasks
 
 
-def local_data_of(data: Mapping[str, str], folder: Path | None) -> dict[str, str]:
-    """Path by task: what was given, and of every known task what a folder holds for it."""
-    tasks = with_local_data(tuple(TaskSettings(task=name) for name in TASKS), {}, folder)
-    return {task.task: task.data for task in tasks if task.data} | dict(data)
+class AsksPrompts:
+    """Verbs that have prompts answered."""
+
+    @cached_property
+    def files(self: Any) -> dict[str, str]:
+        """Local data by task: what was given, and of every known task what the folder holds for it."""
+        tasks = with_local_data(tuple(TaskSettings(task=name) for name in TASKS), {}, self.data_dir)
+        return {task.task: task.data for task in tasks if task.data} | dict(self.data)
+
+    @cached_property
+    def specs(self: Any) -> tuple[PromptSpec, ...]:
+        """Sources of prompts, as they are read."""
+        read = self.reading.replace(shuffle_seed=self.seed)
+        return prompt_specs(self.prompts or "", data=self.files, **read.as_dict())
+
+    @cached_property
+    def how(self: Any) -> Answering:
+        """Answering under the preset."""
+        return answering_under(self.preset, self.decoding, **self.answers.given())
+
+
+class HasGoal:
+    """Verbs whose tasks decide, by name or by use."""
+
+    def check(self: Any) -> None:
+        check_tasks(self.tasks.tasks)
+
+    @cached_property
+    def tasks(self: Any) -> GoalTasks:
+        """The tasks that decide."""
+        return goal_tasks(self.goal, self.data, self.data_dir)

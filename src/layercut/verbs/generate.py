@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -14,22 +13,19 @@ from layercut.healing.prompt_sources import (
     PromptGroup,
     PromptReading,
     PromptSource,
-    PromptSpec,
-    answering_under,
     check_prompts,
     prompt_source,
-    prompt_specs,
 )
 from layercut.healing.prompts import AnswerRecord, make_prompt
 from layercut.selection.specs import Removed, check_fits, plan_of
 from layercut.settings import DecodingSettings, ModelSettings
 from layercut.text import count_of
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 
-class GenerateVerb(Verb):
-    """Let MODEL answer prompts, whole or without the layers that --remove names.
+class GenerateVerb(fields.AsksPrompts, Verb):
+    """Let MODEL answer prompts, whole or without some layers.
 
     With --out every answer is appended to DIR/samples/responses.jsonl as it comes, and the same command again goes on
     where it was stopped. Without, answers are printed. Answers to a task's items are graded as they come.
@@ -71,17 +67,6 @@ class GenerateVerb(Verb):
         check_prompts(self.specs)
         _ = self.how
 
-    @cached_property
-    def specs(self) -> tuple[PromptSpec, ...]:
-        """Sources of prompts, as they are read."""
-        read = self.reading.replace(shuffle_seed=self.seed)
-        return prompt_specs(self.prompts or "", data=fields.local_data_of(self.data, self.data_dir), **read.as_dict())
-
-    @cached_property
-    def how(self) -> Answering:
-        """Answering under the preset."""
-        return answering_under(self.preset, self.decoding, **self.answers.given())
-
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or that holds answers."""
 
@@ -95,11 +80,9 @@ class GenerateVerb(Verb):
         return source
 
     def fit(self) -> None:
-        """Check that the model has the layers. Raises InputError."""
         check_fits(self.model, [self.remove], self.seed)
 
     def run(self, io: Io) -> list[AnswerRecord]:
-        """Answer all prompts; with ``out``, into a run folder that resumes."""
         from layercut.healing.generate import answer_prompts
 
         if self.prompts and self.out is None:
@@ -127,4 +110,4 @@ class GenerateVerb(Verb):
 
         handle = ModelHandle(self.model)
         plan = plan_of(handle, self.remove, self.seed)
-        return shown_outlines(answers_outline(handle, plan, self.source(), self.how, self.out))
+        return shown_outline(answers_outline(handle, plan, self.source(), self.how, self.out))

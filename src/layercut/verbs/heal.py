@@ -13,18 +13,15 @@ from layercut.healing.prompt_sources import (
     Answering,
     PromptReading,
     PromptSource,
-    PromptSpec,
-    answering_under,
     check_prompts,
     prompt_source,
-    prompt_specs,
     under_preset,
 )
 from layercut.healing.settings import FilterSettings, HealSettings, TrainSettings
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed
@@ -43,8 +40,8 @@ def _teacher(teacher: Any) -> Any:
     return teacher.model if isinstance(teacher, ModelSettings) else teacher
 
 
-class HealVerb(Verb):
-    """Heal MODEL, a pruned checkpoint: the original model answers prompts, and MODEL is trained on the answers.
+class HealVerb(fields.AsksPrompts, Verb):
+    """Train MODEL, a pruned checkpoint, on the original model's answers.
 
     The training data holds no report item of the built-in tasks. The same command again goes on where it was
     stopped; answers, checkpoints and the loss curve stay in the run folder. Training defaults are the paper's.
@@ -82,22 +79,6 @@ class HealVerb(Verb):
         check_prompts(self.specs)
         check_tasks(TaskSettings(task=name) for name in self.what.decontaminate)
         _ = self.settings
-
-    @cached_property
-    def files(self) -> dict[str, str]:
-        """Local data by task."""
-        return fields.local_data_of(self.data, self.data_dir)
-
-    @cached_property
-    def specs(self) -> tuple[PromptSpec, ...]:
-        """Sources of prompts, as they are read."""
-        read = self.reading.replace(shuffle_seed=self.seed)
-        return prompt_specs(self.prompts, data=self.files, **read.as_dict())
-
-    @cached_property
-    def how(self) -> Answering:
-        """Answering under the preset."""
-        return answering_under(self.preset, self.decoding, **self.answers.given())
 
     @cached_property
     def settings(self) -> HealSettings:
@@ -142,7 +123,7 @@ class HealVerb(Verb):
         from layercut.healing.outline import healing_outline
 
         how = self.source(), self.settings, self.how
-        return shown_outlines(healing_outline(self.model, self.uncut, *how, out=self.out))
+        return shown_outline(healing_outline(self.model, self.uncut, *how, out=self.out))
 
     def show(self, done: Healed | None, io: Io) -> Shown:
         if done is None:  # in the other processes of a launcher

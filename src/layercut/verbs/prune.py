@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from layercut.models.sources import depth_of
-from layercut.pruning.settings import LAYER, GoalTasks, PruneSettings, goal_tasks
+from layercut.pruning.settings import LAYER, PruneSettings
 from layercut.settings import ModelSettings
-from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 if TYPE_CHECKING:
     from layercut.pruning.job import Pruned
 
 
-class PruneVerb(Verb):
-    """Make MODEL smaller for a use, and write the checkpoint of the smallest plan that is shown to keep it.
+class PruneVerb(fields.HasGoal, Verb):
+    """Make MODEL smaller for a use, and write the smallest that is shown to keep it.
 
     Measures the original model, removes layers and MLP channels step by step, and confirms the plans on items that
     were never used before, each at 95 %.
@@ -49,22 +47,12 @@ class PruneVerb(Verb):
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
     report_to: fields.ReportTo
 
-    def check(self) -> None:
-        check_tasks(self.tasks.tasks)
-
-    @cached_property
-    def tasks(self) -> GoalTasks:
-        """The tasks that decide."""
-        return goal_tasks(self.goal, self.data, self.data_dir)
-
     def fit(self) -> None:
-        """Check that the model is deep enough for the goal. Raises InputError."""
         num_layers = depth_of(self.model.model, self.model.revision)
         if num_layers is not None and self.goal.wanted_units == LAYER:
             self.goal.depth(num_layers)
 
     def run(self, io: Io) -> Pruned:
-        """Search, confirm and write the checkpoint, or go on with it."""
         from layercut.pruning.job import prune_model
         from layercut.report.reports import write_reports
         from layercut.runs.directory import PAGE
@@ -86,7 +74,7 @@ class PruneVerb(Verb):
     def rehearse(self, io: Io) -> Shown:
         from layercut.pruning.budget import prune_outline
 
-        return shown_outlines(prune_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
+        return shown_outline(prune_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 
     def show(self, done: Pruned, io: Io) -> Shown:
         from layercut.report.first import answer_lines, result_tables

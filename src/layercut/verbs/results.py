@@ -20,7 +20,7 @@ _RUN = Flag("RUN", argument=True)
 
 
 class AdviseVerb(Verb):
-    """Say how deep the model of a study can be cut for a use, by which plan, and at what cost.
+    """Say how deep the model of a study can be cut for a use.
 
     Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
     is named. The answer comes with the checkpoint's folder or the next command. Needs no model and no torch.
@@ -65,7 +65,7 @@ class Compared(NamedTuple):
 
 
 class CompareVerb(Verb):
-    """Compare two runs item by item: which of two cut, healed or whole models is better, and is that shown?
+    """Compare two runs item by item: is one better?
 
     Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval) or EvalPlus
     (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two models on this
@@ -88,7 +88,6 @@ class CompareVerb(Verb):
     seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Compared:
-        """Compare, and write the page."""
         from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
 
         runs = open_run(self.first), open_run(self.second)
@@ -112,7 +111,7 @@ class CompareVerb(Verb):
 
 
 class ReportVerb(Verb):
-    """Write the reports of a run again from what its folder holds: report.html for a browser, and Markdown.
+    """Write the reports of a run again: HTML and Markdown.
 
     The page is one file that needs no network. Needs no model and no torch. Two evals are compared by layercut compare.
 
@@ -128,7 +127,6 @@ class ReportVerb(Verb):
     )
 
     def run(self, io: Io) -> dict[str, Path]:
-        """Write the reports; their paths by name."""
         from layercut.report.reports import write_reports
 
         return write_reports(self.folder, texts=self.texts)
@@ -158,7 +156,6 @@ class PlanSizeVerb(Verb):
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
 
     def run(self, io: Io) -> Any:
-        """The outcomes that are expected, and the items that they need."""
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
         expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
@@ -166,31 +163,28 @@ class PlanSizeVerb(Verb):
 
     def show(self, done: Any, io: Io) -> Shown:
         expected, needed = done
-        outcomes, power = expected.outcomes, self.power
+        outcomes, agreement = expected.outcomes, expected.outcomes.both + expected.outcomes.neither
         data = {
-            **{name: getattr(self, name) for name in ("baseline", "retention", "chance", "power", "alpha")},
-            "cut": expected.cut, "correlation": expected.correlation, "agreement": outcomes.both + outcomes.neither,
-            "outcomes": outcomes._asdict(), "comparisons": self.comparisons,
+            **{name: getattr(self, name) for name in type(self).model_fields},
+            "cut": expected.cut,
+            "correlation": expected.correlation,
+            "agreement": agreement,
+            "outcomes": outcomes._asdict(),
             "items": needed._asdict(),
-        }  # fmt: skip
+        }
         together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
-        return Shown(
-            data,
-            lines=[
-                f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %",
-                f"correlation {expected.correlation:.2f} (assumed): the models agree on "
-                f"{100 * (outcomes.both + outcomes.neither):.3g} % of the items, {100 * outcomes.lost:.3g} % are lost, "
-                f"{100 * outcomes.gained:.3g} % gained",
-                "",
-                f"{'items':>9}  what they show",
-                f"{needed.to_see_the_difference:>9,}  the difference, with a power of {100 * power:.3g} % at alpha "
-                f"{self.alpha:g}{together} (McNemar's exact test)",
-            ],
-        )
+        lines = [
+            f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %; "
+            f"correlation {expected.correlation:.2f} (assumed): {100 * outcomes.lost:.3g} % of the items are lost, "
+            f"{100 * outcomes.gained:.3g} % gained",
+            f"{needed.to_see_the_difference:,} items show the difference, with a power of {100 * self.power:.3g} % at "
+            f"alpha {self.alpha:g}{together} (McNemar's exact test)",
+        ]
+        return Shown(data, lines=lines)
 
 
 class LsVerb(Verb):
-    """List runs with their state, age and headline, and what killed writes left.
+    """List runs with their state, and what killed writes left.
 
     Example: layercut ls runs
     """
@@ -200,7 +194,6 @@ class LsVerb(Verb):
     root: Annotated[fields.Folder, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
 
     def run(self, io: Io) -> Any:
-        """The runs, and what killed processes left."""
         from layercut.runs.lock import find_leftovers
 
         return find_run_folders(self.root), find_leftovers(self.root)
@@ -220,7 +213,7 @@ class LsVerb(Verb):
 
 
 class EnvVerb(Verb):
-    """Print versions, machine and devices, to paste into a bug report.
+    """Print versions, machine and devices, for a bug report.
 
     Example: layercut env
     """
@@ -228,7 +221,6 @@ class EnvVerb(Verb):
     VERB = "env"
 
     def run(self, io: Io) -> dict[str, Any]:
-        """All of it."""
         import torch  # noqa: F401  so that devices are listed
 
         from layercut.runs.environment import collect_environment
@@ -245,7 +237,7 @@ class EnvVerb(Verb):
 
 
 class PushVerb(Verb):
-    """Push the checkpoint of FOLDER to the Hugging Face hub, with its evidence.
+    """Push a checkpoint to the Hugging Face hub, with its evidence.
 
     The model card gets the hub's metadata: base model, licence, tags, and the score of each task on report items. The
     plan and result.json go along; reports stay here, because they hold questions of data sets. One commit. Log in

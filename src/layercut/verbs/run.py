@@ -14,24 +14,21 @@ from layercut.base_settings import Seed
 from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.sources import depth_of
-from layercut.runs.foreign_code import check_trust, untrusted_code
+from layercut.runs.foreign_code import untrusted_code
 from layercut.selection.base import Context
 from layercut.selection.specs import LayerSpec, check_fits, parse_protected
 from layercut.study.file import read_study_file, study_from_dict
 from layercut.study.settings import StudySettings
 from layercut.text import count_of
 from layercut.verbs import VERBS, fields, verb_class
-from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outline
 
 if TYPE_CHECKING:
     from layercut.study.run import StudyOutcome
 
 
-MOST_LINES = 4  # checkpoints that are listed one by one
-
-
 class RunVerb(Verb):
-    """Run a whole study: criteria, depths, healing arms, tasks, readouts and seeds, and report what was lost.
+    """Run a study: plans, criteria, healing, tasks and seeds.
 
     The same command again goes on where it was stopped; finished items are never done again. What fails is noted and
     the rest goes on; exit code 1 says so, and the same command tries it again.
@@ -55,9 +52,7 @@ class RunVerb(Verb):
     limit: int | None = Field(None, ge=1, description="At most this many items of each task; shown in every table.")
     report_to: fields.ReportTo
 
-    trust_study_code: bool = Field(
-        False, description="Let the file name code to be run: my.module:function, and trust_remote_code of a model."
-    )
+    trust_study_code: bool = Field(False, description="Let the file name code to be run: my.module:function.")
 
     def check(self) -> None:
         with self.trust():
@@ -73,15 +68,13 @@ class RunVerb(Verb):
         return self.study if isinstance(self.study, Mapping) else read_study_file(Path(self.study))
 
     @cached_property
-    def other(self) -> Any:
+    def other(self) -> Verb | None:
         """The request of another verb, where the file holds one: a verb, and its fields below; else None."""
         if isinstance(self.study, StudySettings) or len(self._data) != 1:
             return None
         ((verb, request),) = self._data.items()
         if verb not in VERBS or verb == self.VERB or not isinstance(request, Mapping):
             return None
-        if request.get("trust_remote_code"):
-            check_trust("trust_remote_code: true")
         named = {str(name): value for name, value in request.items()}
         own = {name: value for name in ("out", "seed", "limit") if (value := getattr(self, name)) is not None}
         return verb_class(str(verb)).of(**named | own)
@@ -132,9 +125,8 @@ class RunVerb(Verb):
 
         with self.trust():
             if self.other is not None:
-                shown: Shown = self.other.rehearse(io)
-                return shown
-            return shown_outlines(outline_study(self.settings, limit=self.limit))
+                return self.other.rehearse(io)
+            return shown_outline(outline_study(self.settings, limit=self.limit))
 
     def returned(self, done: Any) -> StudyOutcome:
         """See ``Verb``; of another verb, what its function gives."""
@@ -146,8 +138,7 @@ class RunVerb(Verb):
 
         if self.other is not None:
             with self.trust():
-                shown: Shown = self.other.show(done, io)
-                return shown
+                return self.other.show(done, io)
         outcome: StudyOutcome = done
         failed = list(outcome.failed)
         if failed:
@@ -155,13 +146,8 @@ class RunVerb(Verb):
                 f"{count_of(len(failed), 'step')} of the study failed; the same command tries again what failed, and "
                 "nothing else."
             )
-        reports = {name: path for name, path in outcome.paths.items() if name in ("page", "report")}
-        checkpoints = outcome.paths if len(outcome.paths) - len(reports) <= MOST_LINES else reports
-        lines = [f"{name}: {path}" for name, path in checkpoints.items()]
-        if checkpoints is reports:
-            lines.append("checkpoints: ARM/checkpoint, and CUT/heal-ARM/checkpoint, in the study's folder")
-        tables = comparison_tables(outcome.rows)
-        return Shown(outcome.to_dict(), tables, lines, notes=failed, failed=bool(failed))
+        lines = [f"{name}: {path}" for name, path in outcome.paths.items()]
+        return Shown(outcome.to_dict(), comparison_tables(outcome.rows), lines, notes=failed, failed=bool(failed))
 
 
 def _fit(study: StudySettings) -> None:

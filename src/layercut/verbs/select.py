@@ -21,7 +21,7 @@ from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettin
 from layercut.surgery.channels import CHANNEL_CRITERIA
 from layercut.surgery.plan import CutPlan
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 
 def _those(fact: str) -> str:
@@ -32,22 +32,16 @@ def _those(fact: str) -> str:
 
 def _named(entries: Any) -> Any:
     """Values by name, of a mapping or of ``NAME=VALUE`` entries, where whole numbers become numbers."""
-    if isinstance(entries, Mapping):
-        return dict(entries)
-    settings: dict[str, Any] = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not (equals and name and value):
-            raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as token=last.")
-        settings[name] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
-    return settings
+    pairs = fields.read_pairs(entries, "NAME=VALUE, such as token=last")
+    is_number = re.compile(r"-?\d{1,18}").fullmatch
+    return {name: int(value) if isinstance(value, str) and is_number(value) else value for name, value in pairs.items()}
 
 
 _TEXT = {"source": "calibration", "num_texts": "calibration_texts", "max_tokens": "calibration_tokens"}
 
 
 class SelectVerb(Verb):
-    """Choose the layers of MODEL that go, and write plan.json, which cut, eval and run take.
+    """Choose the layers of MODEL that go, and write plan.json.
 
     All that is measured is kept in the run folder: a search that was killed goes on, and another criterion or a deeper
     cut on the same objective uses it again. The scores of the chosen plan on the items that it was chosen on are too
@@ -102,7 +96,7 @@ class SelectVerb(Verb):
     )
     settings: Annotated[
         Mapping[str, Any], BeforeValidator(_named), Flag("NAME=VALUE", spelled="--set", repeated=True)
-    ] = Field({}, description="A setting of the criterion, or any option that --help-all lists. May be repeated.")
+    ] = Field({}, description="A setting of the criterion. May be repeated.")
     seed: fields.RandomSeed = 0
     report_to: fields.ReportTo
     search: Annotated[SearchSettings, Fields(shown="race")] = SearchSettings()
@@ -131,10 +125,9 @@ class SelectVerb(Verb):
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's."""
-        return fields.read_named_tasks(self, self.objective, self.limit, first_readouts=True)
+        return fields.read_named_tasks(self, self.objective, self.limit)
 
     def fit(self) -> None:
-        """Check the number of layers and the protected ones against the model's config. Raises InputError."""
         depth = depth_of(self.model.model, self.model.revision)
         if depth is None:
             raise InputError(f"the config of {self.model.model} does not say how many decoder layers it has.")
@@ -145,12 +138,10 @@ class SelectVerb(Verb):
             CutPlan(num_layers=depth, removed=self.remove.layers or ())
 
     def _request(self) -> SelectionRequest:
-
         names = [field.name for field in dataclasses.fields(SelectionRequest)]
         return SelectionRequest(**{name: getattr(self, name) for name in names})
 
     def run(self, io: Io) -> Selected:
-        """Choose the layers; the plan is also written as plan.json, its layers in order of removal."""
         from layercut.progress.bars import RunProgress
 
         with RunProgress(io.console, stage="Choosing layers").running() as progress:
@@ -173,4 +164,4 @@ class SelectVerb(Verb):
 
         if self.criterion is None:
             raise InputError("a dry run counts what choosing layers asks; MLP channels take one pass over the texts.")
-        return shown_outlines(selection_outline(self.model, self._request(), out=self.run_folder))
+        return shown_outline(selection_outline(self.model, self._request(), out=self.run_folder))

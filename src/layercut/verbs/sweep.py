@@ -12,11 +12,11 @@ from layercut.selection.specs import check_fits
 from layercut.selection.sweep import PlannedSweep, Swept, plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outlines
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
 
 class SweepVerb(Verb):
-    """Skip each layer of MODEL alone and measure what every task keeps.
+    """Skip each layer of MODEL alone and measure what tasks keep.
 
     Retention comes with paired intervals, a picture, and the rank correlation between tasks. Answers are kept item by
     item: the same command again goes on where it was stopped, and a search by task scores in the same folder is not
@@ -50,10 +50,9 @@ class SweepVerb(Verb):
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
         """The objective's. Raises InputError: an unknown one, or an option that it does not have."""
-        return fields.read_named_tasks(self, self.objective, self.limit, first_readouts=True)
+        return fields.read_named_tasks(self, self.objective, self.limit)
 
     def fit(self) -> None:
-        """Check that the model has the layers. Raises InputError."""
         check_fits(self.model, layers=self.layers)
 
     def run(self, io: Io) -> Swept:
@@ -69,10 +68,9 @@ class SweepVerb(Verb):
         return done
 
     def rehearse(self, io: Io) -> Shown:
-        return shown_outlines(self._planned(io).outline())
+        return shown_outline(self._planned(io).outline())
 
     def _planned(self, io: Io) -> PlannedSweep:
-
         return plan_sweep(
             self.model,
             objective=self.tasks,

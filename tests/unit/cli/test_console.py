@@ -64,7 +64,7 @@ def test_nothing_that_is_printed_reaches_the_terminal_raw(nasty: str, capsys: py
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_json_for_machines_holds_the_very_text(nasty: str, capsys: pytest.CaptureFixture[str]) -> None:
-    console.as_json({nasty: [nasty]})
+    console.show_result({nasty: [nasty]}, json=True)
     found = capsys.readouterr().out
     assert is_quiet(found) and json.loads(found) == {nasty: [nasty]}
 

@@ -152,7 +152,7 @@ def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.Mo
 def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> None:
     ran = layercut("plan-size", "--retention", "0.9", "--baseline", "0.6")
     assert ran.code == 0 and "correlation 0.50 (assumed)" in ran.out
-    assert any(line.split()[:3] == ["566", "the", "difference,"] for line in ran.out.splitlines())
+    assert any(line.split()[:4] == ["566", "items", "show", "the"] for line in ran.out.splitlines())
     recorded = json.loads(layercut("plan-size", "--retention", "0.9", "--baseline", "0.6", "--json").out)
     assert recorded["items"]["to_see_the_difference"] == 566 and recorded["items"]["power"] >= 0.8
     assert recorded["cut"] == pytest.approx(0.54)
@@ -162,15 +162,13 @@ def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> Non
 
 def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     command = ("eval", tiny, "--tasks", "arithmetic", "--limit", "2", "--out", tmp_path / "run")
-    command = (*command, "--readouts", "short,rank,gold,token")
+    command = (*command, "--readouts", "short,rank")
     done = layercut(*command, "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)["rows"]
-    assert [row["readout"] for row in rows] == ["short", "rank", "gold", "token"]
-    gold = rows[2]
-    assert gold["metric"] == "log_likelihood" and gold["value"] < 0 and gold["chance"] is None
+    assert [row["readout"] for row in rows] == ["short", "rank"]
     again = layercut(*command)
-    assert again.code == 0 and "gold" in again.out
+    assert again.code == 0 and "rank" in again.out
 
 
 @pytest.mark.parametrize("verb", VERBS)

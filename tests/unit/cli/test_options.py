@@ -39,7 +39,7 @@ def test_every_field_of_the_settings_has_its_flag(verb: str) -> None:
 
 def test_cut_compares_one_batch_and_draws_nothing() -> None:
     found = {option.name for option in COMMANDS["cut"].params}
-    running = {"batch_size", "engine", "cache_gib", "engine_pool", "cuda_graphs", "base_url", "tokenizer", "quantize"}
+    running = {"batch_size", "engine", "cache_gib", "engine_pool", "base_url", "quantize"}
     assert {*MODEL_FLAGS, *DECODING_FLAGS} - found == {*running, *DECODING_FLAGS}
 
 
@@ -115,33 +115,6 @@ def test_every_setting_of_training_filters_and_search_has_a_flag_with_its_defaul
                 assert heal[names.get(name, name)].default == field.default, name
                 assert heal[names.get(name, name)].help.startswith(field.description), name
     assert {"race", "normalise", "calibration_texts"} <= {one.name for one in COMMANDS["select"].params}
-
-
-def test_set_is_another_spelling_of_every_flag() -> None:
-    def given(*words: str) -> dict[str, Any]:
-        needed = ("m", "--prompts", "task:copy", "--out", "o", "--teacher", "t")
-        return COMMANDS["heal"].make_context("heal", [*needed, *words]).params
-
-    same = given(
-        "--train-batch", "4", "--weight-decay", "0.8", "--keep-adapter", "--keep-unfinished", "--report-to", "wandb"
-    )
-    words = ["train_batch=4", "weight_decay=0.8", "keep_adapter=true", "finished_only=false", "report-to=wandb"]
-    assert given(*(part for word in words for part in ("--set", word))) == same
-    assert given("--set=rank=4")["rank"] == 4
-    wrong = {
-        "rnk=4": "unknown setting 'rnk'.*rank",
-        "rank": "'rank' is not NAME=VALUE",
-        "keep_adapter=yes": "keep_adapter=yes",
-    }
-    for word, said in wrong.items():
-        with pytest.raises(InputError, match=said):
-            given("--set", word)
-
-
-def test_the_settings_of_a_criterion_and_of_select_are_set_alike() -> None:
-    words = ["m", "--criterion", "perplexity", "--remove", "1layer", "--set", "form=kl", "--set", "normalise=chance"]
-    given = COMMANDS["select"].make_context("select", words).params
-    assert (given["settings"], given["normalise"]) == (["form=kl"], "chance")
 
 
 def test_a_preset_gives_way_to_what_is_written_even_to_a_default() -> None:

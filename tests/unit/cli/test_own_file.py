@@ -21,10 +21,10 @@ def mine(tmp_path: Path) -> Path:
     return Path(write_lines(tmp_path / "mine.jsonl", rows))
 
 
-def graded_by_likelihood(file: Path) -> None:
-    """By the likelihood of a given answer, of which even a random model has some."""
-    rows = [{**json.loads(line), "grade": "likelihood"} for line in file.read_text().splitlines()]
-    write_lines(file, rows)
+def with_long_wrong_choices(file: Path) -> None:
+    """Choices that even a random model ranks right: the wrong one is longer."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    write_lines(file, [{**row, "choices": [row["answer"], "not this one " * 3]} for row in rows])
 
 
 def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Pa
 
 
 def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
-    graded_by_likelihood(mine)
+    with_long_wrong_choices(mine)
     search = ("--criterion", "task_accuracy", "--objective", mine, "--remove", "1layer")
     ran = layercut("select", tiny, *search, "--out", tmp_path / "s")
     assert ran.code == 0, ran.err
@@ -74,7 +74,7 @@ def test_two_files_of_one_name_are_refused(layercut: Run, tiny: Path, mine: Path
 def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
     layercut: Run, tiny: Path, mine: Path, tmp_path: Path
 ) -> None:
-    graded_by_likelihood(mine)
+    with_long_wrong_choices(mine)
     say = [{"prompt": f"Say {i}", "answer": f"{i}"} for i in range(60)]
     write_lines(tmp_path / "say.jsonl", say)
     seam = {"name": "seam", "method": "seam", "prompts": f"task:{tmp_path}/say.jsonl:exact", "max_new_tokens": 4}
@@ -90,5 +90,4 @@ def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
     data = json.loads(layercut("advise", tmp_path / "runs" / "x", "--keep", "0.05", "--json").out)
     assert {plan["path"] for plan in data["plans"]} == {"reverse-N", "reverse-N+seam"}
     assert [plan["readouts"][0]["task"] for plan in data["plans"]] == ["mine.jsonl"] * 4
-    assert data["answer"] == "undecided" and data["best"] is not None  # of a random model too few items say anything
-    assert "no plan passed 5 %" in told.words
+    assert data["answer"] == "cut"

@@ -77,7 +77,6 @@ def test_a_failing_cell_stops_nothing_and_shows_in_the_exit_code(
         {"criteria": [{"criterion": "trace_damage", "objective": ["evil:task"]}], "depths": [1]},
         {"healing": [{"name": "a", "method": "seam", "prompts": "task:evil:task"}]},
         {"healing": [{"name": "a", "method": "seam", "prompts": "task:copy", "decontaminate": ["evil:task"]}]},
-        {"trust_remote_code": True},
     ],
 )
 @pytest.mark.parametrize("dry", [True, False])
@@ -99,9 +98,8 @@ def test_a_study_file_runs_no_code_unless_it_is_trusted(
     errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, ran.err
     assert not (tmp_path / "runs").exists()
-    if "trust_remote_code" not in str(change):
-        layercut("run", study, "--trust-study-code", "--dry-run", "--limit", 2)
-        assert dry is False or (tmp_path / "ran").exists() or "healing" in change or "criteria" in change
+    layercut("run", study, "--trust-study-code", "--dry-run", "--limit", 2)
+    assert dry is False or (tmp_path / "ran").exists() or "healing" in change or "criteria" in change
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: P
 
 
 def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it() -> None:
-    said = _stopped(KeyboardInterrupt(), "eval")
-    assert "what was saved before" in said
+    said = _stopped(KeyboardInterrupt())
+    assert said == "Stopped. Nothing new was saved; run the same command again."
 
 
 def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tin
     code, said = interrupted("generate", tiny, "--prompt", "a b c", "--max-new-tokens", 500)
     assert code == 130
     assert "Answering with " in said and "tokens written" in said
-    assert "Nothing is saved" in said.splitlines()[-1]
+    assert "Nothing new was saved" in said.splitlines()[-1]
 
 
 def test_a_run_of_prune_says_what_is_saved(tmp_path: Path) -> None:

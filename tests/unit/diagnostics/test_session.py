@@ -82,8 +82,6 @@ class Checkpoint(PatientEngine):
             nll=1,
             reference_nll=1,
             kl=0,
-            top1_disagreements=0,
-            sure=0,
             tokens=self.tokens,
         )
 

@@ -12,15 +12,12 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from layercut.engine import vllm as engine_module
-from layercut.engine import vllm_layers
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
-from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.vllm import VllmEngine
-from layercut.engine.vllm_layers import leave_out_layers, module_lists_of, pass_states_on, pick_layer_list
+from layercut.engine.vllm_layers import module_lists_of, pass_states_on, pick_layer_list
 from layercut.errors import InputError, MissingExtra
-from layercut.models.loading import WeightlessModel, load_model, load_without_weights
+from layercut.models.loading import WeightlessModel, load_without_weights
 from layercut.models.sources import Adapter, resolve_source
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
@@ -197,20 +194,14 @@ def test_stopping_in_the_middle_leaves_nothing_under_way(engine: VllmEngine) -> 
     assert found.text == text_of(engine, greedy(engine, SHARED + "a", PLANS[0], 5))
 
 
-def test_vllm_is_started_in_this_process_and_eager_unless_graphs_are_wanted(
-    model: WeightlessModel, vllm: FakeVllm
-) -> None:
+def test_vllm_is_started_in_this_process_and_eager(model: WeightlessModel, vllm: FakeVllm) -> None:
     engine = VllmEngine(model, batch_size=7, cache_gib=0.5)
-    graphs = VllmEngine(model, cuda_graphs=True)
-    eager, captured = vllm.started
-    assert eager["enforce_eager"] and not captured["enforce_eager"]
+    (eager,) = vllm.started
+    assert eager["enforce_eager"]
     assert (eager["max_num_seqs"], eager["kv_cache_memory_bytes"], eager["dtype"]) == (7, 2**29, "float32")
     assert eager["distributed_executor_backend"] == "uni" and eager["async_scheduling"] is False
     assert eager["enable_prefix_caching"] is True
     assert engine.describe()["model_hash"] == model.model_hash
-    list(completions(graphs, requests(), PLANS[0], GREEDY))
-    with pytest.raises(InputError, match="CUDA graphs"):
-        completions(graphs, requests(), PLANS[1], GREEDY)
 
 
 def test_a_context_that_does_not_fit_is_said_and_kept_to(
@@ -243,65 +234,15 @@ def test_an_adapter_has_to_be_merged_first(model: WeightlessModel, tmp_path: Pat
     assert "\n" not in str(error.value)
 
 
+def test_a_type_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
+    with pytest.raises(InputError, match="the type martian, of which .* qwen3_moe.*`engine` shared"):
+        VllmEngine(replace(model, structure=Structure(model_type="martian")))
+
+
 def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtra, match=r"pip install .*\[vllm\]'"):
         VllmEngine(model)
-
-
-@pytest.fixture
-def unknown(model: WeightlessModel, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> WeightlessModel:
-    """A model of a type that was not compared, and transformers gives the toy's scores."""
-    engine = VllmEngine(model)
-    plans = (PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(3,)))
-    own = [(plan, vllm_layers.probe_scores(engine, plan)) for plan in plans]
-    monkeypatch.setattr(vllm_layers, "reference_scores", lambda _: own)
-    return replace(model, structure=Structure(model_type="martian"))
-
-
-def test_a_type_that_was_not_compared_has_to_pass_the_probe(
-    unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = VllmEngine(unknown)
-    assert vllm_layers.probe_scores(engine, PLANS[1])
-
-    def skips_another(found: Any, *, layers: str, removed: Any) -> int:
-        return leave_out_layers(found, layers=layers, removed={number - 1 for number in removed})
-
-    monkeypatch.setattr(engine_module, "leave_out_layers", skips_another)
-    with pytest.raises(InputError, match="without layer 3 its log-likelihoods"):
-        VllmEngine(unknown)
-
-    def breaks(found: Any, *, layers: str, removed: Any) -> int:
-        count = leave_out_layers(found, layers=layers, removed=removed)
-        for number in removed:
-            found.get_submodule(layers)[number].forward = lambda *_: None
-        return count
-
-    monkeypatch.setattr(engine_module, "leave_out_layers", breaks)
-    with pytest.raises(InputError, match=r"layer 3 it fails \(cannot"):
-        VllmEngine(unknown)
-
-
-def test_a_type_that_transformers_runs_otherwise_is_refused_whole(
-    unknown: WeightlessModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (uncut, scores), cut = vllm_layers.reference_scores(unknown)
-    first = {
-        name: replace(one, log_likelihoods=tuple(x - 1 for x in one.log_likelihoods)) for name, one in scores.items()
-    }
-    monkeypatch.setattr(vllm_layers, "reference_scores", lambda _: [(uncut, first), cut])
-    with pytest.raises(InputError, match="log-likelihoods differ .*by 1 "):
-        VllmEngine(unknown)
-
-
-def test_the_reference_is_that_of_transformers(model: WeightlessModel) -> None:
-    found = vllm_layers.reference_scores(model)
-    plain = PlainEngine(load_model(model.source, dtype="float32", device="cpu"))
-    for plan, scores in found:
-        wanted = vllm_layers.probe_scores(plain, plan)
-        for name, one in scores.items():
-            assert one.log_likelihoods == pytest.approx(wanted[name].log_likelihoods, abs=1e-4)
 
 
 def test_layers_are_found_by_their_number_and_name() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -19,11 +17,6 @@ def test_the_value_is_the_mean_of_the_ratios_and_n_all_items() -> None:
     assert found.estimate.value == pytest.approx((1 / 3 + 0.2 / 0.4) / 2)
     assert found.estimate.low < found.estimate.value < found.estimate.high
     assert mean_share_kept([first, second]) == found
-
-
-def test_a_log_likelihood_keeps_a_ratio_of_probabilities() -> None:
-    found = mean_share_kept([TaskValues("gold", [-1.0, -2.0, -1.5], [-1.5, -2.5, -2.3], 0.0, is_log=True)]).estimate
-    assert found.value == pytest.approx(math.exp(-0.6)) and found.high <= math.exp(-0.5)
 
 
 def test_no_ratio_to_a_model_that_guesses_and_no_interval_of_few_contexts() -> None:

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING
 
 from benchmarks.families import tiny_config, tiny_model, types
 from layercut.errors import InputError
-from layercut.models.checks import check_sizes, refuse_no_window
+from layercut.models.checks import check_counts, refuse_no_window
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.structure import config_of
 
@@ -30,7 +30,7 @@ def test_a_config_as_transformers_saves_it_passes(make, tmp_path: Path) -> None:
                 continue
         seen += 1
         try:
-            check_sizes(saved, {}, name)
+            check_counts(saved, name)
             refuse_no_window(config, name)
         except InputError as error:
             refused[name] = str(error)
@@ -49,5 +49,5 @@ def test_and_so_does_its_embedding(name: str, tmp_path: Path) -> None:
 def test_a_window_below_one_that_is_used_is_refused(name: str, window: int) -> None:
     config = tiny_config(name).to_dict() | {"sliding_window": window, "use_sliding_window": True, "layer_types": None}
     with pytest.raises(InputError, match=f"sliding_window = {window}.* must be 1 or more"):
-        check_sizes(config, {}, "this model")
+        check_counts(config, "this model")
         refuse_no_window(config_of(config | {"max_window_layers": 0}, "this model"), "this model")

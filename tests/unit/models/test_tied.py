@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions
-from tests.support.tiny import save_tiny, tiny_model
+from tests.support.tiny import save_tiny
 from tests.support.tiny_gguf import TINY, build, write
 from tests.unit.surgery.test_gguf_parts import channels_of
 
@@ -144,54 +143,20 @@ def test_a_file_of_one_matrix_goes_to_a_folder_and_to_a_file(name: str, tmp_path
 def test_the_copy_alone_is_removed_from_a_file(tmp_path: Path) -> None:
     file = file_of(two_matrices("llama"), tmp_path / "two.gguf", "llama", Kind.Q4_0, Kind.Q8_0)
     tied = load_model(str(file)).model(input_ids=IDS).logits
-    folder = layercut.cut(str(file), "tie", tmp_path / "folder", device="cpu")
-    out = layercut.cut(str(file), "tie", tmp_path / "tied.gguf", device="cpu")
-    for path in (folder, out):
-        assert torch.equal(load_model(str(path)).model(input_ids=IDS).logits, tied)
+    out = layercut.cut(str(file), out=tmp_path / "tied.gguf", device="cpu")
+    assert torch.equal(load_model(str(out)).model(input_ids=IDS).logits, tied)
     before, after = ({one.name: one.num_bytes for one in read_gguf_head(path).tensors} for path in (file, out))
     assert sum(before.values()) - sum(after.values()) == before["token_embd.weight"]
     assert find_copied_matrix(out) is None
-    with pytest.raises(InputError, match="`tie` removes nothing"):
-        layercut.cut(str(out), "tie", tmp_path / "again.gguf", device="cpu")
-    with pytest.raises(InputError, match="leave out one of the two"):
-        layercut.cut(str(file), "tie", tmp_path / "x", device="cpu", tie=False)
-
-
-@pytest.mark.parametrize("family", ["mistral", "qwen2", "phi3"])
-def test_a_head_that_equals_the_embeddings_is_named_and_removed(family: str, tmp_path: Path) -> None:
-    model = tiny_model(family)
-    save_tiny(family, tmp_path / "two")
-    head, embeddings = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-    assert head is not embeddings
-    with torch.no_grad():
-        head.copy_(embeddings)
-    model.save_pretrained(tmp_path / "two")
-    plan = CutPlan(num_layers=model.config.num_hidden_layers, removed=(1,))
-    report = plan_cut(tmp_path / "two", plan)
-    assert "equals the embeddings bit by bit" in report.copy
-    assert report.parameters_before == model.num_parameters() - head.numel()
-    tied = layercut.cut(str(tmp_path / "two"), "1 tie", tmp_path / "tied", device="cpu")
-    whole = layercut.cut(str(tmp_path / "two"), "1", tmp_path / "whole", device="cpu")
-    one, other = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (tied, whole))
-    assert one.get_output_embeddings().weight is one.get_input_embeddings().weight
-    assert torch.equal(one(input_ids=IDS).logits, other(input_ids=IDS).logits)
-    assert json.loads((tied / "plan.json").read_text())["tied"] is True
-    assert "its own copy was removed" in (tied / "README.md").read_text()
-    assert "equals the embeddings bit by bit" in (whole / "README.md").read_text()
-
-
-def test_a_model_with_a_head_of_its_own_is_not_tied(tmp_path: Path) -> None:
-    save_tiny("llama", tmp_path / "model")
-    if not tiny_model("llama").config.tie_word_embeddings:
-        assert plan_cut(tmp_path / "model", CutPlan(num_layers=6, removed=(1,))).copy == ""
-    with pytest.raises(InputError, match="`tie` removes nothing"):
-        layercut.cut(str(tmp_path / "model"), "tie", tmp_path / "tied", device="cpu")
+    for path, more in ((out, {}), (file, {"tie": False})):
+        with pytest.raises(InputError, match="removes nothing, and no copy"):
+            layercut.cut(str(path), out=tmp_path / "again.gguf", device="cpu", **more)
 
 
 def test_llama_cpp_runs_one_matrix(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="running a GGUF file needs layercut[llama-cpp]")
     file = file_of(two_matrices("qwen2"), tmp_path / "two.gguf", "qwen2", Kind.Q4_0, Kind.Q8_0)
-    alone = layercut.cut(str(file), "tie", tmp_path / "tied.gguf", device="cpu")
+    alone = layercut.cut(str(file), out=tmp_path / "tied.gguf", device="cpu")
     shared = {"engine": "llama.cpp", "device": "cpu", "cache_gib": 0.05, "batch_size": 2, "dtype": "float32"}
     handles = [ModelHandle(ModelSettings(model=str(path), **shared)) for path in (file, alone)]
     plan = handles[0].plan()

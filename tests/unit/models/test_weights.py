@@ -75,12 +75,12 @@ def test_header_gives_the_bytes_of_every_tensor(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "not a safetensors file"),
-        (b"PK\x03\x04 a pickle in a zip file", "not a safetensors file"),
+        (b"", "no safetensors file"),
+        (b"PK\x03\x04 a pickle in a zip file", "no safetensors file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "git lfs pull"),
-        ((100).to_bytes(8, "little") + b"{}", "truncated: its header alone needs 108 bytes, the file has 10;"),
-        ((2).to_bytes(8, "little") + b"[]", "its header cannot be read"),
-        ((4).to_bytes(8, "little") + b"\xff\xfe{}", "its header cannot be read"),
+        ((100).to_bytes(8, "little") + b"{}", "is truncated, damaged or no safetensors file (Error while"),
+        ((2).to_bytes(8, "little") + b"[]", "; 10 bytes); fetch it again"),
+        ((4).to_bytes(8, "little") + b"\xff\xfe{}", "; 12 bytes); fetch it again"),
     ],
 )
 def test_a_file_that_is_none(tmp_path, content, says):
@@ -97,10 +97,10 @@ def test_shorter_and_longer_than_its_header_says(copy):
     path = copy / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1])
-    with pytest.raises(CheckpointError, match=rf"truncated: .*{len(data):,} bytes, .* {len(data) - 1:,}"):
+    with pytest.raises(CheckpointError, match=rf"is truncated, .* {len(data) - 1:,} bytes"):
         safetensors_files(copy)
     path.write_bytes(data + b"\0")
-    with pytest.raises(CheckpointError, match="is damaged: its header"):
+    with pytest.raises(CheckpointError, match="not fully covered"):
         safetensors_files(copy)
 
 
@@ -122,7 +122,7 @@ def test_headers_that_lie(copy, lie, says):
         entry.update(lie(*entry["data_offsets"], entry["shape"]))
 
     edit_header(copy / "model.safetensors", change)
-    with pytest.raises(CheckpointError, match=rf"is damaged: its header .*{re.escape(says)}.*; fetch it again\.$"):
+    with pytest.raises(CheckpointError, match=rf"{re.escape(says)}.*; fetch it again\.$"):
         read_header(copy / "model.safetensors")
 
 
@@ -169,8 +169,8 @@ def test_an_index_that_does_not_fit(shards):
     [
         ("pytorch_model.bin", r"only pickled weights \(pytorch_model.bin\).*save_pretrained"),
         ("pytorch_model-00001-of-00002.bin", "only pickled weights"),
-        ("adapter_model.safetensors", "an adapter, not a model"),
-        ("model.Q4_K.gguf", r"name the file, .*model\.Q4_K\.gguf"),
+        ("adapter_model.safetensors", "it holds adapter_model.safetensors, which is another format"),
+        ("model.Q4_K.gguf", r"it holds model\.Q4_K\.gguf, which is another"),
         ("README.md", "neither model.safetensors nor"),
     ],
 )

@@ -20,14 +20,11 @@ from layercut.engine.base import Decoding
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
-from layercut.healing.prompt_sources import PromptSource
 from layercut.progress import show_nothing
-from layercut.pruning import search
 from layercut.pruning.budget import general_tasks
-from layercut.pruning.healing import heal_plan, healing_prompts
+from layercut.pruning.healing import healing_prompts
 from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
-from layercut.pruning.run import PruneRun
 from layercut.report.first import answer_lines
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal, Notes
@@ -303,24 +300,3 @@ def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(tmp_path: Path, monke
 def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to keep: .*none of the first 8 selection items"):
         run(model, Path("arithmetic"), tmp_path / "run", items=8)
-
-
-def test_a_training_reads_answers_of_the_original_model(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
-    file, answers = written_file(tmp_path / "mine.jsonl", model), list[dict[str, Any]]()
-
-    def healed(run: PruneRun, plan: CutPlan, method: str, source: PromptSource) -> Path:
-        checkpoint = heal_plan(run, plan, method, source)
-        lines = (checkpoint.parent / "samples" / "responses.jsonl").read_text().splitlines()
-        answers.extend(map(json.loads, lines))
-        return checkpoint
-
-    monkeypatch.setattr(search, "heal_plan", healed)
-    done = run(model, file, tmp_path / "run", items=16, max_depth="1", keep=0.5, heal="lora")
-    assert [one.healing for one in done.result.path[0].tried] == [None, "lora"]
-    assert {one["model_hash"] for one in answers} == {done.result.model_hash}
-    prompts = {json.dumps(one["prompt"]) for one in answers}
-    report = {one.id for one in load_task(str(file)).samples("report", None)}
-    assert len(prompts) == len(answers) and not {one["id"].split()[-1] for one in answers} & report

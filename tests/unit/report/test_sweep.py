@@ -70,8 +70,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> N
         Sweep.load(tmp_path)
 
 
-def test_the_report_comes_from_the_folder_alone(holes: Sweep, tmp_path: Path) -> None:
-    with RunFolder.begin(tmp_path / "run", {"model": "m"}, argv=["layercut", "sweep", "m"]) as run:
+def test_the_report_comes_from_the_folder_alone(holes: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["layercut", "sweep", "m"])
+    with RunFolder.begin(tmp_path / "run", {"model": "m"}) as run:
         holes.save(run.path)
     report = write_reports(tmp_path / "run")["report"]
     first = report.read_bytes()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import layercut
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.directory import RunFolder, find_run_folders
 from layercut.runs.settings import settings_hash
@@ -57,7 +58,7 @@ GOLDEN_METRICS = {
 
 
 def test_files_on_disk_are_pinned(tmp_path):
-    with RunFolder.begin(tmp_path / "a", SETTINGS, argv=["/usr/bin/layercut", "eval"]) as run:
+    with RunFolder.begin(tmp_path / "a", SETTINGS) as run:
         assert not run.is_finished
         with run.journal("copy", "short") as journal:
             journal.append([{"id": "x", "metrics": {"accuracy": 1.0}}])
@@ -74,24 +75,25 @@ def test_files_on_disk_are_pinned(tmp_path):
     assert read.metrics()["rows"] == [ROW] and CutPlan.from_dict(read.metrics()["plan"]).removed == (3, 1)
 
 
-def test_the_same_settings_go_on(tmp_path):
-    with RunFolder.begin(tmp_path / "a", SETTINGS, argv=["layercut"]) as run, run.journal("copy", "short") as journal:
+def test_the_same_settings_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["layercut"])
+    with RunFolder.begin(tmp_path / "a", SETTINGS) as run, run.journal("copy", "short") as journal:
         journal.append([{"id": "x"}])
     before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*.*") if path.is_file()}
     reordered = dict(reversed(SETTINGS.items()))
-    with RunFolder.begin(tmp_path / "a", reordered, argv=["layercut", "again"]) as run:
+    monkeypatch.setattr("sys.argv", ["layercut", "again"])
+    with RunFolder.begin(tmp_path / "a", reordered) as run:
         assert run.journal("copy", "short").records == [{"id": "x"}]
         assert run.environment["command"] == "layercut"
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_going_on_under_another_version_is_noted_once(tmp_path, monkeypatch):
-    RunFolder.begin(tmp_path, SETTINGS, argv=["layercut", "first"]).close()
-    for _ in range(2):
-        monkeypatch.setattr("layercut.__version__", "99.0")
-        RunFolder.begin(tmp_path, SETTINGS, argv=["layercut", "second"]).close()
-    monkeypatch.undo()
-    RunFolder.begin(tmp_path, SETTINGS, argv=["layercut", "third"]).close()
+    own = layercut.__version__
+    for word, version in (("first", own), ("second", "99.0"), ("second", "99.0"), ("third", own)):
+        monkeypatch.setattr("sys.argv", ["layercut", word])
+        monkeypatch.setattr("layercut.__version__", version)
+        RunFolder.begin(tmp_path, SETTINGS).close()
     environment = RunFolder.open(tmp_path).environment
     assert environment["command"] == "layercut first"
     assert [(entry["command"], entry["layercut"]) for entry in environment["resumed"]] == [("layercut second", "99.0")]

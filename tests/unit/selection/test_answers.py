@@ -48,8 +48,6 @@ def test_written_tasks_are_asked_together_and_others_apart() -> None:
     assert found.groups == [(0,), (1,), (2, 3)], "a prompt that is also ranked is run once for both"
     found = answers_of(("copy", "short", 4), ("brackets", "rank", 4), ("arithmetic", "short", 4))
     assert found.groups == [(0, 2), (1,)]
-    found = answers_of(("chain_sum", "short", 4), ("chain_sum", "chain", 4), ("brackets", "short", 4))
-    assert found.groups == [(0, 2), (1,)], "two answers to one item have one name"
 
 
 def test_one_call_asks_all_written_tasks_of_their_own_lengths_and_no_other_task() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from layercut.engine.plain import PlainEngine
-from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import LoadedModel
 from layercut.runs.directory import RunFolder
@@ -64,28 +63,6 @@ def test_what_was_generated_is_kept_in_the_run_folder(tmp_path: Path) -> None:
         assert len(engine.asked) == 10
         generated(engine, folder=folder, max_tokens=32)
         assert len(engine.asked) == 20, "shorter texts are other texts"
-
-
-def test_one_batch_of_long_texts_is_kept_and_heard_of_before_it_ends(tmp_path: Path) -> None:
-    """Stopped in the middle, it goes on from there: the same texts as of a run that was never stopped."""
-    heard: list[tuple[int, int]] = []
-    long = {"num_texts": 4, "max_tokens": 240}
-    whole = SharedEngine(loaded(), batch_size=16)
-    expected = generated(whole, **long, progress=lambda what, done, total: heard.append((done, total)))
-    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
-    assert {0, 320, 640} <= {done for done, _ in heard}, "after each stage"
-    assert len({done for done, _ in heard}) >= 4 and heard[-1][0] == heard[-1][1], "thrice on the way at least"
-    engine = Counting(loaded(), batch_size=16)
-    engine.kill_after = 1
-    with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
-        with pytest.raises(KeyboardInterrupt):
-            generated(engine, folder=folder, **long)
-        kept = (tmp_path / "run" / "samples" / "calibration.generated.jsonl").read_text().splitlines()
-        assert len(kept) == 4
-        engine.kill_after = None
-        for _ in range(2):
-            assert generated(engine, folder=folder, **long) == expected
-            assert len(engine.asked) == 12, "three stages, each once"
 
 
 ROWS = [{"text": "One text."}, {"text": "  "}, {"content": "Another, which is longer."}, {"text": "Third", "id": 3}]

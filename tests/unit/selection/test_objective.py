@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.objective import TaskObjective, search_settings, selected_on
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import load_task
 from layercut.tasks.selected_items import selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
 
@@ -188,17 +186,3 @@ def test_answers_that_hang_on_rounding_are_counted_over_all_plans() -> None:
     report = objective.report(PLANS[0])
     assert (report["close_answers"], report["answers"]) == (8, 8 * (len(PLANS) + 1))
     assert "close_answers" not in TaskObjective(NeedyEngine(), [part(limit=8)]).report(PLANS[0])
-
-
-def test_a_log_likelihood_is_worth_its_ratio_of_probabilities_and_is_not_raced() -> None:
-    arithmetic = load_task("arithmetic")
-    engine = NeedyEngine()
-    engine.scores = lambda request, plan: [-1.0 - len(plan.removed)] * len(request.continuations)
-    gold = ObjectiveTask(task=arithmetic, readout="gold", limit=4)
-    objective = TaskObjective(engine, [gold], race="off")
-    assert objective.values([UNCUT, *PLANS]) == pytest.approx(
-        [math.exp(-len(plan.removed)) for plan in (UNCUT, *PLANS)]
-    )
-    assert len(objective.round(PLANS).candidates) == len(PLANS)
-    with pytest.raises(InputError, match=r"arithmetic \(gold\) .*`race` off"):
-        TaskObjective(NeedyEngine(), [gold]).round(PLANS)

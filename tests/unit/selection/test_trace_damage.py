@@ -26,9 +26,7 @@ from tests.support.search import NeedyEngine, NeedyTask, TableObjective
 
 DAMAGE = {
     "kl": {0: 9.0, 1: 2.0, 2: 3.0, 3: 4.0, 4: 1.0, 5: 8.0},
-    "top1": {0: 1, 1: 0, 2: 1, 3: 0, 4: 1, 5: 1},
     "nll": {0: 9.0, 1: 8.0, 2: 7.0, 3: 1.0, 4: 5.0, 5: 2.0},
-    "sure": {0: 5.0, 1: 1.0, 2: 3.0, 3: 0.5, 4: 4.0, 5: 0.25},
 }
 
 
@@ -51,11 +49,8 @@ class TracedEngine(NeedyEngine):
     def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
         assert reference.is_uncut
         self.measured.append((plan.key, request))
-        kl, top1, nll, sure = (damage(name, plan) for name in DAMAGE)
-        return Divergence(
-            id=request.id, num_tokens=2, nll=1 + nll, reference_nll=1, kl=kl,
-            top1_disagreements=int(top1), sure=sure,
-        )  # fmt: skip
+        kl, nll = (damage(name, plan) for name in DAMAGE)
+        return Divergence(id=request.id, num_tokens=2, nll=1 + nll, reference_nll=1, kl=kl)
 
     def _score(self, request: LikelihoodRequest, plan: CutPlan) -> tuple[float, ...]:
         self.measured.append((plan.key, request))
@@ -117,23 +112,14 @@ def test_traces_keep_the_completion_and_the_prompt_as_they_were() -> None:
     ]
 
 
-@pytest.mark.parametrize("measure", DAMAGE)
-def test_one_shot_ranks_by_the_measure_per_token(measure: str) -> None:
-    selection = trace_damage(context(settings={"measure": measure}))
-    num_tokens = 1 if measure == "nll" else 2  # the fake counts words there
-    expected = {layer: value / num_tokens for layer, value in DAMAGE[measure].items()}
-    assert selection.importance == pytest.approx(expected)
-    order = sorted(range(6), key=lambda layer: (DAMAGE[measure][layer], -layer))
-    assert list(selection.removed) == order[:2]
-
-
-def test_kl_is_the_default_and_all_measures_are_told() -> None:
-    details = trace_damage(context()).details
+def test_one_shot_ranks_by_the_divergence_per_token() -> None:
+    selection = trace_damage(context())
+    assert selection.importance == pytest.approx({layer: value / 2 for layer, value in DAMAGE["kl"].items()})
+    assert list(selection.removed) == sorted(range(6), key=lambda layer: (DAMAGE["kl"][layer], -layer))[:2]
+    details = selection.details
     json.dumps(details, allow_nan=False)
-    assert (details["measure"], details["search"]) == ("kl", "one_shot")
-    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0, "top1": 0.0, "sure": 0.5}
-    assert details["uncut"] == {"nll": 0.5, "kl": 0, "top1": 0, "sure": 0}
-    assert details["num_tokens"] == 18
+    assert details["search"] == "one_shot" and details["num_tokens"] == 18
+    assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0} and details["uncut"] == {"nll": 0.5, "kl": 0}
 
 
 def test_greedy_judges_what_is_gone_already() -> None:
@@ -171,7 +157,7 @@ def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_pat
     assert sorted(measured) == sorted((plan, request.id) for plan, request in straight.measured)
 
     other = TracedEngine()
-    select(tmp_path / "killed", other, measure="top1", search="greedy")
+    select(tmp_path / "killed", other, search="greedy")
     assert not other.asked, "the answers are there"
     assert len({plan for plan, _ in other.measured}) == 5, "of the greedy search only the second round is new"
 
@@ -205,7 +191,7 @@ def test_refusals() -> None:
         (context(parts=PARTS[2:]), "generates text"),
         (context(objective=None), "name the tasks"),
         (context(objective=TableObjective(lambda removed: 1.0)), "TaskObjective"),
-        (context(settings={"measure": "top5"}), "unknown measure .*'top5'.*top1"),
+        (context(settings={"measure": "kl"}), "unknown setting of trace_damage 'measure'"),
     ):
         with pytest.raises(InputError, match=message):
             trace_damage(asked)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from layercut.engine.base import Under
 from layercut.engine.shared import SharedEngine
+from layercut.errors import RunMismatch
 from layercut.study.file import study_from_dict
 from layercut.study.job import settings_but_tasks
 from layercut.study.run import run_study
@@ -96,6 +97,8 @@ def test_a_study_takes_more_tasks_and_items_and_asks_what_is_new(
     grown, whole = (tmp_path / "runs" / name for name in ("grown", "whole"))
     assert records(grown) == records(whole)
     assert [row.to_dict() for row in after.rows] == [row.to_dict() for row in at_once.rows]
+    with pytest.raises(RunMismatch, match=r"with tasks.copy/rank.limit 3, and now .* is 2\. Go back"):
+        run(study("grown", **more), limit=2)
     had, wanted = ({"tasks": [{"task": "a", "readout": "rank", "limit": n, "version": n}]} for n in (1, 2))
     assert settings_but_tasks(had, had | {"tasks": []})[0] == {"tasks": {}}
     before, now = settings_but_tasks(had, wanted)

@@ -19,6 +19,7 @@ from layercut.evidence.paired import compare_paired
 from layercut.evidence.study import find_study_runs
 from layercut.progress.bars import RunProgress
 from layercut.report.reports import write_reports
+from layercut.runs.directory import RunFolder
 from layercut.runs.records import Journal, Notes
 from layercut.runs.study import ARMS, variants_in_study
 from layercut.settings import ModelSettings
@@ -298,3 +299,12 @@ def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(
     page = (folder / "report.html").read_text()
     for shown in ("What can be removed?", "mlp:0.75"):
         assert shown in page, shown
+
+
+@pytest.mark.parametrize("tasks", [None, ["copy"], [{"task": "copy", "limit": 2}]], ids=["none", "names", "settings"])
+def test_the_folder_of_another_verb_is_refused_in_one_line(study: Any, tmp_path: Path, tasks: Any) -> None:
+    settings = {"model": "tiny"} if tasks is None else {"model": "tiny", "tasks": tasks}
+    RunFolder.begin(tmp_path / "runs" / "other", settings).close()
+    with pytest.raises(RunMismatch, match=r"other was begun with model tiny, and now .* `out`\.$") as raised:
+        run(study("other"))
+    assert "\n" not in str(raised.value)

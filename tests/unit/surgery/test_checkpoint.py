@@ -247,9 +247,9 @@ def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
 
 def test_a_cut_that_only_tied_a_copy_of_the_embeddings_is_no_earlier_step():
     """Else a GGUF file that was cut twice is called a healed checkpoint."""
-    tied = CutPlan(num_layers=2, tied=True)
-    assert steps_of_earlier_cuts([tied]) == ()
-    (step,) = steps_of_earlier_cuts([tied, PLAN], ["seam"])
+    bare = CutPlan(num_layers=2)
+    assert steps_of_earlier_cuts([bare]) == ()
+    (step,) = steps_of_earlier_cuts([bare, PLAN], ["seam"])
     assert (step["num_layers"], step["removed"], step["healed"]) == (6, [1, 4], ["seam"])
 
 

@@ -15,7 +15,7 @@ from tests.support.odd import VALUES, check_line, fields_of, mutated
 
 PLAN = {
     "format_version": 1, "num_layers": 6, "removed": [4, 1], "kept": [0, 2, 3, 5], "criterion": "task_accuracy",
-    "model": "m", "model_hash": "12ab", "tied": True, "settings": {"seed": 1}, "chosen_on": {"model": "A"},
+    "model": "m", "model_hash": "12ab", "settings": {"seed": 1},
     "scores": {
         "uncut": 1.0, "rounds": [{"value": 0.9, "candidates": [1, 4], "values": [0.5, 0.9]}, {"value": 0.8}],
         "importance": {"0": 1.0}, "selection_items": record_items({"copy": ["a"]}),

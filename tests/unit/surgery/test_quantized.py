@@ -18,12 +18,13 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve_source
+from layercut.models.structure import Structure
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import shards as writing
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import FIELDS, Modules, follow_config, rename_modules
+from layercut.surgery.quantized import FIELDS, LayerNumbers, follow_config, rename_modules
 from layercut.surgery.remove import bypass
 from tests.support import quantized, tiny
 from tests.support.quantized import save_quantized
@@ -99,7 +100,8 @@ CASES = {
         quantized.gptq, in_layers(0, 2, 4),
         {"quant_method": "gptq", "bits": 4,
          "modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
-         "dynamic": {r"-:model\.layers\.[024]\..*": {}, r"+:.*\.5\.mlp.*": {"bits": 8}, r".*down_proj": {"bits": 8}}},
+         "dynamic": {**{rf"-:model\.layers\.{n}\..*": {} for n in (0, 2, 4)}, r"+:.*\.layers\.5\.mlp.*": {"bits": 8},
+                     r".*down_proj": {"bits": 8}}},
         {"quantize_config.json": {
             "bits": 4, "dynamic": {r"-:model\.layers\.2\..*": {}, r"-:model\.layers\.1\..*": {}}}},
         {"config/modules_in_block_to_quantize": [["self_attn.k_proj", "self_attn.q_proj"], ["mlp.down_proj"]],
@@ -109,7 +111,8 @@ CASES = {
     "compressed-tensors": Case(
         quantized.compressed, in_layers(0, 1, 5),
         {"quant_method": "compressed-tensors", "format": "pack-quantized",
-         "ignore": ["lm_head", r"re:.*layers\.0\..*", "re:.*layers.(1|5).*_proj$", "model.layers.1.mlp.up_proj"],
+         "ignore": ["lm_head", r"re:.*layers\.0\..*", "re:.*layers.1.*_proj$", r"re:.*layers\.5.*_proj$",
+                    "model.layers.1.mlp.up_proj"],
          "config_groups": {
             "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
             "group_1": {"targets": [r"re:.*layers\.4\..*"], "weights": {"num_bits": 8}},
@@ -190,16 +193,9 @@ def test_bytes_stay_and_the_config_says_of_every_module_what_its_tensors_are(tmp
             assert case.says_whole(folder, module) == is_whole, module
 
 
-PARTS = ("attn.q", "mlp.down", "mlp.up")
-
-
-def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", more: tuple[str, ...] = ()) -> Modules:
-    plan = CutPlan(num_layers=num_layers, removed=removed)
-    new = {old: position for position, old in enumerate(plan.kept)}
-    places = [(layer, f"{part}.weight") for layer in range(num_layers) for part in PARTS]
-    names = [f"{stack}.{layer}.{part}" for layer, part in places]
-    renamed = {f"{stack}.{layer}.{part}": f"{stack}.{new[layer]}.{part}" for layer, part in places if layer in new}
-    return Modules([*names, *more], renamed | {name: name for name in more}, plan)
+def numbers(*removed: int, layers: str = "model.layers", section: str = "") -> LayerNumbers:
+    structure = Structure(model_type="any", layers=layers, section=section)
+    return LayerNumbers(CutPlan(num_layers=12, removed=removed), structure)
 
 
 @pytest.mark.parametrize(
@@ -211,33 +207,42 @@ def modules(*removed: int, num_layers: int = 12, stack: str = "model.layers", mo
         ),
         (["model.layers.12.mlp.up"], ["model.layers.11.mlp.up"]),  # behind the decoder layers
         (["layers.3.mlp.up", "model.layers.2"], ["layers.2.mlp.up", "model.layers.1"]),
-        ([r"re:.*\.layers\.1[01]\..*"], [f"model.layers.{n}.{part}" for n in (10, 9) for part in PARTS]),
         (["re:.*mlp.*", "re:.*vision.*", "re:.*q$"], ["re:.*mlp.*", "re:.*vision.*", "re:.*q$"]),
         ([r"re:.*layers\.1\..*"], []),
-        ([r"re:^model\.layers\.(?:1|2)\.mlp\.up$"], ["model.layers.1.mlp.up"]),
         ([r"re:model.layers.5.mlp.(up|down)"], [r"re:model.layers.4.mlp.(up|down)"]),
-        (["model.layers.1*"], [f"model.layers.{n}.{part}" for n in (10, 9) for part in PARTS]),
+        (["model.layers.3*", "model.layers.4.*"], ["model.layers.2*", "model.layers.3.*"]),
         (["*.mlp.*", "model.layers.*"], ["*.mlp.*", "model.layers.*"]),
         ([r"model\.layers\.\d+\.mlp\.up"], [r"model\.layers\.\d+\.mlp\.up"]),
-        ([r"model\.layers\.[23]\.mlp\.up"], ["model.layers.1.mlp.up", "model.layers.2.mlp.up"]),
+        ([r"re:.*layers.(\w+).mlp"], [r"re:.*layers.(\w+).mlp"]),
         (["Linear", "gate("], ["Linear", "gate("]),
-        ([r"re:.*layers\.3\.attn\.qkv", r"re:.*layers\.1\.attn\.qkv"], [r"re:.*layers\.2\.attn\.qkv"]),
+        ([r"re:.*layers\.3\.experts\.5\.qkv", r"re:.*layers\.1\.attn"], [r"re:.*layers\.2\.experts\.5\.qkv"]),
         (["model.layers.2.mlp.up.weight", "layers.1.mlp.up.weight"], ["model.layers.1.mlp.up.weight"]),
+        (["model.vision.encoder.layers.3.mlp"], ["model.vision.encoder.layers.3.mlp"]),
     ],
 )
 def test_entries(entries: list[str], wanted: list[str]) -> None:
-    assert rename_modules(entries, modules(1), "ignore") == wanted
-    at_the_end = rename_modules(["model.layers.11.mlp", "model.layers.10.mlp"], modules(11), "ignore")
-    assert at_the_end == ["model.layers.10.mlp"]
+    assert rename_modules(entries, numbers(1), "ignore") == wanted
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        r"re:.*\.layers\.1[01]\..*", r"re:^model\.layers\.(?:1|2)\.mlp", r"re:.*layers\.[23]\.mlp", "re:.*layers.1.*up",
+        r"re:.*\.5\.mlp.*", "*.3.mlp", "model.layers.1*",
+    ],
+)  # fmt: skip
+def test_an_expression_that_picks_layers_by_more_than_a_number_is_refused(entry: str) -> None:
+    with pytest.raises(InputError, match="ignore has the entry .* more than one number"):
+        rename_modules([entry], numbers(3), "ignore")
 
 
 def test_other_towers_keep_their_numbers() -> None:
-    tower = tuple(f"model.vision_tower.encoder.layers.{layer}.mlp.up.weight" for layer in range(4))
-    own = modules(1, stack="model.language_model.layers", more=tower)
-    names = ["model.language_model.layers.3.mlp.up", "language_model.layers.3"]
-    new = ["model.language_model.layers.2.mlp.up", "language_model.layers.2"]
-    assert rename_modules([tower[3], *names], own, "ignore") == [tower[3], *new]
-    assert rename_modules([r"re:.*vision.*layers\.3\..*"], own, "ignore") == [r"re:.*vision.*layers\.3\..*"]
+    own = numbers(1, layers="model.language_model.layers", section="text_config")
+    tower, names = "model.vision_tower.encoder.layers.3.mlp.up", ["model.language_model.layers.3.mlp.up", "layers.3"]
+    new = ["model.language_model.layers.2.mlp.up", "layers.2"]
+    assert rename_modules([tower, *names], own, "ignore") == [tower, *new]
+    with pytest.raises(InputError, match="one by one"):
+        rename_modules([r"re:.*layers\.3\..*"], own, "ignore")
 
 
 @pytest.mark.parametrize(
@@ -255,23 +260,19 @@ def test_other_towers_keep_their_numbers() -> None:
             {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.11.mlp.up": False},
             {"group_size": 64, "bits": 4, "model.layers.0.mlp.up": {"bits": 8}, "model.layers.10.mlp.up": False},
         ),
-        (  # torchao
-            {"modules": {r"re:model\.layers\.[01]\.mlp\..*": None, "_default": {"a": 1}}},
-            {"modules": {"model.layers.0.mlp.down": None, "model.layers.0.mlp.up": None, "_default": {"a": 1}}},
-        ),
         (  # compressed-tensors: a group for removed layers alone goes
             {"config_groups": {"a": {"targets": ["model.layers.1.mlp"]}, "b": {"targets": ["Linear"]}}},
             {"config_groups": {"b": {"targets": ["Linear"]}}},
         ),
         (  # GPTQModel
-            {r"+:model\.layers\.[23]\.mlp\.up": {"bits": 8}, r"-:model\.layers\.1\..*": {}},
-            {r"+:^model\.layers\.1\.mlp\.up$": {"bits": 8}, r"+:^model\.layers\.2\.mlp\.up$": {"bits": 8}},
+            {r"+:model\.layers\.3\.mlp\.up": {"bits": 8}, r"-:model\.layers\.1\..*": {}},
+            {r"+:model\.layers\.2\.mlp\.up": {"bits": 8}},
         ),
     ],
-    ids=["AutoRound", "VPTQ", "MLX", "torchao", "compressed-tensors", "GPTQModel"],
+    ids=["AutoRound", "VPTQ", "MLX", "compressed-tensors", "GPTQModel"],
 )
 def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
-    assert rename_modules(config, modules(1), "quantization_config") == wanted
+    assert rename_modules(config, numbers(1), "quantization_config") == wanted
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -280,7 +281,7 @@ def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
     given = {
         "quant_method": "awq",
         "modules_to_not_convert": ["lm_head", "model.layers.1.mlp", "model.layers.3.mlp.down_proj", "layers.5"],
-        "dynamic": {r"-:model\.layers\.[23]\.mlp\.up_proj": {}},
+        "dynamic": {r"-:model\.layers\.3\.mlp\.up_proj": {}},
         "per_module": {"model.layers.4.mlp": {"bits": 8}, "model.layers.5.mlp": {"bits": 4}},
     }
     setattr(model.config, field, given)
@@ -288,7 +289,7 @@ def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
         assert getattr(model.config, field) == {
             "quant_method": "awq",
             "modules_to_not_convert": ["lm_head", "model.layers.2.mlp.down_proj", "layers.3"],
-            "dynamic": {r"-:^model\.layers\.1\.mlp\.up_proj$": {}, r"-:^model\.layers\.2\.mlp\.up_proj$": {}},
+            "dynamic": {r"-:model\.layers\.2\.mlp\.up_proj": {}},
             "per_module": {"model.layers.3.mlp": {"bits": 4}},
         }
     assert getattr(model.config, field) is given
@@ -299,15 +300,13 @@ def test_nested_configs() -> None:
         text = {"num_hidden_layers": num_layers, "quantization_config": {"ignore": [entry]}}
         return {"text_config": text, "a": {"b": 1}}
 
-    found = follow_config(nested(11, "model.layers.3"), nested(12, "model.layers.3"), modules(1))
+    found = follow_config(nested(11, "model.layers.3"), nested(12, "model.layers.3"), numbers(1))
     assert found == nested(11, "model.layers.2")
 
 
 def test_refused_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"'re:\.\*\(', .*no regular expression"):
-        rename_modules(["re:.*("], modules(1), "ignore")
     with pytest.raises(InputError, match="quantization_config.bits has 12 numbers"):
-        rename_modules({"bits": [4] * 12}, modules(1), "quantization_config")
+        rename_modules({"bits": [4] * 12}, numbers(1), "quantization_config")
 
 
 def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path: Path) -> None:

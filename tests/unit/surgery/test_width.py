@@ -20,7 +20,7 @@ from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import apply_plan_to_model, bypass, decoder_layers, masked_channels, remove_layers
 from layercut.surgery.slots import ChannelSlot
-from layercut.surgery.width import config_with_width, mlp_width_in, mlp_width_of, order_of_entries
+from layercut.surgery.width import config_with_width, mlp_width_in, mlp_width_of
 from tests.invariants.test_surgery_bypass import state_of
 from tests.support.surgery import generate, logits_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
@@ -187,7 +187,6 @@ def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monke
     """Slices of the first matrices at other places than those of the last: no comparison of slices would see it."""
     model = tiny_model("phi3")
     plan, source = thin_plan(model), resolve_source(str(written(model, tmp_path / "whole")))
-    monkeypatch.setattr("layercut.surgery.width.order_of_entries", lambda *given: given[-1])
     monkeypatch.setattr(ChannelSlot, "entries", lambda slot, few, width: [*few, *few][: len(few) * (2 - slot.reads)])
     with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
         cut_model(source, plan, tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
@@ -203,17 +202,24 @@ def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) ->
     assert [bool(plan.get("channels")) for plan in recorded_plans_of(tmp_path / "both")] == [True, False]
 
 
-def test_the_order_is_found_and_channels_that_depend_on_each_other_are_refused() -> None:
-    model: Any = tiny_model("mixtral")
-    config, mlp = json.dumps(model.config.to_dict()), mlp_width_in(model)
-    asked = (config, type(model), mlp.field, "it")
-    as_pairs = tuple(slot if slot.reads else slot._replace(order="pairs") for slot in mlp.slots[0])
-    assert order_of_entries(*asked, {0: as_pairs}) == {0: mlp.slots[0]}
-    unread = tuple(slot._replace(reads=False) for slot in mlp.slots[0])
-    with pytest.raises(InputError, match="depend on each other"):
-        order_of_entries(*asked, {0: unread})
-    assert config_with_width(config, "intermediate_size", 20, "it").to_dict()["intermediate_size"] == 20
+def test_pairs_that_are_taken_for_halves_are_found_when_a_cut_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layercut.surgery.width._IN_PAIRS", frozenset())
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
+    model: Any = tiny_model(PAIRS)
+    config = json.dumps(model.config.to_dict() | {"initializer_range": 0.021})  # found anew, and not remembered
+    model.config.initializer_range = 0.021
+    assert {slot.order for slot in mlp_width_in(model).slots[0]} == {"halves", "one"}
+    source = resolve_source(str(written(model, tmp_path / "whole")))
+    with pytest.raises(VerificationError, match="with zeros for the removed MLP channels"):
+        cut_model(source, thin_plan(model), tmp_path / "thin", uncut=lambda: load_model(source, device="cpu"))
+    assert not (tmp_path / "thin").exists()
     with pytest.raises(InputError, match="transformers accepts no it of intermediate_size"):
         config_with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
+
+
+def test_experts_can_be_run_one_after_the_other() -> None:
+    model: Any = tiny_model("mixtral")
     was = model.config._experts_implementation
     assert plain_experts(model) == was and model.config._experts_implementation == "eager"

@@ -163,7 +163,7 @@ def test_selection_items_can_be_asked(task: FewShotTask) -> None:
 
 
 def test_wrong_calls_are_refused(task: FewShotTask) -> None:
-    with pytest.raises(InputError, match="gold, rank, short, token"):
+    with pytest.raises(InputError, match="Known: rank, short"):
         evaluate_items(task, engine(task), PLAN, readout="chain")
     empty = replace(task, num_samples=0)
     with pytest.raises(InputError, match="within a limit of 3"):

@@ -237,45 +237,6 @@ def test_chance_is_a_guess_among_options_or_the_commonest_answer(name: str) -> N
     assert constant < 0.15
 
 
-@pytest.mark.parametrize("name", BUILTIN)
-def test_gold_and_token_read_the_same_items(name: str) -> None:
-    task = built_in(name)
-    report, selection = task.samples("report", 5), task.samples("selection", 6)
-    reported = {sample.question for sample in task.samples("report", None)}
-    for sample in (*report, *selection):
-        ranked, gold, token = (task.request(sample, readout) for readout in ("rank", "gold", "token"))
-        assert isinstance(ranked, LikelihoodRequest) and isinstance(gold, LikelihoodRequest)
-        assert gold.prompt == ranked.prompt
-        assert gold.continuations == (ranked.continuations[sample.gold_index],)
-        assert isinstance(token, LikelihoodRequest) and token.continuations == (" A", " B", " C", " D")
-        *shown, asked = str(token.prompt).split("\n\n")
-        lines = "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", sample.options, strict=True))
-        assert asked == f"{sample.question}{lines}\nAnswer:"
-        assert len(shown) == 4 and not any(one.startswith(f"{sample.question}\n") for one in shown)
-        assert not any(one.partition("\nA. ")[0] in reported for one in shown), "report items are never shown"
-    assert task.chance(report, "gold") == {} and task.chance(report, "token") == {"accuracy": 0.25}
-    scored = task.grade(report[0], "gold", likelihoods(-3.0, num_tokens=2))
-    assert scored == ({"log_likelihood": -1.5}, report[0].gold, "right", "")
-    best = (-1.0 if i == report[0].gold_index else -5.0 for i in range(4))
-    assert task.grade(report[0], "token", likelihoods(*best)) == ({"accuracy": 1.0}, report[0].gold, "right", "")
-
-
-def test_a_short_word_problem_has_no_steps() -> None:
-    task = built_in("gsm_symbolic")
-    sample = task.samples("report", 1)[0]
-    asked = task.request(sample, "short")
-    assert isinstance(asked, GenerationRequest) and asked.max_new_tokens == 16
-    assert asked.prompt == (
-        "Q: Nora picks 14 plums and buys 3 bags of 6 plums each. She eats 5 plums. How many plums are left?\n"
-        "A: The answer is 27.\n"
-        "Q: A train has 8 cars with 40 seats each. A quarter of the seats are empty. How many seats are taken?\n"
-        f"A: The answer is 240.\nQ: {sample.question}\nA:"
-    )
-    right = completion(f" The answer is {sample.gold}.")
-    assert task.grade(sample, "short", right).outcome == "right"
-    assert task.draft(sample, "short") == f" The answer is {sample.gold}.\n"
-
-
 def test_the_length_of_a_chain_can_be_fixed() -> None:
     long = load_task("gsm_symbolic", max_new_tokens=300)
     sample = long.samples("report", 1)[0]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import pytest
 
 from layercut.tasks.few_shot import near_numbers
-from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number, read_chain_text, read_short_text
+from layercut.tasks.grading import all_numbers, first_line, number_after, parse_number
 
 
 @pytest.mark.parametrize(
@@ -63,44 +62,3 @@ def test_near_numbers_are_three_others_close_by(gold: int) -> None:
         assert not {str(gold), str(gold + 1)} & set(near)
         assert gold < 0 or all(int(number) >= 0 for number in near)
         assert near == near_numbers(gold, Random(seed), also=(gold + 7, gold), never=(gold + 1,))
-
-
-OPTIONS = ("red", "a blue one", "Green things", "10%")
-
-
-@pytest.mark.parametrize(
-    ("find", "letter", "texts"),
-    [
-        (read_short_text, "A", ["A", "red", "Red."]),
-        (
-            read_short_text,
-            "B",
-            [" B\n", "**B**", "B.", "B)", "B: it is blue", "B. because", "B a blue one", "A blue one"],
-        ),
-        (read_short_text, "B", ["The answer is B."]),
-        (read_short_text, "C", ["\n\nC", "The correct answer is (C).", "green  things."]),
-        (read_short_text, "D", ["(D)", "Answer: D", "answer is: D", "10%"]),
-        (read_short_text, None, ["", "b", "E", "10", "Apple", "A nice day", "B or C", "red or a blue one"]),
-        (read_short_text, None, ["I do not think that the answer is B", "Because of that it is\nB"]),
-        (read_chain_text, "A", ["The answer is **B**.\nAnswer: (A)", "So the answer is red. Colours are nice."]),
-        (read_chain_text, "B", ["It is blue. The answer is B.", "The answer is\nB"]),
-        (read_chain_text, "C", ["The answer is A. No: the answer is C.", "the answer is: C"]),
-        (read_chain_text, "D", ["The answer is D, because 10% is it.", "The answer is 10%."]),
-        (read_chain_text, None, ["B", "The answer is not B", "My answers are B"]),
-    ],
-)
-def test_the_option_that_an_answer_names(find: Any, letter: str | None, texts: list[str]) -> None:
-    named = {text: find(text, OPTIONS) for text in texts}
-    assert {text: option and option.letter for text, option in named.items()} == dict.fromkeys(texts, letter)
-
-
-@pytest.mark.parametrize("text", ["x. The answer is **B**.", "The answer is a blue one", "Answer:   (B)"])
-def test_the_start_is_where_the_answer_stands(text: str) -> None:
-    option = read_chain_text(text, OPTIONS)
-    assert option and text[option.start :].startswith(("B", "a blue", "(B", "**B"))
-
-
-def test_options_with_the_same_words_are_told_apart_by_letter_alone() -> None:
-    assert read_short_text("same", ("same", "same")) is None
-    option = read_short_text("B", ("same", "same"))
-    assert option and option.letter == "B"

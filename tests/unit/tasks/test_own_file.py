@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import random
 import re
 import time
@@ -110,7 +109,7 @@ def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
     assert task.chance([sample], "short") == {"accuracy": 0.0}
 
 
-def test_choices_are_ranked_or_lettered(tmp_path: Path) -> None:
+def test_choices_are_ranked(tmp_path: Path) -> None:
     row = {"prompt": "Which colour?", "answer": "blue", "choices": ["red", "blue", "green"], "grade": "choice"}
     task, sample = only(tmp_path, row)
     assert task.readouts == ("rank",)
@@ -119,20 +118,6 @@ def test_choices_are_ranked_or_lettered(tmp_path: Path) -> None:
     assert (request.prompt, request.continuations) == ((Message("user", "Which colour?"),), ("red", "blue", "green"))
     assert task.grade(sample, "rank", likelihoods(-3.0, -1.0, -2.0)) == Score({"accuracy": 1.0}, "blue", "right")
     assert task.chance([sample], "rank") == {"accuracy": pytest.approx(1 / 3)}
-    asked = task.request(sample, "short").prompt
-    assert isinstance(asked, tuple) and "Which colour?\nA. red\nB. blue\nC. green\n\nAnswer with" in asked[0].content
-    assert graded(tmp_path, row, "B").outcome == "right" and graded(tmp_path, row, "A").outcome == "wrong"
-    assert task.chance([sample], "short") == {"accuracy": 1.0}, "always B"
-
-
-def test_the_likelihood_of_a_given_answer_is_a_share(tmp_path: Path) -> None:
-    task, sample = only(tmp_path, {"text": "The capital of France is", "answer": "Paris", "grade": "likelihood"})
-    request = task.request(sample, "likelihood")
-    assert task.readouts == ("likelihood",) and isinstance(request, LikelihoodRequest)
-    assert (request.prompt, request.continuations) == ("The capital of France is", (" Paris",))
-    score = task.grade(sample, "likelihood", likelihoods(-1.0, num_tokens=2))
-    assert score.metrics == {"token_probability": pytest.approx(math.exp(-0.5))}
-    assert task.chance([sample], "likelihood") == {"token_probability": 0.0}
 
 
 def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
@@ -223,13 +208,16 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ({"prompt": "a", "answer": "(", "grade": "regex"}, "is no regular expression .missing"),
         ({"prompt": "a", "answer": "(" * 5000 + ")" * 5000, "grade": "regex"}, "no regular expression .maximum rec"),
         ({"prompt": "a", "answer": "a{99999999999}", "grade": "regex"}, "no regular expression .the repetition"),
-        ({"prompt": "a", "answer": "b", "grade": "choice"}, "no field 'choices'. Give two to 26"),
+        ({"prompt": "a", "answer": "b", "grade": "choice"}, "no field 'choices'. Give two or more"),
         ({"prompt": "a", "answer": "b", "grade": "choice", "choices": ["c", "d"]}, "'b' is none of the choices c, d"),
         ({"prompt": "a", "answer": "b", "grade": "choice", "choices": ["b", "b"]}, "the field 'choices' holds"),
-        ({"prompt": "a", "answer": ["b", "c"], "grade": "likelihood"}, "2 answers for the grade likelihood. Give one"),
+        ({"prompt": "a", "answer": ["b", "c"], "grade": "regex"}, "2 answers for the grade regex. Give one"),
         ({"prompt": "a", "grade": "code"}, "no field 'tests'. Give Python that fails"),
         ({"prompt": "a", "grade": "code", "tests": "assert ("}, "the tests are not Python"),
-        ({"prompt": "a", "answer": "b", "grade": "likelihood"}, "likelihood, and number in .*line 1. Answers that"),
+        (
+            {"prompt": "a", "answer": "b", "grade": "choice", "choices": ["a", "b"]},
+            "choice, and number in .*line 1. Answers that",
+        ),
         ({"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}, "'max_new_tokens'"),
     ],
 )

@@ -80,12 +80,6 @@ def test_items_count_as_used_in_every_task_that_has_them(
     assert split == "report" and len(task.samples(split, None)) == rest
 
 
-def test_worked_examples_are_not_asked(benchmark_data: Path) -> None:
-    task = load_task("mbpp_plus:3", data=str(benchmark_data / "mbpp_plus"))
-    assert {"mbpp-2", "mbpp-3", "mbpp-4"}.isdisjoint(sample.id for sample in task.samples("full", None))
-    assert task.test_set_size == 371
-
-
 def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(tmp_path: Path) -> None:
     row = {"problem": "2 + 2?", "solution": "It is \\boxed{4}."}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")

@@ -51,8 +51,8 @@ VALUES: dict[str, Any] = {
 CONTRADICT = {
     "prune": {"tasks"},
     "select": set(),
-    "eval": {"cuda_graphs", "base_url", "tokenizer"},
-    "generate": {"prompts", "cuda_graphs", "base_url", "tokenizer"},
+    "eval": {"base_url"},
+    "generate": {"prompts", "base_url"},
 }
 """Some fields that the needed ones exclude: all doors refuse them alike."""
 
@@ -172,5 +172,3 @@ def test_a_request_file_runs_no_code_unless_it_is_trusted(
     file.write_text(yaml.safe_dump({verb: asked}), encoding="utf-8")
     refused = layercut("run", file)
     assert refused.code == 1 and "--trust-study-code" in refused.err and not (tmp_path / "ran").exists()
-    file.write_text(yaml.safe_dump({verb: asked | {"remove": "1", "trust_remote_code": True}}), encoding="utf-8")
-    assert "--trust-study-code" in layercut("run", file).err

@@ -2,9 +2,7 @@
 
 GSM8K: Cobbe et al., "Training Verifiers to Solve Math Word Problems", arXiv:2110.14168; ``openai/gsm8k``. MATH-500: the
 500 test problems of Lightman et al., "Let's Verify Step by Step", arXiv:2305.20050, out of Hendrycks et al., "Measuring
-Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; ``HuggingFaceH4/MATH-500``. ``math500:4`` asks as
-plain text, for base models too, with the four worked examples of Lewkowycz et al., "Solving Quantitative Reasoning
-Problems with Language Models", arXiv:2206.14858, and ``math500:0`` with none.
+Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; ``HuggingFaceH4/MATH-500``.
 """
 
 from __future__ import annotations
@@ -18,16 +16,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score, content_id
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.grading import all_numbers, grade_gold, guessing_chance, outcome_of, parse_number
-from layercut.tasks.selected_items import CompletionForm, RowsTask
+from layercut.tasks.grading import all_numbers, guessing_chance, outcome_of, parse_number
+from layercut.tasks.selected_items import RowsTask
 
 CHAIN = "Please reason step by step, and put your final answer within \\boxed{}."
-SHORT = "Write the final answer within \\boxed{} and nothing else."
-SHORT_TOKENS = 48
 
 _BOX = "\\boxed{"
 _BRACE = re.compile(r"\\boxed\{|[{}]")
@@ -41,10 +37,7 @@ _LONGEST = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class BoxedTask(RowsTask):
-    """Problems with a final answer, under three readouts.
-
-    ``chain`` asks for steps and an answer in a box, ``short`` for the box alone, and ``gold`` scores the right box
-    after the prompt of ``short``, per token.
+    """Problems whose answer is written as steps that end in a box.
 
     ``boxed`` takes the content of the last ``\\boxed{...}`` and nothing else; the other metric (``other_metric``) takes
     the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare with
@@ -58,34 +51,19 @@ class BoxedTask(RowsTask):
     version: int = 2
     readouts: tuple[Readout, ...] = ("chain",)
 
-    @property
-    def extra_readouts(self) -> tuple[Readout, ...]:
-        return () if self.completion else ("short", "gold")
-
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """One user turn: the problem and the usual instruction; or the worked examples and the problem."""
-        if request := self.asked_to_continue(sample):
-            return request
-        wish = CHAIN if readout == "chain" else SHORT
-        prompt = (Message("user", f"{sample.question}\n{wish}"),)
-        if readout == "gold":
-            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=(f"{_BOX}{sample.gold}}}",))
-        longest = self.max_new_tokens if readout == "chain" else min(self.max_new_tokens, SHORT_TOKENS)
-        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest)
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest:
+        """One user turn: the problem and the usual instruction."""
+        prompt = (Message("user", f"{sample.question}\n{CHAIN}"),)
+        return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
         """``boxed`` and the other metric: 1 or 0."""
-        if isinstance(answer, Likelihoods):
-            return grade_gold(sample, answer)
+        assert isinstance(answer, Completion)
         boxed = last_boxed_text(answer.text)
         right = bool(boxed) and same_value(boxed, sample.gold)
         said, also = (boxed, True) if right else self.unboxed(answer.text, sample.gold)
         kind = outcome_of(right=right, answer=boxed, finish_reason=answer.finish_reason)
         return Score({"boxed": float(right), self.other_metric: float(also)}, boxed or said, kind)
-
-    def draft(self, sample: Sample, readout: Readout) -> str:
-        """The right box for short answers; no chain of steps can be guessed."""
-        return f"{_BOX}{sample.gold}}}" if readout == "short" else ""
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Always giving the most common right answer of these samples."""
@@ -114,8 +92,8 @@ def gsm8k_task(*, data: str | None = None, max_new_tokens: int = 512) -> BoxedTa
     )
 
 
-def math500_task(*, data: str | None = None, max_new_tokens: int = 1024, num_shots: int | None = None) -> BoxedTask:
-    """MATH-500 from the hub or from a local copy. Without worked examples it needs a model with a chat template.
+def math500_task(*, data: str | None = None, max_new_tokens: int = 1024) -> BoxedTask:
+    """MATH-500 from the hub or from a local copy. Needs a model with a chat template.
 
     The published data set has one split, ``test``, so selection items are half of it, by the hash of their content; a
     model that used none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is
@@ -128,20 +106,12 @@ def math500_task(*, data: str | None = None, max_new_tokens: int = 1024, num_sho
     grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3. Units and text must agree as
     math-verify reads them.
     """
-
-    def examples() -> CompletionForm:
-        from layercut.tasks.lm_eval.local_rows import published_form
-
-        file = "minerva_math/minerva_math_algebra.yaml"
-        return published_form(file, num_shots or 0, lambda sample: {"problem": sample.question, "answer": sample.gold})
-
     return BoxedTask(
-        name="math500" if num_shots is None else f"math500:{num_shots}",
+        name="math500",
         dataset="HuggingFaceH4/MATH-500",
         sample=_math500_sample,
         data=data,
         max_new_tokens=max_new_tokens,
-        completion=None if num_shots is None else examples,
         other_metric="anywhere",
         unboxed=_anywhere,
     )

@@ -17,10 +17,10 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods, Message
+from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
 from layercut.tasks.base import Readout, Sample, Score, content_id
 from layercut.tasks.data_files import DataRow, text_field
-from layercut.tasks.grading import grade_gold, outcome_of
+from layercut.tasks.grading import outcome_of
 from layercut.tasks.selected_items import RowsTask
 
 VERSION = 1  # raised by any change of the prompt or the grading
@@ -37,7 +37,7 @@ def _sample(row: DataRow) -> Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class XSum(RowsTask):
-    """XSum read out as a short free answer; ``gold`` (the right summary's likelihood per token) by name.
+    """XSum read out as a short free answer.
 
     Selection items come from ``validation`` and report items from ``test``; a single local file is halved.
 
@@ -60,18 +60,14 @@ class XSum(RowsTask):
     max_new_tokens: int = 64  # longest summary
     seed: int = 0  # seed of the shuffle that chance is measured by
     readouts: tuple[Readout, ...] = ("short",)
-    extra_readouts: tuple[Readout, ...] = ("gold",)
 
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest:
         """One user turn: the article and what is wanted."""
         prompt = (Message("user", f"{sample.question}\n\n{_WISH}"),)
-        if readout == "gold":
-            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=(sample.gold,))
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=self.max_new_tokens)
 
     def grade(self, sample: Sample, readout: Readout, answer: Completion | Likelihoods) -> Score:
-        if isinstance(answer, Likelihoods):
-            return grade_gold(sample, answer)
+        assert isinstance(answer, Completion)
         summary = answer.text.strip()
         scores = rouge_scores(summary, sample.gold)
         right = (
@@ -81,8 +77,6 @@ class XSum(RowsTask):
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """The better of two answers that need no model, per metric; see ``baselines``."""
-        if readout == "gold":
-            return {}
         both = self.baselines(samples)
         return {metric: max(scores[metric] for scores in both.values()) for metric in METRICS}
 

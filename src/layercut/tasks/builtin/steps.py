@@ -77,7 +77,7 @@ def _in_steps(
     num_shots: int | None,
     max_new_tokens: int,
 ) -> FewShotTask:
-    """A task of problems in steps; ``short`` asks for the last sentence at once, after examples without steps.
+    """A task of problems in steps.
 
     Grading: the number right after the first "The answer is" must have the right value. A currency sign
     before it, a unit behind it, commas between thousands and a colon are let through, as in "The answer is $1,234
@@ -88,7 +88,7 @@ def _in_steps(
 
     Args:
         examples: the steps, up to and with the sentence that gives the answer, by their question.
-        num_shots: how many of them are shown, all if left out; without any ``short`` and ``chain`` ask alike.
+        num_shots: how many of them are shown, all if left out.
     """
     if num_shots is not None and not 0 <= num_shots <= len(examples):
         raise InputError(f"{name} has {len(examples)} worked examples, not {num_shots}; use 0 to {len(examples)}.")
@@ -112,9 +112,6 @@ def _in_steps(
         stop=("\n",),
         settles=lambda text, gold: number_after_stands(_MARK, text),
         place=partial(place_after, _MARK),
-        short_examples="".join(_prompt(question) + _answer(number_after(_MARK, steps)) for question, steps in shown),
-        short_tokens=16,
-        extra_readouts=("short", "gold", "token"),
         made_with={"reasoning_gym": version_of("reasoning-gym"), **changed},
     )
 

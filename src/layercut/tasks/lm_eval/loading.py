@@ -11,12 +11,10 @@ Sakaguchi et al., arXiv:1907.10641; each option is put into the sentence, and wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import version as version_of
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,7 @@ from layercut.tasks.base import Task
 from layercut.tasks.data_files import DataSet, hub_or_cache, read_local_data, why_no_data
 from layercut.tasks.lm_eval.local_rows import local_reader
 from layercut.tasks.lm_eval.names import files_of_task, own_task_folder, unknown_lm_eval_task
-from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask, RollingSubject, RollingTask, rolling_metrics
+from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask
 from layercut.tasks.lm_eval.subject import reason_of, unreadable_task
 from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
 
@@ -85,14 +83,12 @@ def lm_eval_task(
         metrics = _shared(name, [_means(member, task) for member, task in tasks.items()])
         choices = [ChoiceSubject(member, task, num_shots or 0, chat=chat) for member, task in tasks.items()]
         called = f"{called}:{num_shots}" if num_shots else called
-        return ChoiceTask(called + form, choices, metrics, described, max_new_tokens)
+        return ChoiceTask(called + form, choices, metrics, described)
     if kinds[0] == "loglikelihood_rolling":
-        if num_shots or chat or max_new_tokens is not None:
-            raise InputError(
-                f"{name} scores whole documents; it takes no worked examples, no chat format and no max_new_tokens."
-            )
-        documents = [RollingSubject(member, task, 0) for member, task in tasks.items()]
-        return RollingTask(called, documents, _shared(name, list(map(rolling_metrics, tasks.values()))), described)
+        raise InputError(
+            f"lm-eval's {name} scores whole documents, which layercut does not ask. `python -m layercut.tools.lm_eval` "
+            "runs it on a pruned model."
+        )
     written = [WrittenSubject(member, task, num_shots, chat=chat) for member, task in tasks.items()]
     called = called if num_shots is None else f"{called}:{num_shots}"
     metrics = _shared(name, [list(subject.measures) for subject in written])
@@ -143,7 +139,7 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of settings of its own task files
     try:
-        with hub_or_cache(), _nltk_data(name, {file.parent for file in files.values()}):
+        with hub_or_cache():
             # A group made on the spot is lm-eval's public way to load a task with changed settings.
             loaded = manager.load({"group": "layercut", "task": [{**member, **changed} for member in members]})
     except InputError:
@@ -233,36 +229,6 @@ def _check_file(name: str, file: Path, *, is_local: bool) -> None:
             f"lm-eval's {name} is a Python class with its own way to read data, so it takes no local rows; leave "
             "`data` out."
         )
-
-
-@contextmanager
-def _nltk_data(name: str, folders: Iterable[Path]) -> Iterator[None]:
-    """Inside the block task files get the data that they fetch with NLTK, or are refused.
-
-    NLTK itself prints that it failed and goes on, and grading fails at the first answer that needs the data.
-    """
-    fetching = any(b"nltk.download(" in file.read_bytes() for folder in folders for file in folder.glob("*.py"))
-    if not fetching or find_spec("nltk") is None:  # the task file names a missing package
-        yield
-        return
-    import nltk
-
-    before = nltk.download
-
-    def download(resource: str, **_: Any) -> None:
-        try:
-            before(resource, quiet=True, raise_on_error=True)
-        except Exception as error:  # no network, no space, no such resource
-            raise InputError(
-                f"lm-eval's {name} needs {resource} of NLTK, which cannot be downloaded here ({reason_of(error)}). "
-                f"Where there is a network: python -m nltk.downloader {resource}; then copy ~/nltk_data here."
-            ) from error
-
-    nltk.download = download
-    try:
-        yield
-    finally:
-        nltk.download = before
 
 
 @cache

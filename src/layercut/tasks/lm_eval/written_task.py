@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, GenerationRequest, Likelihoods
 from layercut.errors import InputError
 from layercut.tasks.base import Readout, Sample, Score
-from layercut.tasks.grading import grade_gold, outcome_of
+from layercut.tasks.grading import outcome_of
 from layercut.tasks.lm_eval.subject import Asked, Item, Subject, SubjectsTask, reason_of
 
 MAX_NEW_TOKENS = 256  # longest answer of a task whose file names none, as in lm-eval's Hugging Face model
@@ -24,7 +23,6 @@ class WrittenTask(SubjectsTask):
     for, or as were named; its stop strings and longest answer; its filters and metrics, see ``measures_of``. The
     model's own stop tokens end an answer, too. An answer is ``right`` where the headline metric is at least 1, and the
     record's answer is what the first filter finds.
-    ``gold``: log-likelihood of the right answer per token after the same prompt, where the task file has right answers.
 
     Chance: the best of three constant answers, per metric, graded by lm-eval itself on the first 2,000 items of the
     split: nothing (0), the most common right answer, and the answers of the worked examples in the task file. None for
@@ -34,23 +32,14 @@ class WrittenTask(SubjectsTask):
     readouts: tuple[Readout, ...] = ("chain",)
     chance_items = 2000
 
-    @cached_property
-    def extra_readouts(self) -> tuple[Readout, ...]:
-        """``gold``, where the first item has a right answer."""
-        first = next(iter(self.samples("report", 1)), None)
-        return ("gold",) if first is not None and first.gold else ()
-
     def settings(self) -> Mapping[str, Any]:
         first = self._subjects[0]
         return {"max_new_tokens": first.max_new_tokens, "stop": list(first.stop), **super().settings()}
 
-    def request(self, sample: Sample, readout: Readout) -> GenerationRequest | LikelihoodRequest:
-        """lm-eval's prompt; for ``gold`` its right answer behind it."""
-        subject, item = sample.data["subject"], sample.data["item"]
-        prompt = subject.asked(item).prompts[0]
-        if readout == "gold":
-            right = ("" if subject.is_chat else subject.task.config.target_delimiter) + item.gold
-            return LikelihoodRequest(id=sample.id, prompt=prompt, continuations=(right,))
+    def request(self, sample: Sample, readout: Readout) -> GenerationRequest:
+        """lm-eval's prompt."""
+        subject = sample.data["subject"]
+        prompt = subject.asked(sample.data["item"]).prompts[0]
         longest = self._max_new_tokens or subject.max_new_tokens
         return GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=longest, stop=subject.stop)
 
@@ -58,9 +47,6 @@ class WrittenTask(SubjectsTask):
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:
         """Scores in the order of the samples, those of one subject at once."""
-        if readout == "gold":
-            pairs = zip(samples, answers, strict=True)
-            return [grade_gold(sample, answer) for sample, answer in pairs if isinstance(answer, Likelihoods)]
         written = [answer for answer in answers if isinstance(answer, Completion)]
         results = self._graded(samples, [answer.text for answer in written])
         scores = []
@@ -71,32 +57,8 @@ class WrittenTask(SubjectsTask):
             scores.append(Score(numbers, graded.answer, kind))
         return scores
 
-    def over_items(
-        self, samples: Sequence[Sample], readout: Readout, records: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
-        """lm-eval's own numbers over all items, under its names, of metrics that are no means of items.
-
-        They are computed from the stored answers. Of a group nothing: lm-eval has no number for one.
-        """
-        if readout == "gold" or len(self._subjects) > 1:
-            return {}
-        measures = self._subjects[0].measures
-        if all(measure.is_mean for measure in measures.values()):
-            return {}
-        values = [graded.values for graded in self._graded(samples, [str(record["completion"]) for record in records])]
-        several = len({measure.filter for measure in measures.values()}) > 1
-        return {
-            f"{measure.metric},{measure.filter}" if several else measure.metric: float(
-                measure.over_items([of_item[name] for of_item in values])
-            )
-            for name, measure in measures.items()
-            if not measure.is_mean
-        }
-
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """The best constant answer per metric; see the class."""
-        if readout == "gold":
-            return {}
         measures = self._subjects[0].measures
         best = {name: 0.0 for name in self._metrics if measures[name].higher_is_better}
         for text in self._constant_answers(samples):
@@ -123,13 +85,11 @@ class WrittenTask(SubjectsTask):
         for name in self._metrics:
             measure, value = sample.data["subject"].measures[name], graded.values[name]
             try:
-                number = float(value if measure.is_mean else measure.over_items([value]))
-            except (TypeError, ValueError, ArithmeticError) as error:
-                raise InputError(
-                    f"lm-eval's metric {measure.metric} gives no number for an item ({reason_of(error)})."
-                ) from error
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
             if not math.isfinite(number):
-                raise InputError(f"lm-eval's metric {measure.metric} gives {number} for an item, which is no number.")
+                raise InputError(f"lm-eval's metric {measure.metric} gives no number for an item, but {value!r:.40}.")
             numbers[name] = number if measure.higher_is_better else -number
         return numbers
 
@@ -156,7 +116,10 @@ class WrittenSubject(Subject):
         self.stop, self.max_new_tokens = _generation(name, task)
         self.measures = measures_of(task)
         if not self.measures:
-            raise InputError(f"lm-eval's {name} has no metric; layercut supports tasks that grade their answers.")
+            raise InputError(
+                f"lm-eval's {name} has no metric that is a mean over items, so its items cannot be compared in pairs; "
+                "`python -m layercut.tools.lm_eval` runs it on a pruned model."
+            )
         shown = (task.config.num_fewshot or 0) if num_shots is None else num_shots
         super().__init__(name, task, shown, chat=chat)
 
@@ -216,12 +179,10 @@ class WrittenSubject(Subject):
 
 
 class Measure(NamedTuple):
-    """One metric of a task behind one of its filters."""
+    """One metric of a task behind one of its filters, whose number is the mean over items."""
 
     filter: str
     metric: str
-    over_items: Callable[[Sequence[Any]], Any]  # lm-eval's own way from the items' values to the task's number
-    is_mean: bool  # True if that way is the mean, so that an item's value is a number of its own
     higher_is_better: bool
 
 
@@ -229,31 +190,27 @@ class Graded(NamedTuple):
     """lm-eval's grade of one answer."""
 
     answer: str  # what its first filter takes from the text; empty where it takes nothing
-    values: Mapping[str, Any]
-    """By the measure's name, what its metric gives: a number, or parts of one that needs all items."""
+    values: Mapping[str, Any]  # number of each metric, by the measure's name
 
 
 def measures_of(task: Any) -> dict[str, Measure]:
-    """The measures of a task by name, in the order of its file; without metrics that measure nothing.
+    """The measures of a task by name, in the order of its file, of metrics that are means over items.
 
-    A metric whose number is the mean over items keeps its name. Behind several filters it has theirs: ``strict-match``,
-    or ``exact_match,strict-match`` where there are several metrics as well. Any other (BLEU of a corpus, accuracy over
-    all instructions of all prompts, perplexity) is given item by item, by lm-eval's own aggregation of this item alone,
-    and says so: ``bleu_by_item``. One of which lower is better is negated: ``neg_ter_by_item``.
+    Others (BLEU of a corpus, perplexity) are left out: an item has no number of its own there. Behind several filters
+    a measure has the filter's name: ``strict-match``, or ``exact_match,strict-match`` where there are several metrics
+    as well. One of which lower is better is negated: ``neg_ter``.
     """
-    from lm_eval.api.metrics import bypass_agg, mean, nanmean
+    from lm_eval.api.metrics import mean, nanmean
 
     several, higher = len(task._filters) > 1, task.higher_is_better()
+    of_items = [metric for metric, over_items in task.aggregation().items() if over_items in (mean, nanmean)]
     only = len(task.aggregation()) == 1
     measures = {}
     for part in task._filters:
-        for metric, over_items in task.aggregation().items():
-            if over_items is bypass_agg:
-                continue
-            is_mean, is_up = over_items in (mean, nanmean), higher.get(metric) is not False
+        for metric in of_items:
             name = part.name if several and only else f"{metric},{part.name}" if several else metric
-            name = f"{'' if is_up else 'neg_'}{name}{'' if is_mean else '_by_item'}"
-            measures[name] = Measure(part.name, metric, over_items, is_mean, is_up)
+            is_up = higher.get(metric) is not False
+            measures[name if is_up else f"neg_{name}"] = Measure(part.name, metric, is_up)
     return measures
 
 

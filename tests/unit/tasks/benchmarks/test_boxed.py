@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
+from layercut.engine.base import GenerationRequest, Message
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
 from layercut.tasks.benchmarks.boxed import found_in, place_of_last_box, same_value
-from tests.support.answers import completion, likelihoods, write_lines
+from tests.support.answers import completion, write_lines
 
 ROWS = [
     {"problem": f"What is {i} over 7?", "answer": f"\\frac{{{i}}}{{7}}", "subject": "Algebra", "level": 1,
@@ -43,16 +43,10 @@ def test_the_gold_is_the_final_answer_and_one_split_is_halved(tmp_path: Path) ->
 def test_the_prompts(tmp_path: Path) -> None:
     task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS), max_new_tokens=99)
     sample = task.samples("report", 1)[0]
-    chain, short, gold = (task.request(sample, name) for name in ("chain", "short", "gold"))
     instruction = "Please reason step by step, and put your final answer within \\boxed{}."
     steps = (Message("user", f"{sample.question}\n{instruction}"),)
-    assert chain == GenerationRequest(id=sample.id, prompt=steps, max_new_tokens=99)
-    asked = (Message("user", f"{sample.question}\nWrite the final answer within \\boxed{{}} and nothing else."),)
-    assert short == GenerationRequest(id=sample.id, prompt=asked, max_new_tokens=48)
-    assert gold == LikelihoodRequest(id=sample.id, prompt=asked, continuations=(f"\\boxed{{{sample.gold}}}",))
-    scored = task.grade(sample, "gold", likelihoods(-6.0, num_tokens=4))
-    assert scored == ({"log_likelihood": -1.5}, sample.gold, "right", "")
-    assert task.chance([sample], "gold") == {} and task.chance([sample], "chain") == {"boxed": 1.0, "anywhere": 1.0}
+    assert task.request(sample, "chain") == GenerationRequest(id=sample.id, prompt=steps, max_new_tokens=99)
+    assert task.chance([sample], "chain") == {"boxed": 1.0, "anywhere": 1.0}
 
 
 @pytest.mark.parametrize(

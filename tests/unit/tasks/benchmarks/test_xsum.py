@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.engine.base import GenerationRequest, LikelihoodRequest, Message
+from layercut.engine.base import GenerationRequest, Message
 from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
@@ -35,8 +35,6 @@ def test_splits_and_prompt(task: XSum) -> None:
     instruction = "Write a concise one-sentence summary of this article, and nothing else."
     prompt = (Message("user", f"{ROWS[6]['document']}\n\n{instruction}"),)
     assert task.request(sample, "short") == GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=64)
-    gold = LikelihoodRequest(id=sample.id, prompt=prompt, continuations=("Runner 6 ran to his home.",))
-    assert task.request(sample, "gold") == gold
 
 
 @pytest.mark.parametrize(
@@ -75,7 +73,6 @@ def test_chance_is_the_better_of_lead_and_another_articles_summary(task: XSum) -
     assert both["shuffled"]["rougeL"] == pytest.approx(5 / 6), "all but the number agrees"
     assert task.chance(samples, "short") == pytest.approx(both["shuffled"])
     assert task.chance(samples[::-1], "short") == pytest.approx(task.chance(samples, "short"))
-    assert task.chance(samples, "gold") == {}
     alone = task.baselines(samples[:1])
     assert alone["shuffled"]["rougeL"] == 0.0 and all(0 <= value <= 1 for value in alone["lead"].values())
 

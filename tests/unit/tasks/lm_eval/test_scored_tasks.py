@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from layercut.engine.base import LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-from tests.support.answers import completion, likelihoods, write_lines
+from tests.support.answers import likelihoods, write_lines
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
@@ -77,9 +76,7 @@ def small_manager() -> Any:
 
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
     data = write_lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}])
-    with pytest.raises(
-        InputError, match="line 1: its label cannot be read .* with the fields question, answer, so"
-    ) as caught:
+    with pytest.raises(InputError, match="line 1: lm-eval's arc_easy cannot read this data") as caught:
         load_task("arc_easy", data=data)
     assert "\n" not in str(caught.value)
     bad = write_lines(tmp_path / "b.jsonl", [*ROWS, ROWS[0] | {"answerKey": "Z"}])
@@ -90,9 +87,6 @@ def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
 BOOLQ = {"question": "is it so", "passage": "It is so.", "label": 1, "idx": 0}
 PIQA = {"goal": "Open it.", "sol1": "Pull.", "sol2": "Sing.", "label": 0}
 MMLU = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "virology"}
-SWAG = {"activity_label": "Roofing", "endings": ["slips.", "sings.", "sits.", "flies."], "label": 1, "ind": 1}
-JOINED = {**SWAG, "ctx": "A man climbs. he"}
-APART = {**SWAG, "ctx_a": "A man climbs.", "ctx_b": "he"}
 GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option2": "jar", "answer": "1"}
 
 
@@ -112,10 +106,6 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
         ("piqa", PIQA, {"label": -1}, "label is -1, "),
         ("mmlu_virology", MMLU, {"answer": None}, "with the fields question, choices, subject, so"),
         ("mmlu_virology", MMLU, {"answer": 4}, "label is 4, "),
-        ("hellaswag", JOINED, {"label": None}, "label is 'None', "),
-        ("hellaswag", JOINED, {"label": 4}, "label is 4, "),
-        ("hellaswag", APART, {"label": 4}, "label is 4, "),
-        ("hellaswag", APART, {"label": None}, "cannot read"),
         ("winogrande", GAP, {"answer": ""}, "cannot be read .KeyError: ''."),
         ("lambada_openai", {"text": "went home to his house"}, {"text": ""}, "label is ' ', .* must not be empty"),
     ],
@@ -123,7 +113,7 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
 def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
     name: str, row: dict[str, Any], change: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    varied = next(name for name in ("passage", "goal", "question", "ctx", "ctx_a", "sentence", "text") if name in row)
+    varied = next(name for name in ("passage", "goal", "question", "sentence", "text") if name in row)
     good = [{**row, varied: f"{n} {row[varied]}"} for n in range(9)]
     split = "test" if name.startswith(("mmlu", "lambada")) else "validation"
     file = tmp_path / f"{split}.jsonl"
@@ -132,7 +122,7 @@ def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
     bad = [{key: value for key, value in (each | change).items() if value is not None} for each in good]
     for first_bad, rows in ((1, bad), (7, [*good[:6], bad[6], *good[7:]])):
         write_lines(file, rows)
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=said if first_bad == 7 else f"{said}|cannot read this data") as caught:
             load_task(name, data=str(tmp_path)).samples("report", None)
         assert f"{split}.jsonl, line {first_bad}: " in str(caught.value) and "\n" not in str(caught.value)
 
@@ -211,11 +201,6 @@ def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
     assert sample.question == f"Ann beat Bo {number} times because _ was quick."
     assert task.grade(sample, "rank", likelihoods(-2.0, -1.0)) == ({"acc": 1.0}, prompts[1], "right", "")
     assert task.grade(sample, "rank", likelihoods(-1.0, -2.0)) == ({"acc": 0.0}, prompts[0], "wrong", "")
-    gold = task.request(sample, "gold")
-    assert gold == LikelihoodRequest(id=sample.id, prompt=prompts[1], continuations=(" was quick.",))
-    token = task.request(sample, "token")
-    assert token.continuations == (" A", " B")
-    assert token.prompt == f"Ann beat Bo {number} times because _ was quick.\nA. Ann\nB. Bo\nAnswer:"
 
 
 def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_path: Path) -> None:
@@ -232,8 +217,6 @@ def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_pat
             own = sample.data["item"].doc["sentence"].partition("_")[0]
             assert all(str(prompt).count("\n\n") == 5 for prompt in asked.prompts)
             assert all(str(prompt).count(own) == 1 for prompt in asked.prompts), "once, as the question"
-            token = shown.request(sample, "token")
-            assert str(token.prompt).count("\nAnswer: ") == 5
 
 
 def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
@@ -244,24 +227,6 @@ def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
     assert [first.request(sample, "rank") for sample in first.samples("report", 3)] == expected
     with pytest.raises(InputError, match="13 worked examples .*12 rows"):
         load_task("winogrande:13", data=data)
-
-
-def test_prepared_hellaswag_is_not_prepared_again(tmp_path: Path) -> None:
-    endings = ["falls [a] down.", "sings.", "sits.", "goes."]
-    rows = [{**SWAG, "ind": i, "ctx": f"A man  sits [{i}]. he", "endings": endings} for i in range(6)]
-    task = load_task("hellaswag", data=write_lines(tmp_path / "validation.jsonl", rows))
-    sample = task.samples("report", 1)[0]
-    number = sample.data["item"].doc["query"].partition("[")[2][0]
-    assert task.request(sample, "rank") == LikelihoodRequest(
-        id=sample.id,
-        prompt=f"Roofing: A man  sits [{number}]. He",
-        continuations=(" falls [a] down.", " sings.", " sits.", " goes."),
-    )
-    parts = [{"ctx_a": "A man sits.", "ctx_b": f"he {i}", "ctx": f"A man sits. he {i}", "label": "1"} for i in range(6)]
-    original = [{**SWAG, **part, "endings": ["[title] falls.", *endings[1:]]} for part in parts]
-    task = load_task("hellaswag", data=write_lines(tmp_path / "validation.jsonl", original))
-    asked = task.request(task.samples("report", 1)[0], "rank")
-    assert str(asked.prompt).startswith("Roofing: A man sits. He ") and asked.continuations[0] == "  falls."
 
 
 def mmlu_folder(folder: Path) -> Path:
@@ -301,8 +266,6 @@ def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> No
         f"The following are multiple choice questions (with answers) about {title}.\n\n{shown}"
         f"test 0 of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer:"
     )
-    chain = task.request(report[0], "chain")
-    assert chain.prompt[0].content.count("A. p") == 1, "options that the question lists are not listed again"
 
 
 def test_a_subject_that_the_data_lacks_is_named(tmp_path: Path) -> None:
@@ -343,35 +306,6 @@ def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None
     assert asked.continuations == (" Tom",) and sample.gold == "Tom"
     assert task.grade(sample, "rank", likelihoods(-0.5)) == ({"acc": 1.0}, "Tom", "right", "")
     assert task.chance([sample], "rank") == {"acc": 1.0}, "a constant answerer"
-
-
-def test_five_readouts_of_one_item(arc_easy: Any) -> None:
-    task = arc_easy
-    sample = next(item for item in task.samples("report", None) if len(item.options) == 3)
-    number = int(sample.gold) - 1
-    listed = f"Question: What is {number} + 1?\nA. {number + 1}\nB. {number}0\nC. none"
-    gold = task.request(sample, "gold")
-    assert gold == LikelihoodRequest(id=sample.id, prompt=sample.question, continuations=(f" {sample.gold}",))
-    token = task.request(sample, "token")
-    assert token == LikelihoodRequest(id=sample.id, prompt=f"{listed}\nAnswer:", continuations=(" A", " B", " C"))
-    short, chain = task.request(sample, "short"), task.request(sample, "chain")
-    assert short.prompt == (("user", f"{listed}\n\nAnswer with the letter of the right option and nothing else."),)
-    asked = 'Think step by step, and end with "The answer is X.", where X is the letter of the right option.'
-    assert chain.prompt == (("user", f"{listed}\n\n{asked}"),)
-    assert (short.max_new_tokens, chain.max_new_tokens) == (16, 512)
-    unlikely = replace(likelihoods(-3.0, num_tokens=2), is_greedy=(False,))
-    assert task.grade(sample, "gold", unlikely) == ({"log_likelihood": -1.5}, "", "wrong", "")
-    token = task.grade(sample, "token", likelihoods(-3.0, -1.0, -2.0))
-    assert token == ({"accuracy": 0.0}, f"{number}0", "wrong", "")
-    assert task.grade(sample, "short", completion("A")) == ({"accuracy": 1.0}, sample.gold, "right", "")
-    assert task.grade(sample, "short", completion("none")) == ({"accuracy": 0.0}, "none", "wrong", "")
-    assert task.grade(sample, "chain", completion("I add. The answer is A.")).outcome == "right"
-    assert task.grade(sample, "chain", completion("I add and add", "length")) == ({"accuracy": 0.0}, "", "cut", "")
-    assert task.grade(sample, "chain", completion("A")).outcome == "no_answer"
-    assert task.draft(sample, "short") == "A" and task.draft(sample, "chain") == ""
-    assert task.chance([sample], "gold") == {}
-    assert task.chance([sample], "short") == {"accuracy": 1.0}, "always A"
-    assert task.chance([sample], "token") == {"accuracy": 1.0}
 
 
 HUB_ROWS: dict[str, dict[str, Any]] = {
