@@ -2,9 +2,7 @@
 
     advise(Path("runs/quickstart"), use="math", keep=0.9)
 
-A plan passes where every readout that the use asks for keeps at least ``keep`` of its score above chance, by its lower
-bound. The plans of one criterion, healed in one way, are a path: they are tested from the shallowest on, until one does
-not pass. Paths share the error rate. See layercut.evidence.fixed_sequence.
+The plans of one criterion, healed in one way, are a path. See layercut.evidence.fixed_sequence.
 """
 
 from __future__ import annotations
@@ -132,14 +130,7 @@ class Advice(Printed):
 
 
 def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0) -> Advice:
-    """Judge the plans of a study for a use.
-
-    Args:
-        folder: of a finished study, as ``layercut run`` leaves it.
-        use: what the model is for; see layercut.evidence.uses.
-        keep: least share of the score above chance that has to be kept on every readout.
-        confidence: probability that a recommended plan does keep it.
-        seed: of the resampling.
+    """Judge the plans of a study for a use: whether each keeps ``keep`` of the score above chance on every readout.
 
     Raises:
         InputError: no finished study, an unknown use, a share out of range, or no task that speaks of the use.

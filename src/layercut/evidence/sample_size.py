@@ -1,8 +1,4 @@
-"""The number of items needed to detect a loss, before any of them is run.
-
-Every item is answered by both models, so the number depends on how often they disagree: models with correlated right
-answers need fewer items than two independent samples.
-"""
+"""The number of items needed to detect a loss, or to decide whether a plan keeps enough, before any of them is run."""
 
 # Shapes: N items, M discordant items, K different values, T simulated data sets.
 
@@ -56,13 +52,8 @@ class ItemsNeeded(NamedTuple):
 def expect_outcomes(
     *, baseline: float, retention: float, chance: float = 0.0, correlation: float = CORRELATION
 ) -> Expected:
-    """Shares of the four outcomes, from the scores of the two models.
-
-    Args:
-        baseline: score of the original model, between chance and 1.
-        retention: above chance, (cut - chance) / (baseline - chance).
-        chance: score of guessing.
-        correlation: of the models' right answers over items (phi), or as much as the two scores allow.
+    """Shares of the four outcomes, from the scores of the two models; the correlation (phi) of their right answers is
+    at most what the scores allow.
 
     Raises:
         InputError: shares that cannot be.
@@ -95,15 +86,10 @@ def outcomes_of(baseline: float, cut: float, correlation: float) -> Outcomes:
 
 
 def items_needed(expected: Expected, *, power: float = 0.8, alpha: float = 0.05, comparisons: int = 1) -> ItemsNeeded:
-    """Items for McNemar's exact test, from those for its normal approximation on.
-
-    Connor, "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43
-    (1987): n = (z_{1-alpha/2} sqrt(psi) + z_power sqrt(psi - delta^2))^2 / delta^2, with psi the share of items on
-    which the models disagree and delta the difference of their scores. From there n is raised until the exact test has
-    the power (see mcnemar_power).
+    """Items for McNemar's exact test, from Connor's number (Biometrics 43, 1987) for its normal approximation on.
 
     Args:
-        expected: see expect.
+        expected: the two models.
         power: probability of seeing a difference that is there.
         alpha: level of the test.
         comparisons: how many are judged together; Holm's first step divides alpha by it.
@@ -155,10 +141,7 @@ POWER = 0.8
 """Probability with which a planned number of items decides."""
 MANY = 100
 """Times as many items as there are: an estimate above that says no more than "many"."""
-_TRIES, _TRIES_OF_MANY, _FEW = 4000, 1000, 8
-"""Simulated data sets: of up to ``_FEW`` different values, and of more. With 4,000 a power of 80 % has a standard error
-of 0.6 points. With 500 the search for a number of items, which stops at the first that seems enough, was off by 10 %.
-"""
+_TRIES, _TRIES_OF_MANY, _FEW = 4000, 1000, 8  # simulated data sets: of up to _FEW different values, and of more
 
 
 class Differences(NamedTuple):
@@ -201,10 +184,8 @@ def power_to_decide(differences: Differences, num_items: int, error: float) -> f
     """Probability that ``num_items`` items show that the mean of x is at least 0, at this error rate, by simulation.
 
     The rule is that of ``layercut.evidence.bounds``: P(S < 0) is at most the error, with S = sum_i g_i x_i + g_0 x_0,
-    standard exponential weights g, x_i = (cut_i - chance) - keep (uncut_i - chance), and x_0 the worst value there can
-    be. Data sets are drawn, and P(S < 0) of each is computed by the saddlepoint formula of Lugannani and Rice, "Saddle
-    point approximation for the distribution of the sum of independent random variables", Adv. Appl. Prob. 12 (1980),
-    in place of resampling.
+    standard exponential weights g and x_0 the worst value there can be. Data sets are drawn, and P(S < 0) of each is
+    computed by the saddlepoint formula of Lugannani and Rice (Adv. Appl. Prob. 12, 1980), in place of resampling.
     """
     units = max(1, round(num_items / differences.items))
     shares = np.asarray(differences.shares)

@@ -87,8 +87,7 @@ def comparison_notes(first: RunFolder, second: RunFolder) -> list[str]:
     if names[0] != names[1]:
         origins.append(
             f"{first.name} is of the original model {names[0]}, {second.name} of {names[1]}: two models are compared "
-            "on the same items, and no plan is known that leads from one to the other. Where their tokenizers differ, "
-            "nats per token (gold) are of different tokens."
+            "on the same items, and no plan is known that leads from one to the other."
         )
     return [*left_out(first, [second]), *origins, *_equal_answers(first, second)]
 

@@ -113,18 +113,12 @@ def named_use(name: str) -> Use:
 
 
 def tasks_for_use(name: str, *, data: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Tasks and readouts that stand for a use: its benchmarks whose data is given, else built-in tasks without data.
+    """Tasks and readouts of a use: its benchmarks whose data is given, else built-in ones. InputError: no such use.
 
     >>> tasks_for_use("math")
     [('arithmetic', 'short'), ('gsm_symbolic', 'chain')]
     >>> tasks_for_use("math", data=["gsm8k"])
     [('gsm8k', 'chain')]
-
-    Args:
-        data: names of the tasks whose data is at hand.
-
-    Raises:
-        InputError: no such use.
     """
     use = named_use(name)
     built_in, benchmarks = (

@@ -176,8 +176,8 @@ def bound_words(share: float | None, none: str = "n/a") -> str:
 
 
 def score_units(shares: Iterable[bool]) -> str:
-    """The unit of scores, by whether each is a share; gold scores are nats."""
-    units = {True: "%", False: "nats a token (gold) or the metric's own unit"}
+    """The unit of scores, by whether each is a share."""
+    units = {True: "%", False: "the metric's own unit"}
     return f"Scores in {', and in '.join(units[share] for share in sorted(set(shares), reverse=True)) or '%'}"
 
 
