@@ -781,7 +781,6 @@ def advise(
     *,
     use: str = "all",
     keep: float | str = 0.9,
-    confidence: float | str = 0.95,
     seed: int = 0,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
@@ -794,7 +793,6 @@ def advise(
         folder: The folder of a finished study, or of runs of `eval`, the original model's called uncut.
         use: What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).
         keep: Share of the score above chance that has to be kept on every task of the use.
-        confidence: Probability that a recommended plan does keep it.
         seed: Random seed.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.

@@ -30,7 +30,7 @@ from layercut.runs.environment import shown_path
 from layercut.text import Printed
 
 KEEP, CONFIDENCE = 0.9, 0.95
-"""Target share and confidence in a study's report; `layercut advise` takes others."""
+"""Target share in a study's report; `layercut advise` takes others. Probability that a recommended plan keeps it."""
 Answer = Literal["cut", "none", "undecided", "no evidence"]
 
 
@@ -69,7 +69,6 @@ class Advice(Printed):
 
     use: Use
     keep: float
-    confidence: float
     seed: int
     uncut: ComparedRun
     plans: tuple[JudgedPlan, ...]
@@ -119,7 +118,7 @@ class Advice(Printed):
         """JSON-able, for ``--json``."""
         chosen, best = self.recommended, self.best
         return {
-            **{name: getattr(self, name) for name in ("keep", "confidence", "answer", "evidence", "proxy", "seed")},
+            **{name: getattr(self, name) for name in ("keep", "answer", "evidence", "proxy", "seed")},
             "use": self.use.name,
             "recommended": chosen and chosen.arm.name,
             "best": None if chosen else best and best.arm.name,
@@ -129,20 +128,20 @@ class Advice(Printed):
         }
 
 
-def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0) -> Advice:
+def advise(folder: Path, *, use: str = "all", keep: float = KEEP, seed: int = 0) -> Advice:
     """Judge the plans of a study for a use: whether each keeps ``keep`` of the score above chance on every readout.
 
     Raises:
         InputError: no finished study, an unknown use, a share out of range, or no task that speaks of the use.
     """
     chosen = named_use(use)
-    check_keep_and_level(keep, confidence, "confidence")
+    check_keep_and_level(keep, CONFIDENCE)
     if prune_result(folder) is not None:
         raise InputError(f"{shown_path(folder)} is of prune, which judges its plans itself; prune with another `keep`.")
     runs = find_study_runs(folder)
     rows = compare_runs(runs.uncut, runs.cuts, seed=seed)
     try:
-        return judge_plans(rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder))
+        return judge_plans(rows, chosen, keep=keep, seed=seed, folder=Path(folder))
     except InputError as error:
         raise InputError(f"{shown_path(folder)}: {error}") from error
 
@@ -152,13 +151,11 @@ def judge_plans(
     use: Use,
     *,
     keep: float,
-    confidence: float,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     folder: Path | None = None,
 ) -> Advice:
     """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
-    check_keep_and_level(keep, confidence, "confidence")
     main = [row for row in rows if row.is_headline and row.cut.is_cut]
     if not main:
         raise InputError("no run of a pruned model is there, so there is nothing to advise.")
@@ -184,10 +181,10 @@ def judge_plans(
     paths = _paths(list(arms.values()))
     measured = {path: [steps[name] for name in names if steps[name].rows] for path, names in paths.items()}
     results = fixed_sequences(
-        {path: own for path, own in measured.items() if own}, keep, level=confidence, num_resamples=num_resamples
+        {path: own for path, own in measured.items() if own}, keep, level=CONFIDENCE, num_resamples=num_resamples
     )
     tested = {depth.plan: depth for result in results.values() for depth in result.tested}
-    plans, error = [], (1 - confidence) / len(paths)
+    plans, error = [], (1 - CONFIDENCE) / len(paths)
     for path, name in ((path, name) for path, names in paths.items() for name in names):
         depth = tested.get(name) or judge_depth(steps[name], wanted, keep, error, num_resamples)
         if name not in tested and steps[name].rows:  # behind the first that failed: bounds without a verdict
@@ -198,7 +195,6 @@ def judge_plans(
     return Advice(
         use=use,
         keep=keep,
-        confidence=confidence,
         seed=seed,
         uncut=main[0].uncut,
         plans=tuple(plans),

@@ -145,12 +145,12 @@ def fixed_sequences(
             return results
 
 
-def check_keep_and_level(keep: float, level: float, called: str = "level") -> None:
+def check_keep_and_level(keep: float, level: float) -> None:
     """Raise InputError for a share or a probability that cannot be."""
     if not 0 < keep <= 1:
         raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
     if not 0.5 <= level < 1:
-        raise InputError(f"`{called}` {level:g} must lie between 0.5 and 1, such as 0.95.")
+        raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _cannot_be_judged(row: TaskRow) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from layercut.evidence.advice import Advice, JudgedPlan
+from layercut.evidence.advice import CONFIDENCE, Advice, JudgedPlan
 from layercut.evidence.comparison import ComparedRun
 from layercut.evidence.fixed_sequence import JudgedTask
 from layercut.evidence.study import kept_checkpoint
@@ -166,18 +166,13 @@ def bounds_table(advice: Advice) -> Table:
 
 def how_plans_tested(advice: Advice) -> str:
     """Explain how the plans were tested, and what the bounds mean."""
-    error, confidence = f"{100 * round(1 - advice.confidence, 9):.4g} %", f"{100 * advice.confidence:.4g} %"
-    shared = f" {count_of(advice.num_paths, 'path')} share the error rate of {error}; one on which every plan passed "
-    shared = f"{shared}hands its part on." if advice.num_paths > 1 else ""
+    shared = f" {count_of(advice.num_paths, 'path')} share the error rate of 5 %." if advice.num_paths > 1 else ""
     return (
-        "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items; brackets hold "
-        "what is kept at least and at most. The plans of one criterion and healing are a path. They are tested in "
-        "order of depth until one does not pass, which needs no correction for their number (fixed sequence). A plan "
-        f"passes if all of its readouts do, which needs none either.{shared} A recommended plan keeps what was asked "
-        f"for with {confidence} confidence. The bounds are Gaffke's: a Bayesian bootstrap with one more item, the "
-        f"worst or the best possible (seed {advice.seed}). They hold for items like these and for the plans in this "
-        "folder, not for abilities that were not measured. Numbers of items are estimates, for an 80 % probability "
-        "of a decision."
+        "Shares are of the score above chance, on the same items; brackets hold what is kept at least and at most. "
+        "The plans of one criterion and healing are a path, tested in order of depth until one does not pass. A plan "
+        f"passes if all of its readouts do.{shared} A recommended plan keeps what was asked for with {CONFIDENCE:.0%} "
+        f"confidence (seed {advice.seed}), for items like these. Numbers of items are estimates, for an 80 % "
+        "probability of a decision."
     )
 
 

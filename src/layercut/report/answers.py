@@ -12,9 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.program_classes import CLASS, CLASSES
+from layercut.evidence.program_classes import CLASS, CLASSES, FINE, ProgramClass
 from layercut.evidence.study import StudyResults
-from layercut.report.diagnostics import program_table
 from layercut.report.elements import Block, Details, Html, Section
 from layercut.report.source import Source
 from layercut.report.table import Surface, Table, text_columns
@@ -23,6 +22,12 @@ from layercut.report.writers import fill_template
 from layercut.text import printable_text
 
 OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
+_WORDS = {
+    "never_closed": "bracket never closed",
+    "unmatched": "bracket closes nothing",
+    "mismatched": "bracket of another kind",
+    "cut": "cut by the length limit",
+}
 Record = Mapping[str, Any]
 
 
@@ -137,3 +142,20 @@ def program_details(
         if any(classes.values()):
             tables.append(program_table(classes, f"classes-of-{task}-{readout}", f"{task} ({readout}). ", model))
     return [Details(summary="How do programs fail?", blocks=tables)] if tables else []
+
+
+def program_table(classes: Mapping[str, Mapping[ProgramClass, int]], name: str, task: str, model: str) -> Table:
+    """How many programs of each model end in each way, with shares of all and of those that fail; ``model`` is what the
+    models differ in.
+    """
+
+    def cell(counts: Mapping[ProgramClass, int], kind: ProgramClass) -> str:
+        count, failed = counts.get(kind, 0), sum(count for of, count in counts.items() if of not in FINE)
+        of_failed = f"; {100 * count / failed:.0f} %" if failed and kind not in FINE else ""
+        return f"{count} ({100 * count / sum(counts.values()):.0f} %{of_failed})"
+
+    kinds = list(dict.fromkeys(kind for counts in classes.values() for kind in counts))
+    lines = [[variant, *(cell(counts, kind) for kind in kinds)] for variant, counts in classes.items()]
+    columns = text_columns(model, *(_WORDS.get(kind, kind.replace("_", " ")) for kind in kinds))
+    caption = f"{task}Outcomes of the generated programs: number (% of all; % of those that fail)."
+    return Table(name=name, caption=caption, columns=columns, rows=lines)

@@ -10,7 +10,7 @@ from typing import Any
 
 from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnostics import SECTIONS, UNCUT, program_table
+from layercut.report.answers import program_table
 from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table
@@ -18,6 +18,7 @@ from layercut.text import count_of, escape_inline, number_text, p_value, with_in
 
 MOST_DETAILED = 6
 """Pruned models that are shown with a line for each measure; of more, each has one line."""
+UNCUT = "uncut"
 STARS = (
     f"*: worse than the first line on the same items, p < {ALPHA} after Holm's correction over the models of the "
     "column (McNemar's exact test, else sign flips)."
@@ -46,10 +47,8 @@ def broken_section(source: Source) -> Section:
     lines[1:] = [f"{line}. {damage_summary(diagnoses, arm)}" for line, arm in zip(lines[1:], arms, strict=True)]
     blocks: list[Block] = [bullet_list(lines)]
     for name, diagnosis in diagnoses.items():
-        section = SECTIONS[name]
-        caption = f"{section.title}: all measures, shares in %"
-        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", caption)
-        blocks.append(f"**{section.title}.** {section.question}")
+        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{name}: all measures, shares in %")
+        blocks.append(f"**{name}**")
         if len(arms) > MOST_DETAILED:
             blocks += _overview(diagnosis, table)
         elif table.rows:
@@ -186,13 +185,11 @@ _COLUMNS = [
 
 
 _HOW_MADE = (
-    "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
-    "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
+    "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score.",
     "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
     f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
-    "correction over all headline measures of a model.",
-    "*First* means the largest share lost of the original model's value, not the first in time.",
-    "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
+    "correction over all headline measures of a model, the largest share lost first.",
+    "Kinds of tokens, depths and sizes explain damage; they do not test for it.",
 )
 _ITEMS = "Items and resampling come from seed {}. Items are report items: no plan was chosen on them."
 """Meaning of shares, intervals, p-values and *first*."""

@@ -37,12 +37,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-_NONE_WEIGHED = (
-    "none was weighed. Quantised weights of the original may keep more in fewer bytes: the same command with "
-    "`--versus FILE.gguf` has them answer the same items."
-)
-
-
 class FirstScreen(NamedTuple):
     """The part of a report above all others; texts are one line of Markdown each."""
 
@@ -90,7 +84,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
 def first_of_study(study: StudyResults) -> FirstScreen:
     """The plan that advice for all tasks recommends, or the best one."""
     try:
-        advice = judge_plans(study.rows, USES["all"], keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
+        advice = judge_plans(study.rows, USES["all"], keep=KEEP, seed=study.seed)
     except InputError:
         return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
     plan = advice.recommended or advice.best
@@ -211,7 +205,6 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
         ("speed", "; ".join(map(words.speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
-        ("other models", "" if result.versus else _NONE_WEIGHED),
         ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
         ("made by", _command(result.command)),
     ]

@@ -75,7 +75,7 @@ def write_reports(
     title = kind.title.replace("MODEL", source.model, 1)
     written = {"report": folder / kind.file, "page": folder / PAGE}
     write_text(written["report"], markdown_text(title, sections))
-    write_text(written["page"], html_page_text(title, sections, source.model))
+    write_text(written["page"], html_page_text(title, sections))
     return written
 
 

@@ -106,11 +106,8 @@ def _is_share(curve: Curve) -> bool:
 def how_sweep_made(sweep: Sweep) -> list[str]:
     """Meaning of the numbers, one sentence each."""
     lines = [
-        "Retention above chance in %: (without the layer - chance) / (uncut - chance) on the same items; 100 is uncut, "
-        "0 is guessing. 95 % intervals by a Bayesian bootstrap over paired items "
-        f"({NUM_RESAMPLES:,} resamples, seed {sweep.rows[0].seed}).",
-        f"{len(sweep.rows)} comparisons: about 1 in 20 intervals misses by chance, so one layer just outside the band "
-        "is a hint, not a finding.",
+        "Kept above chance in %: (without the layer - chance) / (uncut - chance) on the same items, with 95 % "
+        f"intervals ({NUM_RESAMPLES:,} resamples, seed {sweep.rows[0].seed}); about 1 in 20 of them misses by chance.",
         "*: a significant loss over all layers of a column, p < 0.05 after Holm's correction.",
     ]
     if any(row.chance is None for row in sweep.rows):

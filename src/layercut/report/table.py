@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Flag, auto
@@ -18,11 +17,6 @@ from rich.text import Text
 from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_table, on_one_line
 from layercut.text import markdown_table as markdown_table
 
-_TOGETHER = re.compile(
-    r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
-    r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\b[px]) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
-)
-"""Spaces inside numbers with units, intervals and the like, where no line may end."""
 _STYLES = {
     "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
 }  # fmt: skip
@@ -51,7 +45,7 @@ class Styled:
         tag = self.style if self.style in ("strong", "code") else "span"
         look = Markup(' class="{}"').format(self.style) if tag == "span" else ""
         text = on_one_line(self.text) if self.style == "code" else self.text
-        lines = (Markup(" <small>{}</small>").format(join_number_units(line)) for line in self.below)
+        lines = (Markup(" <small>{}</small>").format(line) for line in self.below)
         return Markup("<{0}{1}>{2}</{0}>{3}").format(tag, look, text, self.mark) + Markup("").join(lines)
 
 
@@ -97,16 +91,6 @@ def text_columns(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, 
         Column(name, itemgetter(place), numeric=name in numeric, narrow=(narrow or {}).get(name, 0))
         for place, name in enumerate(names)
     ]
-
-
-def join_number_units(text: str) -> str:
-    """Keep numbers and their units, and both ends of an interval, on one line.
-
-    >>> join_number_units("88 % [74, 106] of 3 layers").count(chr(0xA0))
-    4
-    """
-    joined = _TOGETHER.sub("\u00a0", text)
-    return Markup(joined) if isinstance(text, Markup) else joined
 
 
 def plain_cell(cell: Cell) -> str:

@@ -42,14 +42,13 @@ class AdviseVerb(Verb):
     keep: Share = Field(
         0.9, ge=0, le=1, description="Share of the score above chance that has to be kept on every task of the use."
     )
-    confidence: Share = Field(0.95, ge=0, le=1, description="Probability that a recommended plan does keep it.")
     seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Advice:
         """Decide."""
         from layercut.evidence.advice import advise
 
-        return advise(self.folder, use=self.use, keep=self.keep, confidence=self.confidence, seed=self.seed)
+        return advise(self.folder, use=self.use, keep=self.keep, seed=self.seed)
 
     def show(self, done: Advice, io: Io) -> Shown:
         from layercut.report.advice_text import advice_on_terminal

@@ -55,7 +55,7 @@ def simulated(seed: int, truths: dict[str, tuple[float, float]]) -> Advice:
         for depth, (name, kept) in enumerate(truths.items(), start=1)
         for task, retention in zip(("gsm8k", "arithmetic"), kept, strict=True)
     ]
-    return judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95, seed=seed, num_resamples=2000)
+    return judge_plans(rows, named_use("math"), keep=0.9, seed=seed, num_resamples=2000)
 
 
 def test_refutations_hold_at_the_stated_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_the_deepest_plan_that_passed_is_recommended() -> None:
 
 def test_of_equally_deep_plans_the_higher_lower_bound_is_recommended() -> None:
     rows = [row("a", 3, "copy", 0.97), row("b", 3, "copy", 1.01)]
-    advice = judge_plans(rows, named_use("copy"), keep=0.8, confidence=0.95)
+    advice = judge_plans(rows, named_use("copy"), keep=0.8)
     assert [plan.verdict for plan in advice.plans] == ["passed", "passed"]
     assert advice.num_paths == 2
     assert advice.recommended is not None and advice.recommended.arm.name == "b"
@@ -94,20 +94,20 @@ def test_none_is_an_answer() -> None:
 
 def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     rng = np.random.default_rng(3)
-    advice = judge_plans([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9, confidence=0.95)
+    advice = judge_plans([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9)
     (one,) = advice.plans[0].tasks
     assert advice.answer == one.verdict == "undecided" and one.items_needed is not None and one.items_needed > 60
     text = advice_page(advice)
     assert re.search(r"Best: plan `a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ items of each task would", text)
     # As many items as were named do settle it, mostly.
     drawn = [[row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)] for _ in range(20)]
-    settled = [judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95).answer for rows in drawn]
+    settled = [judge_plans(rows, named_use("math"), keep=0.9).answer for rows in drawn]
     assert settled.count("cut") >= 10
 
 
 def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
     rows = [row("a", 2, "gsm8k", 1.0), row("a", 2, "arithmetic", 1.0), row("b", 4, "gsm8k", 1.0)]
-    advice = judge_plans(rows, named_use("math"), keep=0.8, confidence=0.95)
+    advice = judge_plans(rows, named_use("math"), keep=0.8)
     assert advice.recommended is not None and advice.recommended.arm.name == "a"
     assert advice.plans[0].missing == ("arithmetic (short)",)
     assert "| b | 4 layers | arithmetic (short) |  | not run | - | - | undecided | - |" in advice_page(advice)
@@ -115,15 +115,15 @@ def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
 
 def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     ranked = [row("a", 2, "gsm8k", 1.0, readout="rank")]
-    math = judge_plans(ranked, named_use("math"), keep=0.8, confidence=0.95)
+    math = judge_plans(ranked, named_use("math"), keep=0.8)
     assert (math.answer, math.evidence) == ("no evidence", "none")
     assert "- gsm8k (short): " not in advice_page(math) and "- gsm8k (rank): " in advice_page(math)
-    everything = judge_plans(ranked, named_use("all"), keep=0.8, confidence=0.95)
+    everything = judge_plans(ranked, named_use("all"), keep=0.8)
     assert (everything.answer, everything.evidence) == ("cut", "likelihood")
     assert "**Likelihood only:**" in advice_page(everything)
-    both = judge_plans([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8, confidence=0.95)
+    both = judge_plans([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8)
     assert both.evidence == "both"
-    written = judge_plans([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8, confidence=0.95)
+    written = judge_plans([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8)
     assert written.answer == "no evidence"
 
 
@@ -132,7 +132,6 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     [
         ({"use": "maths"}, "unknown use 'maths'. Did you mean math"),
         ({"keep": 1.5}, "`keep` 1.5 is not a share"),
-        ({"confidence": 0.2}, "`confidence` 0.2 must lie between"),
         ({"use": "summarize"}, "no measured task covers summarize, only guessing, arithmetic"),
     ],
 )
@@ -182,7 +181,7 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
 ) -> None:
     def asked(*tasks: str) -> Advice:
         rows = [row("cut", 2, task, retention) for task in tasks]
-        return judge_plans(rows, named_use(use), keep=0.9, confidence=0.95, num_resamples=2000)
+        return judge_plans(rows, named_use(use), keep=0.9, num_resamples=2000)
 
     note = f"Judged by a proxy: {part}, a part of {named_use(use).what}. "
     by_proxy = asked(part)
@@ -200,7 +199,7 @@ def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None
         compared = row(name, depth, "gsm8k", 0.3 if name == "search-2" else 1.0)
         plan, _, healing = name.partition("+")
         rows.append(replace(compared, cut=replace(compared.cut, plan=plan, healing=healing)))
-    advice = judge_plans(rows, named_use("math"), keep=0.9, confidence=0.95, num_resamples=2000)
+    advice = judge_plans(rows, named_use("math"), keep=0.9, num_resamples=2000)
     paths: dict[str, list[str]] = {}
     for plan in reversed(advice.plans):
         paths.setdefault(plan.path, []).append(plan.arm.name)
