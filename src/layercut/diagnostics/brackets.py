@@ -1,8 +1,5 @@
-"""Brackets and syntax: does the model still close brackets, in sequences of growing depth and in programs?
-
-Experiments E4 and E9 of arXiv:2602.01997 for programs. The nested sequences are words of the Dyck language of three
-kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Counting", arXiv:1906.03648, and BIG-bench's
-``dyck_languages``.
+"""Brackets and syntax: does the model still close brackets, in words of the Dyck language (arXiv:1906.03648), and in
+programs (E4 and E9 of arXiv:2602.01997)?
 """
 
 from __future__ import annotations
@@ -31,9 +28,7 @@ _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] { [", "( [ { ( [ ( {", "{ (
 def brackets(session: DiagnosticSession) -> Diagnosis:
     """Close nested brackets, and write small functions, with every model.
 
-    Measures: ``closed``, the whole closing sequence as written; ``next bracket``, whether the right one of the three
-    closing brackets is the likeliest after each part of the right sequence, averaged per item; ``log-probability`` of
-    the whole sequence in nats; and those of ``measure_programs``.
+    ``next bracket``: the right one of the three is the likeliest after each part of the right sequence, mean per item.
     """
     task = nested_brackets(seed=session.seed)
     written = session.grade("brackets.closed", task)

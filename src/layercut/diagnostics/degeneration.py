@@ -1,7 +1,4 @@
-"""Degeneration: does a model repeat itself, never stop, or write nothing at all?
-
-The measures are those of ``layercut.evidence.degeneration``, on beginnings of texts that every model continues.
-"""
+"""Degeneration: does a model repeat itself, never stop, or write nothing at all?"""
 
 from __future__ import annotations
 

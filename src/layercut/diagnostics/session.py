@@ -69,12 +69,7 @@ class DiagnosticSession:
         seed: int = 0,
         progress: Progress = show_nothing,
     ) -> None:
-        """Args:
-        models: the original model first; no two have one name.
-        journal: from the name of a question and of a model, where its answers are kept.
-        limit: items of each kind of question.
-        progress: gets the name of a question, and the number of its answers, so far and in all.
-        """
+        """The original model is the first; ``journal`` gives, by question and model, where answers are kept."""
         self.models = tuple(models)
         self.uncut, *self.cuts = self.models
         self.limit, self.seed = limit, check_seed(seed)
@@ -147,12 +142,7 @@ class DiagnosticSession:
         models: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
-        """The answers of every model. Those that are not stored are asked of all models of one source together.
-
-        Returns:
-            By model and id, records with ``text``, ``finish_reason`` and ``num_new_tokens``; of a LikelihoodRequest
-            with ``log_likelihoods`` and ``num_tokens``, or with ``by_token`` the ``tokens``.
-        """
+        """Records of every model's answers; those that are not stored are asked of all models of a source together."""
         models = self.models if models is None else models
         hashes = {request.id: _hash(request) for request in requests}
         assert len(hashes) == len(requests), f"{name}: two requests with one id"

@@ -1,10 +1,5 @@
 """Find the plan that makes a model write faster as a draft of itself, and measure it.
 
-    runs/draft/  samples/    answers of the original model, where plans agree with them, and all times
-                 plan.json   the chosen plan
-                 model/      its checkpoint, where it makes the model faster
-                 draft.json  all of it, see layercut.runs.draft
-
 Selection items choose the plan and its window; answers to report items, written with and without it, judge it.
 """
 
@@ -66,12 +61,7 @@ def run_draft(
     console: Console,
     say: Callable[[str], None],
 ) -> DraftDone:
-    """Search a draft and measure it; ``layercut draft``. The same call again goes on where it was stopped.
-
-    Raises:
-        InputError: an engine that does not run plans in this process, tasks that are not written, or a plan that does
-            not fit.
-    """
+    """Search a draft and measure it; the same call again goes on where it was stopped."""
     if ENGINES[model.settings.engine].reads_weights:
         raise InputError(
             "drafts are searched with the model in memory; use `engine` shared or plain. The page says how "

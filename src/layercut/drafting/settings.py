@@ -43,11 +43,7 @@ def goal_parts(goal: GoalTasks, seed: int) -> list[ObjectiveTask]:
 def draft_outline(
     model: ModelSettings, settings: DraftSettings, goal: GoalTasks, *, out: Path, seed: int = 0
 ) -> Outline:
-    """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early.
-
-    Raises:
-        InputError: a model or task that cannot be used.
-    """
+    """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early."""
     handle = ModelHandle(model)
     steps: list[PlannedStep] = []
     for part in goal_parts(goal, seed):

@@ -32,7 +32,6 @@ from layercut.seed import check_seed
 # Shapes: N items, R resamples, K different pairs of values, or clusters that items share.
 
 
-METHOD = "Bayesian bootstrap"
 _OUTCOMES = np.array([(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
 _ADDED = 0.5
 """Items added to each outcome of a 0/1 metric."""
@@ -93,20 +92,6 @@ def _blocks(width: int, num_resamples: int) -> list[int]:
     """Sizes of blocks that hold a bounded number of weights each."""
     step = max(1, MAX_CELLS // width)
     return [min(step, num_resamples - start) for start in range(0, num_resamples, step)]
-
-
-def resampled_sums(columns: Array, codes: NDArray[np.intp] | None, seed: int) -> Array | None:
-    """Sums of columns (columns, N) under random weights of the items, or of what items share: (R, columns); None where
-    those are too few.
-    """
-    codes = np.arange(columns.shape[1]) if codes is None else codes
-    num = int(codes.max()) + 1
-    if num < FEWEST_CLUSTERS:
-        return None
-    rng = np.random.default_rng(check_seed(seed))
-    return cluster_weights(num, rng, NUM_RESAMPLES) @ np.stack(
-        [cluster_sums(column, codes) for column in columns], axis=1
-    )
 
 
 _FEWEST_BEYOND = 50

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from layercut.errors import InputError
-from layercut.evidence.bounds import METHOD, Means, resampled_means, resampled_sums
+from layercut.evidence.bounds import Means, resampled_means
 from layercut.evidence.intervals import (
     CONFIDENCE,
     FEWEST_CLUSTERS,
@@ -22,6 +22,7 @@ from layercut.evidence.intervals import (
     Estimate,
     cluster_codes,
     cluster_sums,
+    cluster_weights,
     finite_array,
     is_binary,
     mean_interval,
@@ -242,12 +243,13 @@ def ratio_interval(value: float, above: Array, below: Array, n: int, method: str
 
 
 def ratio_of_sums(above: Array, below: Array, seed: int) -> Estimate:
-    """A ratio of sums over the same items, with a 95 % interval of the Bayesian bootstrap; without one where the items
-    are too few.
-    """
+    """A ratio of sums over the same items, with a 95 % interval of the Bayesian bootstrap, unless they are too few."""
     value, n = float(above.sum() / below.sum()), len(above)
-    draws = resampled_sums(np.stack([above, below]), None, seed)
-    interval = None if draws is None else ratio_interval(value, draws[:, 0], draws[:, 1], n, METHOD)
+    interval = None
+    if n >= FEWEST_CLUSTERS:
+        weights = cluster_weights(n, np.random.default_rng(check_seed(seed)), NUM_RESAMPLES)
+        draws = weights @ np.stack([above, below], axis=1)
+        interval = ratio_interval(value, draws[:, 0], draws[:, 1], n, "Bayesian bootstrap")
     return interval or Estimate(value, None, None, n, "none")
 
 

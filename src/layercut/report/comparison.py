@@ -49,7 +49,7 @@ def score_table(
         Column("kept", lambda row: words.retained_words(row.kept_share)),
         Column("-/+", words.swapped_words, numeric=True, narrow=1),
         Column("p", lambda row: p_value(row.values.p_value), numeric=True, on=Surface.REPORTS),
-        Column("Holm", _holm, numeric=True, narrow=1),
+        Column("Holm", lambda row: p_value(row.p_value), numeric=True, narrow=1),
     ]
     return Table(name="scores", caption="Every score beside the original model's, in %", columns=columns, rows=rows)
 
@@ -65,10 +65,6 @@ def _score_columns(name: str, estimate: Callable[[ComparisonRow], Estimate]) -> 
         Column(name, lambda row: score(row).partition(" ")[0], numeric=True, on=Surface.TERMINAL),
         Column("", lambda row: score(row).partition(" ")[2], on=Surface.TERMINAL, narrow=4),
     ]
-
-
-def _holm(row: ComparisonRow) -> str:
-    return p_value(row.p_value)
 
 
 def _chance(row: ComparisonRow) -> str:
