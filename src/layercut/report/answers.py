@@ -31,18 +31,8 @@ _WORDS = {
 Record = Mapping[str, Any]
 
 
-def items(source: Source) -> Section | None:
-    """Make the section of all answers; None where texts are left out."""
-    return items_section(source.value) if source.texts else None
-
-
 def items_section(study: StudyResults, original: str = "", others: str = "Plan") -> Section:
-    """Controls and all answers, packed; a line in place of them where scripts do not run.
-
-    Args:
-        original: name of the model that the others are compared with; empty for the original model.
-        others: heading of their list.
-    """
+    """All answers, packed, beside those of ``original`` or the original model; ``others`` heads the rest's list."""
     blocks: list[str] = []
     index = []
     for task, readout in dict.fromkeys((row.task, row.readout) for row in study.rows):

@@ -11,7 +11,7 @@ from typing import Any
 from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.answers import program_table
-from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
+from layercut.report.elements import Block, Details, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
@@ -32,10 +32,7 @@ def damage_answer(source: Source) -> Section:
         (f"What broke first in {arm['name']}", damage_summary(data["diagnostics"], arm["name"]))
         for arm in data["arms"][1:]
     ]
-    diagnosed = f"at most {count_of(data['limit'], 'item')} of each kind"
-    scope = [("model", escape_inline(source.model)), ("diagnosed", diagnosed)]
-    blocks: list[Block] = [Lead(lines=lines), Facts(facts=scope)]
-    return Section(name="answer", title="What broke first?", short="Answer", blocks=blocks)
+    return Section(name="answer", title="What broke first?", short="Answer", blocks=[Lead(lines=lines)])
 
 
 def broken_section(source: Source) -> Section:
@@ -43,8 +40,7 @@ def broken_section(source: Source) -> Section:
     data = source.value
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
     arms = [arm["name"] for arm in data["arms"][1:]]
-    lines = [f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"]]
-    lines[1:] = [f"{line}. {damage_summary(diagnoses, arm)}" for line, arm in zip(lines[1:], arms, strict=True)]
+    lines = (f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"])
     blocks: list[Block] = [bullet_list(lines)]
     for name, diagnosis in diagnoses.items():
         table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{name}: all measures, shares in %")

@@ -74,7 +74,6 @@ class Details:
 
     summary: str
     blocks: Sequence[Block]
-    on: Surface = Surface.REPORTS
 
 
 Block = str | Table | Figure | Lead | Facts | Html | Details

@@ -57,21 +57,10 @@ def answer_section(source: Source) -> Section:
     blocks += [first.versus] if first.versus and first.versus.rows else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
-    blocks.append(Facts(facts=[("model", escape_inline(source.model)), *_scope(study)]))
+    tried, measured = count_of(len(study.cuts), "plan"), words.item_count_words(study.rows)
+    blocks.append(Facts(facts=[("model", escape_inline(source.model)), ("tried", tried), ("measured", measured)]))
     title = "What can be removed?" if are_thinner(study.rows) else "How many layers can be removed?"
     return Section(name="answer", title=title, short="Answer", blocks=blocks)
-
-
-def _scope(study: StudyResults) -> list[tuple[str, str]]:
-    """The plans, tasks, items and seed of a study."""
-    rows = study.rows
-    sets = words.test_set_words(rows)
-    return [
-        ("tried", count_of(len(study.cuts), "plan")),
-        ("measured", words.item_count_words(rows)),
-        *([("test sets", escape_inline(sets))] if sets else []),
-        ("seed", str(study.seed)),
-    ]
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
@@ -119,7 +108,6 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
         ("recommended plan" if is_passed else "best plan", code_span(arm.name)),
         ("removed" if arm.mlp else "layers removed", layers + healed),
         ("size", words.size_change_words(advice.uncut, arm) or "not recorded"),
-        ("speed", "not measured; `layercut prune` does"),
         ("checkpoint", advice_text.checkpoint_words(folder, arm, Path())),
         ("made by", _command(run.environment["command"])),
     ]

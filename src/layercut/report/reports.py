@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
-from layercut.report.answers import endings_section, items, items_section
+from layercut.report.answers import endings_section, items_section
 from layercut.report.comparison import compare_two_runs, scores_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
@@ -25,6 +25,10 @@ from layercut.report.writers import MARK, html_page_text, markdown_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
 from layercut.text import escape_inline
+
+
+def _all_answers(source: Source) -> Section | None:
+    return items_section(source.value) if source.texts else None
 
 
 class KindOfReport(NamedTuple):
@@ -39,7 +43,7 @@ class KindOfReport(NamedTuple):
 
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
-        (answer_section, scores_section, retention_section, items, endings_section, provenance_section)
+        (answer_section, scores_section, retention_section, _all_answers, endings_section, provenance_section)
     ),
     "sweep": KindOfReport(
         (sweep_answer, sensitivity_section, provenance_section),

@@ -14,8 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_table, on_one_line
-from layercut.text import markdown_table as markdown_table
+from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_table, markdown_table, on_one_line
 
 _STYLES = {
     "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",

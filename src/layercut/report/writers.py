@@ -22,7 +22,6 @@ from layercut.report.elements import Block, Details, Facts, Figure, Lead, Sectio
 from layercut.report.table import Surface, Table, markdown_lines
 from layercut.text import escape_inline as escape_markdown
 from layercut.text import escaped_markdown
-from layercut.text import markdown_table as markdown_table
 
 ASSETS = Path(__file__).parent / "assets"
 MARK = '<meta name="generator" content="layercut">'
@@ -119,6 +118,6 @@ def _block_markdown(block: Block, level: int) -> str:
             )
         case Facts():
             return bullet_list(f"{name}: {text}" for name, text in block.facts)
-        case Details() if Surface.MARKDOWN in block.on:
+        case Details():
             return f"{'#' * level} {escaped_markdown(block.summary)}\n\n{markdown_of(block.blocks, level + 1)}"
     return ""
