@@ -31,6 +31,11 @@ _WORDS = {
 Record = Mapping[str, Any]
 
 
+def answers_section(source: Source) -> Section:
+    """Make the section of all answers."""
+    return items_section(source.value)
+
+
 def items_section(study: StudyResults, original: str = "", others: str = "Plan") -> Section:
     """All answers, packed, beside those of ``original`` or the original model; ``others`` heads the rest's list."""
     blocks: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
-from layercut.report.answers import endings_section, items_section
+from layercut.report.answers import answers_section, endings_section, items_section
 from layercut.report.comparison import compare_two_runs, scores_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
@@ -25,10 +25,6 @@ from layercut.report.writers import MARK, html_page_text, markdown_text
 from layercut.runs.atomic import write_output, write_text
 from layercut.runs.directory import PAGE, REPORT
 from layercut.text import escape_inline
-
-
-def _all_answers(source: Source) -> Section | None:
-    return items_section(source.value) if source.texts else None
 
 
 class KindOfReport(NamedTuple):
@@ -43,7 +39,7 @@ class KindOfReport(NamedTuple):
 
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
-        (answer_section, scores_section, retention_section, _all_answers, endings_section, provenance_section)
+        (answer_section, scores_section, retention_section, answers_section, endings_section, provenance_section)
     ),
     "sweep": KindOfReport(
         (sweep_answer, sensitivity_section, provenance_section),
@@ -56,16 +52,12 @@ KINDS: dict[Kind, KindOfReport] = {
 }
 
 
-def write_reports(
-    folder: Path, *, seed: int | None = None, study: StudyResults | None = None, texts: bool = True
-) -> dict[str, Path]:
+def write_reports(folder: Path, *, study: StudyResults | None = None) -> dict[str, Path]:
     """Write the reports of a run folder of any kind, all numbers compared once.
 
     Args:
         folder: of the run.
-        seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
-        texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
 
     Returns:
         ``report``, the Markdown file, and ``page``, report.html.
@@ -73,7 +65,7 @@ def write_reports(
         InputError: no finished run in the folder.
     """
     folder = Path(folder)
-    source = read_source(folder, seed=seed, study=study, texts=texts)
+    source = read_source(folder, study)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
     title = kind.title.replace("MODEL", source.model, 1)

@@ -31,7 +31,6 @@ class Source:
     value: Any
     """Its results: StudyResults, Sweep, or the content of diagnose.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
-    texts: bool = True  # questions and answers are shown
 
     @cached_property
     def model(self) -> str:
@@ -43,9 +42,7 @@ class Source:
         return hide_home(str((self.value.model if self.kind == "sweep" else self.value.get("model")) or "the model"))
 
 
-def read_source(
-    folder: Path, *, seed: int | None = None, study: StudyResults | None = None, texts: bool = True
-) -> Source:
+def read_source(folder: Path, study: StudyResults | None = None) -> Source:
     """Read a run folder; see ``layercut.report.reports.write_reports``.
 
     Raises:
@@ -58,9 +55,9 @@ def read_source(
     elif study is None and is_sweep_folder(folder):
         kind, value = "sweep", Sweep.load(folder)
     elif study is None:
-        value = study_results(folder, seed=seed)
+        value = study_results(folder)
     runs = [value.uncut, *value.cuts] if kind == "study" else [RunFolder.open(folder)]
-    return Source(folder=folder, kind=kind, value=value, runs=runs, texts=texts)
+    return Source(folder=folder, kind=kind, value=value, runs=runs)
 
 
 def provenance_section(source: Source) -> Section:

@@ -120,15 +120,11 @@ class ReportVerb(Verb):
     VERB = "report"
 
     folder: Annotated[fields.Folder, _RUN] = Field(description="Folder of a study, prune, sweep or diagnosis.")
-    texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
-        True,
-        description="Show questions and answers. Without them a report can be shared where its data set cannot.",
-    )
 
     def run(self, io: Io) -> dict[str, Path]:
         from layercut.report.reports import write_reports
 
-        return write_reports(self.folder, texts=self.texts)
+        return write_reports(self.folder)
 
     def show(self, done: dict[str, Path], io: Io) -> Shown:
         data = {name: str(path) for name, path in done.items()}

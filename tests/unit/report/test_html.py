@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import itertools
 import json
 import re
@@ -264,17 +263,6 @@ def test_every_answer_is_on_the_page(study: Path) -> None:
                 assert (len(new) == 3) == (old[2] == new[2])
                 if len(new) > 3:
                     assert new[3:] == list(first_difference(old[2], new[2]))
-
-
-def test_a_report_without_texts_shows_no_question_and_no_answer(study: Path, tmp_path: Path) -> None:
-    shutil.copytree(study, tmp_path / "study")
-    found = study_results(study)
-    runs = (found.uncut, *found.cuts)
-    records = [record for run in runs for one in QUICKSTART for record in run.records(one.task, one.readout)]
-    given = {r["question"] for r in records} | {r["completion"] for r in records if len(r.get("completion", "")) > 12}
-    whole = "".join(path.read_text() for path in write_reports(tmp_path / "study", texts=False).values())
-    assert not {text for text in given if text in whole or html.escape(text) in whole}
-    assert "items" not in sections(read(tmp_path / "study" / PAGE))
 
 
 def test_extreme_scores_have_a_page(tmp_path: Path, extreme) -> None:
