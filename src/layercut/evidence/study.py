@@ -66,9 +66,7 @@ def find_study_runs(folder: Path) -> StudyRuns:
 
 
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
-    """The runs of a study and what they come to, compared once for all who want to show it.
-
-    ``seed`` of the resampling: by default that in the settings of the uncut run.
+    """The runs of a study, compared once for all who want to show it; ``seed`` is that of the uncut run by default.
 
     Raises:
         InputError: see find_study_runs and compare_runs.
@@ -169,10 +167,8 @@ def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
 
 
 def kept_checkpoint(folder: Path, arm: ComparedRun) -> Path | None:
-    """The folder of the checkpoint of a plan of a study; None where it is not on the disk.
-
-    A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. A run of a
-    checkpoint that was cut before has that one.
+    """The folder of the checkpoint of a plan of a study; None where it is not on the disk. A healed arm's lies beside
+    the healed cut: ``CUT/heal-ARM/checkpoint``.
     """
     if arm.checkpoint:
         return Path(arm.checkpoint)

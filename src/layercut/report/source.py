@@ -11,11 +11,11 @@ from typing import Any, Literal
 from layercut.evidence.comparison import arm_of
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
-from layercut.evidence.sweep import Sweep, is_sweep_folder
+from layercut.evidence.sweep import Sweep
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.table import Styled, Table, text_columns
-from layercut.runs.directory import DIAGNOSIS, RunFolder
+from layercut.runs.directory import DIAGNOSIS, SWEEP, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.text import escape_inline, label_of_removal, parameters_text
 
@@ -52,7 +52,7 @@ def read_source(folder: Path, study: StudyResults | None = None) -> Source:
     value: Any = study
     if study is None and (folder / DIAGNOSIS).is_file():
         kind, value = "diagnosis", load_diagnosis(folder)
-    elif study is None and is_sweep_folder(folder):
+    elif study is None and (folder / SWEEP).is_file():
         kind, value = "sweep", Sweep.load(folder)
     elif study is None:
         value = study_results(folder)
@@ -105,14 +105,11 @@ def version_of(environment: Mapping[str, Any]) -> str:
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
     lines = []
-    whole = arm_of(runs[0]).num_parameters
     for run in runs:
         variant = arm_of(run, runs[0])
         removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of_removal((), variant.mlp))))
         chosen = "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
         size = "-" if variant.num_parameters is None else parameters_text(variant.num_parameters)
-        if whole and variant.num_parameters and variant.is_cut:
-            size += f" ({100 * (variant.num_parameters / whole - 1):+.1f} %)"
         command = Styled(run.environment["command"], "code")
         lines.append([run.name, removed or "none", chosen, size, command, version_of(run.environment)])
     columns = text_columns("run", "removed, in order", "chosen by", "parameters", "command", "layercut")

@@ -65,13 +65,9 @@ def _records_by_layer(run: RunFolder, sweep: Sweep) -> dict[tuple[str, str], dic
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
-    blocks: list[RenderableType] = [
-        Text(),
-        Text(sweep_scope(sweep)),
-        terminal_table(overview_table(sweep)),
-    ]
-    blocks += [Text(f"- {line}") for line in sweep_findings(sweep)]
-    return [*blocks, Padding(Text("\n".join(how_sweep_made(sweep)), style="dim"), (1, 0, 0, 0))]
+    findings = (Text(f"- {line}") for line in sweep_findings(sweep))
+    how = Padding(Text("\n".join(how_sweep_made(sweep)), style="dim"), (1, 0, 0, 0))
+    return [Text(), Text(sweep_scope(sweep)), terminal_table(overview_table(sweep)), *findings, how]
 
 
 def sweep_scope(sweep: Sweep) -> str:

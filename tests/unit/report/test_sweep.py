@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from layercut.errors import InputError
-from layercut.evidence.sweep import Sweep, is_sweep_folder
+from layercut.evidence.sweep import Sweep
 from layercut.report.reports import write_reports
 from layercut.report.sweep import layers_figure, sweep_findings, sweep_tables
 from layercut.runs.directory import SWEEP, RunFolder
@@ -44,9 +44,7 @@ def drawn(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_the_file_holds_everything(holes: Sweep, tmp_path: Path) -> None:
-    assert not is_sweep_folder(tmp_path)
     holes.save(tmp_path)
-    assert is_sweep_folder(tmp_path)
     assert Sweep.load(tmp_path) == holes
     row = json.loads((tmp_path / SWEEP).read_text())["rows"][30 + 12]
     assert (row["layer"], row["task"], row["readout"], row["n"]) == (12, "gsm_symbolic", "short", 64)
