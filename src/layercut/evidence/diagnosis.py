@@ -76,24 +76,11 @@ class MeasureRow(PairedRow):
         return cls(metric=data["measure"], values=values, **{name: data[name] for name in own})
 
 
-class DiagnosisExample(TypedDict):
-    """One item that the original model gets right and a pruned model does not."""
-
-    diagnostic: str
-    arm: str
-    id: str
-    question: str
-    gold: str
-    uncut: str
-    cut: str
-
-
 class Diagnosis(TypedDict):
     """The results of one diagnostic."""
 
     rows: Sequence[MeasureRow]
     data: dict[str, Any]  # other data for its section and figure
-    examples: list[DiagnosisExample]
     notes: list[str]
 
 
