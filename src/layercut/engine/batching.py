@@ -41,12 +41,8 @@ AnyWork = TypeVar("AnyWork", bound=Any)  # a request, ready to run: its ``id``, 
 def lay_out(
     work: Iterable[AnyWork], batch_size: int, apart: Callable[[AnyWork], object] = lambda _: None
 ) -> list[list[AnyWork]]:
-    """Pack requests into batches of at most ``batch_size`` rows, in the given order.
-
-    A request is never split; one with more rows than a batch takes has a batch of its own, and a new one begins where
-    ``apart`` gives another value.
-
-    Raises InputError: two requests with one id.
+    """Pack requests, whole and in order, into batches of at most ``batch_size`` rows; a larger one has a batch of its
+    own, and a new one begins where ``apart`` gives another value. Raises InputError: two requests with one id.
     """
     batches: list[list[AnyWork]] = []
     room = 0

@@ -76,15 +76,8 @@ class OpenAIEngine(Engine):
     has_chat_template = True  # only the server knows; it is asked to
 
     def __init__(self, model: str, base_url: str, *, concurrency: int = 32, retries: int = RETRIES) -> None:
-        """Nothing is sent yet.
-
-        Args:
-            model: as the server calls it.
-            base_url: with its version: ``http://localhost:8000/v1``. The key is in the environment, OPENAI_API_KEY.
-            concurrency: requests under way at once.
-            retries: times that a request that came to nothing is sent again.
-
-        Raises MissingExtra: the ``openai`` package is not installed.
+        """Nothing is sent yet. The key is in the environment, OPENAI_API_KEY; ``concurrency`` requests are under way at
+        once. Raises MissingExtra: the ``openai`` package is not installed.
         """
         try:
             import openai

@@ -45,8 +45,8 @@ class TokenPair(NamedTuple):
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
-    """The text that the model reads.
-    Raises InputError: an empty conversation, a conversation and no chat template, or a template that refuses it.
+    """The text that the model reads. Raises InputError: an empty conversation, a conversation and no chat template, or
+    a template that refuses it.
     """
     if isinstance(prompt, str):
         return Rendered(prompt, not prompt.startswith(_prefix_text(tokenizer)))
@@ -71,8 +71,8 @@ def apply_template(
     model: str = "this model",
     **options: Any,
 ) -> str:
-    """A conversation as the chat template writes it, on a fixed date; ``options`` are those of transformers.
-    Raises InputError: the template refuses the conversation.
+    """A conversation as the chat template writes it, on a fixed date; ``options`` are those of transformers. Raises
+    InputError: the template refuses the conversation.
     """
     try:
         turns = [message._asdict() for message in messages]

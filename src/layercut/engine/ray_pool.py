@@ -1,12 +1,10 @@
 """RayPool: an engine that runs in many processes, each with its own copy of the model.
 
     pool = RayPool("local:2", build)                  # two processes of this machine
-    pool = RayPool("ray://head:10001", build)         # one for each GPU of a cluster
-    pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four, over which its model is spread
+    pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four GPUs of a cluster
 
 A call is split into blocks of items and plans, and each free member takes the next one of what is still wanted. Ray
-starts a member that died again and repeats its block. In float32 the answers equal those of one process; in half
-precision they differ as with other batches.
+starts a member that died again and repeats its block. In float32 the answers equal those of one process.
 """
 
 from __future__ import annotations
@@ -50,12 +48,9 @@ def split_in_blocks(
 ) -> list[tuple[list[Any], Plans]]:
     """Blocks of work: all plans on the first items, then all on the next, so that a race ends everywhere at once.
 
-    The longest items come first, as in an engine's own batches, so that what shares a block ends together; requests
-    with one id stay together. Neighbours in the list of plans share a block, as they share the most layers.
-
-    Args:
-        most: items of a block. There are fewer where plans are fewer than members, so that the items of one plan, such
-            as the leader of a race, are shared out.
+    The longest items come first, as in an engine's own batches; requests with one id stay together, and neighbours in
+    the list of plans, which share the most layers. A block has ``most`` items, and fewer where plans are fewer than
+    members.
     """
     by_id: dict[str, list[Any]] = {}
     for request in requests:
@@ -192,8 +187,8 @@ class RayPool(Engine):
 
     @cached_property
     def _member(self) -> tuple[dict[str, Any], int, bool]:
-        """Start the members, wait until they are up, and say what all of them are; see ``PoolWorker.describe``.
-        Raises InputError: no cluster, one without space for them, or members that cannot build their engine.
+        """Start the members, wait until they are up, and say what all of them are; see ``PoolWorker.describe``. Raises
+        InputError: no cluster, one without space for them, or members that cannot build their engine.
         """
         number, options = self._connect()
         worker = self._ray.remote(**options)(PoolWorker)

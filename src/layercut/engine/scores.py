@@ -77,8 +77,8 @@ def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
 
 
 def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
-    """The answers from the scores of all continuations: item after item, row after row.
-    Raises InputError: one is not a number.
+    """The answers from the scores of all continuations: item after item, row after row. Raises InputError: one is not a
+    number.
     """
     left, answers = iter(scores), []
     for item in items:
@@ -112,10 +112,8 @@ class Reading:
     ) -> None:
         """Lay out the texts of what is scored; None where a text is there for the sake of its lines alone.
 
-        Args:
-            num_prefix: tokens that all rows share and that are no part of a text.
-            lines: per text, more lines, without the prefix. They come first: token j of the first of them is token j of
-                the text.
+        ``num_prefix`` tokens are shared by all rows and are no part of a text. ``lines`` are more lines, per text and
+        without the prefix. They come first: token j of the first of them is token j of the text.
         """
         self.block = [item for item in block if item is not None]
         self.num_prefix = num_prefix
@@ -146,8 +144,8 @@ class Reading:
     def scores(
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
-        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``score_spans``.
-        Raises InputError: scores that are not numbers.
+        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``score_spans``. Raises
+        InputError: scores that are not numbers.
         """
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
@@ -229,12 +227,8 @@ def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tens
 
 @torch.no_grad()
 def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
-    """Compare two models position by position, in float32.
-
-    With p the reference's distribution and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v).
-
-    Args:
-        token_N: the token that comes next.
+    """Compare two models position by position, in float32; ``token_N`` comes next. With p the reference's distribution
+    and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v).
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)

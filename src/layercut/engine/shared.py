@@ -167,11 +167,8 @@ class SharedEngine(PlainEngine):
         first_plans: Sequence[CutPlan] = (),
         at_once: int = 1,
     ) -> Under[Found]:
-        """Results of requests under every plan, block by block.
-
-        Args:
-            begin: is given a block's texts and what runs them under ``first_plans``.
-            at_once: plans whose states are read together.
+        """Results of requests under every plan, block by block. ``begin`` is given a block's texts and what runs them
+        under ``first_plans``; the states of ``at_once`` plans are read together.
         """
         prefix = _worthwhile((row.tokens, row.num_scored) for item in work for row in item.rows)
         run, run_first = (

@@ -24,14 +24,9 @@ def select_by_rotation(
 ) -> Selection:
     """Remove the layers (form ``scattered``) or the run of layers (form ``contiguous``) that turn their input least.
 
-    Details: ``token``, ``form``, ``num_texts``, ``num_tokens`` (tokens averaged over), and for the contiguous form
-    ``blocks``, each with ``first``, ``last`` (inclusive), ``value`` and ``allowed`` (false when it holds a protected
-    layer).
-
-    Args:
-        context: with an engine and calibration text; settings ``token`` and ``form``.
-        tokens: ``all`` and ``last``, the default first.
-        forms: ``scattered`` and ``contiguous``, the default first.
+    ``tokens`` and ``forms`` are the values of the settings ``token`` and ``form``, the default first. Details: both,
+    ``num_texts``, ``num_tokens`` (tokens averaged over), and for the contiguous form ``blocks``, each with ``first``,
+    ``last`` (inclusive), ``value`` and ``allowed`` (false when it holds a protected layer).
 
     Raises InputError: an unknown setting or value, no engine or no text, hidden states that are not numbers, or no run
     of ``num_remove`` layers without a protected one.
@@ -60,12 +55,10 @@ def mean_rotations(
     """Mean of ``measure`` over the real tokens of the calibration text, for every block of ``span`` layers.
 
     The block that starts at layer l takes h_l to h_{l+span}, where h_0 is the embedding output and h_L the last layer's
-    output before the final norm. The original model is run once. ``token``: ``all`` real tokens with the same weight,
-    or the ``last`` one of each text. Raises InputError as ``select_by_rotation``, or without a token in the text.
+    output before the final norm. ``token``: ``all`` real tokens with the same weight, or the ``last`` one of each text.
 
-    Returns:
-        L - n + 1 values, by the block's first layer, higher where the block turns its input further; and the numbers of
-        texts and tokens.
+    Returns L - n + 1 values, by the block's first layer, higher where the block turns its input further; and the
+    numbers of texts and tokens. Raises InputError as ``select_by_rotation``, or without a token in the text.
     """
     engine, calibration = engine_and_text(context, criterion)
     texts = calibration.texts

@@ -80,11 +80,9 @@ class TaskObjective:
         progress: Progress = show_nothing,
         race: str = "exact",
     ) -> None:
-        """Args:
-            tasks: all have the same weight.
-            decoding: how answers are drawn, greedy if left out.
-            journal: keeps the answers; in memory if left out.
-            race: how a ``round`` is run: ``off`` or ``exact`` (the same choice from fewer answers).
+        """All tasks have the same weight. Answers are greedy without ``decoding``, and kept in memory without
+        ``journal``.
+
         Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
         """
         if not tasks:
@@ -161,11 +159,8 @@ class TaskObjective:
     def answers(
         self, plan: CutPlan, readouts: Collection[Readout] | None = None, samples: Sequence[list[Sample]] | None = None
     ) -> list[TaskRecords]:
-        """Whole answers to the items of every task with one of these readouts, known or asked now.
-
-        Args:
-            readouts: all if left out.
-            samples: items of every task; the selection items of the search if left out.
+        """Whole answers to the items of every task with one of these readouts, known or asked now; ``samples`` are
+        items of every task, the selection items of the search if left out.
         """
         answers = self.known if samples is None else self.answers_on(samples)
         wanted = [index for index, part in enumerate(self.parts) if readouts is None or part.readout in readouts]
@@ -261,16 +256,12 @@ def held_out(
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
-    from the selection split of a task, after those of the search; report items stay reserved for reports.
+    from the selection split of a task, after those of the search and without ``seen``, on which the choice rests;
+    ``num_items`` of each task, or as many as it had. Report items stay reserved for reports.
 
-    Args:
-        num_items: held-out items of each task; as many as it had selection items if None.
-        seen: ids per task of all items that the choice rests on; none of them is held out.
-
-    Returns:
-        ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``
-        and ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
-        maximised value as ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
+    Returns ``items``, the held-out ids per task; ``rows``, per task and readout ``selected`` and ``held_out`` as
+    ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the maximised value as
+    ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
     """
     uncut = CutPlan(num_layers=plan.num_layers)
 

@@ -138,11 +138,8 @@ class LayerSpec:
         model_hash: str | None = None,
         seed: int = 0,
     ) -> CutPlan:
-        """The plan that it is on a model of ``num_layers`` decoder layers.
-
-        Args:
-            model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
-            seed: of ``random:N``.
+        """The plan that it is on a model of ``num_layers`` decoder layers; ``seed`` is that of ``random:N``. Without
+        ``model_hash`` a plan's own is not compared.
 
         Raises InputError: a bare count, a layer out of range, or a plan made for another model.
         """
@@ -205,8 +202,8 @@ Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 
 
 def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:
-    """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged.
-    Raises InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
+    """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged. Raises InputError:
+    no plan, one that does not fit, or one of another model.
     """
     if isinstance(model, ServedModel):
         return model.plan(None if given is None else str(given))
@@ -225,9 +222,8 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
 def check_fits(
     model: ModelSettings, specs: Iterable[LayerSpec | None] = (), seed: int = 0, layers: str | None = None
 ) -> None:
-    """Refuse plans, and a list of layers, with a layer that the model does not have by its config.
-
-    A served model has no layers that can be removed, so nothing is checked.
+    """Refuse plans, and a list of layers, with a layer that the model does not have by its config; of a served model
+    nothing is checked.
     """
     closed = [spec for spec in specs if spec is not None and not spec.is_open]
     listed = () if layers is None else parse_layers(layers)

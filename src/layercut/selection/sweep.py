@@ -1,9 +1,6 @@
 """A sensitivity sweep: each layer skipped alone, all tasks, against the original model on the same items.
 
-    layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
-
-Answers go to the search journal of the run folder, item by item. So a stopped sweep resumes where it stopped, and
-reuses answers of a search by task scores in the same folder.
+Answers go to the search journal of the run folder, so a stopped sweep resumes, and reuses answers of a search there.
 """
 
 from __future__ import annotations
@@ -148,11 +145,7 @@ def plan_sweep(
     decoding: DecodingSettings,
     say: Say,
 ) -> PlannedSweep:
-    """The sweep of a model, each layer skipped alone; ``layercut sweep``.
-
-    Args:
-        layers: the skipped layers, as people write them; all of them if left out.
-
+    """The sweep of a model, each layer skipped alone; ``layercut sweep``. ``layers`` are all of them if left out.
     Raises InputError: a layer, task or readout that cannot be used, or a run folder that holds another run.
     """
     handle = ModelHandle(model)
@@ -174,9 +167,8 @@ def plan_sweep(
 
 
 def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ...]:
-    """The layers that ``text`` names, ascending; all of them for None.
-
-    Raises InputError for any other text, a layer that the model does not have, or a model with a single layer.
+    """The layers that ``text`` names, ascending; all of them for None. Raises InputError: any other text, a layer that
+    the model does not have, or a model with a single layer.
     """
     if num_layers < 2:
         raise InputError(f"{model} has a single decoder layer, so nothing is left when it is skipped.")
