@@ -80,12 +80,9 @@ class ModelSource:
 
 
 def resolve_source(source: str, *, revision: str | None = None, tie: bool = True) -> ModelSource:
-    """Find a model, downloading or converting it if it has not been yet.
-
-    Args:
-        source: hub id, local folder, ``.gguf`` file or ``bundled:NAME``.
-        revision: branch, tag or commit, for a hub id.
-        tie: of a GGUF file, use the finer of head and embeddings for both, where they are one matrix.
+    """Find a model, downloading or converting it if it has not been yet: a hub id, with a ``revision``, a local folder,
+    a ``.gguf`` file or ``bundled:NAME``. ``tie``: of a GGUF file, use the finer of head and embeddings for both,
+    where they are one matrix.
 
     Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
     CheckpointError: a file that is no GGUF, or a hub model without safetensors.
@@ -128,9 +125,8 @@ class SourceFacts(NamedTuple):
 
 
 def describe_source(source: ModelSource) -> SourceFacts:
-    """Structure, depth and hash of a model, from its config and the heads of its weight files.
-    Raises InputError: no decoder that transformers knows; CheckpointError: damaged or missing files, or a config that
-    counts other layers than the weights hold.
+    """Structure, depth and hash of a model, from its config and the heads of its weight files. Raises InputError: no
+    decoder that transformers knows; CheckpointError: damaged or missing files, or a config that counts other layers.
     """
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
@@ -146,13 +142,9 @@ def describe_source(source: ModelSource) -> SourceFacts:
 
 
 def depth_of(source: str, revision: str | None = None) -> int | None:
-    """Decoder layers as the config counts them; None where it does not say, or where there is no such model.
-
-    Whether the weights hold as many is seen when they are read. Of a hub model that is not in the cache, all but the
-    weights is fetched. ``source`` and ``revision`` are as in ``resolve_source``.
-
-    Raises InputError: an unknown bundled model, or a hub that does not give it; CheckpointError: a damaged config or
-    GGUF file.
+    """Decoder layers as the config counts them; None where it does not say, or where there is no such model. Of a hub
+    model that is not in the cache, all but the weights is fetched. Raises InputError: an unknown bundled model, or a
+    hub that does not give it; CheckpointError: a damaged config or GGUF file.
     """
     source = os.fspath(source)
     path = Path(source).expanduser()

@@ -74,12 +74,10 @@ def cut_config(
 ) -> dict[str, Any]:
     """The config of the pruned model; fields that have nothing to do with layers come back as they are.
 
-    ``resolved`` is what transformers makes of ``config``, as a dictionary. Per-layer lists that transformers derives
-    from the position (``layer_types`` of gemma2, for one) are taken from there and made explicit: derived again for the
-    pruned model they would give layers that stay another kind.
-
-    Raises InputError: the plan is for another number of layers; a per-layer list of another length; a list with one
-    entry per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
+    ``resolved`` is what transformers makes of ``config``: per-layer lists that it derives from the position
+    (``layer_types`` of gemma2) are made explicit, because derived again they would give layers that stay another kind.
+    Raises InputError: the plan is for another number of layers; a per-layer list of another length, or of unknown
+    meaning; a rule on positions that no config can express.
     """
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
     check_depth(full, plan, structure)

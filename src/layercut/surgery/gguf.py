@@ -89,16 +89,12 @@ def cut_gguf_file(
     dry_run: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutReport:
-    """Write the pruned GGUF file to ``out``, or say what would be written.
+    """Write the pruned GGUF file to ``out``, or say what would be written; it takes its name after the checks.
 
-    The file takes its name after the checks. These always compare names, shapes, types, metadata and the bytes of every
-    tensor. ``verify`` also loads it with transformers, dequantised, and compares its logits with those of the
-    bypassed model, if transformers and layercut know the architecture; the original is converted for that.
-
-    Args:
-        make_plan: gives the plan for ``num_layers``, ``model`` and, where it is known, ``model_hash``.
-        healed: a checkpoint of the same plan, healed in closed form, whose last matrices are written and whose logits
-            are compared.
+    These always compare names, shapes, types, metadata and the bytes of every tensor. ``verify`` also loads it with
+    transformers, dequantised, and compares its logits with those of the bypassed model, if transformers and layercut
+    know the architecture. ``make_plan`` gives the plan for ``num_layers``, ``model`` and, where it is known,
+    ``model_hash``. ``healed`` is a checkpoint of the same plan, healed in closed form, whose last matrices are written.
 
     Raises InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full;
     CheckpointError: a damaged file, or one part of several; VerificationError: the new file is another model; nothing
