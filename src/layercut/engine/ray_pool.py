@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -23,7 +23,6 @@ from layercut.engine.base import (
     Decoding,
     Divergence,
     Engine,
-    HiddenStates,
     LikelihoodRequest,
     Plans,
     Request,
@@ -56,8 +55,12 @@ def split_in_blocks(
     for request in requests:
         by_id.setdefault(request.id, []).append(request)
     plans = distinct_plans(plans)
+
+    def length(request: Any) -> int:  # characters to be read, and tokens to be written, about
+        return len(str(request.prompt)) + int(getattr(request, "max_new_tokens", 0))
+
     size = min(most, max(FEWEST, math.ceil(len(by_id) * len(plans) / num_members)))
-    longest = sorted(by_id, key=lambda name: (-max(map(_length, by_id[name])), name))
+    longest = sorted(by_id, key=lambda name: (-max(map(length, by_id[name])), name))
     groups = [
         [request for name in longest[start : start + size] for request in by_id[name]]
         for start in range(0, len(longest), size)
@@ -65,11 +68,6 @@ def split_in_blocks(
     num_parts = min(len(plans), max(1, math.ceil(BLOCKS_PER_MEMBER * num_members / max(1, len(groups)))))
     ends = [part * len(plans) // num_parts for part in range(num_parts + 1)] if plans else []
     return [(group, plans[start:end]) for group in groups for start, end in pairwise(ends)]
-
-
-def _length(request: Any) -> int:
-    """Characters to be read, and tokens to be written, about."""
-    return len(str(request.prompt)) + int(getattr(request, "max_new_tokens", 0))
 
 
 def portable_request(request: Any) -> Any:
@@ -105,15 +103,12 @@ class PoolWorker:
         replies = getattr(self.engine, method)(requests, plans, rest, lambda plan, name: name in ids[plan.key])
         return [(plan.key, list(some)) for plan, some in replies]
 
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> list[HiddenStates]:
-        """Of one batch."""
-        return list(self.engine.hidden_states(texts, plan))
-
 
 class RayPool(Engine):
     """Engine over many processes. Nothing is started before the first question."""
 
     shares_work = True
+    gives_not = "a pool of engines does not give"
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
         """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
@@ -150,16 +145,6 @@ class RayPool(Engine):
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
         return self._run("compare", requests, plans, reference, wanted)
-
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine; by one member, a batch at a time, because the states are far larger than the texts."""
-        size = int(self.describe().get("batch_size", 32))
-        longest = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
-        for start in range(0, len(texts), size):
-            places = longest[start : start + size]
-            call = self._actors[0].hidden_states.remote([texts[place] for place in places], plan)
-            for states in self._result(self._ray.get, call, over="while computing hidden states"):
-                yield states._replace(ids=tuple(places[place] for place in states.ids))
 
     def close(self) -> None:
         for actor in self._actors:

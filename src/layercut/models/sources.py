@@ -251,15 +251,14 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     except Exception:  # no route, refused, timed out, switched off: each HTTP library has its own classes for these
         return False
     names = [file.rfilename for file in info.siblings or ()]
-    if not names or any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
-        return True
-    if gguf := sorted(name for name in names if name.endswith(".gguf")):
+    if names and not any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
+        if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
+            raise CheckpointError(pickled_only(repo, pickled[0]))
         raise CheckpointError(
-            f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
+            f"{repo} has no safetensors weights on the Hugging Face hub; it holds {', '.join(sorted(names)[:3])}. "
+            "Download a GGUF file (`hf download`) and give its path."
         )
-    if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
-        raise CheckpointError(pickled_only(repo, pickled[0]))
-    raise CheckpointError(f"{repo} has no safetensors weights on the Hugging Face hub.")
+    return True
 
 
 def adapter_in_folder(folder: Path) -> Adapter | None:
