@@ -38,7 +38,7 @@ def _named(entries: Any) -> Any:
     for entry in entries:
         name, equals, value = entry.partition("=")
         if not (equals and name and value):
-            raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as token=last.")
+            raise InputError(f"{entry!r:.60} is not NAME=VALUE, such as search=greedy.")
         settings[name] = int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
     return settings
 
