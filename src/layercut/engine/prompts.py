@@ -49,7 +49,9 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
     a template that refuses it.
     """
     if isinstance(prompt, str):
-        return Rendered(prompt, not prompt.startswith(_prefix_text(tokenizer)))
+        prefix = _prefix_token(tokenizer)  # a text may begin with it already
+        begins = str(tokenizer.decode(prefix)) if prefix is not None else ""
+        return Rendered(prompt, not (begins and prompt.startswith(begins)))
     if not tokenizer.chat_template:
         raise InputError(
             f"{model} has no chat template, and this prompt is a conversation. Take a model whose tokenizer has one "
@@ -166,9 +168,3 @@ def encode_pairs(
 def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     bos: int | None = tokenizer.bos_token_id
     return bos if bos is not None else tokenizer.eos_token_id
-
-
-def _prefix_text(tokenizer: PreTrainedTokenizerBase) -> str | tuple[str, ...]:
-    """Beginnings of a text that has its BOS token already. The empty tuple fits no text."""
-    prefix = _prefix_token(tokenizer)
-    return (prefix is not None and str(tokenizer.decode(prefix))) or ()

@@ -156,8 +156,13 @@ class LayerSpec:
                     f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "
                     f"but {model or 'this one'} has {num_layers}."
                 )
-            where = self.text if is_file else "the plan"
-            return plan_for_model(self.plan, model, model_hash, where)
+            if model_hash is None or self.plan.model_hash in (None, model_hash):
+                return self.plan
+            raise InputError(
+                f"{self.text if is_file else 'the plan'} was made for another model, "
+                f"{self.plan.model or 'which it does not name'} ({self.plan.model_hash}); {model or 'this one'} is "
+                f"{model_hash}. Choose the layers on this model, or name them: `remove` {self.plan.label or 'LAYERS'}."
+            )
         if self.mlp is not None:
             raise InputError(
                 f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
@@ -241,17 +246,6 @@ def check_fits(
 
 Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]
 """The plan of a setting, written in any of its forms."""
-
-
-def plan_for_model(plan: CutPlan, model: str | None, model_hash: str | None, where: str = "the plan") -> CutPlan:
-    """The plan. Raises InputError: by its hash it was made for another model."""
-    if model_hash is None or plan.model_hash in (None, model_hash):
-        return plan
-    raise InputError(
-        f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
-        f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or name them: `remove` "
-        f"{plan.label or 'LAYERS'}."
-    )
 
 
 def parse_protected(text: str, num_layers: int) -> frozenset[int]:
