@@ -12,7 +12,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,16 +220,6 @@ class Bundled:
     size: str
     sha256: str  # of the whole file
     base_model: str  # hub id of the model whose weights these are
-
-    @property
-    def installed(self) -> str:
-        """The first package and its installed version, as a requirement, and how many there are."""
-        first = self.packages[0]
-        try:
-            text = f"{first.name}=={version(first.name)}"
-        except PackageNotFoundError:  # found on the path, but unknown to pip
-            text = first.name
-        return text if len(self.packages) == 1 else f"{text} and {len(self.packages) - 1} more parts"
 
 
 BUNDLED = {

@@ -95,7 +95,7 @@ def resolve_source(source: str, *, revision: str | None = None, tie: bool = True
         raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
-        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
+        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.install)
         origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
@@ -276,12 +276,7 @@ def adapter_in_folder(folder: Path) -> Adapter | None:
         raise CheckpointError(f"{folder / CONFIG_FILE} names no base_model_name_or_path; write its base model there.")
     if not (folder / WEIGHTS_FILE).is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; save the adapter with PEFT, as safetensors.")
-    if not Path(base).exists() and (folder / base).is_dir():
-        base = str(folder / base)
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
-        raise CheckpointError(f"{folder / CONFIG_FILE} names no rank (r) that is a whole number.")
-    return Adapter(folder, base)
+    return Adapter(folder, str(folder / base) if not Path(base).exists() and (folder / base).is_dir() else base)
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
@@ -297,7 +292,7 @@ def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     try:
         wrapped: Any = PeftModel.from_pretrained(model, str(adapter.folder))
         keys = wrapped.load_adapter(str(adapter.folder), "default")  # once more, because only this reports the keys
-    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({first_line(error)}).") from error
     if odd := sorted({*keys.missing_keys, *keys.unexpected_keys}):  # PEFT goes on with what it began with
         raise CheckpointError(
