@@ -203,10 +203,9 @@ class ServerInProcess:
 def _score_continuation(
     server: ServerInProcess, row: Tokens, continuation: Tokens, character: tuple[int, int]
 ) -> ContinuationScore:
-    """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then.
-
-    Nothing is reported of a token that is half a character. It is among all tokens that come with another one:
-    ``character``, a token that is a whole character, and the number of tokens that there are.
+    """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then. Half a
+    character is reported only among all tokens that come with another one: ``character``, a whole one, and how many
+    there are.
     """
     tokens = [*row, continuation[-1]]
     total, is_greedy = 0.0, True

@@ -45,9 +45,7 @@ class TokenPair(NamedTuple):
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
-    """The text that the model reads. Raises InputError: an empty conversation, a conversation and no chat template, or
-    a template that refuses it.
-    """
+    """The text that the model reads. Raises InputError: a conversation that is empty, or that no template takes."""
     if isinstance(prompt, str):
         prefix = _prefix_token(tokenizer)  # a text may begin with it already
         begins = str(tokenizer.decode(prefix)) if prefix is not None else ""
@@ -73,9 +71,7 @@ def apply_template(
     model: str = "this model",
     **options: Any,
 ) -> str:
-    """A conversation as the chat template writes it, on a fixed date; ``options`` are those of transformers. Raises
-    InputError: the template refuses the conversation.
-    """
+    """A conversation as the chat template writes it, on a fixed date. Raises InputError: the template refuses it."""
     try:
         turns = [message._asdict() for message in messages]
         template = tokenizer.get_chat_template()
@@ -113,10 +109,7 @@ def encode_begun(
 def encode_draft(
     tokenizer: PreTrainedTokenizerBase, request: GenerationRequest, prompt: Sequence[int]
 ) -> tuple[int, ...]:
-    """Tokens of a request's draft as they would come after its prompt; empty without one.
-
-    They are those of prompt and draft together, if these begin with the prompt's.
-    """
+    """Tokens of a request's draft as they would come after its prompt: of both together, where these begin with it."""
     if not request.draft:
         return ()
     whole = render_prompt(tokenizer, request.prompt).encode(tokenizer, request.draft)

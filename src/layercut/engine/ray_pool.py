@@ -172,9 +172,7 @@ class RayPool(Engine):
 
     @cached_property
     def _member(self) -> tuple[dict[str, Any], int, bool]:
-        """Start the members, wait until they are up, and say what all of them are; see ``PoolWorker.describe``. Raises
-        InputError: no cluster, one without space for them, or members that cannot build their engine.
-        """
+        """Start the members, and say what all of them are once they are up; see ``PoolWorker.describe``."""
         number, options = self._connect()
         worker = self._ray.remote(**options)(PoolWorker)
         self._actors = [worker.remote(self._build) for _ in range(number)]

@@ -140,9 +140,7 @@ class SharedEngine(PlainEngine):
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
-        """See Engine: block by block of requests; the reference runs once a block, and its distributions are made once
-        for several plans.
-        """
+        """See Engine: block by block; the reference's distributions are made once a block, for several plans."""
         if thin := [plan for plan in plans if plan.channels]:
             whole = [plan for plan in plans if not plan.channels]
             return chain(

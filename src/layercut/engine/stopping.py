@@ -171,9 +171,7 @@ class Answer:
         draft: Tokens = (),
         settles: bool = True,
     ) -> None:
-        """No tokens yet. ``draft`` holds tokens that may come and decides nothing; ``settles``: heed the request's
-        early verdict.
-        """
+        """No tokens yet. ``draft`` may come and decides nothing; ``settles``: heed the request's early verdict."""
         self.row = row
         self.draft = draft
         self.tokens: list[int] = []

@@ -52,9 +52,7 @@ def module_lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
 
 
 def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
-    """The list of decoder layers among them: the only one, or the only one of the name that transformers gives it.
-    Raises InputError: none, or several.
-    """
+    """The list of decoder layers: the only one, or the only one of the name that transformers gives it."""
     last = layers.rpartition(".")[2]
     named = [name for name in lists if name.rpartition(".")[2] == last]
     for names in (list(lists), named):
@@ -67,9 +65,7 @@ def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
 
 
 def leave_out_layers(model: nn.Module, *, layers: str, removed: Collection[int]) -> int:
-    """Leave out these layers of vLLM's model, and take back in all others; gives the number of all. Weights and KV
-    cache are not touched.
-    """
+    """Leave out these layers of vLLM's model, and take back in all others; gives the number of all."""
     modules = list(model.get_submodule(layers).children())
     for index, layer in enumerate(modules):
         if _OWN in vars(layer):

@@ -144,9 +144,8 @@ def race_plans_of_round(
     *,
     progress: Progress,
 ) -> Standings:
-    """Race the plans of one round; see ``racing``. ``metrics`` names the headline of each task. Answers in the journal
-    are not asked again, and count when the race reaches their chunk: a round gives the same result whatever else was
-    measured.
+    """Race the plans of one round; see ``racing``. ``metrics`` names the headline of each task. Known answers count
+    when the race reaches their chunk, so a round gives the same result whatever else was measured.
     """
     place_of = {plan.key: place for place, plan in enumerate(plans)}
     assert len(place_of) == len(plans), "two candidates remove the same layers"
@@ -191,9 +190,8 @@ def race_plans_of_round(
 
 
 def sample_chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
-    """The samples in chunks of CHUNK_SIZE, the last one shorter, in the order of a hash of (seed, id): the first chunks
-    are a random draw. All searches and sweeps in one folder use these chunks, so that an item shares its batch with
-    the same others and gets the same answer to the last bit.
+    """The samples in chunks of CHUNK_SIZE in the order of a hash of (seed, id), so the first are a random draw. In one
+    folder an item always shares its batch with the same others, and gets the same answer to the last bit.
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]

@@ -84,9 +84,8 @@ def rank_channels(
     criterion: str = "rms",
     progress: Progress = show_nothing,
 ) -> dict[int, tuple[int, ...]]:
-    """By layer that stays, its channels, the most needed first; of equals the earlier one. See ``choose_channels``.
-
-    Those of an expert are ranked on the tokens that reach it, and by their columns alone where none does.
+    """By layer that stays, its channels, the most needed first; of equals the earlier one. Those of an expert are
+    ranked on the tokens that reach it, and by their columns alone where none does.
     """
     if criterion not in CHANNEL_CRITERIA:
         raise unknown_name("channel criterion", criterion, CHANNEL_CRITERIA)

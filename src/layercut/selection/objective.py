@@ -25,11 +25,7 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, items_hash, merge_ite
 
 
 def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]:
-    """Settings that must be the same for a search to continue in a folder, beside the model and its engine.
-
-    These decide the score of an item, and with the limit its batch. The use of the scores may differ between commands
-    and is part of the plan: criterion and its settings, number of layers, protected layers, normalisation.
-    """
+    """Settings that decide the score of an item, and so must be the same for a search to continue in a folder."""
     return {"objective": [task.describe() for task in tasks], "decoding": decoding.as_dict()}
 
 
@@ -80,11 +76,7 @@ class TaskObjective:
         progress: Progress = show_nothing,
         race: str = "exact",
     ) -> None:
-        """All tasks have the same weight. Answers are greedy without ``decoding``, and kept in memory without
-        ``journal``.
-
-        Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
-        """
+        """Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting."""
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
         SearchSettings(normalise=normalise, race=race)
@@ -124,18 +116,13 @@ class TaskObjective:
         return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self.known.ids, strict=True)))
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """The original model's value is 1; 0 is the floor, and a plan may fall below it.
-
-        The sum over tasks is exactly rounded, so the order of the tasks does not matter. Raises InputError if the
-        original model is no better than guessing on one of them.
+        """The original model's value is 1; 0 is the floor, and a plan may fall below it. The sum over tasks is exactly
+        rounded. Raises InputError: the original model is no better than guessing on one of them.
         """
         return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
-        """Race the plans; of equals the later one wins. Without racing, the values of all.
-
-        Raises InputError as ``values``, or for a metric that is not between 0 and 1.
-        """
+        """Race the plans; of equals the later one wins. Raises InputError: also a metric that is not between 0 and 1."""
         if self._race == "off":
             return Standings.of(self.values(plans))
         if unbounded := [part.label for part in self.parts if part.readout == "gold"]:
@@ -159,9 +146,7 @@ class TaskObjective:
     def answers(
         self, plan: CutPlan, readouts: Collection[Readout] | None = None, samples: Sequence[list[Sample]] | None = None
     ) -> list[TaskRecords]:
-        """Whole answers to the items of every task with one of these readouts, known or asked now; ``samples`` are
-        items of every task, the selection items of the search if left out.
-        """
+        """Whole answers to every task with one of these readouts; ``samples``: other items than the search's."""
         answers = self.known if samples is None else self.answers_on(samples)
         wanted = [index for index, part in enumerate(self.parts) if readouts is None or part.readout in readouts]
         answers.complete(wanted, [plan], whole=True, progress=self._progress)
@@ -201,10 +186,8 @@ class TaskObjective:
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
-        """Details of the chosen plan for its selection.
-
-        ``selected_scores`` are the scores of the choice: the best of many noisy ones, so too high by construction.
-        Scores on report items are unbiased.
+        """Details of the chosen plan; its ``selected_scores``, the best of many noisy ones, are too high by
+        construction.
         """
         (scores,) = self.scores([plan])
         rows = [

@@ -70,9 +70,7 @@ class SearchJournal:
         self._files: dict[tuple[str, str], _File] = {}
 
     def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
-        """The known records of these items under a plan, and the place for new ones; ``whole``: without answers that
-        ended early. Raises InputError: a damaged file, or answers that no search wrote.
-        """
+        """The known records of these items under a plan; ``whole``: without answers that ended early."""
         name = (question.task, question.readout)
         if name not in self._files:
             self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)

@@ -173,17 +173,13 @@ def select_layers(
 def folder_settings(
     model: Mapping[str, Any], parts: Sequence[Cell], decoding: Decoding, calibration: CalibrationSettings | None = None
 ) -> dict[str, Any]:
-    """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one.
-    ``model`` is as a ``ModelHandle`` describes it; the default calibration text is omitted.
-    """
+    """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one."""
     text = None if calibration in (None, CalibrationSettings()) else calibration.as_dict()
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
 def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
-    """The parts of an objective that one task gives, one for each readout. Raises InputError: an unknown task or
-    readout.
-    """
+    """The parts of an objective that one task gives, one for each readout. Raises InputError: unknown ones."""
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)

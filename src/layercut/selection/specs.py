@@ -207,9 +207,7 @@ Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 
 
 def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:
-    """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged. Raises InputError:
-    no plan, one that does not fit, or one of another model.
-    """
+    """The plan that ``given`` is on a model; None is the model unchanged. Raises InputError: one that does not fit."""
     if isinstance(model, ServedModel):
         return model.plan(None if given is None else str(given))
     if given is None:
@@ -227,9 +225,7 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
 def check_fits(
     model: ModelSettings, specs: Iterable[LayerSpec | None] = (), seed: int = 0, layers: str | None = None
 ) -> None:
-    """Refuse plans, and a list of layers, with a layer that the model does not have by its config; of a served model
-    nothing is checked.
-    """
+    """Refuse plans, and a list of layers, with a layer that the model does not have by its config."""
     closed = [spec for spec in specs if spec is not None and not spec.is_open]
     listed = () if layers is None else parse_layers(layers)
     if ENGINES[model.engine].is_served or not (closed or listed):
