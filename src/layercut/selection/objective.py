@@ -122,7 +122,7 @@ class TaskObjective:
         return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
-        """Race the plans; of equals the later one wins. Raises InputError: also a metric that is not between 0 and 1."""
+        """Race the plans; of equals the later one wins. Raises InputError: also a metric outside of 0 to 1."""
         if self._race == "off":
             return Standings.of(self.values(plans))
         if unbounded := [part.label for part in self.parts if part.readout == "gold"]:
