@@ -116,7 +116,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
 
 
 def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | LikelihoodRequest]) -> None:
-    """Refuse the longest prompt where it leaves no space in the context; only where it is long a tokenizer is loaded."""
+    """Refuse the longest prompt where it leaves no space in the context; a tokenizer is loaded only for a long one."""
     written = [request for request in requests if isinstance(request, GenerationRequest)]
     longest = max(written, key=lambda request: len(str(request.prompt)), default=None)
     if longest is not None and len(str(longest.prompt)) > _LONG:

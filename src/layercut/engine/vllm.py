@@ -205,7 +205,7 @@ class VllmEngine(PlanByPlan):
         )
 
     def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
-        """Run prompts, tokens with vLLM's parameters; ``take`` gets what is new at a place, and says if it has ended."""
+        """Run prompts, tokens with vLLM's parameters; ``take`` gets what is new at a place, and says if it ended."""
         self._skip_layers(frozenset(plan.removed), plan.num_layers)
         open_ids: set[str] = set()
         try:
