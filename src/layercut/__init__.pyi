@@ -361,8 +361,6 @@ def generate(
     seed: int = 0,
     max_new_tokens: int | None = None,
     system: str | None = None,
-    max_prompt_tokens: int | None = None,
-    readout: str | None = None,
     limit: int | None = None,
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
@@ -392,15 +390,13 @@ def generate(
         prompt: A prompt; may be repeated. Answers are printed.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Folder to write to.
-        preset: paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, where not said otherwise.
+        preset: paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, where not said otherwise.
         data: Local data of a task: gsm8k=PATH. May be repeated.
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         plain: Continue the text as it stands, without chat template.
         seed: Random seed.
         max_new_tokens: Longest answer; if left out, the task's own, or 256.
         system: System message for conversations that have none.
-        max_prompt_tokens: Drop prompts of more tokens.
-        readout: Readout of a task's items: chain or short.
         limit: At most this many prompts of each source.
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
@@ -437,8 +433,6 @@ def heal(
     seed: int = 42,
     max_new_tokens: int | None = None,
     system: str | None = None,
-    max_prompt_tokens: int | None = None,
-    readout: str | None = None,
     limit: int | None = None,
     max_tokens: int = 8000,
     min_tokens: int = 0,
@@ -473,7 +467,6 @@ def heal(
     responses: str = "self",
     decontaminate: str | Sequence[str] = (),
     save_dtype: str = "auto",
-    keep_adapter: bool = False,
     temperature: float | str = 0.0,
     top_p: float | str = 1.0,
     top_k: int = 0,
@@ -506,8 +499,6 @@ def heal(
         seed: Random seed.
         max_new_tokens: Longest answer; if left out, the task's own, or 256.
         system: System message for conversations that have none.
-        max_prompt_tokens: Drop prompts of more tokens.
-        readout: Readout of a task's items: chain or short.
         limit: At most this many prompts of each source.
         max_tokens: Most tokens of prompt and answer together.
         min_tokens: Fewest tokens of an answer.
@@ -531,18 +522,17 @@ def heal(
         max_steps: Stop after this many steps, even within the epochs.
         max_length: Drop examples of more tokens.
         precision: Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that has it.
-        gradient_checkpointing: Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on a GPU, and where a step would not fit into free memory without it.
+        gradient_checkpointing: Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on a GPU.
         held_out: Share of the examples for evaluation, which are never trained on.
         save_every: Steps between checkpoints, and between evaluations of the held-out loss.
         patience: Stop after this many evaluations without a better held-out loss, and keep the best; 0: never.
         rollout_max: on-policy: last limit of the model's own answers; from 32 tokens it doubles while they do not repeat. grpo: their limit where the task's own is higher.
         group: grpo: answers to each prompt, which are graded against each other.
-        seam: seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per channel).
+        seam: seam: linear (a map), or projection (the last matrix of the MLPs next to the cut).
         report_to: Trackers of the Hugging Face Trainer: tensorboard, wandb, ...
         responses: self: the teacher's own answers; original: the data set's answers.
         decontaminate: Tasks whose report items must not be trained on, in addition to the built-in ones and those with data.
         save_dtype: Dtype of the healed weights: float32, bfloat16, float16; auto: that of the pruned checkpoint.
-        keep_adapter: Write the adapter alone instead of merging it.
         temperature: 0 is greedy; above, answers are sampled.
         top_p: Nucleus sampling: the likeliest tokens with this probability.
         top_k: Sample from this many most likely tokens; 0 for all.
@@ -551,7 +541,7 @@ def heal(
         say: called with each line for people, in place of stderr.
 
     Returns:
-        The folder of the healed checkpoint, or of the adapter.
+        The folder of the healed checkpoint.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

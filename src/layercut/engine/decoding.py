@@ -141,10 +141,8 @@ class DecodingPool:
             self._active[slot] = row
 
     def _reserve(self, slots: int, capacity: int) -> None:
-        """Free space for this many rows of this many own tokens. What does not fit waits until others end, the last
-        first.
-
-        Slots grow by doubling and tokens by steps, so that little memory is filled before it is used.
+        """Free space for this many rows of this many own tokens; what does not fit waits, the last first. Slots grow by
+        doubling and tokens by steps, so that little memory is filled before it is used.
         """
         if slots <= self._slots and capacity <= self._capacity:
             return

@@ -76,12 +76,7 @@ class Next(NamedTuple):
 
 
 def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> list[Next]:
-    """The next token of each of N rows of logits: the likeliest, or a draw.
-
-    Args:
-        request_ids: whose noise each row takes.
-        steps: tokens that its answer has already.
-    """
+    """The next token of each of N rows of logits: the likeliest, or a draw by the noise of its request at its step."""
     if decoding.is_greedy:
         best_N = scores_NV.argmax(dim=-1)
         tokens = best_N.tolist()
@@ -176,12 +171,7 @@ class Answer:
         draft: Tokens = (),
         settles: bool = True,
     ) -> None:
-        """No tokens yet.
-
-        Args:
-            draft: tokens that may come; the answer itself does not depend on them.
-            settles: heed the request's early verdict.
-        """
+        """No tokens yet. ``draft`` may come and decides nothing; ``settles``: heed the request's early verdict."""
         self.row = row
         self.draft = draft
         self.tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""The checkpoint of a healed model: merged weights in a dtype that keeps the training gain, or a PEFT adapter.
+"""The checkpoint of a healed model: merged weights in a dtype that keeps the training gain.
 
 A weight that moved by less than half a step of bfloat16 rounds back, so rounding to the nearest undoes small updates.
 Written weights are therefore reloaded and compared with the trained model, by the logits and by the loss on held-out
@@ -10,7 +10,6 @@ tell, it is stochastic: up with the probability of the remainder, so updates sur
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections import Counter
@@ -68,19 +67,11 @@ def write_trained(
     curve: Path | None = None,
     say: Say,
 ) -> None:
-    """Write trained weights: a whole model, or the adapters alone.
+    """Write trained weights, adapters merged.
 
     ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``. Raises VerificationError
     if the merged model is not the adapter model, and as ``write_healed``.
     """
-    if settings.keep_adapter:
-        with new_directory(out) as folder:
-            for name in ("adapter_model.safetensors", "adapter_config.json"):
-                shutil.copyfile(final / name, folder / name)
-            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": cut.name})
-            _complete(cut.path, folder, {**record, "checked": [f"an adapter for {cut.name}, not merged"]}, curve)
-        return
     say("folding in, writing and comparing with the trained model ...")
     from transformers import AutoModelForCausalLM
 
@@ -163,9 +154,7 @@ def _complete(source: Path, folder: Path, entry: dict[str, Any], curve: Path | N
     write_json(folder / PLAN_FILE, plan | {"healing": [*plan.get("healing", []), entry]})
     card = source / "README.md"
     cut_card = card.read_text("utf-8") if card.is_file() and earlier_plans(source) else ""  # the original's is another
-    if any(folder.glob("model*.safetensors")):  # none of an adapter
-        cut_card = with_weights_of(cut_card, folder)
-    (folder / "README.md").write_text(healed_card(cut_card, entry), encoding="utf-8")
+    (folder / "README.md").write_text(healed_card(with_weights_of(cut_card, folder), entry), encoding="utf-8")
     return entry
 
 

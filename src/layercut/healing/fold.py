@@ -1,9 +1,9 @@
 """Fold a linear map of an MLP's output into the MLP's own weights, exactly; or change its last matrix.
 
 In pre-norm families the last linear layer writes straight into the stream, so any map folds into it: T (W a + b) is
-(T W) a + T b; with experts, into each one's. Families that normalise the MLP's output first (gemma2, gemma3, olmo2,
-olmo3, glm4) take only a factor per channel, into that norm's weight. Every fold is compared with the map itself. How a
-layer adds the MLP's output to the stream is measured (``norm_gain``): granite multiplies it first.
+(T W) a + T b; with experts, into each one's. Every fold is compared with the map itself. How a layer adds the MLP's
+output to the stream is measured (``norm_gain``): granite multiplies it first, and families that normalise it (gemma2,
+gemma3, olmo2, olmo3, glm4) are refused.
 """
 
 # Shapes: B batch, T tokens, N tokens, D hidden size, I intermediate size, E experts.
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from layercut.errors import InputError, VerificationError
 
 TOLERANCE = 1e-4  # largest difference between the folded module and the mapped output, as a share of the largest value
-_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")  # of what the MLP adds, as families name them
 _PROJECTIONS = ("down_proj", "dense_4h_to_h", "o_proj", "dense", "c_proj")  # last linear layers of an MLP or attention
 _LINEAR = 0.05
 """How far a change of a layer's output may be from that of its MLP's times a factor, as a share; rounding to bfloat16
@@ -29,25 +28,13 @@ stays below it."""
 
 def residual_branch(layer: nn.Module) -> nn.Module:
     """The module of a decoder layer whose output is what the MLP adds to the stream; InputError if none is known."""
-    for name in (*_NORMS, "mlp"):
-        module = getattr(layer, name, None)
-        if isinstance(module, nn.Module):
-            return module
+    if isinstance(module := getattr(layer, "mlp", None), nn.Module):
+        return module
     raise InputError(f"{type(layer).__name__} has no MLP that layercut knows, so its seam cannot be repaired.")
-
-
-def takes_maps(layer: nn.Module) -> bool:
-    """True if any linear map folds into the layer; otherwise only a factor per channel does."""
-    return residual_branch(layer) is getattr(layer, "mlp", None)
 
 
 def last_projection(layer: nn.Module) -> Any:
     """The last matrix of a layer's MLP, which writes straight into the stream; InputError without one."""
-    if not takes_maps(layer):
-        raise InputError(
-            f"{type(layer).__name__} normalises what its MLP adds to the stream, so its last matrix cannot be solved "
-            "for; use `seam` scale."
-        )
     if _stacked(residual_branch(layer)) is not None:
         raise InputError(f"{type(layer).__name__} has experts, so there is no one last matrix; use `seam` linear.")
     return _projection(residual_branch(layer))
@@ -95,20 +82,17 @@ def fold_map_into_mlp(layer: nn.Module, map_DD: Tensor) -> None:
 
     Args:
         layer: a decoder layer, changed in place.
-        map_DD: out by in, on x as a column; diagonal where the layer normalises x.
+        map_DD: out by in, on x as a column.
 
     Raises:
-        InputError: a map that is not diagonal for a layer that takes only factors, or an MLP of unknown shape.
+        InputError: an MLP of unknown shape.
         VerificationError: the folded layer computes something else; the old weights are restored.
     """
     module = residual_branch(layer)
     states_1ND = _random_states(module, map_DD.shape[0])
     wanted_1ND = _output(module, states_1ND).double() @ map_DD.to(states_1ND.device).double().T
     with _verified(module, states_1ND, wanted_1ND):
-        if takes_maps(layer):
-            _map_projection(module, map_DD)
-        else:
-            _scale_norm(module, map_DD, states_1ND, wanted_1ND)
+        _map_projection(module, map_DD)
 
 
 @torch.no_grad()
@@ -116,7 +100,7 @@ def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
     """Change the layer's weights so that its MLP adds ``change_DI @ a`` more, with a the input of its last matrix.
 
     Raises:
-        InputError: a layer without one last matrix, such as one with experts, or one that normalises what the MLP adds.
+        InputError: a layer without one last matrix, such as one with experts.
         VerificationError: the changed layer computes something else; the old weights are restored.
     """
     module, projection = residual_branch(layer), last_projection(layer)
@@ -155,24 +139,6 @@ def _map_projection(mlp: nn.Module, map_DD: Tensor) -> None:
     _replace(weight, weight.double() @ matrix.T if _is_transposed(projection) else matrix @ weight.double())
     if bias is not None:
         _replace(bias, matrix @ bias.double())
-
-
-def _scale_norm(norm: nn.Module, map_DD: Tensor, states_1ND: Tensor, wanted_1ND: Tensor) -> None:
-    factors_D = map_DD.diagonal()
-    if not torch.equal(map_DD, torch.diag(factors_D)):
-        raise InputError(
-            "this family normalises what its MLP adds to the stream, so a linear map cannot be folded in exactly; "
-            "use `seam` scale, which folds into the norm's weight."
-        )
-    weight: Any = norm.weight
-    old_D = weight.detach().double().clone()
-    factors_D = factors_D.to(weight.device)
-    errors = []
-    for scaled_D in ((1 + old_D) * factors_D - 1, old_D * factors_D):  # gemma's norms multiply by 1 + w
-        _replace(weight, scaled_D)
-        errors.append((_output(norm, states_1ND).double() - wanted_1ND).abs().max())
-    if errors[0] <= errors[1]:
-        _replace(weight, (1 + old_D) * factors_D - 1)
 
 
 def _stacked(module: nn.Module) -> nn.Parameter | None:

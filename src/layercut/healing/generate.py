@@ -11,7 +11,6 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.progress import Say
@@ -21,7 +20,6 @@ from layercut.runs.disk import resumable_writing
 from layercut.runs.records import Journal
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.surgery.plan import CutPlan
-from layercut.text import count_of
 
 
 def answer_prompts(
@@ -41,11 +39,11 @@ def answer_prompts(
         say(line)
     if out is None:
         with TemporaryDirectory() as scratch:
-            return gather_answers(model, plan, source, how, seed, Path(scratch), console, say)
+            return gather_answers(model, plan, source, how, seed, Path(scratch), console)
     settings = {**model.describe(), **plan.gone, **source.asked(how, seed)}
     with resumable_writing(out), RunFolder.begin(out, settings) as run:
         plan.save(run.path / "plan.json")
-        answers = gather_answers(model, plan, source, how, seed, run.path, console, say)
+        answers = gather_answers(model, plan, source, how, seed, run.path, console)
         run.write_metrics([], plan=plan.to_dict())
         return answers
 
@@ -58,22 +56,20 @@ def gather_answers(
     seed: int,
     folder: Path,
     console: Console,
-    say: Say,
 ) -> list[AnswerRecord]:
     """The model's answers to all prompts in their order: those that the folder holds, and the others generated now.
 
     The model is loaded only if an answer is missing. Killed and resumed, the answers are those of an uninterrupted run.
     Raises InputError for a conversation and no chat template, or a prompt longer than the model's context.
     """
-    groups = _short_enough(handle, source, how.max_prompt_tokens, say)
-    ids = [prompt.id for group in groups for prompt in group.prompts]
+    ids = [prompt.id for prompt in source.prompts]
     most, decoding = how.max_new_tokens or source.max_new_tokens, Decoding(**how.decoding.as_dict(), seed=seed)
     with Journal(folder / RESPONSES) as journal:
         missing = set(ids) - {record["id"] for record in journal.records}
         if missing:
             with progress_bar(f"Answering with {handle.settings.model}", len(ids), console, "answers") as on_progress:
                 on_progress(len(ids) - len(missing), len(ids))
-                for group in groups:
+                for group in source.parts:
                     for records in _answer_group(handle.engine, plan, group, frozenset(missing), most, decoding):
                         journal.append(records)
                         missing.difference_update(record["id"] for record in records)
@@ -119,23 +115,3 @@ def _answer_group(
             grades = group.are_right(fresh)
             records = [record | {"right": grade} for record, grade in zip(records, grades, strict=True)]
         yield records
-
-
-def _short_enough(handle: ModelHandle, source: PromptSource, most: int | None, say: Say) -> list[PromptGroup]:
-    """The prompts of at most ``most`` tokens; those of tasks all stay."""
-    if most is None or source.is_graded:
-        return list(source.parts)
-    from layercut.engine.prompts import encode_prompt
-
-    reader, groups = handle.weightless, []
-    for group in source.parts:
-        lengths = [
-            0 if group.task else len(encode_prompt(reader.tokenizer, p.prompt, reader.name)) for p in group.prompts
-        ]
-        short = [prompt for prompt, length in zip(group.prompts, lengths, strict=True) if length <= most]
-        if left_out := len(lengths) - len(short):
-            say(f"{left_out} of {count_of(len(lengths), 'prompt')} left out, over {most} tokens")
-        groups.append(group._replace(prompts=short))
-    if not any(group.prompts for group in groups):
-        raise InputError(f"all prompts have more than {most} tokens; allow more with `max_prompt_tokens`.")
-    return groups

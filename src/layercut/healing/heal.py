@@ -26,7 +26,7 @@ from layercut.healing.data import (
 )
 from layercut.healing.examples import Data, hold_out
 from layercut.healing.generate import gather_answers
-from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16, within_memory
+from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, load_by_name
@@ -34,7 +34,6 @@ from layercut.healing.trainable import (
     CURVE,
     load_for_training,
     load_teacher,
-    load_two_models,
     make_trainable,
     remove_weights,
 )
@@ -167,7 +166,7 @@ def heal_model(
                 if trained is None:
                     trained = _train(cut, teacher, train, data, folder, group, records, source.tasks, console, say)
                 give_back_memory()  # what is written is loaded for itself
-                record, curve = record | training_record(trained, data, train), folder / CURVE
+                record, curve = record | training_record(trained, train), folder / CURVE
                 write_trained(
                     cut.source, trained.final, settings, data, out=checkpoint, record=record, curve=curve, say=say
                 )
@@ -196,7 +195,7 @@ def _answers_to_learn(
     if settings.train.goal.is_graded or settings.responses == "original":
         return source_records(source.parts, need_answers=not settings.train.goal.is_graded)
     if source.records is None:
-        return gather_answers(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console, say)
+        return gather_answers(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console)
     uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
     if any((made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in source.records):
         raise InputError(
@@ -251,11 +250,11 @@ def _train(
     """Train in every process of a group; the models are freed with this call."""
     from layercut.healing.sft import train_model
 
-    loaded, uncut = load_two_models(cut, teacher, settings, say)
+    loaded = load_for_training(cut, settings)
+    uncut = load_teacher(teacher, cut, TrainSettings()) if settings.goal.divergence else None
     options = objective_of(loaded, uncut, settings, data, records, tasks)
     model = make_trainable(loaded.model, settings)
     say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
-    settings = within_memory(cut, teacher if settings.goal.divergence else None, settings, data, say)
     steps, console = settings.num_steps(len(data.train)), console or Console(quiet=True)
     with progress_bar("Training", steps, console, "steps") as on_progress:
         options |= {"on_progress": on_progress, "num_processes": group.size}
@@ -274,7 +273,7 @@ def objective_of(
 ) -> dict[str, Any]:
     """Options of ``train_model`` that an objective needs, such as its trainer and the teacher.
 
-    The models are those of ``load_two_models``; ``records`` are the answers behind the data, ``tasks`` grade answers.
+    ``uncut``: where the objective needs it; ``records`` are the answers behind the data, ``tasks`` grade answers.
     """
     trainer = load_by_name(OBJECTIVES[settings.objective].trainer)
     teacher = None if uncut is None else uncut.model

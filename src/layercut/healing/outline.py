@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import psutil
+from typing import Any, NamedTuple, TypeVar
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
@@ -21,22 +19,15 @@ from layercut.healing.settings import METHODS, HealSettings, TrainSettings, num_
 from layercut.models.cache import remembered_value
 from layercut.models.placement import device_type
 from layercut.models.weights import WeightCounts
-from layercut.progress import Say
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.records import read_records
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 
-if TYPE_CHECKING:
-    from layercut.healing.examples import Data
-
 Shared = TypeVar("Shared")
 IN_FULL = "full_test_sets"
 """In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
-OF_A_STEP = ("gradients", "optimizer", "activations", "logits")
-"""Parts of the memory of a step, without the models, which are loaded by then."""
 WAIT = timedelta(days=7)  # longest wait of the others for the teacher's answers
-CGROUP = Path("/sys/fs/cgroup")
 _RECORD = 2000  # bytes of a record with its prompt and answer, about
 
 
@@ -126,8 +117,7 @@ def healing_outline(
             steps.append(PlannedStep(f"held-out examples, {times:,} times", times * aside, "example"))
         taught_by, most = teacher if train.goal.divergence else None, min(longest + limit, train.max_length)
         memory = training_parts(cut, taught_by, train, num_tokens=most, num_in_loss=limit)
-    weights = 4 * train.rank * counts.of_adapters if settings.keep_adapter else counts.stored_bytes
-    stays = _RECORD * (num_answers or 0) + weights
+    stays = _RECORD * (num_answers or 0) + counts.stored_bytes
     return Outline(
         steps=tuple(steps),
         checkpoints=1,
@@ -244,48 +234,6 @@ def training_disk(counts: WeightCounts, train: TrainSettings) -> int:
         return 0
     trainable = method.num_trainable(counts, train)
     return 3 * (4 * (trainable if method.has_adapter else counts.parameters) + 8 * trainable)
-
-
-def within_memory(
-    cut: ModelHandle, teacher: ModelHandle | None, train: TrainSettings, data: Data, say: Say
-) -> TrainSettings:
-    """The settings of a training on a CPU whose models are loaded, with gradient checkpointing where a step needs it.
-
-    A GPU that is full says so, but where a machine's own memory is full, the system kills the process without a word.
-    """
-    if is_on_gpu(cut):
-        return train
-    examples, own = (*data.train, *data.held_out), train.rollout_max if train.goal.answers_itself else 0
-    longest = {
-        "num_tokens": min(train.max_length, max(len(e.prompt) + max(len(e.completion), own) for e in examples)),
-        "num_in_loss": max(own, *(len(example.completion) for example in examples)),
-    }
-
-    def takes() -> int:
-        parts = training_parts(cut, teacher, train, **longest)
-        return sum(parts[name] for name in OF_A_STEP)
-
-    free = free_memory()
-    is_free = f"{free / 1e9:.1f} GB is free"
-    if takes() > free and train.gradient_checkpointing == "auto":
-        say(f"gradient checkpointing is on: without it a step takes about {takes() / 1e9:.1f} GB, and {is_free}")
-        train = train.replace(gradient_checkpointing="on")
-    if takes() > free:
-        less = "gradient_checkpointing on" if train.gradient_checkpointing == "off" else "a smaller `max_length`"
-        less = "micro_batch 1" if train.micro_batch > 1 else less
-        say(f"a training step takes about {takes() / 1e9:.1f} GB, and {is_free}; if the system ends it, give {less}")
-    return train
-
-
-def free_memory() -> int:
-    """Bytes that are free: of the machine, or of the container (cgroup v2) where that is less."""
-    free: int = psutil.virtual_memory().available
-    try:
-        most, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no container, or one without a limit
-        return free
-    return min(free, most - taken + int(parts.get("inactive_file", 0)))  # pages of files that were read are given back
 
 
 def is_on_gpu(handle: ModelHandle) -> bool:

@@ -33,7 +33,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "decoding": DecodingSettings(temperature=0.9, top_p=0.95),
         "max_new_tokens": 8192,
-        "max_prompt_tokens": 8000,
         "system": SYSTEM,
         "patience": 0,
     }
@@ -44,7 +43,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class PromptReading(Settings):
     """Settings of reading sources of prompts."""
 
-    readout: str | None = Field(None, description="Readout of a task's items: chain or short.")
     limit: int | None = Field(None, ge=1, description="At most this many prompts of each source.")
     shuffle_seed: Seed = Field(42, description="Random seed of shuffling a hub data set while it streams.")
 
@@ -70,11 +68,6 @@ class Answering(Settings):
     decoding: DecodingSettings = DecodingSettings()
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer; if left out, the task's own, or 256.")
     system: str | None = Field(None, description="System message for conversations that have none.")
-    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop prompts of more tokens.")
-
-    def extra(self) -> dict[str, int]:
-        """Settings beside decoding and the longest answer, for a run's settings. Defaults are omitted."""
-        return {} if self.max_prompt_tokens is None else {"max_prompt_tokens": self.max_prompt_tokens}
 
 
 class PromptGroup(NamedTuple):
@@ -85,7 +78,7 @@ class PromptGroup(NamedTuple):
     task: Task | None = None
     readout: Readout | None = None
     samples: Mapping[str, Sample] = {}
-    """The task's items by prompt id: the item's id, followed by the readout where that is not the task's first."""
+    """The task's items by id."""
     stop: tuple[str, ...] = ()
     max_new_tokens: int = MAX_NEW_TOKENS
     begins: str = ""  # beginning of every answer; see ``GenerationRequest``
@@ -99,7 +92,7 @@ class PromptGroup(NamedTuple):
         """By task, ids of the items that the prompts are."""
         if self.task is None:
             return self.made_of
-        return {self.task.name: [self.samples[prompt.id].id for prompt in self.prompts]}
+        return {self.task.name: [*self.samples]}
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
         """True for each answer, under the id of its prompt, that has full marks on the task's headline metric.
@@ -121,32 +114,24 @@ class PromptGroup(NamedTuple):
         return settings
 
 
-def task_prompts(task: Task, *, readout: Readout | None = None, limit: int | None = None) -> PromptGroup:
-    """The first selection items of a task as prompts, by default for its first generated readout.
-
-    Raises:
-        InputError: the task generates nothing, has no such readout, or has no selection items.
-    """
-    generated = [name for name in task.readouts if name in GENERATED]
-    if not generated:
+def task_prompts(task: Task, *, limit: int | None = None) -> PromptGroup:
+    """The first selection items of a task as prompts; InputError if it generates nothing, or has none."""
+    readout = next((name for name in task.readouts if name in GENERATED), None)
+    if readout is None:
         raise InputError(f"{task.name} is scored by likelihood only, so it has no prompts to answer; use another task.")
-    if readout is not None and readout not in generated:
-        raise unknown_name(f"generated readout of {task.name}", readout, generated)
-    chosen: Readout = readout or generated[0]
-    suffix = "" if chosen == generated[0] else f" {chosen}"
-    samples = {f"{sample.id}{suffix}": sample for sample in task.samples("selection", limit)}
+    samples = {sample.id: sample for sample in task.samples("selection", limit)}
     if not samples:
         raise InputError(f"{task.name} has no selection items, so it gives no prompts; take another task or data.")
-    requests = {name: cast("GenerationRequest", task.request(sample, chosen)) for name, sample in samples.items()}
+    requests = {name: cast("GenerationRequest", task.request(sample, readout)) for name, sample in samples.items()}
     prompts = []
     for name, request in requests.items():
         sample = samples[name]
-        draft = sample.data.get("solution", "") if chosen == "chain" else task.draft(sample, chosen)
+        draft = sample.data.get("solution", "") if readout == "chain" else task.draft(sample, readout)
         for string in request.stop:
             draft = draft.partition(string)[0]
         prompts.append(NamedPrompt(name, request.prompt, draft))
     first = next(iter(requests.values()))
-    return PromptGroup(prompts, task, chosen, samples, first.stop, first.max_new_tokens, first.begins)
+    return PromptGroup(prompts, task, readout, samples, first.stop, first.max_new_tokens, first.begins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +170,11 @@ class PromptSource:
     @property
     def items(self) -> dict[str, frozenset[str]]:
         """By task, ids of the items that the prompts are."""
-        of_records = [{record["task"]: [_item_of(record)]} for record in self.records or () if record.get("task")]
+        of_records = [
+            {task: [record["id"].removeprefix(f"{task} ")]}
+            for record in self.records or ()
+            if (task := record.get("task"))
+        ]
         return merge_items(*(part.items for part in self.parts), *of_records)
 
     @property
@@ -209,7 +198,6 @@ class PromptSource:
             "prompts": self.describe() if self.records is None else {"n": len(self.records), "given": True},
             "decoding": how.decoding.as_dict() | {"seed": seed},
             "max_new_tokens": how.max_new_tokens or self.max_new_tokens,
-            **how.extra(),
         }
 
 
@@ -232,26 +220,20 @@ def answering_under(preset: str | None, decoding: DecodingSettings, **given: Any
     return under_preset(preset, Answering(), {name: value for name, value in fields.items() if value is not None})
 
 
-def prompt_specs(
-    text: str, *, data: Mapping[str, str] | None = None, readout: str | None = None, **shared: Any
-) -> tuple[PromptSpec, ...]:
+def prompt_specs(text: str, *, data: Mapping[str, str] | None = None, **shared: Any) -> tuple[PromptSpec, ...]:
     """Sources as the command line names them, with commas between; ``data`` gives local files of tasks by name."""
     names = [text] if Path(text).exists() else [part for part in text.split(",") if part]
     of_tasks = {
-        name: {"readout": readout, "data": (data or {}).get(name.removeprefix(PREFIX))}
-        for name in names
-        if name.startswith(PREFIX)
+        name: {"data": (data or {}).get(name.removeprefix(PREFIX))} for name in names if name.startswith(PREFIX)
     }
     return tuple(PromptSpec(source=name, **{**shared, **of_tasks.get(name, {})}) for name in names)
 
 
 def check_prompts(specs: Iterable[PromptSpec]) -> None:
-    """Refuse ``task:NAME`` of an unknown task, or with a readout that does not generate. Nothing is read."""
+    """Refuse ``task:NAME`` of an unknown task. Nothing is read."""
     for spec in specs:
         if spec.source.startswith(PREFIX):
             check_task(spec.source.removeprefix(PREFIX))
-            if spec.readout is not None and spec.readout not in GENERATED:
-                raise unknown_name(f"generated readout of {spec.source}", spec.readout, GENERATED)
 
 
 def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, plain: bool = False) -> PromptSource:
@@ -277,7 +259,7 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
         if plain:
             raise InputError(f"{source}: a task defines its own prompt format; leave out `plain`.")
         task = load_task(source.removeprefix(PREFIX), data=spec.data)
-        group = task_prompts(task, readout=cast("Any", spec.readout), limit=limit)
+        group = task_prompts(task, limit=limit)
         return group._replace(note=describe_shortfall(task, "selection", limit))
     if source.startswith(HUB):
         rows = stream_hub_rows(source, extra="heal", buffer=SHUFFLE_BUFFER, seed=spec.shuffle_seed)
@@ -288,15 +270,3 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
     if Path(source).is_dir():
         raise InputError(f"{source} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
     return PromptGroup(read_prompts(Path(source), system=system, plain=plain, limit=limit), source=source)
-
-
-def _item_of(record: AnswerRecord) -> str:
-    """The id of the task's item that a record answers.
-
-    >>> _item_of({"id": "copy-1 chain", "task": "copy"})
-    'copy-1'
-    """
-    name = str(record["id"]).removeprefix(f"{record['task']} ")
-    for readout in GENERATED:
-        name = name.removesuffix(f" {readout}")
-    return name

@@ -73,10 +73,9 @@ def prompts_in(
     """The prompts of rows, with the answers in the same rows; rows are read no further than ``limit`` needs.
 
     A row's columns may be ``messages`` or ``conversations`` (turns with role and content, or from and value),
-    ``prompt`` (text or turns), ``question``, or ``instruction`` with an optional ``input`` (of several ``instances``,
-    the first). A last turn by the assistant is the row's own answer; else the column ``output``, ``answer``,
-    ``response`` or ``completion``. The id is the row's ``id``, or else a hash of the prompt. Of rows with the same
-    prompt the first counts.
+    ``prompt`` (text or turns), ``question``, or ``instruction`` with an optional ``input``. A last turn by the
+    assistant is the row's own answer; else the column ``output``, ``answer``, ``response`` or ``completion``. The id is
+    the row's ``id``, or else a hash of the prompt. Of rows with the same prompt the first counts.
 
     Args:
         source: name of the source, for messages.
@@ -141,8 +140,6 @@ def record_prompt(record: AnswerRecord) -> Prompt:
 def _conversation(row: DataRow) -> tuple[list[Message], str]:
     """The turns to be answered, and the row's own answer."""
     fields: Mapping[str, Any] = row.fields
-    if isinstance(instances := fields.get("instances"), list) and instances and isinstance(instances[0], dict):
-        fields = {**fields, **instances[0]}
     answer = next((fields[key] for key in _ANSWERS if isinstance(fields.get(key), str)), "")
     if isinstance(completion := fields.get("completion"), list) and completion:
         answer = _turn(completion[-1], row.where).content

@@ -36,7 +36,6 @@ from layercut.healing.fold import (
     outputs_of_layers,
     residual_branch,
     run_up_to_layer,
-    takes_maps,
 )
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
@@ -81,7 +80,7 @@ class SeamFit(NamedTuple):
 
     seam: Seam
     kind: str
-    ridge: float | None
+    ridge: float
     gap_left: float
     """Mean over held-out tokens: squared distance from the original stream, as a share of that without a map."""
     num_tokens: int
@@ -94,7 +93,7 @@ class SeamFit(NamedTuple):
     def describe(self) -> str:
         done = "folded in" if self.is_folded else "skipped, because it does not help"
         what = "the last matrix" if self.kind == PROJECTION else f"the {self.kind} map"
-        what += "" if self.ridge is None else f" (ridge {self.ridge:g})"
+        what += f" (ridge {self.ridge:g})"
         return f"{self.seam.describe()}: {what} leaves {self.gap_left:.1%} of the gap on held-out text, {done}"
 
 
@@ -169,11 +168,6 @@ def _check(cut: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan, kind: st
         )
     if kind not in SEAMS:
         raise unknown_name("seam repair", kind, SEAMS)
-    if kind == "linear" and not all(map(takes_maps, places)):
-        raise InputError(
-            f"{cut.config.model_type} normalises what its MLP adds to the stream, so a {kind} map cannot be folded in "
-            "exactly; use `seam` scale."
-        )
     for layer in places if kind == PROJECTION else ():
         last_projection(layer)
 
@@ -247,25 +241,19 @@ def solve_linear_map(sums: Sums, kind: str, ridge: float = RIDGE) -> Tensor:
     """The map M, (F, D) float64, for rows: X M is nearest to Z.
 
     linear: I + (X'X + r I)^-1 (X'Z - X'X). projection: (X'X + r I)^-1 X'Z, where Z is the change itself. In both r is
-    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". scale: a factor per channel. Raises
-    InputError for an unknown kind, or too few tokens.
+    ridge x the mean of X'X's diagonal, and the ridge pulls to "no change". Raises InputError for too few tokens.
     """
-    if kind not in SEAMS:
-        raise unknown_name("seam map", kind, SEAMS)
     if not sums.num_tokens:
         raise InputError("there is no text to fit a seam on; give prompts.")
-    if kind in ("linear", PROJECTION):
-        ridged_FF, wanted_FD = sums.xx_FF.clone(), sums.xz_FD if kind == PROJECTION else sums.xz_FD - sums.xx_FF
-        ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
-        lower_FF, failed = torch.linalg.cholesky_ex(ridged_FF)
-        change_FD: Tensor = torch.cholesky_solve(wanted_FD, lower_FF)
-        if failed:
-            change_FD, failed = torch.linalg.solve_ex(ridged_FF, wanted_FD)
-        if failed:
-            raise InputError(f"{sums.num_tokens:,} tokens of text are too few to fit a seam on; give more prompts.")
-        return _unchanged(sums, kind) + change_FD
-    square_D = sums.xx_FF.diagonal()
-    return torch.diag(torch.where(square_D > 0, sums.xz_FD.diagonal() / square_D.clamp(min=1e-30), 1.0))
+    ridged_FF, wanted_FD = sums.xx_FF.clone(), sums.xz_FD if kind == PROJECTION else sums.xz_FD - sums.xx_FF
+    ridged_FF.diagonal().add_(ridge * sums.xx_FF.diagonal().mean())
+    lower_FF, failed = torch.linalg.cholesky_ex(ridged_FF)
+    change_FD: Tensor = torch.cholesky_solve(wanted_FD, lower_FF)
+    if failed:
+        change_FD, failed = torch.linalg.solve_ex(ridged_FF, wanted_FD)
+    if failed:
+        raise InputError(f"{sums.num_tokens:,} tokens of text are too few to fit a seam on; give more prompts.")
+    return _unchanged(sums, kind) + change_FD
 
 
 def _unchanged(sums: Sums, kind: str) -> Tensor:
@@ -276,11 +264,11 @@ def _unchanged(sums: Sums, kind: str) -> Tensor:
 
 
 def _best(seam: Seam, kind: str, fitted: Sums, judged: Sums) -> tuple[Tensor, SeamFit]:
-    ridge: float | None = None if kind == "scale" else RIDGE
-    if ridge is not None and judged is not fitted:
+    ridge = RIDGE
+    if judged is not fitted:
         few, shown = (sums.part(COLUMNS) if kind == PROJECTION else sums for sums in (fitted, judged))
         ridge = min(RIDGES, key=lambda ridge: shown.error(solve_linear_map(few, kind, ridge)))
-    map_FD = solve_linear_map(fitted, kind, ridge or 0.0)
+    map_FD = solve_linear_map(fitted, kind, ridge)
     nothing = judged.zz if kind == PROJECTION else judged.error(_unchanged(judged, kind))
     return map_FD, SeamFit(seam, kind, ridge, judged.error(map_FD) / max(nothing, 1e-30), fitted.num_tokens)
 

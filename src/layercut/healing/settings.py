@@ -29,8 +29,8 @@ rate of s1 (arXiv:2501.19393), whose recipe fully fine-tunes pruned models in "L
 SAVED_AS = ("auto", "float32", "bfloat16", "float16")
 RESPONSES = ("self", "original")
 """Whose answers are trained on: the teacher's own, or those that the data set gives with the prompts."""
-SEAMS = ("linear", "projection", "scale")
-"""Kinds of repair at each cut: a map of what the MLP below adds, its last matrix, or a factor for the stream."""
+SEAMS = ("linear", "projection")
+"""Kinds of repair at each cut: a map of what the MLP below adds, or its last matrix."""
 BETAS = {"beta1": 0.9, "beta2": 0.99}  # of AdamW
 SYSTEM = "You are a helpful assistant."  # the paper's system prompt for self-generated answers
 
@@ -175,7 +175,7 @@ class TrainSettings(Settings):
     gradient_checkpointing: Annotated[str, one_of(("auto", "on", "off"))] = Field(
         "auto",
         description="Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on "
-        "a GPU, and where a step would not fit into free memory without it.",
+        "a GPU.",
     )
     held_out: Share = Field(
         0.1, ge=0, lt=1, description="Share of the examples for evaluation, which are never trained on."
@@ -197,8 +197,7 @@ class TrainSettings(Settings):
     group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
     seam: Annotated[str, one_of(SEAMS)] = Field(
         "linear",
-        description="seam: linear (a map), projection (the last matrix of the MLPs next to the cut), or scale (per "
-        "channel).",
+        description="seam: linear (a map), or projection (the last matrix of the MLPs next to the cut).",
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
@@ -296,7 +295,6 @@ class FilterSettings(Settings):
 class HealSettings(ArmSettings):
     """All settings of a healing, beside the models and prompts."""
 
-    keep_adapter: bool = Field(False, description="Write the adapter alone instead of merging it.")
     train: TrainSettings = TrainSettings()
     filters: FilterSettings = FilterSettings()
     data: Mapping[str, str] = Field({}, description="Local data of the tasks to decontaminate from.")
@@ -307,10 +305,6 @@ class HealSettings(ArmSettings):
             raise InputError(
                 "grpo trains on the pruned model's own answers, so right_only has no meaning; leave it out."
             )
-        if self.keep_adapter and not METHODS[self.train.method].has_adapter:
-            raise InputError(f"{self.train.method} makes no adapter, so there is none to keep; leave it out.")
-        if self.keep_adapter and self.save_dtype != "auto":
-            raise InputError("an adapter that is kept is written as it was trained; leave out save_dtype.")
         return self
 
     @property

@@ -11,7 +11,6 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from itertools import count, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -185,9 +184,9 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
 
 
-def training_record(trained: Trained, data: Data, settings: TrainSettings) -> dict[str, Any]:
-    """The part of a training in plan.json; of one on given answers with the tokens that it has learned from."""
-    record = {
+def training_record(trained: Trained, settings: TrainSettings) -> dict[str, Any]:
+    """The part of a training in plan.json."""
+    return {
         "settings": settings.in_effect(),
         "steps": trained.steps,
         "tokens": trained.tokens,
@@ -195,12 +194,6 @@ def training_record(trained: Trained, data: Data, settings: TrainSettings) -> di
         "stopped_early": trained.stopped_early,
         "held_out_loss": trained.held_out,
     }
-    if settings.goal.answers_itself:
-        return record
-    order, size = StepsByLength([*map(len, data.train)], settings.batch_size, settings.seed), settings.batch_size
-    epochs = ([len(data.train[index].completion) for index in order] for _ in count())
-    steps = (sum(lengths[start : start + size]) for lengths in epochs for start in range(0, len(lengths), size))
-    return {**record, "answer_tokens": sum(islice(steps, trained.steps))}
 
 
 def train_model(

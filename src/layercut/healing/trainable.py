@@ -1,7 +1,6 @@
 """Models that can be trained: loaded, with adapters, all weights or the last layers; and merging adapters again.
 
-Adapters leave the pruned model's own weights as they are, so for distillation these may be the original model's: then
-the pruned one is a second tree of modules over its weights. The only file of healing that imports PEFT.
+The only file of healing that imports PEFT.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from layercut.healing.settings import METHODS, TrainSettings, load_by_name
 from layercut.models.loading import LoadedModel, load_model, load_tokenizer
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.weights import read_config
-from layercut.progress import Say
 from layercut.surgery.checkpoint import earlier_plans
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
@@ -71,57 +68,6 @@ def load_teacher(teacher: ModelHandle, cut: ModelHandle, settings: TrainSettings
             whole = CutPlan(num_layers=len(decoder_layers(loaded.model)), vocabulary=plan.vocabulary)
             remove_layers(loaded.model, whole)
     return loaded
-
-
-def load_two_models(
-    cut: ModelHandle, teacher: ModelHandle, train: TrainSettings, say: Say = lambda text: None
-) -> tuple[LoadedModel, LoadedModel | None]:
-    """The pruned model, and the original one if the objective needs it.
-
-    Adapters leave both models' weights as they are, so equal ones are in memory once; the pruned model is then read on
-    the CPU first.
-    """
-    method = METHODS[train.method]
-    if not train.goal.divergence:
-        return load_for_training(cut, train), None
-    uncut = load_teacher(teacher, cut, TrainSettings())
-    is_quantised = any("quantization_config" in read_config(handle.source.path) for handle in (cut, teacher))
-    if method.base != "stored" or is_quantised or cut.settings.device != teacher.settings.device:
-        return load_for_training(cut, train), uncut
-    loaded = load_model(cut.source, dtype=cut.weightless.dtype, device="cpu")
-    if share_equal(loaded.model, uncut.model, cut.last_cut):
-        say("weights that the pruned model and its teacher have in common are in memory once")
-    model: nn.Module = loaded.model
-    model.to(uncut.model.device)
-    return loaded, uncut
-
-
-def share_equal(model: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan) -> int:
-    """Give a pruned model the memory of the original one's weights where these are equal to the last bit.
-
-    Each model keeps its own layers, parameters, config and adapters; what is shared must not be trained. Returns the
-    number of shared tensors.
-    """
-    layers, theirs = decoder_layers(model), decoder_layers(uncut)
-    pairs: list[tuple[nn.Module, nn.Module]] = [(model, uncut)]
-    if (len(layers), len(theirs)) == (len(plan.kept), plan.num_layers):
-        pairs += [(layer, theirs[index]) for layer, index in zip(layers, plan.kept, strict=True)]
-    shared: dict[int, nn.Parameter] = {}
-    for module, other in pairs:
-        twins = dict(other.named_parameters(remove_duplicate=False))
-        for name, ours in list(module.named_parameters(remove_duplicate=False)):
-            twin = twins.get(name)
-            if (
-                twin is None
-                or (twin.shape, twin.dtype) != (ours.shape, ours.dtype)
-                or twin.data_ptr() == ours.data_ptr()
-            ):
-                continue
-            if torch.equal(twin, ours.to(twin.device)):
-                owner, _, leaf = name.rpartition(".")
-                parameter = shared.setdefault(id(twin), nn.Parameter(twin.detach(), requires_grad=False))
-                setattr(module.get_submodule(owner), leaf, parameter)
-    return len(shared)
 
 
 def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:

@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
 from layercut.errors import AtChance, InputError
 from layercut.evidence.sample_size import MANY
-from layercut.healing.fold import last_projection, norm_gain, run_up_to_layer, takes_maps
+from layercut.healing.fold import last_projection, norm_gain, run_up_to_layer
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
@@ -91,8 +91,7 @@ class PruneRun:
 
     @cached_property
     def seam(self) -> str:
-        """The seam that the model takes: a map, or factors where it normalises what its MLPs add; the last matrix of
-        every MLP on a path of sizes.
+        """The seam that the model takes: a map, or the last matrix of every MLP on a path of sizes.
 
         Raises:
             InputError: it does something with what an MLP gives that no seam is folded into.
@@ -104,7 +103,7 @@ class PruneRun:
         if self.sizes:
             last_projection(layer)
             return PROJECTION
-        return "linear" if takes_maps(layer) else "scale"
+        return "linear"
 
     @cached_property
     def takes_seams(self) -> bool:

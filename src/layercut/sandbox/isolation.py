@@ -29,9 +29,7 @@ class Limits:
     """Limits of one program."""
 
     wall_seconds: float = 180.0
-    """From the start of its process to its end, without the tests' own processor time. A waiting program ends earlier:
-    after 2 s and twice its processor time in which none of its processes runs or wants a processor.
-    """
+    """From the start of its process to its end, without the tests' own processor time."""
     cpu_seconds: int = 30
     """Processor time of all its processes. Reached before the wall clock, so a busy machine fails no program."""
     memory_mb: int = 2048  # address space of one process, and resident memory of all together
@@ -60,7 +58,7 @@ def isolated_command(mode: Mode, limits: Limits, verdict: int, alive: int) -> li
         isolation = _bubblewrap(limits, binds | files, links, is_root=uid is not None)
         scripts = inside
     config |= {"judge": scripts["judge"], "filter": scripts["filter"]}
-    python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-W", "ignore"]
+    python = [str(Path(sys.executable).resolve()), "-s", "-P", "-S", "-B", "-u", "-W", "ignore"]
     return [*isolation, *python, scripts["child"], json.dumps(config), str(verdict), str(alive)]
 
 

@@ -56,11 +56,10 @@ class ProgramEnded(BaseException):
 def judge_program(verdict: int, alive: int, folder: str | None, max_files: int) -> NoReturn:
     """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
 
-    The job: ``token`` (returned with the verdict), ``source``, ``stdin``, ``names`` (what the tests take from the
-    program even if it is the name of a builtin) and ``tests`` (a program, or null: then the source is run as a script
-    and passes by ending with exit code 0). When the other end of the pipe ``alive`` is closed, this process ends at
-    once, and as process 1 ends all others; so it does when the file system of ``folder``, which is the program's alone,
-    holds more than ``max_files``.
+    The job: ``token`` (returned with the verdict), ``source``, ``names`` (what the tests take from the program even if
+    it is the name of a builtin) and ``tests``, a program. When the other end of the pipe ``alive`` is closed, this
+    process ends at once, and as process 1 ends all others; so it does when the file system of ``folder``, which is the
+    program's alone, holds more than ``max_files``.
     """
     ours, theirs = socket.socketpair()
     worker = os.fork()
@@ -83,16 +82,13 @@ def judge_program(verdict: int, alive: int, folder: str | None, max_files: int) 
     answer: dict[str, Any] = {"passed": False, "failure": "", "detail": "", "exit_code": None}
     try:
         program = _Program(ours)
-        program.ask("start", job["source"], job["stdin"], job["tests"] is None)
-        if job["tests"] is not None:
-            _run_tests(job["tests"], job["names"], program)
+        program.ask("start", job["source"])
+        _run_tests(job["tests"], job["names"], program)
         answer["passed"] = True
     except ProgramEnded:
         code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-        passed = job["tests"] is None and code == 0
-        answer |= {"passed": passed, "exit_code": code, "failure": "" if passed else "exit"}
-        if not passed:
-            answer["detail"] = f"ended with exit code {code}" if code >= 0 else f"killed by signal {-code}"
+        detail = f"ended with exit code {code}" if code >= 0 else f"killed by signal {-code}"
+        answer |= {"exit_code": code, "failure": "exit", "detail": detail}
     except BaseException as error:
         name = getattr(error, "program_class", type(error).__name__)
         answer |= {"failure": name, "detail": _printable(" ".join(str(error)[:_MAX_TEXT].split())[:_MAX_DETAIL])}
@@ -217,7 +213,7 @@ def _work(connection: socket.socket) -> NoReturn:
         return len(objects) - 1
 
     verbs: dict[str, Callable[..., Any]] = {
-        "start": lambda source, stdin, is_script: _start(module, source, stdin, is_script),
+        "start": lambda source: _start(module, source),
         "get": lambda name: _global(module, name),
         "call": lambda function, arguments, named: function(*arguments, **named),
         "getattr": getattr,
@@ -233,51 +229,18 @@ def _work(connection: socket.socket) -> NoReturn:
         try:
             answer = _packed({"value": encode_message(verbs[verb](*arguments), kept)})
         except SystemExit as error:
-            _leave(error)
+            os._exit(error.code & 255 if isinstance(error.code, int) else bool(error.code))
         except BaseException as error:
             answer = _packed({"error": type(error).__name__, "text": _text(error)})
         connection.sendall(answer)
 
 
-def _start(module: types.ModuleType, source: str, stdin: str, is_script: bool) -> None:
+def _start(module: types.ModuleType, source: str) -> None:
     os.environ.clear()
     os.environ.update(HOME="/tmp/home", TMPDIR="/tmp", PATH="/usr/bin:/bin", LANG="C.UTF-8")
-    read, write = os.pipe()
-    if os.fork() == 0:  # as large an input as there is, without a file
-        os.close(read)
-        with os.fdopen(write, "w", encoding="utf-8", errors="surrogatepass") as pipe:
-            pipe.write(stdin)
-        os._exit(0)
-    os.close(write)
-    os.dup2(read, 0)
-    os.close(read)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.argv = ["program"]
-    if is_script:
-        module.__name__ = "__main__"
     sys.modules[module.__name__] = module  # dataclasses look there
-    code = compile(source, "program", "exec", dont_inherit=True)
-    if not is_script:
-        exec(code, module.__dict__)
-        return
-    try:
-        exec(code, module.__dict__)
-    except SystemExit as error:
-        _leave(error)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        _leave(SystemExit(1))
-    _leave(SystemExit(0))
-
-
-def _leave(error: SystemExit) -> NoReturn:
-    code = error.code
-    if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit((code or 0) & 255)
+    exec(compile(source, "program", "exec", dont_inherit=True), module.__dict__)
 
 
 def _global(module: types.ModuleType, name: str) -> Any:

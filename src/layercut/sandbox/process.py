@@ -24,8 +24,6 @@ _LATE = 5.0
 """Seconds after the last moment that the limits allow, at which the process is killed whatever the loop does."""
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _FIELD = re.compile(rb"^(VmRSS|VmSwap|NSpid):(.*)$", re.MULTILINE)
-_WAITS = 2.0
-"""Seconds that a program may wait, in addition to twice its processor time: it ends after 3 x processor time + 2 s."""
 
 
 class Seen(NamedTuple):
@@ -34,8 +32,8 @@ class Seen(NamedTuple):
     output: bytes
     verdict: bytes
     stopped: str
-    """``timeout``, ``waiting``, ``memory``, ``output`` or ``unwatched`` (the state of its processes could not be read)
-    if it was ended for that; empty if it ended by itself."""
+    """``timeout``, ``memory``, ``output`` or ``unwatched`` (the state of its processes could not be read) if it was
+    ended for that; empty if it ended by itself."""
 
 
 class Look(NamedTuple):
@@ -46,7 +44,6 @@ class Look(NamedTuple):
     program: dict[int, float]  # processor seconds of each of the program's processes
     reaped: float  # processor seconds of ended processes that were waited for
     judge: float  # processor seconds of the judge, which are the tests' own
-    is_running: bool  # a thread of the program or of the judge computes, wants a processor, or waits for a disk
 
 
 def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, limits: Limits) -> Seen:
@@ -88,14 +85,12 @@ def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, li
                     stopped = "timeout"
                 elif now >= last + _POLL_SECONDS:
                     seen = state_of_processes(process.pid)
-                    clock.add(seen, now - last)
+                    clock.add(seen)
                     last = now
                     if seen.memory > limits.memory_mb * 2**20:
                         stopped = "memory"
                     elif clock.program > limits.cpu_seconds:
                         stopped = "timeout"
-                    elif clock.waited > _WAITS + 2 * clock.program:
-                        stopped = "waiting"
     except (OSError, ValueError, LookupError):
         stopped = "unwatched"
     finally:
@@ -110,21 +105,16 @@ def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, li
 
 
 class _Clock:
-    """Adds up computing and waiting times of a program."""
+    """Adds up the processor times of a program and of its judge."""
 
     def __init__(self) -> None:
-        self.program = self.judge = self.waited = 0.0
+        self.program = self.judge = 0.0
         self._seen: dict[int, float] = {}
 
-    def add(self, look: Look, seconds: float) -> None:
-        """Count the ``seconds`` before this look."""
-        before = self.program + self.judge
+    def add(self, look: Look) -> None:
         self._seen |= look.program  # also processes that ended without being waited for
         self.program = max(self.program, sum(self._seen.values()), sum(look.program.values()) + look.reaped)
         self.judge = max(self.judge, look.judge)
-        if look.program and not look.is_running:
-            # A pause of the whole machine does not count.
-            self.waited += max(0.0, min(seconds, 4 * _POLL_SECONDS) - (self.program + self.judge - before))
 
 
 class _Process(NamedTuple):
@@ -132,7 +122,6 @@ class _Process(NamedTuple):
     own: float
     reaped: float
     namespaces: list[bytes]  # its number in each process namespace, from ours inwards
-    states: str  # states of its threads, a letter each: R runs, D waits for a disk, S waits, T is stopped, Z has ended
     children: list[int]
 
 
@@ -162,21 +151,12 @@ def state_of_processes(root: int) -> Look:
                 waiting = [child for child in _children(judge) if child not in processes]
     depth = len(processes[judge].namespaces) if judge in processes else 0
     program = {pid: it for pid, it in processes.items() if pid != judge and len(it.namespaces) >= depth}
-    active = [*program.values(), *([processes[judge]] if judge in processes else [])]
     return Look(
         memory=sum(it.memory for it in processes.values()),
         program={pid: it.own for pid, it in program.items()},
         reaped=sum(it.reaped for it in program.values()),
         judge=processes[judge].own if judge in processes else 0.0,
-        # vfork lets a parent wait for its child in state D.
-        is_running=any(
-            "R" in it.states or ("D" in it.states and not _has_living_children(it, processes)) for it in active
-        ),
     )
-
-
-def _has_living_children(process: _Process, processes: dict[int, _Process]) -> bool:
-    return any(child in processes and processes[child].states.strip("Z") for child in process.children)
 
 
 _ENDED = (FileNotFoundError, ProcessLookupError)  # errors of a process that ended before it was read
@@ -187,27 +167,18 @@ def _read(pid: int) -> _Process:
     folder = Path(f"/proc/{pid}")
     status = {name: value.split() for name, value in _FIELD.findall((folder / "status").read_bytes())}
     memory = sum(int(status[name][0]) * 1024 for name in (b"VmRSS", b"VmSwap") if name in status)
-    times = [int(ticks) * _TICK for ticks in _after_name(folder / "stat")[11:15]]
-    states = b"".join(fields[0] for fields in _of_threads(pid, "stat")).decode("ascii")
-    return _Process(memory, sum(times[:2]), sum(times[2:]), status[b"NSpid"], states, _children(pid))
+    fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()  # those before hold its name, in brackets
+    times = [int(ticks) * _TICK for ticks in fields[11:15]]
+    return _Process(memory, sum(times[:2]), sum(times[2:]), status[b"NSpid"], _children(pid))
 
 
 def _children(pid: int) -> list[int]:
     """Children of all threads; the kernel lists each thread's own."""
-    return [int(child) for fields in _of_threads(pid, "children") for child in fields]
-
-
-def _of_threads(pid: int, name: str) -> list[list[bytes]]:
-    pids = []
+    pids: list[int] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(*_ENDED):
-            pids.append(_after_name(thread / name))
+            pids += map(int, (thread / "children").read_bytes().split())
     return pids
-
-
-def _after_name(file: Path) -> list[bytes]:
-    """The fields of a line of /proc, without those up to a command's name in brackets."""
-    return file.read_bytes().rpartition(b")")[2].split()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,7 +2,7 @@
 
 Each program gets a process of its own without network, with an empty home, an empty working folder and a keyring of its
 own. Its environment has four harmless variables, and it may make a short list of system calls (``filter.py``). Limits
-hold on memory, processor time, waiting, processes, files, output and wall clock; the shutdown also ends all of its
+hold on memory, processor time, processes, files, output and wall clock; the shutdown also ends all of its
 children. The isolation is bubblewrap, which is first tested with a program that probes for holes. Without it, programs
 are run only after ``allow_unsafe`` (``--unsafe-exec``): then the limits hold without isolation. ``judge.py`` explains
 how a program is judged and why it cannot forge a pass.
@@ -40,15 +40,14 @@ class Program(NamedTuple):
     """A program to run."""
 
     source: str
-    tests: str | None = None  # a program that uses the names of ``source``; None to run the source as a script
+    tests: str  # a program that uses the names of ``source``
     names: tuple[str, ...] = ()  # names that the tests take from the source even if they are builtins
-    stdin: str = ""
 
 
 class ProgramResult(NamedTuple):
     """The outcome of a program."""
 
-    passed: bool  # with tests: all of them ran to their end. As a script: it ended with exit code 0.
+    passed: bool  # all tests ran to their end
     failure: str
     """Empty if it passed; else the class of the exception (AssertionError, SyntaxError, NameError, ...), ``exit`` (it
     left or crashed before the end of the tests), ``timeout``, ``memory``, ``output`` or ``unwatched``.
@@ -106,9 +105,8 @@ def describe_or_why_not() -> str:
 def run_program(
     source: str,
     *,
-    tests: str | None = None,
+    tests: str = "",
     names: Sequence[str] = (),
-    stdin: str = "",
     limits: Limits | None = None,
     mode: Mode | None = None,
 ) -> ProgramResult:
@@ -118,7 +116,7 @@ def run_program(
         source: Python.
         tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and return
             plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
-            and can be called, inspected and passed back. None runs the source as a script.
+            and can be called, inspected and passed back.
         names: names that the tests take from the source even if they are builtins.
         mode: the isolation; that of ``isolation_in_force`` if left out.
 
@@ -129,7 +127,7 @@ def run_program(
     limits = limits or Limits()
     mode = mode or isolation_in_force()
     token = secrets.token_hex(16)
-    job = {"token": token, "source": source, "tests": tests, "names": list(names), "stdin": stdin}
+    job = {"token": token, "source": source, "tests": tests, "names": list(names)}
     with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory(prefix="layercut-") as folder:
         file.write(json.dumps(job).encode())
         file.seek(0)
@@ -158,8 +156,7 @@ def run_program(
     seconds = time.monotonic() - start
     output = seen.output.decode("utf-8", "replace")
     if seen.stopped:
-        failure = "timeout" if seen.stopped == "waiting" else seen.stopped
-        return ProgramResult(False, failure, _STOPPED[seen.stopped], None, output, seconds)
+        return ProgramResult(False, seen.stopped, _STOPPED[seen.stopped], None, output, seconds)
     try:
         verdict = json.loads(seen.verdict)
     except ValueError:
@@ -181,8 +178,8 @@ def run_programs(
     mode = isolation_in_force()
 
     def run(program: Program) -> ProgramResult:
-        source, tests, names, stdin = program
-        return run_program(source, tests=tests, names=names, stdin=stdin, limits=limits, mode=mode)
+        source, tests, names = program
+        return run_program(source, tests=tests, names=names, limits=limits, mode=mode)
 
     with ThreadPoolExecutor(workers or _num_cores()) as pool:
         return list(pool.map(run, programs))
@@ -194,7 +191,6 @@ def _num_cores() -> int:
 
 _STOPPED = {
     "timeout": "still running at the end of its time",
-    "waiting": "waited for more than 2 s and twice its processor time",
     "memory": "its processes used more memory than allowed",
     "output": "wrote more output than allowed",
     "unwatched": "its processes could not be watched",

@@ -117,10 +117,7 @@ class SearchAnswers:
     def complete(
         self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = show_nothing
     ) -> None:
-        """Have plans answer all items of some tasks, and of tasks that share prompts with them.
-
-        ``progress`` gets the number of answers, and the number expected.
-        """
+        """Have plans answer all items of some tasks, and of tasks that share prompts with them."""
         plans = distinct_plans(plans)
         tasks = [task for same in self.sets if not {*same}.isdisjoint(tasks) for task in same]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
@@ -147,10 +144,8 @@ def race_plans_of_round(
     *,
     progress: Progress,
 ) -> Standings:
-    """Race the plans of one round; see ``racing.race``. ``metrics`` names the headline of each task.
-
-    Answers in the journal are not asked again. They count when the race reaches their chunk and not before, so a round
-    gives the same result whatever else was measured in the folder.
+    """Race the plans of one round; see ``racing``. ``metrics`` names the headline of each task. Known answers count
+    when the race reaches their chunk, so a round gives the same result whatever else was measured.
     """
     place_of = {plan.key: place for place, plan in enumerate(plans)}
     assert len(place_of) == len(plans), "two candidates remove the same layers"
@@ -195,11 +190,8 @@ def race_plans_of_round(
 
 
 def sample_chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
-    """The samples in chunks of CHUNK_SIZE, the last one shorter.
-
-    The order is that of a hash of (seed, id), so the first chunks are a random draw from all items, also from a file
-    that is sorted by difficulty. All searches and sweeps in one folder use these chunks, for all remaining candidates:
-    an item shares its batch with the same others and gets the same answer to the last bit.
+    """The samples in chunks of CHUNK_SIZE in the order of a hash of (seed, id), so the first are a random draw. In one
+    folder an item always shares its batch with the same others, and gets the same answer to the last bit.
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]

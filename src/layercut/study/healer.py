@@ -93,7 +93,6 @@ class Healer:
             "decoding": self.how.decoding.as_dict(),
             "max_new_tokens": self.how.max_new_tokens,
             "system": self.how.system,
-            **self.how.extra(),
             **({IN_FULL: list(self.in_full)} if self.in_full else {}),
         }
 
@@ -105,7 +104,7 @@ class Healer:
         if source.records is None and self.settings.asks_teacher:
             # Generated once for all cuts of the study and all arms that ask the same.
             question = {"prompts": source.describe(), "decoding": how.decoding.as_dict(), "seed": self.seed}
-            name = settings_hash({**question, "max_new_tokens": how.max_new_tokens, **how.extra()})
+            name = settings_hash({**question, "max_new_tokens": how.max_new_tokens})
             records = answer_prompts(
                 *(ModelHandle(self.uncut), source, how),
                 remove=None,

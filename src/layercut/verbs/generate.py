@@ -48,7 +48,7 @@ class GenerateVerb(fields.AsksPrompts, Verb):
     out: fields.Out = Field(None, description="Folder to write to.")
     preset: str | None = Field(
         None,
-        description="paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, prompts of 8000, where "
+        description="paper: system prompt, temperature 0.9, top-p 0.95, answers of 8192 tokens, where "
         "not said otherwise.",
     )
     data: fields.Data
@@ -56,9 +56,7 @@ class GenerateVerb(fields.AsksPrompts, Verb):
     plain: bool = Field(False, description="Continue the text as it stands, without chat template.")
     seed: fields.RandomSeed = 0
     answers: Annotated[Answering, Fields("Prompts", shown="max_new_tokens system", without="decoding")] = Answering()
-    reading: Annotated[PromptReading, Fields("Prompts", shown="limit readout", without="shuffle_seed")] = (
-        PromptReading()
-    )
+    reading: Annotated[PromptReading, Fields("Prompts", shown="limit", without="shuffle_seed")] = PromptReading()
     decoding: Annotated[DecodingSettings, Fields("Decoding", shown="temperature top_p")] = DecodingSettings()
 
     def check(self) -> None:

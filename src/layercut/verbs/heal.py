@@ -51,7 +51,7 @@ class HealVerb(fields.AsksPrompts, Verb):
 
     VERB = "heal"
     POSITIONAL = ("model", "teacher", "prompts")
-    RETURNS = "The folder of the healed checkpoint, or of the adapter."
+    RETURNS = "The folder of the healed checkpoint."
 
     model: Annotated[ModelSettings, Fields("Model", shown="device batch_size", without="quantize")]
     prompts: Annotated[str, Flag("SOURCE,SOURCE")] = Field(

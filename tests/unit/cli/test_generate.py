@@ -58,18 +58,6 @@ def test_a_tasks_answers_are_graded(layercut: Run, tiny: Path, tmp_path: Path) -
     assert {record["task"] for record in records} == {"copy"}
 
 
-def test_long_prompts_are_left_out_and_counted(layercut: Run, tiny: Path, prompts: Path, tmp_path: Path) -> None:
-    with prompts.open("a") as file:
-        file.write(f"{'word ' * 40},fine\n")
-    command = ("generate", tiny, "--prompts", prompts, *SHORT, "--max-prompt-tokens")
-    ran = layercut(*command, 100, "--out", tmp_path / "run")
-    assert ran.code == 0, ran.err
-    assert "1 of 6 prompts" in ran.err
-    assert len(lines(tmp_path / "run" / "samples" / "responses.jsonl")) == 5
-    none = layercut(*command, 3, "--out", tmp_path / "none")
-    assert none.code == 1 and "more than 3 tokens" in none.err
-
-
 def test_a_dry_run_counts_what_is_left(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
     prompts = ("--prompts", tmp_path / "prompts.txt", "--max-new-tokens", 4, "--out", tmp_path / "run")

@@ -8,11 +8,9 @@ import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
 pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
@@ -136,15 +134,14 @@ def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_pa
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--out", tmp_path / "run"),
-        *("--max-prompt-tokens", 100, "--max-tokens", 1000, "--json", *SMALL),
+        *("--max-tokens", 1000, "--json", *SMALL),
     )
     assert ran.code == 0, ran.err
-    assert "1 of 14 prompts" in ran.err
-    assert "12 of 13 answers" in ran.err
+    assert "13 of 14 answers" in ran.err
     healing = json.loads(ran.out)
-    assert healing["answers"] == 13 and healing["dropped"] == {"with a repeated prompt": 1}
-    assert healing["num_examples"] + healing["num_held_out"] == 12
-    assert (tmp_path / "run" / "samples" / "responses.jsonl").read_text().count("\n") == 13
+    assert healing["answers"] == 14 and healing["dropped"] == {"with a repeated prompt": 1}
+    assert healing["num_examples"] + healing["num_held_out"] == 13
+    assert (tmp_path / "run" / "samples" / "responses.jsonl").read_text().count("\n") == 14
     original = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
         *("--out", tmp_path / "other", "--max-tokens", 60, "--json", *SMALL),
@@ -183,7 +180,6 @@ def test_items_of_every_task_whose_data_is_given_are_not_learnt(
         (("--optimizer", "adamw-torch"), "Did you mean adamw_torch"),
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "none of these prompts is graded"),
-        (("--prompts", "task:arithmetic", "--readout", "chain"), "unknown generated readout"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
     ],
 )
@@ -266,20 +262,6 @@ def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
     assert ran.code == 0 and len(made) == (1 if objective == "sft" else 2) and not left
 
 
-def test_little_memory_changes_no_number_of_a_training(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def healed(name: str) -> bytes:
-        given = ("--teacher", tiny, "--prompts", prompts, "--dtype", "float32", "--objective", "reverse-kl", *SMALL)
-        ran = layercut("heal", cut, *given, "--out", tmp_path / name)
-        assert ran.code == 0 and ("gradient checkpointing is on" in ran.err + ran.out) == (name == "short")
-        return (tmp_path / name / "checkpoint" / "model.safetensors").read_bytes()
-
-    ample = healed("ample")
-    monkeypatch.setattr("layercut.healing.outline.psutil.virtual_memory", lambda: SimpleNamespace(available=1))
-    assert healed("short") == ample
-
-
 def test_answers_of_another_model_are_not_the_teachers(
     layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -287,26 +269,3 @@ def test_answers_of_another_model_are_not_the_teachers(
     ran = layercut("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", *SMALL)
     assert ran.code == 1
     assert "not from the original" in ran.err
-
-
-def test_an_adapter_may_stay_one(layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path) -> None:
-    from peft import PeftModel
-
-    ran = layercut(
-        *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original", "--keep-adapter"),
-        *("--out", tmp_path / "run", *SMALL),
-    )
-    assert ran.code == 0, ran.err
-    ran = layercut("eval", tmp_path / "run" / "checkpoint", "--tasks", "copy", "--limit", 2, "--out", tmp_path / "eval")
-    assert ran.code == 0, ran.err
-    config = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(cut) and config["r"] == 2
-    # Plain PEFT lays it over the plain pruned checkpoint, and it does something there.
-    base = AutoModelForCausalLM.from_pretrained(cut)
-    ids = torch.arange(30).reshape(2, 15)
-    with torch.no_grad():
-        before = base(input_ids=ids).logits
-        adapted = PeftModel.from_pretrained(base, tmp_path / "run" / "checkpoint").eval()
-        assert not torch.equal(adapted(input_ids=ids).logits, before)
-    found = {name for name, _ in adapted.named_modules() if name.endswith(".lora_B")}
-    assert {name.split(".layers.")[1].split(".")[0] for name in found} == {"0", "1", "2", "3"}

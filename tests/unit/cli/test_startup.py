@@ -105,7 +105,6 @@ FLAGS = {
     "no task": ("eval MODEL --out OUT", "or suite:builtin"),
     "nothing swept": ("sweep MODEL", "Missing option '--objective'"),
     "diagnosed name": ("diagnose MODEL nowhere", "is not a plan"),
-    "adapter": (f"{HEAL} --method full --keep-adapter", "makes no adapter"),
     "right answers of its own": (
         f"{HEAL} --objective grpo --right-only",
         "so --right-only has no meaning",

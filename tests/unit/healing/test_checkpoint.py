@@ -127,19 +127,6 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
 
-@torch.no_grad()
-def test_a_kept_adapter_loads_on_its_base(cut: Path, tmp_path: Path) -> None:
-    from peft import AutoPeftModelForCausalLM
-
-    adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
-    how = HealSettings(train=SETTINGS, keep_adapter=True)
-    out, source = tmp_path / "kept", resolve_source(str(cut))
-    write_trained(source, tmp_path / "adapter", how, tiny_data(8), out=out, record=HEALING, say=SILENT)
-    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "kept", dtype=torch.float32).eval()
-    assert torch.allclose(loaded(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
-    assert json.loads((tmp_path / "kept" / "plan.json").read_text())["healing"][0]["method"] == "lora"
-
-
 def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained() -> None:
     card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", HEALING | {"dropped": {"empty": 2}})
     assert UNTRAINED not in card and card.startswith("# Pruned\n\nHealed after the cut: see below.\n\n## Healing\n")

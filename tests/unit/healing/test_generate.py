@@ -37,7 +37,7 @@ def generate(path: Path, engine: FakeEngine, group: PromptGroup) -> list[dict[st
     handle: Any = SimpleNamespace(settings=SimpleNamespace(model="tiny"), engine=engine)
     source = PromptSource(parts=(group,))
     how = Answering(decoding=DecodingSettings(temperature=0.9, top_p=0.95), max_new_tokens=20)
-    gather_answers(handle, PLAN, source, how, 42, path, Console(quiet=True), say=lambda text: None)
+    gather_answers(handle, PLAN, source, how, 42, path, Console(quiet=True))
     return read_records(path / RESPONSES)
 
 

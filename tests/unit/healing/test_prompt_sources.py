@@ -29,13 +29,13 @@ def test_the_papers_settings_are_a_preset() -> None:
     how = answering_under("paper", GREEDY)
     assert how.system == SYSTEM == "You are a helpful assistant."
     assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
-    assert (how.max_new_tokens, how.max_prompt_tokens) == (8192, 8000)
+    assert how.max_new_tokens == 8192
     assert FilterSettings().max_tokens == 8000
 
 
 def test_what_is_said_goes_before_the_preset() -> None:
     drawn = DecodingSettings(temperature=0.5)
-    given = {"max_new_tokens": 100, "system": "Be brief.", "max_prompt_tokens": 50}
+    given = {"max_new_tokens": 100, "system": "Be brief."}
     assert answering_under("paper", drawn, **given) == Answering(decoding=drawn, **given)
     assert answering_under(None, GREEDY, system=None) == Answering()
     with pytest.raises(InputError, match="unknown preset 'papers'.*paper"):
@@ -49,8 +49,7 @@ def arm(**keys: Any) -> HealingArm:
 
 def test_a_study_takes_the_same_settings() -> None:
     filters = {"max_tokens": 500, "min_tokens": 2}
-    made = arm(max_prompt_tokens=40, shuffle_seed=1, limit=9, **filters)
-    assert made.max_prompt_tokens == 40
+    made = arm(shuffle_seed=1, limit=9, **filters)
     assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_seed=1),)
     assert made.filters == FilterSettings(**filters)
 
@@ -100,7 +99,7 @@ def test_sources_stand_one_after_the_other_with_their_own_limits(file: Path) -> 
     source = prompt_source(
         [
             PromptSpec(source="task:chain_sum:0", limit=3),
-            PromptSpec(source="task:chain_sum:0", readout="short", limit=2),
+            PromptSpec(source="task:copy", limit=2),
             PromptSpec(source=str(file), limit=2),
         ]
     )
@@ -112,10 +111,9 @@ def test_sources_stand_one_after_the_other_with_their_own_limits(file: Path) -> 
 
 
 def test_the_command_line_puts_commas_between_sources(file: Path) -> None:
-    specs = prompt_specs("task:gsm8k,task:arithmetic,a.txt", readout="short", data={"gsm8k": "g"}, limit=4)
+    specs = prompt_specs("task:gsm8k,task:arithmetic,a.txt", data={"gsm8k": "g"}, limit=4)
     assert [spec.source for spec in specs] == ["task:gsm8k", "task:arithmetic", "a.txt"]
     assert [spec.data for spec in specs] == ["g", None, None]
-    assert [spec.readout for spec in specs] == ["short", "short", None]
     assert prompt_specs(str(file)) == (PromptSpec(source=str(file)),), "a file that is there is one source"
 
 
@@ -169,15 +167,3 @@ def test_worked_solutions_are_right_by_the_tasks_own_grader(name: str) -> None:
         answer = Completion(id=one.id, text=one.answer, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
         assert found.are_right([answer]) == [True], one
         assert "=" in one.answer and not one.answer.endswith("\n"), "the stop string is no part of an answer"
-
-
-def test_two_readouts_of_an_item_are_two_prompts() -> None:
-    task = load_task("chain_sum:0")
-    chain, short = (task_prompts(task, readout=readout, limit=3) for readout in ("chain", "short"))
-    assert not {one.id for one in chain.prompts} & {one.id for one in short.prompts}
-    assert short.prompts[0].answer == f" The answer is {task.samples('selection', 1)[0].gold}."
-
-
-def test_a_readout_that_generates_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="readout of arithmetic 'chain'"):
-        task_prompts(load_task("arithmetic"), readout="chain")

@@ -31,11 +31,6 @@ TURN = {"role": "assistant", "content": "B"}
         ({"instruction": "Sum", "input": ""}, [("user", "Sum")], ""),
         ({"messages": [{"role": "user", "content": "A"}, TURN]}, [("user", "A")], "B"),
         ({"prompt": [{"role": "user", "content": "A"}], "completion": [TURN]}, [("user", "A")], "B"),
-        (
-            {"instruction": "Sum", "instances": [{"input": "1 2", "output": "3"}, {"output": "C"}]},
-            [("user", "Sum\n\n1 2")],
-            "3",
-        ),
         ({"system": "S", "conversations": [{"from": "user", "value": "A"}]}, [("system", "S"), ("user", "A")], ""),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "A"}]}]}, [("user", "A")], ""),
         ({"prompt": '[{"a": 1}] is JSON.'}, [("user", '[{"a": 1}] is JSON.')], ""),

@@ -23,8 +23,8 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.distill import DistillTrainer, OnPolicyTrainer, RolloutLength
-from layercut.healing.examples import StepsByLength, encode_example
-from layercut.healing.sft import Trained, last_checkpoint, training_record
+from layercut.healing.examples import encode_example
+from layercut.healing.sft import Trained, last_checkpoint
 from layercut.healing.trainable import make_trainable
 from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
@@ -71,19 +71,6 @@ def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: 
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (resumed.final / name).read_bytes() == (whole.final / name).read_bytes()
     assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
-
-
-def test_the_answer_tokens_that_were_learned_from_are_counted_in_every_epoch() -> None:
-    wanted, size = small_settings(max_steps=None, epochs=2.0), len(DATA.train)
-    order = StepsByLength([len(one) for one in DATA.train], 4, wanted.seed)
-    first, second = ([len(DATA.train[index].completion) for index in list(order)] for _ in range(2))
-
-    def learned(steps: int) -> int:
-        trained = Trained(Path("final"), steps, tokens=1, seconds=0.0, curve=[], stopped_early=False)
-        return training_record(trained, DATA, wanted)["answer_tokens"]  # type: ignore[no-any-return]
-
-    assert learned(1) == sum(first[:4])
-    assert learned(-(-size // 4) + 1) == sum(first) + sum(second[:4])
 
 
 def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path: Path) -> None:

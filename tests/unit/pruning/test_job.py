@@ -35,7 +35,7 @@ from layercut.surgery.cut import UNMEASURED
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
-from tests.support.pruning import SPARE, choice_file, spare_model, written_file
+from tests.support.pruning import SPARE, written_file
 from tests.unit.pruning.conftest import run
 
 
@@ -285,16 +285,6 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
     done = run(model, choices, tmp_path / "run", keep=0.5, max_depth="1", say=said.append)
     assert [one.healing for one in done.result.path[0].tried] == [None] and done.result.verdict == "passed"
     assert any("OPTDecoderLayer has no MLP" in line for line in said)
-
-
-def test_a_seam_of_a_family_that_takes_no_maps_is_a_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep_unhealed(monkeypatch, 0.3)
-    model = spare_model(tmp_path / "model", "gemma2")
-    file = choice_file(tmp_path / "mine.jsonl", model)
-    done = run(model, file, tmp_path / "run", max_depth="1", keep=0.5)
-    assert done.result.chosen.healing == "seam" and done.result.verdict == "passed" and done.checkpoint is not None
-    (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
-    assert healing["seam_map"] == "scale"
 
 
 def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_right_program_passes_and_a_wrong_one_fails(mode: Mode) -> None:
     result = judged(RIGHT, mode)
     assert result.passed and result.failure == "" and result.output == "" and 0 < result.seconds < 10
     wrong = judged("def double(x):\n    print('hm')\n    return 3 * x\n", mode)
-    assert not wrong.passed and wrong.failure == "AssertionError" and wrong.output in ("hm\n", "")
+    assert not wrong.passed and wrong.failure == "AssertionError" and wrong.output == "hm\n"
 
 
 @pytest.mark.parametrize(
@@ -217,13 +217,11 @@ for host, port in (("127.0.0.1", {port}), ("192.0.2.1", 80)):
     assert result.passed and "connected" not in result.output and len(result.output.splitlines()) == 2
 
 
-def test_a_script_reads_its_input_and_its_exit_code_counts(mode: Mode) -> None:
-    said = run_program("print(input()[::-1])", stdin="abc\n", limits=SMALL, mode=mode)
-    assert said.passed and said.output == "cba\n" and said.exit_code == 0
-    left = run_program("raise SystemExit(3)", limits=SMALL, mode=mode)
-    assert not left.passed and left.failure == "exit" and left.exit_code == 3
-    broken = run_program("1 / 0", limits=SMALL, mode=mode)
-    assert not broken.passed and broken.exit_code == 1 and "ZeroDivisionError" in broken.output
+def test_a_program_has_no_input_and_its_exit_code_is_recorded(mode: Mode) -> None:
+    assert run_program("input()", limits=SMALL, mode=mode).failure == "EOFError"
+    for code, expected in ((3, 3), (None, 0), ("gone", 1)):
+        left = run_program(f"raise SystemExit({code!r})", limits=SMALL, mode=mode)
+        assert not left.passed and left.failure == "exit" and left.exit_code == expected
 
 
 def test_values_travel_as_they_are_and_other_objects_stay_with_the_program(mode: Mode) -> None:
@@ -316,6 +314,7 @@ def bomb():
             time.sleep(60)
     time.sleep(60)
 threading.Thread(target=bomb).start()
+time.sleep(60)
 """,
     "orphans": """
 import os, time
@@ -502,35 +501,14 @@ def test_where_nothing_can_be_mounted_the_judge_counts_files(mode: Mode, monkeyp
     assert not result.passed and result.output == "" and result.failure == "exit", result
 
 
-WAITING = {
-    "sleeps": "import time\ntime.sleep(1000)",
-    "waits in a thread": "import threading as t\nwaits = t.Thread(target=t.Event().wait)\nwaits.start()\nwaits.join()",
-    "waits for a child": "import subprocess\nsubprocess.run(['/bin/sleep', '1000'])",
-    "spawned a child": "import os, signal\nos.posix_spawn('/bin/sleep', ['sleep', '1000'], {})\nsignal.pause()",
-    "waits for a child in vfork": (
-        "import ctypes\nlibc = ctypes.PyDLL(None)\n"
-        f"number = {220 if platform.machine() == 'aarch64' else 56}\n"
-        "if libc.syscall(number, 0x4000 | 17, 0, 0, 0, 0) == 0:\n    while True: libc.pause()"
-    ),
-    "is stopped": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
-    "sleeps a little, again and again": "import time\nwhile True: time.sleep(0.01)",
-}
-
-
-@pytest.mark.parametrize("source", WAITING.values(), ids=WAITING)
-def test_a_program_that_waits_ends_after_two_seconds(source: str, mode: Mode) -> None:
-    result = run_program(source, mode=mode)  # whose limit is 180 s
-    assert result.failure == "timeout" and result.detail.startswith("waited") and result.seconds < 30
-
-
 NAMES = [b"a\rb", b"a\x1cb", b"\nNSpid: 1", b") R 1 1", b"\xff\x85", b""]
 RENAME = "import ctypes, os, time\nctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0)\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_hides_a_process_from_the_limits(name: bytes, mode: Mode) -> None:
-    waits = run_program(RENAME.format(name=name) + "time.sleep(10**6)", limits=SMALL, mode=mode)
-    assert waits.failure == "timeout" and waits.detail.startswith("waited")
+    busy = run_program(RENAME.format(name=name) + "os.fork(), os.fork()\nwhile True: pass", limits=SMALL, mode=mode)
+    assert busy.failure == "timeout" and busy.detail.startswith("still running")
     takes = "for _ in range(4):\n    if os.fork() == 0: break\ndata = bytearray(b'x') * (120 * 2**20)\ntime.sleep(60)"
     assert run_program(RENAME.format(name=name) + takes, limits=SMALL, mode=mode).failure == "memory"
 
@@ -603,11 +581,6 @@ def test_the_processor_time_of_all_processes_is_bounded(mode: Mode) -> None:
     source = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     result = run_program(source, limits=Limits(cpu_seconds=2), mode=mode)
     assert result.failure == "timeout" and result.seconds < 60
-
-
-def test_while_the_tests_compute_the_program_does_not_count_as_waiting(mode: Mode) -> None:
-    tests = "import time\nwhile time.process_time() < 4: pass\nassert double(1) == 2"
-    assert judged(RIGHT, mode, tests=tests, limits=Limits(cpu_seconds=20)).passed
 
 
 def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:

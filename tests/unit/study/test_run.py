@@ -104,7 +104,7 @@ def test_a_study_takes_further_arms_and_tasks_and_asks_nothing_again(
         "plans": {"early": "1", "last": "reverse:1"},
         "criteria": ["random"],
         "depths": [1],
-        "healing": [{**SEAM, "name": "other", "seam": "scale", "seed": 3, "plans": ["early"]}, *healed["healing"]],
+        "healing": [{**SEAM, "name": "other", "seam": "projection", "seed": 3, "plans": ["early"]}, *healed["healing"]],
         "seeds": [0, 1],
     }
     left: list[set[str]] = []
@@ -146,9 +146,9 @@ def test_an_arm_may_change_until_it_is_begun(
         patched.setattr("layercut.study.job.StudyJob._score", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(study("changed", healing=[SEAM]))
-    changed = {"healing": [{**SEAM, "limit": 12, "seam": "scale"}]}
+    changed = {"healing": [{**SEAM, "limit": 12, "seam": "projection"}]}
     assert run(study("changed", **changed))[0].failed == []
-    with pytest.raises(RunMismatch, match=r"healing\.seam\.\S+ scale, .*\S+ linear"):
+    with pytest.raises(RunMismatch, match=r"healing\.seam\.\S+ projection, .*\S+ linear"):
         run(study("changed", healing=[SEAM]))
 
 
@@ -166,9 +166,9 @@ def test_a_healing_that_failed_may_have_other_settings(
     assert len(failed) == 1 and "last+seam: healing failed" in failed[0]
     folder = tmp_path / "runs" / "failed"
     assert (folder / "last" / "heal-seam" / "config.yaml").is_file()
-    smaller = {**SEAM, "limit": 12, "seam": "scale"}
+    smaller = {**SEAM, "limit": 12, "seam": "projection"}
     assert run(study("failed", healing=[smaller, other], checkpoints=True))[0].failed == []
-    assert "scale" in (folder / "last" / "heal-seam" / "config.yaml").read_text()
+    assert "projection" in (folder / "last" / "heal-seam" / "config.yaml").read_text()
     assert run(study("whole", healing=[smaller, other], checkpoints=True))[0].failed == []
     assert records(folder) == records(tmp_path / "runs" / "whole"), "as if the first settings had never been"
     with pytest.raises(RunMismatch, match="failed was begun"):

@@ -82,9 +82,7 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
     criteria = [
         "reverse",
         "block_influence",
-        {"criterion": "block_influence", "name": "run", "settings": {"form": "contiguous"}},
         "angular_distance",
-        {"criterion": "angular_distance", "name": "spread", "settings": {"form": "scattered"}},
         TASKS,
         "my.module:mine",
     ]
@@ -92,9 +90,7 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
     assert found == {
         "reverse": (True, 0),
         "block_influence": (True, 1),
-        "run": (False, 1),
         "angular_distance": (False, 1),
-        "spread": (True, 1),
         "task_accuracy": (True, 2),
         "my.module-mine": (False, 1),
     }
@@ -150,7 +146,7 @@ def test_a_study_may_name_a_suite_and_a_folder_of_data(tmp_path: Path) -> None:
     assert (study.model.model, study.model.dtype) == ("a/one", "float32")
     found = {task.task: (task.limit, task.data) for task in study.tasks}
     assert found["copy"] == (5, None) and found["arc_easy"] == (20, str(tmp_path / "data" / "arc_easy"))
-    assert list(found) == ["arithmetic", "brackets", "gsm_symbolic", "arc_easy", "copy"]
+    assert list(found) == ["arithmetic", "brackets", "arc_easy", "copy"]
 
 
 def test_a_folder_of_data_serves_searches_and_prompts_too(tmp_path: Path) -> None:
