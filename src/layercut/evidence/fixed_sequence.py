@@ -150,7 +150,7 @@ def check_keep_and_level(keep: float, level: float) -> None:
     if not 0 < keep <= 1:
         raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
     if not 0.5 <= level < 1:
-        raise InputError(f"`level` {level:g} must lie between 0.5 and 1, such as 0.95.")
+        raise InputError(f"a level of {level:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _cannot_be_judged(row: TaskRow) -> str:
