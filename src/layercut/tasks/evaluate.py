@@ -360,7 +360,6 @@ def _record(
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
         }
-        record |= {"num_close": answer.num_close} if answer.num_close else {}
         return record | ({"tokens": list(answer.tokens)} if has_tokens and answer.tokens else {})
     return record | {
         "options": [sample.gold] if readout == "gold" or not sample.options else list(sample.options),
