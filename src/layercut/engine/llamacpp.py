@@ -28,7 +28,7 @@ from layercut.engine.batching import PlanByPlan
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
+from layercut.engine.stopping import Answer, noise_key, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.models.loading import WeightlessModel
@@ -109,7 +109,7 @@ class LlamaCppEngine(PlanByPlan):
                 options |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
                 options["seed"] = noise_key(decoding.seed, answer.id) % 2**31
             reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **options)
-            any(answer.add(Next(token)) for token in reply["tokens"])
+            any(answer.add(token) for token in reply["tokens"])
             report_tokens(before - answer.num_left)
             return answer.completion()
 

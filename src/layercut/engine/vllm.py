@@ -22,7 +22,7 @@ from layercut.engine.batching import PlanByPlan
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
+from layercut.engine.stopping import Answer, noise_key, stop_tokens
 from layercut.engine.vllm_layers import leave_out_layers, module_lists_of, pick_layer_list, refuse_other_types
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.models.loading import WeightlessModel
@@ -149,7 +149,7 @@ class VllmEngine(PlanByPlan):
             nonlocal left
             answer = answers[index]
             before = answer.num_left
-            has_ended = any(answer.add(Next(token)) for token in output.outputs[0].token_ids)
+            has_ended = any(answer.add(token) for token in output.outputs[0].token_ids)
             new = before - answer.num_left
             left -= before if has_ended else new
             report_tokens(new, left)

@@ -59,17 +59,10 @@ class SearchAnswers:
         self.sets = _sets(tasks, samples)  # places of tasks that have the same items and share their prompts
         self.groups = _groups(tasks, self.ids, self.sets)
         """Sets that are asked together where nothing is decided between them."""
-        self._asked_for: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
         """A plan's known answers to a task; with ``whole`` only those that did not end early."""
-        self._asked_for[task, plan.key] = plan
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
-
-    def records(self) -> list[dict[str, Any]]:
-        """Answers of all plans that ``part`` was called with."""
-        parts = [self.part(task, plan) for (task, _), plan in list(self._asked_for.items())]
-        return [record for part in parts for record in part.records]
 
     def items(self, task: int, chunks: Sequence[int]) -> list[Sample]:
         """The samples in these chunks of a task, of those that it has."""

@@ -192,11 +192,7 @@ class TaskObjective:
             }
             for part, uncut, score in zip(self.parts, self.uncut, scores, strict=True)
         ]
-        # A close answer has a token whose runner-up was as likely, within one rounding of the model's dtype.
-        answers = self.known.records()
-        num_close = sum(bool(record.get("num_close")) for record in answers)
-        close = {"close_answers": num_close, "answers": len(answers)} if num_close else {}
-        return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
+        return {"selected_scores": rows, SELECTION_ITEMS: record_items(self.items)}
 
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""
