@@ -5,8 +5,7 @@
 A plan that keeps everything, and one that keeps the share that the line names, answer drawn items; the original model
 solves 60 % of them. ``true`` is how often the rule of the fixed sequence (its own bound, resampled) passes them. The
 correlation of both models' right answers is known in the left half of the table. In the right half it is what 100
-selection items show, as in a run: the mean of the promises and their middle 90 %. ``before`` is the former promise, by
-the delta method at a correlation of 0.5.
+selection items show, as in a run: the mean of the promises and their middle 90 %.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import norm
 
 from layercut.evidence.bounds import retention_bounds
-from layercut.evidence.sample_size import expect_outcomes, items_needed, outcomes_of
+from layercut.evidence.sample_size import outcomes_of
 from layercut.pruning.budget import Yardstick, chance_to_pass, must_keep
 from layercut.pruning.path import correlation_of
 
@@ -43,19 +41,12 @@ def passed(kept: float, correlation: float, n: int) -> float:
     return found / RUNS
 
 
-def before(n: int) -> float:
-    """The share that a plan had to keep by the former line."""
-    expected = expect_outcomes(baseline=SCORE, retention=(1 + KEEP) / 2)
-    pinned = items_needed(expected, alpha=2 * ERROR, half_width=0.1).to_pin_the_retention
-    return KEEP + 0.1 * math.sqrt(pinned / n) * (1 + float(norm.ppf(0.8)) / float(norm.ppf(1 - ERROR)))
-
-
 def main() -> None:
     """Print the table."""
     error = math.sqrt(0.25 / RUNS)
     print(f"original model {SCORE:.0%}, keep {KEEP:.0%}, {RUNS} runs a cell, standard error up to {error:.3f}")
-    head = ("n", "corr.", "plan keeps", "promised", "true", f"promised by {SELECTION} selection items", "before")
-    print("{:>5} {:>6} {:>11} {:>9} {:>6} {:>32}   {}".format(*head))
+    head = ("n", "corr.", "plan keeps", "promised", "true", f"promised by {SELECTION} selection items")
+    print("{:>5} {:>6} {:>11} {:>9} {:>6} {:>32}".format(*head))
     for n in (50, 100, 200, 400):
         for correlation in (0.5, 0.7, 0.9, 0.97):
             task = Yardstick("task", SCORE, 0.0, correlation)
@@ -69,8 +60,7 @@ def main() -> None:
                 low, high = np.quantile(promises, [0.05, 0.95])
                 said = f"{np.mean(promises):.2f} [{low:.2f}, {high:.2f}]"
                 promised, true = chance_to_pass(task, n, KEEP, kept), passed(kept, correlation, n)
-                old = f"passes in .80 if it keeps {before(n):.0%}" if kept == 1 else ""
-                print(f"{n:>5} {correlation:>6} {kept:>11.1%} {promised:>9.2f} {true:>6.2f} {said:>32}   {old}")
+                print(f"{n:>5} {correlation:>6} {kept:>11.1%} {promised:>9.2f} {true:>6.2f} {said:>32}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ RENAMED: dict[str, str | None] = {
     "measure=clamped": None,
     "measure=gold rank": None,
     "measure=one more example": None,
+    **{f"measure={name}": None for name in ("distinct-1", "distinct-2", "longest loop")},
     **{f"propagation.clamped_{share}": None for share in (0, 25, 50, 75, 100)},
 }
 """Old name to new name, or to None for what has ended: flags (``--objective``), verbs (``plan-size``), folders and

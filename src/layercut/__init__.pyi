@@ -565,7 +565,6 @@ def draft(
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
-    serve: str = "laptop",
     items: int = 16,
     window: int = 8,
     out: str | PathLike[str] | None = None,
@@ -596,7 +595,6 @@ def draft(
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         remove: A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
-        serve: Tokens of the request for which plans are searched: prompt=300,new=300.
         items: Report items of each task that are answered with and without the draft, and timed.
         window: Most tokens that a draft may propose at once.
         out: Folder to write to; runs/draft-<model> if left out.
@@ -773,7 +771,6 @@ def advise(
     *,
     use: str = "all",
     keep: float | str = 0.9,
-    confidence: float | str = 0.95,
     seed: int = 0,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
@@ -786,7 +783,6 @@ def advise(
         folder: The folder of a finished study, or of runs of `eval`, the original model's called uncut.
         use: What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).
         keep: Share of the score above chance that has to be kept on every task of the use.
-        confidence: Probability that a recommended plan does keep it.
         seed: Random seed.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.

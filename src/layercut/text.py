@@ -169,20 +169,12 @@ class Removal:
         return amount_text(len(self.removed), self.mlp)
 
 
-MOST_CHARACTERS = 600
 PATH_CHARACTERS = 4096  # most of a path: those that people copy are shown whole
 UNSEEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 """For a class of characters: control characters that JSON leaves as they are, ends of lines, marks that turn the
 direction of text, and halves of surrogate pairs."""
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+|n/a)\\\](?![\[(])|\\(?=<[\d.])")
 """Escapes that no Markdown needs: brackets around numbers, and a sign before a number."""
-
-
-def fenced_block(text: str) -> list[str]:
-    """Text as it stands, in a fence longer than any run of backticks in it, cut after 600 characters."""
-    shortened = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " [...]"
-    fence = "`" * max(3, 1 + _longest_run(shortened))
-    return [f"{fence}text", *printable_text(shortened).strip("\n").split("\n"), fence]
 
 
 def code_span(text: str, most: int = 80) -> str:

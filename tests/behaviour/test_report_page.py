@@ -1,4 +1,4 @@
-"""report.html in a real browser: plots, hover, legend, sorting, filters, all answers, phone, print, accessibility, CSV.
+"""report.html in a real browser: plots, sorting, filters, all answers, phone, print, accessibility, CSV.
 
 Needs playwright and a Chromium: the one that the environment variable CHROMIUM names, or one on PATH. The check of
 accessibility needs axe-core, from `pip install axe-core-python` or a file that AXE names. Screenshots at 390 and 1280
@@ -97,39 +97,6 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
         ".map(svg => svg.getBoundingClientRect().width).filter(Boolean))"
     )
     assert all(len(shown) == 1 and 100 < shown[0] <= width for shown in sizes), "one picture for each plot"
-    opened.context.close()
-
-
-def test_hover_says_how_many_items_and_how_sure(browser: Any, pages: dict[str, Path]) -> None:
-    opened = Opened(browser, pages["study"], DESKTOP, "light")
-    points = opened.page.locator("#figure-retention .wide").first.locator("[data-tip]")
-    points.last.scroll_into_view_if_needed()
-    points.last.hover(force=True)  # the large invisible points; the last of them belongs to a pruned model
-    tip = opened.page.locator(".tip")
-    tip.wait_for()
-    text = tip.inner_text()
-    assert "n 64" in text
-    assert "lost/gained" in text
-    assert "kept above chance" in text
-    assert "removed: 3 layers: 27-29" in text
-    opened.page.screenshot(path=SHOTS / "hover-1280-light.png", timeout=PATIENCE_MS)
-    opened.page.mouse.move(5, 5)
-    tip.wait_for(state="hidden")
-    opened.context.close()
-
-
-def test_a_click_in_the_legend_shows_one_line_alone(browser: Any, pages: dict[str, Path]) -> None:
-    opened = Opened(browser, pages["deep"], DESKTOP, "light")
-    figure = opened.page.locator("#figure-retention")
-    away = figure.locator(".wide .away")
-    assert away.count() == 0
-    key = figure.get_by_role("button", name="reverse", exact=True)
-    key.click()
-    assert key.get_attribute("aria-pressed") == "true"
-    names = away.evaluate_all("marks => [...new Set(marks.map(mark => mark.dataset.s))].sort()")
-    assert names == ["block_influence", "block_influence, healed: lora", "reverse, healed: lora"]
-    key.click()
-    assert away.count() == 0
     opened.context.close()
 
 

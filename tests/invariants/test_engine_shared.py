@@ -340,19 +340,6 @@ def test_bad_calls_are_refused() -> None:
         SharedEngine(loaded, cache_gib=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_close_calls_are_counted_below_float32(dtype: torch.dtype) -> None:
-    loaded = tiny_loaded("llama")
-    head = loaded.model.get_output_embeddings()
-    with torch.no_grad():  # twins of all tokens: every choice is a close call
-        head.weight[130:256] = head.weight[2:128]
-    loaded.model.to(dtype)
-    answers = by_plan(SharedEngine(loaded).ask(asked(), COMB[:2], GREEDY))
-    found = [answer for of_plan in answers.values() for answer in of_plan.values()]
-    close = sum(answer.num_close for answer in found)
-    assert close == 0 if dtype == torch.float32 else close > sum(answer.num_new_tokens for answer in found) / 2
-
-
 @pytest.mark.parametrize("batch_size", [4, 32])
 def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many draws of each of two questions, with and without a draft: what is drawn is what each would draw alone."""

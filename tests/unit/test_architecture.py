@@ -146,7 +146,7 @@ def test_every_room_of_the_house_is_checked() -> None:
         "import layercut.runs.directory, layercut.runs.records, layercut.runs.environment",
         "import layercut.evidence.intervals, layercut.evidence.paired",
         "import layercut.evidence.comparison, layercut.report.writers, layercut.report.runs",
-        "import layercut.report.retention, layercut.report.diagnostics",
+        "import layercut.report.retention, layercut.report.diagnosis",
         "import layercut.report.diagnosis, layercut.diagnostics",
         "import layercut.report.reports, layercut.report.comparison",
         "import layercut.surgery.plan, layercut.surgery.config_fields, layercut.tasks.base, layercut.selection",

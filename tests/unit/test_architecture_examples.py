@@ -14,7 +14,6 @@ import pytest
 import layercut
 from layercut.cli.main import main
 from layercut.diagnostics import DIAGNOSTICS
-from layercut.report.diagnostics import SECTIONS
 from layercut.report.reports import KINDS
 from tests.support.tiny import save_tiny
 
@@ -50,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder that modules are imported from; what an example registers is taken back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    lists: list[dict[str, object]] = [DIAGNOSTICS, SECTIONS, KINDS]  # type: ignore[list-item]
+    lists: list[dict[str, object]] = [DIAGNOSTICS, KINDS]  # type: ignore[list-item]
     kept, modules = [dict(one) for one in lists], set(sys.modules)
     yield tmp_path
     for one, before in zip(lists, kept, strict=True):

@@ -1,8 +1,4 @@
-"""Arithmetic: does the model still write and rank whole results?
-
-Probe E3 and E8 of "On the Limits of Layer Pruning for Generative Reasoning in LLMs", arXiv:2602.01997, which reads the
-first digit alone; guessing the most common first digit earns about 25 % of that. Here whole answers count.
-"""
+"""Arithmetic: does the model still write and rank whole results? E3 and E8 of arXiv:2602.01997, by whole answers."""
 
 from __future__ import annotations
 
@@ -24,20 +20,14 @@ VERSION = 1  # raised by any change of the generator, the near misses, the examp
 NUM_SAMPLES = 500
 EASY = ((1, 1), (2, 1), (1, 2))
 KINDS = (*EASY, *EASY, (1, 3), (2, 2), (3, 1), (2, 3), (3, 2), (4, 2), (5, 2), (3, 3))
-"""Digits of the numbers and operators between them, in this order, so that any limit has most sizes. A single operator
-is easier than what the paper asks; without it a small model would have nothing to lose.
-"""
+"""Digits of the numbers and operators between them, in this order, so that any limit has most sizes."""
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _EXAMPLES = ("7 + 5 - 4", "3 * 6 + 2", "52 + 31")
 
 
 def arithmetic(session: DiagnosticSession) -> Diagnosis:
-    """Ask expressions of every model: written, ranked among near misses, and by their first digit.
-
-    Measures: ``written`` and ``ranked`` accuracy; ``log-probability`` of the right answer with its line break, in nats.
-    The items are generated ``make_expressions``.
-    """
+    """Ask expressions of every model, written and ranked among near misses."""
     task = make_expressions(seed=session.seed)
     written = session.grade("arithmetic.written", task)
     samples = written.samples
@@ -54,12 +44,6 @@ def arithmetic(session: DiagnosticSession) -> Diagnosis:
             *session.rows_by_group(ARITHMETIC, "written", written.right, kinds),
         ],
         "data": {},
-        "examples": session.examples(
-            ARITHMETIC,
-            [(sample.id, sample.question, sample.gold) for sample in samples],
-            written.texts,
-            written.right,
-        ),
         "notes": [],
     }
 
@@ -80,13 +64,10 @@ def guessing_score(task: FewShotTask) -> float:
 
 
 def make_expressions(*, seed: int = 0) -> FewShotTask:
-    """Expressions of one to five digits and one to three operators: sums and differences, and with one digit products
-    too.
+    """Expressions of one to five digits and one to three operators, with products of one digit; never negative.
 
-    A sample problem: ``6 + 4 * 8 =`` is answered by `` 38`` and a line break. Results are never negative. After probe
-    E3 of arXiv:2602.01997, which asks 200 items of one digit and three operations after three examples and reads the
-    first digit alone. Here the whole answer is read, by likelihood among near misses (``rank``) and as written
-    (``short``). Near misses are slips in the first two digits and the result from left to right.
+    ``6 + 4 * 8 =`` is answered by `` 38`` and a line break. Near misses are slips in the first two digits and the
+    result from left to right.
     """
     return FewShotTask(
         name="expressions",

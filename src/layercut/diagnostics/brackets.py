@@ -1,8 +1,5 @@
-"""Brackets and syntax: does the model still close brackets, in sequences of growing depth and in programs?
-
-Experiments E4 and E9 of arXiv:2602.01997 for programs. The nested sequences are words of the Dyck language of three
-kinds of brackets, as in Suzgun et al., "LSTM Networks Can Perform Dynamic Counting", arXiv:1906.03648, and BIG-bench's
-``dyck_languages``.
+"""Brackets and syntax: does the model still close brackets, in words of the Dyck language (arXiv:1906.03648), and in
+programs (E4 and E9 of arXiv:2602.01997)?
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from layercut.diagnostics.programs import NAME, classed_programs
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import LikelihoodRequest
 from layercut.evidence.diagnosis import Diagnosis
-from layercut.evidence.program_classes import FINE, measure_programs
+from layercut.evidence.program_classes import measure_programs
 from layercut.tasks.base import Sample
 from layercut.tasks.builtin.lines import closing_brackets, find_brackets
 from layercut.tasks.few_shot import FewShotTask, Problem
@@ -31,9 +28,7 @@ _EXAMPLES = ("( [ { }", "{ ( ) [ (", "[ {", "( { [ ] { [", "( [ { ( [ ( {", "{ (
 def brackets(session: DiagnosticSession) -> Diagnosis:
     """Close nested brackets, and write small functions, with every model.
 
-    Measures: ``closed``, the whole closing sequence as written; ``next bracket``, whether the right one of the three
-    closing brackets is the likeliest after each part of the right sequence, averaged per item; ``log-probability`` of
-    the whole sequence in nats; and those of ``measure_programs``.
+    ``next bracket``: the right one of the three is the likeliest after each part of the right sequence, mean per item.
     """
     task = nested_brackets(seed=session.seed)
     written = session.grade("brackets.closed", task)
@@ -56,13 +51,8 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
         for model, scores in likely.items()
     }
     depths = [f"depth {sample.data['depth']}" for sample in samples]
-    items = [(sample.id, f"{sample.question} ->", sample.gold) for sample in samples]
     programs = classed_programs(session)
     measured = measure_programs(NAME, programs.classes, seed=session.seed, were_run=programs.were_run)
-    # What the length limit cut short may still be right, so it is no loss.
-    fine = {model: FINE if model == session.uncut.name else (*FINE, "cut") for model in programs.classes}
-    right = {model: [float(kind in fine[model]) for kind in of_model] for model, of_model in programs.classes.items()}
-    heads = [(function.id, function.head, "") for function in programs.functions]
     return {
         "rows": [
             *session.rows(NAME, "closed", written.right, chance=guessing_score(task), headline=True),
@@ -73,10 +63,6 @@ def brackets(session: DiagnosticSession) -> Diagnosis:
             *session.rows_by_group(NAME, "next bracket", following, depths),
         ],
         "data": measured["data"],
-        "examples": [
-            *session.examples(NAME, items, written.texts, written.right),
-            *session.examples(NAME, heads, programs.texts, right),
-        ],
         "notes": [programs.note],
     }
 

@@ -1,7 +1,4 @@
-"""Degeneration: does a model repeat itself, never stop, or write nothing at all?
-
-The measures are those of ``layercut.evidence.degeneration``, on beginnings of texts that every model continues.
-"""
+"""Degeneration: does a model repeat itself, never stop, or write nothing at all?"""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from random import Random
 
 from layercut.diagnostics.session import DiagnosticSession
 from layercut.engine.base import Decoding, GenerationRequest
-from layercut.evidence.degeneration import NAME, is_broken_text, measure_texts
+from layercut.evidence.degeneration import measure_texts
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.tasks.base import content_id
 from layercut.text import count_of
@@ -56,14 +53,7 @@ def degeneration(session: DiagnosticSession) -> Diagnosis:
         f"{count_of(len(prompts), 'response')} of at most {MAX_NEW_TOKENS} tokens, drawn at temperature {TEMPERATURE} "
         f"among the {TOP_K} likeliest tokens, seed {session.seed}."
     )
-    texts = {model: [text for text, _ in of_model] for model, of_model in written.items()}
-    healthy = {model: [float(not is_broken_text(text)) for text in of_model] for model, of_model in texts.items()}
-    items = [(id, text, "") for id, text in prompts.items()]
-    return {
-        **result,
-        "examples": session.examples(NAME, items, texts, healthy),
-        "notes": [" ".join([drawn, *result["notes"]])],
-    }
+    return {**result, "notes": [" ".join([drawn, *result["notes"]])]}
 
 
 def text_openings(limit: int, seed: int) -> dict[str, str]:

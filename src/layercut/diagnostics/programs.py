@@ -1,9 +1,4 @@
-"""Small Python functions that every model writes after two examples, made from a seed, with tests.
-
-Experiments E4 and E9 of arXiv:2602.01997. A program that does not parse has the class of its first error. One that does
-is run against tests: it passes, gives a wrong answer, or fails with a name, type, attribute, value, index or other
-error, or by time or memory.
-"""
+"""Small Python functions that every model writes after two examples, made from a seed, with tests."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Propagation: does damage occur at single tokens, or does it grow along the answer?
 
-The original model's own right answers are scored by the pruned model in two ways. Teacher forcing gives each token
-everything before it. Free running reads the same positions in the answer that the pruned model writes by itself. Damage
-under teacher forcing is local; damage under free running alone is accumulated error. After the confounds listed against
-arXiv:2602.01997, RAC (arXiv:2509.12464) and RTP-Gate-RTD.
+The original model's own right answers are scored by the pruned model with everything before each token given
+(teacher-forced), and at the same places of the answer that it writes by itself (free-running). Damage under the first
+is local; damage under the second alone is accumulated error (RAC, arXiv:2509.12464).
 """
 
 from __future__ import annotations
@@ -30,14 +29,9 @@ MEASURES: dict[str, Callable[[Record], float]] = {
 
 
 def propagation(session: DiagnosticSession) -> Diagnosis:
-    """Go along the original model's right answers with every pruned model.
+    """Go along the original model's right answers with every pruned model; each measure is a mean per trace.
 
-    Measures, each a mean per trace, by kind of token: ``first choice``, the trace's token is the likeliest (the
-    headline counts only traces that no other diagnostic asks for); ``extra loss``, -ln q(token) + ln p(token) in nats,
-    also by ``token_kinds``, as a mean over all tokens hardly shows a layer that only few of them need; and ``KL``.
-    ``teacher-forced`` and ``free-running`` are the share of tokens that are right with everything before them given,
-    and in the model's own answer at the same place. The original model has 1 in the last one by construction: it is its
-    own answer. Traces of one template count as one context.
+    Headlines count only traces that no other diagnostic asks for. Traces of one template count as one context.
     """
     traces, counts = right_traces(session)
     notes = [
@@ -45,21 +39,16 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
         "none of them have no row."
     ]
     if not (traces and session.cuts):
-        return {"rows": [], "data": {}, "examples": [], "notes": notes}
+        return {"rows": [], "data": {}, "notes": notes}
     forced = session.damages("propagation.forced", [trace.forced for trace in traces])
     uncut = session.uncut.name
     pieces = {id: [token["text"] for token in record["tokens"]] for id, record in forced[uncut].items()}
     traces = [trace.of_pieces(pieces[trace.id]) for trace in traces]
     finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
-    written, right = (
-        {model.name: [getattr(trace, name)[model.name] for trace in traces] for model in session.models}
-        for name in ("written", "right")
-    )
     kept = {
-        model: [kept_pieces(trace.pieces, text) for trace, text in zip(traces, texts, strict=True)]
-        for model, texts in written.items()
+        model.name: [kept_pieces(trace.pieces, trace.written[model.name]) for trace in traces]
+        for model in session.models
     }
-    items = [(trace.id, trace.question, trace.gold) for trace in traces]
     clusters = [trace.cluster for trace in traces]
     running = {model: [_mean(of_trace) for of_trace in of_model] for model, of_model in kept.items()}
     return {
@@ -73,7 +62,6 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
             *session.rows(NAME, "free-running", running, clusters=clusters),
         ],
         "data": {},
-        "examples": session.examples(NAME, items, written, right),
         "notes": notes,
     }
 

@@ -22,7 +22,7 @@ from layercut.engine.base import (
     Wanted,
 )
 from layercut.errors import RunMismatch
-from layercut.evidence.diagnosis import DiagnosisExample, MeasureRow, Values, measure_rows, without_kept
+from layercut.evidence.diagnosis import MeasureRow, Values, measure_rows, without_kept
 from layercut.progress import Progress, show_nothing
 from layercut.runs.records import Journal
 from layercut.seed import check_seed
@@ -69,12 +69,7 @@ class DiagnosticSession:
         seed: int = 0,
         progress: Progress = show_nothing,
     ) -> None:
-        """Args:
-        models: the original model first; no two have one name.
-        journal: from the name of a question and of a model, where its answers are kept.
-        limit: items of each kind of question.
-        progress: gets the name of a question, and the number of its answers, so far and in all.
-        """
+        """The original model is the first; ``journal`` gives, by question and model, where answers are kept."""
         self.models = tuple(models)
         self.uncut, *self.cuts = self.models
         self.limit, self.seed = limit, check_seed(seed)
@@ -147,12 +142,7 @@ class DiagnosticSession:
         models: Sequence[SessionModel] | None = None,
         decoding: Decoding = GREEDY,
     ) -> Answers:
-        """The answers of every model. Those that are not stored are asked of all models of one source together.
-
-        Returns:
-            By model and id, records with ``text``, ``finish_reason`` and ``num_new_tokens``; of a LikelihoodRequest
-            with ``log_likelihoods`` and ``num_tokens``, or with ``by_token`` the ``tokens``.
-        """
+        """Records of every model's answers; those that are not stored are asked of all models of a source together."""
         models = self.models if models is None else models
         hashes = {request.id: _hash(request) for request in requests}
         assert len(hashes) == len(requests), f"{name}: two requests with one id"
@@ -198,31 +188,6 @@ class DiagnosticSession:
             part = {model: [of_model[place] for place in places] for model, of_model in values.items()}
             rows += self.rows(diagnostic, measure, part, group=group)
         return [replace(row, values=without_kept(row.values)) for row in rows]
-
-    def examples(
-        self, diagnostic: str, items: Sequence[tuple[str, str, str]], texts: Mapping[str, Sequence[str]], right: Values
-    ) -> list[DiagnosisExample]:
-        """The items that the original model has right and a pruned one has not, with both models' answers.
-
-        Args:
-            items: id, question and right answer of each.
-            texts: by model, its answers to these.
-        """
-        uncut = self.uncut.name
-        return [
-            {
-                "diagnostic": diagnostic,
-                "arm": model.name,
-                "id": id,
-                "question": question,
-                "gold": gold,
-                "uncut": texts[uncut][place],
-                "cut": texts[model.name][place],
-            }
-            for model in self.cuts
-            for place, (id, question, gold) in enumerate(items)
-            if right[uncut][place] > right[model.name][place]
-        ]
 
 
 def values_of(answers: Answers, items: Sequence[Any], value: Callable[[Any, Record], float]) -> dict[str, list[float]]:

@@ -33,13 +33,11 @@ class Trace:
 
     task: str
     id: str
-    question: str
     gold: str  # empty where more than one answer is right
     cluster: str  # the context that it shares with other items, or itself
     prompt: Prompt
     text: str  # the original model's answer
     written: Mapping[str, str]  # by model
-    right: Mapping[str, float]  # by model, 1 where that is right too, else 0
     is_chain: bool = False
     is_code: bool = False
     pieces: list[str] = field(default_factory=list)  # the texts of its tokens
@@ -58,10 +56,8 @@ class Trace:
 
 
 def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
-    """The original model's right answers, and for each task how many it has right, in words.
-
-    A task that the model cannot be asked, such as one with prompts beyond its context, is skipped and named. Programs
-    are those of the bracket diagnostic that pass their tests.
+    """The original model's right answers, and for each task how many it has right; one that it cannot be asked is
+    skipped and named.
     """
     uncut = session.uncut.name
     traces: list[Trace] = []
@@ -79,13 +75,11 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
             Trace(
                 task=name,
                 id=sample.id,
-                question=sample.question,
                 gold=sample.gold,
                 cluster=str(sample.data.get("cluster", sample.id)),
                 prompt=graded.requests[place].prompt,
                 text=graded.texts[uncut][place],
                 written={model: texts[place] for model, texts in graded.texts.items()},
-                right={model: values[place] for model, values in graded.right.items()},
                 is_chain=readout == "chain",
             )
             for place, sample in enumerate(right)
@@ -97,13 +91,11 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
         Trace(
             task=PROGRAMS,
             id=function.id,
-            question=function.head,
             gold="",
             cluster=function.name.rpartition("_")[0],
             prompt=function.request.prompt,
             text=programs.texts[uncut][place],
             written={model: texts[place] for model, texts in programs.texts.items()},
-            right={model: float(classes[place] in FINE) for model, classes in programs.classes.items()},
             is_code=True,
         )
         for place, function in enumerate(programs.functions)
@@ -113,19 +105,10 @@ def right_traces(session: DiagnosticSession) -> tuple[list[Trace], list[str]]:
 
 
 def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, code: bool = False) -> list[str]:
-    """The kind of every token of a text.
-
-    ``answer`` where it has a character of the final answer that is no white space; else ``digit``, ``operator`` or
-    ``bracket`` by its first character that is no white space; ``keyword`` for Python's words, in code only ("in" and
-    "is" are words of other texts as well); else ``other``.
+    """The kind of every token of a text, whose final answer has these characters; keywords are in ``code`` only.
 
     >>> kinds_of([" 3", " *", " (", "6", ")", " is", " 18"], answer=(12, 15))
     ['digit', 'operator', 'bracket', 'digit', 'bracket', 'other', 'answer']
-
-    Args:
-        pieces: the tokens' texts, which together are the text.
-        answer: the characters of the final answer, from (inclusive) to (exclusive).
-        code: whether the text is Python.
     """
     kinds = []
     for bare, begin, end in _bare_pieces(pieces):
@@ -141,13 +124,10 @@ def kinds_of(pieces: Sequence[str], *, answer: tuple[int, int] | None = None, co
 
 
 def token_kinds(pieces: Sequence[str]) -> list[str]:
-    r"""The kind of each token of a text.
-
-    ``result``: digits of the number behind an equals sign; ``closing bracket``: ), ] or } in it.
+    r"""What a layer may be needed for, of each token; a result is the number behind an equals sign.
 
     >>> token_kinds(["15", " +", " 2", " =", " ", "1", "7", "}"])
     ['other digit', 'all else', 'other digit', 'all else', 'all else', 'result', 'result', 'closing bracket']
-
     """
     results = [match.span(1) for match in _RESULT.finditer("".join(pieces))]
     kinds = []

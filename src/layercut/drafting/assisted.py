@@ -72,14 +72,7 @@ class MeasuredAnswer(NamedTuple):
 def measure_times(
     loaded: LoadedModel, plans: Sequence[CutPlan], profile: Profile, window: int, seed: int, progress: Progress
 ) -> StepTimes:
-    """Time plans by turns, and checks of 1 to ``window + 1`` tokens by turns; medians over rounds.
-
-    Args:
-        plans: the original model first.
-
-    Raises:
-        InputError: a model whose key-value cache cannot be shortened, so that nothing can be taken back.
-    """
+    """Time plans by turns, the original model first, and checks of 1 to ``window + 1`` tokens; medians over rounds."""
     checks = _time_checks(loaded.model, window + 1, profile, seed)
     timed = timed_rounds({plan.key: CheckpointTimer(loaded, plan) for plan in plans}, profile, seed, progress)
     turns = [timed[plan.key]["rounds"] for plan in plans]

@@ -1,6 +1,4 @@
-"""How fast a draft would be, which ranks plans in the search: rounds follow exactly from an answer's tokens, seconds
-from measured steps.
-"""
+"""How fast a draft would be: rounds follow exactly from an answer's tokens, seconds from measured steps."""
 
 from __future__ import annotations
 
@@ -56,12 +54,8 @@ class StepTimes(BaseModel, frozen=True, extra="forbid"):
 def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[int]:
     """The rounds that write an answer, as transformers' assisted generation runs them: the tokens that each proposes.
 
-    A round is a pass of the original model, which writes one token more than it accepts.
-
-    Args:
-        agrees: for each token of the answer: the draft's likeliest one is the same.
-        window: tokens that the draft proposes, fewer in front of the limit and behind its own stop token.
-        limit: the most tokens that the answer may have; the last one is always the original model's.
+    A round is a pass of the original model, which writes one token more than it accepts; the last one of ``limit``
+    tokens is always its own.
     """
     rounds = []
     place, end = 0, len(agrees)

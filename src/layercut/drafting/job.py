@@ -1,10 +1,5 @@
 """Find the plan that makes a model write faster as a draft of itself, and measure it.
 
-    runs/draft/  samples/    answers of the original model, where plans agree with them, and all times
-                 plan.json   the chosen plan
-                 model/      its checkpoint, where it makes the model faster
-                 draft.json  all of it, see layercut.runs.draft
-
 Selection items choose the plan and its window; answers to report items, written with and without it, judge it.
 """
 
@@ -30,7 +25,7 @@ from layercut.errors import InputError
 from layercut.evidence.paired import ratio_of_sums
 from layercut.models.weights import read_config, stored_tensors
 from layercut.progress.bars import RunProgress
-from layercut.pruning.settings import GoalTasks, Profile, fitted_profile
+from layercut.pruning.settings import LAPTOP, GoalTasks, Profile, fitted_profile
 from layercut.pruning.speed import unread_bytes
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable_writing
@@ -66,12 +61,7 @@ def run_draft(
     console: Console,
     say: Callable[[str], None],
 ) -> DraftDone:
-    """Search a draft and measure it; ``layercut draft``. The same call again goes on where it was stopped.
-
-    Raises:
-        InputError: an engine that does not run plans in this process, tasks that are not written, or a plan that does
-            not fit.
-    """
+    """Search a draft and measure it; the same call again goes on where it was stopped."""
     if ENGINES[model.settings.engine].reads_weights:
         raise InputError(
             "drafts are searched with the model in memory; use `engine` shared or plain. The page says how "
@@ -83,7 +73,7 @@ def run_draft(
     wanted = {**model.describe(), "tasks": tasks, **kept, "seed": seed}
     if goal.note:
         say(goal.note)
-    profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
+    profile = fitted_profile(LAPTOP, model.context_length, is_given=False)
     progress = RunProgress(console, steps=["times", "search", "measure"])
 
     @contextmanager
@@ -104,8 +94,7 @@ def run_draft(
         with stage("measure", "answers to report items"):
             answers = [answer for part in parts for answer in reader.write(part, "report", settings.items)]
             written = _write_with_draft(drafts[0], reader, answers)
-        about = {"serve": profile.words, "tried": tried, "seconds": run.notes.seconds}
-        result = _make_result(model, parts, drafts, times, written, seed, **about)
+        result = _make_result(model, parts, drafts, times, written, seed, tried=tried, seconds=run.notes.seconds)
         if result.checkpoint and not (run.path / MODEL).exists():
             cut_model(model.source, drafts[0].plan, run.path / MODEL, uncut=lambda: model.loaded)
         result.save(run.path)

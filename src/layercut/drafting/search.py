@@ -57,11 +57,7 @@ class AnswerReader:
         self.model, self._journal, self.progress = model, journal, progress
 
     def write(self, part: ObjectiveTask, split: Split, limit: int) -> list[WrittenAnswer]:
-        """Answers of the model to the first items of a task; those without a token are left out.
-
-        Raises:
-            InputError: a task that is not answered by writing, or that has no such answers.
-        """
+        """Answers of the model to the first items of a task; those without a token are left out."""
         if not is_generated(part.readout):
             raise InputError(
                 f"{part.label} is not written, so there is nothing to draft; name a task that is, such as gsm8k."

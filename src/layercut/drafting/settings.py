@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layercut.engine.handle import ModelHandle
-from layercut.errors import InputError
-from layercut.pruning.settings import LAPTOP, TRANSFORMERS, GoalSettings, GoalTasks, Profile, Serve, fitted_profile
+from layercut.pruning.settings import GoalSettings, GoalTasks
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned_answers
@@ -31,23 +29,10 @@ class DraftSettings(GoalSettings):
     remove: Removed | None = Field(
         None, description="A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json."
     )
-    serve: Serve = Field(LAPTOP, description="Tokens of the request for which plans are searched: prompt=300,new=300.")
     items: int = Field(
         16, ge=1, description="Report items of each task that are answered with and without the draft, and timed."
     )
     window: int = Field(8, ge=1, le=32, description="Most tokens that a draft may propose at once.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        profile = Profile.parse(self.serve)
-        if profile.engine != TRANSFORMERS:
-            raise InputError(f"`serve` {self.serve}: a draft is timed in transformers; leave out `engine=`.")
-        if profile.batch > 1:
-            raise InputError(
-                f"`serve` {self.serve} is a batch of {profile.batch}, and with a draft transformers writes one answer "
-                "at a time; write prompt=300,new=300."
-            )
-        return self
 
 
 def goal_parts(goal: GoalTasks, seed: int) -> list[ObjectiveTask]:
@@ -58,13 +43,8 @@ def goal_parts(goal: GoalTasks, seed: int) -> list[ObjectiveTask]:
 def draft_outline(
     model: ModelSettings, settings: DraftSettings, goal: GoalTasks, *, out: Path, seed: int = 0
 ) -> Outline:
-    """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early.
-
-    Raises:
-        InputError: a model or task that cannot be used, or a profile that does not fit into the context.
-    """
+    """The steps of ``draft``, for ``--dry-run``; nothing is loaded or written. The search may end early."""
     handle = ModelHandle(model)
-    fitted_profile(settings.serve, handle.context_length, "serve" in settings.model_fields_set)
     steps: list[PlannedStep] = []
     for part in goal_parts(goal, seed):
         chosen, shown = part.task.samples("selection", ASKED), part.task.samples("report", settings.items)

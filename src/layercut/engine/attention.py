@@ -60,10 +60,8 @@ class KeySpan(NamedTuple):
 
 
 def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
-    """Attention output (K, R, G, S, d) over the keys of all parts together.
-
-    softmax(q k^T * scaling + bias) v, in float32; every query must see at least one key. Long texts go through in
-    pieces, so that the scores held at once are bounded.
+    """Attention output (K, R, G, S, d) over the keys of all parts together: softmax(q k^T * scaling + bias) v, in
+    float32, in pieces; every query must see at least one key.
     """
     counts = [part.keys.shape[-2] for part in parts]
     length = max(1, MAX_SCORES // (query_KRGSd.shape[1] * sum(counts)))
@@ -88,10 +86,8 @@ def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, 
 def fused_attention(
     query_KRGSd: Tensor, keys_KRCd: Tensor, values_KRCd: Tensor, sees: Tensor | None, scaling: float
 ) -> Tensor:
-    """Attention output (K, R, G, S, d) by torch's own kernel, which never holds the scores; in float32.
-
-    ``sees``, bool, (S, C) or (R, S, C), says which keys a query sees, at least one; None where S = C and each sees
-    those up to its own.
+    """Attention output (K, R, G, S, d) by torch's own kernel, in float32. ``sees``, bool, (S, C) or (R, S, C), says
+    which keys a query sees, at least one; None where S = C and each sees those up to its own.
     """
     num_kv, num_texts, num_groups, num_tokens, size = query_KRGSd.shape
     query_RHSd = query_KRGSd.float().transpose(0, 1).reshape(num_texts, num_kv * num_groups, num_tokens, size)

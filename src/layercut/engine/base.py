@@ -92,9 +92,6 @@ class Completion:
     ``settled``: the request's early verdict, and the text is the beginning of what would have come."""
     num_prompt_tokens: int
     num_new_tokens: int  # generated tokens, the stop token included
-    num_close: int = 0
-    """Greedy tokens whose runner-up was as likely to within one rounding of the model's dtype, so that another engine
-    or batch may take the other one. Not looked for in float32, nor by PlainEngine."""
     tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
     """The generated tokens, the stop token included; empty where an engine gives text alone."""
 

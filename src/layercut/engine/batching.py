@@ -41,12 +41,8 @@ AnyWork = TypeVar("AnyWork", bound=Any)  # a request, ready to run: its ``id``, 
 def lay_out(
     work: Iterable[AnyWork], batch_size: int, apart: Callable[[AnyWork], object] = lambda _: None
 ) -> list[list[AnyWork]]:
-    """Pack requests into batches of at most ``batch_size`` rows, in the given order.
-
-    A request is never split; one with more rows than a batch takes has a batch of its own, and a new one begins where
-    ``apart`` gives another value.
-
-    Raises InputError: two requests with one id.
+    """Pack requests, whole and in order, into batches of at most ``batch_size`` rows; a larger one has a batch of its
+    own, and a new one begins where ``apart`` gives another value. Raises InputError: two requests with one id.
     """
     batches: list[list[AnyWork]] = []
     room = 0
@@ -69,8 +65,8 @@ class Backoff:
         self.size = size
 
     def run(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], Result]) -> Iterator[Result]:
-        """Results of ``work`` on the parts of ``rows``, in order.
-        Raises RuntimeError: torch's own, when a single row does not fit in memory, or for anything else.
+        """Results of ``work`` on the parts of ``rows``, in order. Raises RuntimeError: also where a single row does not
+        fit.
         """
         start = 0
         while start < len(rows):
@@ -102,12 +98,11 @@ def halve_after(part: Sequence[Any], what: str) -> int:
 
 
 class PlanByPlan(Engine):
-    """One model, uncut or under one plan after the other, batch by batch.
+    """One model, uncut or under one plan after the other, batch by batch; batches depend on the requests alone.
 
-    Batches depend on the requests alone (longest first, ids break ties), so their order in the list does not matter.
-    What is longer than the model's context loses tokens at its beginning when it is scored, as in the LM Evaluation
-    Harness. The checkpoint's stop tokens are used. Its sampling parameters (temperature, repetition penalty, ...) are
-    ignored: a Decoding says all that happens.
+    What is longer than the context loses tokens at its beginning when it is scored, as in the LM Evaluation Harness,
+    and ``max_new_tokens`` is shortened where the context leaves less space. The checkpoint's stop tokens are used, and
+    none of its sampling parameters: a Decoding says all that happens.
     """
 
     _loaded: Any  # a LoadedModel, or a WeightlessModel
@@ -126,10 +121,7 @@ class PlanByPlan(Engine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        """See Engine: first all prompts plan by plan, those with the most tokens first; then all scores.
-
-        ``max_new_tokens`` is shortened where the model's context leaves less space.
-        """
+        """See Engine: first all prompts plan by plan, those with the most tokens first; then all scores."""
         to_generate, to_score = split_by_kind(requests)
         plans, loaded, size = distinct_plans(plans), self._loaded, self._batches_at_once * self._batch_size
         for plan in plans:

@@ -25,7 +25,7 @@ from layercut.surgery.plan import CutPlan
 
 if TYPE_CHECKING:
     from layercut.engine.stack import Stack
-    from layercut.engine.stopping import Answer, Next
+    from layercut.engine.stopping import Answer
 
 MAX_ROWS = 1024
 _FIRST_SLOTS = 8
@@ -55,7 +55,7 @@ class DecodingPool:
         self,
         stack: Stack,
         num_layers: int,
-        choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[Next]],
+        choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[int]],
         num_bytes: int,
     ) -> None:
         """An empty pool, with ``num_bytes`` of keys and values at most, beside one row's. ``choose`` gives each row's
@@ -101,7 +101,7 @@ class DecodingPool:
         report_tokens(len(tokens), sum(row.answer.num_left for row in (*self._active, *self._waiting)))
         return [rows[slot] for slot in ended]
 
-    def _next_tokens(self, rows: Sequence[DecodingRow]) -> list[Next]:
+    def _next_tokens(self, rows: Sequence[DecodingRow]) -> list[int]:
         """Feed each row's last token; the next ones."""
         answers = [row.answer for row in rows]
         positions = [row.num_prefix + row.num_own for row in rows]
@@ -141,10 +141,8 @@ class DecodingPool:
             self._active[slot] = row
 
     def _reserve(self, slots: int, capacity: int) -> None:
-        """Free space for this many rows of this many own tokens. What does not fit waits until others end, the last
-        first.
-
-        Slots grow by doubling and tokens by steps, so that little memory is filled before it is used.
+        """Free space for this many rows of this many own tokens; what does not fit waits, the last first. Slots grow by
+        doubling and tokens by steps, so that little memory is filled before it is used.
         """
         if slots <= self._slots and capacity <= self._capacity:
             return

@@ -21,7 +21,7 @@ from layercut.engine.prompts import decode_tokens, encode_draft
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.scores import Reading
 from layercut.engine.stack import Leaf, Stack, logits, position_chunks
-from layercut.engine.stopping import Answer, Next, next_tokens, stop_tokens
+from layercut.engine.stopping import Answer, next_tokens, stop_tokens
 from layercut.engine.text_groups import PackedText
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Runner = Callable[[Sequence[PackedText], Callable[[CutPlan], bool]], Iterator[Leaf]]
 """Runs texts under the plans that are wanted."""
-Predictions = dict[tuple[str, int], Next]
+Predictions = dict[tuple[str, int], int]
 """By request and step: the model's next token behind the prompt and this many tokens of the draft."""
 _CHECK_EVERY = 8
 """Steps of decoding after which ended answers are handed over, and rows that are not wanted any more let go. Counted in
@@ -251,10 +251,10 @@ def _choose_next(
     states_ND: Tensor,
     answers: Sequence[Answer],
     steps: Sequence[int],
-) -> list[Next]:
+) -> list[int]:
     """The next token behind each of N states: token number ``steps`` of its answer."""
     before = stack.leave(states_ND)
-    tokens: list[Next] = []
+    tokens: list[int] = []
     for chunk in position_chunks(model, len(answers)):
         names = [answer.id for answer in answers[chunk]]
         tokens += next_tokens(logits(model, before, chunk), decoding, names, steps[chunk])

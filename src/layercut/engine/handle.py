@@ -28,11 +28,8 @@ class ModelHandle:
     def __init__(
         self, settings: ModelSettings, *, source: ModelSource | None = None, loaded: LoadedModel | None = None
     ) -> None:
-        """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet.
-
-        Args:
-            source: what it was resolved to, where that is known.
-            loaded: the model in memory, where the caller has it; ``release`` then leaves it there.
+        """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet. ``loaded``
+        is the model in memory, where the caller has it; ``release`` then leaves it there.
 
         Raises InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
         """
@@ -142,9 +139,7 @@ class ModelHandle:
         return plan_cut(self.source.path, plan).parameters_after
 
     def disk_bytes(self, plan: CutPlan) -> int:
-        """Bytes of the weights under a plan, as they are stored: of a checkpoint, or of the GGUF file that runs;
-        quantised ones as in memory.
-        """
+        """Bytes of the weights under a plan, as a checkpoint or the GGUF file that runs stores them, or quantised."""
         whole = plan_cut(self.source.path, plan)
         if self.settings.quantize is not None:
             from layercut.surgery.remove import bypass
@@ -235,9 +230,7 @@ def open_model_handle(settings: ModelSettings) -> ModelHandle | ServedModel:
 
 
 def engine_of(settings: ModelSettings, source: ModelSource, model_hash: str) -> Engine:
-    """The engine over a model that was found on another machine, or in another process of this one.
-    Raises InputError: the model of that name is another one here.
-    """
+    """The engine over a model found in another process or machine. Raises InputError: it is another model here."""
     handle = ModelHandle(settings, source=source if source.path.is_dir() else None)
     if handle.metadata.model_hash != model_hash:
         raise InputError(

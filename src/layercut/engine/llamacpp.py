@@ -2,10 +2,9 @@
 
     engine = LlamaCppEngine(load_without_weights(resolve("model-Q4_K_M.gguf")), Path("model-Q4_K_M.gguf"))
 
-Prompts are tokenised here, and the end of an answer is decided here, token by token, as with the other engines;
-llama.cpp computes. An early verdict cuts an answer that llama.cpp has written to its end. A plan is run from a file of
-its own, which the GGUF-to-GGUF cut writes. A token's likelihood is read off a request whose one new token is forced, so
-that a continuation of n tokens takes n requests.
+Prompts are tokenised and ends of answers are found here, as in the other engines; llama.cpp computes. A plan is run
+from a file of its own, which the GGUF-to-GGUF cut writes. A token's likelihood is read off a request whose one new
+token is forced, so a continuation of n tokens takes n requests.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from layercut.engine.batching import PlanByPlan
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
+from layercut.engine.stopping import Answer, noise_key, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
 from layercut.models.loading import WeightlessModel
@@ -47,10 +46,9 @@ _SHORT = 512  # tokens of context below which a slot is of no use
 class LlamaCppEngine(PlanByPlan):
     """One GGUF file in llama.cpp, uncut or under a plan that removes layers.
 
-    Weights are computed with as the file holds them, or as a file without the copy of its embeddings does, where the
-    loading of the model leaves that out. Keys and values are float16, or float32 where the dtype float32
-    was asked for, with which flash attention is off. A draw takes llama.cpp's noise, seeded by the seed and the
-    request's id.
+    Weights are computed with as the file holds them, without a copy of the embeddings where the loading leaves that
+    out. Keys and values are float16, or float32 without flash attention where that dtype was asked for. A draw takes
+    llama.cpp's noise, seeded by the seed and the request's id.
     """
 
     gives_not = "llama.cpp does not give"
@@ -67,14 +65,8 @@ class LlamaCppEngine(PlanByPlan):
         cache_gib: float = 2.0,
         exact: bool = False,
     ) -> None:
-        """Nothing is loaded yet.
-
-        Args:
-            file: the GGUF file.
-            batch_size: requests under way at once; each has a slot of the cache.
-            device: ``cpu`` keeps all layers off a GPU that this build of llama.cpp may know.
-            cache_gib: memory for keys and values; it decides how long the context is.
-            exact: keys and values in float32, without flash attention.
+        """Nothing is loaded yet. ``batch_size`` requests have a slot of the cache each; ``cache_gib`` decides how long
+        the context is; ``exact``: keys and values in float32, without flash attention.
 
         Raises MissingExtra: xllamacpp is not installed; InputError: a cache that holds no context.
         """
@@ -117,7 +109,7 @@ class LlamaCppEngine(PlanByPlan):
                 options |= {"top_p": decoding.top_p, "top_k": decoding.top_k or 0}
                 options["seed"] = noise_key(decoding.seed, answer.id) % 2**31
             reply = server.ask(row.prompt, temperature=decoding.temperature, cache_prompt=True, **options)
-            any(answer.add(Next(token)) for token in reply["tokens"])
+            any(answer.add(token) for token in reply["tokens"])
             report_tokens(before - answer.num_left)
             return answer.completion()
 
@@ -211,10 +203,9 @@ class ServerInProcess:
 def _score_continuation(
     server: ServerInProcess, row: Tokens, continuation: Tokens, character: tuple[int, int]
 ) -> ContinuationScore:
-    """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then.
-
-    Nothing is reported of a token that is half a character. Its probability is among those of all tokens that come with
-    another one: ``character``, a token that is a whole character, and the number of tokens that there are.
+    """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then. Half a
+    character is reported only among all tokens that come with another one: ``character``, a whole one, and how many
+    there are.
     """
     tokens = [*row, continuation[-1]]
     total, is_greedy = 0.0, True
@@ -249,9 +240,7 @@ class GgufTimer:
         self.weight_bytes = gguf_bytes(self._engine.file, plan, tie=handle.settings.tie)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
-        """As ``engine.timing.Timer``; ``batch`` is at most the engine's batch size.
-        Raises InputError: more tokens than a slot of the cache holds.
-        """
+        """As ``engine.timing.Timer``. Raises InputError: more tokens than a slot of the cache holds."""
         engine, plan, longest = self._engine, self._plan, max(prompt, middle)
         if longest + NUM_NEW_TOKENS > engine.context:
             raise InputError(

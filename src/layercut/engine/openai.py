@@ -76,15 +76,8 @@ class OpenAIEngine(Engine):
     has_chat_template = True  # only the server knows; it is asked to
 
     def __init__(self, model: str, base_url: str, *, concurrency: int = 32, retries: int = RETRIES) -> None:
-        """Nothing is sent yet.
-
-        Args:
-            model: as the server calls it.
-            base_url: with its version: ``http://localhost:8000/v1``. The key is in the environment, OPENAI_API_KEY.
-            concurrency: requests under way at once.
-            retries: times that a request that came to nothing is sent again.
-
-        Raises MissingExtra: the ``openai`` package is not installed.
+        """Nothing is sent yet. The key is OPENAI_API_KEY of the environment. Raises MissingExtra: no ``openai``
+        package.
         """
         try:
             import openai
@@ -100,9 +93,8 @@ class OpenAIEngine(Engine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        """See Engine: as the answers come.
-        Raises InputError: at once: a plan that removes layers, two requests with one id, and requests to be scored.
-        Later: a server that is not there, or refuses a request.
+        """See Engine: as the answers come. Raises InputError: also for a plan that removes layers and for requests to
+        be scored; later for a server that is not there, or refuses a request.
         """
         if not all(plan.is_uncut for plan in plans):
             raise InputError(

@@ -63,9 +63,7 @@ class PlainEngine(PlanByPlan):
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
-        """See Engine: batch by batch, the longest first; each runs the reference once, and every plan that removes
-        something else.
-        """
+        """See Engine: batch by batch, the longest first; each runs the reference once, and every other plan."""
         each = distinct_plans(plans)
         batches = lay_out(compared_scorings(self._loaded, requests), self._batch_size)
 

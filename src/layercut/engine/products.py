@@ -76,7 +76,7 @@ class _InOrder:
     def __call__(self, states_AI: Tensor) -> Tensor:
         if self._in_order is None:
             weight = self._layer.weight
-            self._in_order = one_dnn_order(weight.data)
+            self._in_order = torch.ops.mkldnn._reorder_linear_weight(weight.data, _ROWS)
             weight.data = weight.data.new_tensor(torch.nan).expand(weight.shape)  # holds one number
         return one_dnn_product(states_AI, self._in_order, self._layer.bias)
 
@@ -108,8 +108,3 @@ def _product(layer: nn.Linear, usual: Callable[[Tensor], Tensor], states_AI: Ten
 def one_dnn_product(states_AI: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(A, O) by oneDNN; the weight lies in torch's order or in oneDNN's."""
     return torch.ops.mkldnn._linear_pointwise(states_AI, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-
-
-def one_dnn_order(weight: Tensor) -> Tensor:
-    """The weight in oneDNN's order."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)  # type: ignore[no-any-return]

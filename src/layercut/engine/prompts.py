@@ -45,11 +45,11 @@ class TokenPair(NamedTuple):
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str = "this model") -> Rendered:
-    """The text that the model reads.
-    Raises InputError: an empty conversation, a conversation and no chat template, or a template that refuses it.
-    """
+    """The text that the model reads. Raises InputError: a conversation that is empty, or that no template takes."""
     if isinstance(prompt, str):
-        return Rendered(prompt, not prompt.startswith(_prefix_text(tokenizer)))
+        prefix = _prefix_token(tokenizer)  # a text may begin with it already
+        begins = str(tokenizer.decode(prefix)) if prefix is not None else ""
+        return Rendered(prompt, not (begins and prompt.startswith(begins)))
     if not tokenizer.chat_template:
         raise InputError(
             f"{model} has no chat template, and this prompt is a conversation. Take a model whose tokenizer has one "
@@ -71,9 +71,7 @@ def apply_template(
     model: str = "this model",
     **options: Any,
 ) -> str:
-    """A conversation as the chat template writes it, on a fixed date; ``options`` are those of transformers.
-    Raises InputError: the template refuses the conversation.
-    """
+    """A conversation as the chat template writes it, on a fixed date. Raises InputError: the template refuses it."""
     try:
         turns = [message._asdict() for message in messages]
         template = tokenizer.get_chat_template()
@@ -111,10 +109,7 @@ def encode_begun(
 def encode_draft(
     tokenizer: PreTrainedTokenizerBase, request: GenerationRequest, prompt: Sequence[int]
 ) -> tuple[int, ...]:
-    """Tokens of a request's draft as they would come after its prompt; empty without one.
-
-    They are those of prompt and draft together, if these begin with the prompt's.
-    """
+    """Tokens of a request's draft as they would come after its prompt: of both together, where these begin with it."""
     if not request.draft:
         return ()
     whole = render_prompt(tokenizer, request.prompt).encode(tokenizer, request.draft)
@@ -166,9 +161,3 @@ def encode_pairs(
 def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     bos: int | None = tokenizer.bos_token_id
     return bos if bos is not None else tokenizer.eos_token_id
-
-
-def _prefix_text(tokenizer: PreTrainedTokenizerBase) -> str | tuple[str, ...]:
-    """Beginnings of a text that has its BOS token already. The empty tuple fits no text."""
-    prefix = _prefix_token(tokenizer)
-    return (prefix is not None and str(tokenizer.decode(prefix))) or ()

@@ -1,12 +1,10 @@
 """RayPool: an engine that runs in many processes, each with its own copy of the model.
 
     pool = RayPool("local:2", build)                  # two processes of this machine
-    pool = RayPool("ray://head:10001", build)         # one for each GPU of a cluster
-    pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four, over which its model is spread
+    pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four GPUs of a cluster
 
 A call is split into blocks of items and plans, and each free member takes the next one of what is still wanted. Ray
-starts a member that died again and repeats its block. In float32 the answers equal those of one process; in half
-precision they differ as with other batches.
+starts a member that died again and repeats its block. In float32 the answers equal those of one process.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -25,7 +23,6 @@ from layercut.engine.base import (
     Decoding,
     Divergence,
     Engine,
-    HiddenStates,
     LikelihoodRequest,
     Plans,
     Request,
@@ -50,19 +47,20 @@ def split_in_blocks(
 ) -> list[tuple[list[Any], Plans]]:
     """Blocks of work: all plans on the first items, then all on the next, so that a race ends everywhere at once.
 
-    The longest items come first, as in an engine's own batches, so that what shares a block ends together; requests
-    with one id stay together. Neighbours in the list of plans share a block, as they share the most layers.
-
-    Args:
-        most: items of a block. There are fewer where plans are fewer than members, so that the items of one plan, such
-            as the leader of a race, are shared out.
+    The longest items come first, as in an engine's own batches; requests with one id stay together, and neighbours in
+    the list of plans, which share the most layers. A block has ``most`` items, and fewer where plans are fewer than
+    members.
     """
     by_id: dict[str, list[Any]] = {}
     for request in requests:
         by_id.setdefault(request.id, []).append(request)
     plans = distinct_plans(plans)
+
+    def length(request: Any) -> int:  # characters to be read, and tokens to be written, about
+        return len(str(request.prompt)) + int(getattr(request, "max_new_tokens", 0))
+
     size = min(most, max(FEWEST, math.ceil(len(by_id) * len(plans) / num_members)))
-    longest = sorted(by_id, key=lambda name: (-max(map(_length, by_id[name])), name))
+    longest = sorted(by_id, key=lambda name: (-max(map(length, by_id[name])), name))
     groups = [
         [request for name in longest[start : start + size] for request in by_id[name]]
         for start in range(0, len(longest), size)
@@ -70,11 +68,6 @@ def split_in_blocks(
     num_parts = min(len(plans), max(1, math.ceil(BLOCKS_PER_MEMBER * num_members / max(1, len(groups)))))
     ends = [part * len(plans) // num_parts for part in range(num_parts + 1)] if plans else []
     return [(group, plans[start:end]) for group in groups for start, end in pairwise(ends)]
-
-
-def _length(request: Any) -> int:
-    """Characters to be read, and tokens to be written, about."""
-    return len(str(request.prompt)) + int(getattr(request, "max_new_tokens", 0))
 
 
 def portable_request(request: Any) -> Any:
@@ -110,15 +103,12 @@ class PoolWorker:
         replies = getattr(self.engine, method)(requests, plans, rest, lambda plan, name: name in ids[plan.key])
         return [(plan.key, list(some)) for plan, some in replies]
 
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> list[HiddenStates]:
-        """Of one batch."""
-        return list(self.engine.hidden_states(texts, plan))
-
 
 class RayPool(Engine):
     """Engine over many processes. Nothing is started before the first question."""
 
     shares_work = True
+    gives_not = "a pool of engines does not give"
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
         """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
@@ -156,16 +146,6 @@ class RayPool(Engine):
     ) -> Under[Divergence]:
         return self._run("compare", requests, plans, reference, wanted)
 
-    def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine; by one member, a batch at a time, because the states are far larger than the texts."""
-        size = int(self.describe().get("batch_size", 32))
-        longest = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
-        for start in range(0, len(texts), size):
-            places = longest[start : start + size]
-            call = self._actors[0].hidden_states.remote([texts[place] for place in places], plan)
-            for states in self._result(self._ray.get, call, over="while computing hidden states"):
-                yield states._replace(ids=tuple(places[place] for place in states.ids))
-
     def close(self) -> None:
         for actor in self._actors:
             self._ray.kill(actor)
@@ -192,9 +172,7 @@ class RayPool(Engine):
 
     @cached_property
     def _member(self) -> tuple[dict[str, Any], int, bool]:
-        """Start the members, wait until they are up, and say what all of them are; see ``PoolWorker.describe``.
-        Raises InputError: no cluster, one without space for them, or members that cannot build their engine.
-        """
+        """Start the members, and say what all of them are once they are up; see ``PoolWorker.describe``."""
         number, options = self._connect()
         worker = self._ray.remote(**options)(PoolWorker)
         self._actors = [worker.remote(self._build) for _ in range(number)]

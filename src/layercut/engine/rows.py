@@ -98,10 +98,7 @@ class Scoring:
 
 
 def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
-    """Encode a prompt, with as many new tokens as were asked for and fit.
-    Raises InputError: naming the request: no new tokens asked for, a prompt that is empty or leaves no space in the
-    context, or a conversation and no chat template.
-    """
+    """Encode a prompt, with as many new tokens as were asked for and fit. Raises InputError: no tokens, or no space."""
     with _naming(request.where or f"request {request.id!r}"):
         if request.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {request.max_new_tokens}; use 1 or more.")
@@ -119,13 +116,7 @@ def generation_row(loaded: Reader, request: GenerationRequest) -> GenerationRow:
 
 
 def check_longest(handle: ModelHandle, requests: Iterable[GenerationRequest | LikelihoodRequest]) -> None:
-    """Refuse the longest prompt that is to be answered where it leaves no space in the context, as a run would later.
-
-    Args:
-        handle: the model; its tokenizer is loaded only where a prompt is long.
-
-    Raises InputError: see ``generation_row``.
-    """
+    """Refuse the longest prompt where it leaves no space in the context; a tokenizer is loaded only for a long one."""
     written = [request for request in requests if isinstance(request, GenerationRequest)]
     longest = max(written, key=lambda request: len(str(request.prompt)), default=None)
     if longest is not None and len(str(longest.prompt)) > _LONG:
@@ -151,9 +142,7 @@ def make_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list
 
 
 def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> list[Scoring]:
-    """``make_scorings`` for a comparison of plans.
-    Raises InputError: as in ``make_scoring``, and for a request that has not exactly one continuation.
-    """
+    """``make_scorings`` for a comparison of plans. Raises InputError: also without exactly one continuation."""
     for request in requests:
         if (count := len(request.continuations)) != 1:
             raise InputError(
@@ -164,10 +153,8 @@ def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> 
 
 
 def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
-    """Encode a context with its continuations, and drop the beginning of what is longer than the context.
-
-    The rule is that of the LM Evaluation Harness: the last tokens that fit are kept, and the last token of all needs no
-    space because nothing is read after it.
+    """Encode a context with its continuations, and drop the beginning of what is longer than the context, as the LM
+    Evaluation Harness does: the last token of all needs no space because nothing is read after it.
 
     Raises InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that
     do not go with the continuations, or a conversation and no chat template.
@@ -206,9 +193,7 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
 
 
 def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:
-    """Encode a text to be read through; ``index`` is its place in the caller's list, for the error.
-    Raises InputError: a text without tokens or longer than the context.
-    """
+    """Encode text number ``index`` to be read through. Raises InputError: no tokens, or more than the context takes."""
     tokens = encode_prompt(loaded.tokenizer, text, loaded.name)
     context = loaded.context_length
     if not tokens or (context is not None and len(tokens) > context):

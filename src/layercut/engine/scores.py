@@ -46,10 +46,7 @@ Spans = list[tuple[Sequence[int], Sequence[int]]]
 def score_spans(
     loaded: LoadedModel, before: HeadInput, spans: Spans, on_logits: OnLogits = lambda chunk, logits_CV: None
 ) -> Iterator[ContinuationScore]:
-    """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32.
-
-    ``on_logits`` is shown the logits of each chunk of positions.
-    """
+    """ln p(continuation | context) = sum over its tokens of ln softmax(logits)[token], the softmax in float32."""
     at_M = torch.tensor([place for places, _ in spans for place in places])
     token_M = torch.tensor([token for _, continuation in spans for token in continuation])
     log_p_M, hit_M = torch.empty(len(at_M)), torch.empty(len(at_M), dtype=torch.bool)
@@ -77,9 +74,7 @@ def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
 
 
 def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[ContinuationScore]) -> list[Likelihoods]:
-    """The answers from the scores of all continuations: item after item, row after row.
-    Raises InputError: one is not a number.
-    """
+    """The answers from the scores of all continuations, row after row. Raises InputError: one is not a number."""
     left, answers = iter(scores), []
     for item in items:
         by_row = [[next(left) for _ in row.continuations] for row in item.rows]
@@ -112,10 +107,8 @@ class Reading:
     ) -> None:
         """Lay out the texts of what is scored; None where a text is there for the sake of its lines alone.
 
-        Args:
-            num_prefix: tokens that all rows share and that are no part of a text.
-            lines: per text, more lines, without the prefix. They come first: token j of the first of them is token j of
-                the text.
+        ``num_prefix`` tokens are shared by all rows and are no part of a text. ``lines`` are more lines, per text and
+        without the prefix. They come first: token j of the first of them is token j of the text.
         """
         self.block = [item for item in block if item is not None]
         self.num_prefix = num_prefix
@@ -146,9 +139,7 @@ class Reading:
     def scores(
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
-        """Each request's, from what the head is given at the positions; ``on_logits`` as in ``score_spans``.
-        Raises InputError: scores that are not numbers.
-        """
+        """Each request's, from the head's input at the positions. Raises InputError: scores that are not numbers."""
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
 
@@ -229,12 +220,8 @@ def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tens
 
 @torch.no_grad()
 def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
-    """Compare two models position by position, in float32.
-
-    With p the reference's distribution and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v).
-
-    Args:
-        token_N: the token that comes next.
+    """Compare two models position by position, in float32; ``token_N`` comes next. With p the reference's distribution
+    and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v).
     """
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)
@@ -268,10 +255,8 @@ def divergences_of(
 def divergences_between(
     loaded: LoadedModel, items: Sequence[Scoring], before: HeadInput, plans: Sequence[HeadInput]
 ) -> list[list[Divergence]]:
-    """Compare states under a reference (``before``) and some plans, the head chunk by chunk.
-
-    All hold the N positions before the continuations' tokens, request by request. The reference's distributions of a
-    chunk are made once for all plans. Returns, per plan, the divergence of every request.
+    """Compare states under a reference (``before``) and some plans, the head chunk by chunk; gives, per plan, the
+    divergence of every request. All hold the N positions before the continuations' tokens, request by request.
     """
     model = loaded.model
     token_N = torch.tensor([token for item in items for token in item.rows[0].continuations[0]])

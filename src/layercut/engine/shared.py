@@ -140,9 +140,7 @@ class SharedEngine(PlainEngine):
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
-        """See Engine: block by block of requests; the reference runs once a block, and its distributions are made once
-        for several plans.
-        """
+        """See Engine: block by block; the reference's distributions are made once a block, for several plans."""
         if thin := [plan for plan in plans if plan.channels]:
             whole = [plan for plan in plans if not plan.channels]
             return chain(
@@ -167,11 +165,8 @@ class SharedEngine(PlainEngine):
         first_plans: Sequence[CutPlan] = (),
         at_once: int = 1,
     ) -> Under[Found]:
-        """Results of requests under every plan, block by block.
-
-        Args:
-            begin: is given a block's texts and what runs them under ``first_plans``.
-            at_once: plans whose states are read together.
+        """Results of requests under every plan, block by block. ``begin`` is given a block's texts and what runs them
+        under ``first_plans``; the states of ``at_once`` plans are read together.
         """
         prefix = _worthwhile((row.tokens, row.num_scored) for item in work for row in item.rows)
         run, run_first = (

@@ -140,9 +140,8 @@ def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterat
 
 
 def body_of_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model below its language model head, final norm included; of a model that also sees, with its eyes.
-
-    Where that part is a language model with a head of its own, it is the part that holds the decoder layers.
+    """The part of a model below its language model head, final norm included; of one that also sees, with its eyes.
+    Where that part has a head of its own, it is the part that holds the decoder layers.
     """
     body: Any = model.base_model
     if body.get_output_embeddings() is None:
@@ -269,10 +268,8 @@ def run_under_plans(
     *,
     keep: bool,
 ) -> Iterator[Leaf]:
-    """Run texts behind a prefix under every plan that is still wanted when its turn comes.
-
-    What the cache lacks of the prefix is run beside the texts. ``keep`` holds the keys and values of the texts on the
-    way, for callers that continue from there.
+    """Run texts behind a prefix under every plan that is still wanted when its turn comes; what the cache lacks of the
+    prefix runs beside them. ``keep`` holds the keys and values of the texts, for callers that continue from there.
     """
     tree = Node.of([plan for plan in plans if wanted(plan)])
     if not tree.below:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,35 +66,11 @@ def gumbel_values(draws: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     return noise
 
 
-class Next(NamedTuple):
-    """A next token."""
-
-    token: int
-    is_close: bool = False
-    """True if the runner-up is within one rounding of the logits' dtype; looked for below float32, if greedy."""
-
-
-def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> list[Next]:
-    """The next token of each of N rows of logits: the likeliest, or a draw.
-
-    Args:
-        request_ids: whose noise each row takes.
-        steps: tokens that its answer has already.
-    """
-    if decoding.is_greedy:
-        best_N = scores_NV.argmax(dim=-1)
-        tokens = best_N.tolist()
-        if scores_NV.dtype == torch.float32:
-            return [Next(token) for token in tokens]
-        at = torch.arange(len(tokens), device=scores_NV.device), best_N
-        first_N = scores_NV[at]
-        scores_NV[at] = -torch.inf  # the maximum of the rest takes half the time of the two largest
-        second_N = scores_NV.amax(dim=-1)
-        scores_NV[at] = first_N
-        first_N = first_N.float()
-        close = first_N - second_N.float() <= torch.finfo(scores_NV.dtype).eps * first_N.abs()
-        return [Next(token, is_close) for token, is_close in zip(tokens, close.tolist(), strict=True)]
-    return [Next(token) for token in _noisy(scores_NV, decoding, request_ids, steps).argmax(dim=-1).tolist()]
+def next_tokens(scores_NV: Tensor, decoding: Decoding, request_ids: Sequence[str], steps: Sequence[int]) -> list[int]:
+    """The next token of each of N rows of logits: the likeliest, or a draw by the noise of its request at its step."""
+    scores_NV = scores_NV if decoding.is_greedy else _noisy(scores_NV, decoding, request_ids, steps)
+    tokens: list[int] = scores_NV.argmax(dim=-1).tolist()
+    return tokens
 
 
 class RequestNoise(LogitsProcessor):  # type: ignore[misc]
@@ -176,12 +151,7 @@ class Answer:
         draft: Tokens = (),
         settles: bool = True,
     ) -> None:
-        """No tokens yet.
-
-        Args:
-            draft: tokens that may come; the answer itself does not depend on them.
-            settles: heed the request's early verdict.
-        """
+        """No tokens yet. ``draft`` may come and decides nothing; ``settles``: heed the request's early verdict."""
         self.row = row
         self.draft = draft
         self.tokens: list[int] = []
@@ -191,7 +161,6 @@ class Answer:
         self._tail = max((len(string.encode()) for string in row.request.stop), default=0) + _SPARE_TOKENS
         self._settles = row.request.settled if settles else None
         self._settled: str | None = None
-        self._num_close = 0
 
     @property
     def id(self) -> str:
@@ -207,11 +176,10 @@ class Answer:
         """True if all tokens so far are those of the draft."""
         return tuple(self.tokens) == self.draft[: len(self.tokens)]
 
-    def add(self, new: Next) -> bool:
+    def add(self, token: int) -> bool:
         """Take the next token; whether the answer has ended by it."""
-        self.tokens.append(new.token)
-        self._num_close += new.is_close
-        if new.token in self._stop_tokens or self.num_left <= 0 or self._holds_stop():
+        self.tokens.append(token)
+        if token in self._stop_tokens or self.num_left <= 0 or self._holds_stop():
             return True
         if self._settles is not None:
             text = self._decode(self.tokens)
@@ -254,7 +222,6 @@ class Answer:
             finish_reason=reason,
             num_prompt_tokens=len(self.row.prompt),
             num_new_tokens=num_new,
-            num_close=self._num_close,
             tokens=tuple(self.tokens[:num_new]),
         )
 
@@ -272,7 +239,7 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
         num_open = len(self._open)
         for row, answer in list(self._open.items()):
             new = input_ids[row, self._num_prompt_tokens + len(answer.tokens) :].tolist()
-            if any(answer.add(Next(token)) for token in new):
+            if any(answer.add(token) for token in new):
                 del self._open[row]
         report_tokens(num_open, sum(answer.num_left for answer in self._open.values()))
         return torch.tensor([row not in self._open for row in range(self._num_rows)], device=input_ids.device)

@@ -2,12 +2,9 @@
 
     engine = VllmEngine(load_without_weights(resolve("Qwen/Qwen3-8B")), batch_size=256, cache_gib=40)
 
-Prompts and the end of answers are the same as with PlainEngine: prompts are tokenised here, and stop tokens, stop
-strings and early verdicts are checked here, token by token. vLLM does the batching and the arithmetic. Plans run one
-after the other; switching takes about a millisecond.
-
-Prefixes are cached in a namespace per plan (vLLM's cache salt). Keys and values of the original model are wrong for any
-plan, and answers from them look fine as long as prompts are shorter than a cache block.
+Prompts are tokenised and ends of answers are found here, token by token, as in PlainEngine; vLLM batches and computes.
+Plans run one after the other, each with its own namespace of cached prefixes (vLLM's cache salt): keys and values of
+the original model are wrong for any plan, and prompts shorter than a cache block do not show it.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from layercut.engine.batching import PlanByPlan
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
-from layercut.engine.stopping import Answer, Next, noise_key, stop_tokens
+from layercut.engine.stopping import Answer, noise_key, stop_tokens
 from layercut.engine.vllm_layers import leave_out_layers, module_lists_of, pick_layer_list, refuse_other_types
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.models.loading import WeightlessModel
@@ -64,16 +61,11 @@ class VllmEngine(PlanByPlan):
         device: str = "auto",
         cache_gib: float = 2.0,
     ) -> None:
-        """Load the model into vLLM.
+        """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's.
 
-        Args:
-            batch_size: sequences run at once.
-            device: ``auto``, or the kind of device that this build of vLLM is for.
-            cache_gib: memory for keys and values. The context is as long as fits in it, and not longer than the
-                model's.
-
-        Raises MissingExtra: vLLM is not installed; InputError: another device, an adapter that is not merged, a type of
-        model that was not compared with transformers, a model that vLLM refuses, or one whose layers are not found.
+        Raises MissingExtra: vLLM is not installed; InputError: another device than this build of vLLM is for, an
+        adapter that is not merged, a type that was not compared with transformers, a model that vLLM refuses, or one
+        whose layers are not found.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
@@ -157,7 +149,7 @@ class VllmEngine(PlanByPlan):
             nonlocal left
             answer = answers[index]
             before = answer.num_left
-            has_ended = any(answer.add(Next(token)) for token in output.outputs[0].token_ids)
+            has_ended = any(answer.add(token) for token in output.outputs[0].token_ids)
             new = before - answer.num_left
             left -= before if has_ended else new
             report_tokens(new, left)
@@ -199,10 +191,8 @@ class VllmEngine(PlanByPlan):
         return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
     def _scoring(self, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
-        """``SamplingParams`` for scores of continuations that differ in their last token alone.
-
-        That token is scored by its id at the row's end. Only what stands before it, inside of continuations of several
-        tokens, needs scores along the prompt, and only those requests cannot begin with a cached prefix.
+        """``SamplingParams`` for scores of continuations that differ in their last token alone, which is scored by its
+        id at the row's end. Only longer ones need scores along the prompt, and cannot begin with a cached prefix.
         """
         return self._vllm.SamplingParams(
             temperature=0.0,
@@ -215,8 +205,7 @@ class VllmEngine(PlanByPlan):
         )
 
     def _run(self, prompts: Sequence[tuple[Tokens, Any]], plan: CutPlan, take: Callable[[int, Any], bool]) -> None:
-        """Run prompts, tokens with vLLM's parameters, under a plan to their ends. ``take`` is given a prompt's place
-        and what there is new of it, and says whether it has ended."""
+        """Run prompts, tokens with vLLM's parameters; ``take`` gets what is new at a place, and says if it ended."""
         self._skip_layers(frozenset(plan.removed), plan.num_layers)
         open_ids: set[str] = set()
         try:

@@ -1,11 +1,9 @@
 """Find and skip decoder layers in vLLM's own module tree.
 
-vLLM reimplements most models, and runs others through its transformers backend. In both, the decoder layers are the
-list of modules that is as long as the checkpoint counts layers. A layer that is to change nothing hands on what the one
-before it gave: the stream, and in most of vLLM's models a second tensor, the residual stream that the first is still to
-be added to. Which one it is stands in the signature of the layer's ``forward``.
-
-VERIFIED types alone are run: for some others vLLM computes something else than transformers.
+They are the list of modules that is as long as the checkpoint counts layers. A layer that is to change nothing hands on
+the stream and, in most of vLLM's models, a second tensor: the residual stream that the first is still to be added to.
+The signature of the layer's ``forward`` says which. VERIFIED types alone are run: for some others vLLM computes
+something else than transformers.
 """
 
 from __future__ import annotations
@@ -54,9 +52,7 @@ def module_lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
 
 
 def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
-    """The list of decoder layers among them: the only one, or the only one of the name that transformers gives it.
-    Raises InputError: none, or several.
-    """
+    """The list of decoder layers: the only one, or the only one of the name that transformers gives it."""
     last = layers.rpartition(".")[2]
     named = [name for name in lists if name.rpartition(".")[2] == last]
     for names in (list(lists), named):
@@ -69,11 +65,7 @@ def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
 
 
 def leave_out_layers(model: nn.Module, *, layers: str, removed: Collection[int]) -> int:
-    """Leave out these layers of vLLM's model, and take back in all others. Weights and KV cache are not touched.
-
-    Returns:
-        Decoder layers of the model, the ones that are out included.
-    """
+    """Leave out these layers of vLLM's model, and take back in all others; gives the number of all."""
     modules = list(model.get_submodule(layers).children())
     for index, layer in enumerate(modules):
         if _OWN in vars(layer):
@@ -88,11 +80,8 @@ def leave_out_layers(model: nn.Module, *, layers: str, removed: Collection[int])
 
 
 def pass_states_on(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's output if it changes nothing, for a layer with this ``forward``.
-
-    Before the first layer there is no residual stream, nor is there after it. A layer without such a stream gives back
-    ``hidden_states``, or its first argument where none has that name. What it is said to give back does not count:
-    granite's layers promise two tensors and give one.
+    """A layer's output if it changes nothing, for a layer with this ``forward``. Before the first layer there is no
+    residual stream. The promised result does not count: granite's layers promise two tensors and give one.
     """
     names = [name for name in inspect.signature(forward).parameters if name != "self"]
     stream = _STREAM if _STREAM in names else names[0]

@@ -2,14 +2,11 @@
 
     advise(Path("runs/quickstart"), use="math", keep=0.9)
 
-A plan passes where every readout that the use asks for keeps at least ``keep`` of its score above chance, by its lower
-bound. The plans of one criterion, healed in one way, are a path: they are tested from the shallowest on, until one does
-not pass. Paths share the error rate. See layercut.evidence.fixed_sequence.
+The plans of one criterion, healed in one way, are a path. See layercut.evidence.fixed_sequence.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,8 +30,8 @@ from layercut.runs.environment import shown_path
 from layercut.text import Printed
 
 KEEP, CONFIDENCE = 0.9, 0.95
-"""Target share and confidence in a study's report; `layercut advise` takes others."""
-Answer = Literal["cut", "other", "none", "undecided", "no evidence"]
+"""Target share in a study's report; `layercut advise` takes others. Probability that a recommended plan keeps it."""
+Answer = Literal["cut", "none", "undecided", "no evidence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,6 @@ class JudgedPlan(JudgedDepth):
         arm = self.arm
         return {
             "run": arm.name,
-            "model": arm.other,
             **{name: getattr(arm, name) for name in ("removed", "mlp", "criterion", "num_parameters", "disk_bytes")},
             **{name: getattr(self, name) for name in ("path", "verdict", "low", "items_needed", "missing")},
             "readouts": [{**plain_estimates(vars(task)), "written": is_written(task.readout)} for task in self.tasks],
@@ -73,14 +69,11 @@ class Advice(Printed):
 
     use: Use
     keep: float
-    confidence: float
     seed: int
     uncut: ComparedRun
     plans: tuple[JudgedPlan, ...]
     """Deepest first."""
     ignored: tuple[NotJudged, ...]
-    others: tuple[JudgedPlan, ...] = ()
-    """Other models on the same items, such as quantised weights, the smallest first."""
     folder: Path | None = None
     """Folder of the study, for checkpoints and commands; None where it is not known."""
 
@@ -96,35 +89,24 @@ class Advice(Printed):
         return max(failed, key=lambda plan: (plan.verdict == "undecided", plan.kept or 0.0), default=None)
 
     @property
-    def better(self) -> JudgedPlan | None:
-        """The smallest other model that passed, where it has fewer bytes than the recommended plan, or no plan is."""
-        plan, passed = self.recommended, [other for other in self.others if other.passed]
-        if plan is not None:
-            most = plan.arm.disk_bytes or 0
-            passed = [other for other in passed if (other.arm.disk_bytes or most) < most]
-        return next(iter(passed), None)
-
-    @property
     def num_paths(self) -> int:
-        """Number of sequences that share the error rate; each other model is one."""
-        return len({plan.path for plan in (*self.plans, *self.others)})
+        """Number of sequences that share the error rate."""
+        return len({plan.path for plan in self.plans})
 
     @property
     def answer(self) -> Answer:
-        """``cut``: a plan passed. ``other``: none did, and another model passed. ``none``: all were shown to keep less
-        than asked for. ``undecided``: more items may change that. ``no evidence``: nothing was measured that could
-        decide."""
-        if self.recommended or self.better:
-            return "cut" if self.recommended else "other"
-        judged = (*self.plans, *self.others)
-        if not any(plan.tasks for plan in judged):
+        """``cut``: a plan passed. ``none``: all were shown to keep less than asked for. ``undecided``: more items may
+        change that. ``no evidence``: nothing was measured that could decide."""
+        if self.recommended:
+            return "cut"
+        if not any(plan.tasks for plan in self.plans):
             return "no evidence"
-        return "undecided" if any(plan.verdict == "undecided" for plan in judged) else "none"
+        return "undecided" if any(plan.verdict == "undecided" for plan in self.plans) else "none"
 
     @property
     def evidence(self) -> Literal["generation", "likelihood", "both", "none"]:
         """The kind of answers behind the verdicts: those that the model wrote, options that it ranked, or both."""
-        written = {is_written(task.readout) for plan in (*self.plans, *self.others) for task in plan.tasks}
+        written = {is_written(task.readout) for plan in self.plans for task in plan.tasks}
         return "both" if len(written) == 2 else "generation" if True in written else "likelihood" if written else "none"
 
     @property
@@ -134,41 +116,32 @@ class Advice(Printed):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for ``--json``."""
-        chosen, best, better = self.recommended, self.best, self.better
+        chosen, best = self.recommended, self.best
         return {
-            **{name: getattr(self, name) for name in ("keep", "confidence", "answer", "evidence", "proxy", "seed")},
+            **{name: getattr(self, name) for name in ("keep", "answer", "evidence", "proxy", "seed")},
             "use": self.use.name,
             "recommended": chosen and chosen.arm.name,
             "best": None if chosen else best and best.arm.name,
-            "better": better and better.arm.other,
             "num_parameters": self.uncut.num_parameters,
             "plans": [plan.to_dict() for plan in self.plans],
-            "others": [other.to_dict() for other in self.others],
             "ignored": [asdict(task) for task in self.ignored],
         }
 
 
-def advise(folder: Path, *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0) -> Advice:
-    """Judge the plans of a study for a use.
-
-    Args:
-        folder: of a finished study, as ``layercut run`` leaves it.
-        use: what the model is for; see layercut.evidence.uses.
-        keep: least share of the score above chance that has to be kept on every readout.
-        confidence: probability that a recommended plan does keep it.
-        seed: of the resampling.
+def advise(folder: Path, *, use: str = "all", keep: float = KEEP, seed: int = 0) -> Advice:
+    """Judge the plans of a study for a use: whether each keeps ``keep`` of the score above chance on every readout.
 
     Raises:
         InputError: no finished study, an unknown use, a share out of range, or no task that speaks of the use.
     """
     chosen = named_use(use)
-    check_keep_and_level(keep, confidence, "confidence")
+    check_keep_and_level(keep, CONFIDENCE)
     if prune_result(folder) is not None:
         raise InputError(f"{shown_path(folder)} is of prune, which judges its plans itself; prune with another `keep`.")
     runs = find_study_runs(folder)
     rows = compare_runs(runs.uncut, runs.cuts, seed=seed)
     try:
-        return judge_plans(rows, chosen, keep=keep, confidence=confidence, seed=seed, folder=Path(folder))
+        return judge_plans(rows, chosen, keep=keep, seed=seed, folder=Path(folder))
     except InputError as error:
         raise InputError(f"{shown_path(folder)}: {error}") from error
 
@@ -178,16 +151,14 @@ def judge_plans(
     use: Use,
     *,
     keep: float,
-    confidence: float,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     folder: Path | None = None,
 ) -> Advice:
     """The same, from rows of compare_runs. Only the main metric of a readout counts. Raises InputError: see advise."""
-    check_keep_and_level(keep, confidence, "confidence")
-    main = [row for row in rows if row.is_headline and (row.cut.is_cut or row.cut.other)]
+    main = [row for row in rows if row.is_headline and row.cut.is_cut]
     if not main:
-        raise InputError("no run of a pruned or another model is there, so there is nothing to advise.")
+        raise InputError("no run of a pruned model is there, so there is nothing to advise.")
     spoken = [row for row in main if use.speaks_of(row.task)]
     if not spoken:
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
@@ -210,10 +181,10 @@ def judge_plans(
     paths = _paths(list(arms.values()))
     measured = {path: [steps[name] for name in names if steps[name].rows] for path, names in paths.items()}
     results = fixed_sequences(
-        {path: own for path, own in measured.items() if own}, keep, level=confidence, num_resamples=num_resamples
+        {path: own for path, own in measured.items() if own}, keep, level=CONFIDENCE, num_resamples=num_resamples
     )
     tested = {depth.plan: depth for result in results.values() for depth in result.tested}
-    plans, error = [], (1 - confidence) / len(paths)
+    plans, error = [], (1 - CONFIDENCE) / len(paths)
     for path, name in ((path, name) for path, names in paths.items() for name in names):
         depth = tested.get(name) or judge_depth(steps[name], wanted, keep, error, num_resamples)
         if name not in tested and steps[name].rows:  # behind the first that failed: bounds without a verdict
@@ -221,15 +192,12 @@ def judge_plans(
             depth = replace(depth, verdict="not tested", tasks=shown_tasks, items_needed=None)
         plans.append(JudgedPlan(**vars(depth), arm=arms[name], path=path))
     plans.sort(key=lambda plan: (-plan.arm.turn, -(plan.low if plan.low is not None else -1e9), plan.arm.name))
-    others = sorted((plan for plan in plans if plan.arm.other), key=lambda plan: plan.arm.disk_bytes or math.inf)
     return Advice(
         use=use,
         keep=keep,
-        confidence=confidence,
         seed=seed,
         uncut=main[0].uncut,
-        plans=tuple(plan for plan in plans if not plan.arm.other),
-        others=tuple(others),
+        plans=tuple(plans),
         ignored=tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items()),
         folder=folder,
     )
@@ -239,8 +207,8 @@ def _paths(arms: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Names of plans that are tested one after the other, by name of the path: those whose names differ in the depth
     alone (``search-2``, ``search-4``), or else those of one criterion; healed in one way under one seed; the shallowest
     first, and two of one depth on two paths. No score decides, so the order is fixed before."""
-    paths: dict[str, list[ComparedRun]] = {arm.name: [arm] for arm in arms if arm.other}
-    for arm in sorted((arm for arm in arms if not arm.other), key=lambda arm: (arm.turn, arm.name)):
+    paths: dict[str, list[ComparedRun]] = {}
+    for arm in sorted(arms, key=lambda arm: (arm.turn, arm.name)):
         plan = arm.plan or arm.name
         family = re.sub(rf"(?<!\d){arm.depth}(?!\d)", "N", plan)
         path = (arm.criterion or "explicit") if family == plan else family

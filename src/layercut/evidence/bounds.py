@@ -29,10 +29,9 @@ from layercut.evidence.intervals import (
 )
 from layercut.seed import check_seed
 
-# Shapes: N items, R resamples, K different pairs of values, or clusters.
+# Shapes: N items, R resamples, K different pairs of values, or clusters that items share.
 
 
-METHOD = "Bayesian bootstrap"
 _OUTCOMES = np.array([(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
 _ADDED = 0.5
 """Items added to each outcome of a 0/1 metric."""
@@ -50,15 +49,7 @@ def resampled_means(
 ) -> Means | None:
     """Draws of a Bayesian bootstrap; for 0/1 metrics with half an item added to each of the four outcomes.
 
-    Args:
-        before: N values of the original model.
-        after: N values of the pruned model, in the same order.
-        codes: cluster of each item, 0 to K - 1; None where items stand alone.
-        rng: what draws.
-        num_resamples: R.
-
-    Returns:
-        The means, or None where there are too few clusters to resample.
+    None where there are too few clusters (``codes`` from 0 to K - 1) to resample.
     """
     binary = is_binary(before) and is_binary(after)
     if codes is None:
@@ -103,23 +94,6 @@ def _blocks(width: int, num_resamples: int) -> list[int]:
     return [min(step, num_resamples - start) for start in range(0, num_resamples, step)]
 
 
-def resampled_sums(columns: Array, codes: NDArray[np.intp] | None, seed: int) -> Array | None:
-    """Sums of columns (columns, N) under random weights of the items, or of what items share: (R, columns); None where
-    those are too few.
-    """
-    codes = np.arange(columns.shape[1]) if codes is None else codes
-    num = int(codes.max()) + 1
-    if num < FEWEST_CLUSTERS:
-        return None
-    rng = np.random.default_rng(check_seed(seed))
-    return cluster_weights(num, rng, NUM_RESAMPLES) @ np.stack(
-        [cluster_sums(column, codes) for column in columns], axis=1
-    )
-
-
-# Shapes: N items, K different pairs of values, or contexts that items share, R resamples.
-
-
 _FEWEST_BEYOND = 50
 """Resamples that must lie beyond a bound; a stricter level takes more resamples."""
 
@@ -148,12 +122,9 @@ def retention_bounds(
 
     The retention is at least k where the mean of x_i = (cut_i - chance) - k (uncut_i - chance) is at least 0, and x_i
     lies in a known range. Gaffke's bound for such a mean: a Bayesian bootstrap of the items and one more, the worst
-    there can be (right in the original model only), and of its draws the low_error quantile. Gaffke, "Three test
-    statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable", Math. Methods Statist.
-    14 (2005); Learned-Miller and Thomas, "A new confidence interval for the mean of a bounded random variable",
-    arXiv:1905.06208. Where the original model is always right and chance is 0, the lower bound is Clopper and
-    Pearson's. The upper bound adds the best item in place of the worst. Where items share contexts, whole contexts are
-    reweighted and the added one is as large as they are on average.
+    there can be (right in the original model only), and of its draws the low_error quantile (Math. Methods Statist. 14,
+    2005; arXiv:1905.06208). The upper bound adds the best item in place of the worst. Where items share contexts, whole
+    contexts are reweighted and the added one is as large as they are on average.
 
     Args:
         uncut: N values of the original model from 0 to 1, one per item.
@@ -161,7 +132,6 @@ def retention_bounds(
         chance: score of guessing; the retention has no meaning where the original model is not above it.
         low_error: probability of a lower bound above the truth.
         high_error: probability of an upper bound below the truth.
-        seed: of the resampling.
         clusters: N names of the contexts that items share; None where items stand alone.
         num_resamples: R, raised where a level is so strict that it needs more.
 

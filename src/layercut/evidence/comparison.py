@@ -35,8 +35,6 @@ class ComparedRun(Removal):
     criterion: str = ""  # criterion that chose them
     num_parameters: int | None = None  # size of the model under the plan, where the run records it
     disk_bytes: int | None = None  # of the weights as they are stored, where the run records it
-    other: str = ""
-    """The model, where it is another one than the original and nothing of the original is known to be gone."""
     plan: str = ""  # name of the cut in its study; for a healed one, of the cut that was healed. Empty outside studies.
     healing: str = ""  # name of the healing arm, or outside studies the methods; empty where nothing was healed
     seed: int | None = None  # random seed of this arm; None outside studies
@@ -242,18 +240,16 @@ class _Run(NamedTuple):
 def _since(arm: ComparedRun, plan: Mapping[str, Any], original: Mapping[str, Any]) -> ComparedRun:
     """The arm with all that is gone of an original model, where its model was cut or healed before the run."""
     lost = lost_since(plan, original.get("model_hash"))
-    if lost is not None:
-        return replace(
-            arm,
-            num_layers=lost.num_layers,
-            removed=lost.removed,
-            mlp=lost.mlp,
-            healing=arm.healing or "+".join(lost.healed),
-            checkpoint="" if plan["removed"] or plan.get("channels") else str(plan.get("model") or ""),
-        )
-    hashes = {of_plan.get("model_hash") for of_plan in (plan, original)} - {None}
-    is_other = len(hashes) > 1 and not arm.is_cut and not arm.healing
-    return replace(arm, other=str(plan.get("model") or "")) if is_other else arm
+    if lost is None:
+        return arm
+    return replace(
+        arm,
+        num_layers=lost.num_layers,
+        removed=lost.removed,
+        mlp=lost.mlp,
+        healing=arm.healing or "+".join(lost.healed),
+        checkpoint="" if plan["removed"] or plan.get("channels") else str(plan.get("model") or ""),
+    )
 
 
 def _compare(base: _Run, run: _Run, key: tuple[str, str, str], seed: int) -> ComparisonRow:

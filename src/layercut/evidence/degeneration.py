@@ -24,7 +24,6 @@ LEAST_LOOP = 40
 FEWEST_WORDS = 4
 """Words of a text that has a Rep-4."""
 HEADLINES = ("loops", "empty", "Rep-4")
-_HIGHER = ("distinct-1", "distinct-2", "length")
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -36,7 +35,7 @@ def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) 
         texts: by name of the model, the original one first: each text and its finish reason, in the same order.
     """
     measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
-    rows = item_rows(NAME, measures, seed=seed, higher=_HIGHER, headlines=HEADLINES)
+    rows = item_rows(NAME, measures, seed=seed, higher=("length",), headlines=HEADLINES)
     short, single = (
         ", ".join(f"{model} {sum(map(counts, of_model))}" for model, of_model in texts.items())
         for counts in (lambda text: len(words_of(text[0])) < FEWEST_WORDS, lambda text: len(sentences_of(text[0])) < 2)
@@ -44,27 +43,20 @@ def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) 
     note = f"Shorter than four words, counted as without repetition: {short}. "
     note += f"A single sentence, counted as Self-BLEU 0: {single}."
     finish = {model: dict(Counter(reason for _, reason in of_model)) for model, of_model in texts.items()}
-    return {"rows": rows, "data": {"finish": finish}, "examples": [], "notes": [note]}
+    return {"rows": rows, "data": {"finish": finish}, "notes": [note]}
 
 
 def measure_text(text: str, finish_reason: str) -> dict[str, float]:
     """All measures of one text, by name, in the order of a report."""
-    words, loop = words_of(text), longest_loop(text)
+    words = words_of(text)
     return {
-        "loops": loop >= max(LEAST_LOOP, LOOPS * len(text)),
+        "loops": longest_loop(text) >= max(LEAST_LOOP, LOOPS * len(text)),
         "empty": not text.strip(),
         **{f"Rep-{n}": repeated_share(words, n) for n in (4, 3, 2)},
         "Self-BLEU-4": self_bleu(text),
-        **{f"distinct-{n}": distinct_share(words, n) for n in (1, 2)},
-        "longest loop": loop / len(text) if text else 0.0,
         "no end within the limit": finish_reason == "length",
         "length": len(words),
     }
-
-
-def is_broken_text(text: str) -> bool:
-    """True for a text that loops or is empty."""
-    return not text.strip() or longest_loop(text) >= max(LEAST_LOOP, LOOPS * len(text))
 
 
 def words_of(text: str) -> list[str]:
@@ -87,15 +79,6 @@ def repeated_share(words: Sequence[str], n: int) -> float:
     """
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def distinct_share(words: Sequence[str], n: int) -> float:
-    """distinct-n: distinct n-grams / words; 0 for no words. Li et al., arXiv:1510.03055.
-
-    >>> distinct_share("a b a b".split(), 1)
-    0.5
-    """
-    return len({tuple(words[i : i + n]) for i in range(len(words) - n + 1)}) / len(words) if words else 0.0
 
 
 def self_bleu(text: str) -> float:

@@ -76,24 +76,11 @@ class MeasureRow(PairedRow):
         return cls(metric=data["measure"], values=values, **{name: data[name] for name in own})
 
 
-class DiagnosisExample(TypedDict):
-    """One item that the original model gets right and a pruned model does not."""
-
-    diagnostic: str
-    arm: str
-    id: str
-    question: str
-    gold: str
-    uncut: str
-    cut: str
-
-
 class Diagnosis(TypedDict):
     """The results of one diagnostic."""
 
     rows: Sequence[MeasureRow]
     data: dict[str, Any]  # other data for its section and figure
-    examples: list[DiagnosisExample]
     notes: list[str]
 
 
@@ -111,19 +98,13 @@ class Damage(NamedTuple):
 
 
 def load_diagnosis(folder: Path) -> dict[str, Any]:
-    """Read diagnose.json from a run folder.
-
-    Raises:
-        InputError: there is none, or it is damaged or of an unknown format.
-    """
+    """Read diagnose.json from a run folder. InputError: there is none, or it is damaged or of an unknown format."""
     return with_rows(read_format(Path(folder) / DIAGNOSIS, "diagnosis"))
 
 
 def layer_damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
-    """Every headline measure of a pruned model that is significantly worse than uncut, the largest loss first.
-
-    Significant: the difference goes the wrong way and the p-value is below 0.05 after Holm's correction over all
-    headline measures of this model. Measures without a headline explain; they do not test for damage.
+    """Every headline measure of a pruned model that is worse than uncut, p < 0.05 after Holm's correction over all
+    headline measures of this model; the largest loss first.
     """
     rows = [row for diagnosis in diagnoses.values() for row in diagnosis["rows"] if row.arm == arm and row.headline]
     adjusted = adjust_by_holm([row.values.p_value for row in rows])

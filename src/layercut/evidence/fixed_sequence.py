@@ -3,14 +3,9 @@
     steps = [DepthEvidence(1, "search-1", rows), DepthEvidence(2, "search-2", rows)]
     fixed_sequences({"search": steps}, keep=0.9)["search"].deepest
 
-A depth passes where every task's lower bound of the retention above chance reaches ``keep``. All tasks have to pass, so
-each bound has the full level: an intersection-union test (Berger, "Multiparameter hypothesis testing and acceptance
-sampling", Technometrics 24, 1982). Depths are tested in an order that was fixed before, and a failure ends the test, so
-each depth has the full level too: to recommend a depth that keeps less, the first such depth has to pass, and it is
-tested once. This is the fixed-sequence procedure: Maurer, Hothorn and Lehmacher, "Multiple comparisons in drug clinical
-trials and preclinical assays: a-priori ordered hypotheses", Biometrie in der chemisch-pharmazeutischen Industrie 6
-(1995); Westfall and Krishen, "Optimally weighted, fixed sequence and gatekeeper multiple testing procedures", J. Stat.
-Plan. Inference 99 (2001).
+All tasks of a depth have to pass, so each lower bound has the full level (intersection-union test). Depths are tested
+in an order that was fixed before, and a failure ends the test, so each depth has the full level too: to recommend one
+that keeps less, the first such depth has to pass, and it is tested once. Papers: docs/reference/statistics.md.
 """
 
 from __future__ import annotations
@@ -49,13 +44,10 @@ class JudgedTask:
     chance: float
     kept: float  # retention above chance on these items
     low: float | None
-    """At least this is kept, at the level of the test; the task passes where it reaches ``keep``. None where these
-    items cannot separate the original model from chance at that level."""
+    """At least this is kept, at the level of the test. None where the items do not separate uncut from chance."""
     high: float | None  # at most this is kept, at the level of the test over all tasks together
     verdict: TestVerdict
-    items_needed: int | None
-    """About how many items in all would decide an undecided one, with a power of 80 %; None where no number can be
-    said."""
+    items_needed: int | None  # in all, that would decide an undecided one with a power of 80 %; None where unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +58,11 @@ class JudgedDepth:
     plan: str
     verdict: TestVerdict
     """``passed``: every task did. ``shown to fail``: a task keeps less than asked for, by its upper bound.
-    ``undecided``: neither; more items would decide it. ``not tested``: a depth that was judged only to be shown."""
+    ``undecided``: neither. ``not tested``: a depth that was judged only to be shown."""
     tasks: tuple[JudgedTask, ...]
     missing: tuple[str, ...]  # tasks that were measured at another depth and not at this one; then it cannot pass
     level: float  # probability with which each lower bound holds
-    items_needed: int | None
-    """About how many items of each task would decide an undecided one; None where no number can be said."""
+    items_needed: int | None  # of each task, that would decide an undecided one; None where unknown
 
     @property
     def passed(self) -> bool:
@@ -90,12 +81,9 @@ class NotJudged:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceResult:
-    """Every depth that was tested, and what follows."""
+    """Every depth that was tested."""
 
-    keep: float
-    level: float  # probability that ``deepest`` keeps what was asked for, on every task that could be judged
     tested: tuple[JudgedDepth, ...]  # in order; all but the last one passed, and the last one where all did
-    not_tested: tuple[str, ...]  # plans behind the first that failed, and all plans where no task could be judged
     not_judged: tuple[NotJudged, ...]
     """Tasks on which nothing can be kept or lost, such as one on which the original model guesses."""
 
@@ -103,11 +91,6 @@ class SequenceResult:
     def deepest(self) -> JudgedDepth | None:
         """The deepest that passed; None where none did."""
         return next((depth for depth in reversed(self.tested) if depth.passed), None)
-
-    @property
-    def first_failed(self) -> JudgedDepth | None:
-        """The depth that ended the test; None where all passed or none could be judged."""
-        return self.tested[-1] if self.tested and not self.tested[-1].passed else None
 
 
 def fixed_sequences(
@@ -119,19 +102,12 @@ def fixed_sequences(
 ) -> dict[str, SequenceResult]:
     """Test the depths of each path in order, such as a path of every criterion; stop at the first that fails.
 
-    The verdict on a depth does not depend on those behind it, if all were asked the same tasks. So the items of a depth
-    need to be measured only once the one before has passed: the same call with one more step gives the same verdicts on
-    the earlier ones.
-
-    A task decides nothing where its metric has no chance level or does not lie between 0 and 1, and where the original
-    model is at chance: the lower end of its 95 % interval at the first depth that measured it does not exceed chance.
-    Near chance a lower bound is safe all the same: weightings of the items under which the original model is not above
-    chance count against the plan (see retention_bounds).
+    The verdict on a depth does not depend on those behind it, if all were asked the same tasks. A task decides nothing
+    where its metric has no chance level or does not lie between 0 and 1, and where the original model is at chance at
+    the first depth that measured it.
 
     The error rate 1 - level is shared by the paths in equal parts. A path on which every depth passed hands its part on
-    to the others, which are then tested again: Bretz, Maurer, Brannath and Posch, "A graphical approach to sequentially
-    rejective multiple test procedures", Stat. Med. 28 (2009). With one plan a path this is Holm's procedure; one single
-    path is tested with all of it.
+    to the others, which are then tested again. With one plan a path this is Holm's procedure.
 
     Args:
         paths: steps by depth; what comes first must not depend on these items.
@@ -162,22 +138,19 @@ def fixed_sequences(
                 tested.append(judge_depth(step, wanted, keep, (1 - level) / len(active), num_resamples))
                 if not tested[-1].passed:
                     break
-            not_tested = tuple(step.plan for step in paths[name][len(tested) :])
-            results[name] = SequenceResult(
-                keep=keep, level=level, tested=tuple(tested), not_tested=not_tested, not_judged=not_judged
-            )
-        finished = {name for name in active if results[name].first_failed is None and not results[name].not_tested}
+            results[name] = SequenceResult(tested=tuple(tested), not_judged=not_judged)
+        finished = {name for name in active if sum(depth.passed for depth in results[name].tested) == len(paths[name])}
         done |= finished
         if not finished or len(done) == len(paths):
             return results
 
 
-def check_keep_and_level(keep: float, level: float, called: str = "level") -> None:
+def check_keep_and_level(keep: float, level: float) -> None:
     """Raise InputError for a share or a probability that cannot be."""
     if not 0 < keep <= 1:
         raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
     if not 0.5 <= level < 1:
-        raise InputError(f"`{called}` {level:g} must lie between 0.5 and 1, such as 0.95.")
+        raise InputError(f"a level of {level:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _cannot_be_judged(row: TaskRow) -> str:

@@ -1,10 +1,7 @@
 """Confidence intervals of a mean over n items, which may share contexts.
 
-Every aggregate that layercut prints is an Estimate: the value, an interval, the number of items and the method of the
-interval. Items are treated as a random draw from all the items a task could ask. Items that share a template or a
-subject are not, but their contexts are: twenty questions from one template may carry hardly more information than one.
-Miller, "Adding Error Bars to Evals", arXiv:2411.00640, section 2.2: clustered standard errors. Answers to one item
-under several seeds are clusters too: one value per item and seed, with the item's id as its cluster.
+Items are treated as a random draw from all the items a task could ask. Items that share a template or a subject are
+not, but their contexts are. Formulas and papers: docs/reference/statistics.md.
 """
 
 from __future__ import annotations
@@ -57,12 +54,7 @@ def cluster_codes(clusters: Sequence[str] | None, n: int) -> NDArray[np.intp] | 
 
 
 def clustered_standard_error(values: Array, codes: NDArray[np.intp]) -> float:
-    """Standard error of a mean whose items come in clusters.
-
-    SE = sqrt(sum over clusters of (sum over its items of (s_i - mean))^2) / N, Miller's clustered one (the products
-    across items of one cluster are added to those of the items). Times sqrt(K / (K - 1)), as for a few clusters it
-    would be too small.
-    """
+    """Standard error of a mean whose items come in clusters: Miller's, times sqrt(K / (K - 1))."""
     sums = np.bincount(codes, weights=values - values.mean())
     k = len(sums)
     return float(np.sqrt((sums**2).sum() * k / (k - 1)) / len(values))
@@ -71,10 +63,8 @@ def clustered_standard_error(values: Array, codes: NDArray[np.intp]) -> float:
 def effective_items(values: Array, codes: NDArray[np.intp]) -> float:
     """Number of independent right-or-wrong items that carry as much information about the share as these N.
 
-    N / design effect, where the design effect is the clustered over the plain variance of the mean, at least 1; times
-    (z / t_{K-1})^2, as the spread between K clusters is itself an estimate. Korn and Graubard, "Confidence intervals
-    for proportions with small expected number of positive counts estimated from survey data", Survey Methodology 24
-    (1998). A share of 0 or 1 does not show how alike the items of a cluster are; there each cluster counts as one.
+    N / design effect, at least 1, times (z / t_{K-1})^2 (Korn and Graubard). A share of 0 or 1 does not show how alike
+    the items of a cluster are; there each cluster counts as one.
     """
     n, k = len(values), int(codes.max()) + 1
     share = float(values.mean())
@@ -82,12 +72,6 @@ def effective_items(values: Array, codes: NDArray[np.intp]) -> float:
         return float(k)
     design_effect = max(1.0, clustered_standard_error(values, codes) ** 2 / (share * (1 - share) / n))
     return n / design_effect * _shrinkage(k)
-
-
-def cluster_half_width(values: Array, codes: NDArray[np.intp]) -> float:
-    """Half of an interval of a mean: clustered standard error times Student's t with K - 1 degrees of freedom."""
-    k = int(codes.max()) + 1
-    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, k - 1)) * clustered_standard_error(values, codes)
 
 
 def cluster_sums(values: Array, codes: NDArray[np.intp]) -> Array:
@@ -98,8 +82,7 @@ def cluster_sums(values: Array, codes: NDArray[np.intp]) -> Array:
 def cluster_weights(k: int, rng: np.random.Generator, num_resamples: int) -> Array:
     """R random weightings of whole clusters for a Bayesian bootstrap, (R, K), not normalised.
 
-    Gamma weights of shape a make a mean vary by spread / (K a + 1). With a = ((K - 1) (z / t_{K-1})^2 - 1) / K this is
-    the variance of Student's interval for K clusters, while shape 1 would be too narrow for few.
+    With this shape of Gamma weights a mean varies as in Student's interval for K clusters; shape 1 would be too narrow.
     """
     if k < FEWEST_CLUSTERS:
         raise AssertionError(f"{k} clusters cannot be resampled")
@@ -133,14 +116,7 @@ def plain_estimates(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def proportion_interval(successes: int, n: int) -> Estimate:
-    """Share of successes with its Wilson score interval.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It keeps its level
-    near 0 and 1, where the textbook interval p +- 2 s collapses to a point: 0 of 20 is [0, 0.161], not [0, 0].
-
-    Raises:
-        InputError: no items, or more successes than items.
-    """
+    """Share of successes with its Wilson score interval. InputError: no items, or more successes than items."""
     if n < 1:
         raise InputError("a share of no items has no value; give at least one item.")
     if not 0 <= successes <= n:
@@ -158,18 +134,10 @@ def _wilson_ends(successes: int, n: int) -> tuple[float, float]:
 def mean_interval(values: Sequence[float] | Array, seed: int = 0, *, clusters: Sequence[str] | None = None) -> Estimate:
     """Mean with its interval: Wilson for values that are all 0 or 1, a bootstrap over items for all others.
 
-    The bootstrap is bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence intervals", JASA 82, 1987)
-    with 10,000 resamples, and falls back to percentiles where BCa is not defined. One value, or values that are all
-    equal, carry no information about the spread of a metric that is not 0/1: resampling them would give an interval of
-    width zero. There the ends are None and the method is ``none``.
-
+    The bootstrap is BCa, and falls back to percentiles where that is not defined. Values of a metric that is not 0/1
+    and that are all equal carry no information about its spread: there the ends are None and the method is ``none``.
     Where items share contexts, a Wilson interval of the effective number of items, or the mean with its clustered
-    standard error and Student's t; see layercut.evidence.intervals.
-
-    Args:
-        values: one number per item, any unit; the interval has the same unit.
-        seed: of the resampling; the same values in the same order and the same seed give the same interval.
-        clusters: name of the context of each item; None where items stand alone.
+    standard error and Student's t.
 
     Raises:
         InputError: no values, a value that is not finite, or not one cluster per value.
@@ -184,7 +152,8 @@ def mean_interval(values: Sequence[float] | Array, seed: int = 0, *, clusters: S
     if np.ptp(array) == 0:
         return Estimate(mean, None, None, len(array), "none")
     if codes is not None:
-        reach = cluster_half_width(array, codes)
+        student = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, int(codes.max())))
+        reach = student * clustered_standard_error(array, codes)
         return Estimate(mean, mean - reach, mean + reach, len(array), "clustered t")
     for method in ("BCa", "percentile"):
         with np.errstate(all="ignore"):
@@ -250,12 +219,8 @@ ALPHA = 0.05
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given.
 
-    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. Calling all adjusted
-    values below 0.05 a finding is wrong about any of them with a probability of at most 0.05, however the comparisons
-    depend on each other. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
-
-    Written here because scipy only has the false discovery rate, which bounds another error, and statsmodels would be a
-    dependency for these few lines.
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. scipy has only the false
+    discovery rate, which bounds another error.
 
     Raises:
         InputError: a value outside [0, 1], or NaN.
@@ -272,19 +237,12 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The unbiased estimate from one problem: 1 - C(n - c, k) / C(n, k).
+    """The unbiased estimate from one problem, n samples of which c are right: 1 - C(n - c, k) / C(n, k).
 
-    It is the share of all sets of k out of the n programs that hold a right one. The naive 1 - (1 - c/n)^k draws the
-    same program twice and comes out too low. Computed as 1 - prod over i of (1 - k / i), i from n - c + 1 to n, which
-    overflows nowhere. Chen et al., "Evaluating Large Language Models Trained on Code", arXiv:2107.03374.
+    Computed as 1 - prod over i of (1 - k / i), i from n - c + 1 to n, which overflows nowhere. arXiv:2107.03374.
 
     >>> pass_at_k(2, 1, 1), pass_at_k(4, 1, 2), pass_at_k(5, 3, 3)
     (0.5, 0.5, 1.0)
-
-    Args:
-        num_samples: n, programs drawn for the problem.
-        num_correct: c, how many of them pass.
-        k: programs that one may show.
 
     Raises:
         InputError: k above n, or counts that cannot be.

@@ -49,13 +49,9 @@ class MeanKept(NamedTuple):
 def mean_share_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> MeanKept:
     """Mean over tasks of (cut - floor) / (uncut - floor), with the middle 95 % of a Bayesian bootstrap.
 
-    Each task's items are reweighted by themselves, both models' values of an item together, as in ``compare_paired``;
-    the draws are then averaged over tasks. Two readouts of the same items count as two tasks with items of their own,
-    which makes the interval of such a mean a little too narrow. A draw whose denominator is 0 or less says nothing of
-    a ratio; where more than 2.5 % of them are such, there is no interval.
-
-    All tasks count the same; n is the number of items of all together. Refused where the original model is not above a
-    floor.
+    Each task's items are reweighted by themselves, as in ``compare_paired``; the draws are then averaged over tasks,
+    which all count the same. Where more than 2.5 % of the draws have a denominator of 0 or less, there is no interval.
+    Refused where the original model is not above a floor.
 
     Raises:
         InputError: no items in a part, or a value that is not finite.

@@ -1,8 +1,4 @@
-"""Paired comparison of the original and the pruned model on the same items: difference, retention, intervals, p-values.
-
-Every item is answered by both models, so the comparison is made within items. That is much sharper than two separate
-intervals: items that are hard for both models cancel.
-"""
+"""Paired comparison of two models on the same items: difference, retention, intervals, p-values."""
 
 # Shapes: N items, R resamples.
 
@@ -16,7 +12,7 @@ import numpy as np
 import scipy
 
 from layercut.errors import InputError
-from layercut.evidence.bounds import METHOD, Means, resampled_means, resampled_sums
+from layercut.evidence.bounds import Means, resampled_means
 from layercut.evidence.intervals import (
     CONFIDENCE,
     FEWEST_CLUSTERS,
@@ -26,11 +22,13 @@ from layercut.evidence.intervals import (
     Estimate,
     cluster_codes,
     cluster_sums,
+    cluster_weights,
     finite_array,
     is_binary,
     mean_interval,
 )
 from layercut.seed import check_seed
+from layercut.text import count_of
 
 
 class Comparison(NamedTuple):
@@ -163,7 +161,7 @@ def compare_paired(
         if means is None:
             refused.append(f"no interval, as the items share fewer than {FEWEST_CLUSTERS} contexts")
         elif retention is None:
-            refused.append(f"the uncut value is too near 0 for a ratio of {_items(n)}")
+            refused.append(f"the uncut value is too near 0 for a ratio of {count_of(n, 'item')}")
     elif chance is not None or value == 0:
         refused.append("the uncut value is not above 0, so there is nothing to retain")
     else:
@@ -171,11 +169,11 @@ def compare_paired(
     if chance is None:
         refused.append("this metric has no chance level")
     elif value <= chance or uncut_estimate.low is None or uncut_estimate.low <= chance:
-        refused.append(f"the original model is not above chance ({chance:.3g}) on {_items(n)}")
+        refused.append(f"the original model is not above chance ({chance:.3g}) on {count_of(n, 'item')}")
     else:
         above_chance = share_over_floor(value, cut_value, means, chance, n, method)
         if above_chance is None:
-            refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {_items(n)}")
+            refused.append(f"the original model is too near chance ({chance:.3g}) for a ratio of {count_of(n, 'item')}")
 
     lost, gained = (int((before > after).sum()), int((after > before).sum())) if binary else (None, None)
     if codes is not None:
@@ -245,12 +243,13 @@ def ratio_interval(value: float, above: Array, below: Array, n: int, method: str
 
 
 def ratio_of_sums(above: Array, below: Array, seed: int) -> Estimate:
-    """A ratio of sums over the same items, with a 95 % interval of the Bayesian bootstrap; without one where the items
-    are too few.
-    """
+    """A ratio of sums over the same items, with a 95 % interval of the Bayesian bootstrap, unless they are too few."""
     value, n = float(above.sum() / below.sum()), len(above)
-    draws = resampled_sums(np.stack([above, below]), None, seed)
-    interval = None if draws is None else ratio_interval(value, draws[:, 0], draws[:, 1], n, METHOD)
+    interval = None
+    if n >= FEWEST_CLUSTERS:
+        weights = cluster_weights(n, np.random.default_rng(check_seed(seed)), NUM_RESAMPLES)
+        draws = weights @ np.stack([above, below], axis=1)
+        interval = ratio_interval(value, draws[:, 0], draws[:, 1], n, "Bayesian bootstrap")
     return interval or Estimate(value, None, None, n, "none")
 
 
@@ -274,15 +273,6 @@ def _sign_flip(differences: Array, seed: int) -> float:
     return float(result.pvalue)
 
 
-def _items(n: int) -> str:
-    return "1 item" if n == 1 else f"{n} items"
-
-
 def mcnemar_test(lost: int, gained: int) -> float:
-    """The p-value of McNemar's exact test, two-sided, from the numbers of items that one model alone has right.
-
-    It asks how unusual ``lost`` is for Binomial(lost + gained, 1/2). McNemar, "Note on the sampling error of the
-    difference between correlated proportions or percentages", Psychometrika 12 (1947). Fewer than 6 such items cannot
-    give p < 0.05, however they fall.
-    """
+    """The p-value of McNemar's exact test, two-sided, from the numbers of items that one model alone has right."""
     return float(scipy.stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0

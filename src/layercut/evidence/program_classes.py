@@ -61,12 +61,10 @@ OUTCOMES: Mapping[str, ProgramClass] = {
 def classify_program(
     source: str, *, head: str = "", finish_reason: str = "stop", outcome: str | None = None
 ) -> ProgramClass:
-    """The class of one program.
+    """The class of one program, which begins with ``head``; ``outcome`` says how it ended if it was run.
 
-    Without code there is none to judge: ``no_code``. A program that does not parse has the class of what goes wrong
-    first in the text, the parser's error or the lexer's. A program that was ended by the limit on its length is ``cut``
-    if more text could still make it right; what it did wrong before counts as its own. A program that parses is judged
-    by ``outcome``, if it was run.
+    A program that does not parse has the class of what goes wrong first in the text. One that was ended by the limit on
+    its length is ``cut`` if more text could still make it right; what it did wrong before counts as its own.
 
     >>> [classify_program(text) for text in ("def f(x):\\n    return (x", "def f(x):\\nreturn x", "def f(x): return x")]
     ['never_closed', 'indentation', 'parses']
@@ -74,12 +72,6 @@ def classify_program(
     'name'
     >>> classify_program("return (", finish_reason="length")
     'cut'
-
-    Args:
-        source: the whole program.
-        head: what it was begun with; code is what comes after.
-        finish_reason: how the answer ended.
-        outcome: how the program ended when it was run; None if it was not.
     """
     body = source.removeprefix(head)
     if not any(line.strip() and not line.strip().startswith("#") for line in body.split("\n")):
@@ -132,7 +124,7 @@ def measure_programs(
         for model, of_model in classes.items()
     }
     rows = item_rows(diagnostic, shares, seed=seed, higher=_HIGHER, headlines=HEADLINES)
-    return {"rows": rows, "data": {"classes": counts}, "examples": [], "notes": []}
+    return {"rows": rows, "data": {"classes": counts}, "notes": []}
 
 
 def _syntax_error(source: str) -> SyntaxError | None:
@@ -173,11 +165,8 @@ class SyntaxProblem(NamedTuple):
 def first_problem(source: str) -> SyntaxProblem | None:
     """Read a program with a stack of open brackets, past comments and strings; None if all brackets and strings fit.
 
-    A closing bracket without an open one is ``unmatched``; one of another kind than the last open one ``mismatched``;
-    what is open at the end ``never_closed``, the first one named. A string in single quotes that does not end on
-    its line, or one in triple quotes that does not end at all, is an ``unterminated_string``. Quotes of the same kind
-    inside the braces of an f-string (Python 3.12) are taken for its end, so ask only about programs that do not
-    compile.
+    Quotes of the same kind inside the braces of an f-string (Python 3.12) are taken for its end, so ask only about
+    programs that do not compile.
 
     >>> first_problem("f(1, [2)")
     SyntaxProblem(kind='mismatched', line=1)

@@ -1,8 +1,4 @@
-"""The number of items needed to detect a loss, before any of them is run.
-
-Every item is answered by both models, so the number depends on how often they disagree: models with correlated right
-answers need fewer items than two independent samples.
-"""
+"""The number of items needed to detect a loss, or to decide whether a plan keeps enough, before any of them is run."""
 
 # Shapes: N items, M discordant items, K different values, T simulated data sets.
 
@@ -45,31 +41,19 @@ class Expected:
     correlation: float  # correlation of right answers over items
     outcomes: Outcomes
 
-    @property
-    def retention(self) -> float:
-        """Above chance; with a chance of 0, plainly cut / uncut."""
-        return (self.cut - self.chance) / (self.baseline - self.chance)
-
 
 class ItemsNeeded(NamedTuple):
     """The answer, and what it rests on."""
 
     to_see_the_difference: int  # for McNemar's exact test to reach the power asked for
     power: float  # power of the test with that number
-    by_formula: int  # Connor's number for the test's normal approximation; the exact test needs a little more
-    to_pin_the_retention: int  # for a 1 - alpha interval of the retention of the half-width asked for
 
 
 def expect_outcomes(
     *, baseline: float, retention: float, chance: float = 0.0, correlation: float = CORRELATION
 ) -> Expected:
-    """Shares of the four outcomes, from the scores of the two models.
-
-    Args:
-        baseline: score of the original model, between chance and 1.
-        retention: above chance, (cut - chance) / (baseline - chance).
-        chance: score of guessing.
-        correlation: of the models' right answers over items (phi), or as much as the two scores allow.
+    """Shares of the four outcomes, from the scores of the two models; the correlation (phi) of their right answers is
+    at most what the scores allow.
 
     Raises:
         InputError: shares that cannot be.
@@ -101,30 +85,19 @@ def outcomes_of(baseline: float, cut: float, correlation: float) -> Outcomes:
     return Outcomes(both, baseline - both, cut - both, max(0.0, 1 - baseline - cut + both))
 
 
-def items_needed(
-    expected: Expected, *, power: float = 0.8, alpha: float = 0.05, half_width: float = 0.1, comparisons: int = 1
-) -> ItemsNeeded:
-    """Items for a paired test, and for an interval of the retention.
-
-    Test: Connor, "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43
-    (1987): n = (z_{1-alpha/2} sqrt(psi) + z_power sqrt(psi - delta^2))^2 / delta^2, with psi the share of items on
-    which the models disagree and delta the difference of their scores. From there n is raised until the exact test has
-    the power (see mcnemar_power).
-
-    Interval: by the delta method the retention R varies by Var(cut - R uncut) / (n (baseline - chance)^2) per item, so
-    n = z^2 Var(cut - R uncut) / (half_width (baseline - chance))^2.
+def items_needed(expected: Expected, *, power: float = 0.8, alpha: float = 0.05, comparisons: int = 1) -> ItemsNeeded:
+    """Items for McNemar's exact test, from Connor's number (Biometrics 43, 1987) for its normal approximation on.
 
     Args:
-        expected: see expect.
+        expected: the two models.
         power: probability of seeing a difference that is there.
-        alpha: level of the test, and 1 - level of the interval.
-        half_width: of the retention's interval: 0.1 is ten points to each side.
+        alpha: level of the test.
         comparisons: how many are judged together; Holm's first step divides alpha by it.
 
     Raises:
         InputError: a probability out of range, no difference to see, or more than five million items.
     """
-    for name, value in (("power", power), ("alpha", alpha), ("half-width", half_width)):
+    for name, value in (("power", power), ("alpha", alpha)):
         if not 0 < value < 1:
             raise InputError(
                 f"{name} {value:g} is not a share between 0 and 1, such as {0.05 if name == 'alpha' else 0.8}."
@@ -140,20 +113,12 @@ def items_needed(
     psi = expected.outcomes.lost + expected.outcomes.gained
     z_alpha, z_power = float(scipy.stats.norm.ppf(1 - level / 2)), float(scipy.stats.norm.ppf(power))
     formula = (z_alpha * math.sqrt(psi) + z_power * math.sqrt(max(0.0, psi - delta**2))) ** 2 / delta**2
-    ratio = expected.retention
-    per_item = (
-        expected.cut * (1 - expected.cut)
-        + ratio**2 * expected.baseline * (1 - expected.baseline)
-        - 2 * ratio * (expected.outcomes.both - expected.baseline * expected.cut)
-    )
-    z = float(scipy.stats.norm.ppf(1 - alpha / 2))
-    interval = z**2 * per_item / (half_width * (expected.baseline - expected.chance)) ** 2
-    if max(formula, interval) > _MOST_ITEMS:
-        raise InputError(f"that takes {max(formula, interval):,.0f} items; ask for a larger difference or half-width.")
-    n = by_formula = math.ceil(formula)
+    if formula > _MOST_ITEMS:
+        raise InputError(f"that takes {formula:,.0f} items; ask for a larger difference.")
+    n = math.ceil(formula)
     while (reached := mcnemar_power(n, expected.outcomes, level)) < power:
         n += max(1, n // 200)
-    return ItemsNeeded(n, reached, by_formula, math.ceil(interval))
+    return ItemsNeeded(n, reached)
 
 
 def mcnemar_power(n: int, outcomes: Outcomes, alpha: float = 0.05) -> float:
@@ -176,10 +141,7 @@ POWER = 0.8
 """Probability with which a planned number of items decides."""
 MANY = 100
 """Times as many items as there are: an estimate above that says no more than "many"."""
-_TRIES, _TRIES_OF_MANY, _FEW = 4000, 1000, 8
-"""Simulated data sets: of up to ``_FEW`` different values, and of more. With 4,000 a power of 80 % has a standard error
-of 0.6 points. With 500 the search for a number of items, which stops at the first that seems enough, was off by 10 %.
-"""
+_TRIES, _TRIES_OF_MANY, _FEW = 4000, 1000, 8  # simulated data sets: of up to _FEW different values, and of more
 
 
 class Differences(NamedTuple):
@@ -222,10 +184,8 @@ def power_to_decide(differences: Differences, num_items: int, error: float) -> f
     """Probability that ``num_items`` items show that the mean of x is at least 0, at this error rate, by simulation.
 
     The rule is that of ``layercut.evidence.bounds``: P(S < 0) is at most the error, with S = sum_i g_i x_i + g_0 x_0,
-    standard exponential weights g, x_i = (cut_i - chance) - keep (uncut_i - chance), and x_0 the worst value there can
-    be. Data sets are drawn, and P(S < 0) of each is computed by the saddlepoint formula of Lugannani and Rice, "Saddle
-    point approximation for the distribution of the sum of independent random variables", Adv. Appl. Prob. 12 (1980),
-    in place of resampling.
+    standard exponential weights g and x_0 the worst value there can be. Data sets are drawn, and P(S < 0) of each is
+    computed by the saddlepoint formula of Lugannani and Rice (Adv. Appl. Prob. 12, 1980), in place of resampling.
     """
     units = max(1, round(num_items / differences.items))
     shares = np.asarray(differences.shares)

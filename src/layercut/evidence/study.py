@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparedRun, ComparisonRow, Finding, arm_of, compare_runs
-from layercut.evidence.paired import Comparison, compare_paired
 from layercut.runs.directory import RunFolder, check_folder, is_run_folder, runs_in
 from layercut.runs.environment import shown_path
 from layercut.runs.healing import CHECKPOINT
@@ -67,9 +66,7 @@ def find_study_runs(folder: Path) -> StudyRuns:
 
 
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
-    """The runs of a study and what they come to, compared once for all who want to show it.
-
-    ``seed`` of the resampling: by default that in the settings of the uncut run.
+    """The runs of a study, compared once for all who want to show it; ``seed`` is that of the uncut run by default.
 
     Raises:
         InputError: see find_study_runs and compare_runs.
@@ -169,46 +166,9 @@ def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
     return any(row.cut.mlp for row in rows)
 
 
-class OverSeeds(NamedTuple):
-    """One metric of one task and readout, over all seeds of a plan."""
-
-    rows: tuple[ComparisonRow, ...]  # A row for each seed, in the order of the study
-    values: Comparison
-    """All rows together: a value per item and seed, with the item, or what it shares with others, as the cluster."""
-
-    @property
-    def first(self) -> ComparisonRow:
-        """The row of the first seed."""
-        return self.rows[0]
-
-
-def rows_over_seeds(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow], *, seed: int = 0) -> list[OverSeeds]:
-    """Rows of runs that differ in their seed alone, put together; none where every plan has one seed.
-
-    An item's values under all seeds keep together in the resampling, with the original model's, so the interval is over
-    items, given these seeds.
-    """
-    where = {name: place[:3] for name, place in places_of_runs(cuts, rows).items()}
-    groups: dict[tuple[object, ...], list[ComparisonRow]] = {}
-    for row in rows:
-        groups.setdefault((where[row.cut.name], row.task, row.readout, row.metric), []).append(row)
-    over = []
-    for group in groups.values():
-        if len({row.cut.seed for row in group}) == len(group) > 1:
-            items = [row.items for row in group if row.items is not None]
-            uncut = [value for side in items for value in side.uncut]
-            cut = [value for side in items for value in side.cut]
-            clusters = [name for side in items for name in side.clusters or side.ids]
-            values = compare_paired(uncut, cut, chance=group[0].chance, seed=seed, clusters=clusters)
-            over.append(OverSeeds(tuple(group), values))
-    return over
-
-
 def kept_checkpoint(folder: Path, arm: ComparedRun) -> Path | None:
-    """The folder of the checkpoint of a plan of a study; None where it is not on the disk.
-
-    A healed arm's lies beside the healed cut: ``CUT/heal-ARM/checkpoint``, any other in ``ARM/checkpoint``. A run of a
-    checkpoint that was cut before has that one.
+    """The folder of the checkpoint of a plan of a study; None where it is not on the disk. A healed arm's lies beside
+    the healed cut: ``CUT/heal-ARM/checkpoint``.
     """
     if arm.checkpoint:
         return Path(arm.checkpoint)

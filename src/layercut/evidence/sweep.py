@@ -138,8 +138,3 @@ class Sweep(Printed):
             raise InputError(
                 f"{shown_path(file)} is damaged ({type(error).__name__}: {error}); sweep again."
             ) from error
-
-
-def is_sweep_folder(folder: Path) -> bool:
-    """Return True for a run folder with a finished sweep."""
-    return (Path(folder) / SWEEP).is_file()

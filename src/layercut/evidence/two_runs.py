@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
-from layercut.evidence.intervals import ALPHA, plain_estimates
+from layercut.evidence.intervals import ALPHA
 from layercut.evidence.means import form_means
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run_folder
@@ -21,6 +21,11 @@ from layercut.runs.logs.logged import LoggedRun, settings_differences
 from layercut.runs.study import UNCUT
 
 Verdict = Literal["better", "worse", "not shown"]
+_OF_ROW = {
+    "task", "version", "readout", "metric", "n", "items", "limit", "chance", "uncut", "cut", "difference", "lost",
+    "gained", "p_value", "p_adjusted", "test", "num_clusters", "seed", "note",
+}  # fmt: skip
+"""What a row of ``compare --json`` has of the row of a study."""
 
 
 def open_run(path: Path) -> RunFolder:
@@ -87,8 +92,7 @@ def comparison_notes(first: RunFolder, second: RunFolder) -> list[str]:
     if names[0] != names[1]:
         origins.append(
             f"{first.name} is of the original model {names[0]}, {second.name} of {names[1]}: two models are compared "
-            "on the same items, and no plan is known that leads from one to the other. Where their tokenizers differ, "
-            "nats per token (gold) are of different tokens."
+            "on the same items, and no plan is known that leads from one to the other."
         )
     return [*left_out(first, [second]), *origins, *_equal_answers(first, second)]
 
@@ -126,18 +130,9 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
     data: dict[str, Any] = {}
     for name, run in (("first", rows[0].uncut), ("second", rows[0].cut)):
         data[name] = {"run": run.name, "removed": list(run.removed), **({"mlp": run.mlp} if run.mlp else {})}
-    of_row = ("task", "version", "readout", "metric", "n", "asked", "limit", "chance")
-    of_values = ("uncut", "cut", "difference", "lost", "gained", "p_value")
     data["rows"] = [
-        {
-            **{"items" if name == "asked" else name: getattr(row, name) for name in of_row},
-            **plain_estimates({renamed.get(name, name): getattr(row.values, name) for name in of_values}),
-            "p_adjusted": row.p_adjusted,
-            **{name: getattr(row.values, name) for name in ("test", "num_clusters")},
-            "verdict": verdict_on_row(row),
-            "seed": row.seed,
-            "note": row.note,
-        }
+        {renamed.get(name, name): value for name, value in row.to_dict().items() if name in _OF_ROW}
+        | {"verdict": verdict_on_row(row)}
         for row in rows
     ]
     data["means"] = [

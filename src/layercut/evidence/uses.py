@@ -36,14 +36,6 @@ class Use(NamedTuple):
         """
         return _is_any(task, self.tasks)
 
-    def is_part(self, task: str) -> bool:
-        """Return True for a task that is only a part of this use.
-
-        >>> named_use("code").is_part("brackets"), named_use("code").is_part("mbpp_plus")
-        (True, False)
-        """
-        return _is_any(task, self.parts)
-
     def counts(self, readout: str) -> bool:
         """Return True for a readout that decides."""
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
@@ -59,14 +51,12 @@ class Use(NamedTuple):
         """One sentence where these tasks are only parts of the use; else empty.
 
         >>> named_use("code").note(["brackets"])
-        'Judged by a proxy: brackets is a part of writing programs. humaneval*, mbpp* would measure it.'
+        'Judged by a proxy: brackets, a part of writing programs. All of it: humaneval*, mbpp*.'
         """
-        if not tasks or not all(map(self.is_part, tasks)):
+        if not tasks or not all(_is_any(task, self.parts) for task in tasks):
             return ""
-        whole = ", ".join(task for task in self.tasks if task not in self.parts)
-        better = f"{whole} would measure it." if whole else "No task here measures all of it."
-        parts = "is a part" if len(tasks) == 1 else "are parts"
-        return f"Judged by a proxy: {' and '.join(tasks)} {parts} of {self.what}. {better}"
+        whole = ", ".join(task for task in self.tasks if task not in self.parts) or "no task here"
+        return f"Judged by a proxy: {' and '.join(tasks)}, a part of {self.what}. All of it: {whole}."
 
 
 def is_written(readout: str) -> bool:
@@ -123,18 +113,12 @@ def named_use(name: str) -> Use:
 
 
 def tasks_for_use(name: str, *, data: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Tasks and readouts that stand for a use: its benchmarks whose data is given, else built-in tasks without data.
+    """Tasks and readouts of a use: its benchmarks whose data is given, else built-in ones. InputError: no such use.
 
     >>> tasks_for_use("math")
     [('arithmetic', 'short'), ('gsm_symbolic', 'chain')]
     >>> tasks_for_use("math", data=["gsm8k"])
     [('gsm8k', 'chain')]
-
-    Args:
-        data: names of the tasks whose data is at hand.
-
-    Raises:
-        InputError: no such use.
     """
     use = named_use(name)
     built_in, benchmarks = (

@@ -170,11 +170,7 @@ class PromptSource:
     @property
     def items(self) -> dict[str, frozenset[str]]:
         """By task, ids of the items that the prompts are."""
-        of_records = [
-            {task: [record["id"].removeprefix(f"{task} ")]}
-            for record in self.records or ()
-            if (task := record.get("task"))
-        ]
+        of_records = [{record["task"]: [_item_of(record)]} for record in self.records or () if record.get("task")]
         return merge_items(*(part.items for part in self.parts), *of_records)
 
     @property
@@ -270,3 +266,15 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
     if Path(source).is_dir():
         raise InputError(f"{source} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
     return PromptGroup(read_prompts(Path(source), system=system, plain=plain, limit=limit), source=source)
+
+
+def _item_of(record: AnswerRecord) -> str:
+    """The id of the task's item that a record answers; one of before may have its readout behind the id.
+
+    >>> _item_of({"id": "copy-1 chain", "task": "copy"})
+    'copy-1'
+    """
+    name = str(record["id"]).removeprefix(f"{record['task']} ")
+    for readout in GENERATED:
+        name = name.removesuffix(f" {readout}")
+    return name

@@ -42,12 +42,9 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
 
 
 def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: Structure, where: str) -> int:
-    """Decoder layers in the weights, by the tensors' names, if config.json counts as many.
-
-    A config that counts fewer layers than the weights hold would load without a word, as another model. Layers for
-    predicting several tokens at once, which some models store behind the decoder layers, are not counted.
-
-    Raises CheckpointError: fewer, more or other layers in the weights than the config counts.
+    """Decoder layers in the weights, by the tensors' names, without those for predicting several tokens at once that
+    some models store behind. Raises CheckpointError: other layers than config.json counts, which would load as
+    another model.
     """
     matches = (structure.tensor_pattern.match(name) for name in tensors)
     layers = sorted({int(match[2]) for match in matches if match})
@@ -61,8 +58,8 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
 
 
 def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
-    """Refuse a number of layers that the weights cannot hold, before anything of that size is laid out.
-    Raises CheckpointError: the config counts more layers than there are tensors, or no number.
+    """Raise CheckpointError: the config counts more layers than there are tensors, or no number; before any is laid
+    out.
     """
     names = list(tensors)
     field, counted = counted_field(config)
@@ -108,9 +105,7 @@ def _is_default(config: Mapping[str, Any], name: str) -> bool:
 
 
 def refuse_no_window(config: PretrainedConfig, where: str) -> None:
-    """Refuse layers with a sliding window whose size config.json does not give.
-    Raises CheckpointError: ``sliding_window`` is null or 0, and ``layer_types`` or the family has such layers.
-    """
+    """Raise CheckpointError: layers have a sliding window, and config.json gives no size of it."""
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ()
     if "sliding_attention" in kinds and not (window := getattr(text, "sliding_window", 1)):
@@ -122,10 +117,8 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
 
 
 def refuse_larger(config: PretrainedConfig, stored: int, where: str) -> None:
-    """Raise if the config describes far more than the ``stored`` elements, before anything of its size is built.
-
-    Raises CheckpointError: more than twice as many parameters, and a million, as are stored. Smaller differences are
-    for ``refuse_incomplete``, which names the tensor.
+    """Raise CheckpointError if the config describes more than twice the ``stored`` elements, and a million, before
+    anything of its size is built; ``refuse_incomplete`` names the tensor of smaller differences.
     """
     import torch
 

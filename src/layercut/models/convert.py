@@ -12,7 +12,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,13 +43,9 @@ _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 def convert_gguf(
     path: Path, *, label: str | None = None, sha256: str | None = None, tie: bool = True, **recorded: Any
 ) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or converted now.
-
-    Args:
-        label: how the folder's name begins; the file's stem when None.
-        sha256: what the file must hash to; not checked when None.
-        tie: where head and embeddings are quantisations of one matrix, use the finer for both.
-        recorded: goes into the folder's ``layercut_source.json`` with hash, file name and versions.
+    """The Hugging Face folder of a GGUF file: from the cache, or converted now. ``label`` begins its name; ``tie``:
+    where head and embeddings are quantisations of one matrix, use the finer for both; ``recorded`` goes into its
+    ``layercut_source.json``.
 
     Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
     read; InputError: the cache cannot be written, or no decoder.
@@ -225,16 +221,6 @@ class Bundled:
     sha256: str  # of the whole file
     base_model: str  # hub id of the model whose weights these are
 
-    @property
-    def installed(self) -> str:
-        """The first package and its installed version, as a requirement, and how many there are."""
-        first = self.packages[0]
-        try:
-            text = f"{first.name}=={version(first.name)}"
-        except PackageNotFoundError:  # found on the path, but unknown to pip
-            text = first.name
-        return text if len(self.packages) == 1 else f"{text} and {len(self.packages) - 1} more parts"
-
 
 BUNDLED = {
     "smollm2-135m": Bundled(  # 4-bit, Apache-2.0
@@ -266,9 +252,8 @@ def bundled_model(source: str) -> Bundled:
 
 
 def bundled_file(row: Bundled) -> Path:
-    """The GGUF file of the installed packages. Parts are joined once, in the cache.
-    Raises InputError: a package is not installed, its file is missing, or the cache has no space; CheckpointError: the
-    joined file is another one than is recorded.
+    """The GGUF file of the installed packages. Parts are joined once, in the cache. Raises InputError: a package is not
+    installed, its file is missing, or the cache has no space; CheckpointError: the joined file is another one.
     """
     parts = [package.path for package in row.packages]
     present = [path for path in parts if path is not None]

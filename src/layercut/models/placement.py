@@ -38,10 +38,9 @@ def pick_torch_dtype(
 ) -> str:
     """The dtype that a name stands for; only ``auto`` stands for another: ``auto`` (the checkpoint's own) or float32.
 
-    On a CPU ``auto`` is float32. Many CPUs have no instructions for half precision and are about eight times slower in
-    it (docs/experiments/log.md), and float32 has the fewest answers that hang on rounding. Quantized weights, and
-    weights that would take more than MEMORY_SHARE of the memory in float32, stay as they are, and so does what a
-    ``device_map`` spreads. Raises InputError: an unknown dtype or device.
+    On a CPU it is float32, as many CPUs are about eight times slower in half precision (docs/experiments/log.md).
+    Quantized weights, those that would take more than MEMORY_SHARE of the memory in float32, and what a ``device_map``
+    spreads stay as they are. Raises InputError: an unknown dtype or device.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -110,11 +109,9 @@ def placement_of(device: str, device_map: str | Mapping[str, Any] | None) -> str
 
 
 def quantise_weights(model: nn.Module, kind: str, name: str) -> None:
-    """Replace the weights of all linear layers; the products are computed in the model's dtype.
-
-    ``kind`` is one of ``layercut.settings.QUANTISED``, and ``name`` the model's, for messages.
-
-    Raises MissingExtra: torchao is not installed; InputError: this machine, or this model, does not have that kind.
+    """Replace the weights of all linear layers by ones of a ``kind`` of QUANTISED; products are computed in the model's
+    dtype. Raises MissingExtra: torchao is not installed; InputError: this machine, or this model, does not have that
+    kind.
     """
     try:
         with quiet_transformers():
@@ -155,10 +152,7 @@ def _in_four_bits(model: nn.Module) -> None:
 
 
 def stored_bytes(model: nn.Module, each: float | None = None) -> int:
-    """Bytes of all parameters, of quantised ones with their scales.
-
-    ``each``: bytes of a number that is not quantised; as in memory if left out.
-    """
+    """Bytes of all parameters, of quantised ones with their scales; ``each``: of a number that is not quantised."""
 
     def num_bytes(tensor: Any, each: float | None) -> float:
         if not hasattr(tensor, "__tensor_flatten__"):

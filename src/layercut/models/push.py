@@ -71,11 +71,9 @@ class Upload:
 
 
 def prepare_upload(folder: Path, repo: str) -> Upload:
-    """Put together what ``upload_checkpoint`` uploads to ``user/name``; nothing is sent.
-
-    ``folder`` is that of a run of prune or heal, or a checkpoint that layercut wrote.
-    Raises InputError: a folder without a checkpoint or with a damaged card, a link or a file that is none of a model,
-    or no name of a repository.
+    """Put together what ``upload_checkpoint`` uploads to ``user/name``, of a run of prune or heal or a checkpoint;
+    nothing is sent. Raises InputError: a folder without a checkpoint or with a damaged card, a link or a file that
+    is none of a model, or no name of a repository.
     """
     check_folder(folder)
     if not _REPO.fullmatch(repo):

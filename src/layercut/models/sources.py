@@ -80,12 +80,9 @@ class ModelSource:
 
 
 def resolve_source(source: str, *, revision: str | None = None, tie: bool = True) -> ModelSource:
-    """Find a model, downloading or converting it if it has not been yet.
-
-    Args:
-        source: hub id, local folder, ``.gguf`` file or ``bundled:NAME``.
-        revision: branch, tag or commit, for a hub id.
-        tie: of a GGUF file, use the finer of head and embeddings for both, where they are one matrix.
+    """Find a model, downloading or converting it if it has not been yet: a hub id, with a ``revision``, a local folder,
+    a ``.gguf`` file or ``bundled:NAME``. ``tie``: of a GGUF file, use the finer of head and embeddings for both,
+    where they are one matrix.
 
     Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
     CheckpointError: a file that is no GGUF, or a hub model without safetensors.
@@ -98,7 +95,7 @@ def resolve_source(source: str, *, revision: str | None = None, tie: bool = True
         raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
-        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.installed)
+        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.install)
         origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
@@ -128,9 +125,8 @@ class SourceFacts(NamedTuple):
 
 
 def describe_source(source: ModelSource) -> SourceFacts:
-    """Structure, depth and hash of a model, from its config and the heads of its weight files.
-    Raises InputError: no decoder that transformers knows; CheckpointError: damaged or missing files, or a config that
-    counts other layers than the weights hold.
+    """Structure, depth and hash of a model, from its config and the heads of its weight files. Raises InputError: no
+    decoder that transformers knows; CheckpointError: damaged or missing files, or a config that counts other layers.
     """
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
@@ -146,13 +142,9 @@ def describe_source(source: ModelSource) -> SourceFacts:
 
 
 def depth_of(source: str, revision: str | None = None) -> int | None:
-    """Decoder layers as the config counts them; None where it does not say, or where there is no such model.
-
-    Whether the weights hold as many is seen when they are read. Of a hub model that is not in the cache, all but the
-    weights is fetched. ``source`` and ``revision`` are as in ``resolve_source``.
-
-    Raises InputError: an unknown bundled model, or a hub that does not give it; CheckpointError: a damaged config or
-    GGUF file.
+    """Decoder layers as the config counts them; None where it does not say, or where there is no such model. Of a hub
+    model that is not in the cache, all but the weights is fetched. Raises InputError: an unknown bundled model, or a
+    hub that does not give it; CheckpointError: a damaged config or GGUF file.
     """
     source = os.fspath(source)
     path = Path(source).expanduser()
@@ -259,15 +251,14 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
     except Exception:  # no route, refused, timed out, switched off: each HTTP library has its own classes for these
         return False
     names = [file.rfilename for file in info.siblings or ()]
-    if not names or any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
-        return True
-    if gguf := sorted(name for name in names if name.endswith(".gguf")):
+    if names and not any(fnmatch(name, "*.safetensors") and "/" not in name for name in names):
+        if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
+            raise CheckpointError(pickled_only(repo, pickled[0]))
         raise CheckpointError(
-            f"{repo} has GGUF files only; download one (`hf download {repo} {gguf[0]}`) and give its path."
+            f"{repo} has no safetensors weights on the Hugging Face hub; it holds {', '.join(sorted(names)[:3])}. "
+            "Download a GGUF file (`hf download`) and give its path."
         )
-    if pickled := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth"))):
-        raise CheckpointError(pickled_only(repo, pickled[0]))
-    raise CheckpointError(f"{repo} has no safetensors weights on the Hugging Face hub.")
+    return True
 
 
 def adapter_in_folder(folder: Path) -> Adapter | None:
@@ -285,12 +276,7 @@ def adapter_in_folder(folder: Path) -> Adapter | None:
         raise CheckpointError(f"{folder / CONFIG_FILE} names no base_model_name_or_path; write its base model there.")
     if not (folder / WEIGHTS_FILE).is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; save the adapter with PEFT, as safetensors.")
-    if not Path(base).exists() and (folder / base).is_dir():
-        base = str(folder / base)
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
-        raise CheckpointError(f"{folder / CONFIG_FILE} names no rank (r) that is a whole number.")
-    return Adapter(folder, base)
+    return Adapter(folder, str(folder / base) if not Path(base).exists() and (folder / base).is_dir() else base)
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
@@ -306,7 +292,7 @@ def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     try:
         wrapped: Any = PeftModel.from_pretrained(model, str(adapter.folder))
         keys = wrapped.load_adapter(str(adapter.folder), "default")  # once more, because only this reports the keys
-    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({first_line(error)}).") from error
     if odd := sorted({*keys.missing_keys, *keys.unexpected_keys}):  # PEFT goes on with what it began with
         raise CheckpointError(

@@ -94,12 +94,9 @@ def counted_layers(config: Mapping[str, Any]) -> int | None:
 
 
 def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = ()) -> Structure:
-    """The structure of the model that a config.json describes.
-
-    Without ``tensors``, the checkpoint is taken to use the model's own names.
-
-    Raises InputError: no decoder that transformers knows, or one that no layer can be removed from; CheckpointError: a
-    config that transformers does not accept.
+    """The structure of the model that a config.json describes; without ``tensors``, the checkpoint is taken to use the
+    model's own names. Raises InputError: no decoder that transformers knows, or one that no layer can be removed
+    from; CheckpointError: a config that transformers does not accept.
     """
     listed = sorted(tensors)
 
@@ -124,9 +121,8 @@ def stored_names_of(config: Mapping[str, Any], name: str, tensors: Sequence[str]
 
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
-    """The config object that transformers makes of config.json.
-    Raises InputError: a type that transformers does not know; CheckpointError: a config that transformers does not
-    accept.
+    """The config object that transformers makes of config.json. Raises InputError: a type that transformers does not
+    know; CheckpointError: a config that it does not accept.
     """
     from transformers import CONFIG_MAPPING, __version__
 

@@ -134,9 +134,8 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Header of one safetensors file, which the safetensors library checks. No tensor is read.
-    Raises CheckpointError: no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or
-    leave holes.
+    """Header of one safetensors file, which the safetensors library checks. No tensor is read. Raises CheckpointError:
+    no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or leave holes.
     """
     path = Path(path)
     try:
@@ -171,12 +170,9 @@ def read_header(path: Path) -> Header:
 
 
 def stored_tensors(folder: Path) -> list[TensorSpan]:
-    """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes.
-
-    Every header is read, so a missing or truncated shard is found here.
-
-    Raises CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does
-    not agree with its shards.
+    """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes. Raises
+    CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does not
+    agree with its shards.
     """
 
     def tensors_in(file: Path) -> list[TensorSpan]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from layercut.evidence.advice import Advice, JudgedPlan, advise
+from layercut.evidence.advice import CONFIDENCE, Advice, JudgedPlan
 from layercut.evidence.comparison import ComparedRun
 from layercut.evidence.fixed_sequence import JudgedTask
 from layercut.evidence.study import kept_checkpoint
@@ -17,26 +17,8 @@ from layercut.report import words
 from layercut.report.elements import Block, bullet_list
 from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.report.writers import markdown_of
-from layercut.runs.atomic import write_text
 from layercut.runs.directory import RunFolder
-from layercut.runs.disk import size_text
 from layercut.text import PATH_CHARACTERS, at_least, code_span, count_of, escape_inline, number_text
-
-FILE = "advice.md"
-
-
-def write_advice(
-    folder: Path, *, use: str = "all", keep: float = 0.9, confidence: float = 0.95, seed: int = 0
-) -> tuple[Advice, str]:
-    """Advise, and write ``advice.md`` into the study's folder; gives the advice and the page.
-
-    Raises:
-        InputError: see layercut.evidence.advice.advise.
-    """
-    advice = advise(folder, use=use, keep=keep, confidence=confidence, seed=seed)
-    text = advice_page(advice)
-    write_text(Path(folder) / FILE, text)
-    return advice, text
 
 
 def advice_page(advice: Advice) -> str:
@@ -55,29 +37,23 @@ def advice_on_terminal(advice: Advice) -> RenderableType:
 
 
 def advice_blocks(advice: Advice) -> list[Block]:
-    """The answer with the next step, the kind of evidence, and the bounds of all plans and other models."""
+    """The answer with the next step, the kind of evidence, and the bounds of all plans."""
     answer = f"{advice_answer(advice)} {advice_next_step(advice)}".rstrip()
     blocks: list[Block] = [answer, advice_evidence(advice), _ignored(advice)]
-    if any(plan.tasks for plan in (*advice.plans, *advice.others)):
+    if any(plan.tasks for plan in advice.plans):
         blocks += [bounds_table(advice), how_plans_tested(advice)]
     return [block for block in blocks if block]
 
 
 def advice_answer(advice: Advice) -> str:
     """The answer in one sentence, in Markdown; and one more where only a proxy was measured."""
-    chosen, best, other = advice.recommended, advice.best, advice.better
+    chosen, best = advice.recommended, advice.best
     start, keep = f"**For {advice.use.what},", f"{100 * advice.keep:.4g} %"
     note = f" {escape_inline(advice.proxy)}" if advice.proxy else ""
-    if other is not None:
-        text = f"{start} take {escape_inline(other.arm.other)} ({_size(other)}):** it keeps {kept_words(other.tasks)}"
-        against = chosen and f"; {_plan(chosen)} has {_size(chosen)} and keeps {kept_words(chosen.tasks)}"
-        return f"{text}{against or ''}.{note}"
     if chosen is not None:
         less = words.size_change_words(advice.uncut, chosen.arm)
         gained = f" {less}." if less else ""
         return f"{start} remove {chosen.arm.amount}:** {_plan(chosen)} keeps {kept_words(chosen.tasks)}.{gained}{note}"
-    if best is None and any(model.tasks for model in advice.others):
-        return f"{start} no model passed {keep}.** No plan was measured.{note}"
     if best is None:
         return (
             f"{start} there is no evidence:** no readout in this study can show what a plan keeps. It takes "
@@ -121,7 +97,7 @@ def items_needed_words(plan: JudgedPlan) -> str:
 def advice_next_step(advice: Advice) -> str:
     """The checkpoint, or the command that makes it, in Markdown; empty where the folder is unknown."""
     chosen, best = advice.recommended, advice.best
-    if advice.folder is None or advice.better is not None:
+    if advice.folder is None:
         return ""
     if chosen is not None:
         return f"Checkpoint: {checkpoint_words(advice.folder, chosen.arm, advice.folder)}."
@@ -146,10 +122,6 @@ def _plan(plan: JudgedPlan) -> str:
     return f"{'healed plan' if plan.arm.healing else 'plan'} `{plan.arm.name}`"
 
 
-def _size(plan: JudgedPlan) -> str:
-    return "size not recorded" if plan.arm.disk_bytes is None else size_text(plan.arm.disk_bytes)
-
-
 def advice_evidence(advice: Advice) -> str:
     """Say where a model that writes was only ranked, in Markdown; empty where answers were written."""
     if advice.evidence != "likelihood" or advice.use.answers == "ranked":
@@ -170,10 +142,10 @@ def _ignored(advice: Advice) -> str:
 
 
 def bounds_table(advice: Advice) -> Table:
-    """Every plan and other model, with its verdict and the bounds of each readout that decided."""
+    """Every plan, with its verdict and the bounds of each readout that decided."""
     lines: list[list[Cell]] = []
-    for plan in (*advice.plans, *advice.others):
-        start = [plan.arm.name, "-" if plan.arm.other else plan.arm.amount]
+    for plan in advice.plans:
+        start = [plan.arm.name, plan.arm.amount]
         for task in plan.tasks:
             bounds = [words.bound_words(task.low), "n/a" if task.high is None else f"{_at_most(task.high)} %"]
             needed = "-" if task.items_needed is None else f"~{_round_up(task.items_needed):,}"
@@ -194,18 +166,13 @@ def bounds_table(advice: Advice) -> Table:
 
 def how_plans_tested(advice: Advice) -> str:
     """Explain how the plans were tested, and what the bounds mean."""
-    error, confidence = f"{100 * round(1 - advice.confidence, 9):.4g} %", f"{100 * advice.confidence:.4g} %"
-    shared = f" {count_of(advice.num_paths, 'path')} share the error rate of {error}; one on which every plan passed "
-    shared = f"{shared}hands its part on." if advice.num_paths > 1 else ""
+    shared = f" {count_of(advice.num_paths, 'path')} share the error rate of 5 %." if advice.num_paths > 1 else ""
     return (
-        "Shares are of the score above chance, (cut - chance) / (uncut - chance), on the same items; brackets hold "
-        "what is kept at least and at most. The plans of one criterion and healing are a path. They are tested in "
-        "order of depth until one does not pass, which needs no correction for their number (fixed sequence). A plan "
-        f"passes if all of its readouts do, which needs none either.{shared} A recommended plan keeps what was asked "
-        f"for with {confidence} confidence. The bounds are Gaffke's: a Bayesian bootstrap with one more item, the "
-        f"worst or the best possible (seed {advice.seed}). They hold for items like these and for the plans in this "
-        "folder, not for abilities that were not measured. Numbers of items are estimates, for an 80 % probability "
-        "of a decision."
+        "Shares are of the score above chance, on the same items; brackets hold what is kept at least and at most. "
+        "The plans of one criterion and healing are a path, tested in order of depth until one does not pass. A plan "
+        f"passes if all of its readouts do.{shared} A recommended plan keeps what was asked for with {CONFIDENCE:.0%} "
+        f"confidence (seed {advice.seed}), for items like these. Numbers of items are estimates, for an 80 % "
+        "probability of a decision."
     )
 
 

@@ -1,9 +1,8 @@
-"""Answers of the models: all of them before and after, those that were lost, and failing programs."""
+"""Answers of the models: all of them before and after, how they ended, and failing programs."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import zlib
 from collections import Counter
@@ -13,35 +12,32 @@ from typing import Any
 from markupsafe import Markup
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.program_classes import CLASS, CLASSES
+from layercut.evidence.program_classes import CLASS, CLASSES, FINE, ProgramClass
 from layercut.evidence.study import StudyResults
-from layercut.report.diagnosis import diagnosis_examples
-from layercut.report.diagnostics import program_table
 from layercut.report.elements import Block, Details, Html, Section
 from layercut.report.source import Source
 from layercut.report.table import Surface, Table, text_columns
-from layercut.report.words import example_text, first_difference, readout_words
+from layercut.report.words import first_difference, readout_words
 from layercut.report.writers import fill_template
-from layercut.runs.directory import RunFolder
-from layercut.text import count_of, printable_text
+from layercut.text import printable_text
 
 OUTCOMES = {"right": "right", "wrong": "wrong", "no_answer": "no answer found", "cut": "cut by the length limit"}
+_WORDS = {
+    "never_closed": "bracket never closed",
+    "unmatched": "bracket closes nothing",
+    "mismatched": "bracket of another kind",
+    "cut": "cut by the length limit",
+}
 Record = Mapping[str, Any]
-NUM_EXAMPLES, MOST_MODELS = 4, 2  # items of a task and readout, and pruned models whose answers are shown
 
 
-def items(source: Source) -> Section | None:
-    """Make the section of all answers; None where texts are left out."""
-    return items_section(source.value) if source.texts else None
+def answers_section(source: Source) -> Section:
+    """Make the section of all answers."""
+    return items_section(source.value)
 
 
 def items_section(study: StudyResults, original: str = "", others: str = "Plan") -> Section:
-    """Controls and all answers, packed; a line in place of them where scripts do not run.
-
-    Args:
-        original: name of the model that the others are compared with; empty for the original model.
-        others: heading of their list.
-    """
+    """All answers, packed, beside those of ``original`` or the original model; ``others`` heads the rest's list."""
     blocks: list[str] = []
     index = []
     for task, readout in dict.fromkeys((row.task, row.readout) for row in study.rows):
@@ -82,59 +78,6 @@ def _answer(record: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 def _packed(data: Any) -> str:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
-
-
-def errors_section(source: Source) -> Section | None:
-    """Make the section of lost items; None where nothing was lost, or texts are left out."""
-    if not source.texts:
-        return None
-    if source.kind == "diagnosis":
-        shown = {f"Diagnostic {name}": examples for name, examples in diagnosis_examples(source.value).items()}
-    else:
-        cells = dict.fromkeys((row.task, row.readout) for row in source.value.rows)
-        shown = {
-            f"{task} ({readout_words(readout)})": lost_items(source.runs, task, readout) for task, readout in cells
-        }
-    blocks: list[Block] = [
-        Details(summary=f"{name}: {count_of(len(examples), 'item')} that were right before", blocks=examples)
-        for name, examples in shown.items()
-        if examples
-    ]
-    section = Section(
-        name="errors",
-        title="Errors to read",
-        short="Errors",
-        lead="Models side by side on a few items, picked by the hash of their id among those that the original "
-        "model gets right and a pruned one does not. ⟦ and ⟧ mark the first word or sign that differs.",
-        blocks=blocks,
-    )
-    return section if blocks else None
-
-
-def lost_items(runs: Sequence[RunFolder], task: str, readout: str) -> list[str]:
-    """Up to ``NUM_EXAMPLES`` items that the first run gets right and another one loses, with their answers.
-
-    Items are picked by the hash of their id, so that the choice is neither the first items of the task nor ours.
-    """
-    uncut, *cuts = (
-        {record["id"]: record for record in run.records(task, readout)} if run.has_records(task, readout) else {}
-        for run in runs
-    )
-    examples: list[str] = []
-    for item in sorted(uncut, key=lambda item: hashlib.sha256(item.encode()).digest()):
-        losers = [
-            (run.name, records[item])
-            for run, records in zip(runs[1:], cuts, strict=True)
-            if item in records and records[item]["outcome"] != "right"
-        ]
-        if uncut[item]["outcome"] == "right" and losers and len(examples) < NUM_EXAMPLES:
-            answers = {f"{runs[0].name}: right": written_text(uncut[item])}
-            answers |= {
-                f"{name}: {OUTCOMES.get(record['outcome'], record['outcome'])}": written_text(record)
-                for name, record in losers[:MOST_MODELS]
-            }
-            examples.append(example_text(item, uncut[item]["question"], uncut[item]["gold"], answers))
-    return examples
 
 
 def written_text(record: Record) -> str:
@@ -194,3 +137,20 @@ def program_details(
         if any(classes.values()):
             tables.append(program_table(classes, f"classes-of-{task}-{readout}", f"{task} ({readout}). ", model))
     return [Details(summary="How do programs fail?", blocks=tables)] if tables else []
+
+
+def program_table(classes: Mapping[str, Mapping[ProgramClass, int]], name: str, task: str, model: str) -> Table:
+    """How many programs of each model end in each way, with shares of all and of those that fail; ``model`` is what the
+    models differ in.
+    """
+
+    def cell(counts: Mapping[ProgramClass, int], kind: ProgramClass) -> str:
+        count, failed = counts.get(kind, 0), sum(count for of, count in counts.items() if of not in FINE)
+        of_failed = f"; {100 * count / failed:.0f} %" if failed and kind not in FINE else ""
+        return f"{count} ({100 * count / sum(counts.values()):.0f} %{of_failed})"
+
+    kinds = list(dict.fromkeys(kind for counts in classes.values() for kind in counts))
+    lines = [[variant, *(cell(counts, kind) for kind in kinds)] for variant, counts in classes.items()]
+    columns = text_columns(model, *(_WORDS.get(kind, kind.replace("_", " ")) for kind in kinds))
+    caption = f"{task}Outcomes of the generated programs: number (% of all; % of those that fail)."
+    return Table(name=name, caption=caption, columns=columns, rows=lines)

@@ -26,6 +26,7 @@ Spec = dict[str, Any]
 """A part of a specification."""
 _CONFIG: Spec = {
     "background": "transparent",
+    "aria": False,  # no names of series as labels, which might hold characters that XML has not
     "font": "Liberation Sans",
     "view": {"stroke": None},
     "axis": {
@@ -36,7 +37,6 @@ _CONFIG: Spec = {
     "text": {"color": "var(--soft)", "fontSize": 11},
     "rule": {"color": "var(--line)"},
 }  # fmt: skip
-_MARK: Spec = {"field": "mark", "type": "nominal"}  # numbers of a mark's series and point, for layercut.report.picture
 _HAS_INTERVAL = "isValid(datum.low) && isValid(datum.high)"
 
 
@@ -60,22 +60,6 @@ def percent_point(estimate: HasInterval) -> dict[str, float | None]:
     }
 
 
-def marked_point(
-    value: Mapping[str, Any], series: str, *, x: float, about: Mapping[str, str], part: str = "", hollow: bool = False
-) -> Spec:
-    """A point of ``kept_share_panel``.
-
-    Args:
-        value: ``y``, ``low``, ``high`` (the last two may be None); see ``percent_point``.
-        series: name of its colour.
-        x: its place.
-        about: name to text, for hover.
-        part: an unbroken stretch of the series.
-        hollow: whether it is not filled.
-    """
-    return {"x": x, **value, "series": series, "part": part or series, "hollow": hollow, "about": dict(about)}
-
-
 def kept_share_panel(
     points: Sequence[Mapping[str, Any]],
     title: str,
@@ -91,7 +75,8 @@ def kept_share_panel(
     """Lines of what is kept above chance over x, with the intervals of their points.
 
     Args:
-        points: of ``marked_point``. A line joins those of a ``part``.
+        points: each with ``x``, ``y``, ``low``, ``high`` (the last two may be None), ``hollow``, the ``series`` that it
+            has the colour of, and the ``part`` that a line joins.
         title: of the panel; ``label`` describes it to readers who do not see it.
         x: ends of the scale.
         ticks: of x; chosen to fit where there are none.
@@ -105,7 +90,6 @@ def kept_share_panel(
     place = {
         "x": {**_axis(x_title, x, grid=False, **own_ticks), "field": "x"},
         "color": _of_series(colours, list(colours.values())),
-        "description": _MARK,
     }
     of_part = {"detail": {"field": "part", "type": "nominal"}}
     encoding = {**place, "y": {**y_axis, "field": "y"}}
@@ -123,22 +107,14 @@ def kept_share_panel(
         _layer("line", {**encoding, **of_part, "strokeDash": dash}, strokeWidth=2, clip=True),
         _layer("point", encoding, only="!datum.hollow", **look),
         _layer("point", hollow, only="datum.hollow", **look, fill="var(--page)"),
-        _layer("point", encoding, size=420, opacity=0, filled=True),  # invisible, easier to hit
     ]
-    series = list(colours)
-    shown = [
-        {**{key: value for key, value in point.items() if key != "about"}, "mark": f"{series.index(name)} {number}"}
-        for number, (point, name) in enumerate((point, point["series"]) for point in points)
-    ]
-    hover = ["\n".join(f"{name}: {text}" for name, text in point["about"].items()) for point in points]
     spec = {
         "$schema": SCHEMA,
         "width": "container",  # until layercut.report.picture sets one
         "height": 220,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "config": _CONFIG,
-        "usermeta": {"series": series, "hover": hover},  # what hovering over a point shows, by the point's number
-        "data": {"values": shown},
+        "data": {"values": list(points)},
         "layer": layers,
     }
     return Panel(spec=spec, title=title, label=label)

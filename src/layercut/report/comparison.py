@@ -1,18 +1,18 @@
-"""Scores of pruned models with the original model's, and of any two runs: tables, means over tasks and seeds."""
+"""Scores of pruned models with the original model's, and of any two runs: tables, means over tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow, left_out
-from layercut.evidence.intervals import NUM_RESAMPLES
+from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
 from layercut.evidence.means import form_means
-from layercut.evidence.study import StudyResults, are_thinner, rows_over_seeds
+from layercut.evidence.study import StudyResults, are_thinner
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
@@ -27,51 +27,38 @@ if TYPE_CHECKING:
 NUM_ITEMS = Column("n", lambda row: f"{row.n:,}", numeric=True)
 
 
-def score_table(rows: Sequence[ComparisonRow]) -> Table:
-    """A line for each run, task, readout and metric.
+def score_table(
+    rows: Sequence[ComparisonRow],
+    names: Sequence[str] = ("uncut", "cut", "difference"),
+    finding: Callable[[ComparisonRow], Styled] = lambda row: words.finding_cell(row.finding),
+) -> Table:
+    """A line for each run, task, readout and metric; ``names`` of both models and their difference.
 
     The terminal shows a table of one run, reports one of all runs.
     """
-    reports, on_terminal = Surface.REPORTS, Surface.TERMINAL
-
-    def kept(row: ComparisonRow) -> str:
-        return words.retained_words(row.values.retention)
-
-    def faint_finding(row: ComparisonRow) -> Styled:
-        return words.finding_cell(row.finding, "faint")
-
     columns = [
-        Column("plan", attrgetter("cut.name"), on=reports),
-        Column("task", attrgetter("task"), once=True),
+        Column("plan", attrgetter("cut.name"), on=Surface.REPORTS),
+        Column("task", attrgetter("task")),
         Column("readout", words.readout_name(rows)),
-        Column("finding", lambda row: words.finding_cell(row.finding), on=reports),
+        Column("finding", finding),
         replace(NUM_ITEMS, narrow=2),
-        Column("chance", _chance, brief=lambda row: _chance(row, 0), numeric=True),
-        *_score_columns("uncut"),
-        *_score_columns("cut"),
-        Column("difference", _difference, brief=_brief_difference),
-        Column("retention", kept, on=on_terminal | Surface.MARKDOWN, narrow=3),
-        Column("above chance", lambda row: words.retained_words(row.values.retention_above_chance)),
+        Column("chance", _chance, numeric=True, narrow=3),
+        *_score_columns(names[0], attrgetter("values.uncut")),
+        *_score_columns(names[1], attrgetter("values.cut")),
+        Column(names[2], _difference, narrow=5),
+        Column("kept", lambda row: words.retained_words(row.kept_share)),
         Column("-/+", words.swapped_words, numeric=True, narrow=1),
-        Column("p", _p_value, numeric=True, on=reports),
-        Column("Holm", _holm, numeric=True, on=reports),
-        Column("p", _holm, numeric=True, on=on_terminal, narrow=1),
-        Column("finding", faint_finding, on=on_terminal),
+        Column("p", lambda row: p_value(row.values.p_value), numeric=True, on=Surface.REPORTS),
+        Column("Holm", lambda row: p_value(row.p_value), numeric=True, narrow=1),
     ]
-    return Table(
-        name="scores",
-        caption="Every score beside the original model's, in %",
-        columns=columns,
-        rows=rows,
-        faint=lambda row: not row.is_headline,
-    )
+    return Table(name="scores", caption="Every score beside the original model's, in %", columns=columns, rows=rows)
 
 
-def _score_columns(name: str) -> list[Column]:
+def _score_columns(name: str, estimate: Callable[[ComparisonRow], Estimate]) -> list[Column]:
     """The score of one model; the terminal can leave out its interval."""
 
     def score(row: ComparisonRow, digits: int = 0) -> str:
-        return with_interval(getattr(row.values, name), share=row.is_share, digits=digits)
+        return with_interval(estimate(row), share=row.is_share, digits=digits)
 
     return [
         Column(name, lambda row: score(row, 1), on=Surface.REPORTS),
@@ -80,24 +67,12 @@ def _score_columns(name: str) -> list[Column]:
     ]
 
 
-def _p_value(row: ComparisonRow) -> str:
-    return p_value(row.values.p_value)
+def _chance(row: ComparisonRow) -> str:
+    return "-" if row.chance is None else number_text(row.chance, share=row.is_share, digits=1)
 
 
-def _holm(row: ComparisonRow) -> str:
-    return p_value(row.p_value)
-
-
-def _chance(row: ComparisonRow, digits: int = 1) -> str:
-    return "-" if row.chance is None else number_text(row.chance, share=row.is_share, digits=digits)
-
-
-def _difference(row: ComparisonRow, digits: int = 1) -> str:
-    return with_interval(row.values.difference, share=row.is_share, digits=digits, sign=True)
-
-
-def _brief_difference(row: ComparisonRow) -> str:
-    return _difference(row, 0)
+def _difference(row: ComparisonRow) -> str:
+    return with_interval(row.values.difference, share=row.is_share, digits=1, sign=True)
 
 
 def means_table(
@@ -147,7 +122,7 @@ def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tup
     legend = [
         f"{words.score_units(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
         f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
-        f"p: of no difference, corrected for all {count_of(len(rows), 'row')} (Holm). better, worse: B beside A, "
+        f"Holm: p of no difference, corrected for all {count_of(len(rows), 'row')} (Holm). better, worse: B beside A, "
         "p < 0.05 and an interval without 0. kept: of A's score above chance.",
         *(f"note: {note}" for note in [*notes, *dict.fromkeys(row.note for row in rows if row.note)]),
     ]
@@ -156,21 +131,9 @@ def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tup
         relation = verdict_on_row(row)
         return Styled(relation, "right" if relation == "better" else "wrong" if relation == "worse" else "faint")
 
-    columns = [
-        Column("task", attrgetter("task"), once=True),
-        Column("readout", words.readout_name(rows)),
-        NUM_ITEMS,
-        Column("chance", lambda row: _chance(row, 0), numeric=True, narrow=1),
-        Column("A", lambda row: number_text(row.values.uncut.value, share=row.is_share), numeric=True),
-        Column("B", lambda row: number_text(row.values.cut.value, share=row.is_share), numeric=True),
-        Column("B - A", _brief_difference),
-        Column("-/+", words.swapped_words, numeric=True),
-        Column("p", _holm, numeric=True),
-        Column("kept", lambda row: words.retained_words(row.kept_share), narrow=2),
-        Column("finding", finding),
-    ]
-    table = Table(name="two-runs", caption="B beside A", columns=columns, rows=rows)
-    return scope, [table, *means_table(rows, ("A", "B", "B - A"), digits=0)], legend
+    names = ("A", "B", "B - A")
+    table = replace(score_table(rows, names, finding), caption="B beside A, in %")
+    return scope, [table, *means_table(rows, names, digits=0)], legend
 
 
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
@@ -178,33 +141,6 @@ def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> 
     scope, tables, legend = compare_two_runs(rows, notes)
     shown = (part for table in tables for part in (terminal_table(table), Text()))
     return [Text("\n".join(["", *scope])), *shown, Text("\n".join(legend), style="dim")]
-
-
-def point_tooltip(row: ComparisonRow) -> dict[str, str]:
-    """The tooltip of a point of a pruned model."""
-    before, after = words.before_and_after(row, row.is_share)
-    chance = "none" if row.chance is None else words.score_words(row.chance, row.is_share)
-    contexts = "" if row.values.num_clusters is None else f"; {count_of(row.values.num_clusters, 'context')}"
-    return {
-        "plan": row.cut.name,
-        "removed": f"{row.cut.amount}: {row.cut.label}",
-        "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "kept of the score" if row.chance is None else "kept above chance": words.kept_words(row.kept_share),
-        "score": f"{before} uncut, {after} cut, guessing {chance}",
-        "items": f"n {row.n:,}; lost/gained {words.swapped_words(row)}{contexts}",
-        "p (Holm)": p_value(row.p_value),
-        "finding": row.finding,
-    }
-
-
-def about_uncut(row: ComparisonRow) -> dict[str, str]:
-    """The tooltip of a point of the original model."""
-    return {
-        "plan": "uncut",
-        "task": f"{row.task}, {words.readout_words(row.readout)}",
-        "score": with_interval(row.values.uncut, share=row.is_share, digits=1) + " %" * row.is_share,
-        "items": f"n {row.n:,}",
-    }
 
 
 def scores_section(source: Source) -> Section:
@@ -278,37 +214,3 @@ def _cell(row: ComparisonRow) -> Styled:
     interval = with_interval(kept).partition(" ")[2]
     text = f"{number_text(kept.value)} % {row.finding}"
     return replace(words.finding_cell(row.finding), text=text, below=(interval, tests))
-
-
-def seeds_section(source: Source) -> Section | None:
-    """Make the section of plans that were measured under several seeds; None where every plan has one."""
-    study: StudyResults = source.value
-    groups = rows_over_seeds(study.cuts, study.rows, seed=study.seed)
-    if not groups:
-        return None
-    readout = words.readout_name([group.first for group in groups])
-    lines = []
-    for group in groups:
-        first, values = group.first, group.values
-        shown: dict[str, Any] = {"share": first.is_share, "digits": 1}
-        alone = [row.values.cut.value for row in group.rows]
-        start = [first.cut.plan or first.cut.name, first.task, readout(first), str(len(group.rows)), f"{first.n:,}"]
-        scores_of_both = [with_interval(value, **shown) for value in (values.uncut, values.cut)]
-        ends = [number_text(value, **shown) for value in (min(alone), max(alone))]
-        difference = with_interval(values.difference, **shown, sign=True)
-        kept = [words.retained_words(value) for value in (values.retention, values.retention_above_chance)]
-        lines.append([*start, *scores_of_both, *ends, difference, *kept])
-    heads = ("plan", "task", "readout", "seeds", "items", "uncut", "cut", "lowest", "highest")
-    columns = text_columns(
-        *heads, "difference", "retention", "above chance", numeric=("seeds", "items", "lowest", "highest")
-    )
-    return Section(
-        name="seeds",
-        title="All seeds together",
-        short="Seeds",
-        lead="Plans that were measured under several seeds. "
-        f"{words.score_units(group.first.is_share for group in groups)}. "
-        "Intervals are over items, given these seeds: an item's answers under all seeds are resampled together. "
-        "lowest, highest: the pruned model's score under one seed.",
-        blocks=(Table(name="seeds", caption="All seeds together", columns=columns, rows=lines),),
-    )

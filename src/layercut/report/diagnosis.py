@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,17 +10,15 @@ from typing import Any
 
 from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
-from layercut.report.diagnostics import SECTIONS, UNCUT, program_table
-from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
+from layercut.report.answers import program_table
+from layercut.report.elements import Block, Details, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table
-from layercut.report.words import example_text
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
-NUM_EXAMPLES = 2
-"""Examples of each diagnostic and pruned model."""
 MOST_DETAILED = 6
-"""Pruned models that are shown with examples and a line for each measure; of more, each has one line."""
+"""Pruned models that are shown with a line for each measure; of more, each has one line."""
+UNCUT = "uncut"
 STARS = (
     f"*: worse than the first line on the same items, p < {ALPHA} after Holm's correction over the models of the "
     "column (McNemar's exact test, else sign flips)."
@@ -35,10 +32,7 @@ def damage_answer(source: Source) -> Section:
         (f"What broke first in {arm['name']}", damage_summary(data["diagnostics"], arm["name"]))
         for arm in data["arms"][1:]
     ]
-    diagnosed = f"at most {count_of(data['limit'], 'item')} of each kind"
-    scope = [("model", escape_inline(source.model)), ("diagnosed", diagnosed)]
-    blocks: list[Block] = [Lead(lines=lines), Facts(facts=scope)]
-    return Section(name="answer", title="What broke first?", short="Answer", blocks=blocks)
+    return Section(name="answer", title="What broke first?", short="Answer", blocks=[Lead(lines=lines)])
 
 
 def broken_section(source: Source) -> Section:
@@ -46,14 +40,11 @@ def broken_section(source: Source) -> Section:
     data = source.value
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
     arms = [arm["name"] for arm in data["arms"][1:]]
-    lines = [f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"]]
-    lines[1:] = [f"{line}. {damage_summary(diagnoses, arm)}" for line, arm in zip(lines[1:], arms, strict=True)]
+    lines = (f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"])
     blocks: list[Block] = [bullet_list(lines)]
     for name, diagnosis in diagnoses.items():
-        section = SECTIONS[name]
-        caption = f"{section.title}: all measures, shares in %"
-        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", caption)
-        blocks.append(f"**{section.title}.** {section.question}")
+        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{name}: all measures, shares in %")
+        blocks.append(f"**{name}**")
         if len(arms) > MOST_DETAILED:
             blocks += _overview(diagnosis, table)
         elif table.rows:
@@ -124,21 +115,6 @@ def _words(damage: Damage) -> str:
     return f"{escape_inline(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
 
 
-def diagnosis_examples(data: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By diagnostic, two items for each pruned model, picked by the hash of their id, if the models are few."""
-    examples: dict[str, list[str]] = {}
-    if len(data["arms"]) > MOST_DETAILED + 1:
-        return examples
-    for name, diagnosis in data["diagnostics"].items():
-        items = sorted(diagnosis["examples"], key=lambda item: hashlib.sha256(item["id"].encode()).digest())
-        examples[name] = [
-            example_text(item["id"], item["question"], item["gold"], {"uncut": item["uncut"], item["arm"]: item["cut"]})
-            for arm in data["arms"][1:]
-            for item in [item for item in items if item["arm"] == arm["name"]][:NUM_EXAMPLES]
-        ]
-    return examples
-
-
 def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> Table:
     """The measures of one diagnostic."""
     columns = _COLUMNS if rows else [Column("measure", _measure)]
@@ -205,13 +181,11 @@ _COLUMNS = [
 
 
 _HOW_MADE = (
-    "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score. Intervals: "
-    "Wilson for right and wrong, BCa otherwise, a Bayesian bootstrap over paired items for differences.",
+    "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score.",
     "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "
     f"p < {ALPHA} before correction. *What broke first* lists only measures that stay significant after Holm's "
-    "correction over all headline measures of a model.",
-    "*First* means the largest share lost of the original model's value, not the first in time.",
-    "Kinds of tokens, depths, sizes and demotion explain damage; they do not test for it.",
+    "correction over all headline measures of a model, the largest share lost first.",
+    "Kinds of tokens, depths and sizes explain damage; they do not test for it.",
 )
 _ITEMS = "Items and resampling come from seed {}. Items are report items: no plan was chosen on them."
 """Meaning of shares, intervals, p-values and *first*."""

@@ -74,17 +74,9 @@ class Details:
 
     summary: str
     blocks: Sequence[Block]
-    on: Surface = Surface.REPORTS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beside:
-    """Blocks that are side by side where the width allows; on a phone the last one comes first."""
-
-    blocks: Sequence[Block]
-
-
-Block = str | Table | Figure | Lead | Facts | Html | Details | Beside
+Block = str | Table | Figure | Lead | Facts | Html | Details
 """A text is Markdown without headings and tables."""
 
 

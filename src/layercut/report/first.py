@@ -12,7 +12,7 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import StudyResults, are_thinner, prune_result, task_verdict
 from layercut.evidence.uses import USES
 from layercut.report import advice_text, words
-from layercut.report.elements import Beside, Block, Details, Facts, Lead, Section, bullet_list
+from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Table, terminal_table, text_columns
 from layercut.report.versus import how_weighed, versus_table
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-_NONE_WEIGHED = (
-    "none was weighed. Quantised weights of the original may keep more in fewer bytes: the same command with "
-    "`--versus FILE.gguf` has them answer the same items."
-)
-
-
 class FirstScreen(NamedTuple):
     """The part of a report above all others; texts are one line of Markdown each."""
 
@@ -57,27 +51,16 @@ def answer_section(source: Source) -> Section:
     """Make the section of a study's answer."""
     study: StudyResults = source.value
     first = first_screen(study.uncut.path.parent, study)
-    plan: list[Block] = [Facts(facts=first.facts, rows=True)] if first.facts else []
-    plan += [first.table] if first.table else []
-    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True), Beside(blocks=plan)]
+    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True)]
+    blocks += [first.table] if first.table else []
+    blocks += [Facts(facts=first.facts, rows=True)] if first.facts else []
     blocks += [first.versus] if first.versus and first.versus.rows else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
-    blocks.append(Facts(facts=[("model", escape_inline(source.model)), *_scope(study)]))
+    tried, measured = count_of(len(study.cuts), "plan"), words.item_count_words(study.rows)
+    blocks.append(Facts(facts=[("model", escape_inline(source.model)), ("tried", tried), ("measured", measured)]))
     title = "What can be removed?" if are_thinner(study.rows) else "How many layers can be removed?"
     return Section(name="answer", title=title, short="Answer", blocks=blocks)
-
-
-def _scope(study: StudyResults) -> list[tuple[str, str]]:
-    """The plans, tasks, items and seed of a study."""
-    rows = study.rows
-    sets = words.test_set_words(rows)
-    return [
-        ("tried", count_of(len(study.cuts), "plan")),
-        ("measured", words.item_count_words(rows)),
-        *([("test sets", escape_inline(sets))] if sets else []),
-        ("seed", str(study.seed)),
-    ]
 
 
 def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
@@ -90,7 +73,7 @@ def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
 def first_of_study(study: StudyResults) -> FirstScreen:
     """The plan that advice for all tasks recommends, or the best one."""
     try:
-        advice = judge_plans(study.rows, USES["all"], keep=KEEP, confidence=CONFIDENCE, seed=study.seed)
+        advice = judge_plans(study.rows, USES["all"], keep=KEEP, seed=study.seed)
     except InputError:
         return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
     plan = advice.recommended or advice.best
@@ -125,7 +108,6 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
         ("recommended plan" if is_passed else "best plan", code_span(arm.name)),
         ("removed" if arm.mlp else "layers removed", layers + healed),
         ("size", words.size_change_words(advice.uncut, arm) or "not recorded"),
-        ("speed", "not measured; `layercut prune` does"),
         ("checkpoint", advice_text.checkpoint_words(folder, arm, Path())),
         ("made by", _command(run.environment["command"])),
     ]
@@ -211,7 +193,6 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
         ("speed", "; ".join(map(words.speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
-        ("other models", "" if result.versus else _NONE_WEIGHED),
         ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
         ("made by", _command(result.command)),
     ]

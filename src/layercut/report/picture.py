@@ -6,28 +6,20 @@ import logging
 import re
 from functools import cache
 from typing import Any
-from xml.etree import ElementTree
 
 from layercut.report.elements import Panel
-from layercut.text import printable_text
 
 logger = logging.getLogger(__name__)
 
 NARROW, WIDE = 350, (1150, 560)
 """Pixels of a panel on a phone, and on a wide screen by the number of columns."""
 _ADDRESS_SPACE = 80 * 2**30  # bytes that vl-convert's V8 reserves, about; with less it ends the whole process
-_DROPPED = {
-    "role", "aria-label", "aria-roledescription", "aria-hidden", "font-family", "pointer-events", "version", "class",
-    "stroke-miterlimit",
-}  # fmt: skip
-_DEFAULTS = {"opacity": "1", "font-weight": "normal", "stroke-dasharray": "1,0", "stroke-width": "1"}
 
 
 def draw_picture(panel: Panel, name: str, *, columns: int = 2) -> list[str]:
     """A panel as SVG for a phone and for a wide screen.
 
-    Marks carry ``data-s``, the name of their series, and points ``data-tip``, what hovering over them shows. Colours
-    are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
+    Colours are CSS variables. ``name`` must be unique on the page: anchors inside the SVG begin with it.
     """
     sizes = {"narrow": NARROW, "wide": WIDE[columns > 1]} if _can_draw() else {}
     return [_svg(panel.spec, f"{name}-{size}", size, width) for size, width in sizes.items()]
@@ -53,37 +45,9 @@ def _can_draw() -> bool:
 def _svg(spec: dict[str, Any], name: str, size: str, width: int) -> str:
     import vl_convert
 
-    namespace = "http://www.w3.org/2000/svg"
-    ElementTree.register_namespace("", namespace)
-    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(_visible({**spec, "width": width})))
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.get("class") in ("background", "foreground"):
-                parent.remove(child)
+    svg: str = vl_convert.vegalite_to_svg({**spec, "width": width})
     # vl-convert numbers its anchors over its whole life.
-    anchors = {node.get("id"): f"{name}-{place}" for place, node in enumerate(root.iterfind(".//*[@id]"))}
-    for node in root.iter():
-        if mark := re.fullmatch(r"(\d+) (\d+)", node.get("aria-label", "")):
-            node.set("data-s", printable_text(spec["usermeta"]["series"][int(mark[1])]))
-            if node.get("opacity") == "0":
-                node.set("data-tip", printable_text(spec["usermeta"]["hover"][int(mark[2])]))
-        for key, value in list(node.attrib.items()):
-            if key in _DROPPED or _DEFAULTS.get(key) == value:
-                del node.attrib[key]
-            elif key == "id":
-                node.set(key, anchors[value])
-            elif value.startswith("url(#"):
-                node.set(key, f"url(#{anchors[value[5:-1]]})")
-            elif key in ("d", "transform", "x", "y", "x2", "y2"):
-                node.set(key, re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.4g}", value))
-    root.set("class", size)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _visible(data: Any) -> Any:
-    """Escape control characters in all texts: XML has none."""
-    if isinstance(data, dict):
-        return {key: _visible(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_visible(value) for value in data]
-    return printable_text(data) if isinstance(data, str) else data
+    numbers = {anchor: place for place, anchor in enumerate(dict.fromkeys(re.findall(r'(?<= id=")[^"]+', svg)))}
+    svg = re.sub(r'(?<= id=")[^"]+|(?<=url\(#)[^)]+', lambda anchor: f"{name}-{numbers[anchor[0]]}", svg)
+    svg = re.sub(r' (?:role|aria-[a-z]+|xmlns[:a-z]*)="[^"]*"', "", svg)  # the plot around it has a label
+    return svg.replace('class="marks"', f'class="{size}"', 1)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.evidence.study import StudyResults
-from layercut.report.answers import endings_section, errors_section, items, items_section
-from layercut.report.comparison import compare_two_runs, scores_section, seeds_section
+from layercut.report.answers import answers_section, endings_section, items_section
+from layercut.report.comparison import compare_two_runs, scores_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
 from layercut.report.first import answer_section
@@ -39,10 +39,7 @@ class KindOfReport(NamedTuple):
 
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
-        (
-            *(answer_section, scores_section, retention_section, seeds_section, items),
-            *(errors_section, endings_section, provenance_section),
-        )
+        (answer_section, scores_section, retention_section, answers_section, endings_section, provenance_section)
     ),
     "sweep": KindOfReport(
         (sweep_answer, sensitivity_section, provenance_section),
@@ -50,21 +47,17 @@ KINDS: dict[Kind, KindOfReport] = {
         "sweep.md",
     ),
     "diagnosis": KindOfReport(
-        (damage_answer, broken_section, errors_section, provenance_section), "What broke in MODEL", "diagnose.md"
+        (damage_answer, broken_section, provenance_section), "What broke in MODEL", "diagnose.md"
     ),
 }
 
 
-def write_reports(
-    folder: Path, *, seed: int | None = None, study: StudyResults | None = None, texts: bool = True
-) -> dict[str, Path]:
+def write_reports(folder: Path, *, study: StudyResults | None = None) -> dict[str, Path]:
     """Write the reports of a run folder of any kind, all numbers compared once.
 
     Args:
         folder: of the run.
-        seed: of the resampling; the study's own by default.
         study: what study_results gave for this folder, where that is known already.
-        texts: whether questions and answers are shown; without them a report can be shared where a data set cannot.
 
     Returns:
         ``report``, the Markdown file, and ``page``, report.html.
@@ -72,13 +65,13 @@ def write_reports(
         InputError: no finished run in the folder.
     """
     folder = Path(folder)
-    source = read_source(folder, seed=seed, study=study, texts=texts)
+    source = read_source(folder, study)
     kind = KINDS[source.kind]
     sections = [section for make in kind.sections if (section := make(source)) is not None]
     title = kind.title.replace("MODEL", source.model, 1)
     written = {"report": folder / kind.file, "page": folder / PAGE}
     write_text(written["report"], markdown_text(title, sections))
-    write_text(written["page"], html_page_text(title, sections, source.model))
+    write_text(written["page"], html_page_text(title, sections))
     return written
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import NOT_HEALED, Place, StudyResults, are_thinner, places_of_runs
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
-from layercut.report.comparison import NUM_ITEMS, about_uncut, point_tooltip
+from layercut.report.comparison import NUM_ITEMS
 from layercut.report.elements import Figure, Key, Panel, Section
 from layercut.report.source import Source
 from layercut.report.table import Column, Table
@@ -52,7 +52,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     looks = _line_styles([where[run.name] for run in cuts])
     tasks = list(dict.fromkeys(row.task for row in drawn))
     pairs = {(row.task, row.readout) for row in drawn}
-    pairs_in_rows = _in_rows(sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1]))))
+    ordered = sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1])))
     is_both = len({is_written(readout) for _, readout in pairs}) > 1
     by_size = are_thinner(rows)
     silent = [words.task_and_readout(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
@@ -61,8 +61,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     caption = (
         "Share of the score above chance that remains after pruning: 100 % is the original model, 0 % is guessing. "
         f"{_READ_BOTH * is_both}Bars: 95 % intervals over the same items (n {num_items} in each panel); points of one "
-        "depth are set side by side. Lines only connect measured points. Click a name in the legend to see "
-        "its line alone; click more to compare."
+        "depth are set side by side. Lines only connect measured points."
     )
     if silent:
         named = ", ".join(dict.fromkeys(silent))
@@ -83,23 +82,13 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
         + ("share of removed parameters" if by_size else "number of removed layers"),
         panels=[
             _retention_panel([row for row in drawn if (row.task, row.readout) == pair], where, looks, by_size, is_both)
-            for pair in pairs_in_rows
+            for pair in ordered
         ],
         caption=caption,
         columns=min(2, len(pairs)),
         legend=[Key(label=name, colour=look[0], dash=" ".join(map(str, look[1]))) for name, look in looks.items()],
         table=Table(name="retention", caption="What is kept, with 95 % intervals", columns=columns, rows=drawn),
     )
-
-
-def _in_rows(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Tasks and readouts so that no place stays empty in between: tasks read both ways first, then the others."""
-    ways: dict[str, set[bool]] = {}
-    for task, readout in pairs:
-        ways.setdefault(task, set()).add(is_written(readout))
-    one_way = [[pair for pair in pairs if ways[pair[0]] == {written}] for written in (False, True)]
-    both = [pair for pair in pairs if len(ways[pair[0]]) > 1]
-    return both + [pair for row in zip_longest(*one_way) for pair in row if pair is not None]
 
 
 def _line_styles(lines: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
@@ -128,11 +117,11 @@ def _retention_panel(
         # Lines are set side by side around the depth, in the order of the legend.
         aside = apart * (list(looks).index(series) - (len(looks) - 1) / 2)
         whole = {"y": 100, "low": 100, "high": 100}
-        points.append(charts.marked_point(whole, series, part=part, hollow=True, about=about_uncut(own[0]), x=0))
+        points.append({"x": 0, **whole, "series": series, "part": part, "hollow": True})
         for row in own:
             assert row.kept_share is not None
             point, x = charts.percent_point(row.kept_share), round(where[row.cut.name].depth + aside, 3)
-            points.append(charts.marked_point(point, series, part=part, about=point_tooltip(row), x=x))
+            points.append({"x": x, **point, "series": series, "part": part, "hollow": False})
     task, readout = rows[0].task, rows[0].readout
     written = is_written(readout)
     values = "; ".join(f"{row.cut.name}, {row.task}: {words.kept_words(row.kept_share)}" for row in rows)

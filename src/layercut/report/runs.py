@@ -39,19 +39,14 @@ def metrics_table(metrics: Mapping[str, Any]) -> RenderableType:
         scope.append(words.items_words([row["n"] for row in rows], [row["limit"] for row in rows]))
     sets = [(row["task"], of_test_set(row["n"], row.get("test_set"), row.get("split", ""))) for row in rows]
     named = "; ".join(dict.fromkeys(f"{task}: {text}" for task, text in sets if text))
+    unit = words.score_units(0 <= row["value"] <= 1 for row in rows)
     notes = [
-        (scores_legend(rows), "dim"),
+        (f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit.", "dim"),
         (f"Items: {named}." if named else "", "dim"),
         (words.REST if any(text.startswith("rest") for _, text in sets) else "", "dim"),
     ]
     shown = (Text(text, style=style) for text, style in notes if text)
     return Group(Text(" · ".join(scope)), terminal_table(scores_table(rows)), *shown)
-
-
-def scores_legend(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Meaning of the numbers in ``scores_table``."""
-    unit = words.score_units(0 <= row["value"] <= 1 for row in rows)
-    return f"{unit} with 95 % intervals. right ... cut: answers; cut by the length limit."
 
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""Input of reports, a run folder that is read once; and how a report was made: model, items, versions, settings."""
+"""Input of reports, a run folder that is read once; and how a report was made: model, items, versions, commands."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from layercut.evidence.comparison import arm_of
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
-from layercut.evidence.sweep import Sweep, is_sweep_folder
+from layercut.evidence.sweep import Sweep
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.table import Styled, Table, text_columns
-from layercut.runs.directory import DIAGNOSIS, RunFolder
+from layercut.runs.directory import DIAGNOSIS, SWEEP, RunFolder
 from layercut.runs.environment import hide_home
-from layercut.text import escape_inline, fenced_block, label_of_removal, parameters_text
+from layercut.text import escape_inline, label_of_removal, parameters_text
 
 Kind = Literal["study", "sweep", "diagnosis"]
 
@@ -33,7 +31,6 @@ class Source:
     value: Any
     """Its results: StudyResults, Sweep, or the content of diagnose.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
-    texts: bool = True  # questions and answers are shown
 
     @cached_property
     def model(self) -> str:
@@ -45,9 +42,7 @@ class Source:
         return hide_home(str((self.value.model if self.kind == "sweep" else self.value.get("model")) or "the model"))
 
 
-def read_source(
-    folder: Path, *, seed: int | None = None, study: StudyResults | None = None, texts: bool = True
-) -> Source:
+def read_source(folder: Path, study: StudyResults | None = None) -> Source:
     """Read a run folder; see ``layercut.report.reports.write_reports``.
 
     Raises:
@@ -57,24 +52,21 @@ def read_source(
     value: Any = study
     if study is None and (folder / DIAGNOSIS).is_file():
         kind, value = "diagnosis", load_diagnosis(folder)
-    elif study is None and is_sweep_folder(folder):
+    elif study is None and (folder / SWEEP).is_file():
         kind, value = "sweep", Sweep.load(folder)
     elif study is None:
-        value = study_results(folder, seed=seed)
+        value = study_results(folder)
     runs = [value.uncut, *value.cuts] if kind == "study" else [RunFolder.open(folder)]
-    return Source(folder=folder, kind=kind, value=value, runs=runs, texts=texts)
+    return Source(folder=folder, kind=kind, value=value, runs=runs)
 
 
 def provenance_section(source: Source) -> Section:
-    """The facts as a table, everything else folded."""
+    """What decides the numbers as a table, and the plans of a study."""
     columns, rows = text_columns("what", "value"), _facts(source.runs[0], source)
     blocks: list[Block] = [Table(name="provenance", caption="What decides the numbers", columns=columns, rows=rows)]
+    blocks.append(bullet_list(_notes(source.runs)))
     if source.kind == "study":
-        summary, own = "Plans, commands", [_runs_table(source.runs), *_settings(source.runs)]
-    else:
-        command = "\n".join(fenced_block(source.runs[0].environment["command"]))
-        summary, own = "Command", [command, *_settings(source.runs)]
-    blocks.append(Details(summary=f"{summary}, versions and settings of the {source.kind}", blocks=own))
+        blocks.append(Details(summary="Command and version of each plan", blocks=[_runs_table(source.runs)]))
     return Section(
         name="provenance",
         title="How this was made",
@@ -113,30 +105,22 @@ def version_of(environment: Mapping[str, Any]) -> str:
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
     lines = []
-    whole = arm_of(runs[0]).num_parameters
     for run in runs:
         variant = arm_of(run, runs[0])
         removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of_removal((), variant.mlp))))
         chosen = "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
         size = "-" if variant.num_parameters is None else parameters_text(variant.num_parameters)
-        if whole and variant.num_parameters and variant.is_cut:
-            size += f" ({100 * (variant.num_parameters / whole - 1):+.1f} %)"
         command = Styled(run.environment["command"], "code")
         lines.append([run.name, removed or "none", chosen, size, command, version_of(run.environment)])
     columns = text_columns("run", "removed, in order", "chosen by", "parameters", "command", "layercut")
     return Table(name="provenance-runs", caption="Plans, sizes, commands and versions", columns=columns, rows=lines)
 
 
-def _settings(runs: Sequence[RunFolder]) -> list[Block]:
-    """Isolation, resumptions and settings of runs, those of the first one in full."""
-    first = runs[0]
-    notes = words.isolation_words(first.environment) + [
+def _notes(runs: Sequence[RunFolder]) -> list[str]:
+    """Isolation and resumptions of runs."""
+    return words.isolation_words(runs[0].environment) + [
         f"{escape_inline(run.name)} was resumed {later['time']} under other versions or on another machine "
         f"(layercut {later['layercut']}); its environment.json has the details."
         for run in runs
         for later in run.environment.get("resumed", ())
     ]
-    text = yaml.safe_dump(dict(first.settings), sort_keys=False, allow_unicode=True, width=110)
-    settings = "\n".join(["```yaml", *map(hide_home, text.rstrip("\n").split("\n")), "```"])
-    others = "Settings of the uncut run; those of the others are in their folders, in config.yaml."
-    return [bullet_list(notes), *([others] if len(runs) > 1 else []), settings]

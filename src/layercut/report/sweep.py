@@ -17,7 +17,7 @@ from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table, terminal_table
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
-from layercut.text import count_of, escape_inline, format_layers, p_value
+from layercut.text import count_of, escape_inline, format_layers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,13 +65,9 @@ def _records_by_layer(run: RunFolder, sweep: Sweep) -> dict[tuple[str, str], dic
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
     """Tables and lines for the terminal, to be printed one after the other."""
-    blocks: list[RenderableType] = [
-        Text(),
-        Text(sweep_scope(sweep)),
-        terminal_table(overview_table(sweep)),
-    ]
-    blocks += [Text(f"- {line}") for line in sweep_findings(sweep)]
-    return [*blocks, Padding(Text("\n".join(how_sweep_made(sweep)), style="dim"), (1, 0, 0, 0))]
+    findings = (Text(f"- {line}") for line in sweep_findings(sweep))
+    how = Padding(Text("\n".join(how_sweep_made(sweep)), style="dim"), (1, 0, 0, 0))
+    return [Text(), Text(sweep_scope(sweep)), terminal_table(overview_table(sweep)), *findings, how]
 
 
 def sweep_scope(sweep: Sweep) -> str:
@@ -83,35 +79,19 @@ def sweep_scope(sweep: Sweep) -> str:
 
 
 def sweep_findings(sweep: Sweep) -> list[str]:
-    """A sentence on each task and readout: where a loss is significant, and where it is largest."""
+    """A sentence on each task and readout: where a loss is significant."""
     lines = []
     for curve in sweep.curves:
         num_layers = count_of(len(curve.rows), "layer")
         start = f"{curve.label}, uncut {words.score_words(curve.rows[0].values.uncut.value, _is_share(curve), 0)}"
-        lost, sure = [row.layer for row in curve.rows if row.shows_loss], sorted(curve.significant)
+        significant = sorted(curve.significant)
+        text = f"a significant loss over all layers (*) at none of {num_layers}"
         if curve.refused:
-            lines.append(f"{start}: no retention, because {curve.refused}.")
-            continue
-        if not lost:
-            text = f"no significant loss at any of {num_layers}"
-        else:
-            where = f"at {len(sure)} ({format_layers(sure)})" if sure else "at none"
-            stays = "; all of it stays" if sure == lost else f"; {where} it stays"
-            text = f"significant loss at {len(lost)} of {num_layers} ({format_layers(lost)}){_lowest(curve)}"
-            text += f"{stays} significant over all layers (*)"
+            text = f"no retention, because {curve.refused}"
+        elif significant:
+            text = f"a significant loss (*) at {len(significant)} of {num_layers} ({format_layers(significant)})"
         lines.append(f"{start}: {text}.")
     return lines
-
-
-def _lowest(curve: Curve) -> str:
-    least = min(row.values.cut.value for row in curve.rows)
-    rows = [row for row in curve.rows if row.values.cut.value == least]
-    kept = rows[0].kept_share
-    if kept is None or len(rows) > 3:
-        return ""
-    above = "" if rows[0].chance is None else " above chance"
-    where = " or ".join(str(row.layer) for row in rows)
-    return f"; lowest without layer {where}: {words.kept_words(kept)} of the score{above} kept"
 
 
 def _is_share(curve: Curve) -> bool:
@@ -122,11 +102,8 @@ def _is_share(curve: Curve) -> bool:
 def how_sweep_made(sweep: Sweep) -> list[str]:
     """Meaning of the numbers, one sentence each."""
     lines = [
-        "Retention above chance in %: (without the layer - chance) / (uncut - chance) on the same items; 100 is uncut, "
-        "0 is guessing. 95 % intervals by a Bayesian bootstrap over paired items "
-        f"({NUM_RESAMPLES:,} resamples, seed {sweep.rows[0].seed}).",
-        f"{len(sweep.rows)} comparisons: about 1 in 20 intervals misses by chance, so one layer just outside the band "
-        "is a hint, not a finding.",
+        "Kept above chance in %: (without the layer - chance) / (uncut - chance) on the same items, with 95 % "
+        f"intervals ({NUM_RESAMPLES:,} resamples, seed {sweep.rows[0].seed}); about 1 in 20 of them misses by chance.",
         "*: a significant loss over all layers of a column, p < 0.05 after Holm's correction.",
     ]
     if any(row.chance is None for row in sweep.rows):
@@ -193,31 +170,20 @@ def layers_figure(sweep: Sweep) -> Figure | None:
 
 
 def _layers_panel(curves: Sequence[Curve], sweep: Sweep) -> Panel:
-    points = []
+    points: list[charts.Spec] = []
     for curve in curves:
-        name, share = words.readout_words(curve.readout), _is_share(curve)
-        adjusted, significant = curve.p_adjusted, curve.significant
-        part, before = 0, sweep.layers[0]
-        for row in curve.rows:
-            if row.kept_share is None:
-                continue
-            part += row.layer > before + 1  # no line runs over layers that were not skipped
-            before = row.layer
-            uncut, cut = words.before_and_after(row, share)
-            swapped = "" if row.values.lost is None else f"; lost/gained {words.swapped_words(row)}"
-            about = {
-                "without layer": str(row.layer),
-                "task": f"{row.task}, {name}",
-                "kept": words.kept_words(row.kept_share),
-                "score": f"{uncut} uncut, {cut} without it",
-                "items": f"n {row.n:,}{swapped}",
-                "p (Holm)": p_value(adjusted[row.layer]),
+        name, significant = words.readout_words(curve.readout), curve.significant
+        points += [
+            {
+                **charts.percent_point(row.kept_share),
+                "x": row.layer,
+                "series": name,
+                "part": f"{name} {row.layer - place}",  # no line runs over layers that were not skipped
+                "hollow": row.layer not in significant,
             }
-            hollow = row.layer not in significant
-            point = charts.percent_point(row.kept_share)
-            points.append(
-                charts.marked_point(point, name, part=f"{name} {part}", hollow=hollow, about=about, x=row.layer)
-            )
+            for place, row in enumerate(curve.rows)
+            if row.kept_share is not None
+        ]
     readouts = {words.readout_words(curve.readout): curve.readout for curve in curves}
     label = "; ".join(
         f"{curve.label}: a loss stands at {len(curve.significant)} of {count_of(len(curve.rows), 'layer')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Flag, auto
@@ -15,14 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_table, on_one_line
-from layercut.text import markdown_table as markdown_table
+from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_table, markdown_table, on_one_line
 
-_TOGETHER = re.compile(
-    r"(?<=\d) (?=%|\[|points?\b|of \d|decoder layers?\b|layers?\b|items?\b|tokens?\b|plans?\b|[kMG]i?B\b|ms\b|s\b|h\b)"
-    r"|(?<=[\d%],) (?=[-+]?\d+(?:\.\d+)?\])|(?<=%) (?=\[)|(?<=\b[px]) (?=[<\d])|(?<=\bHolm) (?=[<\d])|(?<=\bn) (?=\d)"
-)
-"""Spaces inside numbers with units, intervals and the like, where no line may end."""
 _STYLES = {
     "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
 }  # fmt: skip
@@ -51,7 +44,7 @@ class Styled:
         tag = self.style if self.style in ("strong", "code") else "span"
         look = Markup(' class="{}"').format(self.style) if tag == "span" else ""
         text = on_one_line(self.text) if self.style == "code" else self.text
-        lines = (Markup(" <small>{}</small>").format(join_number_units(line)) for line in self.below)
+        lines = (Markup(" <small>{}</small>").format(line) for line in self.below)
         return Markup("<{0}{1}>{2}</{0}>{3}").format(tag, look, text, self.mark) + Markup("").join(lines)
 
 
@@ -65,9 +58,7 @@ class Column:
     name: str
     value: Callable[[Any], Any]  # the cell of a row
     _: KW_ONLY
-    brief: Callable[[Any], Cell] | None = None  # the cell of a row in the terminal, where that is shorter
     numeric: bool = False  # set to the right
-    once: bool = False  # the terminal leaves a cell empty that repeats the one above
     on: Surface = Surface.ALL
     narrow: int = 0
     """Place in which a narrow terminal leaves it out, from 1; 0 where it always stays."""
@@ -81,7 +72,6 @@ class Table:
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Any]
-    faint: Callable[[Any], bool] | None = None  # rows whose plain cells are dim in the terminal
     matrix: bool = False  # cells are coloured by their look; only on the page
 
     def on(self, surface: Surface) -> list[Column]:
@@ -100,16 +90,6 @@ def text_columns(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, 
         Column(name, itemgetter(place), numeric=name in numeric, narrow=(narrow or {}).get(name, 0))
         for place, name in enumerate(names)
     ]
-
-
-def join_number_units(text: str) -> str:
-    """Keep numbers and their units, and both ends of an interval, on one line.
-
-    >>> join_number_units("88 % [74, 106] of 3 layers").count(chr(0xA0))
-    4
-    """
-    joined = _TOGETHER.sub("\u00a0", text)
-    return Markup(joined) if isinstance(text, Markup) else joined
 
 
 def plain_cell(cell: Cell) -> str:
@@ -157,19 +137,13 @@ def terminal_table(table: Table) -> RenderableType:
 
 
 def _rich_table(table: Table, columns: Sequence[Column]) -> RichTable:
-    lines = [[(column.brief or column.value)(row) for column in columns] for row in table.rows]
     shown = make_bare_table()
     for place, column in enumerate(columns):
         align: Literal["right", "left"] = "right" if column.numeric else "left"
         shown.add_column(column.name, justify=align, no_wrap=column.numeric or place == 0, overflow="fold")
-    for place, (row, line) in enumerate(zip(table.rows, lines, strict=True)):
-        otherwise = "dim" if table.faint is not None and table.faint(row) else ""
-        cells = [
-            Text(
-                "" if column.once and place and cell == lines[place - 1][number] else plain_cell(cell),
-                style=_STYLES[cell.style] if isinstance(cell, Styled) else otherwise,
-            )
-            for number, (column, cell) in enumerate(zip(columns, line, strict=True))
-        ]
-        shown.add_row(*cells)
+    for row in table.rows:
+        cells = [column.value(row) for column in columns]
+        shown.add_row(
+            *(Text(plain_cell(cell), style=_STYLES[cell.style] if isinstance(cell, Styled) else "") for cell in cells)
+        )
     return shown

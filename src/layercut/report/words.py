@@ -11,13 +11,9 @@ from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
 from layercut.report.table import Styled
 from layercut.runs.prune import TimedSpeed
 from layercut.text import (
-    MOST_CHARACTERS,
     HasInterval,
     at_least,
-    code_span,
     count_of,
-    escape_inline,
-    fenced_block,
     format_layers,
     number_text,
     parameters_text,
@@ -26,7 +22,6 @@ from layercut.text import (
 
 _PIECE = re.compile(r"\s*(?:[0-9]|[^\W\d]+|[^\w\s])|\s+")
 """A digit, a word or a sign, with the white space before it."""
-_LEAD = 60  # characters that are shown before the first difference of two long answers
 Look = Literal["plain", "faint", "right", "wrong", "weak"]
 READOUTS = {
     "rank": "ranked by likelihood",
@@ -181,8 +176,8 @@ def bound_words(share: float | None, none: str = "n/a") -> str:
 
 
 def score_units(shares: Iterable[bool]) -> str:
-    """The unit of scores, by whether each is a share; gold scores are nats."""
-    units = {True: "%", False: "nats a token (gold) or the metric's own unit"}
+    """The unit of scores, by whether each is a share."""
+    units = {True: "%", False: "the metric's own unit"}
     return f"Scores in {', and in '.join(units[share] for share in sorted(set(shares), reverse=True)) or '%'}"
 
 
@@ -201,8 +196,8 @@ def how_scores_made(rows: Sequence[ComparisonRow]) -> list[str]:
         f"{score_units(row.is_share for row in rows)}, with 95 % intervals: Wilson for right and wrong, BCa bootstrap "
         f"otherwise; difference and retention by a Bayesian bootstrap over paired items ({NUM_RESAMPLES:,} resamples, "
         f"seed {seeds}).",
-        "retention: cut / uncut. above chance: (cut - chance) / (uncut - chance); 100 is no loss, 0 is guessing, n/a "
-        "where the original model is not above chance.",
+        "kept: (cut - chance) / (uncut - chance), or cut / uncut without a chance level; 100 is no loss, 0 is "
+        "guessing, n/a where the original model is not above chance.",
     ]
     if len(rows) > 1:
         lines.append(
@@ -247,24 +242,3 @@ def first_difference(uncut: str, cut: str) -> tuple[int, int]:
         start += len(piece)
     wrong = _PIECE.match(cut, start)
     return start, max(wrong.end() if wrong else start, min(same + 1, len(cut)))
-
-
-def example_text(item: str, question: str, gold: str, answers: Mapping[str, str]) -> str:
-    """One item with answers, the original model's first, in Markdown; ⟦ and ⟧ mark where others first differ from it.
-
-    Long answers are shown around that place.
-    """
-    right = f", right answer {code_span(gold)}" if gold else ""
-    parts = [f"Item {code_span(item)}{right}:", "\n".join(fenced_block(question))]
-    original = next(iter(answers.values()))
-    for name, text in answers.items():
-        if text != original:
-            start, end = first_difference(original, text)
-            first = max(0, start - _LEAD) if len(text) > MOST_CHARACTERS else 0
-            wrong = text[start:end].replace("\n", "↵\n")
-            if word := text[start:end].strip():
-                start, wrong = text.index(word, start), word  # the mark begins at the word, not at the space before it
-            marked = wrong or "(ends here)"
-            text = f"{'[...] ' * (first > 0)}{text[first:start]}⟦{marked}⟧{text[end:]}"
-        parts += [f"{escape_inline(name)}:", "\n".join(fenced_block(text))]
-    return "\n\n".join(parts)

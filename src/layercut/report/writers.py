@@ -15,36 +15,30 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from layercut.report import picture
-from layercut.report.elements import Beside, Block, Details, Facts, Figure, Lead, Section, bullet_list
-from layercut.report.table import Surface, Table, join_number_units, markdown_lines
+from layercut.report.elements import Block, Details, Facts, Figure, Lead, Section, bullet_list
+from layercut.report.table import Surface, Table, markdown_lines
 from layercut.text import escape_inline as escape_markdown
 from layercut.text import escaped_markdown
-from layercut.text import markdown_table as markdown_table
 
 ASSETS = Path(__file__).parent / "assets"
 MARK = '<meta name="generator" content="layercut">'
 """Part of page.html, by which a page of layercut is known."""
-_SHORT = 30  # letters of a model's name that fits in a line of the heading
 
 
-def html_page_text(title: str, sections: Sequence[Section], model: str = "") -> str:
-    """A page with these sections; the model's name in its heading is not broken at its hyphens, unless it is long."""
+def html_page_text(title: str, sections: Sequence[Section]) -> str:
+    """A page with these sections."""
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
     assert "</script" not in script.lower() and "<!--" not in script, "the page's script would end its own tag"
     sections = [section for section in sections if Surface.PAGE in section.on]
     names = [section.name for section in sections]
     assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
-    heading = Markup("{}").format(title)
-    if 0 < len(model) <= _SHORT:
-        heading = Markup('{}<span class="model">{}</span>{}').format(*title.partition(model))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return fill_template(
         "page.html",
         title=title,
-        heading=heading,
         sections=sections,
         style=Markup((ASSETS / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -70,7 +64,6 @@ def page_templates() -> Environment:
     )
     environment.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
-        "units": join_number_units,
         "drawn": lambda panel, name, columns: Markup("".join(picture.draw_picture(panel, name, columns=columns))),
         "inline": inline_html,
         "prose": lambda text: Markup(_markdown().render(text)),
@@ -87,9 +80,7 @@ def inline_html(text: str) -> Markup:
 @cache
 def _markdown() -> MarkdownIt:
     rules = ["image", "link", "autolink", "html_inline", "html_block", "reference"]
-    markdown = MarkdownIt("commonmark", {"html": False}).disable(rules)
-    markdown.add_render_rule("text", lambda _, tokens, place, *__: escape(join_number_units(tokens[place].content)))
-    return markdown
+    return MarkdownIt("commonmark", {"html": False}).disable(rules)
 
 
 def markdown_text(title: str, sections: Sequence[Section]) -> str:
@@ -127,8 +118,6 @@ def _block_markdown(block: Block, level: int) -> str:
             )
         case Facts():
             return bullet_list(f"{name}: {text}" for name, text in block.facts)
-        case Details() if Surface.MARKDOWN in block.on:
+        case Details():
             return f"{'#' * level} {escaped_markdown(block.summary)}\n\n{markdown_of(block.blocks, level + 1)}"
-        case Beside():
-            return markdown_of(block.blocks, level)
     return ""

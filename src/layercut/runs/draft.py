@@ -54,7 +54,6 @@ class DraftResult(ResultFile, frozen=True):
     FILE, VERB = DRAFT, "draft"
     model: str
     dtype: str
-    serve: str
     plans: tuple[DraftPlan, ...]  # the chosen one first, then the fastest of each other kind
     tried: int  # plans of the search; 0 where the plan was given
     checks: tuple[float, ...]

@@ -39,9 +39,8 @@ CRITERIA = {
 
 
 def criterion_row(name: str) -> CriterionRow:
-    """The row of a criterion; ``my.module:function`` gets the model, and text and an objective if they are given.
-
-    Raises InputError for an unknown name, or for ``my.module:function`` from a source that is not trusted.
+    """The row of a criterion, or of ``my.module:function``. Raises InputError: an unknown name, or one not to be
+    trusted.
     """
     if name in CRITERIA:
         return CRITERIA[name]

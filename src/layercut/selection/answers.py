@@ -59,17 +59,10 @@ class SearchAnswers:
         self.sets = _sets(tasks, samples)  # places of tasks that have the same items and share their prompts
         self.groups = _groups(tasks, self.ids, self.sets)
         """Sets that are asked together where nothing is decided between them."""
-        self._asked_for: dict[tuple[int, str], CutPlan] = {}
 
     def part(self, task: int, plan: CutPlan, *, whole: bool = False) -> JournalPart:
         """A plan's known answers to a task; with ``whole`` only those that did not end early."""
-        self._asked_for[task, plan.key] = plan
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
-
-    def records(self) -> list[dict[str, Any]]:
-        """Answers of all plans that ``part`` was called with."""
-        parts = [self.part(task, plan) for (task, _), plan in list(self._asked_for.items())]
-        return [record for part in parts for record in part.records]
 
     def items(self, task: int, chunks: Sequence[int]) -> list[Sample]:
         """The samples in these chunks of a task, of those that it has."""
@@ -117,10 +110,7 @@ class SearchAnswers:
     def complete(
         self, tasks: Collection[int], plans: Sequence[CutPlan], *, whole: bool, progress: Progress = show_nothing
     ) -> None:
-        """Have plans answer all items of some tasks, and of tasks that share prompts with them.
-
-        ``progress`` gets the number of answers, and the number expected.
-        """
+        """Have plans answer all items of some tasks, and of tasks that share prompts with them."""
         plans = distinct_plans(plans)
         tasks = [task for same in self.sets if not {*same}.isdisjoint(tasks) for task in same]
         total = len(plans) * sum(len(self.ids[task]) for task in tasks)
@@ -147,10 +137,8 @@ def race_plans_of_round(
     *,
     progress: Progress,
 ) -> Standings:
-    """Race the plans of one round; see ``racing.race``. ``metrics`` names the headline of each task.
-
-    Answers in the journal are not asked again. They count when the race reaches their chunk and not before, so a round
-    gives the same result whatever else was measured in the folder.
+    """Race the plans of one round; see ``racing``. ``metrics`` names the headline of each task. Known answers count
+    when the race reaches their chunk, so a round gives the same result whatever else was measured.
     """
     place_of = {plan.key: place for place, plan in enumerate(plans)}
     assert len(place_of) == len(plans), "two candidates remove the same layers"
@@ -195,11 +183,8 @@ def race_plans_of_round(
 
 
 def sample_chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
-    """The samples in chunks of CHUNK_SIZE, the last one shorter.
-
-    The order is that of a hash of (seed, id), so the first chunks are a random draw from all items, also from a file
-    that is sorted by difficulty. All searches and sweeps in one folder use these chunks, for all remaining candidates:
-    an item shares its batch with the same others and gets the same answer to the last bit.
+    """The samples in chunks of CHUNK_SIZE in the order of a hash of (seed, id), so the first are a random draw. In one
+    folder an item always shares its batch with the same others, and gets the same answer to the last bit.
     """
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]

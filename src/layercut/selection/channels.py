@@ -51,16 +51,11 @@ def choose_channels(
     criterion: str = "rms",
     progress: Progress = show_nothing,
 ) -> tuple[Channels, dict[str, Any]]:
-    """The channels that stay, and what they were chosen by; JSON-able.
+    """The channels that stay without about ``share`` of them, rounded to blocks, and what they were chosen by;
+    JSON-able.
 
-    Args:
-        loaded: the original model.
-        removed: removed layers; activations are those without them.
-        share: of the channels, that goes; rounded to blocks.
-        sources: texts by task or source, all of which count the same.
-        criterion: one of CHANNEL_CRITERIA.
-
-    Raises InputError: an unknown criterion, or a model whose MLPs cannot be thinned.
+    ``removed`` layers are out: activations are those without them. ``sources`` are texts by task or source, all of
+    which count the same. Raises InputError: an unknown criterion, or a model whose MLPs cannot be thinned.
     """
     ranked = rank_channels(loaded, removed, sources, criterion=criterion, progress=progress)
     channels = keep_needed_channels(mlp_width_in(loaded.model), ranked, share)
@@ -89,9 +84,8 @@ def rank_channels(
     criterion: str = "rms",
     progress: Progress = show_nothing,
 ) -> dict[int, tuple[int, ...]]:
-    """By layer that stays, its channels, the most needed first; of equals the earlier one. See ``choose_channels``.
-
-    Those of an expert are ranked on the tokens that reach it, and by their columns alone where none does.
+    """By layer that stays, its channels, the most needed first; of equals the earlier one. Those of an expert are
+    ranked on the tokens that reach it, and by their columns alone where none does.
     """
     if criterion not in CHANNEL_CRITERIA:
         raise unknown_name("channel criterion", criterion, CHANNEL_CRITERIA)

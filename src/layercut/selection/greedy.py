@@ -24,20 +24,16 @@ def remove_greedily(
 ) -> Selection:
     """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
 
-    Every round scores all remaining candidates, each together with the layers that are removed already; of equals the
-    later one of those that ``propose`` gives is removed, by default the later layer. N rounds on C candidates score
-    N * C - N * (N - 1) / 2 plans, or those that are proposed. Values are compared without a tolerance: an objective
-    computes all of them in one way, so equal measurements give equal floats. A value that is not finite (a pruned model
-    that computes NaN) is worse than any other.
+    Every round scores all remaining candidates, each together with the layers that are removed already, or those that
+    ``propose`` gives; of equals the later one is removed. Values are compared without a tolerance: an objective
+    computes all of them in one way. A value that is not finite is worse than any other.
 
-    Returns:
-        The layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original model
-        and of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
-        ``chosen`` one with its ``value``, ``ties`` (others with the same value), ``runner_up`` and ``runner_up_value``.
-        The value of the best of many noisy candidates is too high by construction: report on other items. Where the
-        objective races the candidates, a stopped one has no value; a round then also has each one's ``upper_bounds``
-        and ``num_answered`` of ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped.
-        ``race`` records the mode of the race, and how many ``answers`` of how many were ``saved``.
+    Returns the layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original
+    model and of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
+    ``chosen`` one with its ``value``, ``ties``, ``runner_up`` and ``runner_up_value``. Where the objective races the
+    candidates, a stopped one has no value; a round then also has each one's ``upper_bounds`` and ``num_answered`` of
+    ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped; ``race`` records how many
+    ``answers`` of how many were ``saved``.
 
     Raises InputError: the original model, or every candidate of a round, has no finite value.
     """

@@ -25,11 +25,7 @@ from layercut.tasks.selected_items import SELECTION_ITEMS, items_hash, merge_ite
 
 
 def search_settings(tasks: Sequence[Cell], decoding: Decoding) -> dict[str, Any]:
-    """Settings that must be the same for a search to continue in a folder, beside the model and its engine.
-
-    These decide the score of an item, and with the limit its batch. The use of the scores may differ between commands
-    and is part of the plan: criterion and its settings, number of layers, protected layers, normalisation.
-    """
+    """Settings that decide the score of an item, and so must be the same for a search to continue in a folder."""
     return {"objective": [task.describe() for task in tasks], "decoding": decoding.as_dict()}
 
 
@@ -76,13 +72,7 @@ class TaskObjective:
         progress: Progress = show_nothing,
         race: str = "exact",
     ) -> None:
-        """Args:
-            tasks: all have the same weight.
-            decoding: how answers are drawn, greedy if left out.
-            journal: keeps the answers; in memory if left out.
-            race: how a ``round`` is run: ``off`` or ``exact`` (the same choice from fewer answers).
-        Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting.
-        """
+        """Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting."""
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
         SearchSettings(normalise=normalise, race=race)
@@ -122,18 +112,13 @@ class TaskObjective:
         return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self.known.ids, strict=True)))
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """The original model's value is 1; 0 is the floor, and a plan may fall below it.
-
-        The sum over tasks is exactly rounded, so the order of the tasks does not matter. Raises InputError if the
-        original model is no better than guessing on one of them.
+        """The original model's value is 1; 0 is the floor, and a plan may fall below it. The sum over tasks is exactly
+        rounded. Raises InputError: the original model is no better than guessing on one of them.
         """
         return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
-        """Race the plans; of equals the later one wins. Without racing, the values of all.
-
-        Raises InputError as ``values``, or for a metric that is not between 0 and 1.
-        """
+        """Race the plans; of equals the later one wins. Raises InputError: also a metric outside of 0 to 1."""
         if self._race == "off":
             return Standings.of(self.values(plans))
         metrics = [uncut.metric for uncut in self.uncut]
@@ -152,12 +137,7 @@ class TaskObjective:
     def answers(
         self, plan: CutPlan, readouts: Collection[Readout] | None = None, samples: Sequence[list[Sample]] | None = None
     ) -> list[TaskRecords]:
-        """Whole answers to the items of every task with one of these readouts, known or asked now.
-
-        Args:
-            readouts: all if left out.
-            samples: items of every task; the selection items of the search if left out.
-        """
+        """Whole answers to every task with one of these readouts; ``samples``: other items than the search's."""
         answers = self.known if samples is None else self.answers_on(samples)
         wanted = [index for index, part in enumerate(self.parts) if readouts is None or part.readout in readouts]
         answers.complete(wanted, [plan], whole=True, progress=self._progress)
@@ -195,10 +175,8 @@ class TaskObjective:
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
-        """Details of the chosen plan for its selection.
-
-        ``selected_scores`` are the scores of the choice: the best of many noisy ones, so too high by construction.
-        Scores on report items are unbiased.
+        """Details of the chosen plan; its ``selected_scores``, the best of many noisy ones, are too high by
+        construction.
         """
         (scores,) = self.scores([plan])
         rows = [
@@ -214,11 +192,7 @@ class TaskObjective:
             }
             for part, uncut, score in zip(self.parts, self.uncut, scores, strict=True)
         ]
-        # A close answer has a token whose runner-up was as likely, within one rounding of the model's dtype.
-        answers = self.known.records()
-        num_close = sum(bool(record.get("num_close")) for record in answers)
-        close = {"close_answers": num_close, "answers": len(answers)} if num_close else {}
-        return {"selected_scores": rows, **close, SELECTION_ITEMS: record_items(self.items)}
+        return {"selected_scores": rows, SELECTION_ITEMS: record_items(self.items)}
 
     def _value(self, scores: Sequence[float]) -> float:
         """The plan's value from a score per task. Every step is monotone, which a race relies on."""
@@ -248,16 +222,12 @@ def held_out(
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
-    from the selection split of a task, after those of the search; report items stay reserved for reports.
+    from the selection split of a task, after those of the search and without ``seen``, on which the choice rests;
+    ``num_items`` of each task, or as many as it had. Report items stay reserved for reports.
 
-    Args:
-        num_items: held-out items of each task; as many as it had selection items if None.
-        seen: ids per task of all items that the choice rests on; none of them is held out.
-
-    Returns:
-        ``items``, the held-out ids per task as ``record_items`` has them; ``rows``, per task and readout ``selected``
-        and ``held_out`` as ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the
-        maximised value as ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
+    Returns ``items``, the held-out ids per task; ``rows``, per task and readout ``selected`` and ``held_out`` as
+    ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the maximised value as
+    ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
     """
     uncut = CutPlan(num_layers=plan.num_layers)
 

@@ -64,9 +64,7 @@ def count_greedy_plans(candidates: int, num_remove: int) -> int:
 
 
 def planned_answers(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
-    """Answers to items under plans.
-    Raises InputError: a task without an item for this, or a prompt that is too long for the model.
-    """
+    """Answers to items under plans. Raises InputError: a task without an item for this, or too long a prompt."""
     if not samples:
         raise InputError(
             f"{part.label} has no item for this: {what}. The prompt decides which items choose and which are reported; "

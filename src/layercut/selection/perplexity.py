@@ -41,11 +41,7 @@ class TextObjective:
         journal: SearchJournal | None = None,
         progress: Progress = show_nothing,
     ) -> None:
-        """Args:
-        requests: texts, each with one continuation; only continuations are measured.
-        name: of the texts, in the journal and in progress.
-        journal: in memory if left out.
-        """
+        """``requests`` are texts, each with one continuation, which alone is measured; ``name`` is the journal's."""
         self._engine, self._requests = engine, list(requests)
         self._measure, self._name = measure, name
         self._journal, self._progress = journal or SearchJournal(), progress

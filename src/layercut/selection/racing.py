@@ -1,10 +1,10 @@
 """Racing: score candidates item by item, and stop each one as soon as it cannot win any more.
 
 A candidate's value is a monotone function of its items' metrics, which lie in [0, 1]. Counting the remaining items as 1
-gives an upper bound, counting them as 0 a lower bound. Both use the same float operations as the final value: exactly
-rounded sums, one division, one subtraction, one division. Each is monotone, so the bounds hold to the last bit. A
-candidate is eliminated when another one's lower bound exceeds its upper bound, or equals it and that one wins ties. The
-winner and its value equal those of a round without racing. After Maron and Moore, "Hoeffding races", NIPS 1993.
+gives an upper bound, as 0 a lower one. Both use the same float operations as the final value, each of them monotone, so
+the bounds hold to the last bit. A candidate is out when another one's lower bound exceeds its upper bound, or equals it
+and that one wins ties. The winner and its value equal those of a round without racing. After Maron and Moore,
+"Hoeffding races", NIPS 1993.
 """
 
 from __future__ import annotations
@@ -63,15 +63,10 @@ def run_race_round(
     beat, and the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then
     known. So the result depends on the answers alone, neither on their order nor on a kill in between.
 
-    Args:
-        ask: has chunks answered.
-        num_candidates: number of places.
-        sizes: items of each chunk of each task.
-        combine: from a mean metric per task to a candidate's value; must be monotone.
-        groups: tasks that are always asked together, which have chunks of the same sizes; each alone if left out.
-        together: groups that are joined for all candidates' first chunks and for the best one's others. Later chunks
-            are asked group by group, since each may stop a candidate.
-        on_progress: gets the number of answers, and the final number if no other candidate stops.
+    ``sizes`` are the items of each chunk of each task; ``combine`` gives a candidate's value from a mean metric per
+    task, and must be monotone. ``groups`` are tasks that are always asked together, with chunks of the same sizes;
+    ``together`` joins them for all candidates' first chunks and for the best one's others. Later chunks are asked group
+    by group, since each may stop a candidate.
     """
     field = _Field(num_candidates, [sum(of_task) for of_task in sizes], combine)
 

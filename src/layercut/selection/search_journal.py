@@ -1,11 +1,9 @@
 """Journal of all searches in one run folder, item by item. No item is scored twice.
 
-One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. The key of a
-record is the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. So
-the order of removal does not matter, nor which criterion, round or depth asked first.
-
-A search lets an answer end as soon as its score is settled (finish reason ``settled``). Such a record is enough for
-scores. Where a whole answer is needed, it is generated again and replaces the record.
+One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. A record's key is
+the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. An answer that
+a search ended as soon as its score was settled (finish reason ``settled``) is enough for scores; where a whole answer
+is needed, it is generated again and replaces the record.
 """
 
 from __future__ import annotations
@@ -29,10 +27,7 @@ KEY = "key"  # field of a record with the conditions that it was measured under
 
 @dataclass(frozen=True, kw_only=True)
 class JournalQuestion:
-    """A task under one readout and decoding, of one model, without the plan.
-
-    For text that a search measures plans on, ``task`` is a name of the text.
-    """
+    """A task under one readout and decoding, of one model, without the plan; or a text that plans are measured on."""
 
     task: str
     readout: str  # a task's readout, or the measure on text
@@ -75,11 +70,7 @@ class SearchJournal:
         self._files: dict[tuple[str, str], _File] = {}
 
     def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
-        """The known records of these items under a plan, and the place for new ones; ``whole``: without answers that
-        ended early.
-
-        Raises InputError if the file is damaged, or holds answers that no search wrote.
-        """
+        """The known records of these items under a plan; ``whole``: without answers that ended early."""
         name = (question.task, question.readout)
         if name not in self._files:
             self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)

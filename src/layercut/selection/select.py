@@ -1,7 +1,6 @@
 """Choose layers and MLP channels by criteria, in a run folder that keeps all measurements.
 
 Each step takes the plan so far and returns it with what it chose: layers, channels, and the scores on held-out items.
-Another unit is one more step, next to ``_without_channels``.
 """
 
 from __future__ import annotations
@@ -106,11 +105,10 @@ def select_layers(
 ) -> Selected:
     """Choose layers, MLP channels, or both, and write ``plan.json``; ``layercut select``.
 
-    The folder's settings are the model, the objective, the calibration text and the decoding: what decides a measured
-    value. The criterion, its settings and the number of layers may change from one command to the next, and what was
-    measured before is used again. Each plan is also kept as ``plans/<criterion>-<N>.json``.
-
-    Raises InputError: an unknown criterion, task or setting, or material that the criterion needs and did not get.
+    The folder's settings are what decides a measured value. The criterion, its settings and the number of layers may
+    change from one command to the next, and what was measured before is used again. Each plan is also kept as
+    ``plans/<criterion>-<N>.json``. Raises InputError: an unknown criterion, task or setting, or material that is
+    missing.
     """
     row, mlp = request.row, request.remove.mlp
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
@@ -173,21 +171,13 @@ def select_layers(
 def folder_settings(
     model: Mapping[str, Any], parts: Sequence[Cell], decoding: Decoding, calibration: CalibrationSettings | None = None
 ) -> dict[str, Any]:
-    """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one.
-
-    Args:
-        model: as a ``ModelHandle`` describes it.
-        decoding: how answers are drawn; its seed is that of the command.
-        calibration: text to measure on; the default one is omitted.
-    """
+    """Settings that decide the values in a folder of ``select`` or ``sweep``; where they agree, both can share one."""
     text = None if calibration in (None, CalibrationSettings()) else calibration.as_dict()
     return {**model, **search_settings(parts, decoding), "calibration": text, "seed": decoding.seed}
 
 
 def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
-    """The parts of an objective that one task gives: a part for each readout.
-    Raises InputError: an unknown task or readout.
-    """
+    """The parts of an objective that one task gives, one for each readout. Raises InputError: unknown ones."""
     task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
     # One readout a task unless others are asked for: the paper's objective counts each task once.
     readouts = wanted.readouts or (task.readouts[0],)
@@ -229,10 +219,8 @@ def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
 
 
 def _without_channels(job: _Job, plan: CutPlan, share: float) -> CutPlan:
-    """The plan without a share of the channels of every MLP; see ``layercut.selection.channels``.
-
-    They are chosen on the original model's right answers to the tasks; without tasks that generate, on the calibration
-    text.
+    """The plan without a share of the channels of every MLP; see ``layercut.selection.channels``. They are chosen on
+    the original model's right answers to the tasks; without tasks that generate, on the calibration text.
     """
     from layercut.selection.channels import answers_as_texts, choose_channels, texts_as_read  # torch
 
@@ -264,10 +252,7 @@ def _without_channels(job: _Job, plan: CutPlan, share: float) -> CutPlan:
 
 
 def _with_held_out(job: _Job, plan: CutPlan) -> CutPlan:
-    """The plan with its scores on other selection items of each task, if it was chosen on some.
-
-    They are as many as it was chosen on, or ``held_out``; see ``layercut.selection.objective``.
-    """
+    """The plan with its scores on other selection items of each task, if it was chosen on some."""
     request, seen = job.request, selection_items(plan.scores)
     if job.objective is None or not seen or request.held_out == 0:
         if request.held_out:

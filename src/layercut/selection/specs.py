@@ -138,11 +138,8 @@ class LayerSpec:
         model_hash: str | None = None,
         seed: int = 0,
     ) -> CutPlan:
-        """The plan that it is on a model of ``num_layers`` decoder layers.
-
-        Args:
-            model_hash: its fingerprint; None where it is not known, and a plan's own is then not compared.
-            seed: of ``random:N``.
+        """The plan that it is on a model of ``num_layers`` decoder layers; ``seed`` is that of ``random:N``. Without
+        ``model_hash`` a plan's own is not compared.
 
         Raises InputError: a bare count, a layer out of range, or a plan made for another model.
         """
@@ -159,8 +156,13 @@ class LayerSpec:
                     f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "
                     f"but {model or 'this one'} has {num_layers}."
                 )
-            where = self.text if is_file else "the plan"
-            return plan_for_model(self.plan, model, model_hash, where)
+            if model_hash is None or self.plan.model_hash in (None, model_hash):
+                return self.plan
+            raise InputError(
+                f"{self.text if is_file else 'the plan'} was made for another model, "
+                f"{self.plan.model or 'which it does not name'} ({self.plan.model_hash}); {model or 'this one'} is "
+                f"{model_hash}. Choose the layers on this model, or name them: `remove` {self.plan.label or 'LAYERS'}."
+            )
         if self.mlp is not None:
             raise InputError(
                 f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
@@ -205,9 +207,7 @@ Units = Annotated[InstanceOf[LayerSpec], BeforeValidator(_counted), _WRITTEN]
 
 
 def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPlan:
-    """The plan that ``given`` (see ``LayerSpec.parse``) is on a model; None is the model unchanged.
-    Raises InputError: no plan, one that does not fit, or one of another model where the settings do not allow it.
-    """
+    """The plan that ``given`` is on a model; None is the model unchanged. Raises InputError: one that does not fit."""
     if isinstance(model, ServedModel):
         return model.plan(None if given is None else str(given))
     if given is None:
@@ -225,10 +225,7 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
 def check_fits(
     model: ModelSettings, specs: Iterable[LayerSpec | None] = (), seed: int = 0, layers: str | None = None
 ) -> None:
-    """Refuse plans, and a list of layers, with a layer that the model does not have by its config.
-
-    A served model has no layers that can be removed, so nothing is checked.
-    """
+    """Refuse plans, and a list of layers, with a layer that the model does not have by its config."""
     closed = [spec for spec in specs if spec is not None and not spec.is_open]
     listed = () if layers is None else parse_layers(layers)
     if ENGINES[model.engine].is_served or not (closed or listed):
@@ -245,17 +242,6 @@ def check_fits(
 
 Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]
 """The plan of a setting, written in any of its forms."""
-
-
-def plan_for_model(plan: CutPlan, model: str | None, model_hash: str | None, where: str = "the plan") -> CutPlan:
-    """The plan. Raises InputError: by its hash it was made for another model."""
-    if model_hash is None or plan.model_hash in (None, model_hash):
-        return plan
-    raise InputError(
-        f"{where} was made for another model, {plan.model or 'which it does not name'} ({plan.model_hash}); "
-        f"{model or 'this one'} is {model_hash}. Choose the layers on this model, or name them: `remove` "
-        f"{plan.label or 'LAYERS'}."
-    )
 
 
 def parse_protected(text: str, num_layers: int) -> frozenset[int]:

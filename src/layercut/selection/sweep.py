@@ -1,9 +1,6 @@
 """A sensitivity sweep: each layer skipped alone, all tasks, against the original model on the same items.
 
-    layercut sweep bundled:smollm2-135m --objective arithmetic,brackets
-
-Answers go to the search journal of the run folder, item by item. So a stopped sweep resumes where it stopped, and
-reuses answers of a search by task scores in the same folder.
+Answers go to the search journal of the run folder, so a stopped sweep resumes, and reuses answers of a search there.
 """
 
 from __future__ import annotations
@@ -87,10 +84,7 @@ class PlannedSweep:
             return Swept(run.path, sweep)
 
     def measure_layers(self, run: RunFolder, console: Console, say: Say) -> list[SweepRow]:
-        """A row for each layer, task and readout: the tasks in order, the layers of each ascending.
-
-        Only answers that the folder does not hold are asked; the model is loaded only for these.
-        """
+        """A row for each layer, task and readout, in order; only answers that the folder does not hold are asked."""
         cells, model, seed = self.cells, self.handle, self.decoding.seed
         uncut = CutPlan(num_layers=model.num_layers)
         cut = {layer: CutPlan(num_layers=model.num_layers, removed=(layer,)) for layer in self.layers}
@@ -148,13 +142,7 @@ def plan_sweep(
     decoding: DecodingSettings,
     say: Say,
 ) -> PlannedSweep:
-    """The sweep of a model, each layer skipped alone; ``layercut sweep``.
-
-    Args:
-        layers: the skipped layers, as people write them; all of them if left out.
-
-    Raises InputError: a layer, task or readout that cannot be used, or a run folder that holds another run.
-    """
+    """The sweep of a model, each layer skipped alone; ``layercut sweep``. ``layers`` are all of them if left out."""
     handle = ModelHandle(model)
     wanted = swept_layers(layers, handle.num_layers, model.model)
     cells = swept_cells(objective, seed)
@@ -174,10 +162,7 @@ def plan_sweep(
 
 
 def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ...]:
-    """The layers that ``text`` names, ascending; all of them for None.
-
-    Raises InputError for any other text, a layer that the model does not have, or a model with a single layer.
-    """
+    """The layers that ``text`` names, ascending; all of them for None. Raises InputError: a layer that is not there."""
     if num_layers < 2:
         raise InputError(f"{model} has a single decoder layer, so nothing is left when it is skipped.")
     if text is None:
@@ -191,10 +176,7 @@ def swept_layers(text: str | None, num_layers: int, model: str) -> tuple[int, ..
 
 
 def swept_cells(objective: Sequence[TaskSettings], seed: int) -> list[Cell]:
-    """Every task and readout, on its selection items; of a task without ``readouts``, its first one, as in a search.
-
-    Raises InputError without tasks, or for one that is named twice, unknown, or without selection items.
-    """
+    """Every task and readout, on its selection items; of a task without ``readouts``, its first one, as in a search."""
     if not objective:
         raise InputError("a sweep needs at least one task, such as `objective` arithmetic,copy.")
     name, count = Counter(wanted.task for wanted in objective).most_common(1)[0]

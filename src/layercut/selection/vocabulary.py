@@ -58,14 +58,9 @@ def files_named_in(text: str) -> list[str]:
 
 
 def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
-    """The tokens of a model folder that stay.
-
-    Args:
-        folder: with config.json and tokenizer.json.
-        text: how they are named; see the module.
-
-    Raises InputError: no such vocabulary, one that is too small or takes nothing, or a tokenizer that cannot be
-    trimmed.
+    """The tokens of a model folder, with config.json and tokenizer.json, that stay; ``text`` names them, see the
+    module. Raises InputError: no such vocabulary, one that is too small or takes nothing, or a tokenizer that cannot
+    be trimmed.
     """
     check_vocabulary(text)
     tokens, config = tokens_of_folder(folder), read_config(folder)
@@ -145,11 +140,8 @@ class Coverage(NamedTuple):
 
 
 def count_covered(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage | UsedTokens]:
-    """How the texts of a file, or questions and answers of a run folder, are tokenised with the tokens that stay.
-
-    Each text is tokenised with both vocabularies and compared token by token. Of a run of this tokenizer, the tokens of
-    whole prompts are counted as well, with chat template and worked examples.
-
+    """How the texts of a file, or questions and answers of a run folder, are tokenised with the tokens that stay: with
+    both vocabularies, token by token. Of a run of this tokenizer, the tokens of whole prompts are counted as well.
     Raises InputError: no such file or finished run.
     """
     before = _encoder(folder)

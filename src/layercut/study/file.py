@@ -233,6 +233,6 @@ _READ: dict[Any, Callable[[Any], Any]] = {
     ),
     "objective": lambda value: tuple(map(_task, _list(value, "objective"))),
     "calibration": lambda value: _build(CalibrationSettings, value if isinstance(value, dict) else {"source": value}),
-    "settings": lambda value: _expect(value, "settings", dict, "keys and values, such as form: contiguous"),
+    "settings": lambda value: _expect(value, "settings", dict, "keys and values, such as search: one_shot"),
 }
 """Readers of the values of keys, of a study and of its sections."""

@@ -29,7 +29,7 @@ NO_HEALING = "none"  # the arm that every cut has by default
 LONGEST_NAME = 100
 """Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
 RESERVED = (UNCUT, "searches", "answers", "failures")  # folders of a study that no plan may have
-_ONE_BY_ONE = ("reverse", "random", "perplexity", "task_accuracy", "trace_damage")
+_ONE_BY_ONE = ("block_influence", "reverse", "random", "perplexity", "task_accuracy", "trace_damage")
 """Criteria whose deeper cut contains the shallower one, whatever their settings."""
 
 
@@ -49,7 +49,7 @@ class CriterionSettings(SearchSettings):
         CalibrationSettings(), description="Calibration text, for criteria that read text."
     )
     protect: str | None = Field(None, description="Layers that must stay: first:4,last:2,0,7-9, or none.")
-    settings: Mapping[str, Any] = Field({}, description="Settings of the criterion itself, such as form: contiguous.")
+    settings: Mapping[str, Any] = Field({}, description="Settings of the criterion itself, such as search: one_shot.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -72,9 +72,6 @@ class CriterionSettings(SearchSettings):
     @property
     def is_nested(self) -> bool:
         """True if each plan is a prefix of the plans with more layers."""
-        if self.criterion in ("block_influence", "angular_distance"):
-            default = "scattered" if self.criterion == "block_influence" else "contiguous"
-            return bool(self.settings.get("form", default) == "scattered")
         return self.criterion in _ONE_BY_ONE
 
     @property

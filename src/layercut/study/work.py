@@ -290,7 +290,7 @@ def first_layers(plan: CutPlan, depth: int) -> CutPlan:
     if "rounds" in scores:
         scores["rounds"] = scores["rounds"][:depth]
         scores["value"] = scores["rounds"][-1]["value"]
-    for name in ("perplexity", "race", "selected_scores", "close_answers", "answers"):  # of the deepest cut
+    for name in ("perplexity", "race", "selected_scores"):  # of the deepest cut
         scores.pop(name, None)
     settings = {**plan.settings, "num_remove": depth, "first_of": len(plan.removed)}
     return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)

@@ -113,9 +113,8 @@ def _size(num_bytes: int) -> str:
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
-    """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files alone.
-    Raises InputError: the plan does not fit the model, or it is no decoder; CheckpointError: files are missing or
-    damaged.
+    """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files alone. Raises
+    InputError: the plan does not fit the model, or it is no decoder; CheckpointError: files are missing or damaged.
     """
     return _prepare(Path(source), plan, max_shard_bytes).report
 

@@ -74,12 +74,10 @@ def cut_config(
 ) -> dict[str, Any]:
     """The config of the pruned model; fields that have nothing to do with layers come back as they are.
 
-    ``resolved`` is what transformers makes of ``config``, as a dictionary. Per-layer lists that transformers derives
-    from the position (``layer_types`` of gemma2, for one) are taken from there and made explicit: derived again for the
-    pruned model they would give layers that stay another kind.
-
-    Raises InputError: the plan is for another number of layers; a per-layer list of another length; a list with one
-    entry per layer whose meaning is not known; a rule on positions that no config of the pruned model can express.
+    ``resolved`` is what transformers makes of ``config``: per-layer lists that it derives from the position
+    (``layer_types`` of gemma2) are made explicit, because derived again they would give layers that stay another kind.
+    Raises InputError: the plan is for another number of layers; a per-layer list of another length, or of unknown
+    meaning; a rule on positions that no config can express.
     """
     full = {**config, **{k: v for k, v in (resolved or {}).items() if config.get(k) is None}}
     check_depth(full, plan, structure)
@@ -99,7 +97,12 @@ def cut_config(
                 f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
                 "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
             )
-    cut = {name: cut_config_field(name, value, plan) for name, value in _write_out(dict(config), full, plan).items()}
+    cut = _write_out(dict(config), full, plan)
+    for name, value in cut.items():  # each field, cut to the layers that stay and counted in new indices
+        for names, kind, rule in _RULES:
+            if name in names and isinstance(value, kind) and not isinstance(value, bool):
+                cut[name] = rule(name, value, plan)
+                break
     _check_sources(full, plan)
     if cut.get(SAME_COUNT) == plan.num_layers:
         cut[SAME_COUNT] = len(plan.kept)
@@ -202,14 +205,6 @@ def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-def cut_config_field(name: str, value: Any, plan: CutPlan) -> Any:
-    """Step two: one field, cut to the layers that stay and counted in new indices."""
-    for names, kind, rule in _RULES:
-        if name in names and isinstance(value, kind) and not isinstance(value, bool):
-            return rule(name, value, plan)
-    return value
-
-
 def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     if value and len(value) != plan.num_layers:
         raise InputError(
@@ -220,13 +215,11 @@ def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
 
 
 def _indices(name: str, value: list[int], plan: CutPlan) -> list[int]:
-    new = {old: new for new, old in enumerate(plan.kept)}
-    return [new[i % plan.num_layers] for i in value if i % plan.num_layers in new]
+    return [plan.kept.index(i % plan.num_layers) for i in value if i % plan.num_layers in plan.kept]
 
 
 def _index_keyed(name: str, value: dict[Any, Any], plan: CutPlan) -> dict[Any, Any]:
-    new = {old: new for new, old in enumerate(plan.kept)}
-    return {type(key)(new[int(key)]): item for key, item in value.items() if int(key) in new}
+    return {type(key)(plan.kept.index(int(key))): item for key, item in value.items() if int(key) in plan.kept}
 
 
 _RULES: tuple[tuple[frozenset[str], type, Callable[[str, Any, CutPlan], Any]], ...] = (

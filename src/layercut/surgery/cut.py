@@ -73,11 +73,9 @@ def cut_model(
 ) -> CutReport:
     """Write the pruned checkpoint to ``out``; with ``out`` None, only say what would be written.
 
-    The folder takes its name after the comparison, so a checkpoint that is there has passed it. ``uncut`` loads the
-    original model to compare with; with None nothing is compared, and no model is loaded.
-
-    Raises InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter; VerificationError: the
-    reloaded model differs from the bypassed one; nothing is left under ``out``.
+    The folder takes its name after the comparison with what ``uncut`` loads; with None nothing is compared. Raises
+    InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter; VerificationError: the reloaded
+    model differs from the bypassed one; nothing is left under ``out``.
     """
     if plan.is_uncut:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
@@ -133,10 +131,8 @@ def with_weights_of(card: str, folder: Path) -> str:
 
 
 def model_card(report: CutReport, source: ModelSource, size: str) -> str:
-    """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads.
-
-    ``report`` is that of the cut; without ``verified`` the card says that nothing was checked. ``source`` is the
-    original model; the home folder of a local path is hidden. ``size`` is that of ``weights_size``.
+    """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads; the home folder of a
+    local path is hidden. Without ``verified`` in ``report`` the card says that nothing was checked.
     """
     plan = report.plan
     channels, vocabulary = plan.channels, plan.vocabulary

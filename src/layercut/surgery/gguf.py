@@ -89,16 +89,12 @@ def cut_gguf_file(
     dry_run: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutReport:
-    """Write the pruned GGUF file to ``out``, or say what would be written.
+    """Write the pruned GGUF file to ``out``, or say what would be written; it takes its name after the checks.
 
-    The file takes its name after the checks. These always compare names, shapes, types, metadata and the bytes of every
-    tensor. ``verify`` also loads it with transformers, dequantised, and compares its logits with those of the
-    bypassed model, if transformers and layercut know the architecture; the original is converted for that.
-
-    Args:
-        make_plan: gives the plan for ``num_layers``, ``model`` and, where it is known, ``model_hash``.
-        healed: a checkpoint of the same plan, healed in closed form, whose last matrices are written and whose logits
-            are compared.
+    These always compare names, shapes, types, metadata and the bytes of every tensor. ``verify`` also loads it with
+    transformers, dequantised, and compares its logits with those of the bypassed model, if transformers and layercut
+    know the architecture. ``make_plan`` gives the plan for ``num_layers``, ``model`` and, where it is known,
+    ``model_hash``. ``healed`` is a checkpoint of the same plan, healed in closed form, whose last matrices are written.
 
     Raises InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full;
     CheckpointError: a damaged file, or one part of several; VerificationError: the new file is another model; nothing
@@ -128,8 +124,14 @@ def cut_gguf_file(
         named["model_hash"] = describe_source(source).model_hash
         loads = lambda: load_as_set(settings, source)  # noqa: E731
     plan = make_plan(**named)
-    if not compares and plan.model_hash is not None:
-        plan = _without_hash(plan, settings.model)
+    if not compares and plan.model_hash is not None:  # of a plan.json; its name must do
+        if plan.model != settings.model:
+            raise InputError(
+                f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether "
+                f"{settings.model} is the same is not known without all of its weights. Leave out `verify=false` and "
+                f"`dry_run` to have the hashes compared, or name the layers: `remove` {plan.label or 'LAYERS'}."
+            )
+        plan = replace(plan, model_hash=None)
     if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
         plan = replace(plan, earlier=steps_of_earlier_cuts(before))
     say(f"{settings.model}: {plan.describe()}")
@@ -269,9 +271,13 @@ def _prepare(
 
 def _changes(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     """Keys of the metadata that change, with the new values. Raises as ``cut_metadata`` and ``check_channels``."""
+    changes = cut_metadata(head, plan)
     if plan.channels is not None:
         gguf_parts.check_channels(head, plan.channels)
-    changes = gguf_parts.thin_metadata(head, plan.channels, cut_metadata(head, plan))
+        key, number = f"{head.architecture}.feed_forward_length", plan.channels.num_kept
+        held = changes.get(key, head.arrays.get(key, head.metadata.get(key)))
+        if held is not None:  # a list names it for each layer that has an MLP
+            changes[key] = tuple(width and number for width in held) if isinstance(held, tuple) else number
     return changes | (gguf_parts.trim_metadata(head, plan.vocabulary) if plan.vocabulary else {})
 
 
@@ -297,19 +303,6 @@ def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, 
     shape = (*tensor.shape[:axis], width * len(plan.kept), *tensor.shape[axis + 1 :])
     new = tensor._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept))
     return new, gguf_parts.Taken(outer, plan.num_layers, per_layer, plan.kept)
-
-
-def _without_hash(plan: CutPlan, model: str) -> CutPlan:
-    """A plan.json on a file whose hash is not known: its name must do, and the plan records no hash of this model.
-    Raises InputError: a plan made for a model of another name.
-    """
-    if plan.model == model:
-        return replace(plan, model_hash=None)
-    raise InputError(
-        f"the plan was made for {plan.model or 'a model without a name'} ({plan.model_hash}), and whether {model} "
-        "is the same is not known without all of its weights. Leave out `verify=false` and `dry_run` to have the "
-        f"hashes compared, or name the layers: `remove` {plan.label or 'LAYERS'}."
-    )
 
 
 def _string(text: str) -> bytes:

@@ -32,12 +32,8 @@ class Architecture(NamedTuple):
 
     periods: Mapping[str, int] = {}  # periods that hold where the file does not name them
     needs_window: bool = False  # the window's period counts only in files that name a window
-    is_first: bool = False  # the odd layer of a window's period is its first, not its last
     depths: frozenset[int] = frozenset()  # numbers of layers at which llama.cpp computes something else
-    at_least: int | None = None  # models of at least N layers have weights that it does not read in smaller ones
     mixed: bool = False  # it tells the kinds of layers apart by the tensors that they have
-    keeps: int = 0  # layers at the beginning that others use by their number, so that they must stay
-    needs: str | None = None  # a key without which it derives a scale from the number of layers
 
 
 _ALIKE = Architecture()
@@ -59,20 +55,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("deci", "granitehybrid", "jamba", "nemotron_h", "nemotron_h_moe", "plamo2"), Architecture(mixed=True)
     ),
     **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), Architecture(periods={INTERVAL: 4})),
-    **dict.fromkeys(("rwkv7", "arwkv7"), Architecture(keeps=1, mixed=True)),
-    "baichuan": Architecture(depths=frozenset({32, 40})),
     "cohere2": Architecture(periods={WINDOWS: 4}),
-    "command-r": Architecture(at_least=64),
     "deepseek2": Architecture(depths=frozenset({26, 27, 47, 48})),
     "exaone4": Architecture(periods={WINDOWS: 4}, needs_window=True, depths=frozenset({64})),
     "gemma2": Architecture(periods={WINDOWS: 2}, depths=frozenset({46})),
     "gemma3": Architecture(periods={WINDOWS: 6}, depths=frozenset({62})),
-    "gemma3n": Architecture(periods={WINDOWS: 5}, keeps=20),
     "gpt-oss": Architecture(periods={WINDOWS: 2}),
     "llama4": Architecture(periods={WINDOWS: 4}),
-    "minicpm": Architecture(needs="residual_scale"),
     "olmo2": Architecture(periods={WINDOWS: 4}, needs_window=True),
-    "smallthinker": Architecture(periods={WINDOWS: 4}, needs_window=True, is_first=True),
     "smollm3": Architecture(periods={"no_rope_layer_step": 4}),
 }  # fmt: skip
 
@@ -158,23 +148,11 @@ def _refuse(key: str, why: str, instead: str) -> NoReturn:
 def _check_depth(name: str, arch: Architecture, of: Mapping[str, Any], plan: CutPlan) -> None:
     """Raise where llama.cpp computes the kept layers otherwise in a model of fewer layers."""
     before, after = plan.num_layers, len(plan.kept)
-    least = arch.at_least or 0
-    special = {depth for depth in (before, after) if depth in arch.depths} or (
-        {least} if after < least <= before else set()
-    )
-    if special:
+    if special := {before, after} & arch.depths:
         raise InputError(
             f"{name}.block_count would go from {before} to {after}, and llama.cpp computes {name} otherwise in models "
-            f"of {'at least ' * (least in special)}{max(special)} layers, without a key for that; {_ELSEWHERE}."
+            f"of {max(special)} layers, without a key for that; {_ELSEWHERE}."
         )
-    if arch.needs and arch.needs not in of:
-        raise InputError(
-            f"this file has no {name}.{arch.needs}, and llama.cpp derives it from the number of layers; make the GGUF "
-            "file again with a newer llama.cpp, which writes the key."
-        )
-    if plan.kept[: arch.keeps] != tuple(range(arch.keeps)):
-        what = "layer 0" if arch.keeps == 1 else f"layers 0 to {arch.keeps - 1}"
-        raise InputError(f"llama.cpp has layers of {name} use what {what} compute, found by number; keep {what}.")
     if (deep := of.get("n_deepstack_layers", 0)) and plan.kept[:deep] != tuple(range(deep)):
         _refuse(f"{name}.n_deepstack_layers", f"= {deep}: images enter at the first {deep} layers", "keep these")
 
@@ -194,8 +172,10 @@ def _check_periods(
         period = of.get(key, arch.periods.get(key))
         if not isinstance(period, int) or isinstance(period, bool) or period <= 1:
             continue
-        odd = 0 if key == WINDOWS and arch.is_first else period - 1
-        moved = next((old for new, old in enumerate(plan.kept) if (old % period == odd) != (new % period == odd)), None)
+        last = period - 1
+        moved = next(
+            (old for new, old in enumerate(plan.kept) if (old % period == last) != (new % period == last)), None
+        )
         if moved is not None:
             said = "" if key in of else " (llama.cpp's own where the file names none)"
             _refuse(

@@ -191,16 +191,6 @@ def describe_requantised(pairs: Iterable[tuple[int, int]]) -> str:
     return of_types and f"the last matrices of {len(names)} MLPs are quantised again: {of_types}"
 
 
-def thin_metadata(head: GgufHead, channels: Channels | None, changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes of a cut with the new width, which a list names for each layer that has an MLP."""
-    key = f"{head.architecture}.feed_forward_length"
-    held = changes.get(key, head.arrays.get(key, head.metadata.get(key)))
-    if channels is None or held is None:
-        return changes
-    new = tuple(width and channels.num_kept for width in held) if isinstance(held, tuple) else channels.num_kept
-    return {**changes, key: new}
-
-
 def trim_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
     """Keys whose values change under a vocabulary, with the new values; tuples are arrays.
     Raises InputError: the vocabulary is one of another file, or a key names a token that goes.

@@ -45,7 +45,6 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> PreTrainedModel:
     """Remove the plan's layers from ``model`` in place, mend its config, and return it. An empty plan changes nothing.
-
     The plan may be given as layers: ``remove_layers(model, "24-26")``.
 
     Raises InputError: the plan does not fit the model, or a bypass is active on it.
@@ -105,9 +104,7 @@ def apply_plan_to_model(model: PreTrainedModel, plan: CutPlan | str | Sequence[i
 
 
 def check_plan_on_model(model: PreTrainedModel, plan: CutPlan) -> None:
-    """Raise if a layer that stays would become another one. Each plan is checked once for a model, which must be whole.
-    Raises InputError: such a layer.
-    """
+    """Raise InputError if a layer that stays would become another one. Each plan is checked once for a whole model."""
     known = _checked.setdefault(model, set())
     if plan.key not in known:
         _followed(model, plan)

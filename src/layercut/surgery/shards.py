@@ -34,11 +34,8 @@ class Shard(NamedTuple):
 def renamed_tensors(
     pieces: Iterable[TensorSpan], plan: CutPlan, structure: Structure, source: Path, *, has_extra: bool
 ) -> list[TensorSpan]:
-    """The tensors that stay, those of decoder layers under their new numbers.
-
-    With ``has_extra`` the model may store other layers behind the decoder layers: they move up.
-
-    Raises CheckpointError: weights of more or fewer layers than the config counts.
+    """The tensors that stay, those of decoder layers under their new numbers; with ``has_extra`` other layers may be
+    stored behind these and move up. Raises CheckpointError: weights of more or fewer layers than the config counts.
     """
     new = {old: position for position, old in enumerate(plan.kept)}
     stay, seen = [], set()
@@ -109,9 +106,8 @@ def trimmed_tensors(
 def lay_out_shards(
     pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]
 ) -> tuple[Shard, ...]:
-    """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file.
-
-    Where the tensors of another source file begin, so does a new file, if the last one is a quarter full.
+    """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file,
+    and where another source file begins, so does a new file, if the last one is a quarter full.
 
     Within a file wide dtypes come first, as the safetensors library has it: then every tensor lies at a multiple of its
     element size, which readers need to view the bytes as numbers.

@@ -145,10 +145,8 @@ def zeroed_entries(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
 def stored_slots(
     pieces: Sequence[TensorSpan], mlp: MlpWidth, structure: Structure, config: Mapping[str, Any], name: str
 ) -> dict[str, tuple[int, ChannelSlot]]:
-    """By the names of a checkpoint's tensors that hold channels, their layer and their slots.
-
-    They are stored as in memory, or each expert's matrices by themselves. Tensors that are stored in a way that is not
-    known, such as transposed, are not among them.
+    """By the names of a checkpoint's tensors that hold channels, their layer and slots; not those that are stored in an
+    unknown way, such as transposed.
     """
     by_parameter = {
         f"{structure.layers}.{layer}.{slot.name}": (layer, slot) for layer, own in mlp.slots.items() for slot in own

@@ -358,7 +358,6 @@ def _record(
             "num_prompt_tokens": answer.num_prompt_tokens,
             "num_new_tokens": answer.num_new_tokens,
         }
-        record |= {"num_close": answer.num_close} if answer.num_close else {}
         return record | ({"tokens": list(answer.tokens)} if has_tokens and answer.tokens else {})
     return record | {
         "options": list(sample.options) or [sample.gold],

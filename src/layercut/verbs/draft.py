@@ -36,7 +36,7 @@ class DraftVerb(fields.HasGoal, Verb):
     HIDDEN = "unsafe_exec"
 
     model: Annotated[ModelSettings, fields.SHOWN_OF_MODEL]
-    goal: Annotated[DraftSettings, Fields(shown="use tasks remove serve items window")]
+    goal: Annotated[DraftSettings, Fields(shown="use tasks remove items window")]
     out: fields.Out = Field(None, description="Folder to write to; runs/draft-<model> if left out.")
     data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]

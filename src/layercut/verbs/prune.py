@@ -68,7 +68,7 @@ class PruneVerb(fields.HasGoal, Verb):
             say=io.say,
         )
         if not (done.folder / PAGE).is_file():
-            write_reports(done.folder, seed=self.seed)
+            write_reports(done.folder)
         return done
 
     def rehearse(self, io: Io) -> Shown:

@@ -23,8 +23,7 @@ class AdviseVerb(Verb):
     """Say how deep the model of a study can be cut for a use.
 
     Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
-    is named. The answer comes with the checkpoint's folder or the next command. The page is kept as advice.md in the
-    study's folder. Needs no model and no torch.
+    is named. The answer comes with the checkpoint's folder or the next command. Needs no model and no torch.
 
     Example: layercut advise runs/quickstart --use math --keep 0.9
     """
@@ -43,23 +42,18 @@ class AdviseVerb(Verb):
     keep: Share = Field(
         0.9, ge=0, le=1, description="Share of the score above chance that has to be kept on every task of the use."
     )
-    confidence: Share = Field(0.95, ge=0, le=1, description="Probability that a recommended plan does keep it.")
     seed: fields.RandomSeed = 0
 
     def run(self, io: Io) -> Advice:
-        from layercut.evidence.uses import named_use
+        """Decide."""
+        from layercut.evidence.advice import advise
 
-        named_use(self.use)
-
-        from layercut.report.advice_text import write_advice
-
-        question = {"use": self.use, "keep": self.keep, "confidence": self.confidence, "seed": self.seed}
-        return write_advice(self.folder, **question)[0]  # type: ignore[arg-type]
+        return advise(self.folder, use=self.use, keep=self.keep, seed=self.seed)
 
     def show(self, done: Advice, io: Io) -> Shown:
-        from layercut.report.advice_text import FILE, advice_on_terminal
+        from layercut.report.advice_text import advice_on_terminal
 
-        return Shown(done.to_dict(), [advice_on_terminal(done)], [f"advice: {self.folder / FILE}"])
+        return Shown(done.to_dict(), [advice_on_terminal(done)])
 
 
 class Compared(NamedTuple):
@@ -126,15 +120,11 @@ class ReportVerb(Verb):
     VERB = "report"
 
     folder: Annotated[fields.Folder, _RUN] = Field(description="Folder of a study, prune, sweep or diagnosis.")
-    texts: Annotated[bool, Flag(spelled="--texts/--no-texts")] = Field(
-        True,
-        description="Show questions and answers. Without them a report can be shared where its data set cannot.",
-    )
 
     def run(self, io: Io) -> dict[str, Path]:
         from layercut.report.reports import write_reports
 
-        return write_reports(self.folder, texts=self.texts)
+        return write_reports(self.folder)
 
     def show(self, done: dict[str, Path], io: Io) -> Shown:
         data = {name: str(path) for name, path in done.items()}
@@ -157,16 +147,14 @@ class PlanSizeVerb(Verb):
     )
     chance: Share = Field(0.0, ge=0, le=1, description="Score of guessing.")
     power: Share = Field(0.8, ge=0, le=1, description="Probability of seeing a difference that is there.")
-    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test; the interval has 1 - alpha.")
-    half_width: Share = Field(0.1, ge=0, le=1, description="Half of the width of the retention's interval.")
+    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test.")
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
 
     def run(self, io: Io) -> Any:
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
         expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
-        how = {"power": self.power, "alpha": self.alpha, "half_width": self.half_width}
-        return expected, items_needed(expected, comparisons=self.comparisons, **how)
+        return expected, items_needed(expected, power=self.power, alpha=self.alpha, comparisons=self.comparisons)
 
     def show(self, done: Any, io: Io) -> Shown:
         expected, needed = done
@@ -186,8 +174,6 @@ class PlanSizeVerb(Verb):
             f"{100 * outcomes.gained:.3g} % gained",
             f"{needed.to_see_the_difference:,} items show the difference, with a power of {100 * self.power:.3g} % at "
             f"alpha {self.alpha:g}{together} (McNemar's exact test)",
-            f"{needed.to_pin_the_retention:,} items show the retention as {100 * self.retention:.4g} +- "
-            f"{100 * self.half_width:.3g} points ({100 * (1 - self.alpha):.4g} % interval)",
         ]
         return Shown(data, lines=lines)
 

@@ -117,7 +117,7 @@ class RunVerb(Verb):
                 return self.other.run(io)
             done = run_study(self.settings, limit=self.limit, console=io.console, say=io.say)
             study = done.study
-            reports = {} if study is None else write_reports(done.folder, seed=study.seed, study=study)
+            reports = {} if study is None else write_reports(done.folder, study=study)
             return done._replace(paths=reports | done.paths)
 
     def rehearse(self, io: Io) -> Shown:

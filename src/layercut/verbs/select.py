@@ -32,7 +32,7 @@ def _those(fact: str) -> str:
 
 def _named(entries: Any) -> Any:
     """Values by name, of a mapping or of ``NAME=VALUE`` entries, where whole numbers become numbers."""
-    pairs = fields.read_pairs(entries, "NAME=VALUE, such as token=last")
+    pairs = fields.read_pairs(entries, "NAME=VALUE, such as search=greedy")
     is_number = re.compile(r"-?\d{1,18}").fullmatch
     return {name: int(value) if isinstance(value, str) and is_number(value) else value for name, value in pairs.items()}
 

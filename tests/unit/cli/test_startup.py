@@ -110,7 +110,6 @@ FLAGS = {
         "so --right-only has no meaning",
     ),
     "per cent of a score": ("advise nodir --keep 90", "--keep 90 is no share; write 90% or 0.9"),
-    "per cent of confidence": ("advise nodir --confidence 95", "--confidence 95 is no share; write 95% or 0.95"),
     "per cent of a baseline": ("plan-size --baseline 60 --retention 90%", "--baseline 60 is no share"),
     "per cent of a retention": ("plan-size --baseline 60% --retention 90", "--retention 90 is no share"),
 }

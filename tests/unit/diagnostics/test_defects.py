@@ -51,7 +51,6 @@ def test_a_healthy_model_is_accused_of_nothing() -> None:
     found = diagnose("healthy")
     assert accused(found, "cut") == []
     assert all(one["difference"][0] == 0 for name in ASKED for one in rows(found[name]))
-    assert all(not one["examples"] for one in found.values())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,6 @@ def test_a_healthy_model_is_accused_of_nothing() -> None:
 def test_a_defect_is_found_by_one_diagnostic_alone(defect: Defect, culprit: str) -> None:
     found = diagnose(defect)
     assert accused(found, "cut") == [culprit]
-    assert {one["diagnostic"] for one in found[culprit]["examples"]} == {culprit}
 
 
 def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop() -> None:

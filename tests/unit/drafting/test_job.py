@@ -176,8 +176,6 @@ def test_answers_that_were_written_before_a_kill_stay(
         ({"remove": "3 layers"}, "3 layers"),
         ({"remove": "99"}, "layer 99"),
         ({"window": 0}, "window"),
-        ({"serve": "batch=1,prompt=9000"}, "9,300 tokens"),
-        ({"serve": "server"}, "a batch of 16, and with a draft transformers writes one answer at a time"),
         ({"measured": 8}, "unknown argument of draft 'measured'"),
     ],
 )
@@ -206,8 +204,3 @@ def test_what_is_asked_is_forecast(model: Path, task: Path, tmp_path: Path) -> N
     assert "about 60 plans" in shown and "alone and with the draft: 36 items" in shown
     assert "timed first" in shown and "nothing was written" in shown and not (tmp_path / "run").exists()
     assert "60 plans" not in "\n".join(lines(model, task, tmp_path / "run", remove="1-2"))
-
-
-def test_what_the_run_would_refuse_is_refused(model: Path, task: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="`serve` prompt=90000000"):
-        lines(model, task, tmp_path / "run", serve="prompt=90000000")

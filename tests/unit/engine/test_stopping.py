@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.rows import GenerationRow
-from layercut.engine.stopping import Answer, Next, RowStops, end_of_turn, stop_tokens
+from layercut.engine.stopping import Answer, RowStops, end_of_turn, stop_tokens
 from tests.support.tiny import byte_tokenizer
 
 PAD, BOS, START, END = 256, 257, 258, 259
@@ -31,7 +31,7 @@ def answer(*stop: str, limit: int = 100) -> Answer:
 def end(tokens: list[int], *stop: str, limit: int = 100) -> tuple[str, str, int]:
     """Whatever would come after the end is not taken."""
     taken = answer(*stop, limit=limit)
-    assert any(taken.add(Next(token)) for token in tokens)
+    assert any(taken.add(token) for token in tokens)
     completion = taken.completion()
     assert list(completion.tokens) == tokens[: completion.num_new_tokens]
     return completion.text, completion.finish_reason, completion.num_new_tokens

@@ -52,7 +52,7 @@ def test_the_deepest_of_an_unbroken_row_of_passes_is_named() -> None:
     found = fixed_sequence(steps({"a": 1.0, "b": 1.0}, {"a": 0.97, "b": 1.0}, {"a": 0.6, "b": 1.0}, {"a": 1.0}), 0.9)
     assert [one.verdict for one in found.tested] == ["passed", "passed", "shown to fail"]
     assert found.deepest is found.tested[1] and found.deepest.plan == "p2"
-    assert found.first_failed is found.tested[2] and found.not_tested == ("p4",), "however good it is"
+    assert len(found.tested) == 3, "the fourth is not tested, however good it is"
     one = found.tested[1].tasks[0]
     items = steps({"a": 0.97})[0].rows[0].items
     bounds = retention_bounds(*items[:2], chance=CHANCE, low_error=0.05, high_error=0.025)
@@ -68,8 +68,8 @@ def test_a_verdict_does_not_depend_on_later_depths() -> None:
 
 def test_an_undecided_depth_says_how_many_items_decide_it() -> None:
     found = fixed_sequence(steps({"a": 0.97, "b": 1.0}, n=60), 0.9)
-    failed = found.first_failed
-    assert failed is not None and failed.verdict == "undecided"
+    failed = found.tested[-1]
+    assert failed.verdict == "undecided"
     assert failed.items_needed == max(one.items_needed or 0 for one in failed.tasks) > 60
     rng = np.random.default_rng(3)
     decided = [
@@ -77,8 +77,8 @@ def test_an_undecided_depth_says_how_many_items_decide_it() -> None:
         for _ in range(40)
     ]
     assert sum(one.deepest is not None for one in decided) >= 24
-    low = fixed_sequence(steps({"a": 0.85, "b": 1.0}, n=100), 0.9).first_failed  # the task that keeps less decides
-    assert low is not None and low.verdict == "undecided" and low.items_needed == low.tasks[0].items_needed
+    low = fixed_sequence(steps({"a": 0.85, "b": 1.0}, n=100), 0.9).tested[-1]  # the task that keeps less decides
+    assert low.verdict == "undecided" and low.items_needed == low.tasks[0].items_needed
 
 
 def test_a_task_on_which_the_original_model_guesses_cannot_be_judged() -> None:
@@ -89,15 +89,14 @@ def test_a_task_on_which_the_original_model_guesses_cannot_be_judged() -> None:
     assert [one.task for one in found.not_judged] == ["guessing", "free"]
     assert "(0.25) on 400 items" in found.not_judged[0].reason and "no chance level" in found.not_judged[1].reason
     nothing = fixed_sequence([DepthEvidence(1, "p1", (guessing,))], 0.9)
-    assert (nothing.tested, nothing.deepest, nothing.first_failed) == ((), None, None)
-    assert nothing.not_tested == ("p1",)
+    assert (nothing.tested, nothing.deepest) == ((), None)
 
 
 def test_a_task_that_a_depth_was_not_asked_keeps_it_from_passing() -> None:
     found = fixed_sequence(steps({"a": 1.0, "b": 1.0}, {"a": 1.0}), 0.9)
     assert found.deepest is not None and found.deepest.plan == "p1"
-    assert found.first_failed is not None and found.first_failed.missing == ("b (short)",)
-    assert (found.first_failed.verdict, found.first_failed.items_needed) == ("undecided", None)
+    failed = found.tested[-1]
+    assert failed.missing == ("b (short)",) and (failed.verdict, failed.items_needed) == ("undecided", None)
 
 
 def test_paths_share_the_error_rate_and_hand_it_on() -> None:
@@ -112,7 +111,7 @@ def test_paths_share_the_error_rate_and_hand_it_on() -> None:
 
 @pytest.mark.parametrize(
     ("keep", "level", "message"),
-    [(90, 0.95, "`keep` 90 is not a share"), (0.9, 95, "`level` 95 must lie between")],
+    [(90, 0.95, "`keep` 90 is not a share"), (0.9, 95, "a level of 95 must lie between")],
 )
 def test_what_cannot_be_tested_is_one_line(keep: float, level: float, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -42,7 +42,7 @@ def test_benchmarks_take_the_place_of_built_in_tasks_where_their_data_is_given()
 
 
 def test_a_proxy_is_named_in_one_note() -> None:
-    note = "Judged by a proxy: copy is a part of writing summaries. xsum would measure it."
+    note = "Judged by a proxy: copy, a part of writing summaries. All of it: xsum."
     assert note_of("summarize") == note
     assert "copy and gsm_symbolic" in note_of("chat")
     assert [note_of(name) for name in ("math", "copy", "all", "classify")] == [""] * 4

@@ -125,7 +125,7 @@ def test_it_is_not_cut_without_its_adapter(adapter: Path, tmp_path: Path) -> Non
     [
         ({"peft_type": "IA3"}, "of the kind IA3; only LoRA"),
         ({"base_model_name_or_path": None}, "names no base_model_name_or_path"),
-        ({"r": "two"}, "names no rank"),
+        ({"r": "two"}, "is no adapter for"),
         ({"target_modules": ["q_proj"], "rank_pattern": {}}, "is no adapter for"),
         ({"target_modules": ["nothing"]}, "is no adapter for"),
     ],

@@ -353,7 +353,7 @@ def test_a_bundled_model_comes_from_a_package_that_is_never_imported(file, bundl
     monkeypatch.syspath_prepend(tmp_path / "site")
     source = resolve_source("bundled:tiny")
     assert source.name == "bundled:tiny" and source.path.name.startswith("tiny-")
-    assert (source.origin["kind"], source.origin["package"]) == ("bundled", "tiny-weights-part1")
+    assert (source.origin["kind"], source.origin["package"]) == ("bundled", "tiny-weights==1.0")
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
@@ -374,7 +374,7 @@ def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, bundle, cache
     assert not list(cache.rglob("*.gguf"))
     parts[2].write_bytes(data[half:])
     source = resolve_source("bundled:tiny")
-    assert source.origin["package"] == "tiny-weights-part1 and 2 more parts"
+    assert source.origin["package"] == "tiny-weights==1.0"
     joined = bundled_file(row)
     assert joined.read_bytes() == data
     for part in parts:

@@ -88,7 +88,7 @@ def test_unknown_id(hub):
     ("names", "says"),
     [
         (["pytorch_model.bin", "config.json"], "only pickled weights (pytorch_model.bin)"),
-        (["m.Q8_0.gguf", "README.md"], "has GGUF files only; download one (`hf download lab/odd m.Q8_0.gguf`)"),
+        (["m.Q8_0.gguf", "README.md"], "it holds README.md, m.Q8_0.gguf"),
         (["README.md"], "has no safetensors weights"),
         (["onnx/model.safetensors", "config.json"], "has no safetensors weights"),
     ],

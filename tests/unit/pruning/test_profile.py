@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.drafting.settings import DraftSettings
 from layercut.errors import InputError
 from layercut.pruning.settings import PROFILES, Profile, PruneSettings, fitted_profile
 
@@ -35,11 +34,6 @@ def test_what_is_no_profile(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         PruneSettings(use="math", serve=text)
     assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_draft_is_timed_in_transformers() -> None:
-    with pytest.raises(InputError, match="a draft is timed in transformers; leave out `engine=`"):
-        DraftSettings(use="math", serve="laptop,engine=llama.cpp")
 
 
 def test_a_profile_that_nobody_asked_for_is_made_to_fit() -> None:

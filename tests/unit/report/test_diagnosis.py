@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.diagnosis import Diagnosis, DiagnosisExample, MeasureRow, layer_damages, load_diagnosis
+from layercut.evidence.diagnosis import Diagnosis, MeasureRow, layer_damages, load_diagnosis
 from layercut.report.diagnosis import damage_summary
-from layercut.report.diagnostics import SECTIONS
 from layercut.report.reports import write_reports
-from layercut.report.words import example_text
+from layercut.report.words import first_difference
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from tests.support.accused import accused
 
@@ -29,14 +28,6 @@ def row(
         "p_value": p, "test": "mcnemar", "seed": 0, "headline": True,
     }  # fmt: skip
     return MeasureRow.from_dict({**made, **fields})
-
-
-def example(**fields: Any) -> DiagnosisExample:
-    made: DiagnosisExample = {
-        "diagnostic": "arithmetic", "arm": "reverse-3", "id": "a", "question": "7 + 5", "gold": "12",
-        "uncut": " 12", "cut": " 17",
-    }  # fmt: skip
-    return {**made, **fields}  # type: ignore[typeddict-item]
 
 
 def diagnoses() -> dict[str, Diagnosis]:
@@ -66,11 +57,7 @@ def diagnoses() -> dict[str, Diagnosis]:
             {},
         ),
     }
-    examples = {"arithmetic": [example()]}
-    return {
-        name: {"rows": rows, "data": found, "examples": examples.get(name, []), "notes": [f"about {name}"]}
-        for name, (rows, found) in data.items()
-    }
+    return {name: {"rows": rows, "data": found, "notes": [f"about {name}"]} for name, (rows, found) in data.items()}
 
 
 def written(folder: Path, found: dict[str, Diagnosis], cuts: Sequence[str] = ("reverse-3",)) -> Path:
@@ -102,32 +89,29 @@ def test_the_largest_loss_comes_first_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uncut", "cut", "shown"),
+    ("uncut", "cut", "marked"),
     [
-        (" 12", " 17", (" 1", "7", "")),
-        ("It is so.", "It was so.", ("It ", "was", " so.")),
-        (" ) ]", " )", (" )", "(ends here)", "")),
-        (" 12", " 12 apples", (" 12 ", "apples", "")),
-        ("abc", "", ("", "(ends here)", "")),
-        ("gives 14.", "gives 15.", ("gives 1", "5", ".")),
-        ("7 + 5 is 12", "7 + 5 makes 12", ("7 + 5 ", "makes", " 12")),
-        ("one two three", "one two", ("one two", "(ends here)", "")),
-        ("one two", "one\n\n", ("one", "↵\n↵\n", "")),
+        (" 12", " 17", "7"),
+        ("It is so.", "It was so.", " was"),
+        (" ) ]", " )", ""),
+        (" 12", " 12 apples", " apples"),
+        ("abc", "", ""),
+        ("gives 14.", "gives 15.", "5"),
+        ("7 + 5 is 12", "7 + 5 makes 12", " makes"),
+        ("one two three", "one two", ""),
+        ("one two", "one\n\n", "\n\n"),
     ],
 )
-def test_the_first_wrong_token_is_marked(uncut: str, cut: str, shown: tuple[str, str, str]) -> None:
-    before, mark, after = shown
-    text = example_text("a", "q", "", {"uncut": uncut, "cut": cut})
-    assert text.endswith(f"{before}⟦{mark}⟧{after}\n```")
+def test_the_first_wrong_token_is_marked(uncut: str, cut: str, marked: str) -> None:
+    start, end = first_difference(uncut, cut)
+    assert cut[start:end] == marked and (marked or start == len(cut))
 
 
 def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
     page = written(tmp_path / "run", diagnoses())
     text = page.read_text()
-    for name, section in SECTIONS.items():
-        assert f"**{section.title}.** {section.question}" in text
-        assert f"about {name}" in text
-    assert " 1⟦7⟧" in text
+    for name in diagnoses():
+        assert f"**{name}**" in text and f"about {name}" in text
     assert "| reverse-3 | 4 (40 %) | 0 (0 %; 0 %) | 6 (60 %; 100 %) |" in text
     assert "(--limit 20), seed 0." in text
     before = page.read_bytes()
@@ -136,8 +120,8 @@ def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
 
 
 def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
-    nothing: Diagnosis = {"rows": [], "data": {}, "examples": [], "notes": ["no traces"]}
-    text = written(tmp_path / "run", dict.fromkeys(SECTIONS, nothing)).read_text()
+    nothing: Diagnosis = {"rows": [], "data": {}, "notes": ["no traces"]}
+    text = written(tmp_path / "run", dict.fromkeys(diagnoses(), nothing)).read_text()
     assert "None of the chosen diagnostics tests for damage." in text
 
 
@@ -149,7 +133,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             load_diagnosis(tmp_path)
 
 
-def test_of_many_models_each_has_one_line_and_no_example(tmp_path: Path) -> None:
+def test_of_many_models_each_has_one_line(tmp_path: Path) -> None:
     arms = [str(layer) for layer in range(7)]
     found = diagnoses()
     rows = []
@@ -171,5 +155,4 @@ def test_of_many_models_each_has_one_line_and_no_example(tmp_path: Path) -> None
         ["90 [n/a]", "0.25 [n/a]"],
         ["90 [n/a]", "-"],
     )
-    assert "Item `" not in page
     assert "Broke first: propagation, first choice: 90 % uncut, 80 % cut" in page

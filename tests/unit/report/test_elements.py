@@ -24,8 +24,8 @@ def test_cells_say_the_task_the_share_and_the_verdict() -> None:
     ("shares", "says"),
     [
         ([True, True], "Scores in %"),
-        ([False], "Scores in nats a token (gold) or the metric's own unit"),
-        ([False, True], "Scores in %, and in nats a token (gold) or the metric's own unit"),
+        ([False], "Scores in the metric's own unit"),
+        ([False, True], "Scores in %, and in the metric's own unit"),
     ],
 )
 def test_percent_is_said_of_shares_alone(shares: list[bool], says: str) -> None:

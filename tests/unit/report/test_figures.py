@@ -14,7 +14,7 @@ from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import NOT_HEALED, Place, study_results
 from layercut.report.elements import Figure
 from layercut.report.picture import draw_picture
-from layercut.report.retention import _in_rows, _line_styles, retention_figure
+from layercut.report.retention import _line_styles, retention_figure
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
 
@@ -64,13 +64,6 @@ def test_extremes_widen_the_scale(extreme) -> None:
 
 def test_nothing_to_draw_is_no_figure() -> None:
     assert retention_figure([], []) is None
-
-
-def test_tasks_that_are_read_one_way_share_a_row() -> None:
-    pairs = [("gsm8k", "chain"), ("copy", "rank"), ("copy", "short"), ("code", "chain"), ("arc", "rank")]
-    assert _in_rows(pairs) == [
-        ("copy", "rank"), ("copy", "short"), ("arc", "rank"), ("gsm8k", "chain"), ("code", "chain"),
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("num_criteria", "num_arms"), [(1, 9), (2, 8), (3, 4), (8, 2), (9, 1)])

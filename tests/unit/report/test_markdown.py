@@ -13,7 +13,7 @@ from layercut.evidence.study import StudyResults, find_study_runs
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation_words
 from layercut.runs.directory import PAGE, RunFolder
-from layercut.text import code_span, escape_inline, fenced_block, p_value
+from layercut.text import code_span, escape_inline, p_value
 from tests.support.run_builder import Result, build_run
 
 
@@ -54,12 +54,12 @@ def test_every_row_is_in_the_tables(report, quickstart):
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert len(cells) == 14
+        assert len(cells) == 13
         assert cells[:2] == [row.cut.name, row.task.replace("_", r"\_")]
         assert cells[3] == row.finding
         assert cells[6].startswith(f"{100 * row.values.uncut.value:.1f} [")
-        assert cells[11] == f"{row.values.lost}/{row.values.gained}"
-        assert cells[12:] == [p_value(row.values.p_value), p_value(row.p_value)]
+        assert cells[10] == f"{row.values.lost}/{row.values.gained}"
+        assert cells[11:] == [p_value(row.values.p_value), p_value(row.p_value)]
     assert report.count("per task (--limit 64)") == 1
     assert "(0.25) on 64 items" in scores
 
@@ -72,34 +72,12 @@ def test_outcomes_add_up(report):
         assert sum(int(cell) for cell in line.strip("| ").split("|")[3:]) == 64
 
 
-def test_examples_were_right_and_are_not_now(report, quickstart):
-    uncut, cuts = quickstart
-    section = report.split("## Errors to read")[1].split("## How the answers ended")[0]
-    for task in ("arithmetic", "brackets", "copy"):
-        block = section.split(f"### {task} (short answer): ")[1].split("\n### ")[0]
-        items = re.findall(r"Item `(\w+)`", block)
-        assert 3 <= len(items) <= 5
-        for item in items:
-            before = next(r for r in uncut.records(task, "short") if r["id"] == item)
-            after = [next(r for r in cut.records(task, "short") if r["id"] == item) for cut in cuts]
-            assert before["outcome"] == "right" and any(r["outcome"] != "right" for r in after)
-
-
-def test_a_chain_is_shown_in_full(tmp_path):
-    result = Result(task="gsm", readout="chain", score=1.0, n=8, chance=0.0)
-    uncut = build_run(tmp_path / "uncut", [result])
-    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0, "no_answer": 1.0})], removed=(1,))
-    text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
-    assert re.search(r"uncut: right:\n\n```text\nAdding 10 to \d gives 1\d\.\n```", text)
-    assert re.search(r"\ncut: no answer found:\n\n```text\nAdding 10 to \d gives ⟦the⟧ the the\.\n```", text)
-
-
 def test_provenance(report):
     made = report.split("## How this was made")[1]
     assert "10,000 resamples, seed 0" in report
     made_of = r"\| reverse-3 \| 29, 28, 27 \| position \| [^|]+ \| `layercut run examples/quickstart.yaml` \| 0.1.0"
     assert re.search(made_of, made)
-    for expected in ("torch 2.13.0", "Some CPU, 2 cores", "model_hash: 5a3c0de1f00d"):
+    for expected in ("torch 2.13.0", "Some CPU, 2 cores"):
         assert expected in made
 
 
@@ -123,46 +101,7 @@ def test_the_isolation_of_generated_programs_is_reported():
     ]
 
 
-@pytest.mark.parametrize(
-    "bad", ["```\n# not a heading", "a|b\n| c |", "\x1b[31mred\x00", "<script>", "\ud83d", "", "`", "\u2028"]
-)
-def test_model_output_cannot_break_the_page(tmp_path, bad):
-    result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
-    uncut = build_run(tmp_path / "uncut", [result])
-    cut = build_run(tmp_path / "cut", [Result(**{**vars(result), "score": 0.0})], removed=(1,))
-    file = cut.path / "samples" / "copy.short.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    broken = [json.dumps({**record, "answer": bad, "completion": f"{bad} and more"}) for record in records]
-    file.write_text("\n".join(broken) + "\n")
-    text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
-    headings = [line for line in _outside_fences(text) if line.startswith("#")]
-    levels = [len(line.split()[0]) for line in headings]
-    assert levels == [1, 2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 3]
-    assert (
-        "### copy (short answer): 4 items that were right before" in headings and headings[-2] == "## How this was made"
-    )
-    for line in _outside_fences(text):
-        assert "<script>" not in line.replace("`<script>`", "")
-    assert "\x1b" not in text
-    assert "\x00" not in text
-
-
-def _outside_fences(text: str) -> list[str]:
-    lines, fence = [], ""
-    for line in text.split("\n"):
-        ticks = re.match(r"`{3,}", line)
-        if fence:
-            fence = "" if line == fence else fence
-        elif ticks:
-            fence = ticks[0]
-        else:
-            lines.append(line)
-    assert not fence, "a fence was left open"
-    return lines
-
-
 def test_long_answers_are_cut():
-    assert fenced_block("x" * 5000)[1] == "x" * 600 + " [...]"
     assert code_span("y" * 200) == f"`{'y' * 77}...`"
     assert code_span(" \n ") == "(empty)"
     assert escape_inline("a_b*c|d\n[e]") == r"a\_b\*c\|d \[e\]"
@@ -182,9 +121,7 @@ def test_the_seed_of_the_study_is_used_again(tmp_path):
     result = Result(task="copy", readout="short", score=0.8, n=20)
     build_run(tmp_path / "uncut", [result], settings={"seed": 7})
     build_run(tmp_path / "cut", [result], removed=(1,), settings={"seed": 7})
-    made_by_the_study = write_reports(tmp_path, seed=7)["report"].read_bytes()
-    assert write_reports(tmp_path)["report"].read_bytes() == made_by_the_study
-    assert b"seed 7" in made_by_the_study
+    assert b"seed 7" in write_reports(tmp_path)["report"].read_bytes()
 
 
 def test_folders_that_are_no_study(tmp_path):

@@ -65,8 +65,8 @@ def test_the_terminal_shows_the_same() -> None:
 
 ROWS = [("copy", 0.25), ("copy", 0.5)]
 COLUMNS = [
-    Column("task", lambda row: row[0], once=True),
-    Column("score", lambda row: f"{row[1]:.0%}", brief=lambda row: f"{row[1]:.1f}"),
+    Column("task", lambda row: row[0]),
+    Column("score", lambda row: f"{row[1]:.0%}"),
     Column("n", lambda row: "64", on=Surface.ALL, narrow=1),
 ]
 
@@ -81,5 +81,5 @@ def test_each_surface_shows_its_columns() -> None:
         console.print(terminal_table(table))
         shown.append([line.split() for line in console.file.getvalue().splitlines()])  # type: ignore[attr-defined]
     wide, narrow = shown
-    assert wide[0] == ["task", "score", "n"] and wide[2:] == [["copy", "0.2", "64"], ["0.5", "64"]]
+    assert wide[0] == ["task", "score", "n"] and wide[2:] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
     assert narrow[0] == ["task", "score"]

@@ -77,10 +77,3 @@ def test_the_page_begins_with_the_model_to_take_and_weighs_all(tmp_path: Path) -
     assert first_of_prune(result).answer.startswith("**Take q4.gguf.**")
     larger = result.model_copy(update={"versus": (alternative(result, "q8.gguf", 900_000_000, 0.97),)})
     assert larger.better is None and first_of_prune(larger).answer.startswith("**Remove 1 layer.**")
-
-
-def test_an_answer_without_other_models_says_that_none_was_weighed(tmp_path: Path) -> None:
-    result = with_others(tmp_path)
-    assert "other models" not in dict(first_of_prune(result).facts)
-    alone = dict(first_of_prune(result.model_copy(update={"versus": ()})).facts)["other models"]
-    assert alone.startswith("none was weighed") and "--versus" in alone

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,19 +18,17 @@ from tests.unit.selection.test_criteria import cosines, states_of
 
 
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))
-@pytest.mark.parametrize("token", ["last", "all"])
-def test_every_block_equals_output_hidden_states_of_one_text_at_a_time(model_type: str, token: str) -> None:
+def test_every_block_equals_output_hidden_states_of_one_text_at_a_time(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
     num_remove = 3
     angles: list[list[float]] = [[] for _ in range(NUM_LAYERS - num_remove + 1)]
     for text in TEXTS:
         states = states_of(loaded, text)
         for first, found in enumerate(angles):
-            angle = np.arccos(cosines(states[first], states[first + num_remove])) / np.pi
-            found.extend(angle if token == "all" else angle[-1:])
+            found.append(np.arccos(cosines(states[first], states[first + num_remove]))[-1] / np.pi)
     expected = [np.mean(found) for found in angles]
 
-    selection = angular_distance(measured_on(loaded, num_remove=num_remove, settings={"token": token}))
+    selection = angular_distance(measured_on(loaded, num_remove=num_remove))
 
     blocks = selection.details["blocks"]
     assert [block["first"] for block in blocks] == [0, 1, 2, 3]
@@ -66,19 +63,12 @@ def test_angles_are_averaged_over_texts_and_a_block_counts_from_input_to_output(
     assert selection.removed == (1, 0)
     assert selection.importance == {}
 
-    scattered = angular_distance(made_up(4, lambda *_: batches(), 2, num_remove=2, settings={"form": "scattered"}))
-    assert list(scattered.importance.values()) == pytest.approx([20 / 180, 20 / 180, 60 / 180, 85 / 180], abs=1e-6)
-    assert set(scattered.removed) == {0, 1}
 
-
-def test_last_token_by_default_and_opposite_directions_are_one() -> None:
+def test_last_tokens_count_and_opposite_directions_are_one() -> None:
     states = turning([[0.0, 0.0], [180.0, 0.0]])
     batch = lambda *_: iter([HiddenStates((0,), torch.ones(1, 2), states)])  # noqa: E731
     last = angular_distance(made_up(2, batch, 1, num_remove=1))
-    assert last.details["token"] == "last"
     assert last.details["blocks"][0]["value"] == pytest.approx(1, abs=1e-3)
-    every = angular_distance(made_up(2, batch, 1, num_remove=1, settings={"token": "all"}))
-    assert every.details["blocks"][0]["value"] == pytest.approx(math.pi / 2 / math.pi, abs=1e-3)
 
 
 def test_of_equal_blocks_the_later_goes_and_protected_ones_stay() -> None:
@@ -91,7 +81,7 @@ def test_of_equal_blocks_the_later_goes_and_protected_ones_stay() -> None:
 def test_what_is_missing_or_unknown_is_named() -> None:
     with pytest.raises(InputError, match="there is no engine"):
         angular_distance(Context(num_layers=4, num_remove=1))
-    with pytest.raises(InputError, match="unknown setting .*'norm'"):
+    with pytest.raises(InputError, match="no settings, but 'norm'"):
         angular_distance(Context(num_layers=4, num_remove=1, settings={"norm": "l1"}))
     with pytest.raises(InputError, match="no 3 layers"):
         angular_distance(Context(num_layers=4, num_remove=3, protect=frozenset({1})))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import weakref
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,8 @@ import torch
 
 from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
-from layercut.selection.base import Context
-from layercut.selection.criteria import block_influence
+from layercut.selection.base import Context, Criterion
+from layercut.selection.criteria import angular_distance, block_influence
 from layercut.surgery.plan import CutPlan
 from tests.support.criteria import TEXTS, calibration, made_up, make_identity, measured_on, turning
 from tests.support.loaded import tiny_loaded
@@ -42,32 +41,28 @@ def cosines(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))
-@pytest.mark.parametrize("token", ["all", "last"])
-def test_equals_output_hidden_states_of_one_text_at_a_time(model_type: str, token: str) -> None:
+def test_equals_output_hidden_states_of_one_text_at_a_time(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
     picked: list[list[float]] = [[] for _ in range(NUM_LAYERS)]
     for text in TEXTS:
         states = states_of(loaded, text)
         for layer in range(NUM_LAYERS):
-            found = cosines(states[layer], states[layer + 1])
-            picked[layer].extend(found if token == "all" else found[-1:])
+            picked[layer].extend(cosines(states[layer], states[layer + 1]))
     expected = [1 - np.mean(found) for found in picked]
 
-    selection = block_influence(measured_on(loaded, settings={"token": token}))
+    selection = block_influence(measured_on(loaded))
 
     assert list(selection.importance) == list(range(NUM_LAYERS))
     assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-5)
     assert selection.removed == tuple(np.argsort(expected)[:2])
-    counts = {"num_texts": len(TEXTS), "num_tokens": len(picked[0])}
-    assert selection.details == {"token": token, "form": "scattered", **counts}
-    assert len(picked[0]) == (sum(map(len, TEXTS)) if token == "all" else len(TEXTS))
+    assert selection.details == {"num_texts": len(TEXTS), "num_tokens": sum(map(len, TEXTS))}
 
 
-@pytest.mark.parametrize("settings", [{"token": "all"}, {"token": "last"}, {"form": "contiguous"}])
-def test_batches_and_order_of_the_texts_change_nothing(settings: dict[str, str]) -> None:
+@pytest.mark.parametrize("criterion", [block_influence, angular_distance])
+def test_batches_and_order_of_the_texts_change_nothing(criterion: Criterion) -> None:
     loaded = tiny_loaded("qwen3")
-    alone = block_influence(measured_on(loaded, batch_size=1, settings=settings))
-    together = block_influence(measured_on(loaded, TEXTS[::-1], batch_size=8, settings=settings))
+    alone = criterion(measured_on(loaded, batch_size=1))
+    together = criterion(measured_on(loaded, TEXTS[::-1], batch_size=8))
     assert together.removed == alone.removed
     for layer, value in alone.importance.items():
         assert together.importance[layer] == pytest.approx(value, abs=1e-6)
@@ -75,8 +70,7 @@ def test_batches_and_order_of_the_texts_change_nothing(settings: dict[str, str])
         assert other["value"] == pytest.approx(block["value"], abs=1e-6)
 
 
-@pytest.mark.parametrize("token", ["all", "last"])
-def test_padding_on_either_side_takes_no_part(token: str) -> None:
+def test_padding_on_either_side_takes_no_part() -> None:
     states = turning([[10.0, 20.0, 30.0], [40.0, 0.0, 60.0]])
     noise = torch.full((1, 3, 2), 7.0)
     wild = [noise * torch.tensor([1.0, (-1.0) ** index]) for index in range(4)]
@@ -87,12 +81,15 @@ def test_padding_on_either_side_takes_no_part(token: str) -> None:
         return HiddenStates((0,), torch.tensor([mask]), tuple(torch.cat(row, dim=1) for row in rows))
 
     for side in ("left", "right"):
-        context = made_up(3, lambda *_, side=side: iter([padded(side)]), 1, num_remove=1, settings={"token": token})
+        context = made_up(3, lambda *_, side=side: iter([padded(side)]), 1, num_remove=1)
         selection = block_influence(context)
-        tokens = [[10, 20, 30], [40, 0, 60]] if token == "all" else [[40, 0, 60]]
+        tokens = [[10, 20, 30], [40, 0, 60]]
         expected = [1 - np.mean([math.cos(math.radians(turns[layer])) for turns in tokens]) for layer in range(3)]
         assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-6)
-        assert selection.details["num_tokens"] == len(tokens)
+        assert selection.details["num_tokens"] == 2
+        last = angular_distance(made_up(3, lambda *_, side=side: iter([padded(side)]), 1, num_remove=1))
+        values = [block["value"] for block in last.details["blocks"]]
+        assert values == pytest.approx([40 / 180, 0, 60 / 180], abs=1e-3) and last.details["num_tokens"] == 1
 
 
 def test_no_batch_is_kept_while_the_next_one_is_made() -> None:
@@ -130,40 +127,13 @@ def test_of_layers_that_change_nothing_the_later_goes_first_and_protected_ones_s
     assert selection.importance[3] == pytest.approx(0, abs=1e-12)
 
 
-def test_contiguous_form_takes_the_run_that_turns_least_from_input_to_output() -> None:
-    # Layers 1 and 2 undo each other. Alone they turn furthest, together they turn nothing.
-    states = turning([[20.0, 80.0, -80.0, 10.0, 25.0]])
-    one_batch = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), states)])  # noqa: E731
-    context = made_up(5, one_batch, 1, num_remove=2, settings={"form": "contiguous"})
-    selection = block_influence(context)
-    assert selection.removed == (2, 1)
-    assert selection.importance == {}
-    blocks = selection.details["blocks"]
-    assert [(block["first"], block["last"]) for block in blocks] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    expected = [1 - math.cos(math.radians(turn)) for turn in (100, 0, -70, 35)]
-    assert [block["value"] for block in blocks] == pytest.approx(expected, abs=1e-6)
-    json.dumps(selection.details, allow_nan=False)
-
-    scattered = block_influence(made_up(5, one_batch, 1, num_remove=2))
-    assert scattered.removed == (3, 0)
-
-    fields = {"num_remove": 2, "settings": {"form": "contiguous"}}
-    selection = block_influence(made_up(5, one_batch, 1, protect=frozenset({1}), **fields))
-    assert selection.removed == (4, 3)
-    assert [block["allowed"] for block in selection.details["blocks"]] == [False, False, True, True]
-    with pytest.raises(InputError, match="no 2 layers"):
-        block_influence(made_up(5, one_batch, 1, protect=frozenset({1, 3}), **fields))
-
-
 def test_what_cannot_be_measured_is_refused() -> None:
     full = measured_on(tiny_loaded("llama"))
     infinite = [state * scale for state, scale in zip(turning([[20.0, 80.0]]), (1, float("inf"), 1), strict=True)]
     overflow = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), tuple(infinite))])  # noqa: E731
     one, whole = {"num_layers": 4, "num_remove": 1}, {"num_layers": NUM_LAYERS, "num_remove": 1, "engine": full.engine}
     for context, message in (
-        (Context(**one, settings={"tokens": "all"}), r"unknown setting .*'tokens'\. Did you mean token\?"),
-        (Context(**one, settings={"token": "first"}), "unknown token of block_influence 'first'"),
-        (Context(**one, settings={"form": "Contiguous"}), r"unknown form .*'Contiguous'\. Did you mean contiguous\?"),
+        (Context(**one, settings={"token": "all"}), "has no settings, but 'token' was given"),
         (Context(**one), "layercut select with --calibration"),
         (Context(**whole), "no text"),
         (Context(**whole, calibration=calibration()), "no text"),

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,16 +172,3 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
 def test_refuses(make: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()
-
-
-def test_answers_that_hang_on_rounding_are_counted_over_all_plans() -> None:
-    class Close(NeedyEngine):
-        def completions(self, requests: Sequence[Any], plan: CutPlan, decoding: Decoding, done: Any = ()) -> Any:
-            for batch in super().completions(requests, plan, decoding, done):
-                yield [replace(answer, num_close=2 if plan.removed == (4,) else 0) for answer in batch]
-
-    objective = TaskObjective(Close(), [part(limit=8)])
-    objective.values(PLANS)
-    report = objective.report(PLANS[0])
-    assert (report["close_answers"], report["answers"]) == (8, 8 * (len(PLANS) + 1))
-    assert "close_answers" not in TaskObjective(NeedyEngine(), [part(limit=8)]).report(PLANS[0])

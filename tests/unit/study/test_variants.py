@@ -82,9 +82,7 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
     criteria = [
         "reverse",
         "block_influence",
-        {"criterion": "block_influence", "name": "run", "settings": {"form": "contiguous"}},
         "angular_distance",
-        {"criterion": "angular_distance", "name": "spread", "settings": {"form": "scattered"}},
         TASKS,
         "my.module:mine",
     ]
@@ -92,9 +90,7 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
     assert found == {
         "reverse": (True, 0),
         "block_influence": (True, 1),
-        "run": (False, 1),
         "angular_distance": (False, 1),
-        "spread": (True, 1),
         "task_accuracy": (True, 2),
         "my.module-mine": (False, 1),
     }

@@ -1,4 +1,4 @@
-// Light and dark, what a point is, lines on their own, sorting and filtering, all answers, and print. No network.
+// Light and dark, sorting and filtering, all answers, and print. No network.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -24,39 +24,6 @@
   });
   system.addEventListener("change", name);
   name();
-
-  // What a point is: on hover, or on tap.
-  const tip = make("div", { class: "tip", "aria-hidden": "true" });
-  tip.hidden = true;
-  document.body.append(tip);
-  const show = (event) => {
-    const point = event.target.closest ? event.target.closest("[data-tip]") : null;
-    tip.hidden = !point;
-    if (!point) return;
-    tip.textContent = point.dataset.tip;
-    const at = point.getBoundingClientRect();
-    const left = Math.min(at.right + 6, root.clientWidth - tip.offsetWidth - 6);
-    tip.style.left = `${Math.max(6, left) + scrollX}px`;
-    tip.style.top = `${at.bottom + 6 + scrollY}px`;
-  };
-  for (const kind of ["pointerover", "click"]) document.addEventListener(kind, show);
-
-  // A click on a name in a legend shows its line alone; further clicks add others.
-  for (const figure of all("figure")) {
-    const chosen = new Set();
-    const marks = all("[data-s]", figure).filter((mark) => mark.ownerSVGElement);
-    for (const key of all(".legend li", figure)) {
-      const own = key.dataset.s;
-      if (!marks.some((mark) => mark.dataset.s === own)) continue;
-      const toggle = make("button", { type: "button", "aria-pressed": "false" }, ...key.childNodes);
-      key.append(toggle);
-      toggle.addEventListener("click", () => {
-        chosen.delete(own) || chosen.add(own);
-        toggle.setAttribute("aria-pressed", String(chosen.has(own)));
-        for (const mark of marks) mark.classList.toggle("away", chosen.size > 0 && !chosen.has(mark.dataset.s));
-      });
-    }
-  }
 
   // Tables are sorted by a click on a head, and filtered by words.
   const order = (cell) => {
