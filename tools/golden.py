@@ -43,6 +43,7 @@ RENAMED: dict[str, str | None] = {
     "measure=clamped": None,
     "measure=gold rank": None,
     "measure=one more example": None,
+    **dict.fromkeys(("uncut.top1", "uncut.sure", "measure=kl uncut.nll", "measure=kl uncut.kl")),
     **{f"measure={name}": None for name in ("distinct-1", "distinct-2", "longest loop")},
     **{f"propagation.clamped_{share}": None for share in (0, 25, 50, 75, 100)},
 }
