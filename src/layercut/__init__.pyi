@@ -244,7 +244,7 @@ def cut(
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
         tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
-        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. A GGUF file without layers loses a copy of its embeddings alone.
+        remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. If left out, a GGUF file loses only a copy of its embeddings.
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.

@@ -124,12 +124,14 @@ def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -
 
     if isinstance(model, str | PathLike | ModelSettings):
         return fspath(model) if isinstance(model, PathLike) else model
-    if not (isinstance(model, LoadedModel) or is_loaded(model)):
+    if isinstance(model, LoadedModel):
+        wrapped = model
+    elif is_loaded(model):
+        wrapped = wrap_loaded(model, tokenizer, say=io.say)
+    else:
         raise InputError(
             f"{type(model).__name__} is no model; give a name, a folder, a ModelSettings or a transformers model."
         )
-
-    wrapped = model if isinstance(model, LoadedModel) else wrap_loaded(model, tokenizer, say=io.say)
     settings = settings_of(wrapped)
     loaded[settings.model] = ModelHandle(settings, source=wrapped.source, loaded=wrapped)
     return settings

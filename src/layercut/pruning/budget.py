@@ -24,10 +24,8 @@ from layercut.evidence.sample_size import (
     power_to_decide,
 )
 from layercut.pruning.settings import (
-    AUTO,
     LAYER,
     NONE,
-    SEAM,
     TRANSFORMERS,
     WIDTH,
     GoalTasks,
@@ -161,7 +159,7 @@ def prune_outline(
             samples = part.task.samples("selection", part.limit)
             steps.append(planned_answers(handle, part, samples, 1, "original model"))
             texts += min(len(samples), HEALING_ITEMS)
-    if settings.heal in (AUTO, SEAM):
+    if settings.heal != NONE:
         steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
     more: tuple[str, ...] = ()
     if sizes is not None:

@@ -10,7 +10,6 @@ from layercut.healing.data import BUILT_IN
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
-from layercut.healing.seam import PROJECTION
 from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.path import PlanPath
 from layercut.pruning.run import PruneRun
@@ -38,7 +37,7 @@ def heal_plan(run: PruneRun, plan: CutPlan, source: PromptSource) -> Path:
             cut_model(run.model.source, plan, cut, uncut=None)
         train = TrainSettings(
             method=SEAM,
-            seam=PROJECTION if plan.channels else run.seam,
+            seam=run.seam,
             precision="bfloat16" if run.model.dtype == "bfloat16" else "auto",  # as the model itself computes
             seed=run.seed,
         )

@@ -150,7 +150,8 @@ def _heal_step(run: PruneRun, step: PathStep) -> Tried:
     """Heal the plan in closed form, and judge it on selection items."""
     plan = load_plan(run, step)
     run.progress.begin(step.stage, "healing in closed form")
-    source, _ = healing_prompts(run.path, run.model.metadata.model_hash), run.seam  # asked of the original model
+    source = healing_prompts(run.path, run.model.metadata.model_hash)
+    _ = run.seam  # measured, as the source is asked, while the original model is in memory
     if run.model.num_parameters(run.model.plan()) > _SMALL:
         run.release()
     checkpoint = heal_plan(run, plan, source)

@@ -1,4 +1,4 @@
-"""Advice as a page: the answer in one sentence with the next step, its evidence, and the table of all plans."""
+"""Advice in words: the answer in one sentence with the next step, its evidence, and the table of all plans."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ from layercut.evidence.study import kept_checkpoint
 from layercut.report import words
 from layercut.report.elements import Block, bullet_list
 from layercut.report.table import Cell, Table, terminal_table, text_columns
-from layercut.report.writers import markdown_of
 from layercut.runs.directory import RunFolder
 from layercut.text import PATH_CHARACTERS, at_least, code_span, count_of, escape_inline, number_text
 
 
-def advice_page(advice: Advice) -> str:
-    """The page, in Markdown. Bounds only; no single value that hides how sure it is."""
-    return markdown_of(advice_blocks(advice)) + "\n"
-
-
 def advice_on_terminal(advice: Advice) -> RenderableType:
-    """The same for a terminal."""
+    """All of it. Bounds only; no single value that hides how sure it is."""
     from rich.markdown import Markdown
 
     shown = (

@@ -336,8 +336,10 @@ def _headline(path: Path, inner: Sequence[Path]) -> str:
     elif inner:
         failed = failures_in(path)
         return f"{f'{len(failed)} failed; ' if failed else ''}study of {', '.join(run.name for run in inner)}"
-    answers = _answers(path)
-    return ", ".join(words) or (f"{count_of(answers, 'answer')} so far" if answers else "")
+    if words:
+        return ", ".join(words)
+    answers = _answers(path)  # reads every file of answers
+    return f"{count_of(answers, 'answer')} so far" if answers else ""
 
 
 def _describe_plan(plan: Mapping[str, Any]) -> list[str]:

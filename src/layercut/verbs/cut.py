@@ -69,7 +69,7 @@ class CutVerb(Verb):
         None,
         description=f"{fields.REMOVE} Or how many, chosen by block influence: '3 layers' or 25%; and a share of "
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
-        "vocab:44000, or vocab:FILE of texts. A GGUF file without layers loses a copy of its embeddings alone.",
+        "vocab:44000, or vocab:FILE of texts. If left out, a GGUF file loses only a copy of its embeddings.",
     )
     healed: Annotated[fields.Folder | None, Flag("DIR")] = Field(
         None,

@@ -17,14 +17,20 @@ from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.evidence.study import study_results
 from layercut.evidence.uses import named_use
-from layercut.report.advice_text import advice_next_step, advice_page
+from layercut.report.advice_text import advice_blocks, advice_next_step
 from layercut.report.first import first_of_study
+from layercut.report.writers import markdown_of
 from layercut.runs.directory import RunFolder, find_run_folders
 from layercut.surgery.plan import CutPlan
 from tests.support.pages import write_prune
 from tests.support.run_builder import Result, build_run
 
 CHANCE, UNCUT = 0.1, 0.7
+
+
+def advice_page(advice: Advice) -> str:
+    """What is shown, in Markdown."""
+    return markdown_of(advice_blocks(advice)) + "\n"
 
 
 def row(
