@@ -231,14 +231,24 @@ def check_report_items(plans: Iterable[CutPlan], task: str, ids: Collection[str]
     """Refuse to report on items that a plan was selected on, or judged on when it was selected, in whatever task.
 
     Held-out items decided nothing by themselves; but taking the best of several plans by their held-out scores has
-    chosen by them. Raises InputError also where a plan's own list was changed.
+    chosen by them.
+
+    Raises InputError: at least one item was such an item, or a plan's own list was changed.
     """
+    items, instead = f"of these {count_of(len(set(ids)), 'item')} of {task}", "Use the report split."
     for plan in plans:
-        chose = chain(*selection_items(plan.scores).values(), *held_out_items(plan.scores).values())
-        if used := set(ids).intersection(chose):
+        selected, judged = (
+            set(ids).intersection(chain(*read_ids(plan.scores).values()))
+            for read_ids in (selection_items, held_out_items)
+        )
+        if selected:
             raise InputError(
-                f"the plan was selected or judged on {len(used)} of these {count_of(len(set(ids)), 'item')} of {task}, "
-                "so its scores there are too good by construction. Use the report split."
+                f"the plan was selected on {len(selected)} {items}, so its scores there are too good by construction. "
+                f"{instead}"
+            )
+        if judged:
+            raise InputError(
+                f"{len(judged)} {items} are held-out items that the plan was judged on when it was selected. {instead}"
             )
 
 

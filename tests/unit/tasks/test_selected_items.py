@@ -260,9 +260,9 @@ def test_items_of_a_plan_are_refused(tmp_path: Path) -> None:
     assert (recorded["num_items"], recorded["ids"]) == (2, ["a", "b"])
     assert selection_items(PLAN.scores) == {"copy": {"a", "b"}}
     PLAN.save(tmp_path / "plan.json")
-    with pytest.raises(InputError, match="selected or judged on 1 of these 3 "):
+    with pytest.raises(InputError, match="selected on 1 of these 3 "):
         check_report_items([CutPlan.load(tmp_path / "plan.json")], "copy", ["x", "b", "y"])
-    with pytest.raises(InputError, match="selected or judged on 2 of these 3 items of copy:2"):
+    with pytest.raises(InputError, match="selected on 2 of these 3 items of copy:2"):
         check_report_items([CutPlan(num_layers=6, removed=(3,)), PLAN], "copy:2", ["a", "b", "y"])
     check_report_items([PLAN], "copy", ["x", "y"])
     check_report_items([CutPlan(num_layers=6, removed=(3,))], "copy", ["a"])
