@@ -40,7 +40,6 @@ from layercut.runs.atomic import write_json, write_text
 try:
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_pt_utils import safe_globals
     from transformers.training_args import OptimizerNames as OptimizerNames
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
@@ -64,7 +63,7 @@ class Trained(NamedTuple):
     final: Path  # the trained weights, the best ones where evaluations chose them: a PEFT adapter, or a whole model
     steps: int
     tokens: int  # tokens that the model read, prompts included and padding not; of repeated epochs, every time
-    seconds: float  # wall time of training, summed over all processes
+    seconds: float  # wall time of training, also of processes that were stopped
     curve: list[dict[str, Any]]  # a line for each step and each held-out evaluation
     stopped_early: bool
 
@@ -98,7 +97,7 @@ class Watched(Trainer):  # type: ignore[misc]
         return metrics
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds of all processes so far."""
+        """Adds the seconds so far."""
         if self._seconds_before is None:  # of the processes before this one
             self._seconds_before = [0.0, *(line["seconds"] for line in self.state.log_history if "seconds" in line)][-1]
         logs["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
@@ -138,13 +137,11 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Sum of the losses over the number of tokens in the whole (accumulated) batch, of all processes."""
+        """Sum of the losses over the number of tokens in the whole (accumulated) batch."""
         losses_N = self._losses(model, inputs)
         if num_items_in_batch is None:
             return losses_N.sum() / max(len(losses_N), 1)
-        # Gradients are averaged over the processes, and num_items_in_batch counts the tokens of all.
-        shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
+        return losses_N.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
@@ -154,7 +151,7 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
         lengths = [len(ids) for ids in examples["input_ids"]]
-        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         return StepsByLength(lengths, step, self.args.seed)
 
 
@@ -180,8 +177,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     on_train_begin = on_step_end
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
+        write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
 
 
 def training_record(trained: Trained, settings: TrainSettings) -> dict[str, Any]:
@@ -204,13 +200,10 @@ def train_model(
     folder: Path,
     *,
     trainer: Any = HealingTrainer,
-    num_processes: int = 1,
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
-
-    All processes of a group make the same call, with a folder that all of them see.
 
     Args:
         model: from ``make_trainable``; training changes it.
@@ -220,7 +213,7 @@ def train_model(
     if (earlier := finished_training(folder)) is not None:
         return earlier
     with quiet_transformers():
-        arguments = shared_arguments(model, settings, folder, bool(data.held_out), num_processes)
+        arguments = shared_arguments(model, settings, folder, bool(data.held_out))
         run = trainer(
             model=model,
             args=trainer.arguments(arguments, settings),
@@ -241,8 +234,6 @@ def train_model(
             for path in (folder / FINAL, *torn):
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        # Else transformers would load every later model as a sharded one.
-        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     state, curve = run.state, curve_of(run.state.log_history)
     trained = Trained(
         final=folder / FINAL,
@@ -252,9 +243,7 @@ def train_model(
         curve=curve,
         stopped_early=state.global_step < state.max_steps,
     )
-    run.accelerator.wait_for_everyone()
-    if run.is_world_process_zero():
-        write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
+    write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
     return trained
 
 
@@ -300,14 +289,10 @@ def _has_state(path: Path) -> bool:
 def _damaged_file(checkpoint: Path) -> str | None:
     """Name of a file of optimizer, schedule, random numbers or weights that cannot be loaded; None if all can.
 
-    The Trainer would start a missing optimizer from scratch without a warning. A state that is sharded over processes
-    lies in folders, and only the files beside them are read.
+    The Trainer would start a missing optimizer from scratch without a warning.
     """
-    files = sorted(checkpoint.iterdir())
-    needed = [] if any(path.is_dir() for path in files) else ["optimizer.pt", "scheduler.pt"]
-    saved = [path.name for path in files if path.suffix in (".pt", ".pth")]
-    weights = [path.name for path in files if path.suffix == ".safetensors"]
-    names = dict.fromkeys([*needed, *saved, *weights])
+    saved = (path.name for path in sorted(checkpoint.iterdir()) if path.suffix in (".pt", ".pth", ".safetensors"))
+    names = dict.fromkeys(["optimizer.pt", "scheduler.pt", *saved])
     return next((name for name in names if not _is_readable(checkpoint / name)), None)
 
 
@@ -328,12 +313,10 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def shared_arguments(
-    model: Any, settings: TrainSettings, folder: Path, has_held_out: bool, num_processes: int = 1
-) -> dict[str, Any]:
+def shared_arguments(model: Any, settings: TrainSettings, folder: Path, has_held_out: bool) -> dict[str, Any]:
     """Arguments that all of TRL's trainers have, by their names there."""
     on_gpu = model.device.type == "cuda"
-    micro_batch, accumulation = settings.batches(num_processes)
+    micro_batch, accumulation = settings.batches()
     same = ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
     return {
         **{name: getattr(settings, name) for name in same},
