@@ -435,7 +435,6 @@ def heal(
     system: str | None = None,
     limit: int | None = None,
     max_tokens: int = 8000,
-    min_tokens: int = 0,
     finished_only: bool = True,
     right_only: bool = False,
     method: str = "lora",
@@ -501,7 +500,6 @@ def heal(
         system: System message for conversations that have none.
         limit: At most this many prompts of each source.
         max_tokens: Most tokens of prompt and answer together.
-        min_tokens: Fewest tokens of an answer.
         finished_only: Drop answers that ran into the length limit: they would teach the model not to stop.
         right_only: Drop answers that the task's grader finds wrong; answers that nothing grades stay.
         method: lora, qlora (4-bit base), full, last-k (the head and the last layers); or seam, which trains nothing.

@@ -131,14 +131,12 @@ def filter_answers(
     kept: list[AnswerRecord] = []
     prompts: set[Words] = set()
     for record in records:
-        num_new = record.get("num_new_tokens", 0)
         prompt = normalised_words(prompt_text(record, system=False)) if "task" not in record else ()
         rules = {
             "empty": not record["completion"].strip(),
             "unfinished": settings.finished_only and record.get("finish_reason") == "length",
             "too long": settings.max_tokens is not None
-            and record.get("num_prompt_tokens", 0) + num_new > settings.max_tokens,
-            "too short": num_new < settings.min_tokens,
+            and record.get("num_prompt_tokens", 0) + record.get("num_new_tokens", 0) > settings.max_tokens,
             "wrong": settings.right_only and not record.get("right", True),
             "with a repeated prompt": prompt in prompts,
         }

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from layercut.engine.base import FinishReason, Message, Prompt
 from layercut.errors import InputError
-from layercut.runs.json_text import parse_json
 from layercut.tasks.data_files import DataRow, read_rows_of_file, read_text
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -143,9 +142,7 @@ def _conversation(row: DataRow) -> tuple[list[Message], str]:
     answer = next((fields[key] for key in _ANSWERS if isinstance(fields.get(key), str)), "")
     if isinstance(completion := fields.get("completion"), list) and completion:
         answer = _turn(completion[-1], row.where).content
-    lists = (_listed(fields.get(key), as_json=key not in _TEXTS) for key in _TURNS)
-    listed = next((turns for turns in lists if turns is not None), None)
-    if listed is not None:
+    if (listed := next((fields[key] for key in _TURNS if isinstance(fields.get(key), list)), None)) is not None:
         turns = [_turn(turn, row.where) for turn in listed]
     elif isinstance(instruction := fields.get("instruction"), str):
         turns = [Message("user", f"{instruction}\n\n{fields['input']}" if fields.get("input") else instruction)]
@@ -161,16 +158,6 @@ def _conversation(row: DataRow) -> tuple[list[Message], str]:
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
         raise InputError(f"{row.where}: the last turn must be the user's and hold text.")
     return turns, answer
-
-
-def _listed(value: Any, *, as_json: bool) -> list[Any] | None:
-    """A list of turns, which a CSV file holds as JSON; None for any other value."""
-    if as_json and isinstance(value, str):
-        try:
-            value = parse_json(value)
-        except ValueError:
-            return None
-    return value if isinstance(value, list) else None
 
 
 def _turn(turn: Any, where: str) -> Message:

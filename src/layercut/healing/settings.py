@@ -270,19 +270,12 @@ class FilterSettings(Settings):
     """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
 
     max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
-    min_tokens: int = Field(0, ge=0, description="Fewest tokens of an answer.")
     finished_only: bool = Field(
         True, description="Drop answers that ran into the length limit: they would teach the model not to stop."
     )
     right_only: bool = Field(
         False, description="Drop answers that the task's grader finds wrong; answers that nothing grades stay."
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
-            raise InputError(f"max_tokens {self.max_tokens} removes every answer; write a larger number.")
-        return self
 
 
 class HealSettings(ArmSettings):

@@ -168,10 +168,6 @@ def _table(path: Path) -> Iterator[DataRow]:
     text = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(_lines(path)))
     rows = csv.DictReader(text, strict=True)
     try:
-        columns = rows.fieldnames or ()
-        for mark, name in ((";", "semicolons"), ("\t", "tabs")):
-            if len(columns) == 1 and mark in columns[0]:
-                raise InputError(f"{path}: the columns are separated by {name}, and commas are read. Use commas.")
         for fields in rows:
             where = f"{path}, line {rows.line_num}"
             if None in fields:
@@ -210,36 +206,27 @@ def _read_whole(path: Path, kind: str, fine: str) -> bytes:
         data = file.read(LARGEST_WHOLE + 1)
     if len(data) > LARGEST_WHOLE:
         raise InputError(
-            f"{path}: larger than {LARGEST_WHOLE >> 20} MiB{_unpacked(path)}, which is not read as a whole. Give its "
-            "rows as JSON lines (.jsonl), or a part of it."
+            f"{path}: larger than {LARGEST_WHOLE >> 20} MiB, unpacked. Give its rows as .jsonl, or a part."
         )
-    _check_encoding(path, data)
     return data
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     number = size = 0
-    with _opened(path, "rows", _FINE, at=lambda: f" after line {number}") as file:
+    with _opened(path, "rows", _FINE) as file:
         while line := file.readline(LONGEST_LINE + 1):
             number += 1
             size += len(line)
-            if len(line) > LONGEST_LINE:
+            if len(line) > LONGEST_LINE or size > LARGEST_LINES:
                 raise InputError(
-                    f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB{_unpacked(path)}. Write one row "
-                    "a line, or remove the line."
+                    f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB, or than {LARGEST_LINES >> 30} GiB "
+                    "with the lines before, unpacked. Write one row a line, or give a part of the file."
                 )
-            if size > LARGEST_LINES:
-                raise InputError(
-                    f"{path}: larger than {LARGEST_LINES >> 30} GiB{_unpacked(path)} at line {number}. Give a part "
-                    "of the file."
-                )
-            if number == 1:
-                _check_encoding(path, line)
             yield line
 
 
 @contextmanager
-def _opened(path: Path, kind: str, fine: str, at: Callable[[], str] = lambda: "") -> Iterator[BinaryIO]:
+def _opened(path: Path, kind: str, fine: str) -> Iterator[BinaryIO]:
     """The file, unpacked; what fails inside the block is said in one line."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe that nobody writes to never ends
@@ -247,18 +234,9 @@ def _opened(path: Path, kind: str, fine: str, at: Callable[[], str] = lambda: ""
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast("BinaryIO", file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: the gzip data is damaged{at()} ({error}). Get the file again.") from error
+        raise InputError(f"{path}: the gzip data is damaged ({error}). Get the file again.") from error
     except OSError as error:
         raise InputError(f"{path}: no {kind} can be read here ({error.strerror or error}). {fine}".rstrip()) from error
-
-
-def _check_encoding(path: Path, data: bytes) -> None:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: the file is in UTF-16, and UTF-8 is read. Save it as UTF-8.")
-
-
-def _unpacked(path: Path) -> str:
-    return " after unpacking" if path.suffix == ".gz" else ""
 
 
 HUB = "hub:"  # prefix of the name of a data set
@@ -269,8 +247,8 @@ def read_hub_data(task: str, dataset: str, config: str | None = None, splits: Se
     """Rows of a data set on the hub: of these splits, or of all. Raises InputError: it cannot be loaded."""
     load = _load_dataset(f"fetching {dataset}", "lm-eval")
     try:
-        with hub_or_cache():
-            data = load(dataset, config)
+        use_cache_without_hub()
+        data = load(dataset, config)
     except Exception as error:  # what a failed download raises differs from version to version of three libraries
         raise InputError(
             f"{task}: the data set {dataset} cannot be loaded ({why_no_data(error)}). With no network give a local "
@@ -301,8 +279,8 @@ def stream_hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) 
 
     def rows() -> Iterator[DataRow]:  # of its own, so that what is refused above is refused before the first row
         try:
-            with hub_or_cache():
-                data = load(name, config or None, split=split if len(rest) == 2 else "train", streaming=True)
+            use_cache_without_hub()
+            data = load(name, config or None, split=split if len(rest) == 2 else "train", streaming=True)
             if buffer:
                 data = data.shuffle(seed=seed, buffer_size=buffer)
             for number, fields in enumerate(data, start=1):
@@ -324,29 +302,6 @@ def _load_dataset(doing: str, extra: str) -> Callable[..., Any]:
     return load_dataset  # type: ignore[no-any-return]
 
 
-@contextmanager
-def hub_or_cache() -> Iterator[None]:
-    """Inside the block data sets come from the hub, or, where it is out of reach, from its cache alone.
-
-    The libraries beneath ask an absent hub six times for every file and write a line for each.
-    """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
-        yield
-        return
-    import datasets.config
-
-    both = (constants, datasets.config)
-    before = [place.HF_HUB_OFFLINE for place in both]
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        for place, value in zip(both, before, strict=True):
-            place.HF_HUB_OFFLINE = value
-
-
 def why_no_data(error: Exception) -> str:
     """Why a data set could not be had, in a few words."""
     if "OfflineModeIsEnabled" in str(error):
@@ -354,9 +309,20 @@ def why_no_data(error: Exception) -> str:
     return first_line(error)
 
 
+def use_cache_without_hub() -> None:
+    """Where the hub is out of reach, data sets come from its cache alone, in this process from now on.
+
+    The libraries beneath ask an absent hub six times for every file and write a line for each.
+    """
+    import datasets.config
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and not _is_reachable(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+
+
 @cache
-def _answers(endpoint: str) -> bool:
-    """True if anything at all comes back from this address; asked once in a process."""
+def _is_reachable(endpoint: str) -> bool:
     from huggingface_hub import get_session
 
     with suppress(Exception):  # no route, refused, timed out: each HTTP library has its own classes for these

@@ -74,7 +74,7 @@ class OwnFile(Task):
     path: str
     default: Grade | None  # grade of rows that name none
     max_new_tokens: int | None
-    """Longest answer of rows that give none. If left out, four times the longest reference answer, at least 16, where
+    """Longest answer. If left out, four times the longest reference answer, at least 16, where
     nothing longer can be right or is needed (``exact``, ``contains``, ``choice``); else 256."""
     seed: int = 0  # seed of the draw of rows
     version: int = VERSION
@@ -130,7 +130,7 @@ class OwnFile(Task):
 
     @cached_property
     def _longest(self) -> int:
-        """Tokens of the longest answer of rows that give none; a token of a reference answer has three bytes here."""
+        """Tokens of the longest answer; a token of a reference answer has three bytes here."""
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         if any(sample.data["grade"] not in ("exact", "contains", "choice") for sample in self._samples):
@@ -150,9 +150,8 @@ class OwnFile(Task):
         stop = sample.data["stop"] or (("\n\n",) if plain else ())
         if grade == "code" and not plain and prompt[-1].role != "assistant":
             prompt, stop = (*prompt, Message("assistant", OPENED)), sample.data["stop"] or STOP
-        longest = sample.data["max_new_tokens"] or self._longest
         return GenerationRequest(
-            id=sample.id, prompt=prompt, max_new_tokens=longest, stop=stop, where=sample.data["where"]
+            id=sample.id, prompt=prompt, max_new_tokens=self._longest, stop=stop, where=sample.data["where"]
         )
 
     def grade_all(

@@ -72,7 +72,6 @@ def _sample(row: DataRow, default: Grade | None) -> Sample:
         "prompt": prompt,
         "stop": _texts(fields, "stop"),
         "where": row.where,
-        "max_new_tokens": _length(fields.get("max_new_tokens")),
     }
     if grade == "code":
         data["tests"], data["names"] = _tests(fields)
@@ -123,15 +122,6 @@ def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if any(isinstance(text, bool) or not isinstance(text, str | int | float) or text == "" for text in texts):
         raise _unusable(name, value, "Give text, a number, or a list of such.")
     return tuple(map(str, texts))
-
-
-def _length(value: Any) -> int | None:
-    """The row's own longest answer, in tokens; of a CSV file, as text."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,7}", str(value)) or not 0 < int(value) <= 10**6:
-        raise _unusable("max_new_tokens", value, "Give a number of tokens, such as 32.")
-    return int(value)
 
 
 def _pattern(answer: str) -> regex.Pattern[str]:

@@ -68,7 +68,7 @@ def test_a_healing_with_another_teacher_is_refused(layercut: Run, tiny: Path, tm
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
     assert layercut("cut", tiny, "--remove", "2", "--out", tmp_path / "cut").code == 0
     command = ("heal", tmp_path / "cut", "--teacher", tmp_path / "other", "--prompts", tmp_path / "prompts.txt",
-               "--method", "seam", "--max-new-tokens", 4, "--keep-unfinished", "--min-tokens", 1, "--held-out", 0,
+               "--method", "seam", "--max-new-tokens", 4, "--keep-unfinished", "--held-out", 0,
                "--out", tmp_path / "healed")  # fmt: skip
     refused = layercut(*command)
     assert refused.code == 1

@@ -48,7 +48,7 @@ def arm(**keys: Any) -> HealingArm:
 
 
 def test_a_study_takes_the_same_settings() -> None:
-    filters = {"max_tokens": 500, "min_tokens": 2}
+    filters = {"max_tokens": 500, "right_only": True}
     made = arm(shuffle_seed=1, limit=9, **filters)
     assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_seed=1),)
     assert made.filters == FilterSettings(**filters)

@@ -75,9 +75,8 @@ def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_ow
     assert only.answer == "D"
 
 
-def test_a_table_is_read_with_conversations_as_json(tmp_path: Path) -> None:
-    turns = json.dumps([{"role": "user", "content": "A, B"}]).replace('"', '""')
-    text = f'\ufeffid,question,messages\n1,"two\nlines, ""quoted""",\n2,,"{turns}"\n'
+def test_a_table_is_read(tmp_path: Path) -> None:
+    text = '\ufeffid,question\n1,"two\nlines, ""quoted"""\n2,"A, B"\n'
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(text.encode()))
     first, second = read_prompts(tmp_path / "p.csv.gz")
     assert (first.id, first.prompt) == ("1", (Message("user", 'two\nlines, "quoted"'),))
@@ -132,6 +131,6 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[Any], message: str) -> No
 def test_bad_text_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
-    for name, message in (("empty.csv", "holds no prompts"), ("a.txt", "is in UTF-16"), ("no.txt", "No such file")):
+    for name, message in (("empty.csv", "holds no prompts"), ("a.txt", "not UTF-8 text"), ("no.txt", "No such file")):
         with pytest.raises(InputError, match=message):
             read_prompts(tmp_path / name)

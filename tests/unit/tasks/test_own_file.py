@@ -218,7 +218,6 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
             {"prompt": "a", "answer": "b", "grade": "choice", "choices": ["a", "b"]},
             "choice, and number in .*line 1. Answers that",
         ),
-        ({"prompt": "a", "answer": "b", "grade": "exact", "max_new_tokens": 0}, "'max_new_tokens'"),
     ],
 )
 def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -269,7 +268,6 @@ def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
         ([{"answer": "no", "grade": "exact"}], None, 16),
         ([{"answer": "no", "grade": "exact"}], 9, 9),
         ([{"answer": "7", "grade": "number"}], None, 256),
-        ([{"answer": "no", "grade": "exact", "max_new_tokens": 40}], 9, 40),
     ],
 )
 def test_how_long_an_answer_may_be(tmp_path: Path, rows: list[dict[str, Any]], given: int | None, longest: int) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, MissingExtra
 from layercut.tasks.base import Task
-from layercut.tasks.data_files import DataSet, hub_or_cache, read_local_data, why_no_data
+from layercut.tasks.data_files import DataSet, read_local_data, use_cache_without_hub, why_no_data
 from layercut.tasks.lm_eval.local_rows import local_reader
 from layercut.tasks.lm_eval.names import files_of_task, own_task_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask
@@ -132,9 +132,9 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of settings of its own task files
     try:
-        with hub_or_cache():
-            # A group made on the spot is lm-eval's public way to load a task with changed settings.
-            loaded = manager.load({"group": "layercut", "task": [{**member, **changed} for member in members]})
+        use_cache_without_hub()
+        # A group made on the spot is lm-eval's public way to load a task with changed settings.
+        loaded = manager.load({"group": "layercut", "task": [{**member, **changed} for member in members]})
     except InputError:
         raise
     except (ImportError, AssertionError) as error:  # task files check by either what they need

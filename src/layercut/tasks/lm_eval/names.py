@@ -9,19 +9,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import yaml
-
-from layercut.errors import InputError, first_line
+from layercut.errors import InputError
 from layercut.runs.foreign_code import check_trust
-from layercut.runs.json_text import load_yaml
 
 _NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
-
-
-class _TaskFile(yaml.SafeLoader): ...
-
-
-_TaskFile.add_constructor("!function", lambda loader, node: None)
 
 
 def has_lm_eval() -> bool:
@@ -45,21 +36,6 @@ def own_task_folder(name: str) -> tuple[Path | None, str]:
     return (Path(folder or "/"), bare) if slash else (None, name)
 
 
-def _names_in(folder: Path) -> list[str]:
-    """Tasks, groups and tags in a folder. Raises InputError: none, or a file that is no YAML within limits."""
-    names: list[str] = []
-    for file in sorted(folder.rglob("*yaml")):
-        try:
-            task = load_yaml(file, _TaskFile)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: no task file that can be used: {first_line(error)}.") from error
-        for value in map(task.get, ("task", "group", "tag")) if isinstance(task, dict) else ():
-            names += [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
-    if not names:
-        raise InputError(f"{folder} is no folder with task files; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
-    return names
-
-
 def check_mentioned(name: str) -> None:
     """Refuse a name that no task file of lm-eval so much as mentions, in half a second where lm-eval takes several.
 
@@ -70,7 +46,8 @@ def check_mentioned(name: str) -> None:
     folder, name = own_task_folder(name)
     if folder is not None:
         check_trust(f"the task {name} of {folder}")
-        _names_in(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
     files = _files() if folder is None else tuple(folder.rglob("*.yaml"))
     if any(name in (file.stem, file.parent.name) for file in files):
         return

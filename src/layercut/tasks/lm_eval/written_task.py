@@ -24,13 +24,11 @@ class WrittenTask(SubjectsTask):
     model's own stop tokens end an answer, too. An answer is ``right`` where the headline metric is at least 1, and the
     record's answer is what the first filter finds.
 
-    Chance: the best of three constant answers, per metric, graded by lm-eval itself on the first 2,000 items of the
-    split: nothing (0), the most common right answer, and the answers of the worked examples in the task file. None for
-    a metric of which lower is better.
+    Chance: 0, what an empty answer gets; none for a metric of which lower is better.
     """
 
     readouts: tuple[Readout, ...] = ("chain",)
-    chance_items = 2000
+    chance_items = 1  # it is the same for all
 
     def settings(self) -> Mapping[str, Any]:
         first = self._subjects[0]
@@ -58,26 +56,9 @@ class WrittenTask(SubjectsTask):
         return scores
 
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
-        """The best constant answer per metric; see the class."""
+        """0, but for metrics of which lower is better; see the class."""
         measures = self._subjects[0].measures
-        best = {name: 0.0 for name in self._metrics if measures[name].higher_is_better}
-        for text in self._constant_answers(samples):
-            results = self._graded(samples, [text] * len(samples))
-            numbers = [self._numbers(sample, graded) for sample, graded in zip(samples, results, strict=True)]
-            for name in best:
-                best[name] = max(best[name], sum(of_item[name] for of_item in numbers) / len(numbers))
-        return best
-
-    def _constant_answers(self, samples: Sequence[Sample]) -> list[str]:
-        """Those of worked examples in the task files, and the most common right one as the first filter reads it."""
-        texts = [answer for subject in self._subjects for answer in subject.worked_answers]
-        pairs = [(sample, gold) for sample in samples for gold in dict.fromkeys(sample.data["item"].golds)]
-        read = self._graded([sample for sample, _ in pairs], [gold for _, gold in pairs])
-        golds: dict[str, list[str]] = {}
-        for graded, (_, gold) in zip(read, pairs, strict=True):
-            golds.setdefault(graded.answer or gold, []).append(gold)
-        texts += max(golds.values(), key=len)[:1] if golds else []
-        return list(dict.fromkeys(texts))
+        return {name: 0.0 for name in self._metrics if measures[name].higher_is_better}
 
     def _numbers(self, sample: Sample, graded: Graded) -> dict[str, float]:
         """The numbers of one item, higher is better. Raises InputError: lm-eval's metric gives none."""
@@ -122,16 +103,6 @@ class WrittenSubject(Subject):
             )
         shown = (task.config.num_fewshot or 0) if num_shots is None else num_shots
         super().__init__(name, task, shown, chat=chat)
-
-    @property
-    def worked_answers(self) -> tuple[str, ...]:
-        """Answers of the worked examples that the task file itself gives; none where they are rows of the data."""
-        config = self.task.fewshot_cfg
-        if not self._num_shots or self._sampler is None or config.split is not None or config.samples is None:
-            return ()
-        shown = self._sampler.fewshot_docs()[: self._num_shots]
-        targets = [self.task.doc_to_target(doc, config.doc_to_target) for doc in shown]
-        return tuple(dict.fromkeys(answer for target in targets for answer in _texts(target)))
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
         """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up.

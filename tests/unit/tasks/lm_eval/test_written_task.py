@@ -69,17 +69,9 @@ def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str)
     assert not task.settled(sample, "chain", "#### 3") and task.draft(sample, "chain") == ""
 
 
-def test_chance_is_the_best_constant_answer_on_the_whole_split(gsm_folder: str) -> None:
-    golds = [i % 4 + i % 3 for i in range(12)]
-    share = max(golds.count(one) for one in golds) / 12
-    task = load_task("lm-eval:gsm8k", data=gsm_folder)
-    assert set(task.split_chance("report", "chain").values()) == {share}
-    # The right answers of gsm8k_cot are bare numbers, which its strict filter does not read; "The answer is 5." of a
-    # worked example is.
-    found = load_task("gsm8k_cot", data=gsm_folder).split_chance("report", "chain")
-    assert found == {"strict-match": golds.count(5) / 12, "flexible-extract": share}
-    without = load_task("gsm8k_cot:0", data=gsm_folder).split_chance("report", "chain")
-    assert without["strict-match"] == 0.0 and without["flexible-extract"] == share
+def test_chance_is_what_nothing_gets(gsm_folder: str) -> None:
+    chance = load_task("lm-eval:gsm8k", data=gsm_folder).split_chance("report", "chain")
+    assert chance == {"strict-match": 0.0, "flexible-extract": 0.0}
 
 
 def test_readouts_are_checked(gsm_folder: str) -> None:
