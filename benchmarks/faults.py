@@ -413,7 +413,7 @@ def tree(folder: Path) -> dict[str, Any]:
 
 
 RESULTS = ("metrics.json", "plan.json", "result.json", "sweep.json", "diagnose.json", "draft.json")
-TIMED = ("seconds", "speed", "served", "command", "reused", "fastest", "loss_curve", "memory_bytes")
+TIMED = ("seconds", "speed", "served", "command", "reused", "fastest", "memory_bytes")
 
 
 def untimed(value: Any) -> Any:

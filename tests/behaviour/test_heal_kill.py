@@ -42,7 +42,7 @@ def test_killed_while_it_trains_it_ends_with_the_same_weights(objective: str, tm
 
     def result(name: str) -> tuple[bytes, list[object], str]:
         folder = tmp_path / name / "checkpoint"
-        lines = [json.loads(line) for line in (folder / "healing_loss.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (tmp_path / name / "training" / "loss.jsonl").read_text().splitlines()]
         recorded = json.loads((folder / "plan.json").read_text())["healing"][0]["data_hash"]
         weights = (folder / "model.safetensors").read_bytes()
         return weights, [{k: v for k, v in line.items() if k != "seconds"} for line in lines], recorded

@@ -38,12 +38,11 @@ from layercut.surgery.config_fields import with_older_fields
 from layercut.surgery.cut import UNMEASURED, with_weights_of
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.verify import ROUNDING_STEPS
-from layercut.text import escape_inline, escaped_markdown, markdown_table
+from layercut.text import count_of, escaped_markdown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CURVE_FILE = "healing_loss.jsonl"
 UNTRAINED = "Nothing was trained after the cut."  # a line in the card of a pruned model
 SHARE = 0.02  # share of the healing gain in loss that rounding may cost
 JUDGED = 64  # most examples for measuring the loss: four passes read them, possibly on a CPU
@@ -52,8 +51,6 @@ ROUNDINGS = {"float32": ("none",), "float16": ("nearest",), "bfloat16": ("neares
 _WORDS = {"none": "", "nearest": ", rounded to the nearest", "stochastic": ", rounded stochastically"}
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _BATCH = 4
-_IN_LINES = {"held_out_loss", "loss_tokens", "num_examples", "seams", "checked", "written"}
-"""Keys of an entry that the card shows in lines, and not in its table."""
 
 
 def write_trained(
@@ -64,13 +61,11 @@ def write_trained(
     *,
     out: Path,
     record: Mapping[str, Any],
-    curve: Path | None = None,
     say: Say,
 ) -> None:
-    """Write trained weights, adapters merged.
+    """Write trained weights, adapters merged; ``cut`` is the model before training.
 
-    ``cut`` is the model before training, ``final`` that of ``layercut.healing.sft.Trained``. Raises VerificationError
-    if the merged model is not the adapter model, and as ``write_healed``.
+    Raises VerificationError: the merged model is not the adapter model, and as ``write_healed``.
     """
     say("folding in, writing and comparing with the trained model ...")
     from transformers import AutoModelForCausalLM
@@ -92,7 +87,7 @@ def write_trained(
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32, device_map="cpu")
     record = {**record, "checked": checked}
-    write_healed(model.eval(), cut, out=out, record=record, curve=curve, dtype=settings.save_dtype, judge=judge)
+    write_healed(model.eval(), cut, out=out, record=record, dtype=settings.save_dtype, judge=judge)
 
 
 def write_healed(
@@ -101,19 +96,16 @@ def write_healed(
     *,
     out: Path,
     record: Mapping[str, Any],
-    curve: Path | None = None,
     dtype: str = "auto",
     judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Write the healed model as the pruned one's folder with other weights, complete or not at all.
 
-    ``plan.json`` keeps the cut's plan, and its ``healing`` list gets an entry, which is returned. The folder is
-    reloaded with plain transformers and compared before it takes its name.
+    ``plan.json`` keeps the cut's plan, and its ``healing`` list gets the entry, ``record`` with more, which is
+    returned. The folder is reloaded with plain transformers and compared before it takes its name.
 
     Args:
         model: in float32; afterwards it holds the written weights.
-        cut: the model before healing.
-        record: the entry for plan.json so far; ``checked`` and ``written`` are added here.
         judge: measures what rounding costs. Without one, weights are rounded stochastically to bfloat16.
 
     Raises VerificationError: the reloaded model is another one.
@@ -122,7 +114,7 @@ def write_healed(
         dtype = stored_dtype(cut.path) if dtype == "auto" else dtype
         written, line = _write_weights(model, folder, dtype, judge)
         checked = [*record.get("checked", ()), line]
-        return _complete(cut.path, folder, {**record, "checked": checked, "written": written}, curve)
+        return _complete(cut.path, folder, {**record, "checked": checked, "written": written})
 
 
 def stored_dtype(folder: Path) -> str:
@@ -133,15 +125,12 @@ def stored_dtype(folder: Path) -> str:
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 
-def _complete(source: Path, folder: Path, entry: dict[str, Any], curve: Path | None) -> dict[str, Any]:
-    """Copy what the pruned checkpoint has beside its weights, and write plan.json, the loss curve and the card."""
+def _complete(source: Path, folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """Copy what the pruned checkpoint has beside its weights, and write plan.json and the card."""
     copied = [name for name in files_to_copy(source) if name != "README.md"]
     for name in [*copied, *([EARLIER_PLANS_FILE] if (source / EARLIER_PLANS_FILE).is_file() else [])]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, folder / name)
-    if curve is not None and curve.is_file():
-        shutil.copyfile(curve, folder / CURVE_FILE)
-        entry["loss_curve"] = CURVE_FILE
     if (source / PLAN_FILE).is_file():
         plan = recorded_plans_of(source)[-1]
     else:  # the original model
@@ -160,26 +149,9 @@ def healed_card(cut_card: str, entry: Mapping[str, Any]) -> str:
     if not text:
         front = "---\nlibrary_name: transformers\ntags: [layercut, depth-pruning]\n---"
         text = f"{front}\n\n# Healed model\n\n{UNMEASURED}"
-    rows = [
-        (name.replace("_", " "), _shown(value))
-        for name, value in entry.items()
-        if value not in (None, [], {}) and name not in _IN_LINES
-    ]
-    lines = [*(f"- {escaped_markdown(line)}" for line in healing_lines(entry)), ""]
-    lines += markdown_table(["", ""], ((escape_inline(name), escape_inline(value)) for name, value in rows))
-    return "\n".join([text, "", "## Healing", "", *lines, ""])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "ids" in value:  # of items: their number
-        return _shown(value["num_items"])
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if part not in (None, [], ()))
-    if isinstance(value, list | tuple):
-        return "; ".join(map(_shown, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    how = f"{entry['method']}, {entry['objective']}, teacher {entry['teacher']}"
+    lines = [f"- {escaped_markdown(line)}" for line in (how, *healing_lines(entry))]
+    return "\n".join([text, "", "## Healing", "", *lines, f"- All settings and counts are in `{PLAN_FILE}`.", ""])
 
 
 class Judge(NamedTuple):
@@ -193,11 +165,6 @@ class Judge(NamedTuple):
         """True if rounding lost too much of the gain; true for NaN."""
         return not written - trained <= SHARE * max(self.before - trained, 0.0)
 
-    def explain(self, trained: float, written: float) -> str:
-        """What rounding costs, in words."""
-        gain = self.before - trained
-        return f"{(written - trained) / gain:.0%} of what healing gained" if gain > 0 else "more loss"
-
 
 def judge_of_rounding(model: Any, data: Data) -> Judge:
     """The judge for a healing of ``model``, the untrained pruned one, on held-out examples, or else training ones."""
@@ -208,20 +175,18 @@ def judge_of_rounding(model: Any, data: Data) -> Judge:
 @torch.no_grad()
 def mean_loss_on(model: Any, examples: Sequence[TrainingExample]) -> float:
     """Mean negative log-likelihood of the completions' tokens, in nats. All tokens have the same weight."""
-    total, count = 0.0, 0
-    ordered = sorted(examples, key=len)
+    total, count, ordered = 0.0, 0, sorted(examples, key=len)
+
+    def summed(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
+        return cross_entropy(logits_CV.float(), targets_C, reduction="sum")[None]
+
     for start in range(0, len(ordered), _BATCH):
         batch = {name: ids.to(model.device) for name, ids in pad_examples(ordered[start : start + _BATCH]).items()}
         targets_N = batch["labels"][:, 1:][mask_of_loss(batch)]
-        sums = over_rows(_sum_of_losses, lazy_logits_in_loss(model, batch), rows=[targets_N])
+        sums = over_rows(summed, lazy_logits_in_loss(model, batch), rows=[targets_N])
         total += sums.double().sum().item()
         count += len(targets_N)
     return total / max(count, 1)
-
-
-def _sum_of_losses(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
-    """(1,)"""
-    return cross_entropy(logits_CV.float(), targets_C, reduction="sum")[None]
 
 
 def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judge | None) -> tuple[dict[str, Any], str]:
@@ -241,13 +206,11 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judg
         losses[rounding] = math.nan if judge is None else mean_loss_on(reloaded, judge.examples)
         if judge is None or not judge.costs(trained, losses[rounding]):
             break
-    note, first = "", next(iter(losses))
+    note = ""
     if judge is not None and judge.costs(trained, losses[rounding]):  # every rounding costs too much
         last, rounding = rounding, min(losses, key=losses.__getitem__)
         reloaded = reloaded if rounding == last else _write(model, folder, dtype, rounding)
-        note = f"; rounding costs {judge.explain(trained, losses[rounding])}; `save_dtype` float32 costs nothing"
-    elif judge is not None and rounding != first:
-        note = f"; rounding to the nearest would cost {judge.explain(trained, losses[first])}"
+        note = "; `save_dtype` float32 costs nothing"
     _check(model, reloaded, folder, dtype)
     entry: dict[str, Any] = {"dtype": dtype, "rounding": rounding, "logit_difference": differences[rounding]}
     line = f"written in {dtype}{_WORDS[rounding]}: a logit differs from the trained model's by at most "
@@ -256,9 +219,9 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str, judge: Judg
         measured = {"before": judge.before, "trained": trained, "written": losses[rounding]}
         entry["loss"] = {name: value for name, value in measured.items() if not math.isnan(value)}
         entry["loss"] |= {"n": len(judge.examples), "held_out": judge.are_held_out}
-        where = f"{'held-out' if judge.are_held_out else 'training'} example{'s' * (len(judge.examples) != 1)}"
-        line += f"; loss on {len(judge.examples)} {where} before healing {judge.before:.4f}, trained {trained:.4f}, "
-        line += f"written {losses[rounding]:.4f}"
+        where = "held-out" if judge.are_held_out else "training"
+        line += f"; loss on {count_of(len(judge.examples), f'{where} example')} before healing {judge.before:.4f}, "
+        line += f"trained {trained:.4f}, written {losses[rounding]:.4f}"
     return entry, line + note
 
 

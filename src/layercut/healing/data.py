@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from layercut.errors import InputError, MissingExtra
+from layercut.errors import InputError
 from layercut.healing.prompt_sources import PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord, plain_prompt
 from layercut.healing.settings import FilterSettings
@@ -49,10 +49,7 @@ def source_records(parts: Sequence[PromptGroup], *, need_answers: bool) -> list[
         made_of |= {"finish_reason": "stop"} if need_answers else {}
         kept = [prompt for prompt in part.prompts if prompt.answer.strip() or not need_answers]
         if not kept:
-            raise InputError(
-                "these prompts come without answers of their own, so there is no original arm; give rows with an "
-                "assistant turn or an output, answer, response or completion, or use `responses` self."
-            )
+            raise InputError("these prompts have no answers of their own; use `responses` self, or give an `output`.")
         records += [
             {"id": prompt.id, "prompt": plain_prompt(prompt.prompt), "completion": prompt.answer, **made_of}
             for prompt in kept
@@ -109,11 +106,6 @@ def _with_lengths(record: AnswerRecord, reader: ReadableModel) -> AnswerRecord:
     return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
-def num_loss_tokens(examples: Sequence[TrainingExample]) -> int:
-    """Completion tokens of all examples."""
-    return sum(len(example.completion) for example in examples)
-
-
 def filter_answers(
     records: Sequence[AnswerRecord], settings: FilterSettings
 ) -> tuple[list[AnswerRecord], Counter[str]]:
@@ -123,10 +115,7 @@ def filter_answers(
     task's items (``task``): they differ by construction. Raises InputError for ``right_only`` where none was graded.
     """
     if settings.right_only and not any("right" in record for record in records):
-        raise InputError(
-            "none of these answers was graded, so the right ones cannot be selected; use prompts of a task "
-            "(task:NAME), or leave out `right_only`."
-        )
+        raise InputError("none of these answers was graded; use task:NAME, or leave out `right_only`.")
     dropped: Counter[str] = Counter()
     kept: list[AnswerRecord] = []
     prompts: set[Words] = set()
@@ -158,11 +147,7 @@ def prompt_text(record: AnswerRecord, *, system: bool = True) -> str:
 
 
 def normalised_words(text: str) -> Words:
-    """A text normalised for comparison: lower case, words and signs one by one, so ``12+3`` equals ``12 + 3``.
-
-    >>> normalised_words("What is 12+3?")
-    ('what', 'is', '12', '+', '3', '?')
-    """
+    """A text normalised for comparison: lower case, words and signs one by one, so ``12+3`` equals ``12 + 3``."""
     return tuple(_WORD.findall(text.casefold()))
 
 
@@ -204,18 +189,11 @@ class ReportItems:
             is_short = length < SHORT
             text = question if is_short else everything
             for start, gram in enumerate(_grams(text, length)):
-                if gram in known and not (is_short and _continues(text[:start][-1:] + text[start + length :][:1])):
+                around = text[:start][-1:] + text[start + length :][:1]
+                continues = any(word.isdigit() or word in _OPERATORS for word in around)
+                if gram in known and not (is_short and continues):
                     tasks |= known[gram]
         return tasks
-
-
-def _continues(neighbours: Words) -> bool:
-    """True if the words before and after an expression continue it.
-
-    >>> _continues(("is", "?")), _continues((":", "-"))
-    (False, True)
-    """
-    return any(word.isdigit() or word in _OPERATORS for word in neighbours)
 
 
 def remove_contaminated(records: Sequence[AnswerRecord], items: ReportItems) -> tuple[list[AnswerRecord], Counter[str]]:
@@ -235,10 +213,7 @@ def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, T
     tasks = {}
     # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
     for base, name in {base_name_of_task(name): name for name in names}.items():
-        try:
-            tasks[base] = load_task(name, data=data.get(name))
-        except MissingExtra as error:
-            raise InputError(f"the report items of {name} cannot be read: {error}") from error
+        tasks[base] = load_task(name, data=data.get(name))
     return tasks
 
 

@@ -1,9 +1,8 @@
 """Distillation on the teacher's distributions, on given answers or on those of the pruned model itself (on-policy).
 
 On-policy is generalised knowledge distillation (GKD, arXiv:2306.13649) with the growing answers of ShortOPD
-(arXiv:2607.13124): at first a pruned model's answers repeat themselves, and long repetitive answers cost most and help
-least. All answers of an optimizer step are written together, by the fastest engine that runs the model. A draw depends
-on the seed and the request's id alone, so a resumed training draws the same answers.
+(arXiv:2607.13124): at first a pruned model's answers repeat themselves. All answers of an optimizer step are written
+together. A draw depends on the seed and the request's id alone, so a resumed training draws the same answers.
 """
 
 # Shapes: B batch, T tokens, N tokens of completions, one answer after the other, V vocabulary.
@@ -25,7 +24,7 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.engine.shared import fastest_engine
-from layercut.errors import InputError, unknown_name
+from layercut.errors import InputError
 from layercut.healing.examples import (
     Logits,
     TrainingExample,
@@ -46,7 +45,6 @@ from layercut.surgery.plan import CutPlan
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-KINDS = ("forward-kl", "reverse-kl")
 FIRST = 32  # longest answer at first, in tokens
 WINDOW = 8  # batches of answers that decide together whether answers may grow
 WASTED = 0.2  # mean share of repeated 4-grams below which answers double in length
@@ -57,11 +55,9 @@ def token_divergence(student_NV: Tensor, teacher_NV: Tensor, kind: str) -> Tenso
     """Divergence of the student's next-token distribution q from the teacher's p, (N,) float32 in nats.
 
     forward-kl: KL(p || q), as in Hinton et al., arXiv:1503.02531. reverse-kl: KL(q || p), as in MiniLLM,
-    arXiv:2306.08543. Both take logits on the same vocabulary. Raises InputError for an unknown kind.
+    arXiv:2306.08543.
     """
     log_q, log_p = (log_softmax(at_least_float32(logits), -1) for logits in (student_NV, teacher_NV))
-    if kind not in KINDS:
-        raise unknown_name("divergence", kind, KINDS)
     log_a, log_b = (log_p, log_q) if kind == "forward-kl" else (log_q, log_p)
     return (log_a.exp() * (log_a - log_b)).sum(-1)
 
@@ -71,10 +67,7 @@ def check_teacher(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     heads: list[Any] = [model.get_output_embeddings() for model in (student, teacher)]  # type: ignore[no-untyped-call]
     ours, theirs = (head.weight.shape[0] for head in heads)
     if ours != theirs:
-        raise InputError(
-            f"the teacher predicts {theirs} tokens and the pruned model {ours}, which cannot be compared; use the "
-            "original model as teacher, or `objective` sft."
-        )
+        raise InputError(f"the teacher predicts {theirs} tokens and the pruned model {ours}; use the original model.")
 
 
 class DistillTrainer(HealingTrainer):
@@ -108,11 +101,7 @@ class DistillTrainer(HealingTrainer):
 
 
 def repeated_share(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that occurred earlier in the same answer: 1 - different / all; 0 for an answer of fewer tokens.
-
-    >>> repeated_share([1, 2, 3, 4, 5]), repeated_share([7] * 13)
-    (0.0, 0.9)
-    """
+    """Share of n-grams that occurred earlier in the same answer: 1 - different / all; 0 for fewer tokens."""
     grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -169,12 +158,7 @@ class OnPolicyTrainer(DistillTrainer):
     def __init__(
         self, *args: Any, cut: LoadedModel, records: Mapping[Tokens, AnswerRecord], length: RolloutLength, **kwargs: Any
     ) -> None:
-        """Args beside those of DistillTrainer.
-
-        cut: the model in training; it answers with its adapters.
-        records: by prompt tokens, the records that the examples come from.
-        length: of answers.
-        """
+        """Args beside those of DistillTrainer: the model in training, records by prompt, the length of answers."""
         super().__init__(*args, **kwargs)
         self._cut, self._records, self._length = cut, records, length
         self._coming: list[Tokens] = []  # prompts of the current step that are not learned from yet

@@ -77,10 +77,8 @@ def encode_example(
     """Token ids of one record.
 
     The completion ends with nothing if it ran into the length limit; for a plain prompt with its first stop string
-    (``stop``); else with the chat template's end of turn token, or the tokenizer's EOS where there is none.
-
-    Raises:
-        InputError: a conversation and no chat template, or a completion that has no tokens.
+    (``stop``); else with the chat template's end of turn token, or the tokenizer's EOS where there is none. Raises
+    InputError: a conversation and no chat template, or a completion that has no tokens.
     """
     prompt, text = record_prompt(record), record["completion"]
     begun = GenerationRequest(id=record["id"], prompt=prompt, begins=record.get("begins", ""), max_new_tokens=1)
@@ -114,7 +112,7 @@ class StepsByLength(Sampler[int]):
     """All examples in the random order of a seed and an epoch, each step's sorted by length."""
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
-        """``lengths``: of the examples, in tokens. ``step``: examples a step, over all processes."""
+        """``lengths``: of the examples, in tokens. ``step``: examples a step."""
         self._lengths, self._step, self._seed, self._epoch = lengths, step, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -152,11 +150,6 @@ def mask_of_loss(batch: Mapping[str, Any]) -> Tensor:
     return places_BT
 
 
-def inputs_of_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch without the labels."""
-    return {name: value for name, value in batch.items() if name != "labels"}
-
-
 @dataclass(frozen=True)
 class Logits:
     """A model's logits (N, V) at every token in the loss, made when they are asked for."""
@@ -175,7 +168,7 @@ def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
 
     Under ``torch.no_grad`` the logits have no gradients later either.
     """
-    places_BT, inputs = mask_of_loss(batch), inputs_of_batch(batch)
+    places_BT, inputs = mask_of_loss(batch), {name: value for name, value in batch.items() if name != "labels"}
     row_N, token_N = places_BT.nonzero(as_tuple=True)
     # Tokens of any row, in order. The head, most of the work of a small model, is computed there alone.
     column_P = places_BT.any(0).nonzero().flatten()
@@ -201,11 +194,8 @@ def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
 def over_rows(loss: Callable[..., Tensor], *logits: Logits, rows: Sequence[Tensor] = ()) -> Tensor:
     """Values of ``loss`` for all rows, computed for a chunk of rows at a time, and twice only where there are several.
 
-    Args:
-        loss: takes logits (C, V) of each model and the chunk's part of each of ``rows``; gives a tensor whose first
-            axis can be joined, such as (C,).
-        logits: of one or more models at the same N tokens.
-        rows: tensors (N, ...), such as the targets.
+    ``loss`` takes logits (C, V) of each model and the chunk's part of each of ``rows``, which are (N, ...); it gives a
+    tensor whose first axis can be joined, such as (C,).
     """
     size = max(1, CHUNK_SIZE // logits[0].vocabulary)
     is_split = len(logits[0].states_ND) > size

@@ -22,8 +22,7 @@ from layercut.errors import InputError, VerificationError
 TOLERANCE = 1e-4  # largest difference between the folded module and the mapped output, as a share of the largest value
 _PROJECTIONS = ("down_proj", "dense_4h_to_h", "o_proj", "dense", "c_proj")  # last linear layers of an MLP or attention
 _LINEAR = 0.05
-"""How far a change of a layer's output may be from that of its MLP's times a factor, as a share; rounding to bfloat16
-stays below it."""
+"""How far a layer's output may be from what its MLP gives times a factor, as a share; above rounding to bfloat16."""
 
 
 def residual_branch(layer: nn.Module) -> nn.Module:
@@ -45,9 +44,7 @@ def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
     """The factor by which a layer of a model adds what ``residual_branch`` gives to the stream; 1 in most families.
 
     Measured on the tokens that ``run`` gives to the layer: the output of the branch is changed at random, by as much as
-    the layer's output is large so that rounding hides nothing, and the layer's output must follow.
-
-    Raises InputError: no MLP is known, or the layer does something else with its output, such as normalise it.
+    the layer's output is large so that rounding hides nothing, and the layer's output must follow. Raises InputError.
     """
     module = residual_branch(layer)
     with outputs_of_layers([module, layer], range(2)) as seen:
@@ -65,39 +62,38 @@ def norm_gain(layer: nn.Module, run: Callable[[], None]) -> float:
     change = change.double().reshape(moved.shape)
     factor = ((moved * change).sum() / change.square().sum()).item()
     if not (moved - factor * change).norm() <= _LINEAR * abs(factor) * change.norm():
-        raise InputError(
-            f"{type(layer).__name__} does more with what its MLP gives than add it to the stream, so its seam cannot "
-            "be repaired; train instead (`method` lora)."
-        )
+        raise InputError(f"{type(layer).__name__} does more with its MLP's output than add it; use `method` lora.")
     return 1.0 if abs(factor - 1) < 1e-3 else factor
 
 
 @torch.no_grad()
 def fold_map_into_mlp(layer: nn.Module, map_DD: Tensor) -> None:
-    """Change the layer's weights so that its MLP adds ``map_DD @ x`` where it added ``x`` before.
-
-    Raises VerificationError: the folded layer computes something else; the old weights are restored.
-    """
+    """Change the weights so that the MLP adds ``map_DD @ x`` where it added ``x``, or raise VerificationError."""
     module = residual_branch(layer)
     states_1ND = _random_states(module, map_DD.shape[0])
     wanted_1ND = _output(module, states_1ND).double() @ map_DD.to(states_1ND.device).double().T
     with _verified(module, states_1ND, wanted_1ND):
-        _map_projection(module, map_DD)
+        matrix = map_DD.to(states_1ND.device)
+        if (stacked := _stacked(module)) is not None:
+            stacked.copy_(torch.einsum("od,edi->eoi", matrix, stacked.double()))
+            return
+        projection = _projection(module)
+        weight, bias = projection.weight, getattr(projection, "bias", None)
+        weight.copy_(weight.double() @ matrix.T if _is_transposed(projection) else matrix @ weight.double())
+        if bias is not None:
+            bias.copy_(matrix @ bias.double())
 
 
 @torch.no_grad()
 def add_to_projection(layer: nn.Module, change_DI: Tensor) -> None:
-    """Change the layer's weights so that its MLP adds ``change_DI @ a`` more, with a the input of its last matrix.
-
-    Raises VerificationError: the changed layer computes something else; the old weights are restored.
-    """
+    """Change the last matrix so that the MLP adds ``change_DI @ a`` more, a its input, or raise VerificationError."""
     module, projection = residual_branch(layer), last_projection(layer)
     states_1ND = _random_states(module, change_DI.shape[0])
     change = change_DI.to(states_1ND.device).double()
     with inputs_of_module(projection) as seen:
         output_1ND = _output(module, states_1ND).double()
     with _verified(module, states_1ND, output_1ND + seen[0].double() @ change.T):
-        _replace(projection.weight, projection.weight.double() + (change.T if _is_transposed(projection) else change))
+        projection.weight.copy_(projection.weight.double() + (change.T if _is_transposed(projection) else change))
 
 
 @contextmanager
@@ -110,23 +106,7 @@ def _verified(module: nn.Module, states_1ND: Tensor, wanted_1ND: Tensor) -> Iter
     if not difference <= tolerance:
         for name, value in module.named_parameters():
             value.copy_(before[name])
-        raise VerificationError(
-            f"folding a map into {type(module).__name__} gives outputs that differ by {difference:.2g} "
-            f"(up to {tolerance:.2g} is rounding), so it was undone."
-        )
-
-
-def _map_projection(mlp: nn.Module, map_DD: Tensor) -> None:
-    stacked = _stacked(mlp)
-    if stacked is not None:
-        _replace(stacked, torch.einsum("od,edi->eoi", map_DD.to(stacked.device), stacked.double()))
-        return
-    projection = _projection(mlp)
-    weight, bias = projection.weight, getattr(projection, "bias", None)
-    matrix = map_DD.to(weight.device)
-    _replace(weight, weight.double() @ matrix.T if _is_transposed(projection) else matrix @ weight.double())
-    if bias is not None:
-        _replace(bias, matrix @ bias.double())
+        raise VerificationError(f"a map folded into {type(module).__name__} changed its output by {difference:.2g}.")
 
 
 def _stacked(module: nn.Module) -> nn.Parameter | None:
@@ -139,9 +119,7 @@ def _projection(module: nn.Module) -> Any:
     for projection in (getattr(module, name, None) for name in _PROJECTIONS):
         if projection is not None:
             return projection
-    raise InputError(
-        f"{type(module).__name__} has no last linear layer that layercut knows, so no map can be folded into it."
-    )
+    raise InputError(f"{type(module).__name__} has no last linear layer that layercut knows to fold a map into.")
 
 
 def _is_transposed(projection: nn.Module) -> bool:
@@ -154,10 +132,6 @@ def _random_states(module: nn.Module, size: int) -> Tensor:
     first: Any = next(module.parameters())
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 16, size, generator=generator).to(first.device, first.dtype)
-
-
-def _replace(parameter: Any, value: Tensor) -> None:
-    parameter.copy_(value.to(parameter.dtype))
 
 
 def _output(module: nn.Module, states: Tensor) -> Tensor:

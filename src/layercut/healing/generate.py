@@ -49,13 +49,7 @@ def answer_prompts(
 
 
 def gather_answers(
-    handle: ModelHandle,
-    plan: CutPlan,
-    source: PromptSource,
-    how: Answering,
-    seed: int,
-    folder: Path,
-    console: Console,
+    handle: ModelHandle, plan: CutPlan, source: PromptSource, how: Answering, seed: int, folder: Path, console: Console
 ) -> list[AnswerRecord]:
     """The model's answers to all prompts in their order: those that the folder holds, and the others generated now.
 

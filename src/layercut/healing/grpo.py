@@ -37,15 +37,9 @@ class Question(NamedTuple):
 
 
 def questions_in(data: Data, tasks: Sequence[PromptGroup], settings: TrainSettings) -> dict[str, Question]:
-    """The questions of all examples, by example. An answer has at most the tokens that ``max_length`` leaves.
-
-    Raises InputError for fewer prompts than a step takes.
-    """
+    """The questions of all examples, by example; InputError for fewer prompts than a step takes."""
     if len(data.train) < settings.batch_size:
-        raise InputError(
-            f"a step of grpo takes {settings.batch_size} prompts, and there are {len(data.train)} to train on; give "
-            "more prompts, or a lower `batch_size`."
-        )
+        raise InputError(f"grpo takes {settings.batch_size} prompts a step, not {len(data.train)}; lower `batch_size`.")
     known = {prompt.id: (task, prompt) for task in tasks for prompt in task.prompts}
     questions = {}
     for example in (*data.train, *data.held_out):

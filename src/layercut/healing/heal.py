@@ -19,7 +19,6 @@ from layercut.healing.data import (
     examples_of,
     full_test_sets,
     items_used,
-    num_loss_tokens,
     report_items,
     source_records,
     tasks_to_check,
@@ -30,13 +29,7 @@ from layercut.healing.outline import IN_FULL, check_method, check_models, has_bf
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, load_by_name
-from layercut.healing.trainable import (
-    CURVE,
-    load_for_training,
-    load_teacher,
-    make_trainable,
-    remove_weights,
-)
+from layercut.healing.trainable import load_for_training, load_teacher, make_trainable, remove_weights
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import give_back_memory
 from layercut.models.weights import PLAN_FILE
@@ -126,7 +119,7 @@ def heal_model(
             what = "prompts" if train.goal.is_graded else f"{answers} answers"
             examples, counts = examples_of(records, cut.weightless, filters, items, train.max_length, what, say)
             data = hold_out(examples, train.held_out, train.seed)
-            num_tokens = num_loss_tokens(data.train)
+            num_tokens = sum(len(example.completion) for example in data.train)
             what = f"{count_of(len(data.train), 'example')} with {count_of(num_tokens, 'answer token')}"
             if train.goal.is_graded:
                 what = f"{count_of(len(data.train), 'prompt')}, {train.group} answers to each at a time"
@@ -149,14 +142,11 @@ def heal_model(
             if METHODS[train.method].made_by:
                 from layercut.healing.sft import finished_training, training_record
 
-                trained = finished_training(folder)
-                if trained is None:
-                    trained = _train(cut, teacher, train, data, folder, records, source.tasks, console, say)
+                learnt = (records, source.tasks)
+                trained = finished_training(folder) or _train(cut, teacher, train, data, folder, *learnt, console, say)
                 give_back_memory()  # what is written is loaded for itself
-                record, curve = record | training_record(trained, train), folder / CURVE
-                write_trained(
-                    cut.source, trained.final, settings, data, out=checkpoint, record=record, curve=curve, say=say
-                )
+                record |= training_record(trained, train)
+                write_trained(cut.source, trained.final, settings, data, out=checkpoint, record=record, say=say)
             else:
                 model, judge, repairs = _repair(cut, teacher, plan, data, train, console, say)
                 record, dtype = record | repairs, settings.save_dtype
@@ -185,10 +175,7 @@ def _answers_to_learn(
         return gather_answers(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console)
     uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
     if any((made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in source.records):
-        raise InputError(
-            f"some of these answers are not from the original model {teacher.settings.model}; generate them with "
-            f"it: layercut generate {teacher.settings.model} --prompts ... --out DIR."
-        )
+        raise InputError(f"some answers are not from the original {teacher.settings.model}; generate them with it.")
     return source.records
 
 

@@ -104,10 +104,7 @@ def check_models(
     cut.source.refuse_adapter("healing")
     plan, teacher_hash = cut.last_cut, teacher.metadata.model_hash
     if not is_control and cut.metadata.model_hash == teacher_hash:
-        raise InputError(
-            f"{cut.settings.model} is its own teacher: {teacher.settings.model} is the same model, so there is nothing "
-            f"to heal. Name a model that was cut from it: layercut cut {teacher.settings.model} --remove 3 --out DIR."
-        )
+        raise InputError(f"{cut.settings.model} is its own teacher, so nothing is to heal. Name a cut model.")
     if settings.filters.right_only and source.parts and not source.tasks:
         raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     known = [made.model_hash for made in cut.earlier_plans if not made.is_uncut and made.model_hash]

@@ -22,7 +22,6 @@ from layercut.tasks import check_task, load_task
 from layercut.tasks.base import GENERATED, Readout, Sample, Task
 from layercut.tasks.data_files import HUB, stream_hub_rows
 from layercut.tasks.selected_items import describe_shortfall, merge_items
-from layercut.text import count_of
 
 Kind = TypeVar("Kind", bound=Settings)
 RESPONSES = Path("samples", "responses.jsonl")
@@ -95,20 +94,14 @@ class PromptGroup(NamedTuple):
         return {self.task.name: [*self.samples]}
 
     def are_right(self, answers: Sequence[Completion]) -> list[bool]:
-        """True for each answer, under the id of its prompt, that has full marks on the task's headline metric.
-
-        Programs run side by side.
-        """
+        """True for each answer, under the id of its prompt, that has full marks on the task's headline metric."""
         assert self.task is not None and self.readout is not None, "prompts of a file are not graded"
         scores = self.task.grade_all([self.samples[answer.id] for answer in answers], self.readout, answers)
         return [next(iter(score.metrics.values())) >= 1 for score in scores]
 
     def describe(self) -> dict[str, Any]:
         content = json.dumps([(prompt.id, prompt.prompt) for prompt in self.prompts], ensure_ascii=False)
-        settings: dict[str, Any] = {
-            "n": len(self.prompts),
-            "hash": hashlib.sha256(content.encode()).hexdigest()[:16],
-        }
+        settings: dict[str, Any] = {"n": len(self.prompts), "hash": hashlib.sha256(content.encode()).hexdigest()[:16]}
         if self.task:
             settings |= {"task": self.task.name, "readout": self.readout, **self.task.settings()}
         return settings
@@ -147,10 +140,7 @@ class PromptSource:
         for part in self.parts:
             ids = {prompt.id for prompt in part.prompts}
             if both := seen & ids:
-                raise InputError(
-                    f"{count_of(len(both), 'prompt')} come from two sources, such as {min(both)}; take each source "
-                    "once."
-                )
+                raise InputError(f"{len(both)} prompts come from two sources, such as {min(both)}; take each once.")
             seen |= ids
 
     @property
@@ -236,11 +226,7 @@ def prompt_source(specs: Sequence[PromptSpec], *, system: str | None = None, pla
     """Read prompts; a run folder of answers must be the only source.
 
     ``system`` is for conversations without a system message, ``plain`` for no chat template; both for files and hub
-    data sets, because tasks have their own prompts.
-
-    Raises:
-        InputError: a source that cannot be read or holds no prompts, or the same prompts twice.
-        MissingExtra: a hub data set and no ``datasets``.
+    data sets, because tasks have their own prompts. Raises InputError, or MissingExtra for a hub data set.
     """
     if len(specs) == 1 and (path := Path(specs[0].source)).is_dir():
         if not (path / RESPONSES).is_file():
@@ -269,11 +255,7 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
 
 
 def _item_of(record: AnswerRecord) -> str:
-    """The id of the task's item that a record answers; one of before may have its readout behind the id.
-
-    >>> _item_of({"id": "copy-1 chain", "task": "copy"})
-    'copy-1'
-    """
+    """The id of the task's item that a record answers; an old one may have the task before it, its readout behind."""
     name = str(record["id"]).removeprefix(f"{record['task']} ")
     for readout in GENERATED:
         name = name.removesuffix(f" {readout}")

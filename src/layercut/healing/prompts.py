@@ -77,13 +77,11 @@ def prompts_in(
     the row's ``id``, or else a hash of the prompt. Of rows with the same prompt the first counts.
 
     Args:
-        source: name of the source, for messages.
         system: a system message put before conversations that have none.
         plain: give the text unchanged instead of a conversation; only for rows of a single turn.
         left_out: collects why rows cannot be asked; without it, the first such row is an error.
 
-    Raises:
-        InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
+    Raises InputError: a row has none of the columns, two different prompts share an id, or nothing can be asked.
     """
     by_id: dict[str, NamedPrompt] = {}
     for row in rows:
@@ -93,9 +91,7 @@ def prompts_in(
             turns, answer = _conversation(row)
             named = make_prompt(turns, system=system, plain=plain, id=row.fields.get("id"), where=row.where)
             if by_id.setdefault(named.id, named._replace(answer=answer)).prompt != named.prompt:
-                raise InputError(
-                    f"{row.where}: the id {named.id!r} belongs to another prompt already; ids must differ."
-                )
+                raise InputError(f"{row.where}: the id {named.id!r} belongs to another prompt; ids must differ.")
         except InputError as error:
             if left_out is None:
                 raise
@@ -166,8 +162,5 @@ def _turn(turn: Any, where: str) -> Message:
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str) or role not in _ROLES:
-        raise InputError(
-            f"{where}: a turn needs 'role' (user, assistant or system) and 'content' (text), or 'from' and 'value', "
-            f"not {turn!r:.80}."
-        )
+        raise InputError(f"{where}: a turn needs 'role' and 'content', or 'from' and 'value', not {turn!r:.80}.")
     return Message(_ROLES[role], content)

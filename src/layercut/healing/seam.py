@@ -26,17 +26,8 @@ from torch import Tensor, nn
 
 from layercut.engine.stack import StandIn, in_place_of
 from layercut.errors import InputError, unknown_name
+from layercut.healing import fold
 from layercut.healing.examples import Data, TrainingExample, pad_examples
-from layercut.healing.fold import (
-    add_to_projection,
-    fold_map_into_mlp,
-    inputs_of_module,
-    last_projection,
-    norm_gain,
-    outputs_of_layers,
-    residual_branch,
-    run_up_to_layer,
-)
 from layercut.healing.settings import SEAMS
 from layercut.progress import OnProgress
 from layercut.surgery.plan import CutPlan
@@ -53,8 +44,7 @@ taken.
 """
 MOST_INPUTS = 2048
 """Inputs of a last matrix whose columns ``projection`` changes: those with the largest weighted sum of squares in the
-first batch, which holds the shortest texts. Of 6,400 inputs of Qwen2.5-Coder-1.5B, this many had nine tenths of the
-effect of all, in a third of the time (docs/experiments/width.md).
+first batch, which holds the shortest texts: nine tenths of the effect, a third of the time (docs/experiments/width.md).
 """
 COLUMNS = 8  # the ridge is chosen on one column of this many of the change
 RIDGE = 0.1  # the ridge where no text is held out
@@ -112,12 +102,10 @@ def repair_seams(
 
     Args:
         cut: the pruned model, in float32.
-        uncut: the model it was cut from.
         data: text to fit on, and held-out text to judge by.
         half: both models are read with products in bfloat16; streams and what is solved for keep their precision.
 
-    Raises:
-        InputError: no seam, a map that does not fold into this family, or models of different width.
+    Raises InputError: no seam, a map that does not fold into this family, or models of different width.
     """
     seams = places_to_repair(plan, kind)
     layers, size = decoder_layers(cut), cut.config.get_text_config(decoder=True).hidden_size
@@ -136,8 +124,8 @@ def repair_seams(
         layer = layers[seam.below]
         if seam.below:
             text.above(0, seam.below - 1)
-        factor = norm_gain(layer, partial(text.run, 0, seam.below))
-        num_inputs = last_projection(layer).weight.numel() // size if kind == PROJECTION else size
+        factor = fold.norm_gain(layer, partial(text.run, 0, seam.below))
+        num_inputs = fold.last_projection(layer).weight.numel() // size if kind == PROJECTION else size
         dtype = torch.float32 if kind == PROJECTION else torch.float64
         fitted, judged = (Sums(min(num_inputs, MOST_INPUTS), cut.device, size, dtype) for _ in range(2))
         columns_F = torch.empty(0, dtype=torch.long)
@@ -152,9 +140,9 @@ def repair_seams(
             on_progress(done, total)
         map_FD, fit = _best(seam, kind, fitted, judged if judged.num_tokens else fitted)
         if fit.is_folded and kind == PROJECTION:
-            add_to_projection(layer, map_FD.new_zeros(num_inputs, size).index_copy(0, columns_F, map_FD).T)
+            fold.add_to_projection(layer, map_FD.new_zeros(num_inputs, size).index_copy(0, columns_F, map_FD).T)
         elif fit.is_folded:
-            fold_map_into_mlp(layer, map_FD.T)
+            fold.fold_map_into_mlp(layer, map_FD.T)
         fits.append(fit)
     return fits
 
@@ -162,25 +150,18 @@ def repair_seams(
 def _check(cut: PreTrainedModel, uncut: PreTrainedModel, plan: CutPlan, kind: str, places: list[nn.Module]) -> None:
     num_theirs, num_ours = len(decoder_layers(uncut)), len(decoder_layers(cut))
     if (num_theirs, num_ours) != (plan.num_layers, len(plan.kept)):
-        raise InputError(
-            f"the plan cuts {plan.num_layers} layers to {len(plan.kept)}, but the teacher has {num_theirs} and the "
-            f"pruned model {num_ours}; give the very model that was cut as `teacher`."
-        )
+        cuts = f"{plan.num_layers} layers to {len(plan.kept)}, not {num_theirs} to {num_ours}"
+        raise InputError(f"the plan cuts {cuts}; give the very model that was cut as `teacher`.")
     if kind not in SEAMS:
         raise unknown_name("seam repair", kind, SEAMS)
     for layer in places if kind == PROJECTION else ():
-        last_projection(layer)
+        fold.last_projection(layer)
 
 
 def places_to_repair(plan: CutPlan, kind: str) -> list[Seam]:
     """Places where ``repair_seams`` solves, from the bottom: the seams of removed layers, with ``projection`` up to
-    LAYERS_ABOVE layers above each as well, and of a plan with thinner MLPs every layer that has one.
-
-    InputError as for ``seams_of``.
-
-    >>> places_to_repair(CutPlan(num_layers=6, removed=(2, 3)), "projection")[:2]
-    [Seam(below=1, first=2, last=3), Seam(below=2, first=None, last=4)]
-    """
+    LAYERS_ABOVE layers above each as well, and of a plan with thinner MLPs every layer that has one. InputError as for
+    ``seams_of``."""
     thin = () if plan.channels is None else plan.channels.kept
     if thin and kind != PROJECTION and not plan.removed:
         raise InputError("thinner MLPs are repaired by their last matrices alone; use `seam` projection.")
@@ -200,10 +181,7 @@ def seams_of(plan: CutPlan) -> list[Seam]:
     if not removed:
         raise InputError("this model was not cut by layercut (its plan.json removes nothing), so it has no seam.")
     if 0 in removed:
-        raise InputError(
-            "layer 0 was removed, so there is no layer below that seam to fold a map into; train instead "
-            "(`method` lora), or cut with layer 0 protected."
-        )
+        raise InputError("layer 0 was removed, so no layer is below that seam; train instead (`method` lora).")
     firsts = [index for index in sorted(removed) if index - 1 not in removed]
     lasts = [index for index in sorted(removed) if index + 1 not in removed]
     return [Seam(plan.kept.index(first - 1), first, last) for first, last in zip(firsts, lasts, strict=True)]
@@ -213,7 +191,6 @@ class Sums:
     """Streaming sums for least squares of Z on X: X'X, X'Z and |Z|^2, in float64."""
 
     def __init__(self, num_features: int, device: torch.device, size: int, dtype: torch.dtype = torch.float64) -> None:
-        """``num_features``: columns of X. ``size``: of Z. ``dtype``: of the products of one batch."""
         self._device, self._dtype = device, dtype
         self.xx_FF = torch.zeros(num_features, num_features, dtype=torch.float64, device=self._device)
         self.xz_FD = self.xx_FF.new_zeros(num_features, size)
@@ -287,15 +264,17 @@ def _read(
 ) -> tuple[Tensor, Tensor]:
     """Both sides of the least squares at a seam, for each token of a batch, in float64.
 
-    What the MLP below adds, and what it should add: the original model's stream minus the rest of ours. Or the inputs
-    of its last matrix, and what it should add more. Both are divided by the distance between the two streams, so that a
-    sum of squares gives every token the same weight.
+    What the MLP below adds, and what it should add; or the inputs of its last matrix, and what it should add more. Both
+    are divided by the distance between the two streams, so that a sum of squares gives every token the same weight.
     """
     with torch.autocast(mask_BT.device.type, torch.bfloat16, enabled=half):
         if seam.below:
             ours.above(place, seam.below - 1)
-        module = last_projection(layer) if kind == PROJECTION else residual_branch(layer)
-        with outputs_of_layers([residual_branch(layer), layer], range(2)) as seen, inputs_of_module(module) as inputs:
+        module = fold.last_projection(layer) if kind == PROJECTION else fold.residual_branch(layer)
+        with (
+            fold.outputs_of_layers([fold.residual_branch(layer), layer], range(2)) as seen,
+            fold.inputs_of_module(module) as inputs,
+        ):
             ours.run(place, seam.below)
         seen[2] = theirs.above(place, seam.last)
     output_ND, ours_ND, theirs_ND = (seen[index].to(mask_BT.device)[mask_BT].double() for index in range(3))
@@ -322,13 +301,10 @@ class HeldStream:
     """The stream of one model; weights of layers above the held one may change meanwhile."""
 
     def __init__(self, model: Any, batches_BT: Sequence[Tensor]) -> None:
-        """``batches_BT``: token ids of each batch, by its place. Nothing is held yet."""
         self._model, self._layers, self._batches = model, decoder_layers(model), batches_BT
         self._held: dict[int, tuple[int, Tensor]] = {}
         self.goes_on = False
-        """True if the model gives the same from a held stream. Otherwise, as where layers share keys, it always runs
-        from the bottom.
-        """
+        """False where layers share keys, for example: then the model always runs from the bottom."""
         try:
             self.goes_on = self._is_equal()
         except Exception:  # a model's own code, called in a way that it may not know
@@ -343,7 +319,7 @@ class HeldStream:
         """The stream (B, T, D) of a batch above a layer, which is held from now on."""
         held = self._held.get(place)
         if held is None or held[0] != layer:
-            with outputs_of_layers(self._layers, [layer]) as seen:
+            with fold.outputs_of_layers(self._layers, [layer]) as seen:
                 self.run(place, layer)
             held = (layer, seen[layer])
             if self.goes_on:
@@ -356,15 +332,15 @@ class HeldStream:
             below, states_BTD = held
             modules[: below + 1] = [StandIn(module, [], states_BTD) for module in modules[: below + 1]]
         with in_place_of(self._layers, modules):
-            run_up_to_layer(modules[layer], self._model, ids_BT)
+            fold.run_up_to_layer(modules[layer], self._model, ids_BT)
 
     @torch.no_grad()
     def _is_equal(self) -> bool:
         ids_1T, count = self._batches[0][:1, :_TRIED], len(self._layers)
-        with outputs_of_layers(self._layers, range(count)) as plain:
+        with fold.outputs_of_layers(self._layers, range(count)) as plain:
             self._run(ids_1T, count - 1, None)
         for layer in range(1, count):
-            with outputs_of_layers(self._layers, [layer]) as seen:
+            with fold.outputs_of_layers(self._layers, [layer]) as seen:
                 self._run(ids_1T, layer, (layer - 1, plain[layer - 1]))
             if not torch.equal(seen[layer], plain[layer]):
                 return False

@@ -50,11 +50,6 @@ class MethodRow:
     takes: tuple[str, ...] = ()  # training settings without effect for methods that do not list them
 
 
-def _num_last_k(counts: WeightCounts, train: Any) -> int:
-    last: int = counts.in_layers * train.last_k // max(counts.num_layers, 1)
-    return last + counts.vocabulary * counts.hidden_size
-
-
 _ADAPTERS: dict[str, Any] = {
     "made_by": "layercut.healing.trainable:add_adapters",
     "num_trainable": lambda counts, train: train.rank * counts.of_adapters,
@@ -71,7 +66,9 @@ METHODS = {
     "last-k": MethodRow(
         help="the head and the last layers",
         made_by="layercut.healing.trainable:train_last",
-        num_trainable=_num_last_k,
+        num_trainable=lambda counts, train: (
+            counts.in_layers * train.last_k // max(counts.num_layers, 1) + counts.vocabulary * counts.hidden_size
+        ),
         takes=("last_k",),
     ),
     "seam": MethodRow(learning_rate=ADAPTER_RATE),
@@ -195,8 +192,7 @@ class TrainSettings(Settings):
     )
     group: int = Field(8, ge=2, description="grpo: answers to each prompt, which are graded against each other.")
     seam: Annotated[str, one_of(SEAMS)] = Field(
-        "linear",
-        description="seam: linear (a map), or projection (the last matrix of the MLPs next to the cut).",
+        "linear", description="seam: linear (a map), or projection (the last matrix of the MLPs next to the cut)."
     )
     seed: Seed = Field(42, description="Random seed.")
     report_to: Names = Field((), description="Trackers of the Hugging Face Trainer: tensorboard, wandb, ...")
@@ -212,9 +208,7 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):
-            raise InputError(
-                f"the method {self.method} trains nothing, so {self.objective} has no meaning; leave it out."
-            )
+            raise InputError(f"the method {self.method} trains nothing, so leave out {self.objective}.")
         return self
 
     @property
@@ -288,9 +282,7 @@ class HealSettings(ArmSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.train.goal.is_graded and self.filters.right_only:
-            raise InputError(
-                "grpo trains on the pruned model's own answers, so right_only has no meaning; leave it out."
-            )
+            raise InputError("grpo trains on the pruned model's own answers, so leave out right_only.")
         return self
 
     @property

@@ -34,7 +34,6 @@ from layercut.healing.settings import BETAS, TrainSettings
 from layercut.healing.trainable import CURVE, FINAL
 from layercut.models.quiet import quiet_transformers
 from layercut.progress import OnProgress
-from layercut.progress.activity import report_share
 from layercut.runs.atomic import write_json, write_text
 
 try:
@@ -91,7 +90,7 @@ class Watched(Trainer):  # type: ignore[misc]
         self._noted.setdefault(name, []).append(value)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measures the held-out loss; before the first step without using training's random numbers."""
+        """Before the first step without using training's random numbers."""
         with torch.random.fork_rng(enabled=self.state.global_step == 0):
             metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
         return metrics
@@ -160,18 +159,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, on_progress: OnProgress) -> None:
         self._folder, self._on_progress = folder, on_progress
-        self._num_passes = 0  # micro batches of this step
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._num_passes = 0
-        report_share("learning", 0)
-
-    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._num_passes += 1
-        report_share("learning", self._num_passes / args.gradient_accumulation_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        report_share("learning", 1)
         self._on_progress(state.global_step, state.max_steps)
 
     on_train_begin = on_step_end
@@ -205,10 +194,7 @@ def train_model(
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
 
-    Args:
-        model: from ``make_trainable``; training changes it.
-        trainer: a Watched trainer of TRL; ``options`` are for its constructor.
-        on_progress: called with (steps done, steps in all), first with those of the last checkpoint.
+    ``trainer`` is a Watched trainer of TRL, and ``options`` are for its constructor.
     """
     if (earlier := finished_training(folder)) is not None:
         return earlier
@@ -256,10 +242,7 @@ def finished_training(folder: Path) -> Trained | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest complete checkpoint; one with damaged files is named in a line and skipped.
-
-    The Trainer writes trainer_state.json last, so an interrupted checkpoint has none.
-    """
+    """The latest complete checkpoint; one with damaged files is named in a line and skipped."""
     paths = [path for path in folder.glob("checkpoint-*") if _has_state(path)]
     paths.sort(key=lambda path: int(path.name.rpartition("-")[2]))
     while paths:
@@ -279,6 +262,7 @@ def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _has_state(path: Path) -> bool:
+    """The Trainer writes trainer_state.json last, so an interrupted checkpoint has none."""
     try:
         json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -287,10 +271,7 @@ def _has_state(path: Path) -> bool:
 
 
 def _damaged_file(checkpoint: Path) -> str | None:
-    """Name of a file of optimizer, schedule, random numbers or weights that cannot be loaded; None if all can.
-
-    The Trainer would start a missing optimizer from scratch without a warning.
-    """
+    """Name of a file that cannot be loaded; the Trainer would start a missing optimizer anew without a warning."""
     saved = (path.name for path in sorted(checkpoint.iterdir()) if path.suffix in (".pt", ".pth", ".safetensors"))
     names = dict.fromkeys(["optimizer.pt", "scheduler.pt", *saved])
     return next((name for name in names if not _is_readable(checkpoint / name)), None)

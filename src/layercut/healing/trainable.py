@@ -71,19 +71,11 @@ def load_teacher(teacher: ModelHandle, cut: ModelHandle, settings: TrainSettings
 
 
 def make_trainable(model: PreTrainedModel, settings: TrainSettings) -> Any:
-    """The model with gradients where ``settings.method`` wants them; adapters wrap it, the others change it in place.
-
-    Raises:
-        InputError: last-k of more layers than there are, or whole weights in another dtype than float32.
-        MissingExtra: PEFT is not installed.
-    """
+    """The model with gradients where the method wants them; adapters wrap it, the others change it in place."""
     method = METHODS[settings.method]
     assert method.made_by is not None, "a method without training"
     if not method.has_adapter and model.dtype != torch.float32:
-        raise InputError(
-            f"{settings.method} trains weights in float32, not {str(model.dtype).removeprefix('torch.')}; leave out "
-            "`dtype`."
-        )
+        raise InputError(f"{settings.method} trains weights in float32, not {str(model.dtype)[6:]}; leave out `dtype`.")
     return load_by_name(method.made_by)(model, settings)
 
 
@@ -143,9 +135,7 @@ def merge_adapters(base: PreTrainedModel, adapter: Path) -> tuple[PreTrainedMode
     """Merge a saved adapter into the weights of ``base``, W + (alpha / rank) B A, and compare logits before and after.
 
     Returns the merged model, and a line on what was compared. ``base`` is the model that the adapter was trained on, in
-    float32 (for qlora the dequantised 4-bit weights), and is changed in place.
-
-    Raises VerificationError: a logit differs by more than both TOLERANCE and SHARE allow.
+    float32 (for qlora the dequantised 4-bit weights), and is changed in place. Raises VerificationError.
     """
     from peft import PeftModel
 
@@ -181,17 +171,11 @@ def probe_logits(model: Any) -> Tensor:
 
 
 def nf4_quantization() -> Any:
-    """The 4-bit settings of QLoRA (Dettmers et al., arXiv:2305.14314): NF4, double quantisation, bfloat16 compute.
-
-    Raises InputError where bitsandbytes is not installed or cannot train.
-    """
+    """The 4-bit settings of QLoRA (Dettmers et al., arXiv:2305.14314); InputError where it cannot train."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            "qlora needs bitsandbytes, which is not installed: pip install bitsandbytes. `method` lora trains the same "
-            "adapters on an unquantised base."
-        ) from error
+        raise InputError("qlora needs bitsandbytes: pip install bitsandbytes. `method` lora does without.") from error
     if not torch.cuda.is_available():
         raise InputError("qlora trains on a CUDA device, and there is none here; `method` lora runs everywhere.")
     from transformers import BitsAndBytesConfig
@@ -205,9 +189,6 @@ def nf4_quantization() -> Any:
 
 
 def remove_weights(folder: Path) -> None:
-    """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``.
-
-    For a healing whose checkpoint is complete. The loss curve stays.
-    """
+    """Remove what only continues a training: its checkpoints, with the optimizer's state, and ``final``."""
     for path in (*folder.glob("checkpoint-*"), folder / FINAL):
         shutil.rmtree(path, ignore_errors=True)

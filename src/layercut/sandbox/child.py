@@ -46,7 +46,9 @@ def enter_sandbox(config: dict[str, Any]) -> Any:
     elif user is not None:
         os.chown(".", user, user)
         _become(user)
-        _can_read([os.__file__, config["packages"]])
+        for path in (os.__file__, config["packages"]):  # such as an interpreter below /root
+            if path and not os.access(path, os.R_OK):
+                raise OSError(f"programs of root run as another user, who cannot read {path}")
     _forget_keys()
     if mode != "none":
         _drop_capabilities()
@@ -56,7 +58,12 @@ def enter_sandbox(config: dict[str, Any]) -> Any:
         os.chdir("work")
     _set_limits(config["limits"], processes=mode != "none" or user is not None)
     sys.path.append(config["packages"])
-    _filter_calls(calls, required=mode != "none")
+    try:
+        _libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        calls.install_filter()
+    except (OSError, AttributeError):  # not Linux
+        if mode != "none":
+            raise
     return judge
 
 
@@ -87,28 +94,12 @@ def _become(user: int) -> None:
     os.setresuid(user, user, user)
 
 
-def _can_read(paths: list[str]) -> None:
-    """Raise OSError for what the new user cannot read, such as an interpreter below /root."""
-    for path in paths:
-        if path and not os.access(path, os.R_OK):
-            raise OSError(f"programs of root run as another user, who cannot read {path}")
-
-
 def _forget_keys() -> None:
     """A keyring of our own in place of the one that this process was started with."""
     number = _SYS_KEYCTL.get(os.uname().machine)
     if number:
         with contextlib.suppress(OSError):  # no keyrings in this kernel, or none for this container
             _libc("syscall", number, _KEYCTL_JOIN_SESSION_KEYRING, None)
-
-
-def _filter_calls(calls: Any, required: bool) -> None:
-    try:
-        _libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        calls.install_filter()
-    except (OSError, AttributeError):  # not Linux
-        if required:
-            raise
 
 
 def _limit_files(disk_mb: int) -> None:
@@ -126,7 +117,6 @@ def _drop_capabilities() -> None:
     """No capability now, and none by any program that is started later."""
     for capability in range(64):
         _LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     _libc("capset", header, struct.pack("6I", 0, 0, 0, 0, 0, 0))
 

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from layercut.errors import InputError
-
 Mode = Literal["bubblewrap", "none"]
 _HERE = Path(__file__).parent
 _PACKAGES = "/packages"
@@ -36,11 +34,6 @@ class Limits:
     processes: int = 16  # processes and threads at once, including the two of the sandbox
     disk_mb: int = 16  # all files together, and the largest of them
     output_kb: int = 256  # standard output and standard error together; more ends the program
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value <= 0:
-                raise InputError(f"the limit {name} is {value}; use a positive number.")
 
 
 def isolated_command(mode: Mode, limits: Limits, verdict: int, alive: int) -> list[str]:

@@ -9,10 +9,8 @@ replace ``builtins``, reach the tests through the stack frames, or write the mar
 - The *worker*, forked before the tests are read, holds the program. The judge asks it to call a function with given
   arguments; it answers with plain values in JSON, or with the number of an object that stays in the worker.
 
-So a program passes only if it answers every call with values that the tests accept. One attack remains that no test can
-exclude: a program that recognises the inputs and returns memorised values.
-
-This file imports only the standard library: it runs under another interpreter start, without layercut.
+So a program passes only if it answers every call with values that the tests accept, memorised ones among them. This
+file imports only the standard library: it runs under another interpreter start, without layercut.
 """
 
 from __future__ import annotations
@@ -56,10 +54,8 @@ class ProgramEnded(BaseException):
 def judge_program(verdict: int, alive: int, folder: str | None, max_files: int) -> NoReturn:
     """Fork the worker, read the job from standard input, run it and write one line of JSON to ``verdict``.
 
-    The job: ``token`` (returned with the verdict), ``source``, ``names`` (what the tests take from the program even if
-    it is the name of a builtin) and ``tests``, a program. When the other end of the pipe ``alive`` is closed, this
-    process ends at once, and as process 1 ends all others; so it does when the file system of ``folder``, which is the
-    program's alone, holds more than ``max_files``.
+    When the other end of the pipe ``alive`` is closed, this process ends at once, and as process 1 ends all others; so
+    it does when the file system of ``folder``, which is the program's alone, holds more than ``max_files``.
     """
     ours, theirs = socket.socketpair()
     worker = os.fork()
@@ -91,7 +87,10 @@ def judge_program(verdict: int, alive: int, folder: str | None, max_files: int) 
         answer |= {"exit_code": code, "failure": "exit", "detail": detail}
     except BaseException as error:
         name = getattr(error, "program_class", type(error).__name__)
-        answer |= {"failure": name, "detail": _printable(" ".join(str(error)[:_MAX_TEXT].split())[:_MAX_DETAIL])}
+        detail = " ".join(str(error)[:_MAX_TEXT].split())[:_MAX_DETAIL]
+        # Without what a terminal obeys and no file takes, such as half of a surrogate pair.
+        detail = "".join(symbol if symbol.isprintable() else "\ufffd" for symbol in detail)
+        answer |= {"failure": name, "detail": detail}
     os.write(verdict, json.dumps(answer | {"token": job["token"]}).encode())
     os._exit(0)
 
@@ -189,8 +188,7 @@ class Remote:
 def _as_exception(name: str, text: str) -> Exception:
     """The same error in the judge, so that tests that expect one find it.
 
-    StopIteration becomes RuntimeError, as in a generator: ``map``, ``zip`` and ``next`` take it for the end of the
-    values, so ``all(map(double, values))`` would pass.
+    StopIteration becomes RuntimeError, as in a generator: ``all(map(double, values))`` would pass.
     """
     kind = getattr(builtins, name, None)
     error: Any = ProgramError(text)
@@ -208,13 +206,18 @@ def _work(connection: socket.socket) -> NoReturn:
     module = types.ModuleType("program")
     objects: list[Any] = []
 
+    def look_up(name: str) -> Any:
+        if name not in module.__dict__:
+            raise NameError(f"name {name!r} is not defined")
+        return module.__dict__[name]
+
     def kept(value: Any) -> int:
         objects.append(value)
         return len(objects) - 1
 
     verbs: dict[str, Callable[..., Any]] = {
         "start": lambda source: _start(module, source),
-        "get": lambda name: _global(module, name),
+        "get": look_up,
         "call": lambda function, arguments, named: function(*arguments, **named),
         "getattr": getattr,
         "setattr": setattr,
@@ -241,18 +244,6 @@ def _start(module: types.ModuleType, source: str) -> None:
     sys.argv = ["program"]
     sys.modules[module.__name__] = module  # dataclasses look there
     exec(compile(source, "program", "exec", dont_inherit=True), module.__dict__)
-
-
-def _global(module: types.ModuleType, name: str) -> Any:
-    try:
-        return module.__dict__[name]
-    except KeyError:
-        raise NameError(f"name {name!r} is not defined") from None
-
-
-def _printable(text: str) -> str:
-    """The text without what a terminal obeys and no file takes, such as half of a surrogate pair."""
-    return "".join(symbol if symbol.isprintable() else "\ufffd" for symbol in text)
 
 
 def _text(error: BaseException) -> str:
@@ -285,10 +276,9 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
 
 
 def encode_message(value: Any, number: Callable[[Any], int]) -> Any:
-    """A value as JSON: itself where JSON has it, else a list of a tag and its parts.
+    """A value as JSON: itself where JSON has it, else a list of a tag and its parts; ``number`` names other objects.
 
-    Subclasses are encoded as their base (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's,
-    builtin types by their name; everything else as the number that ``number`` gives it.
+    Subclasses are encoded as their base (a Counter as a dict, a named tuple as a tuple), numpy's scalars as Python's.
     """
     kind = type(value)
     if kind in _SCALARS and (kind is not int or value.bit_length() < _BIG):

@@ -53,7 +53,6 @@ def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, li
         process: with a pipe for standard output, in a session of its own; if it dies, its children die.
         verdict: read end of the pipe of the verdict; it is closed here.
         alive: write end of the pipe that keeps the judge running; it is closed here.
-        limits: on wall clock (without the judge's own processor time), processor time, memory and output.
     """
     assert process.stdout is not None
     output, said, stopped = bytearray(), bytearray(), ""
@@ -96,7 +95,8 @@ def watch_process(process: subprocess.Popen[bytes], verdict: int, alive: int, li
     finally:
         longest.cancel()
         os.close(alive)
-        _end(process)
+        _kill(process)
+        process.wait()
         _wait_for_end_of(verdict)
         process.stdout.close()
         os.close(verdict)
@@ -129,10 +129,8 @@ def state_of_processes(root: int) -> Look:
     """The state of a process and all its descendants; empty where the system has no /proc.
 
     The judge is process 1 of a namespace, or ``root`` itself without one. A process whose parent ended becomes the
-    judge's child, so its children are read again until there are no new ones.
-
-    Raises:
-        OSError, ValueError, LookupError: a process that lives and cannot be read, or no end of new ones.
+    judge's child, so its children are read again until there are no new ones. Raises OSError, ValueError or LookupError
+    for a process that lives and cannot be read, or no end of new ones.
     """
     processes: dict[int, _Process] = {}
     judge, waiting = root, [root]
@@ -185,11 +183,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    _kill(process)
-    process.wait()
 
 
 def _wait_for_end_of(verdict: int) -> None:

@@ -79,19 +79,15 @@ def isolation_in_force() -> Mode:
             "with limits but without isolation."
         )
     if broken := _why_not("none"):
-        raise InputError(
-            f"--unsafe-exec cannot run programs here ({broken}). Run layercut as a user other than root, or with an "
-            "interpreter and numpy that every user can read, such as those below /usr."
-        )
+        raise InputError(f"--unsafe-exec cannot run programs here ({broken}). Run layercut as a user other than root.")
     return "none"
 
 
 def describe_isolation() -> str:
     """The isolation in force, for users."""
-    return {
-        "bubblewrap": "bubblewrap and limits",
-        "none": "limits only, no isolation (--unsafe-exec)",
-    }[isolation_in_force()]
+    if isolation_in_force() == "none":
+        return "limits only, no isolation (--unsafe-exec)"
+    return "bubblewrap and limits"
 
 
 def describe_or_why_not() -> str:
@@ -103,26 +99,18 @@ def describe_or_why_not() -> str:
 
 
 def run_program(
-    source: str,
-    *,
-    tests: str = "",
-    names: Sequence[str] = (),
-    limits: Limits | None = None,
-    mode: Mode | None = None,
+    source: str, *, tests: str = "", names: Sequence[str] = (), limits: Limits | None = None, mode: Mode | None = None
 ) -> ProgramResult:
     """Run one program.
 
     Args:
-        source: Python.
         tests: Python that calls what the source defines and raises where it is not satisfied. Functions take and return
             plain values (numbers, text, lists, tuples, sets, dictionaries, ...); other objects stay with the program
             and can be called, inspected and passed back.
         names: names that the tests take from the source even if they are builtins.
         mode: the isolation; that of ``isolation_in_force`` if left out.
 
-    Raises:
-        InputError: no sandbox works, see ``isolation_in_force``.
-        SandboxError: the sandbox failed this time.
+    Raises SandboxError: the sandbox failed this time.
     """
     limits = limits or Limits()
     mode = mode or isolation_in_force()
@@ -181,12 +169,9 @@ def run_programs(
         source, tests, names = program
         return run_program(source, tests=tests, names=names, limits=limits, mode=mode)
 
-    with ThreadPoolExecutor(workers or _num_cores()) as pool:
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(workers or num_cores) as pool:
         return list(pool.map(run, programs))
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _STOPPED = {

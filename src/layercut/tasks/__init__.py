@@ -26,7 +26,7 @@ _LONGEST_NAME = 200
 _NAME = re.compile(r"(?P<base>.+?)(:(?P<shots>\d+))?(?P<chat>\+chat)?")
 _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
 _BY_LM_EVAL = "lm_eval.loading:lm_eval_task"
-_CODE, _CHECKED = "benchmarks.code_problems", "builtin.checked"
+_BOXED, _CODE, _CHECKED = "benchmarks.boxed", "benchmarks.code_problems", "builtin.checked"
 
 
 class KnownTask(NamedTuple):
@@ -37,6 +37,7 @@ class KnownTask(NamedTuple):
     worked: str = ""  # the task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one
 
 
+_LOCAL = "or a local copy"
 TASKS = {
     name: KnownTask(*known)
     for name, known in {
@@ -48,26 +49,13 @@ TASKS = {
         "copy": ("builtin.lines:copying_task", "repeat a list of four to eight words (built in)"),
         "chain_sum": ("builtin.steps:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"),
         "gsm_symbolic": ("builtin.steps:gsm_symbolic", "grade-school word problems made from templates (built in)"),
-        "gsm8k": (
-            "benchmarks.boxed:gsm8k_task",
-            "grade-school word problems (openai/gsm8k, or a local copy)",
-            "gsm8k_cot",
-        ),
-        "humaneval": (
-            f"{_CODE}:humaneval_task",
-            "complete a Python function (openai/openai_humaneval, or a local copy)",
-        ),
-        "humaneval_plus": (
-            f"{_CODE}:humaneval_plus",
-            "the same, many more tests (evalplus/humanevalplus, or a local copy)",
-        ),
-        "mbpp": (f"{_CODE}:mbpp_task", "short Python problems (google-research-datasets/mbpp, or a local copy)"),
-        "mbpp_plus": (f"{_CODE}:mbpp_plus", "the same, many more tests (evalplus/mbppplus, or a local copy)"),
-        "math500": (
-            "benchmarks.boxed:math500_task",
-            "competition mathematics (HuggingFaceH4/MATH-500, or a local copy)",
-        ),
-        "xsum": ("benchmarks.xsum:xsum_task", "one-sentence summaries, by ROUGE (EdinburghNLP/xsum, or a local copy)"),
+        "gsm8k": (f"{_BOXED}:gsm8k_task", f"grade-school word problems (openai/gsm8k, {_LOCAL})", "gsm8k_cot"),
+        "humaneval": (f"{_CODE}:humaneval_task", f"complete a Python function (openai/openai_humaneval, {_LOCAL})"),
+        "humaneval_plus": (f"{_CODE}:humaneval_plus", f"the same, many more tests (evalplus/humanevalplus, {_LOCAL})"),
+        "mbpp": (f"{_CODE}:mbpp_task", f"short Python problems (google-research-datasets/mbpp, {_LOCAL})"),
+        "mbpp_plus": (f"{_CODE}:mbpp_plus", f"the same, many more tests (evalplus/mbppplus, {_LOCAL})"),
+        "math500": (f"{_BOXED}:math500_task", f"competition mathematics (HuggingFaceH4/MATH-500, {_LOCAL})"),
+        "xsum": ("benchmarks.xsum:XSum", f"one-sentence summaries, by ROUGE (EdinburghNLP/xsum, {_LOCAL})"),
         "arc_easy": (_BY_LM_EVAL, "science questions with three to five choices"),
         "arc_challenge": (_BY_LM_EVAL, "the harder of these science questions"),
         "hellaswag": (_BY_LM_EVAL, "which of four sentences continues a text"),
@@ -76,10 +64,7 @@ TASKS = {
         "piqa": (_BY_LM_EVAL, "which of two ways reaches an everyday goal"),
         "winogrande": (_BY_LM_EVAL, "which of two names fits into a sentence"),
         "general": (f"{_CHECKED}:general", "everyday requests, to choose and heal with (built in)"),
-        "general_code": (
-            f"{_CHECKED}:general_code",
-            "short programs to write and explain, to choose and heal with (built in)",
-        ),
+        "general_code": (f"{_CHECKED}:general_code", "short programs to write, to choose and heal with (built in)"),
         "endings": (f"{_CHECKED}:endings", "answers of one or two sentences that end by themselves (built in)"),
         "same_language": (f"{_CHECKED}:same_language", "answers in the language of the request, one of ten (built in)"),
         "instructions": (f"{_CHECKED}:instructions", "instructions about an answer's form, after IFEval (built in)"),
@@ -93,12 +78,10 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
     """A task by name.
 
     Args:
-        name: one of ``TASKS``; a file of your own (``my.jsonl``, ``my.csv:number``; see
-            ``layercut.tasks.own_file``); the name of a task or group of the LM Evaluation Harness (``lm-eval:NAME``
-            where one of ours has the same name); ``lm-eval:FOLDER/NAME`` for one whose task file is in a folder of
-            your own; or ``my.module:function``. ``NAME:5`` asks with five
-            worked examples, for tasks that have them, and ``NAME:5+chat`` in the model's chat format, for tasks of
-            lm-eval.
+        name: one of ``TASKS``; a file of your own (``my.jsonl``, ``my.csv:number``); a task or group of the LM
+            Evaluation Harness (``lm-eval:NAME`` where one of ours has the same name, ``lm-eval:FOLDER/NAME`` with its
+            file in a folder of your own); or ``my.module:function``. ``NAME:5`` asks with five worked examples,
+            ``NAME:5+chat`` in the model's chat format, for tasks of lm-eval.
         data: a local file or folder in place of the data set on the hub, for tasks that have one.
         seed: of the generator, for tasks whose problems are made; others have no use for it.
         max_new_tokens: longest answer, for tasks where it can be chosen.
@@ -108,6 +91,8 @@ def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_toke
         MissingExtra: the task needs an optional part that is not installed.
     """
     check_seed(seed)
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise InputError(f"{name}: max_new_tokens {max_new_tokens} is too small; use 1 or more.")
     factory, options = _factory(name)
     _, num_shots, chat = _parts(name)
     parameters = inspect.signature(factory).parameters
@@ -131,14 +116,7 @@ def check_task(
 ) -> None:
     """Refuse, before torch or lm-eval is imported, what ``load_task`` and ``Task.check_readout`` would refuse later.
 
-    A task of one's own is not imported for it, and lm-eval has the last word on its own.
-
-    Args:
-        name: as ``load_task`` takes it.
-        readouts: how it is to be read out; not checked for None.
-        data: as ``load_task`` takes it; nothing is read.
-
-    Raises InputError: no such task, an option or a readout that it does not have.
+    A task of one's own is not imported for it, and lm-eval has the last word on its own. Raises InputError.
     """
     base, num_shots, _ = _parts(name)
     own = _own_file(base) is not None
@@ -166,21 +144,14 @@ def takes_option(name: str, option: str) -> bool:
 
 
 def check_task_name(name: str) -> None:
-    """Refuse ``my.module:function`` from a source that is not trusted, before anything is imported.
-
-    Raises InputError: such a name.
-    """
+    """Raise InputError for ``my.module:function`` from a source that is not trusted; nothing is imported."""
     base = _parts(name)[0]
     if _is_function(base):
         check_function_name(base, "task")
 
 
 def base_name_of_task(name: str) -> str:
-    """A task's name without ``lm-eval:``, the number of examples and ``+chat``.
-
-    >>> base_name_of_task("lm-eval:sciq:5"), base_name_of_task("mmlu:5+chat"), base_name_of_task("gsm8k")
-    ('sciq', 'mmlu', 'gsm8k')
-    """
+    """A task's name without ``lm-eval:``, the number of examples and ``+chat``: ``sciq`` of ``lm-eval:sciq:5``."""
     base = _parts(name)[0]
     return base.partition(":")[2] if base.startswith(_PREFIXES) else base
 
@@ -224,10 +195,7 @@ def _is_function(base: str) -> bool:
 
 
 def _own_file(name: str) -> re.Match[str] | None:
-    """The path and grade of a file of one's own, ``my.jsonl:number``; None for other names.
-
-    ``my.json:load`` may be a function of a module too, and is one where no such file is there.
-    """
+    """The path and grade of a file of one's own; None for other names, as ``my.json:load`` where no such file is."""
     match = _OWN_FILE.fullmatch(name)
     if match is None or match["grade"] is None:
         return match

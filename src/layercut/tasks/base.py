@@ -100,11 +100,10 @@ class Task:
         return [self.grade(sample, readout, answer) for sample, answer in zip(samples, answers, strict=True)]
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """Early verdict: True if an answer that begins with ``text`` gets the same metrics however it goes on.
+        """Early verdict: True if the grader's rules prove the metrics of any answer that begins with ``text``.
 
-        ``text`` is what was decoded so far, before any stop string; an incomplete character at its end (U+FFFD) proves
-        nothing. Only the metrics are certain: an outcome that would be ``cut`` or ``no_answer`` is ``wrong``. True only
-        where the grader's own rules prove it.
+        ``text`` ends before any stop string; an incomplete character at its end (U+FFFD) proves nothing. Only the
+        metrics are certain: an outcome that would be ``cut`` or ``no_answer`` is ``wrong``.
         """
         return False
 
@@ -121,13 +120,7 @@ class Task:
         raise NotImplementedError
 
     def split_chance(self, split: Split, readout: Readout) -> Mapping[str, float]:
-        """Score of guessing per metric over a whole split, whatever the limit.
-
-        A share of the most common right answer among a few items is too high: of 4 GSM8K items it is at least 25 %, of
-        all 1,319 it is 3 %.
-
-        Raises InputError: a row of the split that cannot be used.
-        """
+        """Score of guessing per metric over a whole split: of 4 GSM8K items it is at least 25 %, of all 1,319 3 %."""
         kept: dict[tuple[Split, Readout], Mapping[str, float]]
         kept = self.__dict__.setdefault("_split_chances", {})  # every cut of a study asks again
         if (split, readout) not in kept:
@@ -164,10 +157,6 @@ def is_generated(readout: Readout) -> bool:
 
 
 def content_id(task: str, *content: str) -> str:
-    """A stable id made from what an item says: the task's name and 48 bits of SHA-256.
-
-    >>> content_id("copy", "river stone")
-    'copy-50567bc616a2'
-    """
+    """A stable id made from what an item says: the task's name and 48 bits of SHA-256."""
     text = "\x1f".join((task, *content))
     return f"{task}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

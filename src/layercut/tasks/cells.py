@@ -171,11 +171,7 @@ def make_task_cells(
     limit: int | None = None,
     split_of: Callable[[Task], Split] = lambda task: "report",
 ) -> list[Cell]:
-    """The cells of the tasks, in order.
-
-    Args:
-        limit: lowers every task's own.
-        split_of: which items of a task are asked; see ``layercut.tasks.selected_items``.
+    """The cells of the tasks, in order; ``limit`` lowers every task's own.
 
     Raises InputError: a task or readout that is not known, data that cannot be read, or data without report items.
     """
@@ -184,10 +180,7 @@ def make_task_cells(
         task = load_task(wanted.task, data=wanted.data, seed=seed, max_new_tokens=wanted.max_new_tokens)
         split = split_of(task)
         if not task.samples(split, 1):
-            raise InputError(
-                f"{task.name} has no report items: about half of its items, by the hash of their ids, are kept for "
-                "choosing layers, and here that is all of them. Give more rows."
-            )
+            raise InputError(f"{task.name} has no report items: all are kept for choosing layers. Give more rows.")
         twin = next((cell.task for cell in cells if cell.task.name == task.name), task)
         if (path := getattr(twin, "path", None)) != (other := getattr(task, "path", None)):
             raise InputError(f"{path} and {other} have one name, and so would their answers; rename one.")
@@ -200,10 +193,7 @@ def make_task_cells(
 
 
 def announce_isolation(tasks: Iterable[Task], say: Callable[[str], None]) -> str | None:
-    """The isolation of the tasks' programs, printed for users; None, and nothing said, where none are run.
-
-    Raises InputError: programs are to be run, and no sandbox works here.
-    """
+    """The isolation of the tasks' programs, printed for users; None where none are run. InputError without any."""
     if not any(task.runs_programs for task in tasks):
         return None
     isolation = describe_isolation()
@@ -236,9 +226,7 @@ def evaluate_cells(
 ) -> None:
     """Evaluate every cell under one plan into its run folder, and mark the folder finished.
 
-    Args:
-        recorded: the plan to be written down, where that is another one: of a healed model, the plan of its cut.
-        arm: what this run is among others, for its metrics.
+    ``recorded`` is the plan to be written down, where that is another one: of a healed model, the plan of its cut.
 
     Raises InputError: a report item was a selection item of the plan, or of a plan that the checkpoint was cut by.
     """

@@ -1,11 +1,8 @@
 """Rows of data sets: from local files (JSON lines, a JSON list, CSV, all also gzipped, or Parquet), or from the hub.
 
-Files are read as a stream and unpacked no further than the limits below, so that no file can fill the memory. One file,
-or a folder with files for train, validation and test, or with the one file that a benchmark is published as. A damaged
-row stops the reading, with its line: a benchmark with silently missing rows is another benchmark.
-
-Data sets of the Hugging Face hub come as a whole, or streamed as ``hub:NAME``, ``hub:NAME:config:split``. Whether the
-hub is reachable is checked once, so that an offline machine loses seconds, not a minute.
+Files are read as a stream and unpacked no further than the limits below, so that no file can fill the memory. A damaged
+row stops the reading, with its line: a benchmark with silently missing rows is another benchmark. Data sets of the
+Hugging Face hub come as a whole, or streamed as ``hub:NAME``, ``hub:NAME:config:split``.
 """
 
 from __future__ import annotations
@@ -93,11 +90,7 @@ def read_rows_of_file(path: Path) -> Iterator[DataRow]:
 
 
 def read_text(path: Path, kind: str, fine: str = "") -> str:
-    """All of a text file in UTF-8, unpacked if it is gzipped.
-
-    Args:
-        kind: the text, for a message.
-        fine: other sources that would do, for a message.
+    """All of a text file in UTF-8, unpacked if it is gzipped; ``kind`` and ``fine``, other sources, are for messages.
 
     Raises InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
     """
@@ -205,9 +198,7 @@ def _read_whole(path: Path, kind: str, fine: str) -> bytes:
     with _opened(path, kind, fine) as file:
         data = file.read(LARGEST_WHOLE + 1)
     if len(data) > LARGEST_WHOLE:
-        raise InputError(
-            f"{path}: larger than {LARGEST_WHOLE >> 20} MiB, unpacked. Give its rows as .jsonl, or a part."
-        )
+        raise InputError(f"{path}: larger than {LARGEST_WHOLE >> 20} MiB, unpacked. Give rows as .jsonl.")
     return data
 
 
@@ -263,13 +254,11 @@ def read_hub_data(task: str, dataset: str, config: str | None = None, splits: Se
 
 
 def stream_hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) -> Iterator[DataRow]:
-    """The rows as they come, so that only as much is fetched as is taken.
+    """The rows as they come, so that only as much is fetched as is taken; of ``train`` where no split is named.
 
     Args:
-        source: what is read; the split is ``train`` if left out.
         extra: the optional part that brings the library ``datasets``, for its absence.
-        buffer: shuffle through a buffer of this many rows (and in the order of shards); 0 takes rows in their order.
-        seed: of the shuffle.
+        buffer: shuffle by ``seed`` through a buffer of this many rows (and in the order of shards); 0: in their order.
     """
     name, *rest = source.removeprefix(HUB).split(":")
     if not name or len(rest) > 2:
@@ -286,10 +275,7 @@ def stream_hub_rows(source: str, *, extra: str, buffer: int = 0, seed: int = 0) 
             for number, fields in enumerate(data, start=1):
                 yield DataRow(f"{source}, row {number}", fields)
         except Exception as error:  # its own kinds, and those of the network libraries beneath
-            raise InputError(
-                f"{source}: no data set can be read here ({why_no_data(error)}). Check name, config and split, or give "
-                "a local file."
-            ) from error
+            raise InputError(f"{source}: no data set here ({why_no_data(error)}). Check name and split.") from error
 
     return rows()
 

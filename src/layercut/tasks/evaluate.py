@@ -161,13 +161,10 @@ def ask_under_plans(
     those of a run that was never stopped.
 
     Args:
-        plans: which layers are gone, each set of layers once.
         questions: of one task or of several, whose samples have no id in common.
         early: let an answer end as soon as its score is settled. The scores are the same; the texts are not whole, and
             their finish reason is ``settled``.
         wanted: whether a plan's answer to an item is still wanted; asked again and again.
-
-    Raises InputError: requests that the engine refuses.
     """
     names = ", ".join(part.task.name for part in questions)
     place_of = {sample.id: place for place, part in enumerate(questions) for sample in part.samples}
@@ -225,11 +222,7 @@ def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> b
 
 
 def metrics_of_item(scores: Sequence[Score]) -> dict[str, float]:
-    """One item's metrics from the grades of its answers: means, then pass@k, by which answers are ``right``.
-
-    >>> metrics_of_item([Score({"pass": 1.0}, "", "right"), *[Score({"pass": 0.0}, "", "wrong")] * 3])
-    {'pass': 0.25, 'pass@2': 0.5, 'pass@4': 1.0}
-    """
+    """One item's metrics from the grades of its answers: means, then pass@k, by which answers are ``right``."""
     n = len(scores)
     means = {name: sum(score.metrics[name] for score in scores) / n for name in scores[0].metrics}
     num_right = sum(score.outcome == "right" for score in scores)
@@ -245,9 +238,7 @@ def _ask_repeatedly(engine: Engine, plan: CutPlan, questions: Questions, decodin
     if num_samples < 1:
         raise InputError(f"{num_samples} answers to each item cannot be drawn; use 1 or more.")
     if decoding.is_greedy:
-        raise InputError(
-            f"{num_samples} answers to each item are all the same with greedy decoding; set a temperature, such as 0.8."
-        )
+        raise InputError(f"{num_samples} answers are all the same with greedy decoding; set a temperature.")
     task, ((readout, (journal,)),) = questions.task, questions.journals.items()
     known = {record["id"] for record in journal.records}
     drawn: dict[str, dict[int, Completion]] = {sample.id: {} for sample in questions.samples if sample.id not in known}
@@ -306,16 +297,11 @@ def _check_records(journal: Records, task: Task, ids: Collection[str]) -> None:
     """Refuse records that are no answers to these items and this version."""
     for record in journal.records:
         if record.get("version") != task.version:
-            raise RunMismatch(
-                f"{journal.path} holds answers to version {record.get('version')} of {task.name}, this is version "
-                f"{task.version}. Scores of different versions cannot be mixed; use another `out`."
-            )
+            versions = f"version {record.get('version')} of {task.name}, this is version {task.version}"
+            raise RunMismatch(f"{journal.path} holds answers to {versions}; use another `out`.")
         if record.get("id") not in ids:
-            raise RunMismatch(
-                f"{journal.path} holds the item {record.get('id')}, which is not among the "
-                f"{count_of(len(ids), 'item')} of {task.name} here. Use the seed, limit and data that it was begun "
-                "with, or another `out`."
-            )
+            here = f"not among the {count_of(len(ids), 'item')} of {task.name} here"
+            raise RunMismatch(f"{journal.path} holds the item {record.get('id')}, {here}. Use another `out`.")
 
 
 def _request(task: Task, sample: Sample, readout: Readout, *, early: bool) -> Request:

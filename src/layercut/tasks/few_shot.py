@@ -95,11 +95,7 @@ class FewShotTask(Task):
         return grade_free_text(said, bool(said) and self.is_right(said, sample.gold), answer)
 
     def settled(self, sample: Sample, readout: Readout, text: str) -> bool:
-        """True if the grade of an answer that begins like this is certain; see ``settles`` and Task.
-
-        On by default, because it is proven: ``test_no_way_to_go_on_changes_a_settled_grade`` and
-        ``test_a_right_answer_is_never_settled_as_wrong``.
-        """
+        """True if the grade of an answer that begins like this is certain; see ``settles`` and Task."""
         # The bytes of a character that has not come in full are decoded as U+FFFD and may yet become anything.
         return readout in GENERATED and self.settles(text.rstrip("\ufffd"), sample.gold)
 

@@ -21,11 +21,7 @@ _ANYWHERE = re.compile(rf"(?<![0-9])(?<![0-9]\.)(?:(?<![\w)\]}}])[\-−])?{_DIGI
 
 
 def first_line(text: str) -> str:
-    """The first line without surrounding white space and without one full stop at its end.
-
-    >>> first_line(" 19.\\nQ: what next?")
-    '19'
-    """
+    """The first line without surrounding white space and without one full stop at its end."""
     return text.partition("\n")[0].strip().removesuffix(".").rstrip()
 
 
@@ -112,11 +108,7 @@ def number_after(mark: str, text: str) -> str:
 
 
 def place_after(mark: str, text: str) -> int | None:
-    """Start of the number that ``number_after`` finds; None if there is none.
-
-    >>> place_after("answer is", "So the answer is 7.")
-    17
-    """
+    """Start of the number that ``number_after`` finds; None if there is none."""
     match = re.search(rf"{re.escape(mark)}:?\s*[*$£€]*({_PLAIN.pattern})", text, re.IGNORECASE)
     return match.start(1) if match else None
 

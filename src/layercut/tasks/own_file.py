@@ -45,10 +45,7 @@ _slow: set[str] = set()  # patterns that took longer once
 
 
 def own_file_task(*, path: str, grade: str | None = None, max_new_tokens: int | None = None, seed: int = 0) -> OwnFile:
-    """The task that a file is; its rows are read on first use.
-
-    Raises InputError: a grade that is none, or no such file.
-    """
+    """The task that a file is; its rows are read on first use. Raises InputError: no such grade, or no such file."""
     default = None if grade is None else check_grade(grade)
     if not Path(path).expanduser().is_file():
         raise InputError(f"{path}: no such file. Give the path of a file with prompts and answers, or a task's name.")
@@ -78,10 +75,6 @@ class OwnFile(Task):
     nothing longer can be right or is needed (``exact``, ``contains``, ``choice``); else 256."""
     seed: int = 0  # seed of the draw of rows
     version: int = VERSION
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -157,10 +150,7 @@ class OwnFile(Task):
     def grade_all(
         self, samples: Sequence[Sample], readout: Readout, answers: Sequence[Completion | Likelihoods]
     ) -> list[Score]:
-        """Grade many answers, also several to one sample; programs run over the cores.
-
-        Raises InputError: no sandbox works here.
-        """
+        """Grade many answers, also several to one sample. Raises InputError: no sandbox works here."""
         pairs = list(zip(samples, answers, strict=True))
         coded = {
             place: answer
@@ -218,8 +208,8 @@ class OwnFile(Task):
 def balanced_order(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
     """Samples in an order of which every beginning holds each right answer in its share, drawn by hash.
 
-    The order of the file has no effect. The samples of an answer are spread evenly over the whole, in the order of the
-    hash of their ids: the j-th of m has its place at (j + u) / m, with u from 0 to 1 by another hash.
+    The samples of an answer are spread evenly over the whole, in the order of the hash of their ids: the j-th of m has
+    its place at (j + u) / m, with u from 0 to 1 by another hash.
     """
 
     def unit(text: str) -> float:

@@ -28,12 +28,7 @@ _ROLES = ("system", "user", "assistant")
 def samples_of_rows(rows: Sequence[DataRow], default: Grade | None) -> list[Sample]:
     """The samples that rows hold: ``prompt`` or ``text``, ``answer``, and what their grade needs.
 
-    An id is made from the prompt alone, so its split does not depend on the grade.
-
-    Args:
-        default: grade of rows that name none.
-
-    Raises InputError: a field that is missing or cannot be used, or rows that are read in more than one way.
+    An id is made from the prompt alone, so its split does not depend on the grade. Raises InputError.
     """
     samples: list[Sample] = []
     for row in rows:
@@ -43,10 +38,7 @@ def samples_of_rows(rows: Sequence[DataRow], default: Grade | None) -> list[Samp
             raise InputError(f"{row.where}: {error}") from error
     for sample in samples:
         if bool(sample.options) != bool(samples[0].options):
-            raise InputError(
-                f"{sample.data['where']}: the grade {sample.data['grade']}, and {samples[0].data['grade']} in "
-                f"{rows[0].where}. Answers that are written ({', '.join(WRITTEN)}) and choices need a file each."
-            )
+            raise InputError(f"{sample.data['where']}: written answers and choices need a file each ({rows[0].where}).")
     return samples
 
 
@@ -61,27 +53,16 @@ def _sample(row: DataRow, default: Grade | None) -> Sample:
     """The sample of a row. Errors leave out where it stands."""
     fields = {name: value for name, value in row.fields.items() if value not in (None, "")}
     if (named := fields.get("grade", default)) is None:
-        raise InputError(
-            f"no field 'grade'. Say how answers are graded ({', '.join(GRADES)}): in a field 'grade', or for the whole "
-            "file behind its name, such as my.jsonl:number."
-        )
+        raise InputError(f"no field 'grade' ({', '.join(GRADES)}); or name it behind the file: my.jsonl:number.")
     grade = check_grade(str(named))
     prompt = _prompt(fields)
-    data: dict[str, Any] = {
-        "grade": grade,
-        "prompt": prompt,
-        "stop": _texts(fields, "stop"),
-        "where": row.where,
-    }
+    data: dict[str, Any] = {"grade": grade, "prompt": prompt, "stop": _texts(fields, "stop"), "where": row.where}
     if grade == "code":
         data["tests"], data["names"] = _tests(fields)
     accepted = _texts(fields, "answer") or (("",) if grade == "code" else ())
     data["accepted"] = accepted
     if not accepted:
-        held = f"no field 'answer', only {', '.join(fields)}"
-        if "answer" in row.fields:
-            held = f"the answer is {'null' if row.fields['answer'] is None else 'empty'}"
-        raise InputError(f"{held}. A row graded by {grade} needs the answer.")
+        raise InputError(f"no answer in 'answer', only {', '.join(fields)}. A row graded by {grade} needs the answer.")
     if grade in ("choice", "regex") and len(accepted) > 1:
         raise InputError(f"{len(accepted)} answers for the grade {grade}. Give one.")
     for answer in accepted:
@@ -142,9 +123,7 @@ def _choices(fields: Mapping[str, Any], answer: str) -> tuple[str, ...]:
     if len(options) < 2 or len(set(options)) < len(options) or "" in options:
         raise _unusable("choices", value, fine)
     if answer not in options:
-        raise InputError(
-            f"the answer {answer!r:.60} is none of the choices {', '.join(options)}. Give the text of one."
-        )
+        raise InputError(f"the answer {answer!r:.60} is none of the choices {', '.join(options)}. Give one.")
     return options
 
 

@@ -3,10 +3,9 @@
 The prompt ends in an answer that is begun for the model: an opened code block, with the head of the function in it
 where there is one. The rule is the one of ``evalplus.sanitize`` (Liu et al., arXiv:2305.01210; release 0.3.1): take the
 longest run of lines that parses, and of it the function under test with all that it needs. The model's own tests and
-prose are left out, so a wrong one does not fail a right function. The package itself is not used, because it installs
-the clients of three model providers. The rule differs where EvalPlus loses a right program: it keeps decorated
-functions, helpers without ``return``, and statements that fill a table, and takes a shorter run of lines where the
-longest one does not define the function.
+prose are left out. The rule differs where EvalPlus loses a right program: it keeps decorated functions, helpers without
+``return``, and statements that fill a table, and takes a shorter run of lines where the longest one does not define the
+function.
 """
 
 from __future__ import annotations
@@ -41,29 +40,9 @@ _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 def find_program(text: str, names: Sequence[str], head: str = "") -> str:
     """The program of a completion, or an empty text where there is none.
 
-    Args:
-        names: the functions and classes that the tests use.
-        head: what the code block was begun with.
-
-    A body is put below the head; a complete function, signature included, takes the place of the head's:
-
-    >>> head = 'def double(x):\\n    \\"\\"\\"Twice x.\\"\\"\\"'
-    >>> print(find_program("\\n    return 2 * x\\n\\nassert double(3) == 5", ["double"], head))
-    def double(x):
-        \"\"\"Twice x.\"\"\"
-        return 2 * x
-    >>> print(find_program("\\ndef double(y):\\n    return y + y", ["double"], head))
-    def double(y):
-        return y + y
-
-    A block that the model opens itself counts, whatever is said around it. Words alone are no program:
-
-    >>> find_program("Sure!\\n```python\\ndef f():\\n    return 1\\n```\\nIt returns 1.", ["f"])
-    'def f():\\n    return 1'
-    >>> find_program("I cannot do that.", ["f"])
-    ''
-
-    Code without the function is returned unchanged, so that running it shows the error.
+    ``head`` is what the code block was begun with: a body is put below it, and a complete function takes its place. A
+    block that the model opens itself counts, whatever is said around it. Code without all of the ``names`` that the
+    tests use is returned unchanged, so that running it shows the error.
     """
     text = _INDENT.sub(lambda indent: indent[0].replace("\t", "    "), text.replace("\r\n", "\n"))
     for lines in _runs(_below(head, text).split("\n")):
@@ -82,8 +61,6 @@ def judge_programs(
     """Run the program of each answer over the cores: how it fared, whether it passed, and its class.
 
     How it fared is ``passed``, or the failure, a colon and a line about it; empty where there is no program.
-
-    Raises InputError: no sandbox works here.
     """
     programs = []
     for sample, answer in zip(samples, answers, strict=True):

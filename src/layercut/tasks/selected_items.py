@@ -1,9 +1,7 @@
 """Samples from the rows of a data set: which choose layers, and which may be reported after that.
 
 Layers that were chosen by the score on some items score well on these items by construction, so reported scores come
-from others. A benchmark with a test set alone gives its selection items from that test set. A model that used none of
-them is reported on all items, so that its score can be compared with published ones; any other model on the report
-items.
+from others. Where selection items are part of the test set, a model that used none of them is reported on all of it.
 """
 
 from __future__ import annotations
@@ -61,10 +59,6 @@ class RowsTask(Task):
     """A local file, or a folder with split files or with the published one, in place of the hub's data set."""
     max_new_tokens: int  # longest answer
 
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"{self.name}: max_new_tokens {self.max_new_tokens} is too small; use 1 or more.")
-
     def settings(self) -> Mapping[str, Any]:
         """Settings that decide the samples; a local file counts by its content, not by its place."""
         return {
@@ -113,13 +107,7 @@ class SplitNames(NamedTuple):
 
 def choose_splits(available: Collection[str], *, selection: Sequence[str]) -> SplitNames:
     """Report items come from the test split, else from validation; selection items from the first of ``selection`` that
-    is there. One split alone is halved.
-
-    >>> choose_splits({"train", "test"}, selection=("validation", "train"))
-    SplitNames(selection='train', report='test')
-    >>> choose_splits({"all"}, selection=("train",))
-    SplitNames(selection='all', report='all')
-    """
+    is there. One split alone is halved."""
     reported = next((name for name in ("test", "validation") if name in available), None) or min(available)
     selected = next((name for name in selection if name in available and name != reported), reported)
     return SplitNames(selected, reported)
@@ -133,10 +121,7 @@ def first_samples(
     The second and later of samples with equal content get an id of their own (``...-2``): real benchmarks hold exact
     duplicates, and dropping them would change their scores.
 
-    Args:
-        split: which kind; ``full`` for all items of the split that report items come from.
-        names: which split of the data set holds which kind.
-        read: from a split of the data set, its samples; no more are taken than needed.
+    ``read`` gives the samples of a split of the data set; no more are taken than needed.
     """
     is_selection = split == "selection"
     reported = {sample.id for sample in read(names.report)} if is_selection and not names.are_halves else set()
@@ -162,10 +147,7 @@ ITEMS, FULL = "items", "full test set"
 
 
 def record_items(items: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """A plan's entry on its selection items: per task ``num_items``, ``hash`` and the sorted ``ids``.
-
-    All ids are in the plan itself, because a checkpoint takes its plan along but not the run that it comes from.
-    """
+    """A plan's entry on its selection items, all of them: a checkpoint takes its plan along but not its run."""
     unique = {task: sorted(set(ids)) for task, ids in items.items()}
     return {task: {"num_items": len(ids), "hash": items_hash(ids), "ids": ids} for task, ids in unique.items()}
 
@@ -186,23 +168,15 @@ def _checked_ids(items: Mapping[str, Any], where: str) -> dict[str, frozenset[st
         try:
             ids_of[task] = frozenset(recorded["ids"])
             is_same = items_hash(ids_of[task]) == recorded["hash"]
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{where} does not record on which items of {task} it was selected; select again."
-            ) from error
+        except (KeyError, TypeError):
+            is_same = False
         if not is_same:
-            raise InputError(
-                f"{where} was changed: its selection items of {task} do not match their hash; select again."
-            )
+            raise InputError(f"{where}: its selection items of {task} are missing or do not match their hash.")
     return ids_of
 
 
 def merge_items(*parts: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
-    """Everything that was selected on, when one search goes on from the outcome of another.
-
-    >>> {task: sorted(ids) for task, ids in merge_items({"copy": {"a"}}, {"copy": {"b"}, "gsm8k": {"c"}}).items()}
-    {'copy': ['a', 'b'], 'gsm8k': ['c']}
-    """
+    """Everything that was selected on, when one search goes on from the outcome of another."""
     tasks = dict.fromkeys(chain(*parts))
     return {task: frozenset().union(*(part.get(task, ()) for part in parts)) for task in tasks}
 
@@ -210,14 +184,8 @@ def merge_items(*parts: Mapping[str, Collection[str]]) -> dict[str, frozenset[st
 def used_items(plans: Iterable[CutPlan], healings: Iterable[Mapping[str, Any]] = ()) -> frozenset[str] | None:
     """Ids of all items, of whatever task, that chose a model's layers, judged the choice, or healed the model.
 
-    One problem has one id in tasks that share it, such as ``humaneval`` and ``humaneval_plus``.
-
-    Args:
-        plans: all by which the model was cut.
-        healings: all entries of its plan.json and earlier_plans.json.
-
-    Returns:
-        None where it is not known, because an older layercut healed the model.
+    One problem has one id in tasks that share it, such as ``humaneval`` and ``humaneval_plus``. None where it is not
+    known, because an older layercut healed the model.
     """
     parts = [read_ids(plan.scores) for plan in plans for read_ids in (selection_items, held_out_items)]
     for healing in healings:
@@ -230,10 +198,7 @@ def used_items(plans: Iterable[CutPlan], healings: Iterable[Mapping[str, Any]] =
 def check_report_items(plans: Iterable[CutPlan], task: str, ids: Collection[str]) -> None:
     """Refuse to report on items that a plan was selected on, or judged on when it was selected, in whatever task.
 
-    Held-out items decided nothing by themselves; but taking the best of several plans by their held-out scores has
-    chosen by them.
-
-    Raises InputError: at least one item was such an item, or a plan's own list was changed.
+    Taking the best of several plans by their held-out scores has chosen by these. Raises InputError.
     """
     items, instead = f"of these {count_of(len(set(ids)), 'item')} of {task}", "Use the report split."
     for plan in plans:
@@ -242,33 +207,20 @@ def check_report_items(plans: Iterable[CutPlan], task: str, ids: Collection[str]
             for read_ids in (selection_items, held_out_items)
         )
         if selected:
-            raise InputError(
-                f"the plan was selected on {len(selected)} {items}, so its scores there are too good by construction. "
-                f"{instead}"
-            )
+            raise InputError(f"the plan was selected on {len(selected)} {items}, so scores are too good. {instead}")
         if judged:
-            raise InputError(
-                f"{len(judged)} {items} are held-out items that the plan was judged on when it was selected. {instead}"
-            )
+            raise InputError(f"{len(judged)} {items} are held-out items that the plan was judged on. {instead}")
 
 
 def reported_split(task: Task, used: Collection[str] | None) -> Split:
-    """``full`` where selection items are part of the test set and none of them was used; else ``report``.
-
-    Args:
-        used: ids of the items that the plan and the healing behind a model used, of whatever task; None where that is
-            not known.
-    """
+    """``full`` where selection items are part of the test set and none of them was ``used``; else ``report``."""
     if not task.shares_test_set or used is None:
         return "report"
     return "full" if task.selection_part.isdisjoint(used) else "report"
 
 
 def decide_split(used: Collection[str] | None, begun: Mapping[str, Any] | None) -> Callable[[Task], Split]:
-    """From a task to its split: as a run was begun, or as ``reported_split`` says.
-
-    ``begun`` holds the settings of the run that the folder holds already; a run keeps its items.
-    """
+    """From a task to its split: as a run was ``begun`` by its settings, or as ``reported_split`` says."""
     known: dict[str, Split] = {
         settings["task"]: "full" if settings.get(ITEMS) == FULL else "report"
         for settings in (begun or {}).get("tasks", ())

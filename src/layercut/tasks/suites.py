@@ -78,10 +78,8 @@ def with_local_data(
 ) -> tuple[TaskSettings, ...]:
     """The tasks with their local data: a task's own file, or its folder within ``folder``.
 
-    A task without either keeps what it has, so built-in tasks need nothing and others ask the hub. Names count without
-    the number of examples: the data of ``arc_easy`` serves ``arc_easy:5``.
-
-    Raises InputError: data for a task that is not asked for, or a folder that is none.
+    A task without either keeps what it has. Names count without the number of examples: the data of ``arc_easy`` serves
+    ``arc_easy:5``. Raises InputError: data for a task that is not asked for, or a folder that is none.
     """
     known = {name for task in tasks for name in (task.task, base_name_of_task(task.task))}
     for name in files:
@@ -89,9 +87,7 @@ def with_local_data(
             names = ", ".join(task.task for task in tasks) or "(none)"
             raise InputError(f"`data` names {name}, which is not among the tasks {names}.")
     if folder is not None and not folder.is_dir():
-        raise InputError(
-            f"`data_dir` {folder}: no such folder. Give one that holds a folder for each task, such as gsm8k."
-        )
+        raise InputError(f"`data_dir` {folder}: no such folder. Give one with a folder for each task, such as gsm8k.")
 
     def data_of(task: TaskSettings) -> str | None:
         base = base_name_of_task(task.task)

@@ -62,7 +62,7 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     assert plan["removed"] == [2, 4]
     assert healing["objective"] == objective and healing["steps"] == 3 and healing["num_held_out"] == 1
     assert healing["settings"]["rank"] == 2 and len(healing["data_hash"]) == 16 and healing["seconds"] > 0
-    curve = [json.loads(line) for line in (folder / healing["loss_curve"]).read_text().splitlines()]
+    curve = [json.loads(line) for line in (tmp_path / "run" / "training" / "loss.jsonl").read_text().splitlines()]
     assert [line["step"] for line in curve if "loss" in line] == [1, 2, 3]
     card = (folder / "README.md").read_text()
     assert "## Healing" in card and "Nothing was trained" not in card and card.startswith("---")
@@ -100,7 +100,7 @@ def test_graded_answers_need_no_answers_of_the_teacher(
     assert (entry["objective"], entry["responses"], entry["settings"]["group"]) == ("grpo", "own", 3)
     assert "loss_tokens" not in entry and entry["tokens"] > 0 and entry["written"]["dtype"] == "float32"
     assert set(entry["held_out_loss"].values()) <= {0.0, 0.5, 1.0}, "shares of two questions"
-    curve = [json.loads(line) for line in (folder / entry["loss_curve"]).read_text().splitlines()]
+    curve = [json.loads(line) for line in (tmp_path / "run" / "training" / "loss.jsonl").read_text().splitlines()]
     assert all(line["rollout_tokens"] <= 4 and 0 <= line["reward"] <= 1 for line in curve if "loss" in line)
     assert entry["selection_items"]["copy"]["num_items"] == 10
     AutoModelForCausalLM.from_pretrained(folder)

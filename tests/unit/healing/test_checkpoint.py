@@ -97,12 +97,8 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve_source(str(cut))
-    curve = tmp_path / "loss.jsonl"
-    curve.write_text('{"step": 1}\n')
     how, data = HealSettings(train=SETTINGS), tiny_data(8)
-    write_trained(
-        source, tmp_path / "adapter", how, data, out=tmp_path / "healed", record=HEALING, curve=curve, say=SILENT
-    )
+    write_trained(source, tmp_path / "adapter", how, data, out=tmp_path / "healed", record=HEALING, say=SILENT)
     healed = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     assert healed.dtype == torch.bfloat16 and stored_dtype(tmp_path / "healed") == "bfloat16"
     assert healed.config.num_hidden_layers == 4
@@ -113,11 +109,9 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert CutPlan.load(tmp_path / "healed" / "plan.json").removed == (2, 4)
     (entry,) = plan["healing"]
     assert len(entry["checked"]) == 2
-    assert entry["loss_curve"] == "healing_loss.jsonl"
-    assert (tmp_path / "healed" / "healing_loss.jsonl").read_text() == '{"step": 1}\n'
     card = (tmp_path / "healed" / "README.md").read_text()
-    assert card.startswith("the cut's card\n\n## Healing\n") and "| method | lora |" in card
-    assert "8 answers, 64 answer tokens" in card and "num examples" not in card
+    assert card.startswith("the cut's card\n\n## Healing\n") and "lora" in card
+    assert "8 answers, 64 answer tokens" in card and "plan.json" in card
     with pytest.raises(InputError, match="not an empty folder"):
         write_healed(healed, source, out=tmp_path / "healed", record=HEALING)
     # Healed again, the first healing is still told.
@@ -128,9 +122,8 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
 
 
 def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained() -> None:
-    card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", HEALING | {"dropped": {"empty": 2}})
+    card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", HEALING)
     assert UNTRAINED not in card and card.startswith("# Pruned\n\nHealed after the cut: see below.\n\n## Healing\n")
-    assert "| dropped | empty 2 |" in card and "| removed | 2; 4 |" in card and "| channels |" not in card
     assert healed_card("", HEALING).startswith("---\nlibrary_name: transformers\n")
 
 
@@ -183,7 +176,7 @@ def test_small_updates_survive_stochastic_rounding(uncut: Path, tmp_path: Path) 
     unjudged = write(trained(uncut, 1e-5, 2), uncut, tmp_path / "unjudged", judge=None)
     assert unjudged["written"]["rounding"] == "stochastic" and "loss" not in unjudged["written"]
     judged = write(model, uncut, tmp_path / "judged")
-    assert judged["written"]["rounding"] == "stochastic" and "of what healing gained" in judged["checked"][-1]
+    assert judged["written"]["rounding"] == "stochastic" and "rounded stochastically" in judged["checked"][-1]
     assert judged["written"]["loss"]["written"] < mean_loss_on(nearest, DATA.held_out)
 
 

@@ -98,7 +98,7 @@ def test_each_prompt_is_answered_by_its_group(tmp_path: Path) -> None:
 
 
 def test_fewer_prompts_than_a_step_takes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="takes 4 prompts, and there are 3"):
+    with pytest.raises(InputError, match="takes 4 prompts a step, not 3"):
         heal(tmp_path, settings(), prompts_of(by_first_token, count=3))
 
 

@@ -231,7 +231,7 @@ def test_too_little_text_for_a_map_is_said() -> None:
         solve_linear_map(sums, "linear")
 
 
-@pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer below that seam")])
+@pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer is below")])
 def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
         seams_of(CutPlan(num_layers=6, removed=removed))

@@ -13,7 +13,6 @@ from layercut.errors import InputError, MissingExtra
 from layercut.healing.examples import Data
 from layercut.healing.outline import training_disk
 from layercut.healing.settings import OBJECTIVES, TrainSettings
-from layercut.progress.activity import listening_to
 from layercut.settings import ModelSettings
 from tests.support.healing import tiny_data, tiny_records
 from tests.support.loaded import tiny_loaded
@@ -94,23 +93,6 @@ def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_sa
     without = curve_of(heal(tmp_path / "without", unseen, data=Data(DATA.train, [])))
     first_two = [line["loss"] for line in curve_of(with_look) if "loss" in line][:2]  # the look at step 2 draws
     assert first_two == [line["loss"] for line in without[:2]]
-
-
-@pytest.mark.parametrize("objective", ["sft", "on-policy"])
-def test_the_share_of_a_step_is_heard_of(objective: str, tmp_path: Path) -> None:
-    heard: list[float | None] = []
-
-    class Hearing:
-        def wrote(self, num_tokens: int, num_left: int | None) -> None:
-            heard.append(None)
-
-        def works(self, what: str, share: float) -> None:
-            heard.extend([share] if what == "learning" else [])
-
-    with listening_to(Hearing()):
-        heal(tmp_path, small_settings(objective=objective, max_steps=2))
-    assert [share for share in heard if share is not None][-6:] == [0, 0.5, 1] * 2
-    assert (None in heard) == (objective == "on-policy"), "answers are written within the step"
 
 
 def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:

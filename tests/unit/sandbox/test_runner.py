@@ -631,8 +631,3 @@ def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeyp
         pytest.skip(f"programs cannot run as another user here: {reason}")
     result = judged(READS_THE_TESTS, "none")
     assert not result.passed and "read" not in result.output and result.output.strip() not in ("", "0")
-
-
-def test_a_limit_must_be_positive() -> None:
-    with pytest.raises(InputError, match="memory_mb is 0"):
-        Limits(memory_mb=0)

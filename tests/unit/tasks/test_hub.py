@@ -82,9 +82,9 @@ def test_without_network_or_split_one_line_says_what_to_do(folder: str, monkeypa
         raise ConnectionError("no network\nand a long trace")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(InputError, match=r"hub:a/b: no data set can be read here \(no network\).*local file") as caught:
+    with pytest.raises(InputError, match=r"hub:a/b: no data set here \(no network\). Check name") as caught:
         texts("hub:a/b")
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="no data set can be read here .*split"):
+    with pytest.raises(InputError, match="no data set here .*split"):
         texts(f"{folder}::validation")

@@ -8,13 +8,11 @@ Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874; ``Hugging
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
 from layercut.errors import InputError
@@ -40,9 +38,8 @@ class BoxedTask(RowsTask):
     """Problems whose answer is written as steps that end in a box.
 
     ``boxed`` takes the content of the last ``\\boxed{...}`` and nothing else; the other metric (``other_metric``) takes
-    the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare with
-    math-verify, which compares values. The class of an answer (right, wrong, no answer, cut by length) follows
-    ``boxed``. No early verdict: a later box or number takes the place of what was found so far.
+    the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare values. No
+    early verdict: a later box or number takes the place of what was found so far.
     """
 
     other_metric: str
@@ -99,12 +96,9 @@ def math500_task(*, data: str | None = None, max_new_tokens: int = 1024) -> Boxe
     model that used none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is
     there: MATH's own training split, whose rows box the answer in ``solution``.
 
-    The gold answer is the field ``answer``. The worked solution (field ``solution``) holds many other expressions,
-    any of which a comparison with the whole solution may take for the answer.
-
-    Where nothing right is boxed, ``anywhere`` takes what math-verify itself finds in the completion (arXiv:2602.01997
-    grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers 3. Units and text must agree as
-    math-verify reads them.
+    The gold answer is the field ``answer``. Where nothing right is boxed, ``anywhere`` takes what math-verify itself
+    finds in the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers
+    3. Units and text must agree as math-verify reads them.
     """
     return BoxedTask(
         name="math500",
@@ -150,13 +144,7 @@ def _anywhere(text: str, gold: str) -> tuple[str, bool]:
 
 
 def last_boxed_text(text: str) -> str:
-    """The content of the last ``\\boxed{...}`` whose braces are closed; empty if there is none.
-
-    >>> last_boxed_text("So \\\\boxed{12}, no, \\\\boxed{\\\\frac{1}{2}}.")
-    '\\\\frac{1}{2}'
-    >>> last_boxed_text("I think it is \\\\boxed{12")
-    ''
-    """
+    """The content of the last ``\\boxed{...}`` whose braces are closed; empty if there is none."""
     last, end = -1, -1
     are_open = []  # where each brace begins that is not closed so far; -1 for one that opens no box
     for brace in _BRACE.finditer(text):
@@ -168,13 +156,7 @@ def last_boxed_text(text: str) -> str:
 
 
 def same_value(answer: str, gold: str) -> bool:
-    """True if two answers are the same to the letter, or equal in value to math-verify.
-
-    Numbers are compared as numbers; the rest by math-verify, which may take 5 seconds for one expression.
-
-    >>> same_value("1,234.0", "1234"), same_value("\\\\text{east}", "\\\\text{east}"), same_value("7", "8")
-    (True, True, False)
-    """
+    """True if two answers are equal as numbers, the same to the letter, or equal in value to math-verify."""
     answer, gold = answer.strip(), gold.strip()
     number, right = parse_number(answer), parse_number(gold)
     if number is not None and right is not None:
@@ -185,24 +167,13 @@ def same_value(answer: str, gold: str) -> bool:
 def found_in(text: str, gold: str) -> bool:
     """True if the answer that math-verify itself finds in a text has the right value.
 
-    Its time limit works by signals, which only a main thread gets, so any other thread has a process do the work.
+    Its time limit works by signals, which only a main thread gets; in any other there is none.
     """
-    if threading.current_thread() is threading.main_thread():
-        return _verify(text, gold)
-    return _helper().submit(_verify, text, gold).result()
-
-
-def _verify(answer: str, gold: str) -> bool:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # its warnings quote the whole text
+    limit: Any = _SECONDS if threading.current_thread() is threading.main_thread() else None
     kinds = (LatexExtractionConfig(), ExprExtractionConfig())
-    parsed = parse(answer[-_LONGEST:], kinds, parsing_timeout=_SECONDS)
-    right = parse(gold if parse_number(gold) is not None else f"${gold}$", kinds, parsing_timeout=_SECONDS)
-    return bool(verify(right, parsed, timeout_seconds=_SECONDS))
-
-
-@cache
-def _helper() -> ProcessPoolExecutor:
-    """One process, in whose main thread the work is done."""
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+    parsed = parse(text[-_LONGEST:], kinds, parsing_timeout=limit)
+    right = parse(gold if parse_number(gold) is not None else f"${gold}$", kinds, parsing_timeout=limit)
+    return bool(verify(right, parsed, timeout_seconds=limit))

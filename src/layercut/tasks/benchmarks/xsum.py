@@ -79,27 +79,14 @@ class XSum(RowsTask):
         return {metric: sum(score[metric] for score in scores) / len(scores) for metric in METRICS}
 
 
-def xsum_task(*, data: str | None = None, max_new_tokens: int = 64) -> XSum:
-    """XSum from the hub or from a local copy. Needs a model with a chat template."""
-    return XSum(data=data, max_new_tokens=max_new_tokens)
-
-
 def rouge_scores(summary: str, gold: str) -> dict[str, float]:
-    """F1 of ROUGE-L, ROUGE-1 and ROUGE-2, from 0 to 1.
-
-    >>> rouge_scores("Cats sat.", "the cat sat")
-    {'rougeL': 0.8, 'rouge1': 0.8, 'rouge2': 0.6666666666666666}
-    """
+    """F1 of ROUGE-L, ROUGE-1 and ROUGE-2, from 0 to 1."""
     scores = _scorer().score(gold, summary)
     return {metric: float(scores[metric].fmeasure) for metric in METRICS}
 
 
 def lead_sentence(article: str) -> str:
-    """The first sentence: up to the first full stop, question or exclamation mark with white space behind it.
-
-    >>> lead_sentence("Rain fell on 3.5 miles of coast. More will follow.")
-    'Rain fell on 3.5 miles of coast.'
-    """
+    """The first sentence: up to the first full stop, question or exclamation mark with white space behind it."""
     match = _SENTENCE.match(article.lstrip())
     return match[0].strip() if match else ""
 

@@ -124,11 +124,7 @@ def _is_in(language: str, answer: Completion) -> bool:
 
 
 def language_of(text: str) -> str:
-    """The likeliest language of a text, among English and those of the requests.
-
-    >>> language_of("Der Himmel ist blau, weil das Licht gestreut wird.")
-    'de'
-    """
+    """The likeliest language of a text, among English and those of the requests: ``de``."""
     import py3langid  # imported here: it reads its model
 
     py3langid.set_languages(["en", *REQUESTS["same_language"]])
@@ -158,11 +154,7 @@ def _is_object(text: str) -> bool:
 
 
 def parsed_answer(text: str) -> Any:
-    """The JSON value that a text is, within a fence of code or not; None for other texts.
-
-    >>> parsed_answer('```json\\n{"a": 1}\\n```')
-    {'a': 1}
-    """
+    """The JSON value that a text is, within a fence of code or not; None for other texts."""
     inside = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
     try:
         return json.loads(inside[1] if inside else text)

@@ -131,11 +131,7 @@ def _line_task(mark: str, examples: Mapping[str, str], **task: Any) -> FewShotTa
 
 
 def find_number(text: str) -> str:
-    """The number that the first line is; empty if it is not one.
-
-    >>> find_number(" 19.\\n"), find_number(" 60%"), find_number(" about 19")
-    ('19', '', '')
-    """
+    """The number that the first line is; empty if it is not one."""
     number = parse_number(first_line(text))
     return "" if number is None else str(number)
 
@@ -146,21 +142,13 @@ def same_number(answer: str, gold: str) -> bool:
 
 
 def find_brackets(text: str) -> str:
-    """The brackets that the first line is made of; empty if there are none or there is anything else.
-
-    >>> find_brackets(" )]}.\\n( ["), find_brackets(") ] done")
-    (') ] }', '')
-    """
+    """The brackets that the first line is made of; empty if there are none or there is anything else."""
     characters = "".join(first_line(text).split())
     return " ".join(characters) if set(characters) <= set("()[]{}") else ""
 
 
 def closing_brackets(question: str) -> str:
-    """The brackets that close all open ones.
-
-    >>> closing_brackets("{ ( ) [ (")
-    ') ] }'
-    """
+    """The brackets that close all open ones: ``) ] }`` for ``{ ( ) [ (``."""
     needed: list[str] = []
     for bracket in question.split():
         if bracket in _CLOSING:

@@ -148,11 +148,7 @@ def _sums(seed: int) -> Iterator[Problem]:
 
 
 def _chain(terms: str) -> str:
-    """Every step as a sentence, and the answer.
-
-    >>> _chain("8 + 5 - 2")
-    ' 8 + 5 = 13. 13 - 2 = 11. The answer is 11.\\n'
-    """
+    """Every step as a sentence, and the answer: ``8 + 5 = 13. 13 - 2 = 11. The answer is 11.``"""
     rest, totals = terms.split()[1:], _read_sum(terms)[1]
     steps = (
         f"{before} {sign} {number} = {after}."
@@ -162,11 +158,7 @@ def _chain(terms: str) -> str:
 
 
 def _read_sum(terms: str) -> tuple[list[int], list[int]]:
-    """The numbers that each step adds, and the first number with the result of every step.
-
-    >>> _read_sum("8 + 5 - 2")
-    ([5, -2], [8, 13, 11])
-    """
+    """The numbers that each step adds, and the first number with the result of every step."""
     first, *rest = terms.split()
     changes = [int(f"{sign}{number}") for sign, number in zip(rest[::2], rest[1::2], strict=True)]
     return changes, list(accumulate([int(first), *changes]))

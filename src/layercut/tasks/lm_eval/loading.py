@@ -44,12 +44,9 @@ def lm_eval_task(
     """Any task, group or tag of lm-eval as one task; see ``layercut.tasks.load_task``.
 
     Args:
-        data: a local file or folder in place of the hub's data. Of a group, rows are distinguished by their
-            ``subject``.
-        num_shots: worked examples in the prompt; if left out, none for multiple choice, and as many as the task's file
-            asks for where answers are written.
-        chat: ask in the model's chat format, worked examples as earlier turns: what lm-eval does under
-            ``--apply_chat_template --fewshot_as_multiturn``.
+        data: a local file or folder. Of a group, rows are distinguished by their ``subject``.
+        num_shots: if left out, none for multiple choice, else as many as the task's file asks for.
+        chat: what lm-eval does under ``--apply_chat_template --fewshot_as_multiturn``.
         shown_name: name in results, without the number of examples, where that is not ``name``.
     """
     try:
@@ -78,10 +75,7 @@ def lm_eval_task(
         called = f"{called}:{num_shots}" if num_shots else called
         return ChoiceTask(called + form, choices, metrics, described)
     if kinds[0] == "loglikelihood_rolling":
-        raise InputError(
-            f"lm-eval's {name} scores whole documents, which layercut does not ask. `python -m layercut.tools.lm_eval` "
-            "runs it on a pruned model."
-        )
+        raise InputError(f"lm-eval's {name} scores whole documents: `python -m layercut.tools.lm_eval` runs it.")
     written = [WrittenSubject(member, task, num_shots, chat=chat) for member, task in tasks.items()]
     called = called if num_shots is None else f"{called}:{num_shots}"
     metrics = _shared(name, [list(subject.measures) for subject in written])
@@ -95,10 +89,7 @@ def _means(name: str, task: Any) -> list[str]:
     # Others, such as f1 and perplexity, become a number only over all items.
     own = [metric for metric, over_items in task.aggregation().items() if over_items is mean]
     if not own:
-        raise InputError(
-            f"lm-eval's {name} is a {task.OUTPUT_TYPE} task with {', '.join(task.aggregation())}; layercut supports "
-            "those with a metric per item, such as acc."
-        )
+        raise InputError(f"lm-eval's {name} has no metric per item, such as acc, but {', '.join(task.aggregation())}.")
     return own
 
 
@@ -111,12 +102,7 @@ def _shared(name: str, metrics: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, ConfigurableTask]:
-    """lm-eval's task of this name, or those of a group or tag, each by its own name.
-
-    Args:
-        data: the place of the local rows, for messages.
-        local: rows in place of the hub's.
-    """
+    """lm-eval's task of this name, or those of a group or tag, by their names, with ``local`` rows of ``data``."""
     manager = _manager_of(name)
     members = _members(manager, own_task_folder(name)[1])
     files = {
@@ -144,10 +130,7 @@ def _load(name: str, data: str | None, local: DataSet | None) -> dict[str, Confi
     except Exception as error:  # task files run any code, and a failed download raises what it likes
         if local is not None:
             raise unreadable_task(name, str(data), error) from error
-        raise InputError(
-            f"{name}: its data set cannot be loaded ({why_no_data(error)}). With no network give a local copy: "
-            f"`data` {name}=PATH."
-        ) from error
+        raise InputError(f"{name}: no data ({why_no_data(error)}). Give a local copy: `data` {name}=PATH.") from error
     finally:
         logger.setLevel(level)
     tasks: dict[str, ConfigurableTask] = loaded["tasks"]
@@ -213,15 +196,9 @@ def _check_file(name: str, file: Path, *, is_local: bool) -> None:
 
     described = load_yaml(file, resolve_func=False)
     if described.get("unsafe_code"):
-        raise InputError(
-            f"lm-eval's {name} runs generated programs without isolation; use layercut's own humaneval, "
-            "humaneval_plus, mbpp or mbpp_plus, which run them in a sandbox."
-        )
+        raise InputError(f"lm-eval's {name} runs programs without isolation; use humaneval, mbpp or their _plus.")
     if is_local and "class" in described:
-        raise InputError(
-            f"lm-eval's {name} is a Python class with its own way to read data, so it takes no local rows; leave "
-            "`data` out."
-        )
+        raise InputError(f"lm-eval's {name} is a Python class that takes no local rows; leave `data` out.")
 
 
 @cache

@@ -69,10 +69,7 @@ def prepare_hellaswag(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     """Rows whose contexts are joined, as lm-eval's own preparation leaves those of the hub: ``query`` and ``choices``.
 
     lm-eval capitalises the part of the context that the ending continues (``ctx_b``). In a joined context that is the
-    beginning of a sentence at the end, in small letters and without a full stop.
-
-    >>> prepare_hellaswag([{"activity_label": "Roofing", "ctx": "A man sits. he", "endings": ["slips."], "label": 0}])
-    [{'query': 'Roofing: A man sits. He', 'choices': ['slips.'], 'label': 0}]
+    beginning of a sentence at the end, in small letters and without a full stop: "A man sits. he" gets "He".
     """
     return [
         {
@@ -96,16 +93,12 @@ def _rows_of_subject(local: DataSet, subject: str | None, task: str, *, in_group
 
     A file that holds several subjects is divided by its field ``subject``; one without that field belongs to the task
     as a whole, and so does one whose subjects are no configurations of the data set on the hub.
-
-    Raises InputError: a task of a group, and no row of its subject, though the rows have subjects.
     """
     rows = {split: list(of_split) for split, of_split in local.splits.items()}
     known = {str(row.fields[SUBJECT]) if SUBJECT in row.fields else None for part in rows.values() for row in part}
     if subject is None or None in known or (subject not in known and not in_group):
         return rows
     if subject not in known:
-        raise InputError(
-            f"there are no rows of the {SUBJECT} {subject!r}, which {task} needs; the data holds {len(known)} subjects"
-        )
+        raise InputError(f"no rows of the {SUBJECT} {subject!r}, which {task} needs, but of {len(known)} others")
     own = {split: [row for row in part if str(row.fields[SUBJECT]) == subject] for split, part in rows.items()}
     return {split: of_split for split, of_split in own.items() if of_split}

@@ -21,7 +21,7 @@ class ChoiceSubject(Subject):
         for example in examples:
             options_and_gold(self.task, example, lambda: f"a worked example of {self.name}")
         question = self._sentence_with_gap(doc, options) if self.task.multiple_input else str(request.prompts[0])
-        return Item(doc, question, request, (gold,), options, examples)
+        return Item(doc, question, request, gold, options, examples)
 
     def _sentence_with_gap(self, doc: Mapping[str, Any], options: Sequence[str]) -> str:
         """Of Winogrande, whose options begin the sentence: the words that all share, a gap, and the rest."""

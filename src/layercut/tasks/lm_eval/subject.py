@@ -35,14 +35,9 @@ class Item(NamedTuple):
     doc: Mapping[str, Any]
     question: str  # the context without worked examples; of Winogrande, the sentence with its gap
     asked: Asked  # as plain text without worked examples; what an item's id is made from
-    golds: tuple[str, ...]  # the right answers; one of them for most tasks, none where a program judges
+    gold: str  # the right answer, the first of several; empty where a program judges
     options: tuple[str, ...] = ()
     examples: tuple[Mapping[str, Any], ...] = ()  # rows that stand before it as worked examples
-
-    @property
-    def gold(self) -> str:
-        """The right answer that stands for all."""
-        return self.golds[0] if self.golds else ""
 
 
 class Subject:
@@ -86,10 +81,7 @@ class Subject:
         return f"{self._num_shots} of {self._examples_from}, seed {FEWSHOT_SEED}" if self._num_shots else ""
 
     def read(self, split: str) -> Iterator[Item]:
-        """The items of a split in the order of the data.
-
-        Raises InputError: a row that lm-eval's task file cannot read, or that has no usable label.
-        """
+        """The items of a split in the order of the data. Raises InputError: a row that cannot be read."""
         made = self._made.setdefault(split, [])  # kept, because lm-eval's templates take milliseconds an item
         yield from made
         for number, doc in enumerate(islice(self.docs[split], len(made), None), start=len(made) + 1):
@@ -146,16 +138,11 @@ class Subject:
     def _check_examples(self) -> None:
         """Raises InputError: fewer worked examples than are asked for."""
         wanted = getattr(self.task, "missing_examples", None)
-        if wanted:
-            raise InputError(
-                f"{self.name}: its worked examples come from the split {wanted!r}, which the local data does not have. "
-                f"Give a folder with a {wanted} file, or ask without examples ({self.name}:0)."
-            )
-        there = 0 if self._sampler is None else len(self._sampler.fewshot_docs())
+        there = 0 if wanted or self._sampler is None else len(self._sampler.fewshot_docs())
         if there < self._num_shots + (self._examples_from in self.docs):  # one more, as no item is its own example
             raise InputError(
-                f"{self.name}: {self._num_shots} worked examples were asked for, and its data has {there} rows for "
-                "them. Ask for fewer, or give more data."
+                f"{self.name}: its data has {there} rows for {self._num_shots} worked examples, of the split "
+                f"{wanted or self._examples_from!r}. Give a folder with a file of it, or ask for fewer ({self.name}:0)."
             )
 
 
@@ -178,11 +165,7 @@ class SubjectsTask(Task):
         described: Mapping[str, Any],
         max_new_tokens: int | None = None,
     ) -> None:
-        """A task of ``subjects`` of one class, which is derived from Subject.
-
-        ``name`` ends in ``:5`` where it was named with 5 worked examples, ``metrics`` begin with the headline, and
-        ``described`` holds versions and data, for the run's settings.
-        """
+        """``metrics`` begin with the headline; ``described`` holds versions and data, for the run's settings."""
         self.name = name
         self._base_name = name.removeprefix("lm-eval:").partition(":")[0].removesuffix("+chat")
         self._subjects, self._metrics, self._described = subjects, list(metrics), dict(described)
@@ -236,10 +219,7 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
     Several right ones are allowed; the first stands for them. lm-eval itself scores a row without any 0: hidden test
     labels (-1), a field of another name, a letter in a number's place.
 
-    Args:
-        where: says which row it is, for the message.
-
-    Raises InputError: the row's label is missing, or names none of its options.
+    Raises InputError, with the place that ``where`` says: the row's label is missing, or names none of its options.
     """
     try:
         target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
@@ -249,7 +229,7 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
     held = f"its label is {target!r:.60}"
     if task.OUTPUT_TYPE != "multiple_choice":
         if not targets or not str(targets[0]).strip():
-            raise _unlabelled(task, doc, where(), held, "The right continuation must not be empty. ")
+            raise _unlabelled(task, doc, where(), held)
         return (), str(targets[0]).strip()
     options = tuple(map(str, task.doc_to_choice(doc)))
     own_grader = callable(task.config.process_results)  # which may mean something else by the label
@@ -257,17 +237,16 @@ def options_and_gold(task: Any, doc: Mapping[str, Any], where: Callable[[], str]
         0 <= label < len(options) if isinstance(label, int) else label in options or own_grader for label in targets
     )
     if not targets or not all(known):
-        fine = f"It must be a number from 0 to {len(options) - 1}, or one of {', '.join(map(repr, options))}. "
-        raise _unlabelled(task, doc, where(), held, fine)
+        raise _unlabelled(task, doc, where(), f"{held}, of the options {', '.join(map(repr, options))}")
     first = targets[0]
     return options, options[first] if isinstance(first, int) else str(first)
 
 
-def _unlabelled(task: Any, doc: Mapping[str, Any], where: str, held: str, fine: str = "") -> InputError:
+def _unlabelled(task: Any, doc: Mapping[str, Any], where: str, held: str) -> InputError:
     fields = ", ".join(name for name, value in doc.items() if value is not None)
     return InputError(
-        f"{where}: {held}, with the fields {fields}, so {task.config.task} has no right answer. {fine}Mend or remove "
-        "the row, or give rows with their labels, under the names of the data set on the hub."
+        f"{where}: {held}, with the fields {fields}, so {task.config.task} has no right answer. Mend or remove the "
+        "row, or give rows with their labels, under the names of the data set on the hub."
     )
 
 

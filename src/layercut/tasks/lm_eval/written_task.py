@@ -90,25 +90,16 @@ class WrittenSubject(Subject):
     for_selection = ("validation", "train")
 
     def __init__(self, name: str, task: Any, num_shots: int | None, *, chat: bool = False) -> None:
-        """A subject with a number of worked examples; None for as many as its file asks for.
-
-        Raises InputError: it asks for what is not supported, such as several answers to an item.
-        """
+        """None for as many worked examples as its file asks for. Raises InputError: it asks what is not supported."""
         self.stop, self.max_new_tokens = _generation(name, task)
         self.measures = measures_of(task)
         if not self.measures:
-            raise InputError(
-                f"lm-eval's {name} has no metric that is a mean over items, so its items cannot be compared in pairs; "
-                "`python -m layercut.tools.lm_eval` runs it on a pruned model."
-            )
+            raise InputError(f"lm-eval's {name} has no mean over items: `python -m layercut.tools.lm_eval` runs it.")
         shown = (task.config.num_fewshot or 0) if num_shots is None else num_shots
         super().__init__(name, task, shown, chat=chat)
 
     def grade(self, items: Sequence[Item], texts: Sequence[str]) -> list[Graded]:
-        """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up.
-
-        Raises InputError: lm-eval's own code fails on a row.
-        """
+        """Texts as lm-eval filters and grades them, all at once, because some filters are slow to set up."""
         from lm_eval.api.instance import Instance
 
         if not items:
@@ -127,26 +118,25 @@ class WrittenSubject(Subject):
                 own = {name: values[part.filter][part.metric] for name, part in self.measures.items()}
                 results.append(Graded(_answer(next(iter(read.values()))), own))
         except Exception as error:  # filters and metrics of hundreds of task files raise what they like
-            raise InputError(
-                f"lm-eval's {self.task.config.task} cannot grade an answer ({reason_of(error)})."
-            ) from error
+            raise InputError(f"lm-eval's {self.name} cannot grade an answer ({reason_of(error)}).") from error
         return results
 
     def _item(self, doc: Mapping[str, Any], split: str, number: int) -> Item:
         request = self._asked(doc, (), chat=False)
-        return Item(doc, str(request.prompts[0]), request, self._golds(doc), examples=self._draw(doc, split))
+        return Item(doc, str(request.prompts[0]), request, self._gold(doc), examples=self._draw(doc, split))
 
     def _asked(self, doc: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], *, chat: bool) -> Asked:
         return Asked((self._context(doc, examples, chat=chat),))
 
-    def _golds(self, doc: Mapping[str, Any]) -> tuple[str, ...]:
+    def _gold(self, doc: Mapping[str, Any]) -> str:
         target = self.task.doc_to_target(doc)
         if isinstance(target, int):
             if self.task.config.doc_to_choice is not None:
                 target = self.task.doc_to_choice(doc)[target]
             elif callable(self.task.config.process_results):  # a number that stands for nothing, as in IFEval
-                return ()
-        return _texts(target)
+                return ""
+        texts = map(str, target if isinstance(target, list | tuple) else [target])
+        return next((text for text in texts if text.strip()), "")
 
 
 class Measure(NamedTuple):
@@ -167,9 +157,8 @@ class Graded(NamedTuple):
 def measures_of(task: Any) -> dict[str, Measure]:
     """The measures of a task by name, in the order of its file, of metrics that are means over items.
 
-    Others (BLEU of a corpus, perplexity) are left out: an item has no number of its own there. Behind several filters
-    a measure has the filter's name: ``strict-match``, or ``exact_match,strict-match`` where there are several metrics
-    as well. One of which lower is better is negated: ``neg_ter``.
+    Behind several filters a measure has the filter's name: ``strict-match``, or ``exact_match,strict-match`` where
+    there are several metrics as well. One of which lower is better is negated: ``neg_ter``.
     """
     from lm_eval.api.metrics import mean, nanmean
 
@@ -200,16 +189,8 @@ def _generation(name: str, task: Any) -> tuple[tuple[str, ...], int]:
     }
     for what, is_so in unsupported.items():
         if is_so:
-            raise InputError(
-                f"lm-eval's {name} {what}; of its generate_until tasks, layercut supports those with one greedy answer "
-                "to each text."
-            )
+            raise InputError(f"lm-eval's {name} {what}; layercut asks tasks with one greedy answer to each text.")
     return tuple(dict.fromkeys(text for text in wanted["until"] if text)), wanted["max_gen_toks"]
-
-
-def _texts(target: Any) -> tuple[str, ...]:
-    texts = map(str, target if isinstance(target, list | tuple) else [target])
-    return tuple(text for text in texts if text.strip())
 
 
 def _answer(filtered: Any) -> str:

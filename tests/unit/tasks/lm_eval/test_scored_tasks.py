@@ -100,14 +100,19 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
             {"label": None, "answer": True},
             "with the fields question, passage, idx(, answer)?, so",
         ),
-        ("boolq", BOOLQ, {"label": -1}, "label is -1, .*so boolq .* number from 0 to 1, or one of 'no', 'yes'"),
+        ("boolq", BOOLQ, {"label": -1}, "label is -1, of the options 'no', 'yes', .*so boolq has no right"),
         ("boolq", BOOLQ, {"label": 2}, "label is 2, "),
         ("piqa", PIQA, {"label": None}, "with the fields goal, sol1, sol2, so"),
         ("piqa", PIQA, {"label": -1}, "label is -1, "),
         ("mmlu_virology", MMLU, {"answer": None}, "with the fields question, choices, subject, so"),
         ("mmlu_virology", MMLU, {"answer": 4}, "label is 4, "),
         ("winogrande", GAP, {"answer": ""}, "cannot be read .KeyError: ''."),
-        ("lambada_openai", {"text": "went home to his house"}, {"text": ""}, "label is ' ', .* must not be empty"),
+        (
+            "lambada_openai",
+            {"text": "went home to his house"},
+            {"text": ""},
+            "label is ' ', .*so lambada_openai has no right",
+        ),
     ],
 )
 def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
@@ -225,7 +230,7 @@ def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
     second.samples("selection", 1)
     expected = [second.request(sample, "rank") for sample in second.samples("report", None)[:3]]
     assert [first.request(sample, "rank") for sample in first.samples("report", 3)] == expected
-    with pytest.raises(InputError, match="13 worked examples .*12 rows"):
+    with pytest.raises(InputError, match="12 rows for 13 worked examples"):
         load_task("winogrande:13", data=data)
 
 

@@ -93,12 +93,12 @@ def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lm-eval:humaneval", "humaneval runs generated programs without isolation; use layercut's own humaneval"),
-        ("lm-eval:mbpp", "mbpp runs generated programs without isolation"),
-        ("humaneval_instruct", "humaneval_instruct runs generated programs without isolation"),
+        ("lm-eval:humaneval", "humaneval runs programs without isolation; use humaneval"),
+        ("lm-eval:mbpp", "mbpp runs programs without isolation"),
+        ("humaneval_instruct", "humaneval_instruct runs programs without isolation"),
         ("gsm8k_cot_self_consistency", "asks for 64 answers to each item"),
-        ("squadv2", "squadv2 is a Python class with its own way to read data"),
-        ("lm-eval:gsm8k:20", "20 worked examples were asked for, and its data has 12 rows"),
+        ("squadv2", "squadv2 is a Python class that takes no local rows"),
+        ("lm-eval:gsm8k:20", "its data has 12 rows for 20 worked examples"),
     ],
 )
 def test_what_is_not_supported_is_refused_in_one_line(name: str, message: str, gsm_folder: str) -> None:
@@ -109,7 +109,7 @@ def test_what_is_not_supported_is_refused_in_one_line(name: str, message: str, g
 
 def test_examples_from_a_split_that_is_not_there(tmp_path: Path) -> None:
     data = write_rows(tmp_path, {"test": gsm(12)})
-    with pytest.raises(InputError, match=r"split 'train', .*\(gsm8k:0\)"):
+    with pytest.raises(InputError, match=r"split 'train'.*\(gsm8k:0\)"):
         load_task("lm-eval:gsm8k", data=data)
     assert load_task("lm-eval:gsm8k:0", data=data).samples("report", 2)
 
