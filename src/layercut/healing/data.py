@@ -49,7 +49,7 @@ def source_records(parts: Sequence[PromptGroup], *, need_answers: bool) -> list[
         made_of |= {"finish_reason": "stop"} if need_answers else {}
         kept = [prompt for prompt in part.prompts if prompt.answer.strip() or not need_answers]
         if not kept:
-            raise InputError("these prompts have no answers of their own; use `responses` self, or give an `output`.")
+            raise InputError("these prompts have no answers of their own; use `responses` self, or other rows.")
         records += [
             {"id": prompt.id, "prompt": plain_prompt(prompt.prompt), "completion": prompt.answer, **made_of}
             for prompt in kept

@@ -282,7 +282,7 @@ class HealSettings(ArmSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.train.goal.is_graded and self.filters.right_only:
-            raise InputError("grpo trains on the pruned model's own answers, so leave out right_only.")
+            raise InputError("grpo trains on its own answers, so right_only has no meaning; leave it out.")
         return self
 
     @property
