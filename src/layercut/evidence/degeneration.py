@@ -69,7 +69,7 @@ def sentences_of(text: str) -> list[str]:
     return [part for part in _SENTENCE.split(text) if _WORD.search(part)]
 
 
-def repeated_share(words: Sequence[str], n: int) -> float:
+def repeated_share(words: Sequence[str | int], n: int) -> float:
     """Rep-n: 1 - distinct n-grams / n-grams, from 0 (none comes twice) to nearly 1; 0 for fewer than n words.
 
     Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv:1908.04319 (seq-rep-n).

@@ -25,6 +25,7 @@ from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.rows import Tokens
 from layercut.engine.shared import fastest_engine
 from layercut.errors import InputError
+from layercut.evidence.degeneration import repeated_share
 from layercut.healing.examples import (
     Logits,
     TrainingExample,
@@ -98,12 +99,6 @@ class DistillTrainer(HealingTrainer):
         with torch.no_grad():
             teacher = lazy_logits_in_loss(self._teacher, inputs)
         return lazy_logits_in_loss(model, inputs), teacher
-
-
-def repeated_share(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that occurred earlier in the same answer: 1 - different / all; 0 for fewer tokens."""
-    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 class RolloutLength:
@@ -206,7 +201,7 @@ class OnPolicyTrainer(DistillTrainer):
             batch = self.data_collator(items)
             inputs = {name: value.to(self.args.device) for name, value in batch.items() if isinstance(value, Tensor)}
         losses_N = self._losses(model, inputs)
-        repeated = sum(repeated_share(answer.completion) for answer in answers) / max(len(answers), 1)
+        repeated = sum(repeated_share(answer.completion, 4) for answer in answers) / max(len(answers), 1)
         self.note("repetition", repeated)
         self.note("rollout_tokens", sum(len(answer.completion) for answer in answers) / max(len(answers), 1))
         if self._length.saw(repeated):

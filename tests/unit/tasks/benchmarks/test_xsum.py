@@ -50,6 +50,7 @@ def test_splits_and_prompt(task: XSum) -> None:
 def test_rouge(summary: str, gold: str, expected: tuple[float, float, float]) -> None:
     scores = rouge_scores(summary, gold)
     assert list(scores) == ["rougeL", "rouge1", "rouge2"]
+    assert list(rouge_scores("Cats sat.", "the cat sat").values()) == pytest.approx([0.8, 0.8, 2 / 3])
     assert tuple(scores.values()) == pytest.approx(expected)
 
 

@@ -11,6 +11,7 @@ import pytest
 from layercut.engine.base import LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
+from layercut.tasks.lm_eval.local_rows import prepare_hellaswag
 from tests.support.answers import likelihoods, write_lines
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
@@ -72,6 +73,11 @@ def small_manager() -> Any:
 
     home = Path(lm_eval.tasks.__file__).parent
     return lm_eval.tasks.TaskManager(include_defaults=False, include_path=[home / "arc", home / "winogrande"])
+
+
+def test_a_joined_context_ends_in_a_capital_as_lm_eval_writes_it() -> None:
+    row = {"activity_label": "Roofing", "ctx": "A man sits. he", "endings": ["slips."], "label": 0}
+    assert prepare_hellaswag([row]) == [{"query": "Roofing: A man sits. He", "choices": ["slips."], "label": 0}]
 
 
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
