@@ -300,10 +300,11 @@ def use_cache_without_hub() -> None:
 
     The libraries beneath ask an absent hub six times for every file and write a line for each.
     """
-    import datasets.config
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE and not _is_reachable(constants.ENDPOINT):
+        import datasets.config
+
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
 
 

@@ -62,7 +62,7 @@ def _sample(row: DataRow, default: Grade | None) -> Sample:
     accepted = _texts(fields, "answer") or (("",) if grade == "code" else ())
     data["accepted"] = accepted
     if not accepted:
-        raise InputError(f"no answer in 'answer', only {', '.join(fields)}. A row graded by {grade} needs the answer.")
+        raise InputError(f"no field 'answer', only {', '.join(fields)}. A row graded by {grade} needs the answer.")
     if grade in ("choice", "regex") and len(accepted) > 1:
         raise InputError(f"{len(accepted)} answers for the grade {grade}. Give one.")
     for answer in accepted:

@@ -176,7 +176,7 @@ def test_refusals(tmp_path: Path) -> None:
     for name, message in {
         "blank.txt": "holds no text",
         "broken.txt.gz": "gzip data is damaged",
-        "bytes.txt": "is in UTF-16",
+        "bytes.txt": "not UTF-8 text",
         "gone.txt": "no calibration text can be read here .*Give a file, hub:NAME or generated",
         "gone.jsonl": "no such file",
     }.items():
