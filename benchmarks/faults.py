@@ -386,8 +386,9 @@ def verb_commands(work: Path) -> dict[str, list[Any]]:
     few = ["--device", "cpu", "--batch-size", 4]
     words = ["--prompts", work / "prompts.txt", "--max-new-tokens", 6]
     train = ["--rank", 2, "--max-steps", 12, "--save-every", 3, "--train-batch", 4, "--warmup-steps", 1]
+    layers = ["--units", "layer", "--smaller", "29%"]
     return {
-        "prune": ["prune", model, "--tasks", rows, "--items", 40, "--keep", 0.6, "--max-depth", 2, "--heal", "seam"],
+        "prune": ["prune", model, "--tasks", rows, "--items", 40, "--keep", 0.6, *layers, "--heal", "seam"],
         "select": ["select", model, "--criterion", "task_accuracy", "--objective", rows, "--remove", "2 layers", *few],
         "sweep": ["sweep", model, "--objective", rows, "--limit", 12, *few],
         "eval": ["eval", work / "tiny", "--remove", "2,4", "--tasks", "arithmetic,copy", "--limit", 12, *few],

@@ -58,12 +58,11 @@ def prune(
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
     keep: float | str = 0.9,
-    units: str | None = None,
+    units: str = "both",
     smaller: float | str | None = None,
     one_size: bool = False,
     faster: float | str | None = None,
     serve: str = "laptop",
-    max_depth: str = "25%",
     heal: str = "auto",
     items: int | None = None,
     versus: str | Sequence[str] = (),
@@ -98,12 +97,11 @@ def prune(
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
-        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth counts layers.
+        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size.
         smaller: Most bytes to remove; 30% if left out.
-        one_size: Test that size or depth alone, not those on the way.
+        one_size: Test that size alone, not those on the way.
         faster: Times as fast a request should be, by forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
-        max_depth: Most layers to remove: 8 or 25%; layers alone go.
         heal: auto (in closed form, where that may pay), none, seam (in closed form, every plan).
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.

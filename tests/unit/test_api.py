@@ -125,7 +125,7 @@ def test_progress_is_shown_unless_it_is_silenced(
         ),
         (lambda m, d: layercut.select_layers(m, "block", "1 layers", out=d), "unknown criterion"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, race="fast"), "unknown race"),
-        (lambda m, d: layercut.prune(m, use="math", max_depth=40), "is 40 of 6 layers"),
+        (lambda m, d: layercut.prune(m, use="math", one_size=True), "`one_size` needs a size"),
         (lambda m, d: layercut.cut(m, [4, 40], d), "layer 40 is not in"),
         (lambda m, d: layercut.cut(m, "reverse:40", d), "40"),
         (lambda m, d: layercut.evaluate_task("copy", m, "40"), "layer 40 is not in"),
@@ -323,15 +323,15 @@ def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path: Path) -> None:
     folder = spare_model(tmp_path / "spare")
     file = choice_file(tmp_path / "mine.jsonl", folder)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    wanted: dict[str, Any] = {"tasks": [file], "keep": 0.6, "max_depth": 1, "items": 40, "heal": "none"}
+    wanted: dict[str, Any] = {"tasks": [file], "keep": 0.6, "units": "layer", "items": 40, "heal": "none"}
     done = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
     named = layercut.prune(folder, out=tmp_path / "named", **wanted)
-    assert done.plan.removed == named.plan.removed and len(done.plan.removed) == 1
+    assert done.plan.removed == named.plan.removed and len(done.plan.removed) == 2
     assert done.result.tested == named.result.tested and done.result.verdict == "passed"
     assert done.checkpoint is not None and named.checkpoint is not None
     weights = [one.checkpoint.joinpath("model.safetensors").read_bytes() for one in (done, named) if one.checkpoint]
     assert weights[0] == weights[1]
-    assert done.model.config.num_hidden_layers == 5 == len(done.plan.kept)
+    assert done.model.config.num_hidden_layers == 4 == len(done.plan.kept)
     assert set(done.kept) == {"mine.jsonl"} and done.report.is_file()
     again = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
     assert again.result == done.result

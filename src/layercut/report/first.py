@@ -181,7 +181,7 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_and_readout(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
-    most = f"{goal.smaller:.0%} of the weights' bytes" if goal.smaller else count_of(goal.max_depth, "layer")
+    most = f"{goal.smaller:.0%} of the weights' bytes"
     layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"
     healed = f", healed ({escape_inline(chosen.healing)})" if chosen.healing else ""
     place = f"{code_span(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"

@@ -58,8 +58,6 @@ FLAGS = {
     "two goals": ("prune MODEL --use math --tasks copy", "one of the two"),
     "share to keep": ("prune MODEL --use math --keep 1.5", "--keep"),
     "time of a prune, which ended": ("prune MODEL --use math --time 2h", "No such option: --time"),
-    "depth of a prune": ("prune MODEL --use math --max-depth 99%", "is 6 of 6 layers; choose 1 to 4"),
-    "depth that is none": ("prune MODEL --use math --max-depth half", "is no depth"),
     "data of a prune": ("prune MODEL --use math --data xsum=x", "is not among the tasks"),
     "share of a cut": ("cut MODEL --out OUT --remove 120%", "is no depth"),
     "criterion": ("select MODEL --criterion block_influnce --remove 1layer", "Did you mean block_influence?"),

@@ -32,7 +32,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert first.answer.startswith("**Remove 1 layer.**")
     facts = dict(first.facts)
     assert "85%" in facts["asked for"] and "arithmetic (short answer)" in facts["asked for"]
-    assert facts["recommended plan"] == "`depth-1`"
+    assert facts["recommended plan"] == "`size-3`"
     assert facts["layers removed"] == "20 (1 of 30)"
     assert facts["size"] == "134.5M to 131.0M parameters (-2.6%), 538 MB to 524 MB (-2.6 %) on disk"
     assert facts["speed"] == "decode 40 to 43.2 tokens/s (x 1.08 [1.05, 1.11], batch 1, n 7)"
@@ -48,7 +48,7 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert first.answer == "**No plan passed 85%.** Best: 1 layer."
     facts = dict(first.facts)
     assert "recommended plan" not in facts
-    assert facts["best plan"] == "`depth-1`"
+    assert facts["best plan"] == "`size-3`"
     assert "model" not in facts["checkpoint"]
     assert facts["to decide it"] == "the same command with `--items 240` and another `--out`"
 
@@ -61,7 +61,7 @@ def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_pat
     one = one.model_copy(update={"verdict": verdict, "kept": kept})
     result = result.model_copy(update={"tested": (one,)})
     result.save(tmp_path)
-    rows = [row for row in study_results(tmp_path).rows if row.cut.name == "depth-1"]
+    rows = [row for row in study_results(tmp_path).rows if row.cut.name == "size-3"]
     first, depths = first_of_prune(result, rows), depths_table(result)
     assert first.table is not None
     assert [column.name for column in first.table.columns][:2] == ["task", "finding"]  # in sight on a phone

@@ -39,7 +39,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 """Fields without which there is no request, beside the model."""
 VALUES: dict[str, Any] = {
-    "use": "math", "tasks": "arithmetic", "keep": 0.5, "max_depth": "1", "remove": "reverse:1", "heal": "none",
+    "use": "math", "tasks": "arithmetic", "keep": 0.5, "smaller": 0.2, "remove": "reverse:1", "heal": "none",
     "faster": 1.5,
     "criterion": "trace_damage", "objective": "arithmetic", "readouts": "short", "protect": "first:1",
     "prompts": "task:arithmetic", "data": {"copy": "x"}, "device": "cpu", "dtype": "float32",
