@@ -7,12 +7,10 @@ Every item is answered by both models. What items can show is simulated with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
 from layercut.evidence.sample_size import (
     CORRELATION,
@@ -55,6 +53,7 @@ HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 REQUESTS = 12  # general requests of each list
 ITEMS = 24  # items of each check of side effects
+_ROOM = 512  # tokens of the context that checks need
 _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
@@ -219,27 +218,8 @@ def check_run(
 
 
 def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
-    """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
+    """The checks of side effects, but no long texts; none of a model that takes no conversations, or short ones."""
+    if not model.has_chat_template or (model.context_length or _ROOM) < _ROOM:
+        return []
     cells = make_task_cells(suite_named("side_effects", limit=ITEMS), seed)
-    requests: dict[str, list[Any]] = {
-        cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
-        for cell in cells
-        if not cell.task.name.startswith(_LONG)
-    }
-
-    def accepted(reader: Reader) -> list[str]:
-        labels = []
-        for label, of_check in requests.items():
-            with suppress(InputError):
-                for request in of_check:
-                    generation_row(reader, request)
-                labels.append(label)
-        return labels
-
-    key = [
-        (label, request.prompt, request.begins, request.max_new_tokens)
-        for label, of_check in requests.items()
-        for request in of_check
-    ]
-    labels = model.read("side_effects", key, accepted)
-    return [cell for cell in cells if cell.label in labels]
+    return [cell for cell in cells if not cell.task.name.startswith(_LONG)]
