@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from layercut.evidence.advice import KEEP
 from layercut.evidence.comparison import arm_of
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
@@ -31,6 +32,8 @@ class Source:
     value: Any
     """Its results: StudyResults, Sweep, or the content of diagnose.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
+    use: str = "all"  # what plans of a study are judged for, and the share that they have to keep
+    keep: float = KEEP
 
     @cached_property
     def model(self) -> str:

@@ -1,4 +1,4 @@
-"""``advise``, ``compare``, ``report``, ``push``, ``plan-size``, ``ls``, ``env``: of finished runs, or of none."""
+"""``compare``, ``report``, ``push``, ``plan-size``, ``ls``, ``env``: of finished runs, or of none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from layercut.base_settings import Share
-from layercut.evidence.advice import Advice
 from layercut.evidence.comparison import ComparisonRow
 from layercut.models.push import Upload, prepare_upload, upload_checkpoint
 from layercut.runs.directory import find_run_folders
@@ -17,43 +16,6 @@ from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb
 
 _RUN = Flag("RUN", argument=True)
-
-
-class AdviseVerb(Verb):
-    """Say how deep the model of a study can be cut for a use.
-
-    Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
-    is named. The answer comes with the checkpoint's folder or the next command. Needs no model and no torch.
-
-    Example: layercut advise runs/quickstart --use math --keep 0.9
-    """
-
-    VERB = "advise"
-    POSITIONAL = ("folder",)
-    RETURNS = "recommended, the plan or None, and all that it rests on."
-
-    folder: Annotated[fields.Folder, _RUN] = Field(
-        description="The folder of a finished study, or of runs of `eval`, the original model's called uncut."
-    )
-    use: str = Field(
-        "all",
-        description="What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).",
-    )
-    keep: Share = Field(
-        0.9, ge=0, le=1, description="Share of the score above chance that has to be kept on every task of the use."
-    )
-    seed: fields.RandomSeed = 0
-
-    def run(self, io: Io) -> Advice:
-        """Decide."""
-        from layercut.evidence.advice import advise
-
-        return advise(self.folder, use=self.use, keep=self.keep, seed=self.seed)
-
-    def show(self, done: Advice, io: Io) -> Shown:
-        from layercut.report.advice_text import advice_on_terminal
-
-        return Shown(done.to_dict(), [advice_on_terminal(done)])
 
 
 class Compared(NamedTuple):
@@ -112,19 +74,34 @@ class CompareVerb(Verb):
 class ReportVerb(Verb):
     """Write the reports of a run again: HTML and Markdown.
 
-    The page is one file that needs no network. Needs no model and no torch. Two evals are compared by layercut compare.
+    The page is one file that needs no network. It begins with how deep a study shows that its model can be cut for a
+    use: plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
+    is named. Needs no model and no torch. Two evals are compared by layercut compare.
 
-    Example: layercut report runs/quickstart
+    Example: layercut report runs/quickstart --use math --keep 0.8
     """
 
     VERB = "report"
 
-    folder: Annotated[fields.Folder, _RUN] = Field(description="Folder of a study, prune, sweep or diagnosis.")
+    folder: Annotated[fields.Folder, _RUN] = Field(
+        description="Folder of a study, prune, sweep or diagnosis, or of runs of `eval`, the original's called uncut."
+    )
+    use: str = Field(
+        "all",
+        description="What plans of a study are judged for: all, classify (ranked), or math, code, summarize, chat, "
+        "copy (written).",
+    )
+    keep: Share | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the score above chance that they have to keep on every task of the use; 0.9 if left out.",
+    )
 
     def run(self, io: Io) -> dict[str, Path]:
         from layercut.report.reports import write_reports
 
-        return write_reports(self.folder)
+        return write_reports(self.folder, use=self.use, keep=self.keep)
 
     def show(self, done: dict[str, Path], io: Io) -> Shown:
         data = {name: str(path) for name, path in done.items()}

@@ -18,7 +18,7 @@ from layercut.tasks import load_task
 from layercut.tasks.selected_items import record_items
 from tests.unit.cli.conftest import Run
 
-VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "advise", "report", "ls", "env")
+VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "report", "ls", "env")
 
 
 def test_help_answers_without_torch() -> None:

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import study_results
+from layercut.evidence.study import prune_result, study_results
 from layercut.report import words
 from layercut.report.comparison import _matrix
-from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
+from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_of_study, size_words
 from layercut.report.reports import write_reports
 from layercut.report.table import Cell, Table, plain_cell, terminal_table, text_columns
 from layercut.runs.directory import PAGE
@@ -24,7 +24,8 @@ from tests.support.run_builder import Result, build_run
 
 
 def first_of(folder: Path) -> FirstScreen:
-    return first_screen(folder, study_results(folder))
+    study, result = study_results(folder), prune_result(folder)
+    return first_of_prune(result, study.rows) if result else first_of_study(study)
 
 
 def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -> None:

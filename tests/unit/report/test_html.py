@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from layercut.evidence.advice import advise
+from layercut.evidence.advice import KEEP, judge_plans
 from layercut.evidence.study import study_results
+from layercut.evidence.uses import named_use
 from layercut.report import advice_text
 from layercut.report.reports import write_reports
 from layercut.report.retention import retention_section
@@ -70,7 +71,8 @@ def test_the_answer_comes_first(study: Path) -> None:
     page = read(study / PAGE)
     start = page.text.index("How many layers can be removed?")
     answer = page.text[start : page.text.index("Scores of every plan")]
-    assert advice_text.advice_answer(advise(study)).replace("**", "").replace("`", "") in answer
+    advice = judge_plans(study_results(study).rows, named_use("all"), keep=KEEP)
+    assert advice_text.advice_answer(advice).replace("**", "").replace("`", "") in answer
     assert "random-3 keeps 84 % [65, " in answer
     assert re.search(r"random-3\s*layers removed\s*4,11,20 \(3 of", answer)
     assert "--remove random-3/plan.json --out random-3/checkpoint" in answer
