@@ -16,7 +16,7 @@ from typing import NamedTuple
 from layercut.errors import InputError
 from layercut.evidence.advice import KEEP
 from layercut.evidence.study import StudyResults, prune_result
-from layercut.report.answers import answers_section, endings_section, items_section
+from layercut.report.answers import answers_section, items_section, programs_section
 from layercut.report.comparison import compare_two_runs, scores_section
 from layercut.report.diagnosis import broken_section, damage_answer
 from layercut.report.elements import Block, Section, bullet_list
@@ -43,7 +43,7 @@ class KindOfReport(NamedTuple):
 
 KINDS: dict[Kind, KindOfReport] = {
     "study": KindOfReport(
-        (answer_section, scores_section, retention_section, answers_section, endings_section, provenance_section)
+        (answer_section, scores_section, retention_section, answers_section, programs_section, provenance_section)
     ),
     "sweep": KindOfReport(
         (sweep_answer, sensitivity_section, provenance_section),
@@ -91,8 +91,8 @@ def write_reports(
 def write_comparison(file: Path, study: StudyResults, notes: Sequence[str]) -> Path:
     """Write a page of two runs, with remarks on them: their scores, and every answer of both; gives its path."""
     first, second = study.uncut.name, study.cuts[0].name
-    scope, tables, legend = compare_two_runs(study.rows, notes)
-    blocks: list[Block] = [*tables, bullet_list(map(escape_inline, legend))]
+    scope, table, legend = compare_two_runs(study.rows, notes)
+    blocks: list[Block] = [table, bullet_list(map(escape_inline, legend))]
     scores_of_both = Section(name="scores", title="Scores", lead=" ".join(scope), blocks=blocks)
     answers = items_section(study, first, "Compared with")
     write_output(file, html_page_text(f"{second} beside {first}", [scores_of_both, answers]), MARK)

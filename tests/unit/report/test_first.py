@@ -40,7 +40,7 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert facts["checkpoint"] == "`model` in this folder"
     assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
     assert first.table is not None
-    (row,) = [[plain_cell(cell) for _, cell in line] for line in first.table.page]
+    (row,) = [[plain_cell(cell) for _, cell in line] for line in first.table.cells]
     assert row == ["arithmetic short answer", "passed", "102 [89, 118] %", "87 %", "80 %", "81 %", "64"]
 
 
@@ -66,15 +66,15 @@ def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_pat
     first, depths = first_of_prune(result, rows), depths_table(result)
     assert first.table is not None
     assert [column.name for column in first.table.columns][:2] == ["task", "finding"]  # in sight on a phone
-    assert plain_cell(first.table.page[0][1][1]) == verdict
-    assert [cell for line in depths.page if (cell := plain_cell(line[-1][1])) != "not tested"] == [verdict]
+    assert plain_cell(first.table.cells[0][1][1]) == verdict
+    assert [cell for line in depths.cells if (cell := plain_cell(line[-1][1])) != "not tested"] == [verdict]
     assert [row.finding for row in rows] == [verdict]
     assert [plain_cell(cell).split(" % ")[1].split(" [")[0] for cell in _matrix_cells(rows)] == [verdict]
 
 
 def _matrix_cells(rows: list[ComparisonRow]) -> list[Cell]:
     table = _matrix(rows, [(row.task, row.readout) for row in rows])
-    return [cell for _, cell in table.page[0][2:]]
+    return [cell for _, cell in table.cells[0][2:]]
 
 
 def test_both_reports_begin_with_it(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
 
 def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
     table = depths_table(PruneResult.load(write_prune(tmp_path, passed=False)))
-    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.page] == [
+    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.cells] == [
         ["90 [86, 94] %", "87 %", "undecided"],
         ["-", "-", "not tested"],
     ]
