@@ -123,36 +123,22 @@ class PlanSizeVerb(Verb):
         ge=0, le=2, description="Share of the score above chance that the pruned model is expected to keep."
     )
     chance: Share = Field(0.0, ge=0, le=1, description="Score of guessing.")
-    power: Share = Field(0.8, ge=0, le=1, description="Probability of seeing a difference that is there.")
-    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test.")
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
 
     def run(self, io: Io) -> Any:
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
-        expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
-        return expected, items_needed(expected, power=self.power, alpha=self.alpha, comparisons=self.comparisons)
+        outcomes = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
+        return outcomes, items_needed(outcomes, comparisons=self.comparisons)
 
     def show(self, done: Any, io: Io) -> Shown:
-        expected, needed = done
-        outcomes, agreement = expected.outcomes, expected.outcomes.both + expected.outcomes.neither
-        data = {
-            **{name: getattr(self, name) for name in type(self).model_fields},
-            "cut": expected.cut,
-            "correlation": expected.correlation,
-            "agreement": agreement,
-            "outcomes": outcomes._asdict(),
-            "items": needed._asdict(),
-        }
-        together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
-        lines = [
-            f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %; "
-            f"correlation {expected.correlation:.2f} (assumed): {100 * outcomes.lost:.3g} % of the items are lost, "
-            f"{100 * outcomes.gained:.3g} % gained",
-            f"{needed.to_see_the_difference:,} items show the difference, with a power of {100 * self.power:.3g} % at "
-            f"alpha {self.alpha:g}{together} (McNemar's exact test)",
-        ]
-        return Shown(data, lines=lines)
+        outcomes, items = done
+        data = {**self.model_dump(), "cut": outcomes.both + outcomes.gained, "outcomes": outcomes._asdict()}
+        line = (
+            f"{items:,} items show the difference with a power of 80 % at 0.05 (McNemar's exact test), if "
+            f"{100 * outcomes.lost:.3g} % of them are lost and {100 * outcomes.gained:.3g} % gained (assumed)"
+        )
+        return Shown(data | {"items": items}, lines=[line])
 
 
 class LsVerb(Verb):
