@@ -280,7 +280,6 @@ def run_folder_faults(work: Path) -> Iterator[Fault]:
         "report": ["report", run],
         "compare": ["compare", run / "uncut", run / "last"],
         "ls": ["ls", run.parent],
-        "advise": ["advise", run],
         "run": ["run", work / "damaged.yaml"],
     }
     (work / "damaged.yaml").write_text(yaml.safe_dump(study_of(work, out=str(run))))

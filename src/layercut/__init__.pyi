@@ -14,7 +14,6 @@ from layercut.drafting.job import DraftDone as DraftDone
 from layercut.engine.plain import PlainEngine as PlainEngine
 from layercut.engine.shared import SharedEngine as SharedEngine
 from layercut.errors import InputError as InputError
-from layercut.evidence.advice import Advice as Advice
 from layercut.evidence.comparison import ComparisonRow as ComparisonRow
 from layercut.evidence.paired import Comparison as Comparison
 from layercut.evidence.paired import compare_paired as compare_paired
@@ -760,33 +759,6 @@ def diagnose(
 
     Returns:
         report, the path of diagnose.md, and data, what diagnose.json holds.
-    Raises:
-        InputError: a value that cannot be used, or a run folder that holds another run.
-    """
-
-def advise(
-    folder: str | PathLike[str],
-    *,
-    use: str = "all",
-    keep: float | str = 0.9,
-    seed: int = 0,
-    progress: bool = True,
-    say: Callable[[str], None] | None = None,
-) -> Advice:
-    """Say how deep the model of a study can be cut for a use.
-
-    ``layercut advise``.
-
-    Args:
-        folder: The folder of a finished study, or of runs of `eval`, the original model's called uncut.
-        use: What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).
-        keep: Share of the score above chance that has to be kept on every task of the use.
-        seed: Random seed.
-        progress: show progress on stderr, also in a notebook.
-        say: called with each line for people, in place of stderr.
-
-    Returns:
-        recommended, the plan or None, and all that it rests on.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

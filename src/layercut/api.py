@@ -147,7 +147,7 @@ prune, draft, select_layers, cut, evaluate, generate = (
     function_of(verb_class(name)) for name in ("prune", "draft", "select", "cut", "eval", "generate")
 )
 sweep, diagnose, heal, run_study = (function_of(verb_class(name)) for name in ("sweep", "diagnose", "heal", "run"))
-advise, compare, push = (function_of(verb_class(name)) for name in ("advise", "compare", "push"))
+compare, push = (function_of(verb_class(name)) for name in ("compare", "push"))
 
 
 def evaluate_task(

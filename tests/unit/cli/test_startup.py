@@ -81,7 +81,7 @@ FLAGS = {
     "method": (f"{HEAL} --method lroa", "Did you mean lora?"),
     "responses": (f"{HEAL} --responses slef", "Did you mean self?"),
     "decontaminate": (f"{HEAL} --decontaminate gms8k", "gsm8k?"),
-    "use": ("advise OUT --use mth", "Did you mean math?"),
+    "use": ("prune MODEL --use mth", "Did you mean math?"),
     "flag": ("eval MODEL --tsks copy", "No such option: --tsks"),
     "verb": ("evl MODEL", "No such command 'evl'"),
     "verb with a letter too few": ("prun x", "Did you mean 'prune'"),
@@ -107,7 +107,7 @@ FLAGS = {
         f"{HEAL} --objective grpo --right-only",
         "so --right-only has no meaning",
     ),
-    "per cent of a score": ("advise nodir --keep 90", "--keep 90 is no share; write 90% or 0.9"),
+    "per cent of a score": ("report nodir --keep 90", "--keep 90 is no share; write 90% or 0.9"),
     "per cent of a baseline": ("plan-size --baseline 60 --retention 90%", "--baseline 60 is no share"),
     "per cent of a retention": ("plan-size --baseline 60% --retention 90", "--retention 90 is no share"),
 }

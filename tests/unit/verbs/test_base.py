@@ -33,7 +33,6 @@ NEEDED: dict[str, dict[str, Any]] = {
     "heal": {"prompts": "task:copy", "out": "o", "teacher": "t"},
     "sweep": {"objective": "copy"},
     "diagnose": {"cuts": ["2"]},
-    "advise": {"folder": "f"},
     "compare": {"first": "f", "second": "g"},
     "push": {"folder": "f", "repo": "me/m"},
 }
