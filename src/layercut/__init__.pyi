@@ -226,7 +226,6 @@ def cut(
     tie: bool = True,
     healed: str | PathLike[str] | None = None,
     mergekit: str | PathLike[str] | None = None,
-    texts: str | PathLike[str] | None = None,
     seed: int = 0,
     verify: bool = True,
     tokenizer: Any = None,
@@ -248,7 +247,6 @@ def cut(
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.
-        texts: A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...
         seed: Random seed.
         verify: Reload the result and compare logits with the bypassed model.
         tokenizer: of a model in memory.

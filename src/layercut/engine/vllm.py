@@ -63,17 +63,11 @@ class VllmEngine(PlanByPlan):
     ) -> None:
         """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's.
 
-        Raises MissingExtra: vLLM is not installed; InputError: another device than this build of vLLM is for, an
-        adapter that is not merged, a type that was not compared with transformers, a model that vLLM refuses, or one
-        whose layers are not found.
+        Raises MissingExtra: vLLM is not installed; InputError: another device than this build of vLLM is for, a
+        type that was not compared with transformers, a model that vLLM refuses, or one whose layers are not found.
         """
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
-        if model.source.adapter is not None:
-            raise InputError(
-                f"vLLM runs no adapter that is not merged, and {model.name} is one; merge it first (PEFT's "
-                "merge_and_unload), or use `engine` shared."
-            )
         refuse_other_types(model)
         self._batch_size = batch_size
         self._vllm = _import_vllm()

@@ -292,8 +292,7 @@ def earlier_plans(folder: Path) -> list[CutPlan]:
 
 def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
     """The entries of all healings behind a checkpoint, oldest first."""
-    plans = recorded_plans_of(source.adapter.folder if source.adapter else source.path)
-    return [entry for plan in plans for entry in plan.get("healing", ())]
+    return [entry for plan in recorded_plans_of(source.path) for entry in plan.get("healing", ())]
 
 
 def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
@@ -311,7 +310,7 @@ def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
-    folder = source.adapter.folder if source.adapter else source.path
-    healing = recorded_plans_of(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
+    plans = recorded_plans_of(source.path)
+    healing = plans[-1].get("healing", []) if plans else []
     earlier = steps_of_earlier_cuts(earlier_plans(source.path), [str(entry.get("method")) for entry in healing])
     return replace(plan, earlier=earlier) if earlier else plan

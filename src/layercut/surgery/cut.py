@@ -74,12 +74,11 @@ def cut_model(
     """Write the pruned checkpoint to ``out``; with ``out`` None, only say what would be written.
 
     The folder takes its name after the comparison with what ``uncut`` loads; with None nothing is compared. Raises
-    InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter; VerificationError: the reloaded
-    model differs from the bypassed one; nothing is left under ``out``.
+    InputError: the plan does not fit, or ``out`` is not empty; VerificationError: the reloaded model differs from the
+    bypassed one; nothing is left under ``out``.
     """
     if plan.is_uncut:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
-    source.refuse_adapter("cutting")
     if out is None:
         return plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)
     verified = ""
