@@ -39,8 +39,7 @@ class ModelHandle:
                 "plain, and the model itself."
             )
         self.settings = settings
-        options = {name: getattr(settings, name) for name in ("revision", "tie")}
-        self.source: ModelSource = source or resolve_source(settings.model, **options)
+        self.source: ModelSource = source or resolve_source(settings.model, revision=settings.revision)
         self.metadata = describe_source(self.source)
         self.num_layers = self.metadata.num_layers
         self._given = loaded
@@ -147,7 +146,7 @@ class ModelHandle:
             with bypass(self.loaded.model, plan):
                 return stored_bytes(self.loaded.model, whole.bytes_after / whole.parameters_after)
         file = gguf_file(self.settings.model) if ENGINES[self.settings.engine].runs_gguf else None
-        return whole.bytes_after if file is None else gguf_bytes(file, plan, tie=self.settings.tie)
+        return whole.bytes_after if file is None else gguf_bytes(file, plan)
 
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""

@@ -144,7 +144,7 @@ class LlamaCppEngine(PlanByPlan):
             if self._leaves_copy_out or not bare.is_uncut:
                 folder = TemporaryDirectory(prefix="layercut-")
                 file = Path(folder.name) / "plan.gguf"
-                settings = ModelSettings(model=str(self.file), tie=self._leaves_copy_out)
+                settings = ModelSettings(model=str(self.file))
                 cut_gguf_file(settings, lambda **_: bare, self.file, file, verify=False)
             try:
                 parameters = self.parameters(file)
@@ -237,7 +237,7 @@ class GgufTimer:
         """Nothing is loaded yet. Raises InputError as ``engine_of``."""
         self._engine, self._plan = engine_of(handle), plan
         self._num_tokens = len(handle.weightless.tokenizer)
-        self.weight_bytes = gguf_bytes(self._engine.file, plan, tie=handle.settings.tie)
+        self.weight_bytes = gguf_bytes(self._engine.file, plan)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``engine.timing.Timer``. Raises InputError: more tokens than a slot of the cache holds."""

@@ -40,11 +40,9 @@ _SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact"})
 _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
-def convert_gguf(
-    path: Path, *, label: str | None = None, sha256: str | None = None, tie: bool = True, **recorded: Any
-) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or converted now. ``label`` begins its name; ``tie``:
-    where head and embeddings are quantisations of one matrix, use the finer for both; ``recorded`` goes into its
+def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
+    """The Hugging Face folder of a GGUF file: from the cache, or converted now. Where head and embeddings are
+    quantisations of one matrix, the finer is both. ``label`` begins its name; ``recorded`` goes into its
     ``layercut_source.json``.
 
     Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
@@ -56,13 +54,13 @@ def convert_gguf(
             f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
-    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if tie else '-untied'}"
+    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
     with fill_cache_once(target, lambda: is_whole_conversion(target), f"converts {path.name}") as folder:
         if folder is not None:
             head = read_gguf_head(path)
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
             check_free_space(target, 2 * head.num_parameters, ELSEWHERE)
-            copy = find_copied_matrix(path) if tie else None
+            copy = find_copied_matrix(path)
             _write_checkpoint(path, head, folder, copy)
             # The plans by which layercut cut the file, as a folder that it cut holds them.
             if plans := recorded_plans(head):

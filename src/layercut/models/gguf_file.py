@@ -335,5 +335,5 @@ def describe_copy(copy: Mapping[str, Any]) -> str:
     """The copy that the loading of a GGUF file leaves out, in words."""
     return (
         f"{copy['left_out']} and {copy['kept']} are one matrix: {copy['kept']} is used for both, and parameters and "
-        f"bytes are counted without the copy of {copy['bytes'] / 1e6:.0f} MB (`tie=false` keeps two)."
+        f"bytes are counted without the copy of {copy['bytes'] / 1e6:.0f} MB."
     )

@@ -46,10 +46,9 @@ class ModelSource:
     such as the SHA-256 of the file."""
 
 
-def resolve_source(source: str, *, revision: str | None = None, tie: bool = True) -> ModelSource:
+def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
     """Find a model, downloading or converting it if it has not been yet: a hub id, with a ``revision``, a local folder,
-    a ``.gguf`` file or ``bundled:NAME``. ``tie``: of a GGUF file, use the finer of head and embeddings for both,
-    where they are one matrix.
+    a ``.gguf`` file or ``bundled:NAME``.
 
     Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
     CheckpointError: a file that is no GGUF, or a hub model without safetensors.
@@ -62,7 +61,7 @@ def resolve_source(source: str, *, revision: str | None = None, tie: bool = True
         raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
-        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.install)
+        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, package=row.install)
         origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
@@ -71,7 +70,7 @@ def resolve_source(source: str, *, revision: str | None = None, tie: bool = True
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
-        folder = convert_gguf(path, tie=tie)
+        folder = convert_gguf(path)
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")

@@ -113,7 +113,7 @@ def source_of_cut(
     """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
     Raises InputError: no such model, or a plan that does not fit it.
     """
-    source = resolve_source(settings.model, revision=settings.revision, tie=settings.tie)
+    source = resolve_source(settings.model, revision=settings.revision)
     metadata = describe_source(source)
     plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
     return source, with_earlier(plan, source), lambda: load_as_set(settings, source)

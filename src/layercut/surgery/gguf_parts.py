@@ -28,7 +28,6 @@ _AGAIN = {**{kind: kind for kind in ("Q4_1", "Q5_0", "Q5_1", "Q8_0")}, "Q4_K": "
 """Type of a last matrix that is quantised again; Q4_0 for all others. The library gguf writes no K-quants; in their
 place come the types that llama.cpp takes where a row is not made of whole blocks of 256, but Q4_0 for its IQ4_NL."""
 _BLOCK = 32  # entries of a block of all these types; rows that are not made of whole blocks become F16
-_SCALE = "scale"  # the seam of `heal` that changes norms
 _PREFIX = "tokenizer.ggml."
 _TOKENS, _MERGES = f"{_PREFIX}tokens", f"{_PREFIX}merges"
 _KINDS = ("gpt2", "llama")  # byte-level merges by rank, and SentencePiece's by score
@@ -282,11 +281,6 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
         raise InputError(
             f"{folder} was healed by {', '.join(sorted(methods)) or 'nothing'}, and `healed` takes what `heal` "
             "`method` seam solved for; convert the folder with llama.cpp's convert_hf_to_gguf.py."
-        )
-    if any(entry.get("seam_map") == _SCALE for entry in healed):
-        raise InputError(
-            f"{folder} was healed by `seam` {_SCALE}, which changes norms, and `healed` takes last matrices; "
-            "convert the folder with llama.cpp's convert_hf_to_gguf.py."
         )
 
     def read(file: Path, name: str, width: int) -> Any:

@@ -156,7 +156,7 @@ class CutVerb(Verb):
             say=io.say,
         )
         file = gguf_file(self.model.model)
-        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, plan, tie=self.model.tie))
+        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, plan))
         return replace(done, gguf=gguf, mergekit=self.mergekit)
 
     def _source(self, io: Io) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
