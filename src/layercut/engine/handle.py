@@ -28,11 +28,7 @@ class ModelHandle:
     def __init__(
         self, settings: ModelSettings, *, source: ModelSource | None = None, loaded: LoadedModel | None = None
     ) -> None:
-        """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet. ``loaded``
-        is the model in memory, where the caller has it; ``release`` then leaves it there.
-
-        Raises InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
-        """
+        """Find the model's files; nothing is loaded yet. ``loaded`` is the caller's, and outlives ``release``."""
         if ENGINES[settings.engine].is_served:
             raise InputError(
                 "a served model can only be evaluated (layercut eval); for this command use `engine` vllm, shared or "

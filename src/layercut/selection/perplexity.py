@@ -24,12 +24,7 @@ _VERSIONS = {"nll": 1, "divergence": 2}
 
 
 class TextObjective:
-    """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
-
-    ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
-    Both are in nats. The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in
-    the journal. ``nll`` runs the plan alone; ``kl`` also the original model, and gives both.
-    """
+    """Minus a plan's mean per token, in nats: ``nll`` of the plan, or ``kl`` from the original, which gives both."""
 
     def __init__(
         self,
@@ -116,15 +111,7 @@ class TextObjective:
 
 
 def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:
-    """Choose layers by an objective on text.
-
-    ``one_shot``: the importance of a layer is the rise of the mean measure per token when it alone is skipped; the
-    least important are removed. ``greedy``: remove the layer whose absence hurts least, and repeat.
-
-    Details: ``objective``, ``num_tokens``; one-shot, the mean measures ``uncut`` and per layer ``without``; greedy,
-    those of ``greedy`` (its values are minus the mean measure). Raises InputError if a measure is infinite for the
-    original model, or without one of the layers (one-shot).
-    """
+    """Choose layers by an objective on text: ``one_shot``, by the rise without each alone, or ``greedy``."""
     if search == "greedy":
         selection = remove_greedily(context, objective)
     else:

@@ -60,12 +60,10 @@ class LayerSpec:
 
     @classmethod
     def parse(cls, value: object) -> LayerSpec:
-        """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan.
+        """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan. Raises InputError.
 
         >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
         ((21, 22, 23), Depth(text='3'), '3,1')
-
-        Raises InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
         """
         if isinstance(value, LayerSpec):
             return value
@@ -132,11 +130,7 @@ class LayerSpec:
         model_hash: str | None = None,
         seed: int = 0,
     ) -> CutPlan:
-        """The plan that it is on a model of ``num_layers`` decoder layers; ``seed`` is that of ``random:N``. Without
-        ``model_hash`` a plan's own is not compared.
-
-        Raises InputError: a bare count, a layer out of range, or a plan made for another model.
-        """
+        """The plan on a model; ``seed``: of ``random:N``. Without ``model_hash`` a plan's own is not compared."""
         check_seed(seed)
         if self.vocabulary is not None:
             raise InputError(

@@ -57,10 +57,7 @@ def files_named_in(text: str) -> list[str]:
 
 
 def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
-    """The tokens of a model folder, with config.json and tokenizer.json, that stay; ``text`` names them, see the
-    module. Raises InputError: no such vocabulary, one that is too small or takes nothing, or a tokenizer that cannot
-    be trimmed.
-    """
+    """The tokens of a model folder that stay; ``text`` names them, see the module. Raises InputError."""
     check_vocabulary(text)
     tokens, config = tokens_of_folder(folder), read_config(folder)
     size = num_rows(config)
@@ -104,9 +101,7 @@ def vocabulary_of(
 
 
 def certify_answers(folder: Path, text: str, vocabulary: Vocabulary) -> list[str]:
-    """Of each run that ``text`` names, by task and readout, that the tokens of its whole prompts and answers stay, in
-    words. Where these hold an answer's own tokens, the same tokens win at every step, so it is the same answer.
-    """
+    """That the tokens of each run in ``text`` stay, in words; then the same tokens win at every step of its answers."""
     runs = [Path(part).expanduser() for part in files_named_in(text) if Path(part).expanduser().is_dir()]
     return [
         f"all {len(note['ids']):,} tokens of prompts and answers of {name} stay"

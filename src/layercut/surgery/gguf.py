@@ -1,7 +1,4 @@
-"""Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model.
-
-Only names of tensors (``blk.N.``), the keys of ``gguf_metadata``, those of layercut, and ``gguf_parts`` are others.
-"""
+"""Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model."""
 
 from __future__ import annotations
 
@@ -60,9 +57,7 @@ def gguf_bytes(file: Path, plan: CutPlan) -> int:
 
 
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
-    """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder.
-    Raises InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
-    """
+    """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder."""
     if out is None or out.suffix.lower() != SUFFIX:
         return None
     if (file := gguf_file(model)) is None:
@@ -299,9 +294,7 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
 
 
 def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
-    """Read the new file again and compare it with what it was cut from, byte for byte.
-    Raises VerificationError: a name, shape, type, key or byte is not what it should be.
-    """
+    """Read the new file again and compare it with what it was cut from, byte for byte."""
     new = read_gguf_head(part)
     wanted, written = [moved.new[:3] for moved in work.tensors], [tensor[:3] for tensor in new.tensors]
     if written != wanted:

@@ -89,10 +89,7 @@ def renumber_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
 
 
 def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
-    """The keys whose values change, with the new values: numbers, or tuples for arrays.
-    Raises InputError: the plan does not fit the file, or no file of this architecture can express it; names the key;
-    CheckpointError: the file counts other layers than it holds, or an array of one entry per layer is too short.
-    """
+    """The keys whose values change, with the new values: numbers, or tuples for arrays."""
     name = head.architecture
     # The file must count the layers of the plan, and hold what it counts.
     if head.num_layers != plan.num_layers:

@@ -101,9 +101,7 @@ _CHARACTER_OF = {byte: character for character, byte in _BYTE_OF.items()}
 
 
 def tokens_of_folder(folder: Path) -> TokenTable:
-    """The vocabulary of a model folder.
-    Raises InputError: no tokenizer.json, or a kind of vocabulary that cannot be trimmed.
-    """
+    """The vocabulary of a model folder; kinds that cannot be trimmed are refused."""
     data = _tokenizer(folder)
     model, kind = data["model"], data["model"].get("type") or "BPE"
     if kind != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
@@ -163,9 +161,7 @@ def ids_in(value: Any, key: str = "") -> set[int]:
 
 
 def follow_token_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
-    """A config with new ids and the new number of rows.
-    Raises InputError: it names a token that goes.
-    """
+    """A config with new ids and the new number of rows; refused if it names a token that goes."""
     if isinstance(value, dict):
         return {name: follow_token_ids(inner, vocabulary, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -243,10 +239,7 @@ def texts_in_template(template: str) -> list[str]:
 
 
 def multiple_of_block(tokens: TokenTable, stay: set[int]) -> set[int]:
-    """The same with as many real tokens more as fill a block of rows, the earliest whose parts all stay.
-
-    A row of zeros in their place would have the logit 0, and could win.
-    """
+    """The same with real tokens that fill a block of rows: a row of zeros has the logit 0, and could win."""
     stay = set(stay)
     for token in sorted(tokens.texts):
         if len(stay) % ROWS_BLOCK == 0:
