@@ -128,7 +128,7 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
         return Size(
             parameters=model.num_parameters(plan),
             disk_bytes=stored,
-            gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=model.settings.tie),
+            gguf_bytes=None if file is None else gguf_bytes(file, plan),
             memory_bytes=timed["memory_bytes"],
         )
 

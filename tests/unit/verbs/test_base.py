@@ -82,7 +82,7 @@ def words_of(name: str, value: Any, slot: Slot) -> list[str]:
     if slot.name == "cuts":
         return list(value)
     if isinstance(value, bool):
-        negative = {"verify": ["--no-verify"], "finished_only": ["--keep-unfinished"], "tie": ["--no-tie"]}
+        negative = {"verify": ["--no-verify"], "finished_only": ["--keep-unfinished"]}
         return [flag] if value else negative[name]
     return [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
 
