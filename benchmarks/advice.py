@@ -7,10 +7,10 @@ are correlated. Each rule sees the same answers and names the deepest plan that 
 chance. A recommendation is wrong where the plan's true retention is lower on any task, and right otherwise. Layers: how
 many a right recommendation removes, on average over all studies, with 0 where there is none.
 
-- ``at once``: what ``layercut advise`` did before. Each of 24 plans at 5 % / 24; the deepest that passes.
+- ``at once``: what the report of a study did before. Each of 24 plans at 5 % / 24; the deepest that passes.
 - ``paths``: what it does now. Each path in order of depth, the four of them sharing the 5 %.
 - ``one path``: what ``layercut prune`` does. The first path alone, at 5 %.
-- ``weighed``: what ``layercut prune --versus`` and ``layercut advise`` do with other models. The first path and three
+- ``weighed``: what ``layercut prune --versus`` does with other models. The first path and three
   models of their own (the third plan of each other path, said to be smaller than all plans) share the 5 %; the answer
   is a smallest one that passed, else the deepest plan.
 - ``named later``: the same, where the first path had 5 % before and the models share another 5 %: 10 % are promised.

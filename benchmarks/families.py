@@ -117,25 +117,9 @@ def rope(**fields: Any) -> dict[str, Any]:
 
 MROPE = rope(mrope_section=[2, 1, 1])
 RECIPES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(
-        (
-            "axk1",
-            "axk2",
-            "deepseek_v2",
-            "deepseek_v3",
-            "deepseek_v32",
-            "glm4_moe_lite",
-            "glm_moe_dsa",
-            "minicpm3",
-            "sarvam_mla",
-            "youtu",
-            "kimi_k2",
-            "mistral4",
-            "mistral_large4",
-            "dots3_note_text",
-        ),
-        MLA,
-    ),
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "minicpm3"), MLA),
+    **dict.fromkeys(("sarvam_mla", "kimi_k2", "kimi_k25_text", "mistral_large4", "dots3_note_text"), MLA),
+    **dict.fromkeys(("glm_moe_dsa", "glm5_next_text"), MLA),
     **dict.fromkeys(("glm4v_text", "glm46v_text", "glm4v_moe_text", "glm_ocr_text", "paddleocr_vl_text"), MROPE),
     **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text"), MROPE),
     "bamba": {"attn_layer_indices": [2, 5], "mamba_expand": 2},
@@ -149,32 +133,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
     "youtu": {**MLA, "tie_word_embeddings": False},
     "big_bird": {"attention_type": "original_full"},
-    "gpt_neo_japanese": {},
     "mllama_text_model": {"cross_attention_layers": [3]},
     "nemotron_h": {"layers_block_type": ["mamba", "moe", ATTENTION, "mamba", "moe", ATTENTION]},
     "bailing_hybrid": {**MLA, "num_local_experts": 8, "n_group": 2, "topk_group": 1, "layer_group_size": 3},
     "xlstm": {"num_blocks": NUM_LAYERS, "num_hidden_layers": NUM_LAYERS},
-    "minicpm3": {**MLA},
     "gemma4_text": {"hidden_size_per_layer_input": 0},
-    "blt": {},
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), LINEAR),
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "cohere_compass_text": {
         "layer_types": MIXED,
-        "rope_parameters": {
-            kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in (ATTENTION, "sliding_attention")
-        },
+        "rope_parameters": dict.fromkeys((ATTENTION, "sliding_attention"), rope()["rope_parameters"]),
     },
     "cpmant": {"prompt_types": 4, "prompt_length": 4, "segment_types": 4, "position_bias_num_buckets": 16},
     "kimi_linear": {**MLA, "linear_head_dim": 8, "linear_num_heads": 4},
-    "lfm3": {},
-    "roc_bert": {
-        "pad_token_id": 0,
-        "shape_vocab_size": 64,
-        "shape_embed_dim": 16,
-        "pronunciation_vocab_size": 64,
-        "pronunciation_embed_dim": 16,
-    },
+    "roc_bert": dict.fromkeys(("shape_vocab_size", "pronunciation_vocab_size"), 64)
+    | dict.fromkeys(("shape_embed_dim", "pronunciation_embed_dim"), 16)
+    | {"pad_token_id": 0},
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
     "zamba2": {"layers_block_type": ["mamba", "mamba", "hybrid", "mamba", "mamba", "hybrid"], "n_mamba_heads": 8},
     "xlm": {"emb_dim": 32, "n_vocab": 260, "n_words": 260, "causal": True},
@@ -184,10 +158,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "hy_v4": {"indexer_types": ["full", "full", "shared", "full", "shared", "full"]},
     "glm_ocr_text": MROPE,
     "ernie4_5_vl_moe_text": {"moe_intermediate_size": [16, 16]},
-    "glm5_next_text": MLA,
     "mistral4": {**MLA, "head_dim": 16},
-    "mistral_large4": {**MLA},
-    "kimi_k25_text": MLA,
     **dict.fromkeys(("hunyuan_vl_text", "hy_v4_vl_text", "cosmos3_edge_text"), MROPE),
     "granite4_vision": {"deepstack_layer_map": {}},
     "phi4_multimodal": {"audio_config": {"hidden_size": 32, "nemo_conv_channels": 16}},
@@ -290,11 +261,8 @@ def compare(model_type: str) -> dict[str, Any]:
     refusal = None
     for removed in PLANS:
         try:
-            return (
-                found
-                | {"removed": list(removed), "refused_plan": refusal}
-                | _agree(model, stored, config, whole, removed)
-            )
+            found |= {"removed": list(removed), "refused_plan": refusal}
+            return found | _agree(model, stored, config, whole, removed)
         except InputError as error:
             refusal = refusal or one_line(error)
     return found | {"state": "refused", "reason": refusal}

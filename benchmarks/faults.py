@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,8 @@ def main() -> None:
     parser.add_argument("--only", help="doors, separated by commas", metavar="DOOR,DOOR")
     parser.add_argument("--show", action="store_true", help="print what each fault said")
     asked = parser.parse_args()
-    doors = {
-        "data": data_faults,
-        "plan": plan_faults,
-        "run folder": run_folder_faults,
-        "arguments": argument_faults,
-        "kill": kill_faults,
-        "disk": disk_faults,
-    }
+    doors = {"data": data_faults, "plan": plan_faults, "run folder": run_folder_faults, "arguments": argument_faults}
+    doors |= {"kill": kill_faults, "disk": disk_faults}
     tried, failed = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
@@ -76,9 +71,8 @@ def main() -> None:
                         print(f"FAILED  {door}: {fault}: {wrong[:600]!r}", flush=True)
                     elif asked.show:
                         print(f"held    {door}: {fault}: {said[-1][:200]!r}", flush=True)
-                print(
-                    f"{door}: tried {tried[door]}, held {tried[door] - failed[door]}, failed {failed[door]}", flush=True
-                )
+                held = tried[door] - failed[door]
+                print(f"{door}: tried {tried[door]}, held {held}, failed {failed[door]}", flush=True)
     whole, bad = sum(tried.values()), sum(failed.values())
     print(f"all: tried {whole}, held {whole - bad}, failed {bad}")
     sys.exit(1 if bad else 0)
@@ -248,22 +242,7 @@ def plan_faults(work: Path) -> Iterator[Fault]:
     good = {"format_version": 1, "num_layers": 6, "removed": [5], "criterion": "reverse", "model": None, "scores": {}}
     good |= {"model_hash": None, "settings": {}, "kept": [0, 1, 2, 3, 4]}
     bad = {
-        "removed": (
-            ["2"],
-            [True],
-            [1.5],
-            [None],
-            [[1]],
-            "1",
-            1,
-            None,
-            {},
-            [-1],
-            [6],
-            [1, 1],
-            [0, 1, 2, 3, 4, 5],
-            [10**30],
-        ),
+        "removed": (["2"], [True], [1.5], [None], [[1]], [-1], [6], [10**30], [1, 1], [*range(6)], "1", 1, None, {}),
         "num_layers": (True, "6", None, 0, -6, 5, 10**9, 1e300, [6], {}),
         "format_version": (0, 2, "1", None, [1]),
         "criterion": (1, None, [], {}, "\ud83d"),
@@ -286,37 +265,21 @@ def plan_faults(work: Path) -> Iterator[Fault]:
 
         yield name, attempt
     lists = ("0-999999999999", "9" * 5000, "3-1", "1,1", "-1", "6", "0-5", ",", " ", "1;2", "reverse:99", "reverse:0")
-    for spec in (
-        *lists,
-        f"reverse:{'9' * 5000}",
-        "../x:y:1",
-        "x" * 300,
-        "x" * 300 + ".json",
-        "/",
-        "[/x]",
-    ):
+    for spec in (*lists, f"reverse:{'9' * 5000}", "../x:y:1", "x" * 300, "x" * 300 + ".json", "/", "[/x]"):
         yield f"--remove {spec[:20]}", lambda spec=spec: layercut("cut", work / "tiny", f"--remove={spec}", "--dry-run")
 
 
 def run_folder_faults(work: Path) -> Iterator[Fault]:
     """A finished study whose files were damaged, read by every verb that reads runs."""
     run = work / "damaged" / "x"
-    contents = {
-        "empty": b"",
-        "zeros": bytes(300),
-        "list": b"[]",
-        "null": b"null",
-        "deep": DEEP.encode(),
-        "binary": b"\xff\xfe\x00",
-        "object": b"{}",
-        "hostile": json.dumps({"format_version": HOSTILE[0], HOSTILE[1]: HOSTILE[2]}).encode(),
-    }
+    contents = {"empty": b"", "zeros": bytes(300), "list": b"[]", "null": b"null", "object": b"{}"}
+    contents |= {"deep": DEEP.encode(), "binary": b"\xff\xfe\x00"}
+    contents["hostile"] = json.dumps({"format_version": HOSTILE[0], HOSTILE[1]: HOSTILE[2]}).encode()
     files = ("uncut/metrics.json", "last/samples/arithmetic.rank.jsonl", "last/config.yaml", "notes.jsonl")
     verbs = {
         "report": ["report", run],
         "compare": ["compare", run / "uncut", run / "last"],
         "ls": ["ls", run.parent],
-        "advise": ["advise", run],
         "run": ["run", work / "damaged.yaml"],
     }
     (work / "damaged.yaml").write_text(yaml.safe_dump(study_of(work, out=str(run))))
@@ -337,27 +300,13 @@ def run_folder_faults(work: Path) -> Iterator[Fault]:
 
 def argument_faults(work: Path) -> Iterator[Fault]:
     tiny = work / "tiny"
-    for tasks in (
-        ",",
-        " ",
-        ",,",
-        " , ",
-        "",
-        "../x:y",
-        "copy,copy,,nothing",
-        "copy:",
-        ":copy",
-        "x" * 300,
-        "[/x]",
-        "copy:-1",
-    ):
+    lists = (",", " ", ",,", " , ", "", "../x:y", "copy,copy,,nothing", "copy:", ":copy", "x" * 300, "[/x]", "copy:-1")
+    for tasks in lists:
         yield f"--tasks {tasks[:20]!r}", lambda tasks=tasks: layercut("eval", tiny, f"--tasks={tasks}", "--dry-run")
     for name in ("../x:y", "..x:y", "x:y", "os:path", ":", "", "[/x]", r"\[/x]", "x" * 300):
         flags = ["--remove", "1 layer", "--out", work / "runs" / "arguments"]
-        yield (
-            f"--criterion {name[:20]!r}",
-            lambda name=name, flags=flags: layercut("select", tiny, f"--criterion={name}", *flags),
-        )
+        select = ["select", tiny, f"--criterion={name}", *flags]
+        yield f"--criterion {name[:20]!r}", lambda select=select: layercut(*select)
     digits = "9" * 5000
     chosen = ["select", tiny, "--criterion", "reverse", "--remove", "1 layer", "--out", work / "runs" / "digits"]
     for flag in (f"--protect=first:{digits}", f"--protect={digits}", f"--set=token={digits}", f"--remove={digits}"):
@@ -386,8 +335,9 @@ def verb_commands(work: Path) -> dict[str, list[Any]]:
     few = ["--device", "cpu", "--batch-size", 4]
     words = ["--prompts", work / "prompts.txt", "--max-new-tokens", 6]
     train = ["--rank", 2, "--max-steps", 12, "--save-every", 3, "--train-batch", 4, "--warmup-steps", 1]
+    layers = ["--units", "layer", "--smaller", "29%"]
     return {
-        "prune": ["prune", model, "--tasks", rows, "--items", 40, "--keep", 0.6, "--max-depth", 2, "--heal", "seam"],
+        "prune": ["prune", model, "--tasks", rows, "--items", 40, "--keep", 0.6, *layers, "--heal", "seam"],
         "select": ["select", model, "--criterion", "task_accuracy", "--objective", rows, "--remove", "2 layers", *few],
         "sweep": ["sweep", model, "--objective", rows, "--limit", 12, *few],
         "eval": ["eval", work / "tiny", "--remove", "2,4", "--tasks", "arithmetic,copy", "--limit", 12, *few],
@@ -521,10 +471,8 @@ def disk_faults(work: Path) -> Iterator[Fault]:
         return
     for kib in range(8, 128, 4):
         for per_batch in (1, 40):
-            yield (
-                f"journal on {kib} KiB, {per_batch} a batch",
-                lambda kib=kib, n=per_batch: on_disk(work, kib, lambda disk: full_journal(disk, n)),
-            )
+            full = partial(full_journal, per_batch=per_batch)
+            yield f"journal on {kib} KiB, {per_batch} a batch", partial(on_disk, work, kib, full)
     for verb, command in verb_commands(work).items():
         whole = work / "roomy" / verb
         _, wrong, _ = forked(command, whole)
@@ -533,16 +481,8 @@ def disk_faults(work: Path) -> Iterator[Fault]:
             continue
         used = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file()) // 1024
         for kib in (8, used // 6 + 8, used // 2 + 8):
-            yield (
-                f"{verb} on {kib} KiB",
-                lambda kib=kib, command=command, whole=whole: on_disk(
-                    work, kib, lambda disk: full_run(command, whole, disk)
-                ),
-            )
-        yield (
-            f"{verb} on a read-only disk",
-            lambda command=command: on_disk(work, 4000, lambda disk: read_only_run(command, disk)),
-        )
+            yield f"{verb} on {kib} KiB", partial(on_disk, work, kib, partial(full_run, command, whole))
+        yield f"{verb} on a read-only disk", partial(on_disk, work, 4000, partial(read_only_run, command))
 
 
 def on_disk(work: Path, kib: int, attempt: Callable[[Path], str]) -> str:

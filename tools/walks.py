@@ -23,8 +23,8 @@ SHARED = (
     "verbs/__init__.py", "tasks/base.py", "tasks/brackets.py", "tasks/copying.py", "__init__.py",
 )  # fmt: skip
 JOBS = {
-    "prune": "prune {model} --tasks tests.support.studies:bright --items 8 --keep 0.5 --max-depth 1 --heal seam "
-    "--anyway --out pruned",
+    "prune": "prune {model} --tasks tests.support.studies:bright --items 8 --keep 0.5 --units layer "
+    "--smaller 20% --heal seam --anyway --out pruned",
     "heal": "heal last --teacher {model} --prompts task:copy --limit 8 --keep-unfinished --max-new-tokens 4 "
     "--max-steps 1 --out healed",
     "eval": "eval {model} --tasks tests.support.studies:bright --remove 3 --limit 8 --out scored",

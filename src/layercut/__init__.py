@@ -38,7 +38,6 @@ _PUBLIC = {
     "generate": "layercut.api",
     "sweep": "layercut.api",
     "run_study": "layercut.api",
-    "advise": "layercut.api",
     "compare": "layercut.api",
     "push": "layercut.api",
     "write_reports": "layercut.report.reports",
@@ -58,7 +57,6 @@ _PUBLIC = {
     "AnswerRecord": "layercut.healing.prompts",
     "Diagnosed": "layercut.diagnostics.diagnose",
     "StudyOutcome": "layercut.study.run",
-    "Advice": "layercut.evidence.advice",
     "ComparisonRow": "layercut.evidence.comparison",
 }
 

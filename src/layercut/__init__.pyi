@@ -14,7 +14,6 @@ from layercut.drafting.job import DraftDone as DraftDone
 from layercut.engine.plain import PlainEngine as PlainEngine
 from layercut.engine.shared import SharedEngine as SharedEngine
 from layercut.errors import InputError as InputError
-from layercut.evidence.advice import Advice as Advice
 from layercut.evidence.comparison import ComparisonRow as ComparisonRow
 from layercut.evidence.paired import Comparison as Comparison
 from layercut.evidence.paired import compare_paired as compare_paired
@@ -53,17 +52,15 @@ def prune(
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
     base_url: str | None = None,
-    tie: bool = True,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
     keep: float | str = 0.9,
-    units: str | None = None,
+    units: str = "both",
     smaller: float | str | None = None,
     one_size: bool = False,
     faster: float | str | None = None,
     serve: str = "laptop",
-    max_depth: str = "25%",
     heal: str = "auto",
     items: int | None = None,
     versus: str | Sequence[str] = (),
@@ -93,17 +90,15 @@ def prune(
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         use: One of math, code, summarize, classify, chat, copy, all.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
-        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. If left out, both; layer where max_depth counts layers.
+        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size.
         smaller: Most bytes to remove; 30% if left out.
-        one_size: Test that size or depth alone, not those on the way.
+        one_size: Test that size alone, not those on the way.
         faster: Times as fast a request should be, by forecast.
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
-        max_depth: Most layers to remove: 8 or 25%; layers alone go.
         heal: auto (in closed form, where that may pay), none, seam (in closed form, every plan).
         items: Report items of each task, which decide.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
@@ -140,7 +135,6 @@ def select_layers(
     engine_pool: str | None = None,
     base_url: str | None = None,
     quantize: str | None = None,
-    tie: bool = True,
     channels: str = "rms",
     out: str | PathLike[str] | None = None,
     objective: str | Sequence[str | TaskSettings] = (),
@@ -181,7 +175,6 @@ def select_layers(
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         criterion: How layers are ranked: angular_distance, block_influence, perplexity, random, reverse, task_accuracy, trace_damage; or your own my.module:function.
         remove: How many layers are removed, or which share: '3 layers' or 25%. Also a share of the channels of every MLP: mlp:0.28, or 'mlp:0.1' behind layers or their count.
         channels: How MLP channels are ranked: rms, wanda; on the model's right answers to the objective, or on the calibration text.
@@ -223,10 +216,8 @@ def cut(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
-    tie: bool = True,
     healed: str | PathLike[str] | None = None,
     mergekit: str | PathLike[str] | None = None,
-    texts: str | PathLike[str] | None = None,
     seed: int = 0,
     verify: bool = True,
     tokenizer: Any = None,
@@ -243,12 +234,10 @@ def cut(
         dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
         device: auto, cpu, cuda, cuda:1, mps, xpu.
         device_map: Spread a large model over devices, as in transformers: auto, balanced.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search. Or how many, chosen by block influence: '3 layers' or 25%; and a share of the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, vocab:44000, or vocab:FILE of texts. If left out, a GGUF file loses only a copy of its embeddings.
         healed: In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; its GGUF file is written.
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.
-        texts: A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...
         seed: Random seed.
         verify: Reload the result and compare logits with the bypassed model.
         tokenizer: of a model in memory.
@@ -275,7 +264,6 @@ def evaluate(
     engine_pool: str | None = None,
     base_url: str | None = None,
     quantize: str | None = None,
-    tie: bool = True,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     out: str | PathLike[str] | None = None,
     readouts: str | Sequence[str] | None = None,
@@ -310,7 +298,6 @@ def evaluate(
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         tasks: Task names, separated by commas; NAME:5 asks with five worked examples, suite:builtin (offline), suite:quick and suite:paper (arXiv:2602.01997) name several.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
         out: Run folder; runs/<model>-<plan> if left out.
@@ -350,7 +337,6 @@ def generate(
     engine_pool: str | None = None,
     base_url: str | None = None,
     quantize: str | None = None,
-    tie: bool = True,
     prompt: str | Sequence[str] = (),
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
     out: str | PathLike[str] | None = None,
@@ -385,7 +371,6 @@ def generate(
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between.
         prompt: A prompt; may be repeated. Answers are printed.
         remove: Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or the plan.json of a search.
@@ -425,7 +410,6 @@ def heal(
     cache_gib: float | str = 2.0,
     engine_pool: str | None = None,
     base_url: str | None = None,
-    tie: bool = True,
     out: str | PathLike[str],
     preset: str | None = None,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -488,7 +472,6 @@ def heal(
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         prompts: .txt (one a line), .jsonl, .json, .csv (also .gz) or .parquet; hub:NAME[:config[:split]]; task:NAME, for its selection items. Several with commas between. Or a run folder of generate.
         out: Run folder; the healed model is in DIR/checkpoint.
         teacher: The original model, which answers and grades.
@@ -558,7 +541,6 @@ def draft(
     engine_pool: str | None = None,
     base_url: str | None = None,
     quantize: str | None = None,
-    tie: bool = True,
     use: str | None = None,
     tasks: str | Sequence[str] = (),
     max_new_tokens: int | None = None,
@@ -588,7 +570,6 @@ def draft(
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
@@ -654,7 +635,6 @@ def sweep(
     engine_pool: str | None = None,
     base_url: str | None = None,
     quantize: str | None = None,
-    tie: bool = True,
     readouts: str | Sequence[str] | None = None,
     limit: int = 100,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -686,7 +666,6 @@ def sweep(
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         objective: Tasks, separated by commas: names, NAME:5 with five worked examples, lm-eval:NAME for any of lm-eval, suite:quick (builtin, paper) for those of a suite.
         readouts: rank, short, chain; each task's first if left out.
         limit: At most this many items of each task; shown in every table.
@@ -723,7 +702,6 @@ def diagnose(
     engine_pool: str | None = None,
     base_url: str | None = None,
     quantize: str | None = None,
-    tie: bool = True,
     only: str | Sequence[str] = (),
     limit: int = 32,
     out: str | PathLike[str] | None = None,
@@ -748,7 +726,6 @@ def diagnose(
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
         quantize: Quantise the weights once they are loaded, by torchao: int8, int4 or fp8.
-        tie: Of a GGUF file: use the finer of embeddings and output head for both, where they are quantisations of one matrix.
         cuts: Pruned models: layers (3,8,21-24), reverse:N or random:N, each:0-9 for every layer alone, a plan.json, or another model: the folder of a cut or healed checkpoint, or a model that others made of MODEL.
         only: Some of: arithmetic, brackets, degeneration, propagation. All if left out.
         limit: Items of each kind of question; shown on the page.
@@ -760,33 +737,6 @@ def diagnose(
 
     Returns:
         report, the path of diagnose.md, and data, what diagnose.json holds.
-    Raises:
-        InputError: a value that cannot be used, or a run folder that holds another run.
-    """
-
-def advise(
-    folder: str | PathLike[str],
-    *,
-    use: str = "all",
-    keep: float | str = 0.9,
-    seed: int = 0,
-    progress: bool = True,
-    say: Callable[[str], None] | None = None,
-) -> Advice:
-    """Say how deep the model of a study can be cut for a use.
-
-    ``layercut advise``.
-
-    Args:
-        folder: The folder of a finished study, or of runs of `eval`, the original model's called uncut.
-        use: What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).
-        keep: Share of the score above chance that has to be kept on every task of the use.
-        seed: Random seed.
-        progress: show progress on stderr, also in a notebook.
-        say: called with each line for people, in place of stderr.
-
-    Returns:
-        recommended, the plan or None, and all that it rests on.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

@@ -1,6 +1,6 @@
 """The verbs as Python functions, with the fields and defaults of the command line
 
-    result = layercut.prune("bundled:smollm2-135m", use="math", keep=0.8, max_depth=2)
+    result = layercut.prune("bundled:smollm2-135m", use="math", keep=0.8, smaller=0.2)
     plan = layercut.select_layers("bundled:smollm2-135m", "block_influence", "3 layers", out="runs/bi")
     cut = layercut.cut("bundled:smollm2-135m", plan, "smollm2-27-layers")
     layercut.diagnose("bundled:smollm2-135m", [cut], only=["brackets"], limit=16, out="runs/broken")
@@ -147,7 +147,7 @@ prune, draft, select_layers, cut, evaluate, generate = (
     function_of(verb_class(name)) for name in ("prune", "draft", "select", "cut", "eval", "generate")
 )
 sweep, diagnose, heal, run_study = (function_of(verb_class(name)) for name in ("sweep", "diagnose", "heal", "run"))
-advise, compare, push = (function_of(verb_class(name)) for name in ("advise", "compare", "push"))
+compare, push = (function_of(verb_class(name)) for name in ("compare", "push"))
 
 
 def evaluate_task(

@@ -153,11 +153,6 @@ class ModelSettings(Settings):
     quantize: Annotated[str, one_of(QUANTISED)] | None = Field(
         None, description="Quantise the weights once they are loaded, by torchao: int8, int4 or fp8."
     )
-    tie: bool = Field(
-        True,
-        description="Of a GGUF file: use the finer of embeddings and output head for both, where they are "
-        "quantisations of one matrix.",
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

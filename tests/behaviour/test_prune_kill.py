@@ -38,7 +38,8 @@ def results(folder: Path) -> dict[str, Any]:
 def test_killed_again_and_again_it_ends_like_a_run_that_was_not(tmp_path: Path) -> None:
     model = spare_model(tmp_path / "spare")
     file = choice_file(tmp_path / "mine.jsonl", model)
-    command = ("prune", model, "--tasks", file, "--items", 40, "--keep", 0.6, "--max-depth", 3, "--heal", "seam")
+    goal = ("--keep", 0.6, "--units", "layer", "--smaller", "43%", "--heal", "seam")
+    command = ("prune", model, "--tasks", file, "--items", 40, *goal)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert started(*command, "--device", "cpu", "--out", whole).wait() == 0
     num_killed = 0

@@ -58,7 +58,7 @@ def test_the_wheel_plans_a_prune(bare: Path, tmp_path: Path) -> None:
         weights = bundled_file(bundled_model(MODEL))
     except InputError as error:
         pytest.skip(str(error))
-    goal = ("--use", "copy", "--keep", "0.8", "--max-depth", "10%")
+    goal = ("--use", "copy", "--keep", "0.8", "--units", "layer", "--smaller", "10%")
     ran = say(bare / "layercut", "prune", weights, *goal, "--out", "shorter", "--dry-run", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "copy (short), report" in ran.stdout and not (tmp_path / "shorter").exists()

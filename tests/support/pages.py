@@ -98,11 +98,11 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
     build_run(folder / "uncut", [results[0]], num_parameters=134_515_008)
     tested, path = [], []
     for depth in (1, 2):
-        removed, name = tuple(range(20, 20 + depth)), f"depth-{depth}"
+        removed, name = tuple(range(20, 20 + depth)), f"size-{3 * depth}"
         build_run(folder / name, [results[depth]], removed=removed, num_parameters=134_515_008 - depth * 3_540_000)
         share = {"value": 1 - 0.1 * depth, "low": 0.96 - 0.1 * depth, "high": 1.04 - 0.1 * depth, "n": 64}
         kept = {**task, "uncut": {"value": 0.8, "n": 64}, "cut": {"value": 0.8 - 0.1 * depth, "n": 64}, "kept": share}
-        path.append({"depth": depth, "removed": removed, "tried": [{"kept": [kept]}]})
+        path.append({"size": 0.03 * depth, "depth": depth, "removed": removed, "tried": [{"kept": [kept]}]})
         fine = passed and depth == 1
         bound = {"bound": 0.97 - 0.1 * depth, "passed": fine}
         verdict = "passed" if fine else "undecided"
@@ -117,12 +117,12 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
     data: dict[str, Any] = {
         "model": MODEL["model"], "model_hash": HASH, "num_layers": 30, "dtype": "float32", "seed": 0,
         "goal": {
-            "use": "math", "keep": 0.85, "max_depth": 3,
+            "use": "math", "keep": 0.85, "smaller": 0.1,
             "tasks": [{**task, "metric": "accuracy", "chance": 0.05, "selection_items": 64, "report_items": 64}],
         },
         "resolution": "with 64 report items, a plan that keeps 95% passes in 4 of 5 runs", "path": path,
         "tested": tested, "verdict": "passed" if passed else "undecided",
-        "chosen": {"name": "depth-1", "depth": 1, "removed": (20,)},
+        "chosen": {"name": "size-3", "depth": 1, "removed": (20,)},
         "why": "Without 1 layer (20) the model keeps enough." if passed else "No plan passed 85%. Best: 1 layer.",
         "next": None if passed else 240,
         "checkpoint": "model" if passed else None, "verified": "equal" if passed else "", "size": size,

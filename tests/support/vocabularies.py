@@ -1,4 +1,4 @@
-"""Tokenizers of three kinds, trained on this project's text, and tiny models that have them."""
+"""Tokenizers of two kinds, trained on this project's text, and tiny models that have them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT = [
     "Привет, как дела? Сегодня хорошая погода в Москве.",
     "今日はいい天気ですね。",
 ]
-KINDS = ("bytes", "sentencepiece", "unigram")
+KINDS = ("bytes", "sentencepiece")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}assistant:"
 ROWS = 1300  # more than there are tokens, as in published models
 
@@ -31,17 +31,12 @@ def trained(kind: str) -> Tokenizer:
         trainer: Any = trainers.BpeTrainer(
             vocab_size=1200, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
         )
-    elif kind == "sentencepiece":
+    else:
         made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
         made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
         special += [AddedToken(f"<0x{byte:02X}>", special=False) for byte in range(256)]
         trainer = trainers.BpeTrainer(vocab_size=1200, special_tokens=special)
-    else:
-        made = Tokenizer(models.Unigram())
-        made.pre_tokenizer = pre_tokenizers.Metaspace()
-        made.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=700, special_tokens=special, unk_token="<unk>")
     made.train_from_iterator(TEXT, trainer)
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", made.token_to_id("<s>"))]

@@ -36,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_public_name_is_there_and_documented() -> None:
     promised = {"load_model", "CutPlan", "remove_layers", "select_layers", "evaluate", "heal"}
-    promised |= {"prune", "advise", "run_study", "sweep", "compare"}
+    promised |= {"prune", "run_study", "sweep", "compare"}
     assert promised < set(layercut.__all__) == set(dir(layercut))
     for name in layercut.__all__:
         assert name == "__version__" or getattr(layercut, name).__doc__
@@ -61,7 +61,7 @@ def test_help_names_every_argument(step: str) -> None:
 def test_what_a_step_returns_is_a_public_class() -> None:
     returned = {str(inspect.signature(getattr(layercut, step)).return_annotation) for step in STEPS}
     classes = {name for text in returned for name in re.findall(r"[A-Z]\w+", text)} - {"Path"}
-    assert {"Pruned", "CutPlan", "TaskResult", "Swept", "Diagnosed", "StudyOutcome", "Advice"} < classes
+    assert {"Pruned", "CutPlan", "TaskResult", "Swept", "Diagnosed", "StudyOutcome"} < classes
     assert classes <= {*layercut.__all__}, classes - {*layercut.__all__}
     loaded, paired = layercut.load_model.__annotations__["return"], layercut.compare_paired.__annotations__["return"]
     assert {loaded, paired} <= {*layercut.__all__}
@@ -125,7 +125,7 @@ def test_progress_is_shown_unless_it_is_silenced(
         ),
         (lambda m, d: layercut.select_layers(m, "block", "1 layers", out=d), "unknown criterion"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, race="fast"), "unknown race"),
-        (lambda m, d: layercut.prune(m, use="math", max_depth=40), "is 40 of 6 layers"),
+        (lambda m, d: layercut.prune(m, use="math", one_size=True), "`one_size` needs a size"),
         (lambda m, d: layercut.cut(m, [4, 40], d), "layer 40 is not in"),
         (lambda m, d: layercut.cut(m, "reverse:40", d), "40"),
         (lambda m, d: layercut.evaluate_task("copy", m, "40"), "layer 40 is not in"),
@@ -307,7 +307,7 @@ def test_a_loaded_model_is_known_by_its_weights(
         (lambda m, d: layercut.sweep(m, ["copy"], out=d, layer="1"), "Did you mean layers?"),
         (lambda m, d: layercut.diagnose(m, ["1"], out=d, limt=1), "Did you mean limit?"),
         (lambda m, d: layercut.run_study({}, outt=d), "Did you mean out?"),
-        (lambda m, d: layercut.advise(d, keeep=0.9), "Did you mean keep?"),
+        (lambda m, d: layercut.compare(d, d, seeed=1), "Did you mean seed?"),
         (lambda m, d: layercut.compare(d, d, seeds=1), "Did you mean seed?"),
     ],
 )
@@ -323,15 +323,15 @@ def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path: Path) -> None:
     folder = spare_model(tmp_path / "spare")
     file = choice_file(tmp_path / "mine.jsonl", folder)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    wanted: dict[str, Any] = {"tasks": [file], "keep": 0.6, "max_depth": 1, "items": 40, "heal": "none"}
+    wanted: dict[str, Any] = {"tasks": [file], "keep": 0.6, "units": "layer", "items": 40, "heal": "none"}
     done = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
     named = layercut.prune(folder, out=tmp_path / "named", **wanted)
-    assert done.plan.removed == named.plan.removed and len(done.plan.removed) == 1
+    assert done.plan.removed == named.plan.removed and len(done.plan.removed) == 2
     assert done.result.tested == named.result.tested and done.result.verdict == "passed"
     assert done.checkpoint is not None and named.checkpoint is not None
     weights = [one.checkpoint.joinpath("model.safetensors").read_bytes() for one in (done, named) if one.checkpoint]
     assert weights[0] == weights[1]
-    assert done.model.config.num_hidden_layers == 5 == len(done.plan.kept)
+    assert done.model.config.num_hidden_layers == 4 == len(done.plan.kept)
     assert set(done.kept) == {"mine.jsonl"} and done.report.is_file()
     again = layercut.prune(model, tokenizer, out=tmp_path / "loaded", **wanted)
     assert again.result == done.result
@@ -373,8 +373,6 @@ def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) 
     }
     outcome = layercut.run_study(study)
     assert not outcome.failed and {row.task for row in outcome.rows} == {"arithmetic"}
-    advice = layercut.advise(tmp_path / "study", use="classify", keep=0.5)
-    assert advice.recommended is None
     rows = layercut.compare(tmp_path / "study" / "uncut", tmp_path / "study" / "last")
     assert {row.readout for row in rows} == {"rank"}
 

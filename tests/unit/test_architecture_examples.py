@@ -27,8 +27,8 @@ _STEP = re.compile(r"^\d+\. `([\w/]+\.py)`: ", re.MULTILINE)
 _FILE = re.compile(r"# (\w+\.py)\n")
 JOBS = {title: found for title, text in _SECTION.findall(PAGE) if (found := _STEP.findall(text))}
 COMMANDS = {
-    "Prune a model for a use": f"prune {{model}} --tasks {BRIGHT} --items 8 --keep 0.5 --max-depth 1 --heal seam "
-    "--anyway --out pruned",
+    "Prune a model for a use": f"prune {{model}} --tasks {BRIGHT} --items 8 --keep 0.5 --units layer "
+    "--smaller 20% --heal seam --anyway --out pruned",
     "Remove layers and write a checkpoint": "cut {model} --remove 3-4 --out cut",
     "Choose layers by task accuracy": f"select {{model}} --criterion task_accuracy --objective {BRIGHT} "
     "--remove 1layer --race exact --limit 8 --out selected",

@@ -108,7 +108,7 @@ def test_an_option_that_help_recommends_is_one() -> None:
                 assert name in NAMES[verb] or one.name == "data", (verb, one.name, name)
 
 
-@pytest.mark.parametrize("words", ["report", "advise", "compare RUN", "eval m --tasks copy --against"])
+@pytest.mark.parametrize("words", ["report", "compare RUN", "eval m --tasks copy --against"])
 def test_a_folder_that_is_not_there_is_said_to_be_none(
     words: str,
     layercut: Run,  # noqa: F811 - the fixture

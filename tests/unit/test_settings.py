@@ -39,7 +39,6 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         "batch_size": 32,
         "engine": "shared",
         "quantize": None,
-        "tie": True,
     }
     assert ModelSettings(model="m", engine="plain").identity() == {**expected, "engine": "plain"}
     shared = ModelSettings(model="m", engine="shared", cache_gib=8.0)

@@ -60,9 +60,7 @@ class KeySpan(NamedTuple):
 
 
 def softmax_over(query_KRGSd: Tensor, parts: Sequence[KeySpan], scaling: float, softcap: float | None) -> Tensor:
-    """Attention output (K, R, G, S, d) over the keys of all parts together: softmax(q k^T * scaling + bias) v, in
-    float32, in pieces; every query must see at least one key.
-    """
+    """Attention output (K, R, G, S, d) over the keys of all parts: softmax(q k^T * scaling + bias) v, in float32."""
     counts = [part.keys.shape[-2] for part in parts]
     length = max(1, MAX_SCORES // (query_KRGSd.shape[1] * sum(counts)))
     pieces = []
@@ -154,9 +152,7 @@ def _attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out. An argument that is None asks for nothing.
-    Raises InputError: the layer asks for something that is not computed here, such as attention sinks or a mask.
-    """
+    """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out; what is not computed here is refused."""
     arguments = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
     if others := sorted(name for name, given in arguments.items() if given is not None and name not in _WITHOUT_EFFECT):
         raise InputError(

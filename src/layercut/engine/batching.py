@@ -65,9 +65,7 @@ class Backoff:
         self.size = size
 
     def run(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], Result]) -> Iterator[Result]:
-        """Results of ``work`` on the parts of ``rows``, in order. Raises RuntimeError: also where a single row does not
-        fit.
-        """
+        """Results of ``work`` on the parts of ``rows``, in order; raises where a single row does not fit."""
         start = 0
         while start < len(rows):
             part = rows[start : start + self.size]
@@ -89,8 +87,7 @@ def refuse_smallest(part: Sequence[Any], error: RuntimeError) -> None:
 
 
 def halve_after(part: Sequence[Any], what: str) -> int:
-    """Free memory after it ran out; half of the part's length. To be called after the handler of the error, because
-    its traceback holds the tensors that filled the memory."""
+    """Half of the part's length, once memory is free; called after the handler, whose traceback holds the tensors."""
     half = len(part) // 2
     clear_device_cache(garbage_collection=True)
     logger.warning("out of memory with %d %s at once; going on with %d", len(part), what, half)

@@ -58,8 +58,7 @@ class DecodingPool:
         choose: Callable[[Tensor, Sequence[Answer], Sequence[int]], list[int]],
         num_bytes: int,
     ) -> None:
-        """An empty pool, with ``num_bytes`` of keys and values at most, beside one row's. ``choose`` gives each row's
-        next token from its states (A, D) behind the last layer, its answer, and the number of tokens that this has."""
+        """Holds ``num_bytes`` of keys and values at most; ``choose`` gives next tokens from states (A, D)."""
         self._stack, self._num_layers, self._choose, self._num_bytes = stack, num_layers, choose, num_bytes
         self._waiting: deque[DecodingRow] = deque()
         self._active: list[DecodingRow] = []  # a row's place is its slot
@@ -141,9 +140,7 @@ class DecodingPool:
             self._active[slot] = row
 
     def _reserve(self, slots: int, capacity: int) -> None:
-        """Free space for this many rows of this many own tokens; what does not fit waits, the last first. Slots grow by
-        doubling and tokens by steps, so that little memory is filled before it is used.
-        """
+        """Free space for rows of own tokens, in steps; what does not fit waits, the last first."""
         if slots <= self._slots and capacity <= self._capacity:
             return
         capacity = max(self._capacity, -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP)
@@ -232,8 +229,7 @@ class _Attends:
     def _fused(
         self, query_AKGd: Tensor, keys_AKCd: Tensor, values_AKCd: Tensor, here: Sequence[_Shared], heads: Heads
     ) -> Tensor:
-        """In half precision on a CPU torch's own kernel reads each key once, where ``_in_float32`` would copy all of
-        them. Prefix and own tokens are computed apart and joined by the sums of their exponentials."""
+        """In half precision on a CPU by torch's kernel, which copies no keys; the prefix apart, then joined."""
         num_groups = query_AKGd.shape[2]
         output, log_sum_AKG = _flash(query_AKGd, keys_AKCd, values_AKCd, self._mask, heads.scaling)
         for kv, slots in here:
@@ -274,8 +270,7 @@ def _by_row(heads_KQ_: Tensor, num_groups: int) -> Tensor:
 
 
 def _pieces(kept_AKCd: Tensor) -> list[slice]:
-    """Rows to convert to float32 at once. On a CPU as many as its cache holds: a copy of all of them in memory would
-    cost more to write and read than the keys themselves."""
+    """Rows to convert to float32 at once: on a CPU as many as its cache holds, as a copy in memory would cost more."""
     num_rows, num_kv, num_tokens, size = kept_AKCd.shape
     if kept_AKCd.device.type != "cpu" or kept_AKCd.dtype == torch.float32:
         return [slice(None)]
@@ -286,8 +281,7 @@ def _pieces(kept_AKCd: Tensor) -> list[slice]:
 def _flash(
     query_BKSd: Tensor, keys_BKCd: Tensor, values_BKCd: Tensor, mask: Tensor | None, scaling: float
 ) -> tuple[Tensor, Tensor]:
-    """Attention output (B, K, S, d) in float32 and the log of the sum of exponentials (B, K, S), which only torch's
-    inner operator returns."""
+    """Attention output (B, K, S, d) in float32 and the log of the sum of exponentials (B, K, S)."""
     output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query_BKSd, keys_BKCd, values_BKCd, 0.0, False, attn_mask=mask, scale=scaling
     )

@@ -80,8 +80,7 @@ PromptBlock = tuple[Sequence[ItemRequest], int, Runner]
 
 
 class _Drafted(NamedTuple):
-    """A request to be answered, and the text that holds its prompt and draft: one for all that are alike in both, such
-    as the drawn answers to one question."""
+    """A request to be answered, and the text of its prompt and draft: one for all that are alike in both."""
 
     row: GenerationRow
     draft: Tokens
@@ -97,8 +96,7 @@ class Generating:
     """
 
     def __init__(self, loaded: LoadedModel, stack: Stack, decoding: Decoding, wanted: Wanted, num_bytes: int) -> None:
-        """``wanted`` is asked before a plan is run, and while its answers grow; ``num_bytes`` are those of keys and
-        values of answers under way, at most."""
+        """``wanted`` is asked before a plan is run and while answers grow; ``num_bytes`` hold their keys and values."""
         self._loaded, self._stack, self._decoding, self._wanted = loaded, stack, decoding, wanted
         self._stop_tokens = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
         # No method: through it the pool would hold this object, and their circle its memory after the last answer.

@@ -28,19 +28,14 @@ class ModelHandle:
     def __init__(
         self, settings: ModelSettings, *, source: ModelSource | None = None, loaded: LoadedModel | None = None
     ) -> None:
-        """Find the model's files; a hub model is downloaded, a GGUF file converted. Nothing is loaded yet. ``loaded``
-        is the model in memory, where the caller has it; ``release`` then leaves it there.
-
-        Raises InputError: no such model, a family that is not known, a checkpoint that cannot be used, or a server.
-        """
+        """Find the model's files; nothing is loaded yet. ``loaded`` is the caller's, and outlives ``release``."""
         if ENGINES[settings.engine].is_served:
             raise InputError(
                 "a served model can only be evaluated (layercut eval); for this command use `engine` vllm, shared or "
                 "plain, and the model itself."
             )
         self.settings = settings
-        options = {name: getattr(settings, name) for name in ("revision", "tie")}
-        self.source: ModelSource = source or resolve_source(settings.model, **options)
+        self.source: ModelSource = source or resolve_source(settings.model, revision=settings.revision)
         self.metadata = describe_source(self.source)
         self.num_layers = self.metadata.num_layers
         self._given = loaded
@@ -147,7 +142,7 @@ class ModelHandle:
             with bypass(self.loaded.model, plan):
                 return stored_bytes(self.loaded.model, whole.bytes_after / whole.parameters_after)
         file = gguf_file(self.settings.model) if ENGINES[self.settings.engine].runs_gguf else None
-        return whole.bytes_after if file is None else gguf_bytes(file, plan, tie=self.settings.tie)
+        return whole.bytes_after if file is None else gguf_bytes(file, plan)
 
     def plan(self, plan: CutPlan | None = None) -> CutPlan:
         """A plan of this model with what this very checkpoint lost before; without one, the model unchanged."""

@@ -1,11 +1,4 @@
-"""LlamaCppEngine: a GGUF file in llama.cpp, in this process, with as many slots as requests run at once.
-
-    engine = LlamaCppEngine(load_without_weights(resolve("model-Q4_K_M.gguf")), Path("model-Q4_K_M.gguf"))
-
-Prompts are tokenised and ends of answers are found here, as in the other engines; llama.cpp computes. A plan is run
-from a file of its own, which the GGUF-to-GGUF cut writes. A token's likelihood is read off a request whose one new
-token is forced, so a continuation of n tokens takes n requests.
-"""
+"""LlamaCppEngine: a GGUF file in llama.cpp, in this process; a plan runs from a file of its own, cut GGUF to GGUF."""
 
 from __future__ import annotations
 
@@ -65,11 +58,7 @@ class LlamaCppEngine(PlanByPlan):
         cache_gib: float = 2.0,
         exact: bool = False,
     ) -> None:
-        """Nothing is loaded yet. ``batch_size`` requests have a slot of the cache each; ``cache_gib`` decides how long
-        the context is; ``exact``: keys and values in float32, without flash attention.
-
-        Raises MissingExtra: xllamacpp is not installed; InputError: a cache that holds no context.
-        """
+        """Nothing is loaded yet. ``cache_gib`` decides the context; ``exact``: a float32 cache."""
         try:
             import xllamacpp
         except ImportError as error:
@@ -144,7 +133,7 @@ class LlamaCppEngine(PlanByPlan):
             if self._leaves_copy_out or not bare.is_uncut:
                 folder = TemporaryDirectory(prefix="layercut-")
                 file = Path(folder.name) / "plan.gguf"
-                settings = ModelSettings(model=str(self.file), tie=self._leaves_copy_out)
+                settings = ModelSettings(model=str(self.file))
                 cut_gguf_file(settings, lambda **_: bare, self.file, file, verify=False)
             try:
                 parameters = self.parameters(file)
@@ -203,10 +192,7 @@ class ServerInProcess:
 def _score_continuation(
     server: ServerInProcess, row: Tokens, continuation: Tokens, character: tuple[int, int]
 ) -> ContinuationScore:
-    """A continuation's log-likelihood, token by token; what is in front of each is in the cache by then. Half a
-    character is reported only among all tokens that come with another one: ``character``, a whole one, and how many
-    there are.
-    """
+    """Its log-likelihood, token by token; half a ``character`` is reported only among all tokens that come with one."""
     tokens = [*row, continuation[-1]]
     total, is_greedy = 0.0, True
 
@@ -237,7 +223,7 @@ class GgufTimer:
         """Nothing is loaded yet. Raises InputError as ``engine_of``."""
         self._engine, self._plan = engine_of(handle), plan
         self._num_tokens = len(handle.weightless.tokenizer)
-        self.weight_bytes = gguf_bytes(self._engine.file, plan, tie=handle.settings.tie)
+        self.weight_bytes = gguf_bytes(self._engine.file, plan)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
         """As ``engine.timing.Timer``. Raises InputError: more tokens than a slot of the cache holds."""

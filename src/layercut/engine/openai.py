@@ -1,7 +1,4 @@
-"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as served.
-
-engine = OpenAIEngine("my-model", "http://localhost:8000/v1", concurrency=32)
-"""
+"""OpenAIEngine: a model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, ...), evaluated as served."""
 
 from __future__ import annotations
 
@@ -76,9 +73,7 @@ class OpenAIEngine(Engine):
     has_chat_template = True  # only the server knows; it is asked to
 
     def __init__(self, model: str, base_url: str, *, concurrency: int = 32, retries: int = RETRIES) -> None:
-        """Nothing is sent yet. The key is OPENAI_API_KEY of the environment. Raises MissingExtra: no ``openai``
-        package.
-        """
+        """Nothing is sent yet. The key is OPENAI_API_KEY of the environment."""
         try:
             import openai
         except ImportError as error:
@@ -93,9 +88,7 @@ class OpenAIEngine(Engine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        """See Engine: as the answers come. Raises InputError: also for a plan that removes layers and for requests to
-        be scored; later for a server that is not there, or refuses a request.
-        """
+        """See Engine: as the answers come, uncut and without scores."""
         if not all(plan.is_uncut for plan in plans):
             raise InputError(
                 "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or "
@@ -120,8 +113,7 @@ class OpenAIEngine(Engine):
         return replies()
 
     def _each(self, requests: Sequence[GenerationRequest], decoding: Decoding) -> Iterator[list[Completion]]:
-        """Keep some requests under way and give answers as they come. If one fails, no more are sent, and those under
-        way are waited for, so that their answers are not lost."""
+        """Keep some requests under way; if one fails no more are sent, and those under way are waited for."""
         waiting = iter(requests)
         pool = ThreadPoolExecutor(self._concurrency)
         under_way: set[Future[Completion]] = set()

@@ -98,8 +98,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
 def encode_begun(
     tokenizer: PreTrainedTokenizerBase, request: GenerationRequest, model: str = "this model"
 ) -> tuple[tuple[int, ...], str]:
-    """Token ids of a request's prompt, and what they hold of its answer: ``begins``, where the tokenizer joins it with
-    the prompt's last token; else nothing."""
+    """Token ids of a prompt, and what they hold of its answer: ``begins``, where a token joins both, or nothing."""
     rendered = render_prompt(tokenizer, request.prompt, model)
     prompt = rendered.encode(tokenizer)
     begun = rendered.encode(tokenizer, request.begins) if request.begins else prompt

@@ -13,7 +13,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -45,11 +44,8 @@ START_SECONDS = 900.0  # until all members have to be up, for example those of a
 def split_in_blocks(
     requests: Sequence[Any], plans: Plans, num_members: int, most: int
 ) -> list[tuple[list[Any], Plans]]:
-    """Blocks of work: all plans on the first items, then all on the next, so that a race ends everywhere at once.
-
-    The longest items come first, as in an engine's own batches; requests with one id stay together, and neighbours in
-    the list of plans, which share the most layers. A block has ``most`` items, and fewer where plans are fewer than
-    members.
+    """Blocks of at most ``most`` items, the longest first: all plans on the first, then all on the next, so that a race
+    ends everywhere at once. Requests with one id stay together, and plans that are neighbours: they share most layers.
     """
     by_id: dict[str, list[Any]] = {}
     for request in requests:
@@ -70,17 +66,6 @@ def split_in_blocks(
     return [(group, plans[start:end]) for group in groups for start, end in pairwise(ends)]
 
 
-def portable_request(request: Any) -> Any:
-    """The request as another process can take it: an early verdict that cannot travel stays, and changes no score."""
-    import cloudpickle
-
-    try:
-        cloudpickle.dumps(getattr(request, "settled", None))
-    except Exception:  # pickling calls any code
-        return replace(request, settled=None)
-    return request
-
-
 class PoolWorker:
     """Runs in a process of its own. The engine is built by the first call, so that its errors are raised as such."""
 
@@ -89,7 +74,6 @@ class PoolWorker:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, over a model of this process's own."""
         return self._build()
 
     def describe(self) -> tuple[dict[str, Any], int, bool]:
@@ -111,9 +95,7 @@ class RayPool(Engine):
     gives_not = "a pool of engines does not give"
 
     def __init__(self, where: str, build: Callable[[], Engine]) -> None:
-        """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one.
-        Raises MissingExtra: Ray is not installed; InputError: ``where`` is no pool.
-        """
+        """``build`` is called in each member, so it must travel there: a function of a module, or a partial of one."""
         try:
             import ray
             import ray.exceptions
@@ -133,13 +115,12 @@ class RayPool(Engine):
         return self._member[2]
 
     def describe(self) -> Mapping[str, Any]:
-        """Settings that decide the numbers: what its members say, all the same, but not how many they are."""
         return self._member[0]
 
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        return self._run("ask", [*map(portable_request, requests)], plans, decoding, wanted)
+        return self._run("ask", requests, plans, decoding, wanted)
 
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
@@ -194,9 +175,9 @@ class RayPool(Engine):
             try:
                 ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray raises nearly anything here, bare Exceptions too
-                place = where.address or "this machine"
-                token = "; if it asks for a token (~/.ray/auth_token), set RAY_AUTH_MODE=token" if where.address else ""
-                raise InputError(f"no Ray cluster answers at {place}: {one_line(error)}{token}.") from error
+                raise InputError(
+                    f"no Ray cluster answers at {where.address or 'this machine'}: {one_line(error)}."
+                ) from error
         resources = ray.cluster_resources()
         num_gpus, num_cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
         each = min(1.0, num_gpus) if where.gpus is None else where.gpus

@@ -153,12 +153,7 @@ def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> 
 
 
 def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
-    """Encode a context with its continuations, and drop the beginning of what is longer than the context, as the LM
-    Evaluation Harness does: the last token of all needs no space because nothing is read after it.
-
-    Raises InputError: naming the request: no continuations, one without tokens or longer than the context, prompts that
-    do not go with the continuations, or a conversation and no chat template.
-    """
+    """Encode a context with its continuations, and drop the beginning of what is too long, as lm-eval does."""
     with _naming(f"request {request.id!r}"):
         if not request.continuations:
             raise InputError("there are no continuations; give at least one.")

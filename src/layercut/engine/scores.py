@@ -105,11 +105,7 @@ class Reading:
     def __init__(
         self, block: Sequence[Scoring | None], num_prefix: int, lines: Sequence[Sequence[Tokens]] | None = None
     ) -> None:
-        """Lay out the texts of what is scored; None where a text is there for the sake of its lines alone.
-
-        ``num_prefix`` tokens are shared by all rows and are no part of a text. ``lines`` are more lines, per text and
-        without the prefix. They come first: token j of the first of them is token j of the text.
-        """
+        """Texts behind ``num_prefix`` shared tokens; ``lines``, per text, come first, and None has these alone."""
         self.block = [item for item in block if item is not None]
         self.num_prefix = num_prefix
         self.texts: list[PackedText] = []
@@ -211,8 +207,7 @@ class Reference(NamedTuple):
 
 @torch.no_grad()
 def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tensor:
-    """(4, N) int64: rank of the token that comes next, and the rank in the reference, each 1 + how many tokens are
-    strictly likelier; the likeliest token, and that of the reference."""
+    """(4, N) int64: ranks of the next token under plan and reference, by strictly likelier ones; both likeliest."""
     both = (plan_NV, reference.logits_NV)
     ranks = [1 + (logits_NV > logits_NV.gather(1, token_N.unsqueeze(1))).sum(dim=-1) for logits_NV in both]
     return torch.stack([*ranks, *(logits_NV.argmax(dim=-1) for logits_NV in both)])
@@ -220,9 +215,7 @@ def token_choice(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> Tens
 
 @torch.no_grad()
 def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> TokenDivergence:
-    """Compare two models position by position, in float32; ``token_N`` comes next. With p the reference's distribution
-    and q the plan's: KL(p || q) = sum over v of p_v ln(p_v / q_v).
-    """
+    """Compare position by position, in float32: KL(p || q) = sum over v of p_v ln(p_v / q_v), p the reference's."""
     q_NV = log_softmax(plan_NV, dim=-1, dtype=torch.float32)
     token_N1 = token_N.unsqueeze(1)
     kl_NV = (reference.p_NV - q_NV).mul_(reference.weight_NV)
@@ -238,8 +231,7 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
 def divergences_of(
     loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plans: Sequence[CutPlan], reference: CutPlan
 ) -> list[list[Divergence]]:
-    """Run requests of one continuation each, whose rows are padded on the right, under the reference and under every
-    plan that does not equal it; the results of each plan."""
+    """Run rows, padded on the right, under the reference and every other plan; the results of each plan."""
     read = [(index, position) for index, item in enumerate(items) for position in item.rows[0].read_positions]
 
     def states_under(plan: CutPlan) -> HeadInput:
@@ -255,9 +247,7 @@ def divergences_of(
 def divergences_between(
     loaded: LoadedModel, items: Sequence[Scoring], before: HeadInput, plans: Sequence[HeadInput]
 ) -> list[list[Divergence]]:
-    """Compare states under a reference (``before``) and some plans, the head chunk by chunk; gives, per plan, the
-    divergence of every request. All hold the N positions before the continuations' tokens, request by request.
-    """
+    """Compare states at the N positions under a reference (``before``) and some plans, chunk by chunk."""
     model = loaded.model
     token_N = torch.tensor([token for item in items for token in item.rows[0].continuations[0]])
     by_token = any(item.request.by_token for item in items)

@@ -101,11 +101,7 @@ class SharedEngine(PlainEngine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        """See Engine: block by block of requests, in each under all plans; answers come soon after they ended.
-
-        A question that is asked both ways is one text: its options are branches behind the prompt, and the draft of its
-        answer, if it is the right option, is the branch of that option.
-        """
+        """See Engine: block by block, in each under all plans. A question that is asked both ways is one text."""
         checked = self._checked(plans)
         if any(plan.channels for plan in checked):
             return self._width_by_width(requests, checked, decoding, wanted)
@@ -165,9 +161,7 @@ class SharedEngine(PlainEngine):
         first_plans: Sequence[CutPlan] = (),
         at_once: int = 1,
     ) -> Under[Found]:
-        """Results of requests under every plan, block by block. ``begin`` is given a block's texts and what runs them
-        under ``first_plans``; the states of ``at_once`` plans are read together.
-        """
+        """Results under every plan, block by block; ``begin`` gets the texts, ``at_once`` plans are read at once."""
         prefix = _worthwhile((row.tokens, row.num_scored) for item in work for row in item.rows)
         run, run_first = (
             partial(run_under_plans, self._stack, some, prefix, self._prefixes, keep=False)

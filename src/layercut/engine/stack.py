@@ -140,9 +140,7 @@ def in_place_of(layers: nn.ModuleList, stand_ins: Sequence[nn.Module]) -> Iterat
 
 
 def body_of_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model below its language model head, final norm included; of one that also sees, with its eyes.
-    Where that part has a head of its own, it is the part that holds the decoder layers.
-    """
+    """The part of a model below its head, final norm included; where it has a head itself, the part with the layers."""
     body: Any = model.base_model
     if body.get_output_embeddings() is None:
         return body  # type: ignore[no-any-return]
@@ -152,8 +150,7 @@ def body_of_model(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def read_states_at(model: PreTrainedModel, ids_BT: Tensor, read: Sequence[tuple[int, int]]) -> HeadInput:
-    """Run the model's body, the final norm included, over rows that are padded on the right; ``read`` holds N pairs of
-    row and position. Padding needs no mask: in a causal model nothing sees what comes after it."""
+    """Run the body over rows padded on the right, which needs no mask; ``read``: N pairs of row and position."""
     output = body_of_model(model)(input_ids=ids_BT, use_cache=False)
     row_N, token_N = torch.tensor(read, device=output.last_hidden_state.device).unbind(1)
     return HeadInput(output.last_hidden_state[row_N, token_N], type(output))
@@ -167,11 +164,7 @@ def position_chunks(model: PreTrainedModel, num_positions: int) -> Iterator[slic
 
 
 def logits_with_gradients(model: PreTrainedModel, before: HeadInput, chunk: slice) -> Tensor:
-    """Logits (C, V) of a chunk of positions, through which gradients may flow.
-
-    The model's own forward pass makes them, around a body that only hands the states on: some families scale or cap
-    their logits after the head.
-    """
+    """Logits (C, V) by the model's own forward pass around a body that hands states on: some scale or cap them."""
     states_1CD = before.states_ND[chunk].unsqueeze(0)
     output = before.kind(last_hidden_state=states_1CD)
     tokens_1C = torch.zeros(states_1CD.shape[:2], dtype=torch.long, device=model.device)  # never read
@@ -268,9 +261,7 @@ def run_under_plans(
     *,
     keep: bool,
 ) -> Iterator[Leaf]:
-    """Run texts behind a prefix under every plan that is still wanted when its turn comes; what the cache lacks of the
-    prefix runs beside them. ``keep`` holds the keys and values of the texts, for callers that continue from there.
-    """
+    """Run texts behind a prefix under every plan still wanted at its turn; ``keep`` holds their keys and values."""
     tree = Node.of([plan for plan in plans if wanted(plan)])
     if not tree.below:
         return

@@ -46,8 +46,7 @@ def noise_key(seed: int, request_id: str) -> int:
 
 
 def gumbel_noise(key: int, step: int, size: int) -> npt.NDArray[np.float32]:
-    """Noise of one step, (V,) float32. Its first entries are the same for every ``size``, so a padded vocabulary
-    changes nothing."""
+    """Noise of one step, (V,) float32; its first entries are the same for every ``size``."""
     generator = np.random.Philox(key=key, counter=[0, step, 0, 0])
     draws = generator.random_raw((size + 1) // 2).astype("<u8", copy=False).view("<u4")[:size]
     return gumbel_values(draws)
@@ -108,8 +107,7 @@ _SPARE_TOKENS = 8
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None) -> tuple[int, ...]:
-    """Every token that ends an answer: those of the generation config, the tokenizer's EOS and the chat template's
-    end of turn. Ascending."""
+    """Every token that ends an answer: generation config's, tokenizer's EOS, chat template's end of turn. Ascending."""
     listed = generation_config.eos_token_id if generation_config else None
     tokens = {*(listed if isinstance(listed, (list, tuple)) else [listed]), tokenizer.eos_token_id}
     tokens.add(end_of_turn(tokenizer))
@@ -117,10 +115,7 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: Generatio
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that a chat template writes after an assistant's message, found by rendering one; None without one.
-
-    It counts only if it is an added token: a template that ends turns with ordinary words has no end of turn token.
-    """
+    """The added token that a chat template writes after an assistant's message, found by rendering one; or None."""
     if not tokenizer.chat_template:
         return None
     user, assistant = Message("user", "?"), Message("assistant", _PROBE)
@@ -188,8 +183,7 @@ class Answer:
         return self._settled is not None
 
     def _holds_stop(self) -> bool:
-        """True if a stop string stands in the text; it was not there one token before. What the last tokens seem to
-        hold is confirmed on all."""
+        """True if a stop string has come; what the last tokens seem to hold is confirmed on all."""
         stop, num = self.row.request.stop, len(self.tokens)
         return bool(stop) and all(
             self._stops_in(self.tokens[-length:]) for length in dict.fromkeys((min(self._tail, num), num))
@@ -227,8 +221,7 @@ class Answer:
 
 
 class RowStops(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row of a batch where its answer ends, and counts tokens as they are written
-    (``layercut.progress.activity``)."""
+    """Ends each row of a batch where its answer ends, and counts tokens as they are written."""
 
     def __init__(self, answers: Sequence[Answer], num_prompt_tokens: int) -> None:
         self._open = dict(enumerate(answers))

@@ -108,8 +108,7 @@ class Group:
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
 
     def attend(self, query_KRGSd: Tensor, own: KeyValue, prefix: KeyValue | None, heads: Heads) -> Tensor:
-        """Attention output (K, R, G, S, d) of queries that are not scaled; keys and values of the texts are
-        (K, R, S, d) each, those of the prefix (K, P, d)."""
+        """Attention output (K, R, G, S, d) of unscaled queries; own keys are (K, R, S, d), the prefix's (K, P, d)."""
         if heads.softcap is None and self.index_RS.shape[1] >= FUSED:
             return self._fused(query_KRGSd, own, prefix, heads)
         bias, P = self._mask(heads.window, as_bias=True), self._num_prefix
@@ -193,8 +192,7 @@ class Pack:
     """Texts in one row. ``Attending``: as the layers run, it answers their attention."""
 
     def __init__(self, texts: Sequence[PackedText], prefix: Tokens, *, device: torch.device) -> None:
-        """Lay out texts that stand behind a prefix of P tokens, each on its own. The prefix is in another pack: what a
-        text is computed with must not depend on whether it comes first."""
+        """Texts behind a prefix of P tokens, which is in another pack: nothing may depend on which text comes first."""
         self._has_prefix = bool(prefix)
         self.prefix_kv: Mapping[int, KeyValue] = {}
         """Per layer, of the branch that is running: keys and values of the prefix (K, P, d)."""

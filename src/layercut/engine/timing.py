@@ -1,8 +1,4 @@
-"""Time one model: reading prompts of random tokens, and writing tokens behind them.
-
-timer = CheckpointTimer(loaded, plan)
-timer(batch=1, prompt=300, middle=450, seed=0).first_token
-"""
+"""Time one model: reading prompts of random tokens, and writing tokens behind them."""
 
 # Shapes: B batch, T tokens.
 

@@ -43,11 +43,7 @@ ENVIRONMENT = {
 
 
 class VllmEngine(PlanByPlan):
-    """One model in vLLM, uncut or under any plan.
-
-    A draw depends on the seed, the request's id and the token's place, as in the other engines, but takes vLLM's noise
-    and so gives other texts.
-    """
+    """One model in vLLM, uncut or under any plan; draws take vLLM's noise and so give other texts."""
 
     gives_not = "vLLM does not give"
     _batches_at_once = 4  # so that a finished sequence frees its place for the next one
@@ -61,19 +57,9 @@ class VllmEngine(PlanByPlan):
         device: str = "auto",
         cache_gib: float = 2.0,
     ) -> None:
-        """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's.
-
-        Raises MissingExtra: vLLM is not installed; InputError: another device than this build of vLLM is for, an
-        adapter that is not merged, a type that was not compared with transformers, a model that vLLM refuses, or one
-        whose layers are not found.
-        """
+        """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's."""
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
-        if model.source.adapter is not None:
-            raise InputError(
-                f"vLLM runs no adapter that is not merged, and {model.name} is one; merge it first (PEFT's "
-                "merge_and_unload), or use `engine` shared."
-            )
         refuse_other_types(model)
         self._batch_size = batch_size
         self._vllm = _import_vllm()
@@ -191,9 +177,7 @@ class VllmEngine(PlanByPlan):
         return likelihoods_of(self._loaded, items, [score for part in scores for score in part])
 
     def _scoring(self, row: LikelihoodRow, continuations: Sequence[Tokens]) -> Any:
-        """``SamplingParams`` for scores of continuations that differ in their last token alone, which is scored by its
-        id at the row's end. Only longer ones need scores along the prompt, and cannot begin with a cached prefix.
-        """
+        """For continuations that differ in their last token, scored by id; longer ones need scores along the prompt."""
         return self._vllm.SamplingParams(
             temperature=0.0,
             max_tokens=1,

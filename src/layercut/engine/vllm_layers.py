@@ -80,9 +80,7 @@ def leave_out_layers(model: nn.Module, *, layers: str, removed: Collection[int])
 
 
 def pass_states_on(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's output if it changes nothing, for a layer with this ``forward``. Before the first layer there is no
-    residual stream. The promised result does not count: granite's layers promise two tensors and give one.
-    """
+    """A layer's output if it changes nothing, by the arguments of its ``forward``: granite's promises are not kept."""
     names = [name for name in inspect.signature(forward).parameters if name != "self"]
     stream = _STREAM if _STREAM in names else names[0]
 

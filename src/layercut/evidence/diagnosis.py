@@ -112,13 +112,6 @@ def layer_damages(diagnoses: Mapping[str, Diagnosis], arm: str) -> list[Damage]:
     return sorted(worse, key=lambda damage: (-damage.severity, damage.p_adjusted))
 
 
-def over_models(diagnosis: Diagnosis, measure: str, group: str = "") -> dict[str, tuple[MeasureRow, bool]]:
-    """By model, the row of a measure, and whether its loss stands after Holm's correction over these models."""
-    rows = [row for row in diagnosis["rows"] if row.metric == measure and row.group == group]
-    adjusted = adjust_by_holm([row.values.p_value for row in rows])
-    return {row.arm: (row, row.is_worse and p < ALPHA) for row, p in zip(rows, adjusted, strict=True)}
-
-
 def with_rows(data: Mapping[str, Any]) -> dict[str, Any]:
     """Content of such a file, its rows as ``MeasureRow``."""
     diagnoses = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,8 @@ from layercut.evidence.intervals import (
     Estimate,
     cluster_codes,
     finite_array,
-    plain_estimates,
 )
 from layercut.evidence.paired import TaskRow, estimate_change, share_over_floor
-from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
@@ -95,9 +93,6 @@ def _means_by_task(
     return draws
 
 
-Form = Literal["ranked", "written"]
-
-
 class TaskMean(NamedTuple):
     """Two models on the same items of several tasks; every task counts the same, however many items it has."""
 
@@ -135,25 +130,10 @@ def mean_of_tasks(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES
     return TaskMean(names, uncut, cut, estimate_change(uncut, cut, means, n, "bootstrap"), retention, above_chance)
 
 
-class FormMean(NamedTuple):
-    """The mean of one run's tasks of one form."""
-
-    run: str
-    form: Form
-    mean: TaskMean
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"run": self.run, "form": self.form, **plain_estimates(self.mean._asdict())}
-
-
-def form_means(rows: Sequence[ComparisonRow]) -> list[FormMean]:
-    """For each run and form with two tasks or more. Of a task, the main metric of the first readout of the form counts;
-    likelihoods in nats do not."""
-    groups: dict[tuple[str, Form], dict[str, ComparisonRow]] = {}
-    main = [row for row in rows if row.is_headline and row.is_share and row.items]
-    for run in dict.fromkeys(row.cut.name for row in main):
-        groups |= {(run, "ranked"): {}, (run, "written"): {}}
-    for row in main:
-        groups[row.cut.name, "written" if is_written(row.readout) else "ranked"].setdefault(row.task, row)
-    return [FormMean(*key, mean_of_tasks(list(tasks.values()))) for key, tasks in groups.items() if len(tasks) > 1]
+def overall_mean(rows: Sequence[ComparisonRow]) -> TaskMean | None:
+    """Of each task of two runs the main metric of its first readout; None for one task. Nats do not count."""
+    tasks: dict[str, ComparisonRow] = {}
+    for row in rows:
+        if row.is_headline and row.is_share and row.items:
+            tasks.setdefault(row.task, row)
+    return mean_of_tasks(list(tasks.values())) if len(tasks) > 1 else None

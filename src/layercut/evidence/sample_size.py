@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 import scipy
 
 from layercut.errors import InputError
-from layercut.evidence.intervals import Array, cluster_codes, cluster_sums
+from layercut.evidence.intervals import ALPHA, Array, cluster_codes, cluster_sums
 
 CORRELATION = 0.5
 """Assumed correlation of the two models' right answers over items. A lower one is the more careful assumption: it needs
@@ -31,29 +30,8 @@ class Outcomes(NamedTuple):
     neither: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """Expected scores of two models on a task."""
-
-    baseline: float  # score of the original model, a share
-    cut: float  # score of the pruned model
-    chance: float
-    correlation: float  # correlation of right answers over items
-    outcomes: Outcomes
-
-
-class ItemsNeeded(NamedTuple):
-    """The answer, and what it rests on."""
-
-    to_see_the_difference: int  # for McNemar's exact test to reach the power asked for
-    power: float  # power of the test with that number
-
-
-def expect_outcomes(
-    *, baseline: float, retention: float, chance: float = 0.0, correlation: float = CORRELATION
-) -> Expected:
-    """Shares of the four outcomes, from the scores of the two models; the correlation (phi) of their right answers is
-    at most what the scores allow.
+def expect_outcomes(*, baseline: float, retention: float, chance: float = 0.0) -> Outcomes:
+    """Shares of the four outcomes, from the scores of the two models and the assumed correlation of right answers.
 
     Raises:
         InputError: shares that cannot be.
@@ -62,20 +40,12 @@ def expect_outcomes(
         raise InputError(
             f"baseline {baseline:g} and chance {chance:g}: the baseline must lie above chance and below 1."
         )
-    cut = chance + retention * (baseline - chance)
-    if not 0 < cut < 1:
+    pruned = chance + retention * (baseline - chance)
+    if not 0 < pruned < 1:
         raise InputError(
-            f"retention {retention:g} of {baseline:g} above {chance:g} gives {cut:g}; it must lie between 0 and 1."
+            f"retention {retention:g} of {baseline:g} above {chance:g} gives {pruned:g}; it must lie between 0 and 1."
         )
-    spread = math.sqrt(baseline * (1 - baseline) * cut * (1 - cut))
-    correlation = min(correlation, (min(baseline, cut) - baseline * cut) / spread)
-    return Expected(
-        baseline=baseline,
-        cut=cut,
-        chance=chance,
-        correlation=correlation,
-        outcomes=outcomes_of(baseline, cut, correlation),
-    )
+    return outcomes_of(baseline, pruned, CORRELATION)
 
 
 def outcomes_of(baseline: float, cut: float, correlation: float) -> Outcomes:
@@ -85,43 +55,20 @@ def outcomes_of(baseline: float, cut: float, correlation: float) -> Outcomes:
     return Outcomes(both, baseline - both, cut - both, max(0.0, 1 - baseline - cut + both))
 
 
-def items_needed(expected: Expected, *, power: float = 0.8, alpha: float = 0.05, comparisons: int = 1) -> ItemsNeeded:
-    """Items for McNemar's exact test, from Connor's number (Biometrics 43, 1987) for its normal approximation on.
-
-    Args:
-        expected: the two models.
-        power: probability of seeing a difference that is there.
-        alpha: level of the test.
-        comparisons: how many are judged together; Holm's first step divides alpha by it.
+def items_needed(outcomes: Outcomes, *, comparisons: int = 1) -> int:
+    """Items for McNemar's exact test to reach a power of ``POWER``, as one of several comparisons (Holm's first step).
 
     Raises:
-        InputError: a probability out of range, no difference to see, or more than five million items.
+        InputError: more than five million items.
     """
-    for name, value in (("power", power), ("alpha", alpha)):
-        if not 0 < value < 1:
-            raise InputError(
-                f"{name} {value:g} is not a share between 0 and 1, such as {0.05 if name == 'alpha' else 0.8}."
-            )
-    if comparisons < 1:
-        raise InputError(f"{comparisons} comparisons cannot be; there is at least one.")
-    delta = expected.cut - expected.baseline
-    if abs(delta) < 1e-12:
-        raise InputError(
-            "a retention of 1 is no difference, so no number of items can detect one; give another retention."
-        )
-    level = alpha / comparisons
-    psi = expected.outcomes.lost + expected.outcomes.gained
-    z_alpha, z_power = float(scipy.stats.norm.ppf(1 - level / 2)), float(scipy.stats.norm.ppf(power))
-    formula = (z_alpha * math.sqrt(psi) + z_power * math.sqrt(max(0.0, psi - delta**2))) ** 2 / delta**2
-    if formula > _MOST_ITEMS:
-        raise InputError(f"that takes {formula:,.0f} items; ask for a larger difference.")
-    n = math.ceil(formula)
-    while (reached := mcnemar_power(n, expected.outcomes, level)) < power:
-        n += max(1, n // 200)
-    return ItemsNeeded(n, reached)
+    level = ALPHA / comparisons
+    needed = least_number(lambda n: mcnemar_power(n, outcomes, level) >= POWER, 1, _MOST_ITEMS, parts=200)
+    if needed is None:
+        raise InputError(f"more than {_MOST_ITEMS:,} items would be needed; give a retention that is farther from 1.")
+    return needed
 
 
-def mcnemar_power(n: int, outcomes: Outcomes, alpha: float = 0.05) -> float:
+def mcnemar_power(n: int, outcomes: Outcomes, alpha: float = ALPHA) -> float:
     """Probability that McNemar's exact test gives p < alpha on N items with these shares of outcomes.
 
     Summed over the number M of discordant items, which is Binomial(N, psi) with psi = lost + gained; of these,

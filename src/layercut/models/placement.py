@@ -109,10 +109,7 @@ def placement_of(device: str, device_map: str | Mapping[str, Any] | None) -> str
 
 
 def quantise_weights(model: nn.Module, kind: str, name: str) -> None:
-    """Replace the weights of all linear layers by ones of a ``kind`` of QUANTISED; products are computed in the model's
-    dtype. Raises MissingExtra: torchao is not installed; InputError: this machine, or this model, does not have that
-    kind.
-    """
+    """Replace the weights of all linear layers by a ``kind`` of QUANTISED; products are in the model's dtype."""
     try:
         with quiet_transformers():
             from torchao import quantization
@@ -131,9 +128,7 @@ def quantise_weights(model: nn.Module, kind: str, name: str) -> None:
 
 
 def _in_four_bits(model: nn.Module) -> None:
-    """On a CPU; torchao's config of the usual name runs on cards alone. Layers of other shapes stay as they are.
-    In float32 its kernel takes forty times as long as a product with whole weights, so that is refused.
-    """
+    """On a CPU, by torchao's prototype; layers of other shapes stay. float32 takes forty times as long: refused."""
     import torch
     from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
     from torchao.quantization import quantize_
@@ -163,11 +158,7 @@ def stored_bytes(model: nn.Module, each: float | None = None) -> int:
 
 
 def widened_model(model: PreTrainedModel) -> PreTrainedModel | None:
-    """Copy a model with every weight in the next wider dtype, to tell another model from sums in another order.
-
-    None for quantized weights, a model that is spread over devices, a device without that dtype, and where the copy
-    would take more than is free.
-    """
+    """A copy in the next wider dtype, to tell another model from rounding; None where that cannot be."""
     import psutil
     import torch
 

@@ -71,10 +71,7 @@ class Upload:
 
 
 def prepare_upload(folder: Path, repo: str) -> Upload:
-    """Put together what ``upload_checkpoint`` uploads to ``user/name``, of a run of prune or heal or a checkpoint;
-    nothing is sent. Raises InputError: a folder without a checkpoint or with a damaged card, a link or a file that
-    is none of a model, or no name of a repository.
-    """
+    """What ``upload_checkpoint`` uploads to ``user/name``, of a run of prune or heal, or a checkpoint."""
     check_folder(folder)
     if not _REPO.fullmatch(repo):
         raise InputError(f"{repo!r:.60} is no name of a repository on the hub; write user/name.")
@@ -105,9 +102,7 @@ def prepare_upload(folder: Path, repo: str) -> Upload:
 
 
 def upload_checkpoint(upload: Upload, *, private: bool = False) -> str:
-    """Create the repository, if it is not there, and upload in one commit; gives its address.
-    Raises InputError: no access, no network, no answer within two minutes, or a refusal of the hub.
-    """
+    """Create the repository, if it is not there, and upload in one commit; gives its address."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 
     api = HfApi()

@@ -14,10 +14,7 @@ _AT_IMPORT = ("torchao", "torch.utils._pytree")
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars, log lines below ERROR or Python warnings inside the block; afterwards all is as it was.
-
-    What a caller should know (missing tensors, wrong shapes) is checked and raised by us, not read from the log.
-    """
+    """No bars, lines below ERROR or warnings within it: what a caller should know is checked and raised by us."""
     from tqdm.auto import tqdm
     from transformers.utils import logging as hf_logging
 

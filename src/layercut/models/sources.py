@@ -1,32 +1,29 @@
 """Resolve the model that a user names to a Hugging Face folder on disk, or read its depth before that.
 
-A hub id (``Qwen/Qwen3-0.6B``), a local folder of a model or of a LoRA adapter (arXiv:2106.09685), a ``.gguf`` file, or
-``bundled:smollm2-135m``. A path on disk wins over a hub id. Pickled weights are never fetched.
+A hub id (``Qwen/Qwen3-0.6B``), a local folder, a ``.gguf`` file, or ``bundled:smollm2-135m``. A path on disk wins over
+a hub id. Pickled weights are never fetched.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError, MissingExtra, first_line
+from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.checks import check_counts, count_layers, refuse_absurd_count
 from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf, read_source
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint_of, pickled_only, read_config, read_object, stored_tensors
+from layercut.models.weights import fingerprint_of, pickled_only, read_config, stored_tensors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from transformers import PreTrainedModel
 
 HASH_LENGTH = 16
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
@@ -35,27 +32,6 @@ _WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_
 _UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
 """Sub-folders (other formats), the same weights a second time, and what training left behind."""
 _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-_NOT_COMPUTED = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
-"""Keys of an adapter's config that do not change what is computed."""
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """The files of a LoRA adapter."""
-
-    folder: Path
-    base: str
-    """The model that it is laid over, as ``adapter_config.json`` names it; found from here or from its own folder."""
-
-    def hash_with(self, base: str) -> str:
-        """SHA-256 (hex) of a model of the fingerprint ``base`` with this adapter: weights, places and scale."""
-        config = read_object(self.folder / CONFIG_FILE)
-        relevant = {key: value for key, value in sorted(config.items()) if key not in _NOT_COMPUTED}
-        digest = hashlib.sha256(f"layercut adapter 1\n{base}\n{json.dumps(relevant, sort_keys=True)}\n".encode())
-        digest.update((self.folder / WEIGHTS_FILE).read_bytes())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,27 +42,12 @@ class ModelSource:
     path: Path  # a Hugging Face folder: the given one, the hub's snapshot, or a GGUF file converted
     revision: str | None = None  # the commit, for a hub model
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Origin of the weights: ``kind`` (hub, folder, gguf, bundled, adapter), and for GGUF what
-    ``layercut_source.json`` records, such as the SHA-256 of the file."""
-    adapter: Adapter | None = None  # adapter laid over the weights in ``path``
-
-    def refuse_adapter(self, doing: str) -> None:
-        """Raise InputError if there is an adapter, which what reads the weights in ``path`` would leave out."""
-        if self.adapter is not None:
-            raise InputError(
-                f"{self.name} is an adapter for {self.adapter.base}, but {doing} needs a whole model. Merge it with "
-                "PEFT's merge_and_unload and save the result."
-            )
+    """Origin of the weights: ``kind`` (hub, folder, gguf, bundled), and for GGUF what ``layercut_source.json`` records,
+    such as the SHA-256 of the file."""
 
 
-def resolve_source(source: str, *, revision: str | None = None, tie: bool = True) -> ModelSource:
-    """Find a model, downloading or converting it if it has not been yet: a hub id, with a ``revision``, a local folder,
-    a ``.gguf`` file or ``bundled:NAME``. ``tie``: of a GGUF file, use the finer of head and embeddings for both,
-    where they are one matrix.
-
-    Raises InputError: nothing of that name here or on the hub, or a revision for something that has none;
-    CheckpointError: a file that is no GGUF, or a hub model without safetensors.
-    """
+def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
+    """Find a hub id, folder, ``.gguf`` file or ``bundled:NAME``, downloaded or converted if it has not been yet."""
     source = os.fspath(source)
     path = Path(source).expanduser()
     if not source.strip():
@@ -95,18 +56,16 @@ def resolve_source(source: str, *, revision: str | None = None, tie: bool = True
         raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
-        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, tie=tie, package=row.install)
+        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, package=row.install)
         origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
-        if (adapter := adapter_in_folder(path)) is not None:
-            base = resolve_source(adapter.base)
-            base.refuse_adapter("another adapter")
-            return replace(base, name=source, adapter=adapter, origin={**base.origin, "kind": "adapter"})
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise InputError(f"{source} is an adapter; merge it by PEFT's merge_and_unload, and give the saved model.")
         converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
-        folder = convert_gguf(path, tie=tie)
+        folder = convert_gguf(path)
         return ModelSource(name=source, path=folder, origin=read_source(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
@@ -125,9 +84,7 @@ class SourceFacts(NamedTuple):
 
 
 def describe_source(source: ModelSource) -> SourceFacts:
-    """Structure, depth and hash of a model, from its config and the heads of its weight files. Raises InputError: no
-    decoder that transformers knows; CheckpointError: damaged or missing files, or a config that counts other layers.
-    """
+    """Structure, depth and hash of a model, from its config and the heads of its weight files."""
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
     entries = {tensor.name: tensor.entry for tensor in tensors}
@@ -135,24 +92,17 @@ def describe_source(source: ModelSource) -> SourceFacts:
     check_counts(config, source.name)
     structure = structure_of(config, source.name, entries)
     num_layers = count_layers(entries, config, structure, source.name)
-    digest = fingerprint_of(tensors, config)
-    if source.adapter is not None:
-        digest = source.adapter.hash_with(digest)
-    return SourceFacts(structure, num_layers, digest[:HASH_LENGTH])
+    return SourceFacts(structure, num_layers, fingerprint_of(tensors, config)[:HASH_LENGTH])
 
 
 def depth_of(source: str, revision: str | None = None) -> int | None:
-    """Decoder layers as the config counts them; None where it does not say, or where there is no such model. Of a hub
-    model that is not in the cache, all but the weights is fetched. Raises InputError: an unknown bundled model, or a
-    hub that does not give it; CheckpointError: a damaged config or GGUF file.
-    """
+    """Decoder layers as the config counts them, or None; of a hub model all but the weights is fetched."""
     source = os.fspath(source)
     path = Path(source).expanduser()
     if source.startswith(PREFIX):
         path = bundled_file(bundled_model(source))
     if path.is_dir():
-        adapter = adapter_in_folder(path)
-        return counted_layers(read_config(path)) if adapter is None else depth_of(adapter.base)
+        return counted_layers(read_config(path)) if (path / "config.json").is_file() else None
     if path.is_file():
         return read_gguf_head(path).num_layers
     if not is_hub_model_id(source):
@@ -182,10 +132,7 @@ def _looks_like_path(source: str) -> bool:
 
 
 def download_model(repo: str, *, revision: str | None = None, with_weights: bool = True) -> Path:
-    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; never code.
-    Raises InputError: no such model or revision, no access, or no network and nothing in the cache; CheckpointError: a
-    repository without safetensors.
-    """
+    """The snapshot folder of a hub model, named by its commit, from the hub or from its cache; never code."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -205,9 +152,7 @@ def download_model(repo: str, *, revision: str | None = None, with_weights: bool
 
 @contextmanager
 def refusals_of_hub(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn a refusal of the hub inside the block into one line for the user.
-    Raises InputError: no such model or revision, no access, or no network and nothing in the cache.
-    """
+    """Turn a refusal of the hub inside the block into one line for the user."""
     from huggingface_hub import errors
 
     at = f" at revision {revision}" if revision else ""
@@ -234,11 +179,7 @@ def refusals_of_hub(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
-    """True if the hub answers, and has safetensors under that name.
-
-    One quick question before anything is fetched: an unreachable hub then costs seconds, not the library's patience,
-    and a repository of pickled weights nothing at all.
-    """
+    """Whether the hub answers, asked once before anything is fetched; refused if it has no safetensors."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -259,45 +200,3 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> bool:
             "Download a GGUF file (`hf download`) and give its path."
         )
     return True
-
-
-def adapter_in_folder(folder: Path) -> Adapter | None:
-    """The adapter that a folder holds in the place of a model; None where it holds none, or a model.
-    Raises CheckpointError: an adapter that is damaged, names no base, or is no LoRA.
-    """
-    folder = Path(folder)
-    if (folder / "config.json").exists() or not (folder / CONFIG_FILE).is_file():
-        return None
-    config = read_object(folder / CONFIG_FILE)
-    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
-    if kind != "LORA":
-        raise CheckpointError(f"{folder} holds an adapter of the kind {kind}; only LoRA (LORA) is supported.")
-    if not isinstance(base, str) or not base:
-        raise CheckpointError(f"{folder / CONFIG_FILE} names no base_model_name_or_path; write its base model there.")
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; save the adapter with PEFT, as safetensors.")
-    return Adapter(folder, str(folder / base) if not Path(base).exists() and (folder / base).is_dir() else base)
-
-
-def attach_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """The model with the adapter in it, as PEFT computes it: base plus low-rank term, unmerged. ``model`` is changed.
-    Raises MissingExtra: PEFT is not installed; CheckpointError: the adapter is not for this model.
-    """
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise MissingExtra("running a model with an adapter", "heal") from error
-    from safetensors import SafetensorError
-
-    try:
-        wrapped: Any = PeftModel.from_pretrained(model, str(adapter.folder))
-        keys = wrapped.load_adapter(str(adapter.folder), "default")  # once more, because only this reports the keys
-    except (ValueError, TypeError, RuntimeError, KeyError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{adapter.folder} is no adapter for {adapter.base} ({first_line(error)}).") from error
-    if odd := sorted({*keys.missing_keys, *keys.unexpected_keys}):  # PEFT goes on with what it began with
-        raise CheckpointError(
-            f"{adapter.folder} is no adapter for {adapter.base}: {odd[0]} is only in one of the two. Name its true "
-            f"base in {CONFIG_FILE}."
-        )
-    bare: PreTrainedModel = wrapped.get_base_model()
-    return bare

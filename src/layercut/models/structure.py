@@ -94,10 +94,7 @@ def counted_layers(config: Mapping[str, Any]) -> int | None:
 
 
 def structure_of(config: Mapping[str, Any], name: str, tensors: Iterable[str] = ()) -> Structure:
-    """The structure of the model that a config.json describes; without ``tensors``, the checkpoint is taken to use the
-    model's own names. Raises InputError: no decoder that transformers knows, or one that no layer can be removed
-    from; CheckpointError: a config that transformers does not accept.
-    """
+    """The structure that a config.json describes; without ``tensors`` the checkpoint has the model's own names."""
     listed = sorted(tensors)
 
     def find() -> dict[str, Any]:
@@ -121,9 +118,7 @@ def stored_names_of(config: Mapping[str, Any], name: str, tensors: Sequence[str]
 
 
 def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
-    """The config object that transformers makes of config.json. Raises InputError: a type that transformers does not
-    know; CheckpointError: a config that it does not accept.
-    """
+    """The config object that transformers makes of config.json; others are refused."""
     from transformers import CONFIG_MAPPING, __version__
 
     model_type = config.get("model_type")
@@ -159,9 +154,7 @@ def with_text_fields(config: PretrainedConfig, fields: Mapping[str, Any]) -> Pre
 
 
 def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
-    """transformers' loader for models of this kind: for language models, or for those that also see.
-    Raises InputError: an encoder, an encoder-decoder, or a model of another kind.
-    """
+    """transformers' loader for models of this kind: for language models, or for those that also see."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
 
@@ -180,9 +173,7 @@ def auto_class(config: PretrainedConfig, name: str = "this model") -> Any:
 def blueprint_model(
     config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, name: str = "this model"
 ) -> PreTrainedModel:
-    """The model laid out without memory, on torch's meta device; of the class that transformers takes, without another.
-    Raises InputError: no decoder; CheckpointError: transformers cannot build it.
-    """
+    """The model laid out without memory, on torch's meta device; of the auto class, without another."""
     import torch
 
     build: Any = auto_class(config, name).from_config if model_class is None else model_class._from_config
@@ -199,9 +190,7 @@ _configs: WeakKeyDictionary[nn.Module, list[PretrainedConfig]] = WeakKeyDictiona
 
 
 def structure_in(model: PreTrainedModel) -> Structure:
-    """The structure of a model in memory, found once.
-    Raises InputError: no list of decoder layers, or more than one.
-    """
+    """The structure of a model in memory, found once; refused without one list of decoder layers."""
     if model not in _known:
         _known[model] = _find(model, type(model).__name__)
     return _known[model]

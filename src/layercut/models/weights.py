@@ -111,10 +111,7 @@ class TensorPart(NamedTuple):
 
 
 def entry_bytes(file: Path, offset: int, layout: tuple[int, int, int], entries: Sequence[int]) -> Iterator[bytes]:
-    """Some entries of every row of a matrix in a file, about ``CHUNK`` bytes at a time.
-
-    ``layout`` is its rows, the entries of a row, and the bytes of an entry; ``offset`` is its first byte.
-    """
+    """Some entries of every row, ``CHUNK`` bytes at a time; ``layout``: rows, entries of a row, bytes of an entry."""
     import numpy as np
 
     num_rows, size, item_bytes = layout
@@ -134,9 +131,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Header of one safetensors file, which the safetensors library checks. No tensor is read. Raises CheckpointError:
-    no safetensors file, or one that is cut short, too long, or whose byte ranges overlap or leave holes.
-    """
+    """Header of one safetensors file, which the safetensors library checks. No tensor is read."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -170,10 +165,7 @@ def read_header(path: Path) -> Header:
 
 
 def stored_tensors(folder: Path) -> list[TensorSpan]:
-    """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes. Raises
-    CheckpointError: no safetensors weights, only pickled ones, a missing or damaged file, or an index that does not
-    agree with its shards.
-    """
+    """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes."""
 
     def tensors_in(file: Path) -> list[TensorSpan]:
         entries, start, _ = read_header(file)
@@ -266,9 +258,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A file of a checkpoint that holds a JSON object.
-    Raises CheckpointError: it cannot be read, or holds something else.
-    """
+    """A file of a checkpoint that holds a JSON object."""
     try:
         value = load_json(path)
     except (OSError, ValueError) as error:

@@ -7,12 +7,10 @@ Every item is answered by both models. What items can show is simulated with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.rows import Reader, generation_row
 from layercut.errors import InputError
 from layercut.evidence.sample_size import (
     CORRELATION,
@@ -24,10 +22,10 @@ from layercut.evidence.sample_size import (
     power_to_decide,
 )
 from layercut.pruning.settings import (
+    BOTH,
     LAYER,
     NONE,
     TRANSFORMERS,
-    WIDTH,
     GoalTasks,
     Profile,
     PruneSettings,
@@ -49,12 +47,13 @@ from layercut.tasks.suites import suite_named
 
 SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
 FEWEST, MOST = 16, 500  # report items of each task where none are given
-CANDIDATES = 4  # layers that are compared by task scores at each depth
+CANDIDATES = 4  # layers that are compared by task scores for each layer
 ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
 REQUESTS = 12  # general requests of each list
 ITEMS = 24  # items of each check of side effects
+_ROOM = 512  # tokens of the context that checks need
 _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
 _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
@@ -133,18 +132,18 @@ def prune_outline(
 ) -> Outline:
     """The steps of ``prune_model``, at most; nothing is loaded or written.
 
-    The path may end early, and testing stops at the first depth that fails.
+    The path may end early, and testing stops at the first size that fails.
 
     Raises:
-        InputError: a model, task or depth that cannot be used, or what else the run would refuse: its folder, a task
+        InputError: a model, task or size that cannot be used, or what else the run would refuse: its folder, a task
             without items, a prompt that is too long.
     """
     handle = ModelHandle(model)
     sizes, shares, _, parts, wanted = check_run(handle, settings, goal, seed, lambda text: None)
-    depth = settings.num_plans(shares, handle.num_layers)
+    paths = settings.num_plans(len(shares))
     RunFolder.check(out, wanted)
     selection, report = selection_limit(settings), settings.items or MOST
-    plans, models = 1 + depth * CANDIDATES, depth + 1 + len(settings.versus)
+    plans, models = 1 + paths * CANDIDATES, paths + 1 + len(settings.versus)
     steps: list[PlannedStep] = []
     for part in parts:
         chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
@@ -160,12 +159,10 @@ def prune_outline(
             steps.append(planned_answers(handle, part, samples, 1, "original model"))
             texts += min(len(samples), HEALING_ITEMS)
     if settings.heal != NONE:
-        steps.append(PlannedStep(f"repairs in closed form, up to {depth} plans", texts * depth, "text"))
-    more: tuple[str, ...] = ()
-    if sizes is not None:
-        more = ("sizes: " + ", ".join(f"-{less:.0%} {size_text(round((1 - less) * sizes.total))}" for less in shares),)
+        steps.append(PlannedStep(f"repairs in closed form, up to {paths} plans", texts * paths, "text"))
+    of_sizes = ", ".join(f"-{less:.0%} {size_text(round((1 - less) * sizes.total))}" for less in shares)
     stored = handle.bytes_in_memory
-    healed = 0 if settings.heal == NONE else 2 * depth * stored
+    healed = 0 if settings.heal == NONE else 2 * paths * stored
     stays = ANSWER_BYTES * sum(step.items for step in steps) + stored
     return Outline(
         steps=tuple(steps),
@@ -174,32 +171,30 @@ def prune_outline(
         stays_bytes=stays,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
-        more=more,
+        more=(f"sizes: {of_sizes}",),
     )
 
 
 def check_run(
     model: ModelHandle, settings: PruneSettings, goal: GoalTasks, seed: int, say: Callable[[str], None]
-) -> tuple[Sizes | None, tuple[float, ...], Profile, list[ObjectiveTask], dict[str, Any]]:
+) -> tuple[Sizes, tuple[float, ...], Profile, list[ObjectiveTask], dict[str, Any]]:
     """What a run rests on, before anything is loaded, and a check of what would stop it after hours.
 
     Returns:
-        The sizes of a model whose MLPs become thinner and those of the path, without any where whole layers alone are
-        removed; how models are timed; the tasks; and all that decides the numbers, with which alone a run goes on.
+        The bytes of the model and the sizes of the path; how models are timed; the tasks; and all that decides the
+        numbers, with which alone a run goes on.
 
     Raises:
         InputError: MLPs that cannot be thinned, where only width was asked for, or anything else that cannot be.
     """
-    sizes: Sizes | None = None
-    if settings.wanted_units != LAYER:
-        try:
-            sizes = Sizes(model)
-        except InputError as error:
-            if settings.wanted_units == WIDTH:
-                raise
-            say(f"layers alone are removed: {error}")
-    shares = sizes.wanted(settings) if sizes else ()
-    settings.num_plans(shares, model.num_layers)  # refuses more layers than the model has
+    try:
+        sizes = Sizes(model, thins=settings.units != LAYER)
+    except InputError as error:
+        if settings.units != BOTH:
+            raise
+        say(f"layers alone are removed: {error}")
+        sizes = Sizes(model, thins=False)
+    shares = sizes.wanted(settings)
     profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
     parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
     if profile.engine != TRANSFORMERS:
@@ -223,27 +218,8 @@ def check_run(
 
 
 def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
-    """The checks whose requests a model can be asked: none without a chat template, and no long texts."""
+    """The checks of side effects, but no long texts; none of a model that takes no conversations, or short ones."""
+    if not model.has_chat_template or (model.context_length or _ROOM) < _ROOM:
+        return []
     cells = make_task_cells(suite_named("side_effects", limit=ITEMS), seed)
-    requests: dict[str, list[Any]] = {
-        cell.label: [cell.task.request(sample, cell.readout) for sample in cell.samples]
-        for cell in cells
-        if not cell.task.name.startswith(_LONG)
-    }
-
-    def accepted(reader: Reader) -> list[str]:
-        labels = []
-        for label, of_check in requests.items():
-            with suppress(InputError):
-                for request in of_check:
-                    generation_row(reader, request)
-                labels.append(label)
-        return labels
-
-    key = [
-        (label, request.prompt, request.begins, request.max_new_tokens)
-        for label, of_check in requests.items()
-        for request in of_check
-    ]
-    labels = model.read("side_effects", key, accepted)
-    return [cell for cell in cells if cell.label in labels]
+    return [cell for cell in cells if not cell.task.name.startswith(_LONG)]

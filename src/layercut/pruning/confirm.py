@@ -15,7 +15,7 @@ from layercut.evidence.intervals import ALPHA, adjust_by_holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.budget import checks_for
 from layercut.pruning.healing import healed_checkpoint
-from layercut.pruning.run import PruneRun
+from layercut.pruning.run import PruneRun, removal_of
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
 from layercut.runs.prune import (
@@ -69,12 +69,6 @@ class FixedSequence(NamedTuple):
     others: tuple[Alternative, ...] = ()  # other models that answered
 
 
-def removal_of(plan: CutPlan) -> dict[str, Any]:
-    """Removed layers and channels of a plan, as results hold them."""
-    mlp = plan.channels.share if plan.channels else 0.0
-    return {"depth": len(plan.removed), "removed": plan.removed, "mlp": mlp}
-
-
 def ask_arm(run: PruneRun, arm: Arm) -> None:
     """Have one model answer the report items; InputError: one of them chose the plan."""
     model = run.model
@@ -126,7 +120,7 @@ def _answer_cells(
 
 
 def confirm_arms(run: PruneRun, arms: Sequence[Arm]) -> FixedSequence:
-    """Test depths in a fixed order on report items, up to the first that fails; then the other models."""
+    """Test plans in a fixed order on report items, up to the first that fails; then the other models."""
     others = run.settings.versus
     sharing, later = ([name for name in others if (name in run.notes["shared"]) is shares] for shares in (True, False))
     _note_arms(run, arms)
@@ -161,13 +155,13 @@ def share_words(kept: Sequence[TaskKept]) -> str:
 
 
 def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> FixedSequence:
-    """Test the arms in order of depth, and each other model, from their run folders.
+    """Test the arms in order, the largest model first, and each other model, from their run folders.
 
     All share the error 1 - LEVEL: the arms are one path and each other model is one; a path on which all passed hands
     its part on (``fixed_sequences``).
 
     Args:
-        arms: all that were asked, the shallowest first, without the original model.
+        arms: all that were asked, the largest model first, without the original model.
         others: names of the other models.
 
     Raises:
@@ -188,12 +182,12 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> Fix
             name=arm.name,
             **removal_of(arm.plan),
             healing=arm.healing,
-            items_needed=depth.items_needed,
+            items_needed=plan.items_needed,
             disk_bytes=plan_cut(run.model.source.path, arm.plan).bytes_after,
-            **_judgement_of(depth, rows[arm.name]),
+            **_judgement_of(plan, rows[arm.name]),
         )
-        for depth in (sequences[_PLANS].tested if arms else ())
-        for arm in (by_name[depth.plan],)
+        for plan in (sequences[_PLANS].tested if arms else ())
+        for arm in (by_name[plan.plan],)
     ]
     alternatives = []
     for name, folder in zip(others, map(run_of, others), strict=True):

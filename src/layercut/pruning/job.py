@@ -5,7 +5,7 @@
     runs/math/  notes.jsonl           what was decided so far, and the time of each stage
                 searches/path/        answers to selection items, of the original model and under all plans
                 healing/plan-KEY/     a plan's pruned checkpoint and its healings, while they are needed
-                uncut/, depth-1/ ...  answers to report items, a run folder each
+                uncut/, size-20/ ...  answers to report items, a run folder each
                 versus/               those of other models that were named
                 model/                the checkpoint, where a plan passed
                 side_effects/         answers of both models to the checks outside the goal
@@ -128,7 +128,7 @@ def prune_model(
     console: Console,
     say: Callable[[str], None],
 ) -> Pruned:
-    """Find the deepest plan that keeps the goal, and write its checkpoint; ``layercut prune``.
+    """Find the smallest plan that keeps the goal, and write its checkpoint; ``layercut prune``.
 
     The same call again goes on where it was stopped, and computes nothing twice.
 
@@ -142,7 +142,7 @@ def prune_model(
     """
     goal = goal or goal_tasks(settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
-    _, sizes, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
+    sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
     if note := plan_cut(handle.source.path, handle.plan()).copy:
         say(note)
     isolation = announce_isolation((part.task for part in parts), say)
@@ -161,6 +161,7 @@ def prune_model(
                 goal=goal,
                 asked=tuple(replace(part, limit=selection_limit(settings)) for part in parts),
                 sizes=sizes,
+                shares=shares,
                 profile=profile,
                 seed=seed,
                 isolation=isolation,
@@ -207,7 +208,7 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
         with run.stage("confirm"):
             evidence = confirm_arms(run, arms)
         with run.stage("checkpoint"):
-            passed = {depth.name for depth in evidence.tested if depth.passed}
+            passed = {plan.name for plan in evidence.tested if plan.passed}
             chosen = next((arm for arm in reversed(arms) if arm.name in passed), arms[0])
             if anyway or passed:
                 write_checkpoint(run, chosen)
@@ -218,7 +219,7 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
             write_card(run, chosen.name, evidence.tested, effects)
         with run.stage("speed"):
             weighed = evidence.tested if settings.versus or settings.faster else ()
-            timed = {chosen.name, *(depth.name for depth in weighed)}
+            timed = {chosen.name, *(plan.name for plan in weighed)}
             time_arms(run, [arm for arm in arms if arm.name in timed])
         result = outcome_of(run, evidence, chosen, effects)
         result.save(run.folder)

@@ -11,9 +11,9 @@ from typing import Any
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
 from layercut.models.weights import fingerprint_weights, safetensors_files
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, removal_of
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence
 from layercut.pruning.healing import healed_checkpoint
-from layercut.pruning.run import PruneRun
+from layercut.pruning.run import PruneRun, removal_of
 from layercut.pruning.search import load_steps
 from layercut.pruning.speed import other_model, run_of, timed_rounds, timed_speeds, timer_of
 from layercut.pruning.verdict import answer_of, answer_with_others, describe_fastest, items_to_decide
@@ -128,7 +128,7 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
         return Size(
             parameters=model.num_parameters(plan),
             disk_bytes=stored,
-            gguf_bytes=None if file is None else gguf_bytes(file, plan, tie=model.settings.tie),
+            gguf_bytes=None if file is None else gguf_bytes(file, plan),
             memory_bytes=timed["memory_bytes"],
         )
 
@@ -154,8 +154,7 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
             ),
             keep=settings.keep,
             level=LEVEL,
-            max_depth=settings.num_plans(run.sizes, model.num_layers),
-            smaller=run.sizes[-1] if run.sizes else None,
+            smaller=run.shares[-1],
             faster=settings.faster,
         ),
         ignored=(*ignored, *evidence.not_judged),
@@ -189,7 +188,7 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
 def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
     """Every model that was timed."""
     timed = run.notes["timed"][run.profile.words]
-    names = [*(depth.name for depth in evidence.tested), arm.name, *(other.run for other in evidence.others)]
+    names = [*(plan.name for plan in evidence.tested), arm.name, *(other.run for other in evidence.others)]
     return tuple(
         Served(
             run=name,

@@ -1,9 +1,9 @@
-"""The path of plans: one layer more at each depth, proposed by forward passes alone and decided by task scores.
+"""Find the plan of each size, from that of the size before; all of it is measured on selection items.
 
-All of it is measured on selection items. Three sieves choose the next layer, each on what the one before lets through:
+Where layers alone go, three sieves choose the next one, each on what the one before lets through:
 
 1. Trace damage of each layer alone, the divergence on the original model's right answers: a third of all layers, once
-   for all depths. Where nothing is written, block influence on right answers.
+   for all sizes. Where nothing is written, block influence on right answers.
 2. Trace damage under each plan; the best ``CANDIDATES``.
 3. Task scores, raced. Of equals the one with the least trace damage wins.
 """
@@ -119,7 +119,7 @@ class PlanPath:
         left = [layer for layer in self._alone if layer not in removed]
         left = left[: max(_FEWEST, len(self._alone) // 3)]
         if not left:
-            raise InputError(f"no layer can be removed beside {sorted(removed)}; lower `max_depth`.")
+            raise InputError(f"no layer can be removed beside {sorted(removed)}; ask for less.")
         if removed and self.traces and len(left) > most:
             left = self._by_damage(removed, left, TRACES)
         return left[:most]
@@ -223,10 +223,9 @@ class PlanPath:
 class SizePath:
     """Finds the plan of each size, from that of the size before."""
 
-    def __init__(self, model: ModelHandle, *, layers: bool) -> None:
+    def __init__(self, model: ModelHandle, sizes: Sizes, *, layers: bool) -> None:
         """Nothing is measured yet. Without ``layers`` MLPs alone become thinner."""
-        self._model, self._layers = model, layers
-        self.sizes = Sizes(model)
+        self._model, self._layers, self.sizes = model, layers, sizes
         self._ranked: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
 
     def next_plan(self, path: PlanPath, removed: tuple[int, ...], smaller: float) -> CutPlan:
@@ -238,6 +237,10 @@ class SizePath:
         Raises:
             InputError: no plan is as small.
         """
+        if self.sizes.mlp is None:
+            while len(removed) < self.sizes.count_layers(smaller):
+                removed = (*removed, path.next_layer(removed))
+            return CutPlan(num_layers=self._model.num_layers, removed=removed)
         tried = [removed]
         if self._layers:
             tried += [(*removed, layer) for layer in path.proposed(removed, LAYERS)]
@@ -258,6 +261,7 @@ class SizePath:
                 general = {answered.task.task.name: right_answers(answered) for answered in path.general}
                 read["general requests"] = answers_as_texts(loaded, first_traces(general, TRACES))
             self._ranked[removed] = rank_channels(loaded, removed, read)
+        assert self.sizes.mlp is not None, "layers alone are removed"
         channels = keep_needed_channels(self.sizes.mlp, self._ranked[removed], share)
         return CutPlan(num_layers=self._model.num_layers, removed=removed, channels=channels)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,6 +22,7 @@ from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
 from layercut.pruning.path import PlanPath
 from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
+from layercut.pruning.speed import Sizes
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PathStep
 from layercut.runs.records import Notes
@@ -44,7 +46,8 @@ class PruneRun:
     settings: PruneSettings
     goal: GoalTasks
     asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts, on selection items
-    sizes: tuple[float, ...]  # shares of the bytes to remove; empty on a path of whole layers
+    sizes: Sizes
+    shares: tuple[float, ...]  # of the bytes to remove, from the least on
     profile: Profile  # how models are timed
     seed: int
     isolation: str | None
@@ -91,7 +94,7 @@ class PruneRun:
 
     @cached_property
     def seam(self) -> str:
-        """The seam that the model takes: a map, or the last matrix of every MLP on a path of sizes.
+        """The seam that the model takes: the last matrix of every MLP, or a map where layers alone are removed.
 
         Raises:
             InputError: it does something with what an MLP gives that no seam is folded into.
@@ -100,7 +103,7 @@ class PruneRun:
         layer = decoder_layers(model)[0]
         ids_1T = torch.arange(_PROBED, device=model.device)[None]
         norm_gain(layer, lambda: run_up_to_layer(layer, model, ids_1T))
-        if self.sizes:
+        if self.sizes.mlp:
             last_projection(layer)
             return PROJECTION
         return "linear"
@@ -131,6 +134,12 @@ class PruneRun:
             yield
 
 
+def removal_of(plan: CutPlan) -> dict[str, Any]:
+    """Removed layers and channels of a plan, as results hold them."""
+    mlp = plan.channels.share if plan.channels else 0.0
+    return {"depth": len(plan.removed), "removed": plan.removed, "mlp": mlp}
+
+
 def measure_original(run: PruneRun) -> None:
     """Score the original model on selection items, and set aside tasks on which it is at chance.
 
@@ -148,7 +157,7 @@ def measure_original(run: PruneRun) -> None:
     by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
     listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
     run.say(f"{listed} choose the layers")
-    if run.asks_general and (run.sizes or run.settings.heal != NONE):
+    if run.asks_general and (run.sizes.mlp or run.settings.heal != NONE):
         number = sum(part.limit or 0 for part in general_tasks())
         run.say(
             f"the original model also answers {number} general requests, which channels and healing follow so that "
@@ -241,7 +250,7 @@ def yardsticks_of(run: PruneRun) -> list[Yardstick]:
     tasks = [Yardstick(*score) for score in notes["yardsticks"]]
     if "path_ended" not in notes:
         return tasks
-    step = PathStep.model_validate(notes["path"][-1 if run.settings.is_one_depth else 0])
+    step = PathStep.model_validate(notes["path"][0])
     return [
         task if kept.correlation is None else task._replace(correlation=kept.correlation)
         for task, kept in zip(tasks, step.chosen.kept, strict=True)

@@ -1,66 +1,53 @@
-"""Grow the path of plans: the next layer or size, healed where that may pay, all on selection items."""
+"""Grow the path of plans: the next size, healed where that may pay, all on selection items."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from layercut.pruning.confirm import Arm, removal_of, share_words
+from layercut.pruning.confirm import Arm, share_words
 from layercut.pruning.healing import heal_plan, healing_prompts
 from layercut.pruning.path import SizePath
-from layercut.pruning.run import PruneRun
+from layercut.pruning.run import PruneRun, removal_of
 from layercut.pruning.settings import AUTO, BOTH, SEAM, PruneSettings
 from layercut.runs.prune import PathStep, Tried, least_kept
 from layercut.surgery.plan import CutPlan
 
 PLANS = "plans"  # folder of the plans of a path of sizes
 _SMALL = 1_000_000_000  # parameters up to which the original model stays in memory while another is healed
-_REASONABLE = 0.5
-"""A plan without layers that keeps less than this share of what is asked for is not healed by ``auto``: maps bring back
-little. With thinner MLPs the closed form brought back 45 points of 50 (SmolLM2, docs/experiments/width.md).
-"""
 
 
 def grow_path(run: PruneRun) -> None:
     """Add one plan after the other, until nothing is left to be shown."""
     for step in load_steps(run):
         _show_step(run, step)
-    size_path: SizePath | None = None
+    size_path = SizePath(run.model, run.sizes, layers=run.settings.units == BOTH)
     while "path_ended" not in run.notes:
         steps = load_steps(run)
-        if why := _why_ended(run, steps):
-            run.notes.put("path_ended", why)
+        if (place := next_size(run.shares, run.settings, steps)) is None:
+            run.notes.put("path_ended", _why_ended(run, steps))
             break
-        if run.sizes:  # one for all sizes: channels are ranked once for the same removed layers
-            size_path = size_path or SizePath(run.model, layers=run.settings.wanted_units == BOTH)
-            step = _next_size_step(run, steps, size_path)
-        else:
-            removed = steps[-1].removed if steps else ()
-            run.progress.begin(f"depth {len(removed) + 1}", "choosing the next layer")
-            step = PathStep(depth=len(removed) + 1, removed=(*removed, run.path.next_layer(removed)), tried=())
+        step = _choose_plan(run, steps, place, size_path)
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
-        if _may_pay(run, step, least_kept(tried[0].kept)):
+        if _may_pay(run, least_kept(tried[0].kept)):
             tried.append(_heal_step(run, step))
-        step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(step, tried).healing})
-        steps = sorted([*steps, step], key=lambda step: (step.size or 0, step.depth))
+        step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(tried).healing})
+        steps = sorted([*steps, step], key=lambda step: step.size)
         run.notes.put("path", [step.model_dump(mode="json") for step in steps])
         _show_step(run, step)
 
 
 def tested_arms(run: PruneRun) -> list[Arm]:
-    """The models to test on report items, in order: all depths, or the one that was asked for; of sizes those that keep
-    the goal on selection items, or else the least.
+    """The models to test on report items, in order: the sizes that keep the goal on selection items, or else the
+    least.
     """
     steps = load_steps(run)
-    if run.settings.is_one_depth:
-        steps = steps[-1:]
-    elif run.sizes:
-        steps = [step for step in steps if least_kept(step.chosen.kept) >= run.settings.keep] or steps[:1]
+    steps = [step for step in steps if least_kept(step.chosen.kept) >= run.settings.keep] or steps[:1]
     return [Arm(step.run, load_plan(run, step), step.healing, step.stage) for step in steps]
 
 
 def load_steps(run: PruneRun) -> list[PathStep]:
-    """The plans of the path so far, by size or depth."""
+    """The plans of the path so far, by size."""
     return [PathStep.model_validate(step) for step in run.notes.get("path", [])]
 
 
@@ -79,14 +66,12 @@ def _show_step(run: PruneRun, step: PathStep) -> None:
     run.progress.end(step.stage, note=f"without {step.label}{healed}", chosen=share_words(step.chosen.kept))
 
 
-def _next_size_step(run: PruneRun, steps: Sequence[PathStep], size_path: SizePath) -> PathStep:
-    """The plan of the next size, not judged yet; the channels of its MLPs are on disk when this returns."""
-    sizes = run.sizes
-    place = next_size(sizes, run.settings, steps)
-    assert place is not None, "the path has not ended"
-    before = [step for step in steps if step.size is not None and step.size < sizes[place]]
+def _choose_plan(run: PruneRun, steps: Sequence[PathStep], place: int, size_path: SizePath) -> PathStep:
+    """The plan of the size at a place, not judged yet; the channels of its MLPs are on disk when this returns."""
+    sizes = run.shares
+    before = [step for step in steps if step.size < sizes[place]]
     removed, start = (before[-1].removed, sizes.index(before[-1].size) + 1) if before else ((), 0)
-    run.progress.begin(f"size -{100 * sizes[place]:.0f} %", "choosing layers and MLP channels")
+    run.progress.begin(f"size -{100 * sizes[place]:.0f} %", "choosing what goes")
     for size in sizes[start : place + 1]:  # each plan removes the layers of the one before
         plan = size_path.next_plan(run.path, removed, size)
         removed = plan.removed
@@ -103,7 +88,7 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
     """
     if settings.one_size:
         return None if steps else len(sizes) - 1
-    keeps = {sizes.index(step.size): least_kept(step.chosen.kept) >= settings.keep for step in steps if step.size}
+    keeps = {sizes.index(step.size): least_kept(step.chosen.kept) >= settings.keep for step in steps}
     largest = max((place for place, is_kept in keeps.items() if is_kept), default=-1)
     least = min((place for place, is_kept in keeps.items() if not is_kept), default=len(sizes))
     if least - largest > 1:
@@ -113,37 +98,22 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
 
 
 def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
-    """Why the path grows no further; empty where it does."""
-    settings, keep = run.settings, run.settings.keep
-    if run.sizes:
-        if next_size(run.sizes, settings, steps) is not None:
-            return ""
-        if settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
-            return f"{run.sizes[-1]:.0%} of the weights' bytes is the most that was asked for"
-        weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
-        return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
-    if len(steps) >= (most := settings.depth(run.model.num_layers)):
-        return f"{most} layers are the most that were asked for"
-    if settings.is_one_depth:
-        return ""
-    chosen = [step.chosen.kept for step in steps]
-    for task in chosen[-1] if chosen else ():
-        if task.kept is not None and task.kept.high is not None and task.kept.high < keep:
-            return f"{steps[-1].depth} layers keep at most {task.kept.high:.0%} of {task.task} on selection items"
-    if len(chosen) > 1 and all(least_kept(kept) < keep for kept in chosen[-2:]):
-        return f"the last two plans keep less than {keep:.0%} on selection items"
-    return ""
+    """Why the path grows no further."""
+    keep = run.settings.keep
+    if run.settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
+        return f"{run.shares[-1]:.0%} of the weights' bytes is the most that was asked for"
+    weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
+    return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
 
 
 # Healing
 
 
-def _may_pay(run: PruneRun, step: PathStep, least: float) -> bool:
+def _may_pay(run: PruneRun, least: float) -> bool:
     """True if a plan of which ``least`` is kept of the worst task is to be healed."""
     if run.settings.heal != AUTO:
         return run.settings.heal == SEAM
-    pays = least != 1 if step.size is not None else _REASONABLE * run.settings.keep <= least < 1
-    return pays and run.takes_seams
+    return least != 1 and run.takes_seams
 
 
 def _heal_step(run: PruneRun, step: PathStep) -> Tried:
@@ -162,21 +132,12 @@ def _heal_step(run: PruneRun, step: PathStep) -> Tried:
     return Tried(healing=SEAM, kept=kept)
 
 
-def choose_way(step: PathStep, tried: Sequence[Tried]) -> Tried:
-    """The way whose worst task keeps most on selection items, and of equals the one that is not healed; of a plan with
-    a size the closed form, unless it keeps less than the interval of the plan itself allows.
+def choose_way(tried: Sequence[Tried]) -> Tried:
+    """The closed form, unless it keeps less of its worst task than the interval of the plan itself allows.
 
     A hundred items order ways by luck: SmolLM2 at -15 % kept 103 [81, 130] % of sums unhealed, and 82 [69, 96] % of the
     report items.
     """
-    closed = next((way for way in tried if way.healing == SEAM), None)
-    if step.size is not None and closed is not None:
-        lows = [task.kept.low for task in tried[0].kept if task.kept is not None and task.kept.low is not None]
-        return closed if least_kept(closed.kept) >= min(lows, default=float("-inf")) else tried[0]
-
-    def rank(way: Tried) -> tuple[float, float, bool]:
-        known = [task.kept.value for task in way.kept if task.kept is not None]
-        mean = sum(known) / len(known) if known else float("-inf")
-        return least_kept(way.kept), mean, way.healing is None
-
-    return max(tried, key=rank)
+    closed = next((way for way in tried if way.healing == SEAM), tried[0])
+    lows = [task.kept.low for task in tried[0].kept if task.kept is not None and task.kept.low is not None]
+    return closed if least_kept(closed.kept) >= min(lows, default=float("-inf")) else tried[0]

@@ -9,16 +9,16 @@ Profile(batch=16, prompt=1000, new=300, engine='llama.cpp')
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for_use
-from layercut.settings import Depth, TaskSettings
+from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, takes_option
 from layercut.tasks.suites import asked_tasks, with_local_data
 
@@ -123,19 +123,16 @@ class PruneSettings(GoalSettings):
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
-    units: Annotated[str, one_of(UNITS)] | None = Field(
-        None,
+    units: Annotated[str, one_of(UNITS)] = Field(
+        BOTH,
         description="What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever "
-        "does less damage at each size. If left out, both; layer where max_depth counts layers.",
+        "does less damage at each size.",
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
-    one_size: bool = Field(False, description="Test that size or depth alone, not those on the way.")
+    one_size: bool = Field(False, description="Test that size alone, not those on the way.")
     faster: Number | None = Field(None, gt=1, description="Times as fast a request should be, by forecast.")
     serve: Serve = Field(
         LAPTOP, description=f"{', '.join(PROFILES)}, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp."
-    )
-    max_depth: Annotated[str, BeforeValidator(lambda depth: Depth(text=str(depth)).text)] = Field(
-        "25%", description="Most layers to remove: 8 or 25%; layers alone go."
     )
     heal: Annotated[str, one_of(HEALINGS)] = Field(
         AUTO, description="auto (in closed form, where that may pay), none, seam (in closed form, every plan)."
@@ -147,49 +144,13 @@ class PruneSettings(GoalSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        sized = "faster" if self.faster is not None else "smaller" if self.smaller is not None else None
-        is_deep = "max_depth" in self.model_fields_set
-        if is_deep and (sized or self.wanted_units != LAYER):
-            other = f"`{sized}`" if sized else f"`units` {self.units}"
-            raise InputError(f"`max_depth` counts whole layers, and {other} does not; leave one of the two out.")
-        if self.wanted_units == LAYER and sized:
-            raise InputError(f"`{sized}` is for plans with thinner MLPs, and `units` layer has none; leave one out.")
-        if self.one_size and not (sized or is_deep):
-            raise InputError("`one_size` needs a size: give `smaller` 15%, `faster` 1.2 or `max_depth` 3.")
+        if self.one_size and self.smaller is None and self.faster is None:
+            raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
         return self
 
-    @property
-    def wanted_units(self) -> str:
-        """Units to remove, if the model allows it."""
-        return self.units or (LAYER if "max_depth" in self.model_fields_set else BOTH)
-
-    @property
-    def is_one_depth(self) -> bool:
-        """True if one number of layers alone is tested."""
-        return self.one_size and "max_depth" in self.model_fields_set
-
-    def num_plans(self, sizes: Sequence[float], num_layers: int) -> int:
-        """Plans of the path at most: of ``sizes``, by halving, or else of the depths of a model of ``num_layers``.
-
-        Raises:
-            InputError: as many depths as layers.
-        """
-        if not sizes:
-            return self.depth(num_layers)
-        return 1 if self.one_size or len(sizes) == 1 else len(sizes).bit_length() + 1
-
-    def depth(self, num_layers: int) -> int:
-        """Layers that may be removed at most, of a model of ``num_layers``.
-
-        Raises:
-            InputError: all layers.
-        """
-        depth = Depth(text=self.max_depth).layers(num_layers)
-        if depth >= num_layers - 1:
-            raise InputError(
-                f"`max_depth` {self.max_depth} is {depth} of {num_layers} layers; choose 1 to {num_layers - 2}."
-            )
-        return depth
+    def num_plans(self, num_sizes: int) -> int:
+        """Plans that are tried at most, by halving."""
+        return 1 if self.one_size or num_sizes == 1 else num_sizes.bit_length() + 1
 
 
 class GoalTasks(NamedTuple):

@@ -2,8 +2,9 @@
 
 At each size of a path the plan before is made smaller in several ways: by thinner MLPs alone, and by one layer more
 with MLPs as thin as the size then needs. All of them have the same bytes, so that the divergence on the original
-model's right answers compares them; where nothing is written, task scores do. A speed that was asked for becomes the
-size that is forecast to have it. Models are timed in a serving profile, by turns.
+model's right answers compares them; where nothing is written, task scores do. Where layers alone go, sizes are those of
+whole layers. A speed that was asked for becomes the size that is forecast to have it. Models are timed in a serving
+profile, by turns.
 """
 
 from __future__ import annotations
@@ -192,38 +193,45 @@ def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int
 class Sizes:
     """The bytes of a model's weights, by layer and by MLP channel."""
 
-    def __init__(self, model: ModelHandle) -> None:
+    def __init__(self, model: ModelHandle, *, thins: bool = True) -> None:
         """Read the headers of the weight files.
+
+        Args:
+            thins: MLPs become thinner, else layers alone go.
 
         Raises:
             InputError: a model whose MLPs cannot be thinned.
         """
-        if ENGINES[model.settings.engine].reads_weights:
+        if thins and ENGINES[model.settings.engine].reads_weights:
             raise InputError("plans with thinner MLPs are run by `engine` shared or plain")
         config = read_config(model.source.path)
-        self.mlp = mlp_width_of(config, model.settings.model)
+        self.mlp = mlp_width_of(config, model.settings.model) if thins else None
         stored = stored_tensors(model.source.path)
         structure = structure_of(config, model.settings.model, [tensor.name for tensor in stored])
         self.total = sum(tensor.entry.num_bytes for tensor in stored)
         self._read = self.total - unread_bytes(config, stored)
         self._layers = dict.fromkeys(range(model.num_layers), 0)
-        self._channels = dict.fromkeys(self.mlp.slots, 0.0)
-        names = stored_slots(stored, self.mlp, structure, config, model.settings.model)
+        self._thin = dict.fromkeys(self._layers, 0)  # of what gets thinner
+        names = stored_slots(stored, self.mlp, structure, config, model.settings.model) if self.mlp else {}
         for tensor in stored:
             match = structure.tensor_pattern.match(tensor.name)
             if match and (layer := int(match[2])) in self._layers:
                 self._layers[layer] += tensor.entry.num_bytes
                 if tensor.name in names:
-                    self._channels[layer] += tensor.entry.num_bytes / self.mlp.width
+                    self._thin[layer] += tensor.entry.num_bytes
+        self._layer = sum(self._layers.values()) / len(self._layers)  # of one layer, on average
 
     def share(self, removed: Sequence[int], smaller: float) -> float | None:
         """Share of the MLP channels that goes beside the layers, so that this share of the bytes does; None where the
         layers alone are more, or the channels do not suffice.
         """
         left = smaller * self.total - sum(self._layers[layer] for layer in removed)
-        each = sum(size for layer, size in self._channels.items() if layer not in removed)
-        share = left / (each * self.mlp.width)
+        share = left / sum(size for layer, size in self._thin.items() if layer not in removed)
         return share if 0 < share < 1 else None
+
+    def count_layers(self, smaller: float) -> int:
+        """The number of layers that is nearest to this share of the bytes, at least one."""
+        return max(1, round(smaller * self.total / self._layer))
 
     def wanted(self, settings: PruneSettings) -> tuple[float, ...]:
         """The sizes of the path, as shares of the bytes that are removed: by ``STEP``, and the most that was asked for;
@@ -231,7 +239,7 @@ class Sizes:
         passes through, all but the table of input embeddings; attention to earlier tokens is left out.
 
         Raises:
-            InputError: a speed that no such plan should have.
+            InputError: a size or speed that no such plan has.
         """
         most = settings.smaller or (MOST if settings.faster is None else MOST_FOR_SPEED)
         if settings.faster is not None:
@@ -243,14 +251,21 @@ class Sizes:
                 )
             most = settings.smaller or needed
         steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
-        # No plan reaches the bytes of all MLPs, and of one layer more at each size.
-        count = 0 if settings.wanted_units == WIDTH else len(steps) + 1
+        # No plan reaches the bytes of all MLPs, and of one layer more at each size; two layers stay at least.
+        count = 0 if settings.units == WIDTH else len(steps) + 1 if self.mlp else len(self._layers) - 2
         largest = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:count])
-        thin = sum(size * self.mlp.width for layer, size in self._channels.items() if layer not in largest)
+        thin = sum(size for layer, size in self._thin.items() if layer not in largest)
         limit = (sum(self._layers[layer] for layer in largest) + thin) / self.total
-        if most >= limit:
+        if most > limit or (self.mlp and most == limit):
             raise InputError(
                 f"no plan of this model is {most:.0%} smaller: embeddings and attention stay, and {limit:.0%} is about "
                 "the most; ask for less."
             )
-        return (*steps, most)
+        if self.mlp:
+            return (*steps, most)
+        whole = math.floor if settings.smaller or settings.faster is None else math.ceil
+        if (most_layers := whole(round(most * self.total / self._layer, 6))) == 0:
+            least = math.ceil(1000 * self._layer / self.total) / 10
+            raise InputError(f"a layer has {least:g}% of the bytes, and `smaller` is less; ask for that at least.")
+        counts = {min(self.count_layers(size), most_layers) for size in (*steps, most)} | {most_layers}
+        return tuple(round(count * self._layer / self.total, 4) for count in sorted(counts))

@@ -34,8 +34,8 @@ def answer_of(
             "No task could be judged on the report items: the original model is not above chance there. Give more "
             "items, or easier tasks."
         )
-    passed = [depth for depth in tested if depth.passed]
-    failed = next((depth for depth in tested if not depth.passed), None)
+    passed = [plan for plan in tested if plan.passed]
+    failed = next((plan for plan in tested if not plan.passed), None)
     if passed:
         text = f"Passed: without {_model_of(chosen)} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
         return "passed", f"{text} {_failed(failed, parts) if failed else f'Stopped there: {path_ended}.'}"
@@ -89,10 +89,10 @@ def describe_fastest(passed: Sequence[tuple[str, Served]], faster: float | None)
 
 
 def items_to_decide(run: PruneRun, tested: Sequence[TestedDepth]) -> int | None:
-    """Report items of each task that would decide the first depth that failed; None where nothing would, or a task has
+    """Report items of each task that would decide the first plan that failed; None where nothing would, or a task has
     fewer.
     """
-    items = next((depth.items_needed for depth in tested if not depth.passed), None)
+    items = next((plan.items_needed for plan in tested if not plan.passed), None)
     if items is None or min(len(part.task.samples("report", items)) for part in run.parts) < items:
         return None
     return items
@@ -102,7 +102,7 @@ def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: 
     """Open the checkpoint's card, once: whether the model keeps the goal, its side effects, what it keeps, and the
     command that found it.
     """
-    judged = next((depth for depth in tested if depth.name == arm), None)
+    judged = next((plan for plan in tested if plan.name == arm), None)
     goal = f"{run.settings.keep:.0%} of the score above chance of every task"
     if judged is not None and judged.passed:
         text = f"**Passed: it keeps at least {goal}**, by one-sided {LEVEL:.0%} bounds."
@@ -137,17 +137,17 @@ def _model_of(plan: TestedDepth | Chosen) -> str:
     return f"{plan.words}, healed by {plan.healing}," if plan.healing else plan.words
 
 
-def _failed(depth: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
-    """The evidence on the depth that ended the test."""
-    text = f"Best: {_model_of(depth)} keeps" if best else f"Without {_model_of(depth)} it keeps"
-    text += f" {_kept(depth.kept)}"
-    if depth.verdict == "shown to fail":
+def _failed(plan: TestedDepth, parts: Sequence[ObjectiveTask], *, best: bool = False) -> str:
+    """The evidence on the plan that ended the test."""
+    text = f"Best: {_model_of(plan)} keeps" if best else f"Without {_model_of(plan)} it keeps"
+    text += f" {_kept(plan.kept)}"
+    if plan.verdict == "shown to fail":
         return f"{text}; that is shown to be less than asked for."
-    if depth.items_needed is None:
+    if plan.items_needed is None:
         return f"{text}; that is too near to what was asked for to say how many more items would decide it."
-    n = max((task.uncut.n for task in depth.kept), default=0)
-    text += f"; about {max(depth.items_needed - n, 1):,} more items of each task would decide it"
-    if missing := lacking_items(parts, {part.label: depth.items_needed for part in parts}):
+    n = max((task.uncut.n for task in plan.kept), default=0)
+    text += f"; about {max(plan.items_needed - n, 1):,} more items of each task would decide it"
+    if missing := lacking_items(parts, {part.label: plan.items_needed for part in parts}):
         return f"{text}: {', '.join(missing)}."
     return f"{text} (both runs together err in up to 10 %)."
 

@@ -1,4 +1,4 @@
-"""Advice in words: the answer in one sentence with the next step, its evidence, and the table of all plans."""
+"""The answer of a study in words: a sentence, its evidence, and the table of all plans."""
 
 from __future__ import annotations
 
@@ -6,44 +6,23 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
 from layercut.evidence.advice import CONFIDENCE, Advice, JudgedPlan
 from layercut.evidence.comparison import ComparedRun
 from layercut.evidence.fixed_sequence import JudgedTask
 from layercut.evidence.study import kept_checkpoint
+from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.elements import Block, bullet_list
-from layercut.report.table import Cell, Table, terminal_table, text_columns
+from layercut.report.table import Cell, Table, text_columns
 from layercut.runs.directory import RunFolder
 from layercut.text import PATH_CHARACTERS, at_least, code_span, count_of, escape_inline, number_text
-
-
-def advice_on_terminal(advice: Advice) -> RenderableType:
-    """All of it. Bounds only; no single value that hides how sure it is."""
-    from rich.markdown import Markdown
-
-    shown = (
-        terminal_table(block) if isinstance(block, Table) else Markdown(str(block)) for block in advice_blocks(advice)
-    )
-    return Group(*(part for block in shown for part in (block, Text())))
-
-
-def advice_blocks(advice: Advice) -> list[Block]:
-    """The answer with the next step, the kind of evidence, and the bounds of all plans."""
-    answer = f"{advice_answer(advice)} {advice_next_step(advice)}".rstrip()
-    blocks: list[Block] = [answer, advice_evidence(advice), _ignored(advice)]
-    if any(plan.tasks for plan in advice.plans):
-        blocks += [bounds_table(advice), how_plans_tested(advice)]
-    return [block for block in blocks if block]
 
 
 def advice_answer(advice: Advice) -> str:
     """The answer in one sentence, in Markdown; and one more where only a proxy was measured."""
     chosen, best = advice.recommended, advice.best
     start, keep = f"**For {advice.use.what},", f"{100 * advice.keep:.4g} %"
-    note = f" {escape_inline(advice.proxy)}" if advice.proxy else ""
+    proxy = advice.use.note(list(dict.fromkeys(task.task for plan in advice.plans for task in plan.tasks)))
+    note = f" {escape_inline(proxy)}" if proxy else ""
     if chosen is not None:
         less = words.size_change_words(advice.uncut, chosen.arm)
         gained = f" {less}." if less else ""
@@ -88,27 +67,14 @@ def items_needed_words(plan: JudgedPlan) -> str:
     return f"about {_round_up(needed):,} items of each task{contexts} would decide it (`limit`)"
 
 
-def advice_next_step(advice: Advice) -> str:
-    """The checkpoint, or the command that makes it, in Markdown; empty where the folder is unknown."""
-    chosen, best = advice.recommended, advice.best
-    if advice.folder is None:
-        return ""
-    if chosen is not None:
-        return f"Checkpoint: {checkpoint_words(advice.folder, chosen.arm, advice.folder)}."
-    if best is None or (best.verdict == "undecided" and best.items_needed is not None):
-        return ""
-    return "Next: remove fewer layers, choose other layers, or heal (`layercut heal --help`)."
-
-
-def checkpoint_words(folder: Path, arm: ComparedRun, shown: Path) -> str:
-    """The checkpoint of a plan of a study, or what writes it, in Markdown; ``shown`` is the folder in paths."""
+def checkpoint_words(folder: Path, arm: ComparedRun) -> str:
+    """The checkpoint of a plan of a study, or what writes it, in Markdown; paths are from the study's folder."""
     if (kept := kept_checkpoint(folder, arm)) is not None:
-        return code_span(arm.checkpoint or str(shown / kept.relative_to(folder)), PATH_CHARACTERS)
+        return code_span(arm.checkpoint or str(kept.relative_to(folder)), PATH_CHARACTERS)
     if arm.is_healing_arm:
         return "not kept; the study writes it with `checkpoints: true`"
     model = RunFolder.open(folder / arm.name).metrics()["plan"].get("model") or "MODEL"
-    run = shown / arm.name
-    command = f"layercut cut {model} --remove {run / 'plan.json'} --out {run / 'checkpoint'}"
+    command = f"layercut cut {model} --remove {arm.name}/plan.json --out {arm.name}/checkpoint"
     return f"not kept; {code_span(command, PATH_CHARACTERS)} writes it"
 
 
@@ -118,21 +84,13 @@ def _plan(plan: JudgedPlan) -> str:
 
 def advice_evidence(advice: Advice) -> str:
     """Say where a model that writes was only ranked, in Markdown; empty where answers were written."""
-    if advice.evidence != "likelihood" or advice.use.answers == "ranked":
+    readouts = {task.readout for plan in advice.plans for task in plan.tasks}
+    if advice.use.answers == "ranked" or any(map(is_written, readouts)):
         return ""
     return (
         "**Likelihood only:** the model ranked options and wrote nothing. A pruned model can rank right answers that "
         "it can no longer write, so this says nothing about generation."
     )
-
-
-def _ignored(advice: Advice) -> str:
-    """Readouts without evidence, by reason."""
-    by_reason: dict[str, list[str]] = {}
-    for readout in advice.ignored:
-        by_reason.setdefault(readout.reason, []).append(f"{escape_inline(readout.task)} ({readout.readout})")
-    lines = [f"{', '.join(names)}: {reason}." for reason, names in by_reason.items()]
-    return f"**Did not decide**\n\n{bullet_list(lines)}" if lines else ""
 
 
 def bounds_table(advice: Advice) -> Table:
@@ -153,7 +111,7 @@ def bounds_table(advice: Advice) -> Table:
     return Table(
         name="advice",
         caption="Bounds of what each plan keeps, for everything that was measured",
-        columns=text_columns(*heads, numeric=("n", "keeps at least", "at most", last), narrow={"removed": 1, last: 2}),
+        columns=text_columns(*heads, numeric=("n", "keeps at least", "at most", last)),
         rows=lines,
     )
 

@@ -1,4 +1,4 @@
-"""Answers of the models: all of them before and after, how they ended, and failing programs."""
+"""Answers of the models: all of them before and after, and how programs fail."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.program_classes import CLASS, CLASSES, FINE, ProgramClass
 from layercut.evidence.study import StudyResults
-from layercut.report.elements import Block, Details, Html, Section
+from layercut.report.elements import Block, Html, Section
 from layercut.report.source import Source
-from layercut.report.table import Surface, Table, text_columns
+from layercut.report.table import Table, text_columns
 from layercut.report.words import first_difference, readout_words
 from layercut.report.writers import fill_template
 from layercut.text import printable_text
@@ -62,7 +61,6 @@ def items_section(study: StudyResults, original: str = "", others: str = "Plan")
         short="Answers",
         lead=f"Marked: the first word or sign that differs from {original or 'the original model'}'s answer.",
         blocks=(Html(html=fill_template("browser.html", blocks=blocks, index=text, others=others)),),
-        on=Surface.PAGE,
     )
 
 
@@ -85,46 +83,20 @@ def written_text(record: Record) -> str:
     return str(record.get("completion", record["answer"]))
 
 
-def endings_section(source: Source) -> Section:
-    """Make the section of endings."""
-    runs, rows = source.runs, source.value.rows
-    cells = dict.fromkeys((row.task, row.readout) for row in rows)
+def programs_section(source: Source) -> Section | None:
+    """Make the section of programs; None where no answer is one."""
+    runs = source.runs
+    cells = dict.fromkeys((row.task, row.readout) for row in source.value.rows)
     programs = {cell: {run.name: run.records(*cell) for run in runs if run.has_records(*cell)} for cell in cells}
-    blocks: list[Block] = [
-        Details(summary="Right, wrong, missing and cut short", blocks=[outcome_table(rows)]),
-        *program_details(programs),
-    ]
-    return Section(
-        name="endings",
-        title="How the answers ended",
-        short="Endings",
-        lead="Wrong, missing, or cut short by the length limit; how programs fail.",
-        blocks=blocks,
-    )
+    if not (tables := program_tables(programs)):
+        return None
+    return Section(name="programs", title="How programs fail", short="Programs", blocks=tables)
 
 
-def outcome_table(rows: Sequence[ComparisonRow]) -> Table:
-    """Number of answers that were right, wrong, missing and cut short."""
-    names = dict.fromkeys(name for row in rows for name in [*row.uncut_outcomes, *row.cut_outcomes])
-    names_shown = [name for name in names if name in OUTCOMES or any(row.cut_outcomes.get(name) for row in rows)]
-    by_task: dict[tuple[str, str], dict[str, Mapping[str, int]]] = {}
-    for row in (row for row in rows if row.is_headline):
-        outcomes = by_task.setdefault((row.task, row.readout), {row.uncut.name: row.uncut_outcomes})
-        outcomes[row.cut.name] = row.cut_outcomes
-    lines = [
-        [*key, run, *(str(outcomes.get(name, 0)) for name in names_shown)]
-        for key, of_runs in by_task.items()
-        for run, outcomes in of_runs.items()
-    ]
-    shown = [OUTCOMES.get(name, name) for name in names_shown]
-    columns = text_columns("task", "readout", "run", *shown, numeric=shown)
-    return Table(name="outcomes", caption="Number of answers by how they ended", columns=columns, rows=lines)
-
-
-def program_details(
+def program_tables(
     cells: Mapping[tuple[str, str], Mapping[str, Sequence[Record]]], model: str = "model"
 ) -> list[Block]:
-    """How programs fail, folded; nothing where no answer is a program.
+    """How programs fail; nothing where no answer is a program.
 
     Args:
         cells: by task and readout, the records of each model, the original one first.
@@ -136,7 +108,7 @@ def program_details(
         classes = {name: {kind: counts[kind] for kind in CLASSES if counts[kind]} for name, counts in found.items()}
         if any(classes.values()):
             tables.append(program_table(classes, f"classes-of-{task}-{readout}", f"{task} ({readout}). ", model))
-    return [Details(summary="How do programs fail?", blocks=tables)] if tables else []
+    return tables
 
 
 def program_table(classes: Mapping[str, Mapping[ProgramClass, int]], name: str, task: str, model: str) -> Table:

@@ -1,4 +1,4 @@
-"""Scores of pruned models with the original model's, and of any two runs: tables, means over tasks."""
+"""Scores of pruned models with the original model's, and of any two runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.text import Text
 
 from layercut.evidence.comparison import ComparisonRow, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
-from layercut.evidence.means import form_means
-from layercut.evidence.study import StudyResults, are_thinner
+from layercut.evidence.means import overall_mean
+from layercut.evidence.study import StudyResults
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
 from layercut.report.elements import Block, Details, Section, bullet_list
 from layercut.report.source import Source
-from layercut.report.table import Column, Styled, Surface, Table, terminal_table, text_columns
+from layercut.report.table import Column, Styled, Table, terminal_table, text_columns
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:
@@ -32,12 +32,8 @@ def score_table(
     names: Sequence[str] = ("uncut", "cut", "difference"),
     finding: Callable[[ComparisonRow], Styled] = lambda row: words.finding_cell(row.finding),
 ) -> Table:
-    """A line for each run, task, readout and metric; ``names`` of both models and their difference.
-
-    The terminal shows a table of one run, reports one of all runs.
-    """
+    """A line for each task, readout and metric of one run; ``names`` of both models and their difference."""
     columns = [
-        Column("plan", attrgetter("cut.name"), on=Surface.REPORTS),
         Column("task", attrgetter("task")),
         Column("readout", words.readout_name(rows)),
         Column("finding", finding),
@@ -48,22 +44,20 @@ def score_table(
         Column(names[2], _difference, narrow=5),
         Column("kept", lambda row: words.retained_words(row.kept_share)),
         Column("-/+", words.swapped_words, numeric=True, narrow=1),
-        Column("p", lambda row: p_value(row.values.p_value), numeric=True, on=Surface.REPORTS),
         Column("Holm", lambda row: p_value(row.p_value), numeric=True, narrow=1),
     ]
     return Table(name="scores", caption="Every score beside the original model's, in %", columns=columns, rows=rows)
 
 
 def _score_columns(name: str, estimate: Callable[[ComparisonRow], Estimate]) -> list[Column]:
-    """The score of one model; the terminal can leave out its interval."""
+    """The score of one model; a narrow terminal leaves out its interval."""
 
-    def score(row: ComparisonRow, digits: int = 0) -> str:
-        return with_interval(estimate(row), share=row.is_share, digits=digits)
+    def score(row: ComparisonRow) -> tuple[str, str, str]:
+        return with_interval(estimate(row), share=row.is_share).partition(" ")
 
     return [
-        Column(name, lambda row: score(row, 1), on=Surface.REPORTS),
-        Column(name, lambda row: score(row).partition(" ")[0], numeric=True, on=Surface.TERMINAL),
-        Column("", lambda row: score(row).partition(" ")[2], on=Surface.TERMINAL, narrow=4),
+        Column(name, lambda row: score(row)[0], numeric=True),
+        Column("", lambda row: score(row)[2], narrow=4),
     ]
 
 
@@ -75,21 +69,14 @@ def _difference(row: ComparisonRow) -> str:
     return with_interval(row.values.difference, share=row.is_share, digits=1, sign=True)
 
 
-def means_table(
-    rows: Sequence[ComparisonRow], names: Sequence[str] = ("uncut", "cut", "difference"), digits: int = 1
-) -> list[Table]:
-    """A line for each run and form, in %; no table where no run has two tasks of one form."""
-    lines = []
-    for run, form, mean in form_means(rows):
-        both = [number_text(value, digits=digits) for value in (mean.uncut, mean.cut)]
-        difference = with_interval(mean.difference, digits=digits, sign=True)
-        kept = [words.retained_words(value) for value in (mean.retention, mean.retention_above_chance)]
-        lines.append([run, form, str(len(mean.tasks)), f"{mean.difference.n:,}", *both, difference, *kept])
-    heads = ("plan", "form", "tasks", "n", *names, "retention", "above chance")
-    columns = text_columns(*heads, numeric=("tasks", "n", *names[:2]), narrow={"retention": 1})
-    columns[0] = replace(columns[0], on=Surface.REPORTS)  # the terminal shows a table of one run
-    caption = "Ranked tasks together, and written tasks together: means over tasks, in %"
-    return [Table(name="task-means", caption=caption, columns=columns, rows=lines)] if lines else []
+def _mean_line(rows: Sequence[ComparisonRow]) -> list[str]:
+    """The mean of both runs over their tasks; nothing for one task."""
+    if (mean := overall_mean(rows)) is None:
+        return []
+    scores = f"A {number_text(mean.uncut)} %, B {number_text(mean.cut)} %"
+    difference = with_interval(mean.difference, sign=True)
+    kept = f"kept {words.kept_words(mean.retention)}, above chance {words.kept_words(mean.retention_above_chance)}"
+    return [f"mean of {len(mean.tasks)} tasks: {scores}, B - A {difference}; {kept} (n {mean.difference.n:,})"]
 
 
 def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
@@ -102,7 +89,6 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
             Text.assemble("\n", (name, "bold"), " · ", " · ".join(words.scope_words(own))),
             terminal_table(score_table(own)),
         ]
-        blocks += [part for table in means_table(own, digits=0) for part in (Text(), terminal_table(table))]
         blocks += [Text(f"items: {sets}", style="dim")] if sets else []
         notes = dict.fromkeys(f"{row.task} ({row.readout}): {row.note}" for row in own if row.note)
         blocks += [Text(f"note: {note}", style="yellow") for note in notes]
@@ -110,16 +96,17 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[RenderableType]:
     return [*blocks, Text("\n".join(["", *legend]), style="dim")] if rows else []
 
 
-def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[str], list[Table], list[str]]:
+def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tuple[list[str], Table, list[str]]:
     """Two runs of the same items, with remarks on how they were made.
 
     Returns:
-        Lines on both runs and the items; tables, of each task, readout and metric and of means; lines of a legend.
+        Lines on both runs and the items; the table of each task, readout and metric; the mean and lines of a legend.
     """
     first, second = rows[0].uncut, rows[0].cut
     scope = [f"A: {first.name}, {words.removal_words(first)}", f"B: {second.name}, {words.removal_words(second)}"]
     scope += [words.item_count_words(rows), *([f"items: {sets}"] if (sets := words.test_set_words(rows)) else [])]
     legend = [
+        *_mean_line(rows),
         f"{words.score_units(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
         f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
         f"Holm: p of no difference, corrected for all {count_of(len(rows), 'row')} (Holm). better, worse: B beside A, "
@@ -132,15 +119,13 @@ def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tup
         return Styled(relation, "right" if relation == "better" else "wrong" if relation == "worse" else "faint")
 
     names = ("A", "B", "B - A")
-    table = replace(score_table(rows, names, finding), caption="B beside A, in %")
-    return scope, [table, *means_table(rows, names, digits=0)], legend
+    return scope, replace(score_table(rows, names, finding), caption="B beside A, in %"), legend
 
 
 def two_runs_table(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> list[RenderableType]:
     """Two runs on a terminal; what is printed one after the other."""
-    scope, tables, legend = compare_two_runs(rows, notes)
-    shown = (part for table in tables for part in (terminal_table(table), Text()))
-    return [Text("\n".join(["", *scope])), *shown, Text("\n".join(legend), style="dim")]
+    scope, table, legend = compare_two_runs(rows, notes)
+    return [Text("\n".join(["", *scope])), terminal_table(table), Text("\n".join(["", *legend]), style="dim")]
 
 
 def scores_section(source: Source) -> Section:
@@ -157,7 +142,7 @@ def scores_section(source: Source) -> Section:
     meaning = [
         *words.word_meanings(rows),
         f"p: McNemar's exact test; sign flips for scores that are not 0/1 or items that share a context. Holm: p "
-        f"corrected for all {count_of(len(rows), 'row')}; findings use it. -/+: items lost and gained.",
+        f"corrected for all {count_of(len(rows), 'row')}; findings use it.",
         *words.how_scores_made(rows),
         *dict.fromkeys(
             f"{row.task} ({row.readout}, {row.metric}): no retention, because {row.values.refused}"
@@ -165,20 +150,17 @@ def scores_section(source: Source) -> Section:
             if row.values.refused
         ),
     ]
-    plans = count_of(len(study.cuts), "plan")
     blocks: list[Block] = [
         _matrix(rows, [pair for pair in pairs if pair in above]),
-        *means_table(rows),
         bullet_list(map(escape_inline, notes)),
-        Details(summary=f"Every number of {plans}: a line for each metric", blocks=(score_table(rows),)),
         Details(summary="What the findings and numbers mean", blocks=(bullet_list(map(escape_inline, meaning)),)),
     ]
     return Section(
         name="scores",
         title="Scores of every plan",
         short="Scores",
-        lead="What each plan keeps of the score above chance, in %, with its 95 % interval, p, and p after Holm's "
-        "correction.",
+        lead="What each plan keeps of the score above chance, in %, with its 95 % interval; the scores of both models; "
+        "p, and p after Holm's correction.",
         blocks=blocks,
     )
 
@@ -186,20 +168,18 @@ def scores_section(source: Source) -> Section:
 def _matrix(rows: Sequence[ComparisonRow], pairs: Sequence[tuple[str, str]]) -> Table:
     main = {(row.cut.name, row.task, row.readout): row for row in rows if row.is_headline}
     plans: Mapping[str, ComparisonRow] = {row.cut.name: row for row in rows}
-    by_size = are_thinner(rows)
     lines = [
         [
             name,
-            row.cut.label if by_size else str(row.cut.depth),
+            row.cut.label or "nothing",
             *(_cell(main[name, *pair]) if (name, *pair) in main else Styled("not measured", "faint") for pair in pairs),
         ]
         for name, row in plans.items()
     ]
-    what = "removed" if by_size else "layers"
     return Table(
         name="matrix",
-        caption="Plans and tasks, coloured by finding" + ("" if by_size else "; layers: how many are removed"),
-        columns=text_columns("plan", what, *map(": ".join, pairs), numeric=["layers"]),
+        caption="Plans and tasks, coloured by finding",
+        columns=text_columns("plan", "removed", *map(": ".join, pairs)),
         rows=lines,
         matrix=True,
     )
@@ -207,10 +187,11 @@ def _matrix(rows: Sequence[ComparisonRow], pairs: Sequence[tuple[str, str]]) -> 
 
 def _cell(row: ComparisonRow) -> Styled:
     """The finding with what is kept, or the difference where the score has no share above chance; and its tests."""
-    kept, tests = row.kept_share, f"p {p_value(row.values.p_value)}, Holm {p_value(row.p_value)}"
+    kept, scores = row.kept_share, " to ".join(words.before_and_after(row, row.is_share))
+    tests = f"p {p_value(row.values.p_value)}, Holm {p_value(row.p_value)}"
     if row.uncut_is_at_chance or kept is None:
         change = with_interval(row.values.difference, share=row.is_share, sign=True)
-        return replace(words.finding_cell(row.finding, "faint"), below=(f"difference {change}", tests))
+        return replace(words.finding_cell(row.finding, "faint"), below=(f"difference {change}", scores, tests))
     interval = with_interval(kept).partition(" ")[2]
     text = f"{number_text(kept.value)} % {row.finding}"
-    return replace(words.finding_cell(row.finding), text=text, below=(interval, tests))
+    return replace(words.finding_cell(row.finding), text=text, below=(interval, scores, tests))

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
-from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, over_models, with_rows
+from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.answers import program_table
 from layercut.report.elements import Block, Details, Lead, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
-
-MOST_DETAILED = 6
-"""Pruned models that are shown with a line for each measure; of more, each has one line."""
-UNCUT = "uncut"
-STARS = (
-    f"*: worse than the first line on the same items, p < {ALPHA} after Holm's correction over the models of the "
-    "column (McNemar's exact test, else sign flips)."
-)
 
 
 def damage_answer(source: Source) -> Section:
@@ -39,16 +30,13 @@ def broken_section(source: Source) -> Section:
     """Make the section of diagnostics."""
     data = source.value
     diagnoses: Mapping[str, Diagnosis] = data["diagnostics"]
-    arms = [arm["name"] for arm in data["arms"][1:]]
     lines = (f"{escape_inline(arm['name'])}: {escape_inline(arm['describe'])}" for arm in data["arms"])
     blocks: list[Block] = [bullet_list(lines)]
     for name, diagnosis in diagnoses.items():
-        table = measure_table(diagnosis["rows"], f"diagnosis-{name}", f"{name}: all measures, shares in %")
         blocks.append(f"**{name}**")
-        if len(arms) > MOST_DETAILED:
-            blocks += _overview(diagnosis, table)
-        elif table.rows:
-            blocks.append(table)
+        if rows := diagnosis["rows"]:
+            caption = f"{name}: all measures, shares in %"
+            blocks.append(Table(name=f"diagnosis-{name}", caption=caption, columns=_COLUMNS, rows=rows))
         if classes := diagnosis["data"].get("classes"):
             blocks.append(program_table(classes, f"diagnosis-{name}-more", "", "model"))
         blocks.append(bullet_list(map(escape_inline, diagnosis["notes"])))
@@ -62,18 +50,6 @@ def broken_section(source: Source) -> Section:
         "95 %.",
         blocks=blocks,
     )
-
-
-def _overview(diagnosis: Diagnosis, full: Table) -> list[Block]:
-    """A line for each model with the measures of all items and the headlines."""
-    rows = [row for row in diagnosis["rows"] if row.headline or not row.group]
-    if not rows:
-        return []
-    models = list(dict.fromkeys([UNCUT, *(row.arm for row in rows)]))
-    columns = measure_columns(diagnosis, {_measure_name(row): (row.metric, row.group) for row in rows}, UNCUT)
-    caption = f"Shares in % with 95 % intervals ({min(row.n for row in rows)} items or more). {STARS}"
-    columns = [Column("model", str), *columns]
-    return [Table(name=full.name, caption=caption, columns=columns, rows=models)]
 
 
 def damage_summary(diagnoses: Mapping[str, Diagnosis], arm: str) -> str:
@@ -115,36 +91,8 @@ def _words(damage: Damage) -> str:
     return f"{escape_inline(text)} (n {row.n}, p {p_value(damage.p_adjusted)})"
 
 
-def measure_table(rows: Sequence[MeasureRow], name: str, caption: str = "") -> Table:
-    """The measures of one diagnostic."""
-    columns = _COLUMNS if rows else [Column("measure", _measure)]
-    return Table(name=name, caption=caption, columns=columns, rows=rows)
-
-
-def measure_columns(diagnosis: Diagnosis, measures: Mapping[str, tuple[str, str]], original: str) -> list[Column]:
-    """The values of every model, with a star for a loss that stays significant over the models; see ``STARS``.
-
-    Args:
-        measures: by name of the column, a measure and its group.
-        original: the name of the original model.
-    """
-
-    def value(rows: Mapping[str, tuple[MeasureRow, bool]], model: str) -> str:
-        if model != original and model not in rows:
-            return "-"
-        row, is_significant = next(iter(rows.values())) if model == original else rows[model]
-        level, star = (row.values.uncut, "") if model == original else (row.values.cut, "*" * is_significant)
-        return _level(level, row) + star
-
-    return [Column(name, partial(value, over_models(diagnosis, *key))) for name, key in measures.items()]
-
-
-def _measure_name(row: MeasureRow) -> str:
-    return row.label if row.unit == "share" else f"{row.label} ({row.unit})"
-
-
 def _measure(row: MeasureRow) -> Cell:
-    name = _measure_name(row)
+    name = row.label if row.unit == "share" else f"{row.label} ({row.unit})"
     return Styled(name, "strong") if row.headline and row.is_worse and row.values.p_value < ALPHA else name
 
 
@@ -167,19 +115,10 @@ _COLUMNS = [
     Column("chance", _chance, numeric=True),
     Column("uncut", lambda row: _level(row.values.uncut, row)),
     Column("cut", lambda row: _level(row.values.cut, row)),
-    Column(
-        "difference",
-        lambda row: _level(row.values.difference, row, sign=True),
-    ),
+    Column("difference", lambda row: _level(row.values.difference, row, sign=True)),
     Column("kept", _kept),
-    Column(
-        "p",
-        lambda row: p_value(row.values.p_value),
-        numeric=True,
-    ),
+    Column("p", lambda row: p_value(row.values.p_value), numeric=True),
 ]
-
-
 _HOW_MADE = (
     "Shares in %. kept: cut / uncut, or (cut - chance) / (uncut - chance) where guessing has a score.",
     "p: McNemar's exact test for right and wrong, else sign flips. Bold: a headline measure that is worse with "

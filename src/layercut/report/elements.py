@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from layercut.report.table import Surface, Table
+from layercut.report.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,6 @@ class Section:
     blocks: Sequence[Block] = ()
     lead: str = ""  # the question that the section answers, in a sentence
     short: str = ""  # its title in the contents, in one or two words
-    on: Surface = Surface.REPORTS
 
 
 def bullet_list(lines: Iterable[str]) -> str:

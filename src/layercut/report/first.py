@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.errors import InputError
 from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge_plans
 from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import StudyResults, are_thinner, prune_result, task_verdict
-from layercut.evidence.uses import USES
+from layercut.evidence.uses import named_use
 from layercut.report import advice_text, words
 from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
 from layercut.report.source import Source
@@ -50,7 +49,8 @@ class FirstScreen(NamedTuple):
 def answer_section(source: Source) -> Section:
     """Make the section of a study's answer."""
     study: StudyResults = source.value
-    first = first_screen(study.uncut.path.parent, study)
+    result = prune_result(study.uncut.path.parent)
+    first = first_of_prune(result, study.rows) if result else first_of_study(study, source.use, source.keep)
     blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True)]
     blocks += [first.table] if first.table else []
     blocks += [Facts(facts=first.facts, rows=True)] if first.facts else []
@@ -63,26 +63,18 @@ def answer_section(source: Source) -> Section:
     return Section(name="answer", title=title, short="Answer", blocks=blocks)
 
 
-def first_screen(folder: Path, study: StudyResults) -> FirstScreen:
-    """The answer of ``layercut prune`` where the folder holds one, else that of advice for all tasks of a study."""
-    if (result := prune_result(folder)) is None:
-        return first_of_study(study)
-    return first_of_prune(result, study.rows)
-
-
-def first_of_study(study: StudyResults) -> FirstScreen:
-    """The plan that advice for all tasks recommends, or the best one."""
-    try:
-        advice = judge_plans(study.rows, USES["all"], keep=KEEP, seed=study.seed)
-    except InputError:
+def first_of_study(study: StudyResults, use: str = "all", keep: float = KEEP) -> FirstScreen:
+    """The deepest plan that is shown to keep this share for a use, or the best one. InputError: see ``judge_plans``."""
+    if not any(row.is_headline and row.cut.is_cut for row in study.rows):
         return FirstScreen("**There is no evidence.** No readout in this study can show what a plan keeps.")
+    advice = judge_plans(study.rows, named_use(use), keep=keep, seed=study.seed)
     plan = advice.recommended or advice.best
     if plan is None:
         return FirstScreen(advice_text.advice_answer(advice))
     rows = [row for row in study.rows if row.is_headline and row.cut.name == plan.arm.name]
     target = (
-        f"The target here: at least {KEEP:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
-        "task that counts. `layercut advise RUN --use math --keep 0.8` takes other uses and targets."
+        f"The target here: at least {keep:.0%} of the score above chance, with {CONFIDENCE:.0%} confidence, on every "
+        "task that counts. `layercut report RUN --use math --keep 0.8` takes other uses and targets."
     )
     evidence: list[Block] = [
         advice_text.advice_evidence(advice),
@@ -108,7 +100,7 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
         ("recommended plan" if is_passed else "best plan", code_span(arm.name)),
         ("removed" if arm.mlp else "layers removed", layers + healed),
         ("size", words.size_change_words(advice.uncut, arm) or "not recorded"),
-        ("checkpoint", advice_text.checkpoint_words(folder, arm, Path())),
+        ("checkpoint", advice_text.checkpoint_words(folder, arm)),
         ("made by", _command(run.environment["command"])),
     ]
 
@@ -181,7 +173,7 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
     chosen, goal = result.chosen, result.goal
     tasks = ", ".join(words.task_and_readout(task.task, task.readout) for task in goal.tasks)
     asked = f"at least {goal.keep:.0%} of the score above chance{f' for {goal.use}' if goal.use else ''}, on {tasks}"
-    most = f"{goal.smaller:.0%} of the weights' bytes" if goal.smaller else count_of(goal.max_depth, "layer")
+    most = f"{goal.smaller:.0%} of the weights' bytes"
     layers = chosen.label if chosen.mlp else f"{format_layers(chosen.removed)} ({chosen.depth} of {result.num_layers})"
     healed = f", healed ({escape_inline(chosen.healing)})" if chosen.healing else ""
     place = f"{code_span(result.checkpoint)} in this folder" if result.checkpoint else "none, because no plan passed"

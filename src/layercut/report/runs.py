@@ -74,18 +74,18 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def table_of_runs(runs: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
-    """Run folders with their state, age and headline."""
+    """Run folders with their state, age and command."""
     now = now or datetime.now(UTC)
     table = make_bare_table()
     table.expand = True
     table.add_column("run", overflow="fold", min_width=min(40, max((len(str(run.path)) for run in runs), default=0)))
     table.add_column("state", no_wrap=True)
     table.add_column("age", justify="right", no_wrap=True)
-    table.add_column("headline", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("command", no_wrap=True, overflow="ellipsis", ratio=1)
     for run in runs:
         age = "?" if run.begun is None else _age(now - run.begun)
         style = {"finished": "green", "running": "cyan"}.get(run.status, "yellow")
-        table.add_row(str(run.path), Text(run.status, style=style), age, run.headline)
+        table.add_row(str(run.path), Text(run.status, style=style), age, run.command)
     return table
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from layercut.evidence.comparison import arm_of
+from layercut.evidence.advice import KEEP
 from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep
 from layercut.report import words
-from layercut.report.elements import Block, Details, Section, bullet_list
-from layercut.report.table import Styled, Table, text_columns
+from layercut.report.elements import Block, Section, bullet_list
+from layercut.report.table import Table, text_columns
 from layercut.runs.directory import DIAGNOSIS, SWEEP, RunFolder
 from layercut.runs.environment import hide_home
-from layercut.text import escape_inline, label_of_removal, parameters_text
+from layercut.text import escape_inline
 
 Kind = Literal["study", "sweep", "diagnosis"]
 
@@ -31,6 +31,8 @@ class Source:
     value: Any
     """Its results: StudyResults, Sweep, or the content of diagnose.json."""
     runs: Sequence[RunFolder]  # of a study, the original model's first
+    use: str = "all"  # what plans of a study are judged for, and the share that they have to keep
+    keep: float = KEEP
 
     @cached_property
     def model(self) -> str:
@@ -61,12 +63,10 @@ def read_source(folder: Path, study: StudyResults | None = None) -> Source:
 
 
 def provenance_section(source: Source) -> Section:
-    """What decides the numbers as a table, and the plans of a study."""
+    """What decides the numbers, as a table."""
     columns, rows = text_columns("what", "value"), _facts(source.runs[0], source)
     blocks: list[Block] = [Table(name="provenance", caption="What decides the numbers", columns=columns, rows=rows)]
     blocks.append(bullet_list(_notes(source.runs)))
-    if source.kind == "study":
-        blocks.append(Details(summary="Command and version of each plan", blocks=[_runs_table(source.runs)]))
     return Section(
         name="provenance",
         title="How this was made",
@@ -82,38 +82,20 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     if source.kind == "sweep":
         items = "selection items; used to choose layers, not to report"
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    git = environment.get("git")
+    commit = f", commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else ""
     machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
     facts = [
         ("items", items),
         ("test sets", words.test_set_words(source.value.rows) if source.kind == "study" else ""),
         ("seed", str(run.settings.get("seed", "-"))),
         ("command", environment["command"]),
-        ("layercut", version_of(environment)),
+        ("layercut", f"{environment['layercut']}{commit}"),
         ("versions", f"Python {environment['python']}, {packages}"),
         ("machine", f"{machine}, {environment['accelerator'] or 'no accelerator'}"),
         ("begun", f"{environment['time']} on {environment['platform']}"),
     ]
     return [(name, text) for name, text in facts if text]
-
-
-def version_of(environment: Mapping[str, Any]) -> str:
-    """layercut's version, with its commit where it ran from a clone."""
-    git = environment.get("git")
-    commit = f", commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else ""
-    return f"{environment['layercut']}{commit}"
-
-
-def _runs_table(runs: Sequence[RunFolder]) -> Table:
-    lines = []
-    for run in runs:
-        variant = arm_of(run, runs[0])
-        removed = " ".join(filter(None, (", ".join(map(str, variant.removed)), label_of_removal((), variant.mlp))))
-        chosen = "; ".join(filter(None, (variant.criterion if variant.is_cut else "", variant.origin))) or "-"
-        size = "-" if variant.num_parameters is None else parameters_text(variant.num_parameters)
-        command = Styled(run.environment["command"], "code")
-        lines.append([run.name, removed or "none", chosen, size, command, version_of(run.environment)])
-    columns = text_columns("run", "removed, in order", "chosen by", "parameters", "command", "layercut")
-    return Table(name="provenance-runs", caption="Plans, sizes, commands and versions", columns=columns, rows=lines)
 
 
 def _notes(runs: Sequence[RunFolder]) -> list[str]:

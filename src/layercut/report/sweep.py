@@ -11,7 +11,7 @@ from rich.text import Text
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
-from layercut.report.answers import program_details
+from layercut.report.answers import program_tables
 from layercut.report.elements import Block, Facts, Figure, Key, Lead, Panel, Section, bullet_list
 from layercut.report.source import Source
 from layercut.report.table import Cell, Column, Styled, Table, terminal_table
@@ -37,7 +37,7 @@ def sensitivity_section(source: Source) -> Section:
     sweep: Sweep = source.value
     how = bullet_list(map(escape_inline, how_sweep_made(sweep)))
     blocks: list[Block] = [layers_figure(sweep) or overview_table(sweep), how]
-    blocks += program_details(_records_by_layer(source.runs[0], sweep), "layer")
+    blocks += program_tables(_records_by_layer(source.runs[0], sweep), "layer")
     return Section(
         name="sensitivity",
         title="Each layer alone",

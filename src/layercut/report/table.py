@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from enum import Flag, auto
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -19,16 +18,6 @@ from layercut.text import code_span, escape_inline, escaped_markdown, make_bare_
 _STYLES = {
     "strong": "bold", "right": "green", "wrong": "red", "weak": "yellow", "faint": "dim", "code": "", "plain": "",
 }  # fmt: skip
-
-
-class Surface(Flag):
-    """A place that shows a column."""
-
-    TERMINAL = auto()
-    MARKDOWN = auto()
-    PAGE = auto()
-    REPORTS = MARKDOWN | PAGE
-    ALL = TERMINAL | REPORTS
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,6 @@ class Column:
     value: Callable[[Any], Any]  # the cell of a row
     _: KW_ONLY
     numeric: bool = False  # set to the right
-    on: Surface = Surface.ALL
     narrow: int = 0
     """Place in which a narrow terminal leaves it out, from 1; 0 where it always stays."""
 
@@ -74,14 +62,10 @@ class Table:
     rows: Sequence[Any]
     matrix: bool = False  # cells are coloured by their look; only on the page
 
-    def on(self, surface: Surface) -> list[Column]:
-        """The columns that a surface shows."""
-        return [column for column in self.columns if surface in column.on]
-
     @property
-    def page(self) -> list[list[tuple[Column, Cell]]]:
-        """The cells of the page with their columns, line by line."""
-        return [[(column, column.value(row)) for column in self.on(Surface.PAGE)] for row in self.rows]
+    def cells(self) -> list[list[tuple[Column, Cell]]]:
+        """The cells with their columns, line by line."""
+        return [[(column, column.value(row)) for column in self.columns] for row in self.rows]
 
 
 def text_columns(*names: str, numeric: Sequence[str] = (), narrow: Mapping[str, int] | None = None) -> list[Column]:
@@ -101,10 +85,9 @@ def plain_cell(cell: Cell) -> str:
 
 def markdown_lines(table: Table) -> list[str]:
     """A table as lines of Markdown."""
-    columns = table.on(Surface.MARKDOWN)
-    rows = ([_markdown_cell(column.value(row)) for column in columns] for row in table.rows)
-    numeric = {place for place, column in enumerate(columns) if column.numeric}
-    return markdown_table([escaped_markdown(column.name) for column in columns], rows, numeric)
+    rows = ([_markdown_cell(cell) for _, cell in line] for line in table.cells)
+    numeric = {place for place, column in enumerate(table.columns) if column.numeric}
+    return markdown_table([escaped_markdown(column.name) for column in table.columns], rows, numeric)
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -123,7 +106,7 @@ class _Fitting:
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = self.table.on(Surface.TERMINAL)
+        columns = self.table.columns
         for level in range(1 + max(column.narrow for column in columns)):
             shown = _rich_table(self.table, [column for column in columns if not 0 < column.narrow <= level])
             if Measurement.get(console, options.update(max_width=10_000), shown).maximum <= options.max_width:

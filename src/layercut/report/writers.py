@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from layercut.report import picture
 from layercut.report.elements import Block, Details, Facts, Figure, Lead, Section, bullet_list
-from layercut.report.table import Surface, Table, markdown_lines
+from layercut.report.table import Table, markdown_lines
 from layercut.text import escape_inline as escape_markdown
 from layercut.text import escaped_markdown
 
@@ -32,7 +32,6 @@ def html_page_text(title: str, sections: Sequence[Section]) -> str:
     """A page with these sections."""
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
     assert "</script" not in script.lower() and "<!--" not in script, "the page's script would end its own tag"
-    sections = [section for section in sections if Surface.PAGE in section.on]
     names = [section.name for section in sections]
     assert len(set(names)) == len(names), f"two sections share an anchor: {names}"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -68,7 +67,6 @@ def page_templates() -> Environment:
         "inline": inline_html,
         "prose": lambda text: Markup(_markdown().render(text)),
     }
-    environment.globals["PAGE"] = Surface.PAGE
     return environment
 
 
@@ -87,12 +85,8 @@ def markdown_text(title: str, sections: Sequence[Section]) -> str:
     """A report in Markdown with these sections."""
     parts = [f"# {escape_markdown(title)}"]
     for section in sections:
-        if Surface.MARKDOWN in section.on:
-            parts += [
-                f"## {escaped_markdown(section.title)}",
-                escaped_markdown(section.lead),
-                markdown_of(section.blocks),
-            ]
+        if text := markdown_of(section.blocks):  # the list of answers is on the page alone
+            parts += [f"## {escaped_markdown(section.title)}", escaped_markdown(section.lead), text]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

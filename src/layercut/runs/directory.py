@@ -256,14 +256,10 @@ def check_folder(path: Path) -> None:
 
 def describe_saved(path: Path) -> str:
     """A line on the answers that an unfinished run has on disk, ``412 answers are saved``; or nothing."""
-    answers = _answers(path, "**/")
+    answers = sum(file.read_bytes().count(b"\n") for file in path.glob(f"**/{SAMPLES}/*.jsonl"))
     steps = [int(match[1]) for folder in path.glob("**/checkpoint-*") if (match := _TRAINED.fullmatch(folder.name))]
     words = [f"{count_of(answers, 'answer')} {'is' if answers == 1 else 'are'} saved"] if answers else []
     return ", and ".join([*words, *([f"training is saved up to step {max(steps):,}"] if steps else [])])
-
-
-def _answers(path: Path, below: str = "") -> int:
-    return sum(file.read_bytes().count(b"\n") for file in path.glob(f"{below}{SAMPLES}/*.jsonl"))
 
 
 class RunSummary(NamedTuple):
@@ -272,11 +268,11 @@ class RunSummary(NamedTuple):
     path: Path
     status: str  # ``finished``, ``unfinished``, or ``running`` while a process holds the folder
     begun: datetime | None  # start of the run, UTC; None if environment.json is missing
-    headline: str  # the cut and the headline scores; for an unfinished run, the number of answers
+    command: str  # that began it; empty if environment.json is missing
 
     def to_dict(self) -> dict[str, Any]:
         begun = None if self.begun is None else self.begun.isoformat()
-        return {"path": str(self.path), "status": self.status, "begun": begun, "headline": self.headline}
+        return {"path": str(self.path), "status": self.status, "begun": begun, "command": self.command}
 
 
 def find_run_folders(root: Path) -> list[RunSummary]:
@@ -311,43 +307,10 @@ def _summary(path: Path) -> RunSummary:
         finished = finished and not failures_in(path)
     status = "running" if is_lock_held(path / LOCK) else "finished" if finished else "unfinished"
     try:
-        begun = datetime.fromisoformat(_read_json(path / ENVIRONMENT)["time"])
+        environment = _read_json(path / ENVIRONMENT)
+        return RunSummary(path, status, datetime.fromisoformat(environment["time"]), str(environment["command"]))
     except (InputError, KeyError, ValueError):
-        begun = None
-    try:
-        headline = _headline(path, inner)
-    except InputError as error:
-        headline = str(error)
-    return RunSummary(path, status, begun, headline)
-
-
-def _headline(path: Path, inner: Sequence[Path]) -> str:
-    """The cut and the headline scores, or what kind of run it is; of an unfinished one, the number of answers."""
-    words = [kind for kind, file in (("sweep", SWEEP), ("diagnosis", DIAGNOSIS)) if (path / file).is_file()]
-    if (path / METRICS).is_file():
-        metrics = _read_json(path / METRICS)
-        if (plan := metrics.get("plan")) is not None:
-            words += _describe_plan(plan)
-        first = dict[str, float]()
-        for row in metrics.get("rows", ()):  # of a task and readout, the first metric is the headline
-            first.setdefault(f"{row['task']} {row['readout']}", row["value"])
-        for name, value in first.items():
-            words.append(f"{name} {100 * value:.0f}" if 0 <= value <= 1 else f"{name} {value:.3g}")  # in %
-    elif inner:
-        failed = failures_in(path)
-        return f"{f'{len(failed)} failed; ' if failed else ''}study of {', '.join(run.name for run in inner)}"
-    if words:
-        return ", ".join(words)
-    answers = _answers(path)  # reads every file of answers
-    return f"{count_of(answers, 'answer')} so far" if answers else ""
-
-
-def _describe_plan(plan: Mapping[str, Any]) -> list[str]:
-    layers, before = len(plan["removed"]), sum(len(step["removed"]) for step in plan.get("earlier", ()))
-    words = [f"{layers} of {count_of(plan['num_layers'], 'layer')} removed"] if layers else []
-    words += ["MLP channels removed"] if plan.get("channels") else []
-    words += [f"was pruned by {count_of(before, 'layer')} before"] if plan.get("earlier") else []
-    return words or ["uncut"]
+        return RunSummary(path, status, None, "")
 
 
 def _note_environment(file: Path, environment: dict[str, Any]) -> None:

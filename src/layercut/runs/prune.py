@@ -22,8 +22,8 @@ VERSUS = "versus"  # the folder of the run folders of other models
 
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
 Verdict = Literal["passed", "undecided", "refuted"]
-"""``passed``: a depth keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
-less. ``refuted``: even the shallowest plan is shown to keep less."""
+"""``passed``: a plan keeps the goal. ``undecided``: none passed, and the items do not show that the best plan keeps
+less. ``refuted``: even the largest model that was tested is shown to keep less."""
 
 
 class _Plain(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -66,8 +66,7 @@ class Goal(_Plain):
     tasks: tuple[GoalTask, ...]
     keep: float  # share of the score above chance that each task must keep
     level: float = 0.95  # of the one-sided lower bound of each task
-    max_depth: int  # layers that may be removed at most; of a path of sizes, its plans at most
-    smaller: float | None = None  # share of the weights' bytes that may be removed at most, of a path of sizes
+    smaller: float  # share of the weights' bytes that may be removed at most
     faster: float | None = None  # times as fast that a request should become
 
 
@@ -96,7 +95,7 @@ class TaskKept(_Plain):
 
 
 class Tried(_Plain):
-    """One way of making the model of one depth, judged on selection items."""
+    """One way of making the model of one size, judged on selection items."""
 
     healing: str | None = None  # method; None for the pruned model itself
     kept: tuple[TaskKept, ...]
@@ -117,11 +116,9 @@ class Gone(Removal, _Plain):
 
 
 class PathStep(Gone):
-    """One depth, or one size, of the path of plans; a plan removes the layers of the one before. All scores are on
-    selection items.
-    """
+    """One size of the path of plans; a plan removes the layers of the one before. All scores are on selection items."""
 
-    size: float | None = None  # share of the weights' bytes that is removed, about; None on a path of depths
+    size: float  # share of the weights' bytes that is removed, about
     tried: tuple[Tried, ...]
     healing: str | None = None  # of the one that was chosen
 
@@ -132,13 +129,13 @@ class PathStep(Gone):
 
     @property
     def name(self) -> str:
-        """Of the plan: ``depth-3``, or ``size-20`` for one that is 20 % smaller."""
-        return f"depth-{self.depth}" if self.size is None else f"size-{round(100 * self.size)}"
+        """Of the plan: ``size-20`` for one that is 20 % smaller."""
+        return f"size-{round(100 * self.size)}"
 
     @property
     def stage(self) -> str:
-        """For people: ``depth 3`` or ``size -20 %``."""
-        return f"depth {self.depth}" if self.size is None else f"size -{100 * self.size:.0f} %"
+        """For people: ``size -20 %``."""
+        return f"size -{100 * self.size:.0f} %"
 
     @property
     def run(self) -> str:
@@ -156,7 +153,7 @@ class TestedDepth(Gone):
     verdict: TestVerdict
     """``shown to fail``: a task keeps less than asked for, by its upper bound. ``undecided``: more items would tell."""
     items_needed: int | None = None
-    """About how many report items in all would decide a depth that failed; None where it passed or nothing can be
+    """About how many report items in all would decide a plan that failed; None where it passed or nothing can be
     said."""
     disk_bytes: int  # of the weights as they are written
 
@@ -304,8 +301,8 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     ignored: tuple[SetAside, ...] = ()
     resolution: str  # the differences that this many report items can show, in a sentence
     path: tuple[PathStep, ...]
-    path_ended: str = ""  # reason why the path goes no deeper, in words
-    tested: tuple[TestedDepth, ...]  # in order of depth; testing stops at the first that fails
+    path_ended: str = ""  # reason why the path goes no further, in words
+    tested: tuple[TestedDepth, ...]  # in order of size; testing stops at the first that fails
     versus: tuple[Alternative, ...] = ()  # other models that were named, in their order
     error: float = 0.1
     """Probability, at most, that a model which passed keeps less: 0.05 where plans and other models shared it, or where

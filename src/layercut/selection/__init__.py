@@ -39,9 +39,7 @@ CRITERIA = {
 
 
 def criterion_row(name: str) -> CriterionRow:
-    """The row of a criterion, or of ``my.module:function``. Raises InputError: an unknown name, or one not to be
-    trusted.
-    """
+    """The row of a criterion, or of ``my.module:function``. Raises InputError: unknown, or not to be trusted."""
     if name in CRITERIA:
         return CRITERIA[name]
     if ":" not in name:

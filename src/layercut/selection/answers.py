@@ -137,9 +137,7 @@ def race_plans_of_round(
     *,
     progress: Progress,
 ) -> Standings:
-    """Race the plans of one round; see ``racing``. ``metrics`` names the headline of each task. Known answers count
-    when the race reaches their chunk, so a round gives the same result whatever else was measured.
-    """
+    """Race the plans of a round by the headlines ``metrics``; known answers count when the race reaches their chunk."""
     place_of = {plan.key: place for place, plan in enumerate(plans)}
     assert len(place_of) == len(plans), "two candidates remove the same layers"
 
@@ -183,9 +181,7 @@ def race_plans_of_round(
 
 
 def sample_chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
-    """The samples in chunks of CHUNK_SIZE in the order of a hash of (seed, id), so the first are a random draw. In one
-    folder an item always shares its batch with the same others, and gets the same answer to the last bit.
-    """
+    """Samples in chunks by a hash of (seed, id): the first are a random draw, and an item's batch is always one."""
     order = sorted(samples, key=lambda sample: (hashlib.sha256(f"{seed}:{sample.id}".encode()).digest(), sample.id))
     return [order[start : start + CHUNK_SIZE] for start in range(0, len(order), CHUNK_SIZE)]
 
@@ -193,8 +189,7 @@ def sample_chunks(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
 def _groups(
     tasks: Sequence[Cell], ids: Sequence[Sequence[str]], sets: Sequence[tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
-    """Tasks that are written are asked together, as far as they have no item in common: their answers share steps, and
-    those that end last are waited for once. Other sets are asked apart."""
+    """Tasks that are written are asked together, as far as they share no item; other sets are asked apart."""
     written: list[int] = []
     taken: set[str] = set()
     apart: list[tuple[int, ...]] = []

@@ -154,8 +154,6 @@ def chosen_settings(criterion: str, settings: Mapping[str, Any], **choices: tupl
 
     >>> chosen_settings("perplexity", {}, search=("greedy", "one_shot"))
     {'search': 'greedy'}
-
-    Raises InputError for a setting that the criterion does not have, or a value that is not among the choices.
     """
     check_names(criterion, settings, choices)
     chosen = {name: str(settings.get(name, values[0])) for name, values in choices.items()}
@@ -170,8 +168,6 @@ def whole_numbers(criterion: str, settings: Mapping[str, Any], **defaults: int) 
 
     >>> whole_numbers("task_accuracy", {"shortlist": "5"}, shortlist=1, traces=8)
     {'shortlist': 5, 'traces': 8}
-
-    Raises InputError for a value that is not a whole number from 1.
     """
     for name in defaults:
         if name in settings and not (str(settings[name]).isdecimal() and int(settings[name])):

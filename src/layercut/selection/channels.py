@@ -51,12 +51,7 @@ def choose_channels(
     criterion: str = "rms",
     progress: Progress = show_nothing,
 ) -> tuple[Channels, dict[str, Any]]:
-    """The channels that stay without about ``share`` of them, rounded to blocks, and what they were chosen by;
-    JSON-able.
-
-    ``removed`` layers are out: activations are those without them. ``sources`` are texts by task or source, all of
-    which count the same. Raises InputError: an unknown criterion, or a model whose MLPs cannot be thinned.
-    """
+    """The channels that stay without about ``share`` of them, in blocks, and what they were chosen by, JSON-able."""
     ranked = rank_channels(loaded, removed, sources, criterion=criterion, progress=progress)
     channels = keep_needed_channels(mlp_width_in(loaded.model), ranked, share)
     tokens = {name: sum(map(len, texts)) for name, texts in sources.items()}
@@ -84,9 +79,7 @@ def rank_channels(
     criterion: str = "rms",
     progress: Progress = show_nothing,
 ) -> dict[int, tuple[int, ...]]:
-    """By layer that stays, its channels, the most needed first; of equals the earlier one. Those of an expert are
-    ranked on the tokens that reach it, and by their columns alone where none does.
-    """
+    """By layer, its channels, the most needed first; an expert's on the tokens that reach it, or by their columns."""
     if criterion not in CHANNEL_CRITERIA:
         raise unknown_name("channel criterion", criterion, CHANNEL_CRITERIA)
     model = loaded.model

@@ -112,9 +112,7 @@ class TaskObjective:
         return merge_items(*({part.task.name: ids} for part, ids in zip(self.parts, self.known.ids, strict=True)))
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
-        """The original model's value is 1; 0 is the floor, and a plan may fall below it. The sum over tasks is exactly
-        rounded. Raises InputError: the original model is no better than guessing on one of them.
-        """
+        """Exactly rounded: the original's is 1, the floor 0. Refused where the original is no better than guessing."""
         return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
@@ -149,11 +147,7 @@ class TaskObjective:
 
     @cached_property
     def uncut(self) -> tuple[Uncut, ...]:
-        """The original model's score per task, measured on first use.
-
-        Raises InputError if the 95 % interval of a score reaches the score of guessing: no loss could be seen there,
-        and a ratio to such a score would be noise.
-        """
+        """The original model's score per task; refused where its 95 % interval reaches guessing."""
         whole = self.answers(CutPlan(num_layers=self.engine.num_layers))
         return tuple(self._measure_uncut(answered.task, answered.records) for answered in whole)
 
@@ -175,9 +169,7 @@ class TaskObjective:
         return Uncut(metric, estimate, chance, 0.0 if is_share and self._normalise == "raw" else guessing)
 
     def report(self, plan: CutPlan) -> dict[str, Any]:
-        """Details of the chosen plan; its ``selected_scores``, the best of many noisy ones, are too high by
-        construction.
-        """
+        """Details of the chosen plan; its scores, the best of many noisy ones, are too high by construction."""
         (scores,) = self.scores([plan])
         rows = [
             {

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
@@ -24,12 +24,7 @@ _VERSIONS = {"nll": 1, "divergence": 2}
 
 
 class TextObjective:
-    """Minus a plan's mean measure per token of the given continuations, every token with the same weight.
-
-    ``nll``: -ln p(token); e to the mean is the perplexity. ``kl``: KL(uncut || plan) of the next-token distributions.
-    Both are in nats. The model gets the text's own tokens (teacher forcing). Each text is run once per plan and kept in
-    the journal. ``nll`` runs the plan alone; ``kl`` also the original model, and gives both.
-    """
+    """Minus a plan's mean per token, in nats: ``nll`` of the plan, or ``kl`` from the original, which gives both."""
 
     def __init__(
         self,
@@ -116,15 +111,7 @@ class TextObjective:
 
 
 def select_by_text(context: Context, objective: TextObjective, search: str) -> Selection:
-    """Choose layers by an objective on text.
-
-    ``one_shot``: the importance of a layer is the rise of the mean measure per token when it alone is skipped; the
-    least important are removed. ``greedy``: remove the layer whose absence hurts least, and repeat.
-
-    Details: ``objective``, ``num_tokens``; one-shot, the mean measures ``uncut`` and per layer ``without``; greedy,
-    those of ``greedy`` (its values are minus the mean measure). Raises InputError if a measure is infinite for the
-    original model, or without one of the layers (one-shot).
-    """
+    """Choose layers by an objective on text: ``one_shot``, by the rise without each alone, or ``greedy``."""
     if search == "greedy":
         selection = remove_greedily(context, objective)
     else:
@@ -167,18 +154,16 @@ def choose_by_loss(context: Context) -> Selection:
         search: ``greedy`` (default, SLEB's) removes the layer whose absence hurts least and repeats, N * C - N * (N -
             1) / 2 runs over the text for N of C candidates. ``one_shot`` skips each layer alone and removes those of
             the least rise, C runs.
-        form: ``nll`` (default, the papers'), or ``kl``: KL(uncut || cut) of the next-token distributions, per token,
-            which also counts what the text does not show. It takes two runs instead of one.
 
     Every text is measured once per plan and kept in the run folder's journal.
 
-    Details: those of ``select_by_text``; ``search``, ``form``, and ``calibration`` with ``source``, ``content_hash``,
-    ``num_texts`` and ``num_tokens``; for ``nll`` also ``perplexity`` and ``uncut_perplexity``.
+    Details: those of ``select_by_text``; ``search``, ``perplexity`` and ``uncut_perplexity``, and ``calibration`` with
+    ``source``, ``content_hash``, ``num_texts`` and ``num_tokens``.
 
     Raises:
         InputError: an unknown setting or value, no engine or no text, or losses that are not numbers.
     """
-    chosen = chosen_settings("perplexity", context.settings, search=("greedy", "one_shot"), form=("nll", "kl"))
+    chosen = chosen_settings("perplexity", context.settings, search=("greedy", "one_shot"))
     engine, calibration = engine_and_text(context, "perplexity")
     texts = calibration.texts
     requests = [LikelihoodRequest(id=str(i), prompt="", continuations=(text,)) for i, text in enumerate(texts)]
@@ -186,17 +171,11 @@ def choose_by_loss(context: Context) -> Selection:
     del source["texts"]
     with SearchJournal(context.folder) as journal:
         objective = TextObjective(
-            engine,
-            requests,
-            name="calibration",
-            measure=cast("Measure", chosen["form"]),
-            journal=journal,
-            progress=context.progress,
+            engine, requests, name="calibration", measure="nll", journal=journal, progress=context.progress
         )
         selection = select_by_text(context, objective, chosen["search"])
         details = {**chosen, "calibration": source, **selection.details}
-        if chosen["form"] == "nll":
-            plans = [CutPlan(num_layers=context.num_layers, removed=removed) for removed in ((), selection.removed)]
-            for name, value in zip(("uncut_perplexity", "perplexity"), objective.values(plans), strict=True):
-                details[name] = math.exp(-value) if -value < 700 else None  # None: too large for a float
+        plans = [CutPlan(num_layers=context.num_layers, removed=removed) for removed in ((), selection.removed)]
+        for name, value in zip(("uncut_perplexity", "perplexity"), objective.values(plans), strict=True):
+            details[name] = math.exp(-value) if -value < 700 else None  # None: too large for a float
     return selection._replace(details=details)

@@ -1,9 +1,7 @@
-"""Journal of all searches in one run folder, item by item. No item is scored twice.
+"""Journal of all searches in one run folder, item by item, by model, plan, task, settings and decoding; none twice.
 
-One file per task and readout (``samples/<task>.<readout>.jsonl``) holds the answers under all plans. A record's key is
-the model, the *set* of removed layers, the task's version and settings, the decoding and the item's id. An answer that
-a search ended as soon as its score was settled (finish reason ``settled``) is enough for scores; where a whole answer
-is needed, it is generated again and replaces the record.
+An answer that ended as soon as its score was settled is enough for scores; where a whole one is needed, it is
+generated again and replaces the record.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Choose layers and MLP channels by criteria, in a run folder that keeps all measurements.
-
-Each step takes the plan so far and returns it with what it chose: layers, channels, and the scores on held-out items.
-"""
+"""Choose layers and MLP channels by criteria, in a run folder that keeps all measurements."""
 
 from __future__ import annotations
 
@@ -103,13 +100,7 @@ class _Job(NamedTuple):
 def select_layers(
     model: ModelSettings | ModelHandle, request: SelectionRequest, *, out: Path, progress: Progress, say: Say
 ) -> Selected:
-    """Choose layers, MLP channels, or both, and write ``plan.json``; ``layercut select``.
-
-    The folder's settings are what decides a measured value. The criterion, its settings and the number of layers may
-    change from one command to the next, and what was measured before is used again. Each plan is also kept as
-    ``plans/<criterion>-<N>.json``. Raises InputError: an unknown criterion, task or setting, or material that is
-    missing.
-    """
+    """Choose layers, MLP channels, or both, and write ``plan.json``; what the folder measured before is used again."""
     row, mlp = request.row, request.remove.mlp
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model)
     parts = request.parts()
@@ -219,9 +210,7 @@ def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
 
 
 def _without_channels(job: _Job, plan: CutPlan, share: float) -> CutPlan:
-    """The plan without a share of the channels of every MLP; see ``layercut.selection.channels``. They are chosen on
-    the original model's right answers to the tasks; without tasks that generate, on the calibration text.
-    """
+    """Without a share of every MLP's channels, chosen on right answers to tasks, or on calibration text."""
     from layercut.selection.channels import answers_as_texts, choose_channels, texts_as_read  # torch
 
     request, started = job.request, perf_counter()

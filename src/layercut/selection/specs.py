@@ -39,8 +39,7 @@ _EDGE = re.compile(r"^(first|last):(\d{1,9})$")
 _COUNT = re.compile(r"\d+\s*layers?|[\d.]+\s*%|0?\.\d+")
 _MLP = re.compile(r"(?:^|\s)mlp:(\S+)")
 _VOCABULARY = re.compile(r"(?:^|\s)vocab:(\S+)")
-_APART = re.compile(r"(?:\d+\.(?:attn|mlp)|attn|heads|\d+\.heads)(?::\S+)?")
-_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3 or random:25%, a plan.json or mergekit's .yaml"
+_EXPECTED = "a layer list such as 3,8,21-24 (inclusive), reverse:3, mlp:0.28, a plan.json or mergekit's .yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +60,10 @@ class LayerSpec:
 
     @classmethod
     def parse(cls, value: object) -> LayerSpec:
-        """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan.
+        """Read what people write: text, the path of a plan.json, a list of layers, or a CutPlan. Raises InputError.
 
         >>> LayerSpec.parse("21-23").layers, LayerSpec.parse("3 layers").count, LayerSpec.parse([3, 1]).text
         ((21, 22, 23), Depth(text='3'), '3,1')
-
-        Raises InputError: none of the forms, no such file, an unknown criterion, or one that has to run the model.
         """
         if isinstance(value, LayerSpec):
             return value
@@ -98,11 +95,6 @@ class LayerSpec:
             if not 0 < share < 1:
                 raise InputError(f"mlp:{match[1]:.20} is no share of the MLP channels; write mlp:0.28 or mlp:28%.")
             return replace(layers, text=text, mlp=share)
-        if apart := next((part for part in text.split() if _APART.fullmatch(part)), None):
-            raise InputError(
-                f"{apart!r:.40}: attention, heads and the MLP of single layers cannot be removed apart, as no config "
-                "that transformers, vLLM and llama.cpp read says it; remove layers, or write mlp:0.28 for all MLPs."
-            )
         if _COUNT.fullmatch(text):
             return cls(text=text, count=Depth(text=text))
         if (match := _BY_CRITERION.match(text)) or text in CRITERIA:
@@ -138,11 +130,7 @@ class LayerSpec:
         model_hash: str | None = None,
         seed: int = 0,
     ) -> CutPlan:
-        """The plan that it is on a model of ``num_layers`` decoder layers; ``seed`` is that of ``random:N``. Without
-        ``model_hash`` a plan's own is not compared.
-
-        Raises InputError: a bare count, a layer out of range, or a plan made for another model.
-        """
+        """The plan on a model; ``seed``: of ``random:N``. Without ``model_hash`` a plan's own is not compared."""
         check_seed(seed)
         if self.vocabulary is not None:
             raise InputError(

@@ -1,7 +1,4 @@
-"""A sensitivity sweep: each layer skipped alone, all tasks, against the original model on the same items.
-
-Answers go to the search journal of the run folder, so a stopped sweep resumes, and reuses answers of a search there.
-"""
+"""A sensitivity sweep: each layer skipped alone, all tasks, against the original model on the same items."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError
 from layercut.models.convert import file_sha256
@@ -31,7 +31,6 @@ from layercut.surgery.trimming import (
     texts_in_template,
     texts_of_template,
     tokens_of_folder,
-    trim_token_files,
 )
 from layercut.tasks.cells import USED_TOKENS
 
@@ -58,10 +57,7 @@ def files_named_in(text: str) -> list[str]:
 
 
 def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
-    """The tokens of a model folder, with config.json and tokenizer.json, that stay; ``text`` names them, see the
-    module. Raises InputError: no such vocabulary, one that is too small or takes nothing, or a tokenizer that cannot
-    be trimmed.
-    """
+    """The tokens of a model folder that stay; ``text`` names them, see the module. Raises InputError."""
     check_vocabulary(text)
     tokens, config = tokens_of_folder(folder), read_config(folder)
     size = num_rows(config)
@@ -104,61 +100,16 @@ def vocabulary_of(
     return Vocabulary(name=name, size=size, kept=kept)
 
 
-class UsedTokens(NamedTuple):
-    """How many of the tokens of a run's whole prompts and answers stay."""
-
-    name: str  # of the task and readout
-    num_used: int
-    num_staying: int
-    are_greedy: bool  # and the answers' own tokens are among them, so that the same tokens win at every step
-
-    def describe(self) -> str:
-        """``all 2,345 tokens of prompts and answers of gsm8k (chain) stay, so greedy answers are the same``."""
-        what = f"tokens of prompts and answers of {self.name}"
-        if self.num_staying == self.num_used:
-            same = ", so its greedy answers are the same" if self.are_greedy else ""
-            return f"all {self.num_used:,} {what} stay{same}"
-        return f"{self.num_used - self.num_staying:,} of {self.num_used:,} {what} go, so some answers may differ"
-
-
-class Coverage(NamedTuple):
-    """How many texts the tokens that stay write as before."""
-
-    name: str  # of the texts
-    num_texts: int
-    num_same: int  # the very same tokens
-    tokens_before: int
-    tokens_after: int
-
-    def describe(self) -> str:
-        """``120 of 128 answers of gsm8k (chain) are the same tokens; all of them together take 1.2 % more``."""
-        more = self.tokens_after / max(1, self.tokens_before) - 1
-        return (
-            f"{self.num_same:,} of {self.num_texts:,} {self.name} are the same tokens as before; together they take "
-            f"{100 * more:.1f} % more tokens"
-        )
-
-
-def count_covered(folder: Path, vocabulary: Vocabulary, source: Path) -> list[Coverage | UsedTokens]:
-    """How the texts of a file, or questions and answers of a run folder, are tokenised with the tokens that stay: with
-    both vocabularies, token by token. Of a run of this tokenizer, the tokens of whole prompts are counted as well.
-    Raises InputError: no such file or finished run.
-    """
-    before = _encoder(folder)
-    after = type(before).from_str(trim_token_files(folder, vocabulary)["tokenizer.json"])
-
-    def compare(name: str, texts: list[str]) -> Coverage:
-        pairs = [(before.encode(text).ids, after.encode(text).ids) for text in texts]
-        same = sum([vocabulary.new_ids.get(token) for token in old] == new for old, new in pairs)
-        return Coverage(name, len(pairs), same, sum(len(old) for old, _ in pairs), sum(len(new) for _, new in pairs))
-
-    if not source.is_dir():
-        return [compare(f"texts of {source.name}", list(texts_in_file(source)))]
-    used = [
-        UsedTokens(name, len(note["ids"]), sum(token in vocabulary.new_ids for token in note["ids"]), note["greedy"])
-        for name, note in used_tokens_in(folder, source).items()
+def certify_answers(folder: Path, text: str, vocabulary: Vocabulary) -> list[str]:
+    """That the tokens of each run in ``text`` stay, in words; then the same tokens win at every step of its answers."""
+    runs = [Path(part).expanduser() for part in files_named_in(text) if Path(part).expanduser().is_dir()]
+    return [
+        f"all {len(note['ids']):,} tokens of prompts and answers of {name} stay"
+        + (", so its greedy answers are the same" if note["greedy"] else "")
+        for run in runs
+        for name, note in used_tokens_in(folder, run).items()
+        if vocabulary.new_ids.keys() >= {*note["ids"]}
     ]
-    return [*(compare(name, texts) for name, texts in _texts_of_run(source)), *used]
 
 
 def used_tokens_in(folder: Path, run: Path) -> dict[str, dict[str, Any]]:
@@ -166,18 +117,6 @@ def used_tokens_in(folder: Path, run: Path) -> dict[str, dict[str, Any]]:
     notes = {name: note for name, note in RunFolder.open(run).notes.items() if name.startswith(USED_TOKENS)}
     own = file_sha256(folder / "tokenizer.json")
     return {name.removeprefix(USED_TOKENS): note for name, note in notes.items() if note["tokenizer"] == own}
-
-
-def _texts_of_run(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Questions of each task of a run, and answers of each readout that the model wrote."""
-    run = RunFolder.open(folder)
-    readouts = dict.fromkeys((row["task"], row["readout"]) for row in run.metrics()["rows"])
-    for task in dict.fromkeys(task for task, _ in readouts):
-        records = {readout: run.records(task, readout) for name, readout in readouts if name == task}
-        yield f"questions of {task}", [record["question"] for record in next(iter(records.values()))]
-        for readout, answered in records.items():
-            if answers := [record["completion"] for record in answered if "completion" in record]:
-                yield f"answers of {task} ({readout})", answers
 
 
 def num_rows(config: dict[str, Any]) -> int:
@@ -239,12 +178,15 @@ def _tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:
 
 
 def texts_in_file(path: Path) -> Iterator[str]:
-    """The text of a file, the texts in the rows of a data file, or the questions and answers of a run."""
+    """The text of a file, the texts in the rows of a data file, or the questions of a run and what the model wrote."""
     from layercut.tasks.data_files import read_rows_of_file, read_text
 
     if path.is_dir():
-        for _, texts in _texts_of_run(path):
-            yield from texts
+        run = RunFolder.open(path)
+        for row in run.metrics()["rows"]:
+            for record in run.records(row["task"], row["readout"]):
+                yield record["question"]
+                yield record.get("completion", "")
     elif path.name.removesuffix(".gz").endswith((".jsonl", ".json", ".csv", ".parquet")):
         for row in read_rows_of_file(path):
             yield from _strings(row.fields)

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.means import form_means
 from layercut.evidence.study import StudyResults, study_results
 from layercut.progress import Say
 from layercut.progress.bars import RunProgress
@@ -55,7 +54,6 @@ class StudyOutcome(NamedTuple):
         return {
             "model": self.model,
             "rows": [row.to_dict() for row in self.rows],
-            "means": [mean.to_dict() for mean in form_means(self.rows)],
             "paths": {name: str(path) for name, path in self.paths.items()},
             "failed": self.failed,
         }

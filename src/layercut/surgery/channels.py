@@ -1,8 +1,4 @@
-"""The MLP channels that stay in each layer, as many in every MLP, and the tokens that stay in the vocabulary.
-
-A channel is a row of an MLP's first matrices (gate and up) and a column of the last (down); those of experts are
-numbered on. In plan.json channels and tokens are one number in hex: bits, the most significant first; a 1 stays.
-"""
+"""The MLP channels that stay, as many in every MLP, and the tokens that stay. In plan.json they are bits in hex."""
 
 from __future__ import annotations
 

@@ -113,9 +113,7 @@ def _size(num_bytes: int) -> str:
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
-    """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files alone. Raises
-    InputError: the plan does not fit the model, or it is no decoder; CheckpointError: files are missing or damaged.
-    """
+    """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files."""
     return _prepare(Path(source), plan, max_shard_bytes).report
 
 
@@ -218,9 +216,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
-    """The section for the language model of the pruned model's config.json, with MLPs as they were.
-    Raises InputError: a layer that stays would become another one.
-    """
+    """The language model's section of the pruned config.json, with MLPs as they were; no layer may become another."""
     whole = config_of(raw, str(source))
     cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
     try:
@@ -272,9 +268,7 @@ def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, s
 
 
 def recorded_plans_of(folder: Path) -> list[dict[str, Any]]:
-    """The plans by which a checkpoint was cut, oldest first, with its healings; empty for a model that is whole.
-    Raises InputError: a file of plans that holds something else.
-    """
+    """The plans by which a checkpoint was cut, oldest first, with its healings; empty for a whole model."""
     earlier, last = folder / EARLIER_PLANS_FILE, folder / PLAN_FILE
     held = read_json_or_refuse(earlier, f"{earlier} cannot be read") if earlier.is_file() else []
     plans: list[Any] = held if isinstance(held, list) else [held]
@@ -292,8 +286,7 @@ def earlier_plans(folder: Path) -> list[CutPlan]:
 
 def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
     """The entries of all healings behind a checkpoint, oldest first."""
-    plans = recorded_plans_of(source.adapter.folder if source.adapter else source.path)
-    return [entry for plan in plans for entry in plan.get("healing", ())]
+    return [entry for plan in recorded_plans_of(source.path) for entry in plan.get("healing", ())]
 
 
 def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
@@ -311,7 +304,7 @@ def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
-    folder = source.adapter.folder if source.adapter else source.path
-    healing = recorded_plans_of(folder)[-1].get("healing", []) if (folder / PLAN_FILE).is_file() else []
+    plans = recorded_plans_of(source.path)
+    healing = plans[-1].get("healing", []) if plans else []
     earlier = steps_of_earlier_cuts(earlier_plans(source.path), [str(entry.get("method")) for entry in healing])
     return replace(plan, earlier=earlier) if earlier else plan

@@ -1,8 +1,4 @@
-"""Every per-layer field of a model's config follows the layers that stay; fields are known by name, for all families.
-
-First what a layer is *by its position* (periods, lists that transformers derives) is written out layer by layer, still
-counted in the original model. Then every field is cut to the layers that stay.
-"""
+"""Every per-layer field of a config follows the layers that stay; fields are known by name, for all families."""
 
 # Words: L decoder layers of the original model; "old" indices count in it, "new" ones in the pruned model.
 

@@ -71,15 +71,9 @@ def cut_model(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutReport:
-    """Write the pruned checkpoint to ``out``; with ``out`` None, only say what would be written.
-
-    The folder takes its name after the comparison with what ``uncut`` loads; with None nothing is compared. Raises
-    InputError: the plan does not fit, ``out`` is not empty, or the model is an adapter; VerificationError: the reloaded
-    model differs from the bypassed one; nothing is left under ``out``.
-    """
+    """Write the pruned checkpoint, named after its comparison with ``uncut`` (None: none); ``out`` None: a dry run."""
     if plan.is_uncut:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
-    source.refuse_adapter("cutting")
     if out is None:
         return plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)
     verified = ""
@@ -111,10 +105,8 @@ def cut_model(
 def source_of_cut(
     settings: ModelSettings, make_plan: Callable[..., CutPlan]
 ) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
-    """Find a model, make the plan of its cut from ``num_layers``, ``model`` and ``model_hash``, and say how to load it.
-    Raises InputError: no such model, or a plan that does not fit it.
-    """
-    source = resolve_source(settings.model, revision=settings.revision, tie=settings.tie)
+    """Find a model, make its plan from ``num_layers``, ``model`` and ``model_hash``, and say how to load it."""
+    source = resolve_source(settings.model, revision=settings.revision)
     metadata = describe_source(source)
     plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
     return source, with_earlier(plan, source), lambda: load_as_set(settings, source)
@@ -131,9 +123,7 @@ def with_weights_of(card: str, folder: Path) -> str:
 
 
 def model_card(report: CutReport, source: ModelSource, size: str) -> str:
-    """README.md of a pruned checkpoint, with the front matter that the Hugging Face hub reads; the home folder of a
-    local path is hidden. Without ``verified`` in ``report`` the card says that nothing was checked.
-    """
+    """README.md of a pruned checkpoint for the hub; the home folder of a local path is hidden."""
     plan = report.plan
     channels, vocabulary = plan.channels, plan.vocabulary
     hub_id = source.origin.get("base_model") or (source.name if _HUB_ID.fullmatch(source.name) else None)

@@ -1,7 +1,4 @@
-"""Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model.
-
-Only names of tensors (``blk.N.``), the keys of ``gguf_metadata``, those of layercut, and ``gguf_parts`` are others.
-"""
+"""Cut a GGUF file to a GGUF file from byte ranges of the old one; memory does not grow with the model."""
 
 from __future__ import annotations
 
@@ -39,9 +36,6 @@ if TYPE_CHECKING:
 SUFFIX = ".gguf"
 _ELSEWHERE = "use another `out`"
 _UINT32, _INT32 = 4, 5
-_WIDTH = "embedding_length_per_layer_input"
-_PER_LAYER = {"per_layer_token_embd.weight": 0, "per_layer_model_proj.weight": 1, "per_layer_model_proj.bias": 0}
-"""Tensors that hold ``_WIDTH`` values for each layer, and along which dimension."""
 _PARTS = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
@@ -51,21 +45,19 @@ def gguf_file(model: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def gguf_bytes(file: Path, plan: CutPlan, *, tie: bool) -> int:
-    """Bytes of a GGUF file under a plan; ``tie``: without a copy of its embeddings."""
+def gguf_bytes(file: Path, plan: CutPlan) -> int:
+    """Bytes of a GGUF file under a plan, without a copy of its embeddings."""
     removed, saved = tuple(f"blk.{layer}." for layer in plan.removed), 0
     for tensor in () if plan.is_uncut else read_gguf_head(file).tensors:
         stays = 0 if tensor.name.startswith(removed) else _smaller(tensor, plan)[0].num_bytes
         saved += tensor.num_bytes - stays
-    if tie and (copy := find_copied_matrix(file)):
+    if copy := find_copied_matrix(file):
         saved += copy.left_out.num_bytes
     return file.stat().st_size - saved
 
 
 def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
-    """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder.
-    Raises InputError: ``out`` ends in ``.gguf``, and the model is no GGUF file; or it is one part of several.
-    """
+    """The GGUF file of ``model`` if ``out`` asks for a GGUF file too; None where ``out`` is a folder."""
     if out is None or out.suffix.lower() != SUFFIX:
         return None
     if (file := gguf_file(model)) is None:
@@ -116,7 +108,7 @@ def cut_gguf_file(
     sha256 = None if dry_run else file_sha256(file)
     if compares:
         try:
-            source = resolve_source(settings.model, tie=settings.tie)
+            source = resolve_source(settings.model)
         except InputError as error:
             raise type(error)(
                 f"{error} To cut the file by its bytes, without comparing logits, say `verify=false`."
@@ -135,7 +127,7 @@ def cut_gguf_file(
     if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
         plan = replace(plan, earlier=steps_of_earlier_cuts(before))
     say(f"{settings.model}: {plan.describe()}")
-    copy = find_copied_matrix(file) if settings.tie else None
+    copy = find_copied_matrix(file)
     if plan.is_uncut and copy is None:
         raise InputError("the plan removes nothing, and no copy of the embeddings is there, so nothing is cut.")
     repaired = None
@@ -214,8 +206,6 @@ def _prepare(
         new, part = _smaller(tensor, plan)
         if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
             new, part = gguf_parts.replace_matrix(tensor, *healed.matrices[block[0]])
-        elif part is None and tensor.name in _PER_LAYER:
-            new, part = _sliced(tensor, int(head.metadata.get(f"{head.architecture}.{_WIDTH}", 0)), plan)
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
         offset += new.num_bytes + -new.num_bytes % head.alignment
     left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
@@ -287,24 +277,6 @@ def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.
     return gguf_parts.thin_tensor(tensor, plan.channels) if part is None else (new, part)
 
 
-def _sliced(tensor: GgufTensor, width: int, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.Part]:
-    """A tensor with ``width`` values for each layer side by side (gemma3n, gemma4), without those of removed layers.
-    Raises CheckpointError: it is of another size than the metadata say, or its blocks span layers.
-    """
-    axis = _PER_LAYER[tensor.name]
-    inner, outer = math.prod(tensor.shape[:axis]), math.prod(tensor.shape[axis + 1 :])
-    per_layer, rest = divmod(tensor.num_bytes, outer * plan.num_layers)
-    block, _ = gguf_format.block_sizes(tensor.kind)
-    if tensor.shape[axis] != width * plan.num_layers or rest or (inner * width) % block:
-        raise CheckpointError(
-            f"{tensor.name} has the shape {list(tensor.shape)}, which does not hold {_WIDTH} = {width} values in "
-            f"whole blocks for each of {plan.num_layers} layers; it cannot be cut by bytes."
-        )
-    shape = (*tensor.shape[:axis], width * len(plan.kept), *tensor.shape[axis + 1 :])
-    new = tensor._replace(shape=shape, num_bytes=outer * per_layer * len(plan.kept))
-    return new, gguf_parts.Taken(outer, plan.num_layers, per_layer, plan.kept)
-
-
 def _string(text: str) -> bytes:
     raw = text.encode("utf-8")
     return struct.pack("<Q", len(raw)) + raw
@@ -322,9 +294,7 @@ def _entry(key: str, kind: int, value: Any) -> bytes:
 
 
 def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
-    """Read the new file again and compare it with what it was cut from, byte for byte.
-    Raises VerificationError: a name, shape, type, key or byte is not what it should be.
-    """
+    """Read the new file again and compare it with what it was cut from, byte for byte."""
     new = read_gguf_head(part)
     wanted, written = [moved.new[:3] for moved in work.tensors], [tensor[:3] for tensor in new.tensors]
     if written != wanted:

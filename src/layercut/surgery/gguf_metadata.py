@@ -18,11 +18,15 @@ from layercut.surgery.plan import CutPlan
 
 WINDOW, WINDOWS = "attention.sliding_window", "attention.sliding_window_pattern"
 INTERVAL, RECURRENT = "full_attention_interval", "attention.recurrent_layers"
-SHARED = "attention.shared_kv_layers"
 PERIODS = (WINDOWS, INTERVAL, "interleave_moe_layer_step", "rescale_every_n_layers", "moe_every_n_layers")
 """Keys whose number is a period: every N-th layer is of another kind."""
 NOT_PER_LAYER = frozenset({"rope.dimension_sections", "classifier.output_labels"})
 """Arrays that have nothing to do with layers, should their length happen to be the number of layers."""
+_WHOLE = {
+    "attention.shared_kv_layers": "makes the last layers use the keys and values of others",
+    "embedding_length_per_layer_input": "says that tensors hold values for every layer",
+}
+"""Keys of models that are not cut in place, and why."""
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _ELSEWHERE = "cut the model's Hugging Face folder, and run the result in transformers"
 
@@ -85,10 +89,7 @@ def renumber_blocks(head: GgufHead, plan: CutPlan) -> dict[int, int]:
 
 
 def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
-    """The keys whose values change, with the new values: numbers, or tuples for arrays.
-    Raises InputError: the plan does not fit the file, or no file of this architecture can express it; names the key;
-    CheckpointError: the file counts other layers than it holds, or an array of one entry per layer is too short.
-    """
+    """The keys whose values change, with the new values: numbers, or tuples for arrays."""
     name = head.architecture
     # The file must count the layers of the plan, and hold what it counts.
     if head.num_layers != plan.num_layers:
@@ -121,19 +122,6 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     new: dict[str, Any] = {f"{name}.block_count": len(stay)}
     if (dense := f"{name}.leading_dense_block_count") in head.metadata:
         new[dense] = sum(old < head.metadata[dense] for old in plan.kept)
-    if shared := of.get(SHARED):
-        # The last layers share: those with a window use the keys of the last layer but one that has its own, the
-        # others those of the last.
-        first = plan.num_layers - shared
-        own = [old for old in plan.kept if old < first]
-        if len(own) < len(plan.kept) and own[-2:] != [first - 2, first - 1]:
-            _refuse(
-                f"{name}.{SHARED} = {shared}",
-                f"makes layers {first} to {plan.num_layers - 1} use the keys and values of layers {first - 2} and "
-                f"{first - 1}",
-                "keep these two, or remove all layers that share",
-            )
-        new[f"{name}.{SHARED}"] = len(plan.kept) - len(own)
     for key, values in lists.items():
         if len(values) in (head.num_blocks, plan.num_layers) and key not in NOT_PER_LAYER:
             full_key = key if key in head.arrays else f"{name}.{key}"
@@ -153,6 +141,9 @@ def _check_depth(name: str, arch: Architecture, of: Mapping[str, Any], plan: Cut
             f"{name}.block_count would go from {before} to {after}, and llama.cpp computes {name} otherwise in models "
             f"of {max(special)} layers, without a key for that; {_ELSEWHERE}."
         )
+    for key, why in _WHOLE.items():
+        if of.get(key):
+            _refuse(f"{name}.{key} = {of[key]}", why, "keep all layers")
     if (deep := of.get("n_deepstack_layers", 0)) and plan.kept[:deep] != tuple(range(deep)):
         _refuse(f"{name}.n_deepstack_layers", f"= {deep}: images enter at the first {deep} layers", "keep these")
 
@@ -190,7 +181,7 @@ def _check_alike(
     name: str, arch: Architecture, of: Mapping[str, Any], lists: Mapping[str, Any], head: GgufHead, plan: CutPlan
 ) -> None:
     """Raise where layers have different tensors, and nothing that is known tells them apart."""
-    known = (INTERVAL, "leading_dense_block_count", "interleave_moe_layer_step", SHARED)
+    known = (INTERVAL, "leading_dense_block_count", "interleave_moe_layer_step")
     if arch.mixed or any(of.get(key) for key in known) or lists.keys() - NOT_PER_LAYER or arch.periods:
         return
     kinds: list[set[str]] = [set() for _ in range(plan.num_layers)]

@@ -1,8 +1,4 @@
-"""The bytes of each tensor of a GGUF file that stay, where MLP channels or tokens go, and the metadata that follow.
-
-Rows of first matrices and tokens are copied. Quantised types hold a row in blocks of 32 or 256 entries with scales in
-common, so a last matrix is decoded and quantised again without the channels.
-"""
+"""The bytes of each tensor of a GGUF file that stay, where MLP channels or tokens go, and the metadata that follow."""
 
 from __future__ import annotations
 
@@ -28,7 +24,6 @@ _AGAIN = {**{kind: kind for kind in ("Q4_1", "Q5_0", "Q5_1", "Q8_0")}, "Q4_K": "
 """Type of a last matrix that is quantised again; Q4_0 for all others. The library gguf writes no K-quants; in their
 place come the types that llama.cpp takes where a row is not made of whole blocks of 256, but Q4_0 for its IQ4_NL."""
 _BLOCK = 32  # entries of a block of all these types; rows that are not made of whole blocks become F16
-_SCALE = "scale"  # the seam of `heal` that changes norms
 _PREFIX = "tokenizer.ggml."
 _TOKENS, _MERGES = f"{_PREFIX}tokens", f"{_PREFIX}merges"
 _KINDS = ("gpt2", "llama")  # byte-level merges by rank, and SentencePiece's by score
@@ -142,9 +137,7 @@ def thin_tensor(tensor: GgufTensor, channels: Channels | None) -> tuple[GgufTens
 
 
 def trim_tensor(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[GgufTensor, Part | None]:
-    """A table of tokens without the rows that go, and where its bytes come from; None where all of it stays.
-    Raises InputError: another tensor with a row for each token.
-    """
+    """A table of tokens without the rows that go, and where its bytes come from; None where all of it stays."""
     if vocabulary is None or (tensor.name not in _TABLES and tensor.shape[-1] != vocabulary.size):
         return tensor, None
     if tensor.name not in _TABLES or tensor.shape[-1] != vocabulary.size:
@@ -157,10 +150,7 @@ def trim_tensor(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[Gguf
 
 
 def replace_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> tuple[GgufTensor, Part]:
-    """A last matrix with the numbers of a checkpoint: the named tensor of a safetensors file, ``width`` a row.
-
-    In 8 bits, where the file has fewer: solved matrices bear rounding badly (docs/how_to/gguf.md).
-    """
+    """A last matrix with the numbers of a checkpoint, in 8 bits or more: solved ones bear rounding badly."""
     import gguf
 
     is_float = block_sizes(tensor.kind)[0] == 1
@@ -192,9 +182,7 @@ def describe_requantised(pairs: Iterable[tuple[int, int]]) -> str:
 
 
 def trim_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Keys whose values change under a vocabulary, with the new values; tuples are arrays.
-    Raises InputError: the vocabulary is one of another file, or a key names a token that goes.
-    """
+    """Keys whose values change under a vocabulary, with the new values; tuples are arrays."""
     size, new = num_rows_of_gguf(head), vocabulary.new_ids
     if vocabulary.size != size:
         raise InputError(f"the plan is for a vocabulary of {vocabulary.size:,} rows, and this file has {size:,}.")
@@ -216,10 +204,7 @@ def trim_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def tokens_of_gguf(head: GgufHead) -> TokenTable:
-    """The vocabulary of a GGUF file.
-    Raises InputError: a kind of vocabulary that cannot be trimmed; CheckpointError: its arrays are of different
-    lengths.
-    """
+    """The vocabulary of a GGUF file; kinds that cannot be trimmed are refused."""
     kind = head.metadata.get(f"{_PREFIX}model")
     if kind not in _KINDS or _TOKENS not in head.fields:
         raise InputError(
@@ -267,9 +252,7 @@ class HealedCut(NamedTuple):
 
 
 def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
-    """Compare a healed checkpoint with the original model's folder.
-    Raises InputError: it was cut by another plan, in several steps, or healed otherwise.
-    """
+    """Compare a healed checkpoint with the original's folder; one of another plan, or healed otherwise, is refused."""
     import torch
     from safetensors import safe_open
 
@@ -282,11 +265,6 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
         raise InputError(
             f"{folder} was healed by {', '.join(sorted(methods)) or 'nothing'}, and `healed` takes what `heal` "
             "`method` seam solved for; convert the folder with llama.cpp's convert_hf_to_gguf.py."
-        )
-    if any(entry.get("seam_map") == _SCALE for entry in healed):
-        raise InputError(
-            f"{folder} was healed by `seam` {_SCALE}, which changes norms, and `healed` takes last matrices; "
-            "convert the folder with llama.cpp's convert_hf_to_gguf.py."
         )
 
     def read(file: Path, name: str, width: int) -> Any:

@@ -1,8 +1,4 @@
-"""Comparison of every layer that stays before and after a cut, on layouts of both models without memory.
-
-A layer is its modules, the shapes of their weights, and plain attributes, such as the size of a window. Those that
-hold a position follow the layer; any other difference means that it would compute something else: it is refused.
-"""
+"""Each layer that stays is compared before and after a cut, on layouts without memory; a difference is refused."""
 
 # Words: "old" indices count in the original model, "new" ones in the pruned model.
 
@@ -52,18 +48,14 @@ class _Model(NamedTuple):
 
 
 def check_kinds(before: PretrainedConfig, after: PretrainedConfig, plan: CutPlan) -> None:
-    """Refuse a plan under which transformers would build a layer that stays as another one.
-    Raises InputError: such a layer, or a tensor that has a dimension for the layers.
-    """
+    """Refuse a plan under which transformers would build a layer that stays as another one."""
     if not plan.is_uncut:
         _check_attention_stays(before, plan)
         _compared(_model(blueprint_model(before)), _model(blueprint_model(after)), plan)
 
 
 def settings_under(model_class: type[PreTrainedModel], config: PretrainedConfig, plan: CutPlan) -> tuple[Setting, ...]:
-    """The attributes of a model's modules that are other under a plan, with their values.
-    Raises InputError: a layer that stays would be another one, or a tensor has a dimension for the layers.
-    """
+    """The attributes of a model's modules that are other under a plan; refused where a layer would be another one."""
     if plan.is_uncut:
         return ()
     _check_attention_stays(config, plan)
@@ -125,9 +117,7 @@ def _original(key: _Key, num_layers: int) -> tuple[_Model, list[tuple[str, str]]
 
 
 def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ...]:
-    """The positions that layers hold, as they are in the pruned model, and what changes outside of the layers.
-    Raises InputError: another difference.
-    """
+    """Positions in the layers as they are in the pruned model, and changes outside of them; others are refused."""
     settings = []
     for new, old in enumerate(plan.kept):
         old_layer, new_layer = before.layers[old], after.layers[new]
@@ -195,9 +185,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:
-    """Changes outside of the layers. Parts of a kind of layer that has none left (its rotary angles) may stay.
-    Raises InputError: a weight that has a dimension for the layers.
-    """
+    """Changes outside of the layers. Parts of a kind of layer that has none left (its rotary angles) may stay."""
     settings = []
     for place in sorted(before.keys() & after.keys()):
         (module, name), was, is_now = place, before[place], after[place]

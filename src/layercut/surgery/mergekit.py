@@ -20,10 +20,7 @@ MARK = "# written by layercut cut\n"
 
 
 def read_slices(file: Path) -> tuple[range, ...]:
-    """The layers that stay, in the file's order.
-    Raises InputError: no such file, another merge method, two models, layers twice or out of order, or slices that only
-    a merge can make.
-    """
+    """The layers that stay, in the file's order; what only a merge can make is refused."""
     try:
         data = load_yaml(file)
     except (OSError, ValueError) as error:

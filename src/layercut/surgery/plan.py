@@ -153,9 +153,7 @@ class CutPlan(Printed):
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "plan") -> CutPlan:
-        """The inverse of ``to_dict``.
-        Raises InputError: another format version, or no plan; ``where`` says in the message where it came from.
-        """
+        """The inverse of ``to_dict``; ``where`` says in an error where it came from. Raises InputError."""
         remedy = "Make the plan again with layercut select or layercut cut."
         check_fields(_PlanFile, data, f"{where}: not a plan of layercut", remedy)
         channels = Channels.from_dict(data["channels"], where) if data.get("channels") else None
@@ -223,11 +221,7 @@ def list_removed(plan: CutPlan, layers: str) -> list[str]:
 
 
 def origin_of_plan(plan: Mapping[str, Any]) -> str:
-    """What the model of a plan (``CutPlan.to_dict``) lost before, in words; empty for a whole one.
-
-    >>> origin_of_plan({"earlier": [{"model": "A", "num_layers": 6, "removed": [4, 2], "healed": ["lora"]}]})
-    'a pruned checkpoint (A without 2 of 6 decoder layers: 2,4, healed by lora)'
-    """
+    """What the model of a plan (``CutPlan.to_dict``) lost before, in words; empty for a whole one."""
 
     cuts = []
     for step in plan.get("earlier") or ():

@@ -38,11 +38,7 @@ class LayerNumbers:
         self._last = "|".join(sorted({re.escape(path.rpartition(".")[2]) for path in self._stacks}))
 
     def follow(self, entry: str, where: str) -> str | None:
-        """An entry with the new numbers; None where it names a removed layer.
-
-        A name may lack parts at its beginning (``layers.3.mlp``), and need not be that of a module with weights.
-        Raises InputError: an expression whose layers are not known; names the field.
-        """
+        """An entry with the new numbers; None where it names a removed layer. A name may lack its first parts."""
         is_removed, is_pattern = False, _PATTERN.match(entry) is not None
 
         def replace(match: re.Match[str]) -> str:
@@ -80,10 +76,7 @@ def is_quantized(config: Mapping[str, Any]) -> bool:
 
 
 def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], numbers: LayerNumbers) -> dict[str, Any]:
-    """The config of a pruned model with the fields that name modules, in nested sections too.
-
-    ``raw`` is the original's config.json. Raises InputError: an entry that cannot be written for the pruned model.
-    """
+    """The config of a pruned model with the fields that name modules; ``raw`` is the original's config.json."""
     return {
         name: value
         if not isinstance(value, dict) or not isinstance(raw.get(name), dict)
@@ -95,9 +88,7 @@ def follow_config(config: Mapping[str, Any], raw: Mapping[str, Any], numbers: La
 
 
 def follow_files(source: Path, numbers: LayerNumbers) -> dict[str, str]:
-    """Text of the files beside config.json that name modules, for the pruned model, by name.
-    Raises InputError: as ``follow_config``; CheckpointError: such a file holds no JSON.
-    """
+    """Text of the files beside config.json that name modules, for the pruned model, by name."""
     texts = {}
     for name in FILES:
         if (source / name).is_file():

@@ -55,9 +55,7 @@ def remove_layers(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -
 
 
 def apply_plan_to_model(model: PreTrainedModel, plan: CutPlan | str | Sequence[int]) -> ExitStack:
-    """Make ``model`` consist of the layers that stay. Closing what comes back undoes every change, in reverse order.
-    Raises InputError: the plan does not fit the model, or a bypass is active on it.
-    """
+    """Make ``model`` consist of the layers that stay. Closing what comes back undoes it, in reverse order."""
     from transformers import PreTrainedModel
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
@@ -184,10 +182,7 @@ def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 @contextmanager
 def masked_channels(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTrainedModel]:
-    """Run ``model`` with zeros in the columns of the MLP channels that a plan removes: what thinner MLPs must equal.
-
-    Nothing is sliced, so that this is a reference of its own. Layers stay.
-    """
+    """Run ``model`` with zeros in the columns of the removed MLP channels, unsliced: a reference of its own."""
     layers, channels = decoder_layers(model), plan.channels
     with ExitStack() as undo:
         for layer, kept in channels.kept.items() if channels else ():

@@ -34,9 +34,7 @@ class Shard(NamedTuple):
 def renamed_tensors(
     pieces: Iterable[TensorSpan], plan: CutPlan, structure: Structure, source: Path, *, has_extra: bool
 ) -> list[TensorSpan]:
-    """The tensors that stay, those of decoder layers under their new numbers; with ``has_extra`` other layers may be
-    stored behind these and move up. Raises CheckpointError: weights of more or fewer layers than the config counts.
-    """
+    """The tensors that stay, renumbered; with ``has_extra`` other layers stored behind these move up."""
     new = {old: position for position, old in enumerate(plan.kept)}
     stay, seen = [], set()
     for piece in pieces:
@@ -63,9 +61,7 @@ def renamed_tensors(
 def thinned_tensors(
     pieces: list[TensorSpan], channels: Channels, structure: Structure, raw: Mapping[str, Any], source: Path
 ) -> list[TensorSpan]:
-    """The tensors with the MLP channels that stay.
-    Raises InputError: channels of another model, or a checkpoint that stores its MLPs in a way that is not known.
-    """
+    """The tensors with the MLP channels that stay."""
     mlp = mlp_width_of(raw, str(source))
     mlp.check(channels)
     slots = stored_slots(pieces, mlp, structure, raw, str(source))
@@ -86,9 +82,7 @@ def thinned_tensors(
 def trimmed_tensors(
     pieces: list[TensorSpan], vocabulary: Vocabulary, structure: Structure, raw: Mapping[str, Any], source: Path
 ) -> list[TensorSpan]:
-    """The tensors with the rows of the tokens that stay.
-    Raises InputError: embeddings of another size, or stored in a way that is not known; another table of all tokens.
-    """
+    """The tensors with the rows of the tokens that stay."""
     stored = stored_names_of(raw, str(source), [piece.name for piece in pieces])
     tables = {*structure.embeddings, *(f"{name.removesuffix('weight')}bias" for name in structure.embeddings)}
     trimmed = []
@@ -131,10 +125,7 @@ def lay_out_shards(
 
 
 def write_shards(shards: Sequence[Shard], folder: Path, num_parameters: int) -> None:
-    """Write the files, and their index if there are several.
-
-    The files are not synced to disk one by one: that would cost more than the copying.
-    """
+    """Write the files, and their index if there are several. Not synced one by one, which costs more than copying."""
     total = 0
     for shard in shards:
         content: dict[str, Any] = {"__metadata__": dict(shard.metadata)}
@@ -160,9 +151,7 @@ def write_shards(shards: Sequence[Shard], folder: Path, num_parameters: int) -> 
 
 
 def check_written(folder: Path, shards: Sequence[Shard]) -> str:
-    """Read the heads of the weight files again and compare them with what was to be written; gives that in words.
-    Raises VerificationError: a tensor is missing, of another shape or dtype, or not where the index says.
-    """
+    """Compare the heads of the written files with what was to be written; gives that in words."""
     wanted = {piece.name: (shard.name, *piece.entry[:2]) for shard in shards for piece in shard.pieces}
     written = {piece.name: (piece.file.name, *piece.entry[:2]) for piece in stored_tensors(folder)}
     for name in wanted.keys() | written.keys():

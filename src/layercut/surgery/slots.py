@@ -1,7 +1,4 @@
-"""Slots: the tensors of a layer with a dimension for MLP channels, and which entries of each belong to which channels.
-
-The channels of a layer have one numbering, MLP after MLP: the experts, all in one stacked tensor, then shared experts.
-"""
+"""Slots: tensors with a dimension for MLP channels, and which entries belong to which; experts are numbered on."""
 
 # Shapes: E experts, C channels of an MLP, D hidden size.
 
@@ -145,9 +142,7 @@ def zeroed_entries(tensor: Tensor, dim: int, entries: Entries) -> Tensor:
 def stored_slots(
     pieces: Sequence[TensorSpan], mlp: MlpWidth, structure: Structure, config: Mapping[str, Any], name: str
 ) -> dict[str, tuple[int, ChannelSlot]]:
-    """By the names of a checkpoint's tensors that hold channels, their layer and slots; not those that are stored in an
-    unknown way, such as transposed.
-    """
+    """By the names of a checkpoint's tensors that hold channels, their layer and slot; none of an unknown way."""
     by_parameter = {
         f"{structure.layers}.{layer}.{slot.name}": (layer, slot) for layer, own in mlp.slots.items() for slot in own
     }

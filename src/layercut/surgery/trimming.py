@@ -59,8 +59,6 @@ class TokenTable:
     def close(self, wanted: Iterable[int]) -> set[int]:
         """The wanted tokens, those that always stay, and all that byte-pair encoding makes on the way to them."""
         stay = {*self.always, *wanted}
-        if self.ranks is None and self.scores is None:  # Unigram: the best segmentation stays the best
-            return stay
         for token in [token for token in stay if token in self.texts]:
             stay.update(self.made_from(token))
         return stay
@@ -103,28 +101,20 @@ _CHARACTER_OF = {byte: character for character, byte in _BYTE_OF.items()}
 
 
 def tokens_of_folder(folder: Path) -> TokenTable:
-    """The vocabulary of a model folder.
-    Raises InputError: no tokenizer.json, or a kind of vocabulary that cannot be trimmed.
-    """
+    """The vocabulary of a model folder; kinds that cannot be trimmed are refused."""
     data = _tokenizer(folder)
     model, kind = data["model"], data["model"].get("type") or "BPE"
-    added = {int(entry["id"]) for entry in data.get("added_tokens") or ()}
-    if kind == "Unigram":
-        texts = {token: str(piece) for token, (piece, _) in enumerate(model["vocab"])}
-        lowest = min(range(len(texts)), key=lambda token: model["vocab"][token][1])  # scores of unknown text hang on it
-        always = {lowest, *([model["unk_id"]] if model.get("unk_id") is not None else [])}
-        ranks = None
-    elif kind == "BPE" and not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
-        texts = {int(token): text for text, token in model["vocab"].items()}
-        ranks = ranks_of_merges(model["merges"])
-        always = {token for token, text in texts.items() if text == model.get("unk_token")}
-    else:
+    if kind != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise InputError(
-            f"{folder}: its tokenizer is of the kind {kind!r:.40}, and only byte-pair and Unigram vocabularies are "
-            "trimmed; leave vocab: out."
+            f"{folder}: its tokenizer is of the kind {kind!r:.40}, and only byte-pair vocabularies are trimmed; leave "
+            "vocab: out."
         )
+    added = {int(entry["id"]) for entry in data.get("added_tokens") or ()}
+    texts = {int(token): text for text, token in model["vocab"].items()}
+    ranks = ranks_of_merges(model["merges"])
     is_byte_level = '"ByteLevel"' in json.dumps([data.get("pre_tokenizer"), data.get("decoder")])
-    always |= added | {token for token, text in texts.items() if is_byte_token(text, is_byte_level)}
+    always = added | {token for token, text in texts.items() if is_byte_token(text, is_byte_level)}
+    always |= {token for token, text in texts.items() if text == model.get("unk_token")}
     plain = {token: text for token, text in texts.items() if token not in added}
     return TokenTable(texts=plain, always=frozenset(always), ranks=ranks, is_byte_level=is_byte_level)
 
@@ -171,9 +161,7 @@ def ids_in(value: Any, key: str = "") -> set[int]:
 
 
 def follow_token_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
-    """A config with new ids and the new number of rows.
-    Raises InputError: it names a token that goes.
-    """
+    """A config with new ids and the new number of rows; refused if it names a token that goes."""
     if isinstance(value, dict):
         return {name: follow_token_ids(inner, vocabulary, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -208,12 +196,8 @@ def trim_token_files(folder: Path, vocabulary: Vocabulary) -> dict[str, str]:
 def trim_tokenizer(data: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
     """tokenizer.json for the tokens that stay."""
     new, model = vocabulary.new_ids, dict(data["model"])
-    if isinstance(model["vocab"], list):  # Unigram
-        model["vocab"] = [entry for token, entry in enumerate(model["vocab"]) if token in new]
-        model["unk_id"] = None if model.get("unk_id") is None else new[model["unk_id"]]
-    else:
-        model["vocab"] = {text: new[token] for text, token in model["vocab"].items() if token in new}
-        model["merges"] = merges_within(model["merges"], model["vocab"])
+    model["vocab"] = {text: new[token] for text, token in model["vocab"].items() if token in new}
+    model["merges"] = merges_within(model["merges"], model["vocab"])
     added = [{**entry, "id": new[entry["id"]]} for entry in data.get("added_tokens") or () if entry["id"] in new]
     padding = data.get("padding")
     if isinstance(padding, dict) and padding.get("pad_id") in new:
@@ -255,10 +239,7 @@ def texts_in_template(template: str) -> list[str]:
 
 
 def multiple_of_block(tokens: TokenTable, stay: set[int]) -> set[int]:
-    """The same with as many real tokens more as fill a block of rows, the earliest whose parts all stay.
-
-    A row of zeros in their place would have the logit 0, and could win.
-    """
+    """The same with real tokens that fill a block of rows: a row of zeros has the logit 0, and could win."""
     stay = set(stay)
     for token in sorted(tokens.texts):
         if len(stay) % ROWS_BLOCK == 0:

@@ -185,9 +185,7 @@ def verify_checkpoint(
 def _with_last_matrices_of(
     cut: PreTrainedModel, model: PreTrainedModel, names: Sequence[str], path: Path
 ) -> Iterator[float | None]:
-    """Within it ``model``, under a bypass, has the named tensors of ``cut``; gives the largest relative change.
-    Raises VerificationError: a change by more than MOST_ROUNDING, or another shape.
-    """
+    """Within it ``model``, bypassed, has these tensors of ``cut``; gives the largest relative change."""
     largest = 0.0
     with ExitStack() as undo:
         for name in names:
@@ -240,10 +238,7 @@ class _Run(NamedTuple):
 def _compared(
     expected: _Run, *runs: tuple[PreTrainedModel, Callable[[PreTrainedModel], _Run]], least: float = 0.0
 ) -> Verification:
-    """Compare two models, each with the function that runs it, and again in a wider dtype where they differ there.
-
-    ``expected`` is the first one's run, and ``least`` the least tolerance as a share of the largest logit.
-    """
+    """Compare two models by what runs each, and where they differ in a wider dtype; ``expected``: the first's run."""
     (model, _), (cut, run_cut) = runs
     share = max(ROUNDING_STEPS * torch.finfo(model.dtype).eps, least)
     result = _difference(expected, run_cut(cut), share)

@@ -42,9 +42,7 @@ def _as_held(held: Any, width: int) -> Any:
 
 
 def mlp_width_of(config: Mapping[str, Any], name: str) -> MlpWidth:
-    """The place of the channels in the model that a config.json describes.
-    Raises InputError: a quantised model, or structure does not show it; says why.
-    """
+    """The place of the channels in the model that a config.json describes; refused where structure does not show it."""
     text = json.dumps(config, sort_keys=True)
     field, width, slots = remembered_value("widths", text, lambda: _mlp_width(text, None, name))
     return MlpWidth(
@@ -155,9 +153,7 @@ class _Change(NamedTuple):
 
 
 def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_Change]:
-    """The tensors of a layer that are others at the width ``new``.
-    Raises InputError: one holds the channels in a way that is not known.
-    """
+    """The tensors of a layer that are others at the width ``new``."""
     changes = []
     for (module, name), shape in old.items():
         other = thin.get((module, name), ())
@@ -176,9 +172,7 @@ def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_C
 
 
 def _slots(changes: Sequence[_Change]) -> Slots:
-    """The tensors of a layer with the channels.
-    Raises InputError: MLPs that are no linear layers, or without one last matrix each.
-    """
+    """The tensors of a layer with the channels."""
     # By MLP; the stacked experts of a layer are one of them, by the module that holds them.
     stacked = {change.module: list[_Change]() for change in changes if len(change.shape) == 3}
     linear = [change for change in changes if change.module not in stacked]

@@ -20,7 +20,6 @@ VERBS = {
     "sweep": ("sweep:SweepVerb", "Skip each layer of MODEL alone and measure what tasks keep."),
     "diagnose": ("diagnose:DiagnoseVerb", "Find out what exactly broke in each CUT of MODEL, item by item."),
     "plan-size": ("results:PlanSizeVerb", "Say how many items are needed to see a loss."),
-    "advise": ("results:AdviseVerb", "Say how deep the model of a study can be cut for a use."),
     "compare": ("results:CompareVerb", "Compare two runs item by item: is one better?"),
     "report": ("results:ReportVerb", "Write the reports of a run again: HTML and Markdown."),
     "push": ("results:PushVerb", "Push a checkpoint to the Hugging Face hub, with its evidence."),

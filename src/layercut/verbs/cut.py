@@ -19,11 +19,9 @@ from layercut.models.weights import PLAN_FILE, read_config
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, check_fits
 from layercut.selection.vocabulary import (
-    Coverage,
-    UsedTokens,
+    certify_answers,
     choose_vocabulary,
     choose_vocabulary_of_gguf,
-    count_covered,
     files_named_in,
 )
 from layercut.settings import ModelSettings
@@ -80,10 +78,6 @@ class CutVerb(Verb):
     mergekit: Annotated[fields.Folder | None, Flag("FILE")] = Field(
         None, description="Write the plan as a configuration for mergekit, and cut nothing."
     )
-    texts: Annotated[fields.Folder | None, Flag("RUN")] = Field(
-        None,
-        description="A run of MODEL, or a file of texts: how many of its texts stay the same tokens under vocab:...",
-    )
     seed: fields.RandomSeed = 0
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
         True, description="Reload the result and compare logits with the bypassed model."
@@ -92,8 +86,6 @@ class CutVerb(Verb):
     def check(self) -> None:
         if self.healed is not None and (self.remove is not None or self.out is None):
             raise InputError("`healed` names its plan itself and writes a GGUF file; give `out` FILE.gguf, no layers.")
-        if self.texts is not None and getattr(self.removed, "vocabulary", None) is None:
-            raise InputError("`texts` are tokenised with the tokens that stay; name those: `remove` vocab:ascii.")
         if self.removed is None:
             raise InputError("no layers are named; say `remove` 3,8,21-24 (zero-based, inclusive), or `remove` 25%.")
 
@@ -117,15 +109,10 @@ class CutVerb(Verb):
         return self.show(self._cut(io, dry_run=True), io)
 
     def show(self, done: CutReport, io: Io) -> Shown:
-        covered: list[Coverage | UsedTokens] = []
-        if self.texts is not None and done.plan.vocabulary is not None:
-            covered = count_covered(self._files(), done.plan.vocabulary, self.texts)
-        shown = {"texts": [coverage._asdict() for coverage in covered]} if covered else {}
-        return Shown(
-            done.to_dict() | shown,
-            lines=[*done.lines(), *(coverage.describe() for coverage in covered)],
-            notes=done.warnings,
-        )
+        text, vocabulary = getattr(self.removed, "vocabulary", None), done.plan.vocabulary
+        same = certify_answers(self._files(), text, vocabulary) if text and vocabulary else []
+        shown = done.to_dict() | ({"same": same} if same else {})
+        return Shown(shown, lines=[*done.lines(), *same], notes=done.warnings)
 
     def returned(self, done: CutReport) -> Path:
         return cast("Path", self.out)
@@ -169,7 +156,7 @@ class CutVerb(Verb):
             say=io.say,
         )
         file = gguf_file(self.model.model)
-        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, plan, tie=self.model.tie))
+        gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, plan))
         return replace(done, gguf=gguf, mergekit=self.mergekit)
 
     def _source(self, io: Io) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:

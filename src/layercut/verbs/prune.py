@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from layercut.models.sources import depth_of
-from layercut.pruning.settings import LAYER, PruneSettings
+from layercut.pruning.settings import PruneSettings
 from layercut.settings import ModelSettings
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
@@ -46,11 +45,6 @@ class PruneVerb(fields.HasGoal, Verb):
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
     report_to: fields.ReportTo
-
-    def fit(self) -> None:
-        num_layers = depth_of(self.model.model, self.model.revision)
-        if num_layers is not None and self.goal.wanted_units == LAYER:
-            self.goal.depth(num_layers)
 
     def run(self, io: Io) -> Pruned:
         from layercut.pruning.job import prune_model

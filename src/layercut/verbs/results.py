@@ -1,4 +1,4 @@
-"""``advise``, ``compare``, ``report``, ``push``, ``plan-size``, ``ls``, ``env``: of finished runs, or of none."""
+"""``compare``, ``report``, ``push``, ``plan-size``, ``ls``, ``env``: of finished runs, or of none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from layercut.base_settings import Share
-from layercut.evidence.advice import Advice
 from layercut.evidence.comparison import ComparisonRow
 from layercut.models.push import Upload, prepare_upload, upload_checkpoint
 from layercut.runs.directory import find_run_folders
@@ -17,43 +16,6 @@ from layercut.verbs import fields
 from layercut.verbs.base import Flag, Io, Shown, Verb
 
 _RUN = Flag("RUN", argument=True)
-
-
-class AdviseVerb(Verb):
-    """Say how deep the model of a study can be cut for a use.
-
-    Plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
-    is named. The answer comes with the checkpoint's folder or the next command. Needs no model and no torch.
-
-    Example: layercut advise runs/quickstart --use math --keep 0.9
-    """
-
-    VERB = "advise"
-    POSITIONAL = ("folder",)
-    RETURNS = "recommended, the plan or None, and all that it rests on."
-
-    folder: Annotated[fields.Folder, _RUN] = Field(
-        description="The folder of a finished study, or of runs of `eval`, the original model's called uncut."
-    )
-    use: str = Field(
-        "all",
-        description="What the model is for: all, classify (ranked), or math, code, summarize, chat, copy (written).",
-    )
-    keep: Share = Field(
-        0.9, ge=0, le=1, description="Share of the score above chance that has to be kept on every task of the use."
-    )
-    seed: fields.RandomSeed = 0
-
-    def run(self, io: Io) -> Advice:
-        """Decide."""
-        from layercut.evidence.advice import advise
-
-        return advise(self.folder, use=self.use, keep=self.keep, seed=self.seed)
-
-    def show(self, done: Advice, io: Io) -> Shown:
-        from layercut.report.advice_text import advice_on_terminal
-
-        return Shown(done.to_dict(), [advice_on_terminal(done)])
 
 
 class Compared(NamedTuple):
@@ -112,19 +74,34 @@ class CompareVerb(Verb):
 class ReportVerb(Verb):
     """Write the reports of a run again: HTML and Markdown.
 
-    The page is one file that needs no network. Needs no model and no torch. Two evals are compared by layercut compare.
+    The page is one file that needs no network. It begins with how deep a study shows that its model can be cut for a
+    use: plans are tested by lower confidence bounds in order of depth, until one does not pass; where none passes, none
+    is named. Needs no model and no torch. Two evals are compared by layercut compare.
 
-    Example: layercut report runs/quickstart
+    Example: layercut report runs/quickstart --use math --keep 0.8
     """
 
     VERB = "report"
 
-    folder: Annotated[fields.Folder, _RUN] = Field(description="Folder of a study, prune, sweep or diagnosis.")
+    folder: Annotated[fields.Folder, _RUN] = Field(
+        description="Folder of a study, prune, sweep or diagnosis, or of runs of `eval`, the original's called uncut."
+    )
+    use: str = Field(
+        "all",
+        description="What plans of a study are judged for: all, classify (ranked), or math, code, summarize, chat, "
+        "copy (written).",
+    )
+    keep: Share | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the score above chance that they have to keep on every task of the use; 0.9 if left out.",
+    )
 
     def run(self, io: Io) -> dict[str, Path]:
         from layercut.report.reports import write_reports
 
-        return write_reports(self.folder)
+        return write_reports(self.folder, use=self.use, keep=self.keep)
 
     def show(self, done: dict[str, Path], io: Io) -> Shown:
         data = {name: str(path) for name, path in done.items()}
@@ -146,36 +123,22 @@ class PlanSizeVerb(Verb):
         ge=0, le=2, description="Share of the score above chance that the pruned model is expected to keep."
     )
     chance: Share = Field(0.0, ge=0, le=1, description="Score of guessing.")
-    power: Share = Field(0.8, ge=0, le=1, description="Probability of seeing a difference that is there.")
-    alpha: Share = Field(0.05, ge=0, le=1, description="Level of the test.")
     comparisons: int = Field(1, ge=1, description="How many comparisons are judged together, plans times tasks (Holm).")
 
     def run(self, io: Io) -> Any:
         from layercut.evidence.sample_size import expect_outcomes, items_needed
 
-        expected = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
-        return expected, items_needed(expected, power=self.power, alpha=self.alpha, comparisons=self.comparisons)
+        outcomes = expect_outcomes(baseline=self.baseline, retention=self.retention, chance=self.chance)
+        return outcomes, items_needed(outcomes, comparisons=self.comparisons)
 
     def show(self, done: Any, io: Io) -> Shown:
-        expected, needed = done
-        outcomes, agreement = expected.outcomes, expected.outcomes.both + expected.outcomes.neither
-        data = {
-            **{name: getattr(self, name) for name in type(self).model_fields},
-            "cut": expected.cut,
-            "correlation": expected.correlation,
-            "agreement": agreement,
-            "outcomes": outcomes._asdict(),
-            "items": needed._asdict(),
-        }
-        together = f", the strictest of {self.comparisons} together" if self.comparisons > 1 else ""
-        lines = [
-            f"uncut {100 * self.baseline:.4g} %, cut {100 * expected.cut:.4g} %, chance {100 * self.chance:.4g} %; "
-            f"correlation {expected.correlation:.2f} (assumed): {100 * outcomes.lost:.3g} % of the items are lost, "
-            f"{100 * outcomes.gained:.3g} % gained",
-            f"{needed.to_see_the_difference:,} items show the difference, with a power of {100 * self.power:.3g} % at "
-            f"alpha {self.alpha:g}{together} (McNemar's exact test)",
-        ]
-        return Shown(data, lines=lines)
+        outcomes, items = done
+        data = {**self.model_dump(), "cut": outcomes.both + outcomes.gained, "outcomes": outcomes._asdict()}
+        line = (
+            f"{items:,} items show the difference with a power of 80 % at 0.05 (McNemar's exact test), if "
+            f"{100 * outcomes.lost:.3g} % of them are lost and {100 * outcomes.gained:.3g} % gained (assumed)"
+        )
+        return Shown(data | {"items": items}, lines=[line])
 
 
 class LsVerb(Verb):

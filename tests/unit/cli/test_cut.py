@@ -74,7 +74,3 @@ def test_a_configuration_for_mergekit_is_no_dry_run_and_a_gguf_file_has_its_own_
     whole, cut = json.loads(dry.out)["gguf_bytes"]
     layercut("cut", file, "--remove", "1", "--out", tmp_path / "cut.gguf", "--no-verify")
     assert whole == file.stat().st_size and abs(cut / (tmp_path / "cut.gguf").stat().st_size - 1) < 0.05
-
-
-def test_two_matrices_are_kept_where_that_is_asked_for(layercut: Run) -> None:
-    assert "tie: false" in layercut("cut", "m", "--remove", "3", "--no-tie", "--print-request").out

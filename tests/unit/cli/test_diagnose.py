@@ -33,7 +33,7 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert layercut("report", folder).code == 0
     assert before == {name: (folder / name).read_bytes() for name in before}
     listed = layercut("ls", tmp_path, "--json").out
-    assert "finished" in listed and "diagnosis" in listed
+    assert "finished" in listed and "command" in listed
     other = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK[:-1], "3", "--out", folder)
     assert other.code == 1
     assert "limit 2, and now" in other.err

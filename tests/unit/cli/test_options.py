@@ -133,5 +133,5 @@ def test_the_help_of_prune_fits_on_a_screen_and_begins_with_the_goal(
     assert flags[:3] == ["--use", "--tasks", "--keep"], flags
     first = "smaller faster serve versus items heal out anyway dry-run help-all"
     assert {f"--{name}" for name in first.split()} <= {*flags}
-    others = "device seed json data unsafe-exec max-depth units"
+    others = "device seed json data unsafe-exec units"
     assert {f"--{name}" for name in others.split()} <= {*layercut("prune", "--help-all").out.split()}

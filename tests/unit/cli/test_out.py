@@ -15,7 +15,7 @@ from layercut.runs.disk import writing_to_disk
 from tests.unit.cli.conftest import Run
 
 COMMANDS = {
-    "prune": "prune MODEL --tasks arithmetic --items 8 --max-depth 1",
+    "prune": "prune MODEL --tasks arithmetic --items 8 --smaller 20%",
     "select": "select MODEL --criterion block_influence --remove 1layer --calibration-texts 2 --calibration-tokens 16",
     "cut": "cut MODEL --remove 1 --no-verify",
     "eval": "eval MODEL --tasks arithmetic --limit 1",

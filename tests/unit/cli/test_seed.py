@@ -25,7 +25,7 @@ from tests.unit.cli.conftest import Run
 
 COMMANDS: dict[str, Any] = verb_commands()
 SEEDED = sorted(verb for verb, command in COMMANDS.items() if any(one.name == "seed" for one in command.params))
-assert {"advise", "compare", "eval", "generate", "heal", "run", "select", "sweep"} <= set(SEEDED)
+assert {"compare", "eval", "generate", "heal", "run", "select", "sweep"} <= set(SEEDED)
 
 
 @pytest.mark.parametrize("seed", [-1, LARGEST + 1, 1.0, "0", None, True])

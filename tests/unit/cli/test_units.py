@@ -58,7 +58,6 @@ def test_every_flag_with_a_fraction_is_a_share_or_named_here() -> None:
 @pytest.mark.parametrize("text", ["25%", "0.25", "0.250", " 25 %"])
 def test_a_depth_is_a_number_or_a_share(text: str) -> None:
     assert Depth(text=text).is_share and Depth(text=text).layers(32) == 8
-    assert PruneSettings(use="math", max_depth=text).depth(32) == 8
     assert LayerSpec.parse(f"reverse:{text.replace(' ', '')}").bind(num_layers=32).removed == tuple(range(31, 23, -1))
 
 

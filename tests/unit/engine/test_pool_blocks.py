@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
-from layercut.engine.ray_pool import FEWEST, portable_request, split_in_blocks
+from layercut.engine.ray_pool import FEWEST, split_in_blocks
 from layercut.errors import InputError
 from layercut.settings import PoolAddress
 from layercut.surgery.plan import CutPlan
@@ -48,16 +48,6 @@ def test_every_plan_meets_every_item_once_items_in_turn(num_groups: int, num_mem
     assert [request.id for block, _ in blocks for request in block] == sorted([one.id for one in requests] * num_parts)
     for request in requests:
         assert [plan for block, plans in blocks if request in block for plan in plans] == PLANS
-
-
-def test_a_verdict_that_cannot_travel_stays_behind() -> None:
-    import threading
-
-    lock = threading.Lock()
-    stays = GenerationRequest(id="a", prompt="x", max_new_tokens=1, settled=lambda text: bool(lock))
-    goes = GenerationRequest(id="b", prompt="x", max_new_tokens=1, settled=lambda text: True)
-    assert portable_request(stays).settled is None
-    assert portable_request(goes) is goes
 
 
 def test_names_of_pools() -> None:

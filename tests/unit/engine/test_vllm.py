@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from layercut.engine.vllm import VllmEngine
 from layercut.engine.vllm_layers import module_lists_of, pass_states_on, pick_layer_list
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import WeightlessModel, load_without_weights
-from layercut.models.sources import Adapter, resolve_source
+from layercut.models.sources import resolve_source
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
 from tests.support.engines import completions, divergences, log_likelihoods
@@ -225,13 +224,6 @@ def test_what_vllm_does_not_give_is_refused_in_one_line(engine: VllmEngine) -> N
         engine.hidden_states([], PLANS[0])
     with pytest.raises(InputError, match="of 4 .*has 6"):
         completions(engine, requests(), CutPlan(num_layers=4), GREEDY)
-
-
-def test_an_adapter_has_to_be_merged_first(model: WeightlessModel, tmp_path: Path, vllm: FakeVllm) -> None:
-    source = replace(model.source, name="runs/kept", adapter=Adapter(tmp_path, "base"))
-    with pytest.raises(InputError, match="runs/kept is one; merge it first") as error:
-        VllmEngine(replace(model, source=source))
-    assert "\n" not in str(error.value)
 
 
 def test_a_type_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:

@@ -1,6 +1,5 @@
 """What a name stands for, decided without a network and without torch."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -94,14 +93,10 @@ def test_of_a_hub_model_no_weights_are_fetched(hub: FakeHub, tmp_path: Path) -> 
     assert depth_of("lab/tiny") == NUM_LAYERS and hub.asked == [], "the cache holds it"
 
 
-def test_an_adapter_is_as_deep_as_its_base(tmp_path: Path) -> None:
-    save_tiny("llama", tmp_path / "base")
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    config = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base"), "r": 2}
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    (adapter / "adapter_model.safetensors").write_bytes(b"")
-    assert depth_of(str(adapter)) == NUM_LAYERS
+def test_an_adapter_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert depth_of(str(tmp_path)) is None
+    assert "merge_and_unload" in refused(str(tmp_path))
 
 
 def test_what_is_no_model_has_no_depth(hub: FakeHub, tmp_path: Path) -> None:

@@ -83,9 +83,13 @@ def test_a_matrix_of_its_own_is_not_a_copy(tmp_path: Path, share: float, noise: 
     assert loaded.model.lm_head.weight is not loaded.model.model.embed_tokens.weight
 
 
-def test_a_file_is_loaded_with_the_finer_matrix_for_both(tmp_path: Path) -> None:
+def test_a_file_is_loaded_with_the_finer_matrix_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = file_of(two_matrices("qwen2"), tmp_path / "two.gguf", "qwen2", Kind.Q4_0, Kind.Q8_0)
-    tied, two = (ModelHandle(ModelSettings(model=str(file), device="cpu", tie=tie)) for tie in (True, False))
+    settings = ModelSettings(model=str(file), device="cpu")
+    tied = ModelHandle(settings)
+    monkeypatch.setattr("layercut.models.convert.find_copied_matrix", lambda path: None)
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "other"))
+    two = ModelHandle(settings)
     assert tied.metadata.model_hash != two.metadata.model_hash
     one, other = tied.loaded.model, two.loaded.model
     assert torch.equal(one.lm_head.weight, other.lm_head.weight)
@@ -148,9 +152,8 @@ def test_the_copy_alone_is_removed_from_a_file(tmp_path: Path) -> None:
     before, after = ({one.name: one.num_bytes for one in read_gguf_head(path).tensors} for path in (file, out))
     assert sum(before.values()) - sum(after.values()) == before["token_embd.weight"]
     assert find_copied_matrix(out) is None
-    for path, more in ((out, {}), (file, {"tie": False})):
-        with pytest.raises(InputError, match="removes nothing, and no copy"):
-            layercut.cut(str(path), out=tmp_path / "again.gguf", device="cpu", **more)
+    with pytest.raises(InputError, match="removes nothing, and no copy"):
+        layercut.cut(str(out), out=tmp_path / "again.gguf", device="cpu")
 
 
 def test_llama_cpp_runs_one_matrix(tmp_path: Path) -> None:
@@ -164,5 +167,3 @@ def test_llama_cpp_runs_one_matrix(tmp_path: Path) -> None:
     request = GenerationRequest(id="text", prompt="The sea is", max_new_tokens=12)
     answers = [[*completions(handle.engine, [request], plan, Decoding())] for handle in handles]
     assert answers[0] == answers[1]
-    two = ModelHandle(ModelSettings(model=str(file), tie=False, **shared))
-    assert two.disk_bytes(plan) == file.stat().st_size

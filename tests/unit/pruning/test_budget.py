@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
 def outlined(model: ModelSettings, folder: Path, rows: list[dict[str, Any]], out: Path, **given: Any) -> list[str]:
     file = folder / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "max_depth": "2", **given})
+    settings = PruneSettings(**{"tasks": (str(file),), "keep": 0.8, "units": "layer", "smaller": 0.3, **given})
     return prune_outline(model, settings, goal_tasks(settings), out=out).lines()
 
 

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-from layercut.engine.rows import Reader
+import pytest
+
 from layercut.pruning.budget import ITEMS, checks_for
 from layercut.pruning.confirm import SIDE_EFFECTS
 from layercut.pruning.job import Pruned
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PruneResult
 from layercut.tasks.suites import SIDE_EFFECTS as TASKS
-from tests.support.loaded import tiny_loaded
 from tests.unit.pruning.conftest import run
 from tests.unit.pruning.test_job import found
 
 
-def names(reader: Reader | SimpleNamespace) -> dict[str, int]:
-    model = SimpleNamespace(read=lambda kind, asked, read: read(reader))
-    return {cell.task.name: len(cell.samples) for cell in checks_for(model, 0)}  # type: ignore[arg-type]
-
-
-def test_long_texts_are_left_out() -> None:
-    short = tiny_loaded("llama")  # 512 tokens, each a byte
-    assert set(names(short)) == {"endings", "same_language", "instructions"}
-    long = SimpleNamespace(name="long", tokenizer=short.tokenizer, context_length=100_000, dtype="float32")
-    assert names(long) == dict.fromkeys(TASKS[:3], ITEMS)
-
-
-def test_a_model_that_takes_no_conversations_is_not_asked() -> None:
-    loaded = tiny_loaded("qwen2")
-    template, loaded.tokenizer.chat_template = loaded.tokenizer.chat_template, None
-    try:
-        assert names(loaded) == {}
-    finally:
-        loaded.tokenizer.chat_template = template
+@pytest.mark.parametrize(
+    ("has_template", "context", "asked"), [(True, 512, TASKS[:3]), (True, None, TASKS[:3]), (True, 511, ()),
+                                           (False, 512, ())]
+)  # fmt: skip
+def test_no_long_texts_and_no_model_that_takes_no_conversations(
+    has_template: bool, context: int | None, asked: tuple[str, ...]
+) -> None:
+    model: Any = SimpleNamespace(has_chat_template=has_template, context_length=context)
+    assert {cell.task.name: len(cell.samples) for cell in checks_for(model, 0)} == dict.fromkeys(asked, ITEMS)
 
 
 def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(

@@ -36,7 +36,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
 from tests.support.pruning import SPARE, written_file
-from tests.unit.pruning.conftest import run
+from tests.unit.pruning.conftest import DEPTHS, run
 
 
 def keep_unhealed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
@@ -75,10 +75,11 @@ def test_each_line_names_its_step_and_no_time_that_was_not_measured(whole: Prune
 def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, model: Path) -> None:
     result = whole.result
     assert set(result.chosen.removed) == set(SPARE) and result.verdict == "passed"
-    assert [one.passed for one in result.tested] == [True, True, False]
-    assert result.tested[1].kept[0].kept is not None and result.tested[1].kept[0].kept.value == 1
-    assert result.tested[1].kept[0].bound is not None and result.tested[1].kept[0].bound >= 0.8
-    assert [step.removed for step in result.path[:2]] == [result.path[1].removed[:1], result.path[1].removed]
+    assert [step.name for step in result.path] == ["size-28", "size-42"]
+    assert result.path[1].removed[:2] == result.path[0].removed, "a plan removes the layers of the one before"
+    (tested,) = result.tested
+    assert tested.passed and tested.kept[0].kept is not None and tested.kept[0].kept.value == 1
+    assert tested.kept[0].bound is not None and tested.kept[0].bound >= 0.8
     assert result.checkpoint == "model" and PruneResult.load(whole.folder) == result
     assert "reloaded with transformers" in result.verified
     assert {one.name for one in result.speed} == {"request", "decode", "prefill", "first token"}
@@ -122,7 +123,7 @@ def test_no_report_item_is_asked_before_the_path_is_fixed(
         return ask(self, requests, *args)
 
     monkeypatch.setattr(SharedEngine, "ask", spy)
-    done = run(model, choices, tmp_path / "run", max_depth="2", one_size=True)
+    done = run(model, choices, tmp_path / "run", smaller=DEPTHS[2], one_size=True)
     assert [plan.depth for plan in done.result.tested] == [2] == [done.result.chosen.depth], "one plan was asked for"
     assert {is_report for is_report, _ in seen} == {True, False}
     assert all(is_report == is_fixed for is_report, is_fixed in seen)
@@ -227,14 +228,20 @@ def test_layers_are_proposed_by_their_damage_to_right_answers(
 
 def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
     file = written_file(tmp_path / "mine.jsonl", model)
-    done = run(model, file, tmp_path / "run", items=16, max_depth="2", keep=0.5)
+    done = run(model, file, tmp_path / "run", items=16, smaller=DEPTHS[2], keep=0.5)
     assert set(done.result.chosen.removed) == set(SPARE) and done.result.verdict == "passed"
     assert done.kept["mine.jsonl"] is not None and done.kept["mine.jsonl"].value == 1
     assert (tmp_path / "run/searches/path/samples/traces.divergence.jsonl").is_file()
 
 
 def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choices: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_depth": "1", "items": 12, "keep": 0.99, "heal": "none", "no_side_effects": False}
+    settings: dict[str, Any] = {
+        "smaller": DEPTHS[1],
+        "items": 12,
+        "keep": 0.99,
+        "heal": "none",
+        "no_side_effects": False,
+    }
     done = run(model, choices, tmp_path / "run", **settings)
     assert done.result.verdict == "undecided" and done.checkpoint is None and done.result.side_effects == ()
     assert not (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / "side_effects").exists()
@@ -250,7 +257,7 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
 
 
 def test_the_items_that_would_decide_are_named(model: Path, choices: Path, tmp_path: Path) -> None:
-    done = run(model, choices, tmp_path / "run", max_depth="1", items=12, keep=0.6, heal="none")
+    done = run(model, choices, tmp_path / "run", smaller=DEPTHS[1], items=12, keep=0.6, heal="none")
     needed = done.result.next
     assert needed is not None and needed == done.result.tested[0].items_needed and needed > 12
     assert f"{needed - 12:,} more items" in done.result.why
@@ -263,13 +270,13 @@ def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
     model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_unhealed(monkeypatch, 0.0)
-    done = run(model, choices, tmp_path / "run", max_depth="2", keep=0.5, heal="seam")
+    done = run(model, choices, tmp_path / "run", smaller=DEPTHS[2], keep=0.5, heal="seam")
     assert all([one.healing for one in step.tried] == [None, "seam"] for step in done.result.path)
-    assert done.result.chosen.healing == "seam" and done.result.chosen.name == "depth-2+seam"
+    assert done.result.chosen.healing == "seam" and done.result.chosen.name == "size-28+seam"
     assert done.result.verdict == "passed" and done.checkpoint is not None
     (healing,) = json.loads((done.checkpoint / "plan.json").read_text())["healing"]
     assert healing["method"] == "seam" and "a logit differs" in done.result.verified
-    assert (done.folder / "depth-2+seam" / "metrics.json").is_file() and not (done.folder / "healing").exists()
+    assert (done.folder / "size-28+seam" / "metrics.json").is_file() and not (done.folder / "healing").exists()
     assert "Healing" in (done.checkpoint / "README.md").read_text()
 
 
@@ -282,7 +289,7 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
     keep_unhealed(monkeypatch, 0.4)
     monkeypatch.setattr("layercut.pruning.run.norm_gain", refused)
     said: list[str] = []
-    done = run(model, choices, tmp_path / "run", keep=0.5, max_depth="1", say=said.append)
+    done = run(model, choices, tmp_path / "run", keep=0.5, smaller=DEPTHS[1], say=said.append)
     assert [one.healing for one in done.result.path[0].tried] == [None] and done.result.verdict == "passed"
     assert any("OPTDecoderLayer has no MLP" in line for line in said)
 

@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
-from tests.unit.pruning.conftest import run
+from tests.unit.pruning.conftest import DEPTHS, run
 from tests.unit.pruning.test_job import found
 
 
 def test_a_checkpoint_that_changed_is_noticed_and_one_that_is_gone_written_again(
     model: Path, choices: Path, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"max_depth": "2", "heal": "none"}
+    settings: dict[str, Any] = {"smaller": DEPTHS[2], "heal": "none"}
     done = run(model, choices, tmp_path / "run", **settings)
     whole, checkpoint = found(done), tmp_path / "run" / "model"
     changed = AutoModelForCausalLM.from_pretrained(checkpoint)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.pruning.conftest import run
+from tests.unit.pruning.conftest import DEPTHS, run
 
 
 def said(model: Path, file: Path, out: Path, **settings: Any) -> list[str]:
@@ -20,7 +20,7 @@ def said(model: Path, file: Path, out: Path, **settings: Any) -> list[str]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(model, file, out, say=say, items=12, max_depth="1", **settings)
+        run(model, file, out, say=say, items=12, smaller=DEPTHS[1], **settings)
     return lines
 
 

@@ -27,7 +27,6 @@ from layercut.pruning.settings import PruneSettings
         ({"use": "math", "tasks": ("copy",)}, "one of the two"),
         ({"use": "math", "keep": 0}, "keep 0 is too small"),
         ({"use": "math", "keep": 1.1}, "keep 1.1 is too large"),
-        ({"use": "math", "max_depth": "half"}, "is no depth"),
         ({"use": "math", "heal": "seams"}, "Did you mean seam?"),
         ({"use": "math", "items": 4}, "items 4 is too small"),
         ({"use": "math", "one_size": True}, "needs a size"),
@@ -37,15 +36,6 @@ def test_goals_that_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         PruneSettings(**given)
     assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_depths() -> None:
-    assert PruneSettings(use="math", units="layer").depth(30) == 8
-    assert (
-        PruneSettings(use="math", max_depth="10%").depth(30) == 3 == PruneSettings(use="math", max_depth="3").depth(30)
-    )
-    with pytest.raises(InputError, match="choose 1 to 4"):
-        PruneSettings(use="math", max_depth="5").depth(6)
 
 
 def test_more_items_let_a_plan_pass_that_keeps_less() -> None:

@@ -36,7 +36,7 @@ from tests.unit.pruning.test_job import found, in_legs
 
 
 def run(model: Path, file: Path, out: Path, **more: Any) -> Pruned:
-    return prune(model, file, out, **{"units": "width", "smaller": 0.2, "max_depth": None, **more})
+    return prune(model, file, out, **{"units": "width", "smaller": 0.2, **more})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_shares_give_the_bytes_that_were_asked_for(wide: Any) -> None:
         share = sizes.share(removed, smaller)
         assert share is not None
         path = a_path(handle, tiny_task(wide[0]))
-        cut = plan_cut(wide[0], SizePath(handle, layers=False)._plan(path, removed, share))
+        cut = plan_cut(wide[0], SizePath(handle, sizes, layers=False)._plan(path, removed, share))
         assert cut.bytes_after == pytest.approx((1 - smaller) * cut.bytes_before, abs=0.02 * cut.bytes_before)
     assert sizes.share((0, 1, 2, 3), 0.05) is None and sizes.share((), 0.9) is None
 
@@ -116,7 +116,7 @@ def test_both_takes_what_damages_right_answers_least_at_equal_bytes(tmp_path: Pa
     handle = ModelHandle(ModelSettings(model=str(model), device="cpu"))
     part = tiny_task(model)
     path = a_path(handle, part)
-    sizes = SizePath(handle, layers=True)
+    sizes = SizePath(handle, Sizes(handle), layers=True)
     chosen = sizes.next_plan(path, (), 0.16)
     requests = correct_traces(path.objective).requests[:TRACES]
     engine = PlainEngine(handle.loaded)
@@ -151,9 +151,9 @@ def test_a_model_whose_mlps_cannot_be_thinned_loses_layers_alone_and_says_so(
     model = save_tiny("bloom", tmp_path / "bloom")
     file, said = choice_file(tmp_path / "mine.jsonl", model), []
     done = run(
-        model, file, tmp_path / "run", say=said.append, units="both", smaller=0.05, keep=0.5, heal="none", items=12
+        model, file, tmp_path / "run", say=said.append, units="both", smaller=0.16, keep=0.5, heal="none", items=12
     )
-    assert [one.name for one in done.result.tested] == ["depth-1"] and done.result.goal.smaller is None
+    assert [one.name for one in done.result.tested] == ["size-15"]
     assert any("layers alone are removed: " in line and "no MLP whose width" in line for line in said)
     with pytest.raises(InputError, match="no MLP whose width"):
         run(model, file, tmp_path / "width", units="width", items=12)
@@ -170,30 +170,42 @@ def test_a_seam_solves_for_every_thinner_layer(wide: Any, choices: Path, tmp_pat
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"units": "layer", "smaller": 0.2}, "`units` layer has none; leave one out"),
-        ({"max_depth": "3", "smaller": 0.2}, "`max_depth` counts .* `smaller` does not; leave one of the two out"),
-        ({"max_depth": "3", "faster": 1.2, "units": "both"}, "`max_depth` counts .* `faster` does not; leave one"),
-        ({"units": "both", "max_depth": "3"}, "`max_depth` counts .* `units` both does not; leave one"),
-        ({"units": "width", "max_depth": "2"}, "`max_depth` counts .* `units` width does not; leave one"),
         ({"faster": "20%"}, "faster: .20%."),
         ({"faster": 1}, "faster 1 is too small"),
         ({"units": "hight"}, "units"),
     ],
 )
-def test_settings_that_contradict_are_refused(given: dict[str, Any], told: str) -> None:
+def test_settings_that_cannot_be_are_refused(given: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         PruneSettings(use="copy", **given)
 
 
 def test_the_sizes_are_steps_and_the_most(wide: Any) -> None:
-    assert PruneSettings(use="copy").wanted_units == "both"
-    assert PruneSettings(use="copy", max_depth="3").wanted_units == "layer"
     sizes = Sizes(ModelHandle(ModelSettings(model=str(wide[0]), device="cpu")))
     assert sizes.wanted(PruneSettings(use="copy", units="both")) == (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
     assert sizes.wanted(PruneSettings(use="copy", units="both", smaller="12%")) == (0.05, 0.1, 0.12)
     for units in ("both", "width"):
         with pytest.raises(InputError, match="99% smaller: embeddings and attention stay"):
             sizes.wanted(PruneSettings(use="copy", units=units, smaller="99%"))
+
+
+def test_the_sizes_of_layers_alone_are_whole_layers(wide: Any) -> None:
+    """At most what was asked for, and as many as a speed needs."""
+    sizes = Sizes(ModelHandle(ModelSettings(model=str(wide[0]), device="cpu")), thins=False)
+
+    def wanted(**given: Any) -> list[float]:
+        shares = sizes.wanted(PruneSettings(use="copy", units="layer", **given))
+        assert [sizes.count_layers(share) for share in shares] == list(range(1, len(shares) + 1))
+        return [*shares]
+
+    layer, report = wanted(smaller=0.2)[0], plan_cut(wide[0], CutPlan(num_layers=6, removed=(2,)))
+    assert layer == pytest.approx(1 - report.bytes_after / report.bytes_before, abs=1e-4)
+    assert [len(wanted(smaller=share)) for share in (layer + 0.001, 2 * layer - 0.01, 0.5)] == [1, 1, 3]
+    assert len(wanted(faster=1 / (1 - 1.1 * layer))) == 2, "one layer alone is forecast to be slower than asked for"
+    with pytest.raises(InputError, match=r"a layer has 14.\d% of the bytes"):
+        wanted(smaller=0.1)
+    with pytest.raises(InputError, match="90% smaller: embeddings and attention stay"):
+        wanted(smaller=0.9)
 
 
 def test_a_speed_gives_the_sizes(wide: Any) -> None:
@@ -216,8 +228,6 @@ def test_a_speed_gives_the_sizes(wide: Any) -> None:
         sizes.wanted(PruneSettings(use="copy", faster=9.0))
     with pytest.raises(InputError, match=r"`faster` 1.5 needs about 34% fewer bytes, and at most 10%"):
         sizes.wanted(PruneSettings(use="copy", faster=1.5, smaller="10%"))
-    with pytest.raises(InputError, match="`faster` is for plans with thinner MLPs"):
-        PruneSettings(use="copy", faster=1.5, units="layer")
 
 
 def test_a_speed_that_was_asked_for_becomes_bytes_and_is_measured(wide: Any, choices: Path, tmp_path: Path) -> None:

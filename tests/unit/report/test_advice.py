@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.advice import Advice, advise, judge_plans
+from layercut.evidence.advice import KEEP, Advice, judge_plans
 from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
 from layercut.evidence.study import study_results
 from layercut.evidence.uses import named_use
-from layercut.report.advice_text import advice_blocks, advice_next_step
+from layercut.report.advice_text import advice_answer, advice_evidence, bounds_table, checkpoint_words, how_plans_tested
 from layercut.report.first import first_of_study
+from layercut.report.reports import write_reports
 from layercut.report.writers import markdown_of
-from layercut.runs.directory import RunFolder, find_run_folders
+from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
 from tests.support.pages import write_prune
 from tests.support.run_builder import Result, build_run
@@ -30,7 +31,12 @@ CHANCE, UNCUT = 0.1, 0.7
 
 def advice_page(advice: Advice) -> str:
     """What is shown, in Markdown."""
-    return markdown_of(advice_blocks(advice)) + "\n"
+    return markdown_of([advice_answer(advice), advice_evidence(advice), bounds_table(advice), how_plans_tested(advice)])
+
+
+def advice_on(folder: Path, use: str = "all", keep: float = KEEP) -> Advice:
+    """Of a study's folder."""
+    return judge_plans(study_results(folder).rows, named_use(use), keep=keep)
 
 
 def row(
@@ -92,7 +98,7 @@ def test_of_equally_deep_plans_the_higher_lower_bound_is_recommended() -> None:
 
 def test_none_is_an_answer() -> None:
     advice = simulated(2, {"a": (0.5, 1.0), "b": (1.0, 0.2)})
-    assert advice.answer == "none" and advice.recommended is None
+    assert advice.recommended is None
     text = advice_page(advice)
     assert "no plan passed 90 %" in text and "`a` keeps 53 % [46, 61] of gsm8k" in text
     assert re.search(r"\| b \| 2 layers \| gsm8k \| .* \| not tested \|", text)
@@ -102,13 +108,18 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them() -> None:
     rng = np.random.default_rng(3)
     advice = judge_plans([row("a", 2, "gsm8k", 0.97, n=60)], named_use("math"), keep=0.9)
     (one,) = advice.plans[0].tasks
-    assert advice.answer == one.verdict == "undecided" and one.items_needed is not None and one.items_needed > 60
+    assert (
+        advice.recommended is None
+        and one.verdict == "undecided"
+        and one.items_needed is not None
+        and one.items_needed > 60
+    )
     text = advice_page(advice)
     assert re.search(r"Best: plan `a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ items of each task would", text)
     # As many items as were named do settle it, mostly.
     drawn = [[row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)] for _ in range(20)]
-    settled = [judge_plans(rows, named_use("math"), keep=0.9).answer for rows in drawn]
-    assert settled.count("cut") >= 10
+    settled = [judge_plans(rows, named_use("math"), keep=0.9).recommended for rows in drawn]
+    assert settled.count(None) <= 10
 
 
 def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
@@ -122,15 +133,13 @@ def test_a_plan_that_was_not_run_on_everything_is_not_recommended() -> None:
 def test_ranked_answers_do_not_speak_for_written_ones() -> None:
     ranked = [row("a", 2, "gsm8k", 1.0, readout="rank")]
     math = judge_plans(ranked, named_use("math"), keep=0.8)
-    assert (math.answer, math.evidence) == ("no evidence", "none")
-    assert "- gsm8k (short): " not in advice_page(math) and "- gsm8k (rank): " in advice_page(math)
+    assert not math.plans[0].tasks and "there is no evidence" in advice_page(math)
     everything = judge_plans(ranked, named_use("all"), keep=0.8)
-    assert (everything.answer, everything.evidence) == ("cut", "likelihood")
-    assert "**Likelihood only:**" in advice_page(everything)
+    assert everything.recommended is not None and "**Likelihood only:**" in advice_page(everything)
     both = judge_plans([*ranked, row("a", 2, "gsm8k", 1.0)], named_use("all"), keep=0.8)
-    assert both.evidence == "both"
+    assert len(both.plans[0].tasks) == 2 and "Likelihood only" not in advice_page(both)
     written = judge_plans([row("a", 2, "gsm8k", 1.0)], named_use("classify"), keep=0.8)
-    assert written.answer == "no evidence"
+    assert not written.plans[0].tasks
 
 
 @pytest.mark.parametrize(
@@ -143,7 +152,7 @@ def test_ranked_answers_do_not_speak_for_written_ones() -> None:
 )
 def test_what_cannot_be_answered_is_one_line(study: Path, settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        advise(study, **settings)  # type: ignore[arg-type]
+        write_reports(study, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -161,21 +170,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_study_folder_gives_a_page_and_json(study: Path) -> None:
-    before = [(run.path, run.status) for run in find_run_folders(study)]
-    advice = advise(study)
-    text = advice_page(advice)
-    assert [(run.path, run.status) for run in find_run_folders(study)] == before
-    data = json.loads(json.dumps(advice.to_dict(), allow_nan=False))
-    assert (data["answer"], data["recommended"], data["plans"][1]["removed"]) == ("cut", "light", [9, 8])
-    assert (data["num_parameters"], data["plans"][1]["num_parameters"]) == (1_000_000, 900_000)
-    assert [(p["run"], p["verdict"]) for p in data["plans"]] == [("heavy", "shown to fail"), ("light", "passed")]
-    (one,) = data["plans"][1]["readouts"]
-    assert one["low"] >= 0.9 and one["written"] is True
-    (ignored,) = data["ignored"]
-    assert (ignored["task"], ignored["readout"]) == ("guessing", "rank") and "above chance" in ignored["reason"]
-    assert "- guessing (rank): " in text and "1.0M to 900.0k parameters (-10.0%)" in text
-    assert advice_page(advise(study)) == text
+def test_a_study_folder_is_judged_for_a_use(study: Path) -> None:
+    advice = advice_on(study)
+    assert [(plan.arm.name, plan.verdict) for plan in advice.plans] == [("heavy", "shown to fail"), ("light", "passed")]
+    (one,) = advice.plans[1].tasks
+    assert one.low is not None and one.low >= 0.9, "the task at chance decides nothing"
+    assert "1.0M to 900.0k parameters (-10.0%)" in advice_answer(advice)
+    report = write_reports(study, use="math", keep=0.1)["report"].read_text()
+    assert "**For writing calculations, remove 4 layers:** plan `heavy` keeps" in report
+    assert "For everything that was measured, remove 2 layers" in write_reports(study)["report"].read_text()
 
 
 @pytest.mark.parametrize(
@@ -191,10 +194,8 @@ def test_a_use_that_is_judged_by_a_proxy_says_so(
 
     note = f"Judged by a proxy: {part}, a part of {named_use(use).what}. "
     by_proxy = asked(part)
-    assert by_proxy.answer == answer and by_proxy.to_dict()["proxy"].startswith(note)
-    assert note in advice_page(by_proxy).split("\n\n")[0], "in the answer itself"
-    by_itself = asked(part, whole)
-    assert by_itself.proxy == "" and "proxy" not in advice_page(by_itself)
+    assert (by_proxy.recommended is None) == (answer == "none") and note in advice_answer(by_proxy)
+    assert "proxy" not in advice_page(asked(part, whole))
 
 
 def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None:
@@ -224,13 +225,12 @@ def test_the_plans_of_a_criterion_are_one_path_and_healed_ones_another() -> None
     assert not_tested.level == pytest.approx(1 - 0.05 / 3), "its bound has its path's share of the error"
 
 
-def test_the_next_step_is_a_folder_or_a_command(study: Path) -> None:
-    advice = advise(study)
-    plan = study / "light" / "plan.json"
-    made = f"layercut cut bundled:smollm2-135m --remove {plan} --out {study / 'light' / 'checkpoint'}"
-    assert advice_next_step(advice) == f"Checkpoint: not kept; `{made}` writes it."
+def test_the_checkpoint_is_a_folder_or_a_command(study: Path) -> None:
+    plan = advice_on(study).plans[1]
+    made = "layercut cut bundled:smollm2-135m --remove light/plan.json --out light/checkpoint"
+    assert checkpoint_words(study, plan.arm) == f"not kept; `{made}` writes it"
     (study / "light" / "checkpoint").mkdir()
-    assert advice_next_step(advice) == f"Checkpoint: `{study / 'light' / 'checkpoint'}`."
+    assert checkpoint_words(study, plan.arm) == "`light/checkpoint`"
     (study / "light" / "checkpoint").rmdir()
 
 
@@ -249,13 +249,12 @@ def test_runs_of_healed_checkpoints_are_judged_by_what_is_gone_in_all(tmp_path: 
     build_run(tmp_path / "uncut", result)
     of_a_healed_checkpoint(build_run(tmp_path / "healed", result))
     of_a_healed_checkpoint(build_run(tmp_path / "deeper", [replace(result[0], score=0.0)]), then=(0, 5))
-    advice = advise(tmp_path, use="copy")
+    advice = advice_on(tmp_path, use="copy")
     assert {plan.arm.name: (plan.arm.removed, plan.arm.num_layers) for plan in advice.plans} == {
         "healed": ((10, 5, 8), 30),
         "deeper": ((10, 5, 8, 0, 6), 30),  # 5 of the 27 that were left
     }
     assert "remove 3 layers:** healed plan `healed`" in advice_page(advice)
-    assert advice_next_step(advice) == "Checkpoint: `healed/checkpoint`."
     facts = dict(first_of_study(study_results(tmp_path)).facts)
     assert facts["checkpoint"] == "`healed/checkpoint`"
     assert facts["layers removed"] == "5,8,10 (3 of 30), healed (seam+lora)"
@@ -267,13 +266,15 @@ def test_a_healed_plan_names_its_checkpoint(tmp_path: Path) -> None:
     cut = build_run(tmp_path / "search-3+seam", result, removed=(3, 4, 5))
     metrics = cut.metrics() | {"arm": {"plan": "search-3", "healing": "seam", "seed": 0}}
     (cut.path / "metrics.json").write_text(json.dumps(metrics))
-    advice = advise(tmp_path, use="copy")
+    advice = advice_on(tmp_path, use="copy")
     assert "remove 3 layers:** healed plan `search-3+seam`" in advice_page(advice)
-    assert "`checkpoints: true`" in advice_next_step(advice)
+    assert "`checkpoints: true`" in checkpoint_words(tmp_path, advice.plans[0].arm)
     (tmp_path / "search-3" / "heal-seam" / "checkpoint").mkdir(parents=True)
-    assert advice_next_step(advice) == f"Checkpoint: `{tmp_path / 'search-3' / 'heal-seam' / 'checkpoint'}`."
+    assert checkpoint_words(tmp_path, advice.plans[0].arm) == "`search-3/heal-seam/checkpoint`"
 
 
-def test_a_folder_of_prune_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="prune with another `keep`"):
-        advise(write_prune(tmp_path / "run"), use="math")
+def test_a_folder_of_prune_is_judged_by_its_own_use_alone(tmp_path: Path) -> None:
+    folder = write_prune(tmp_path / "run")
+    for how in ({"use": "math"}, {"keep": 0.8}):
+        with pytest.raises(InputError, match="no `use` and `keep`; prune judges its plans by its own"):
+            write_reports(folder, **how)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Tables of comparisons as they are printed: they fit, a --limit shows, and tasks are taken together by form."""
+"""Tables of comparisons as they are printed: they fit, a --limit shows, and each task counts once in the mean."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console, Group
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.means import form_means
-from layercut.report.comparison import comparison_tables, means_table
+from layercut.evidence.means import overall_mean
+from layercut.report.comparison import comparison_tables, two_runs_table
 from tests.unit.report.test_advice import row
 
 
@@ -21,8 +21,7 @@ def printed(*renderables, width: int) -> str:
 
 
 def table_lines(text: str) -> list[str]:
-    lines = [line for line in text.splitlines() if not line.startswith(("ranked ", "written "))]
-    return [line for line in lines if any(word in line for word in ("rank", "short", "chain"))]
+    return [line for line in text.splitlines() if any(word in line for word in ("rank", "short", "chain"))]
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -54,28 +53,17 @@ def test_extremes_are_printed(extreme):
     assert not any(wrong in text.replace("findings", "") for wrong in ("--limit", "nan", "inf"))
 
 
-def test_each_task_counts_once_in_its_form() -> None:
-    ranked = [row("cut", 3, task, 0.8, readout="rank") for task in ("a", "b")]
-    written = [row("cut", 3, task, 0.2, readout="chain") for task in ("a", "c")]
-    others = [
-        row("cut", 3, "a", 0.5, readout="short"),  # the chain came first
+def test_each_task_counts_once_in_the_mean() -> None:
+    rows = [
+        row("cut", 3, "a", 0.8, readout="rank"),
+        row("cut", 3, "a", 0.2, readout="chain"),  # the ranked one came first
+        row("cut", 3, "c", 0.2, readout="chain"),
         replace(row("cut", 3, "e", 0.5, readout="rank"), is_headline=False),
         replace(row("cut", 3, "f", 0.5, readout="gold"), is_share=False),
-        row("deeper", 5, "a", 0.5, readout="rank"),  # alone
     ]
-    rows = [*ranked, *written, *others]
-    found = {(one.run, one.form): one.mean for one in form_means(rows)}
-    assert set(found) == {("cut", "ranked"), ("cut", "written")}
-    assert found["cut", "ranked"].tasks == ("a", "b") and found["cut", "written"].tasks == ("a", "c")
-    kept = found["cut", "written"].retention_above_chance
-    assert kept is not None and abs(kept.value - 0.2) < 0.01 and kept.n == 800
-    (table,) = means_table(rows, digits=0)
-    assert [[cell for _, cell in line[:6]] for line in table.page] == [
-        ["cut", "ranked", "2", "800", "70", "58"],
-        ["cut", "written", "2", "800", "70", "22"],
-    ]
-    assert [[str(cell).split(" [")[0] for _, cell in line[6:]] for line in table.page] == [
-        ["-12", "83", "80"],
-        ["-48", "31", "20"],
-    ]
-    assert means_table(ranked[:1]) == []
+    mean = overall_mean(rows)
+    assert mean is not None and mean.tasks == ("a", "c")
+    assert mean.retention_above_chance is not None and abs(mean.retention_above_chance.value - 0.5) < 0.01
+    (line,) = [line for line in printed(*two_runs_table(rows), width=160).splitlines() if "mean of" in line]
+    assert line.startswith("mean of 2 tasks: A 70 %, B 40 %, B - A -30 [") and line.endswith("(n 800)")
+    assert overall_mean(rows[:2]) is None

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +59,9 @@ def diagnoses() -> dict[str, Diagnosis]:
     return {name: {"rows": rows, "data": found, "notes": [f"about {name}"]} for name, (rows, found) in data.items()}
 
 
-def written(folder: Path, found: dict[str, Diagnosis], cuts: Sequence[str] = ("reverse-3",)) -> Path:
+def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
     with RunFolder.begin(folder, {"model": "m"}) as run:
-        arms = [{"name": "uncut", "describe": "whole"}, *({"name": cut, "describe": "cut"} for cut in cuts)]
+        arms = [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}]
         diagnostics = {name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()}
         data = {"format_version": 2, "model": "m", "limit": 20, "seed": 0, "arms": arms, "diagnostics": diagnostics}
         (run.path / DIAGNOSIS).write_text(json.dumps(data))
@@ -131,28 +130,3 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             (tmp_path / DIAGNOSIS).write_text(text)
         with pytest.raises(InputError, match=message):
             load_diagnosis(tmp_path)
-
-
-def test_of_many_models_each_has_one_line(tmp_path: Path) -> None:
-    arms = [str(layer) for layer in range(7)]
-    found = diagnoses()
-    rows = []
-    for arm in arms:
-        p = 1e-6 if arm == "3" else 0.01
-        rows.append(row("propagation", "first choice", 0.9, 0.8 if arm == "3" else 0.9, p=p, arm=arm))
-        rows.append(row("propagation", "extra loss", 0, 2.5, arm=arm, group="digit", unit="nats", headline=False))
-        if arm != "5":  # a model in another engine has none
-            rows.append(row("propagation", "KL", 0, 0.25, p=1, arm=arm, better="lower", unit="nats", headline=False))
-    found["propagation"]["rows"] = rows
-    page = written(tmp_path / "run", {"propagation": found["propagation"]}, arms).read_text()
-    table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][: 2 + len(arms)]
-    assert table[0] == ["model", "first choice", "KL (nats)"]
-    assert table[1] == ["uncut", "90 [80, 100]", "0 [0, 0.1]"]
-    shown = {cells[0]: cells[1:] for cells in table[2:]}
-    assert list(shown) == arms
-    assert (shown["3"], shown["4"], shown["5"]) == (
-        ["80 [n/a]\\*", "0.25 [n/a]"],
-        ["90 [n/a]", "0.25 [n/a]"],
-        ["90 [n/a]", "-"],
-    )
-    assert "Broke first: propagation, first choice: 90 % uncut, 80 % cut" in page

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import study_results
+from layercut.evidence.study import prune_result, study_results
 from layercut.report import words
 from layercut.report.comparison import _matrix
-from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_screen, size_words
+from layercut.report.first import FirstScreen, depths_table, first_of_prune, first_of_study, size_words
 from layercut.report.reports import write_reports
 from layercut.report.table import Cell, Table, plain_cell, terminal_table, text_columns
 from layercut.runs.directory import PAGE
@@ -24,7 +24,8 @@ from tests.support.run_builder import Result, build_run
 
 
 def first_of(folder: Path) -> FirstScreen:
-    return first_screen(folder, study_results(folder))
+    study, result = study_results(folder), prune_result(folder)
+    return first_of_prune(result, study.rows) if result else first_of_study(study)
 
 
 def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -> None:
@@ -32,14 +33,14 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert first.answer.startswith("**Remove 1 layer.**")
     facts = dict(first.facts)
     assert "85%" in facts["asked for"] and "arithmetic (short answer)" in facts["asked for"]
-    assert facts["recommended plan"] == "`depth-1`"
+    assert facts["recommended plan"] == "`size-3`"
     assert facts["layers removed"] == "20 (1 of 30)"
     assert facts["size"] == "134.5M to 131.0M parameters (-2.6%), 538 MB to 524 MB (-2.6 %) on disk"
     assert facts["speed"] == "decode 40 to 43.2 tokens/s (x 1.08 [1.05, 1.11], batch 1, n 7)"
     assert facts["checkpoint"] == "`model` in this folder"
     assert facts["made by"] == "`layercut prune bundled:smollm2-135m --use math --keep 0.85`"
     assert first.table is not None
-    (row,) = [[plain_cell(cell) for _, cell in line] for line in first.table.page]
+    (row,) = [[plain_cell(cell) for _, cell in line] for line in first.table.cells]
     assert row == ["arithmetic short answer", "passed", "102 [89, 118] %", "87 %", "80 %", "81 %", "64"]
 
 
@@ -48,7 +49,7 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert first.answer == "**No plan passed 85%.** Best: 1 layer."
     facts = dict(first.facts)
     assert "recommended plan" not in facts
-    assert facts["best plan"] == "`depth-1`"
+    assert facts["best plan"] == "`size-3`"
     assert "model" not in facts["checkpoint"]
     assert facts["to decide it"] == "the same command with `--items 240` and another `--out`"
 
@@ -61,19 +62,19 @@ def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_pat
     one = one.model_copy(update={"verdict": verdict, "kept": kept})
     result = result.model_copy(update={"tested": (one,)})
     result.save(tmp_path)
-    rows = [row for row in study_results(tmp_path).rows if row.cut.name == "depth-1"]
+    rows = [row for row in study_results(tmp_path).rows if row.cut.name == "size-3"]
     first, depths = first_of_prune(result, rows), depths_table(result)
     assert first.table is not None
     assert [column.name for column in first.table.columns][:2] == ["task", "finding"]  # in sight on a phone
-    assert plain_cell(first.table.page[0][1][1]) == verdict
-    assert [cell for line in depths.page if (cell := plain_cell(line[-1][1])) != "not tested"] == [verdict]
+    assert plain_cell(first.table.cells[0][1][1]) == verdict
+    assert [cell for line in depths.cells if (cell := plain_cell(line[-1][1])) != "not tested"] == [verdict]
     assert [row.finding for row in rows] == [verdict]
     assert [plain_cell(cell).split(" % ")[1].split(" [")[0] for cell in _matrix_cells(rows)] == [verdict]
 
 
 def _matrix_cells(rows: list[ComparisonRow]) -> list[Cell]:
     table = _matrix(rows, [(row.task, row.readout) for row in rows])
-    return [cell for _, cell in table.page[0][2:]]
+    return [cell for _, cell in table.cells[0][2:]]
 
 
 def test_both_reports_begin_with_it(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
 
 def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
     table = depths_table(PruneResult.load(write_prune(tmp_path, passed=False)))
-    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.page] == [
+    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.cells] == [
         ["90 [86, 94] %", "87 %", "undecided"],
         ["-", "-", "not tested"],
     ]

@@ -1,7 +1,6 @@
 """report.md: rebuilt byte for byte from the folders, claims only what the rows support, shows what was lost."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -47,37 +46,29 @@ def test_the_folder_alone_rebuilds_it_byte_for_byte(quickstart, tmp_path, monkey
     assert not any(str(tmp_path).encode() in text for text in before)
 
 
-def test_every_row_is_in_the_tables(report, quickstart):
-    rows = compare_runs(*quickstart)
-    scores = report.split("### Every number of 2 plans")[1].split("\n## ")[0]
-    lines = [line for line in scores.splitlines() if re.match(r"\| (?!.*(---|task \|))", line)]
-    assert len(lines) == len(rows)
-    for line, row in zip(lines, rows, strict=True):
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert len(cells) == 13
-        assert cells[:2] == [row.cut.name, row.task.replace("_", r"\_")]
-        assert cells[3] == row.finding
-        assert cells[6].startswith(f"{100 * row.values.uncut.value:.1f} [")
-        assert cells[10] == f"{row.values.lost}/{row.values.gained}"
-        assert cells[11:] == [p_value(row.values.p_value), p_value(row.p_value)]
+def test_every_main_row_is_in_the_matrix(report, quickstart):
+    rows = [row for row in compare_runs(*quickstart) if row.is_headline]
+    head, _, *lines = [line for line in report.split("## Scores of every plan")[1].splitlines() if line[:1] == "|"]
+    heads = [cell.strip().replace("\\", "") for cell in head.strip("|").split("|")]
+    cells = {}
+    for line in lines[:2]:
+        values = [cell.strip() for cell in line.strip("|").split("|")]
+        cells |= {(values[0], name): value for name, value in zip(heads, values, strict=True)}
+    assert [cells[name, "removed"] for name in ("reverse-3", "random-3")] == ["27-29", "4,11,20"]
+    for row in rows:
+        if row.finding != "at chance":
+            cell = cells[row.cut.name, f"{row.task}: {row.readout}"]
+            scores = f"{100 * row.values.uncut.value:.1f} % to {100 * row.values.cut.value:.1f} %"
+            tests = f"p {p_value(row.values.p_value)}, Holm {p_value(row.p_value)}"
+            assert row.finding in cell and scores in cell and tests in cell.replace("\\", "")
     assert report.count("per task (--limit 64)") == 1
-    assert "(0.25) on 64 items" in scores
-
-
-def test_outcomes_add_up(report):
-    outcomes = report.split("### Right, wrong, missing and cut short")[1].split("\n##")[0]
-    lines = [line for line in outcomes.splitlines() if re.match(r"\| \w", line) and "run |" not in line]
-    assert len(lines) == 8 * 3
-    for line in lines:
-        assert sum(int(cell) for cell in line.strip("| ").split("|")[3:]) == 64
+    assert "(0.25) on 64 items" in report
 
 
 def test_provenance(report):
     made = report.split("## How this was made")[1]
     assert "10,000 resamples, seed 0" in report
-    made_of = r"\| reverse-3 \| 29, 28, 27 \| position \| [^|]+ \| `layercut run examples/quickstart.yaml` \| 0.1.0"
-    assert re.search(made_of, made)
-    for expected in ("torch 2.13.0", "Some CPU, 2 cores"):
+    for expected in ("layercut run examples/quickstart.yaml", "0.1.0", "torch 2.13.0", "Some CPU, 2 cores"):
         assert expected in made
 
 

@@ -35,13 +35,13 @@ def test_a_run_without_plan_or_rows():
 
 def test_runs_are_listed():
     runs = [
-        RunSummary(Path("runs/a"), "finished", datetime(2026, 1, 1, tzinfo=UTC), "uncut, " + "copy short 0.5, " * 20),
+        RunSummary(Path("runs/a"), "finished", datetime(2026, 1, 1, tzinfo=UTC), "layercut eval " + "a model " * 20),
         RunSummary(Path("runs/b"), "running", datetime(2026, 1, 3, 11, 30, tzinfo=UTC), ""),
-        RunSummary(Path("runs/c"), "unfinished", None, "2 answers so far"),
+        RunSummary(Path("runs/c"), "unfinished", None, "layercut sweep m"),
     ]
     text = printed(table_of_runs(runs, now=datetime(2026, 1, 3, 12, 0, tzinfo=UTC)), width=80)
     lines = [line.rstrip() for line in text.splitlines()][2:]
-    assert "uncut, copy short 0.5" in lines[0]
+    assert "layercut eval a model" in lines[0]
     assert lines[0].endswith("…")
     assert lines[1] == "runs/b  running     30 min"
-    assert lines[2] == "runs/c  unfinished       ?  2 answers so far"
+    assert lines[2] == "runs/c  unfinished       ?  layercut sweep m"

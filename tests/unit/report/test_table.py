@@ -11,7 +11,6 @@ from rich.console import Console
 from layercut.report.table import (
     Column,
     Styled,
-    Surface,
     Table,
     markdown_lines,
     plain_cell,
@@ -33,7 +32,7 @@ TABLE = Table(
         ["lost", "10", Styled("lost", "wrong")],
     ],
 )
-SHOWN = [[plain_cell(cell) for _, cell in line] for line in TABLE.page]
+SHOWN = [[plain_cell(cell) for _, cell in line] for line in TABLE.cells]
 
 
 def cells(html: str) -> list[list[str]]:
@@ -67,14 +66,14 @@ ROWS = [("copy", 0.25), ("copy", 0.5)]
 COLUMNS = [
     Column("task", lambda row: row[0]),
     Column("score", lambda row: f"{row[1]:.0%}"),
-    Column("n", lambda row: "64", on=Surface.ALL, narrow=1),
+    Column("n", lambda row: "64", narrow=1),
 ]
 
 
 def test_each_surface_shows_its_columns() -> None:
     table = Table(name="t", caption="c", columns=COLUMNS, rows=ROWS)
     assert markdown_lines(table)[0] == "| task | score | n |" and markdown_lines(table)[2] == "| copy | 25% | 64 |"
-    assert [[cell for _, cell in line] for line in table.page] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
+    assert [[cell for _, cell in line] for line in table.cells] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
     shown = []
     for width in (20, 11):
         console = Console(file=StringIO(), width=width)

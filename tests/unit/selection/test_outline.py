@@ -47,7 +47,7 @@ def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny:
         ("reverse", (), []),
         ("block_influence", (), [4, 4]),
         ("perplexity", (), [4, 12 * 4]),
-        ("perplexity", ("--set", "search=one_shot", "--set", "form=kl"), [4, 7 * 4]),
+        ("perplexity", ("--set", "search=one_shot"), [4, 7 * 4]),
         ("trace_damage", TASKS, [3, 18, 3, 18]),
     ],
 )

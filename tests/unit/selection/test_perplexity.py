@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy
 
-from layercut.engine.base import Divergence, Under
+from layercut.engine.base import Under
 from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
@@ -67,28 +67,13 @@ def nll_by_hand(model_type: str, removed: Collection[int]) -> float:
     return total / sum(len(tokens) for _, tokens in runs)
 
 
-def kl_by_hand(model_type: str, removed: Collection[int]) -> float:
-    total = num_tokens = 0.0
-    for (uncut, tokens), (cut, _) in zip(
-        logits_without(model_type, ()), logits_without(model_type, removed), strict=True
-    ):
-        total += float(kl_div(cut.log_softmax(-1), uncut.log_softmax(-1), log_target=True, reduction="sum"))
-        num_tokens += len(tokens)
-    return total / num_tokens
-
-
-BY_HAND = {"nll": nll_by_hand, "kl": kl_by_hand}
-forms = pytest.mark.parametrize("form", BY_HAND)
-
-
-@forms
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
-def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str, form: str) -> None:
-    selection = choose_by_loss(context(model_type, settings={"form": form}))
+def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str) -> None:
+    selection = choose_by_loss(context(model_type))
     removed: list[int] = []
     for number in range(3):
         candidates = [layer for layer in range(NUM_LAYERS) if layer not in removed]
-        losses = [BY_HAND[form](model_type, [*removed, layer]) for layer in candidates]
+        losses = [nll_by_hand(model_type, [*removed, layer]) for layer in candidates]
         round_ = selection.details["rounds"][number]
         assert round_["candidates"] == candidates
         assert round_["values"] == pytest.approx([-loss for loss in losses], rel=1e-5)
@@ -96,12 +81,11 @@ def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str,
     assert list(selection.removed) == removed
 
 
-@forms
 @pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
-def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type: str, form: str) -> None:
-    selection = choose_by_loss(context(model_type, settings={"search": "one_shot", "form": form}))
-    uncut = BY_HAND[form](model_type, ())
-    rises = {layer: BY_HAND[form](model_type, [layer]) - uncut for layer in range(NUM_LAYERS)}
+def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type: str) -> None:
+    selection = choose_by_loss(context(model_type, settings={"search": "one_shot"}))
+    uncut = nll_by_hand(model_type, ())
+    rises = {layer: nll_by_hand(model_type, [layer]) - uncut for layer in range(NUM_LAYERS)}
     assert selection.importance == pytest.approx(rises, rel=1e-4, abs=1e-5)
     assert list(selection.removed) == sorted(rises, key=lambda layer: rises[layer])[:3]
     assert selection.details["without"]["2"]["nll"] == pytest.approx(nll_by_hand(model_type, [2]), rel=1e-5)
@@ -115,7 +99,7 @@ def test_details_say_what_was_measured() -> None:
     assert details["calibration"] == {
         "source": "here", "content_hash": "c" * 64, "num_texts": len(TEXTS), "num_tokens": num_tokens,
     }  # fmt: skip
-    assert (details["search"], details["form"], details["num_tokens"]) == ("greedy", "nll", num_tokens)
+    assert (details["search"], details["num_tokens"]) == ("greedy", num_tokens)
     assert details["uncut_perplexity"] == pytest.approx(math.exp(nll_by_hand("llama", ())), rel=1e-5)
     assert details["perplexity"] == pytest.approx(math.exp(nll_by_hand("llama", selection.removed)), rel=1e-5)
     assert details["objective"]["measure"] == "nll"
@@ -147,21 +131,15 @@ class Counting(PlainEngine):
             self._note(plan, [answer.id for answer in batch])
             yield plan, batch
 
-    def compare(self, *given: Any, **options: Any) -> Under[Divergence]:
-        for plan, batch in super().compare(*given, **options):
-            self._note(plan, [answer.id for answer in batch])
-            yield plan, batch
-
 
 def search(path: Path, engine: PlainEngine, **settings: str) -> Selection:
     with RunFolder.begin(path, SETTINGS) as folder:
         return choose_by_loss(context(engine=engine, folder=folder, settings=settings))
 
 
-@forms
-def test_killed_and_resumed_is_run_through_and_nothing_is_run_twice(tmp_path: Path, form: str) -> None:
+def test_killed_and_resumed_is_run_through_and_nothing_is_run_twice(tmp_path: Path) -> None:
     straight = Counting(loaded("llama"), batch_size=2)
-    through = search(tmp_path / "through", straight, form=form)
+    through = search(tmp_path / "through", straight)
     assert set(Counter(straight.asked).values()) == {1}
     assert len(straight.asked) == len(TEXTS) * (1 + 6 + 5 + 4)
 
@@ -170,16 +148,16 @@ def test_killed_and_resumed_is_run_through_and_nothing_is_run_twice(tmp_path: Pa
         killed = Counting(loaded("llama"), batch_size=2)
         killed.kill_after = kill_after
         with pytest.raises(KeyboardInterrupt):
-            search(tmp_path / "killed", killed, form=form)
+            search(tmp_path / "killed", killed)
         asked += killed.asked
     last = Counting(loaded("llama"), batch_size=2)
-    assert search(tmp_path / "killed", last, form=form) == through
+    assert search(tmp_path / "killed", last) == through
     assert sorted(asked + last.asked) == sorted(straight.asked)
 
     again = Counting(loaded("llama"), batch_size=2)
-    assert search(tmp_path / "killed", again, form=form) == through
+    assert search(tmp_path / "killed", again) == through
     assert again.asked == []
-    ranked = search(tmp_path / "killed", again, form=form, search="one_shot")
+    ranked = search(tmp_path / "killed", again, search="one_shot")
     outcome = CutPlan(num_layers=NUM_LAYERS, removed=ranked.removed).key
     assert {plan for plan, _ in again.asked} <= {outcome}, "one-shot ranks by what the first round measured"
 
@@ -206,7 +184,7 @@ def test_refusals() -> None:
         (context(calibration=None), "no text here"),
         (context(calibration=calibration([])), "no text here"),
         (Context(num_layers=6, num_remove=1, calibration=calibration()), "no engine here"),
-        (context(settings={"form": "kll"}), "unknown form .*'kll'"),
+        (context(settings={"search": "all"}), "unknown search .*'all'"),
     ):
         with pytest.raises(InputError, match=message):
             choose_by_loss(asked)

@@ -116,7 +116,7 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
         *((share, "write mlp:0.28 or mlp:28%") for share in ("mlp:0", "mlp:1", "mlp:many")),
         ("mlp:0.1 mlp:0.2", "once"),
         ("reverse:3 mlp:0.1", "once, beside layers"),
-        *((spec, f"'{spec.split()[-1]}': attention, heads") for spec in ("6.attn", "3 6.mlp:0.5", "heads:0.25")),
+        *((spec, "is not a plan; write a layer list") for spec in ("6.attn", "3 6.mlp:0.5", "attn")),
     ],
 )
 def test_bad_specs_are_refused_in_one_clear_line(spec: object, message: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -158,34 +157,6 @@ def test_refused_in_one_line(file: Path, tmp_path: Path) -> None:
         with pytest.raises(error, match=message):
             cut(source, removed, out)
     assert not out.exists()
-
-
-def test_an_embedding_for_every_layer_loses_those_of_the_removed_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in gemma3n and gemma4: 6 layers, 64 values for each of 5 tokens, in blocks of 32."""
-    monkeypatch.setattr("layercut.models.weights.CHUNK", 500)  # a few rows at a time
-    kind = gguf.GGMLQuantizationType.Q8_0
-    embeddings = np.random.default_rng(0).normal(size=(5, 6, 64)).astype(np.float32)
-    projection = np.random.default_rng(1).normal(size=(6, 64, 8)).astype(np.float32)
-
-    def write(path: Path, kept: list[int]) -> Path:
-        writer = gguf.GGUFWriter(path, "gemma4")
-        writer.add_block_count(len(kept))
-        writer.add_uint32("gemma4.embedding_length_per_layer_input", 64)
-        rows = embeddings[:, kept].reshape(5, -1)
-        writer.add_tensor("per_layer_token_embd.weight", gguf.quants.quantize(rows, kind), raw_dtype=kind)
-        writer.add_tensor("per_layer_model_proj.weight", projection[kept].reshape(-1, 8))
-        for new, old in enumerate(kept):
-            writer.add_tensor(f"blk.{new}.attn_norm.weight", np.full(4, old, dtype=np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path
-
-    cut(write(tmp_path / "whole.gguf", list(range(6))), "1,4-5", tmp_path / "cut.gguf")
-    assert tensors(tmp_path / "cut.gguf") == tensors(write(tmp_path / "wanted.gguf", [0, 2, 3]))
 
 
 def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_path: Path) -> None:

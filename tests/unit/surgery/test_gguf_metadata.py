@@ -111,14 +111,6 @@ def test_periods(name: str, keys: dict[str, Any], depth: int, fine: list[Any], w
         assert cut(listed, 0)["qwen35.attention.recurrent_layers"] == (True, True, False)
 
 
-def test_shared_keys_and_values() -> None:
-    head = head_of("gemma4", 8, attention__shared_kv_layers=3)
-    assert cut(head, 1, 6) == {"gemma4.block_count": 6, "gemma4.attention.shared_kv_layers": 2}
-    assert cut(head, 4, 5, 6, 7)["gemma4.attention.shared_kv_layers"] == 0
-    for removed in (3, 4):
-        assert "gemma4.attention.shared_kv_layers = 3" in refused(head, removed)
-
-
 @pytest.mark.parametrize(
     ("name", "depth"),
     [
@@ -135,6 +127,8 @@ def test_depths_at_which_llama_cpp_computes_something_else(name: str, depth: int
 def test_other_reasons() -> None:
     assert "the architecture 'martian'" in refused(head_of("martian", 4), 1)
     assert "the architecture 't5'" in refused(head_of("t5", 4), 1)
+    for key, value in (("attention__shared_kv_layers", 3), ("embedding_length_per_layer_input", 64)):
+        assert f"gemma4.{key.replace('__', '.')} = {value}" in refused(head_of("gemma4", 8, **{key: value}), 7)
     deep = head_of("qwen3vl", 6, n_deepstack_layers=3)
     assert "qwen3vl.n_deepstack_layers = 3" in refused(deep, 2)
     assert cut(deep, 3) == {"qwen3vl.block_count": 5}

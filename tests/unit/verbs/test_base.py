@@ -33,13 +33,12 @@ NEEDED: dict[str, dict[str, Any]] = {
     "heal": {"prompts": "task:copy", "out": "o", "teacher": "t"},
     "sweep": {"objective": "copy"},
     "diagnose": {"cuts": ["2"]},
-    "advise": {"folder": "f"},
     "compare": {"first": "f", "second": "g"},
     "push": {"folder": "f", "repo": "me/m"},
 }
 """Fields without which there is no request, beside the model."""
 VALUES: dict[str, Any] = {
-    "use": "math", "tasks": "arithmetic", "keep": 0.5, "max_depth": "1", "remove": "reverse:1", "heal": "none",
+    "use": "math", "tasks": "arithmetic", "keep": 0.5, "smaller": 0.2, "remove": "reverse:1", "heal": "none",
     "faster": 1.5,
     "criterion": "trace_damage", "objective": "arithmetic", "readouts": "short", "protect": "first:1",
     "prompts": "task:arithmetic", "data": {"copy": "x"}, "device": "cpu", "dtype": "float32",
@@ -83,7 +82,7 @@ def words_of(name: str, value: Any, slot: Slot) -> list[str]:
     if slot.name == "cuts":
         return list(value)
     if isinstance(value, bool):
-        negative = {"verify": ["--no-verify"], "finished_only": ["--keep-unfinished"], "tie": ["--no-tie"]}
+        negative = {"verify": ["--no-verify"], "finished_only": ["--keep-unfinished"]}
         return [flag] if value else negative[name]
     return [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
 
