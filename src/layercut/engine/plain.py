@@ -33,8 +33,8 @@ from layercut.engine.base import (
 from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
-from layercut.engine.scores import ContinuationScore, Spans, divergences_of, likelihoods_of, score_spans
-from layercut.engine.stack import body_of_model, read_states_at
+from layercut.engine.scores import ContinuationScore, Spans, divergences_between, likelihoods_of, score_spans
+from layercut.engine.stack import HeadInput, body_of_model, read_states_at
 from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
@@ -69,7 +69,15 @@ class PlainEngine(PlanByPlan):
 
         def compare(part: Sequence[Scoring], due: Sequence[CutPlan]) -> list[list[Divergence]]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
-            return divergences_of(self._loaded, part, ids_BT, due, reference)
+            read = [(row, position) for row, item in enumerate(part) for position in item.rows[0].read_positions]
+
+            def states_under(plan: CutPlan) -> HeadInput:
+                with bypass(self._model, plan):
+                    return read_states_at(self._model, ids_BT, read)
+
+            before = states_under(reference)
+            states = [before if plan.key == reference.key else states_under(plan) for plan in due]
+            return divergences_between(self._loaded, part, before, states)
 
         def under() -> Under[Divergence]:
             for batch in batches:

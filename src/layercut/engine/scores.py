@@ -14,12 +14,10 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Divergence, Likelihoods, TokenDamage
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
-from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks, read_states_at
+from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks
 from layercut.engine.text_groups import PackedText, count_common_tokens
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
-from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass
 
 # Shapes: N positions that are read, C of them in a chunk, M scored tokens, V vocabulary.
 
@@ -226,21 +224,6 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
         reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
     )
-
-
-def divergences_of(
-    loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plans: Sequence[CutPlan], reference: CutPlan
-) -> list[list[Divergence]]:
-    """Run rows, padded on the right, under the reference and every other plan; the results of each plan."""
-    read = [(index, position) for index, item in enumerate(items) for position in item.rows[0].read_positions]
-
-    def states_under(plan: CutPlan) -> HeadInput:
-        with bypass(loaded.model, plan):
-            return read_states_at(loaded.model, ids_BT, read)
-
-    before = states_under(reference)
-    states = [before if plan.key == reference.key else states_under(plan) for plan in plans]
-    return divergences_between(loaded, items, before, states)
 
 
 @torch.no_grad()

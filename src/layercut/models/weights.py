@@ -225,28 +225,22 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
     """``fingerprint_weights`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
-        for part in byte_samples_of(tensor):
-            digest.update(part)
+        entry = tensor.entry
+        digest.update(json.dumps([tensor.name, entry.dtype, entry.shape]).encode())
+        few = range(0, entry.num_bytes, _SAMPLE_BYTES)
+        spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+        offsets = few if len(few) <= _SAMPLES else spread
+        if tensor.part is not None:
+            data = b"".join(tensor.chunks())
+            digest.update(b"".join(data[offset : offset + _SAMPLE_BYTES] for offset in offsets))
+            continue
+        with tensor.file.open("rb", buffering=0) as file:
+            for offset in offsets:
+                file.seek(tensor.offset + offset)
+                digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
     architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def byte_samples_of(tensor: TensorSpan) -> Iterator[bytes]:
-    """Name, dtype and shape of a tensor, then four samples of 1 KiB, from the first byte to the last."""
-    entry = tensor.entry
-    yield json.dumps([tensor.name, entry.dtype, entry.shape]).encode()
-    few = range(0, entry.num_bytes, _SAMPLE_BYTES)
-    spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
-    offsets = few if len(few) <= _SAMPLES else spread
-    if tensor.part is not None:
-        data = b"".join(tensor.chunks())
-        yield from (data[offset : offset + _SAMPLE_BYTES] for offset in offsets)
-        return
-    with tensor.file.open("rb", buffering=0) as file:
-        for offset in offsets:
-            file.seek(tensor.offset + offset)
-            yield file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -67,12 +67,13 @@ class PlannedSweep:
     def run(self, console: Console, say: Say) -> Swept:
         """Skip each layer alone and measure all tasks."""
         settings = folder_settings(self.handle.describe(), self.cells, self.decoding)
+        items = merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in self.cells))
         with RunFolder.begin(self.folder, settings, sandbox=self.isolation) as run:
             sweep = Sweep(
                 model=self.handle.settings.model,
                 model_hash=self.handle.metadata.model_hash,
                 num_layers=self.handle.num_layers,
-                items={task: items_hash(ids) for task, ids in items_of(self.cells).items()},
+                items={task: items_hash(ids) for task, ids in items.items()},
                 rows=tuple(self.measure_layers(run, console, say)),
             )
             sweep.save(run.path)
@@ -188,11 +189,6 @@ def swept_cells(objective: Sequence[TaskSettings], seed: int) -> list[Cell]:
         if not cell.samples:
             raise InputError(f"{cell.task.name} has no selection items; leave it out of the objective.")
     return cells
-
-
-def items_of(cells: Sequence[Cell]) -> dict[str, frozenset[str]]:
-    """The ids of each task's items."""
-    return merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in cells))
 
 
 def _row(

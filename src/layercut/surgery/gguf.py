@@ -21,7 +21,6 @@ from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copied_ma
 from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve_source
-from layercut.models.weights import CHUNK
 from layercut.runs.atomic import refuse_existing, write_new_file
 from layercut.runs.disk import check_free_space, writing_to_disk
 from layercut.settings import ModelSettings
@@ -315,13 +314,9 @@ def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
 
 def _chunks(file: Path, moved: _Moved) -> Iterator[bytes]:
     """The bytes of a tensor that are written, from the original file."""
-    if moved.part is not None:
-        yield from moved.part.chunks(file, moved.old.offset)
-        return
-    with file.open("rb") as source:
-        source.seek(moved.old.offset)
-        for done in range(0, moved.new.num_bytes, CHUNK):
-            yield source.read(min(CHUNK, moved.new.num_bytes - done))
+    num_rows = math.prod(moved.old.shape[1:])
+    part = moved.part or gguf_parts.Taken(num_rows, 1, moved.old.num_bytes // num_rows, (0,))
+    return part.chunks(file, moved.old.offset)
 
 
 def _unread(head: GgufHead) -> str | None:
