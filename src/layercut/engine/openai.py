@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
@@ -114,25 +113,21 @@ class OpenAIEngine(Engine):
 
     def _each(self, requests: Sequence[GenerationRequest], decoding: Decoding) -> Iterator[list[Completion]]:
         """Keep some requests under way; if one fails no more are sent, and those under way are waited for."""
-        waiting = iter(requests)
         pool = ThreadPoolExecutor(self._concurrency)
-        under_way: set[Future[Completion]] = set()
-        failure: BaseException | None = None
         try:
-            while True:
-                if failure is None:
-                    free = self._concurrency - len(under_way)
-                    under_way |= {pool.submit(self._complete, request, decoding) for request in islice(waiting, free)}
-                if not under_way:
+            left = {pool.submit(self._complete, request, decoding) for request in requests}
+            for future in as_completed(tuple(left)):
+                if future.exception() is not None:
                     break
-                ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                failure = next((error for future in ended if (error := future.exception())), failure)
-                if answers := [future.result() for future in ended if future.exception() is None]:
-                    yield answers
+                left.remove(future)
+                yield [future.result()]
+            pool.shutdown(cancel_futures=True)
+            ended = [future for future in left if not future.cancelled()]
+            yield [future.result() for future in ended if future.exception() is None]
+            for future in ended:
+                future.result()  # raises
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        if failure is not None:
-            raise failure
 
     def _complete(self, request: GenerationRequest, decoding: Decoding) -> Completion:
         extra: dict[str, Any] = {}

@@ -36,7 +36,6 @@ from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, 
 from layercut.engine.scores import ContinuationScore, Spans, divergences_between, likelihoods_of, score_spans
 from layercut.engine.stack import HeadInput, body_of_model, read_states_at
 from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
-from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
@@ -46,8 +45,6 @@ class PlainEngine(PlanByPlan):
     """One loaded model, uncut or under any plan."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
         self._loaded, self._model = loaded, loaded.model
         self._batch_size, self._backoff = batch_size, Backoff(batch_size)
         self._stop_tokens = stop_tokens(loaded.tokenizer, self._model.generation_config)

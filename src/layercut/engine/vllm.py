@@ -58,8 +58,6 @@ class VllmEngine(PlanByPlan):
         cache_gib: float = 2.0,
     ) -> None:
         """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's."""
-        if batch_size < 1:
-            raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
         refuse_other_types(model)
         self._batch_size = batch_size
         self._vllm = _import_vllm()

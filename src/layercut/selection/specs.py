@@ -70,11 +70,8 @@ class LayerSpec:
         if isinstance(value, CutPlan):
             return cls(text=value.label, plan=value)
         if isinstance(value, list | tuple):
-            if (below := min((layer for layer in value if isinstance(layer, int)), default=0)) < 0:
-                raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
-            removed = as_cut_plan(
-                value, max((layer for layer in value if isinstance(layer, int)), default=0) + 2
-            ).removed
+            last = max((layer for layer in value if isinstance(layer, int)), default=0)
+            removed = as_cut_plan(value, max(last, 0) + 2).removed
             return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
         if match := _VOCABULARY.search(text):

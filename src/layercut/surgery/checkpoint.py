@@ -167,8 +167,6 @@ class _Work(NamedTuple):
 
 def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     """Everything there is to know before the first byte is written."""
-    if max_shard_bytes < 1:
-        raise InputError(f"a shard of {max_shard_bytes} bytes holds nothing; 5 GB (5000000000) is usual.")
     raw = read_config(source)
     field = counted_field(raw)[0]
     if field is not None:  # before transformers makes layers and lists of that number
