@@ -49,7 +49,6 @@ class Decoding(DecodingSettings):
 
     @property
     def is_greedy(self) -> bool:
-        """True if nothing is drawn."""
         return self.temperature == 0
 
 

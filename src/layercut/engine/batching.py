@@ -145,18 +145,15 @@ class PlanByPlan(Engine):
             raise plan.unfit(f"this one has {self.num_layers}")
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        """The answers to some prompts."""
         raise NotImplementedError
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
-        """The scores of some requests."""
         raise NotImplementedError
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode_tokens(self._loaded.tokenizer, tokens)
 
     def _described(self, engine: str, device: str) -> dict[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
         loaded = self._loaded
         model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
         return {**model, "device": device, "batch_size": self._batch_size}

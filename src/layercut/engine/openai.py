@@ -87,17 +87,12 @@ class OpenAIEngine(Engine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        """See Engine: as the answers come, uncut and without scores."""
         if not all(plan.is_uncut for plan in plans):
-            raise InputError(
-                "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or "
-                "use `engine` vllm."
-            )
+            raise InputError("layers of a served model cannot be removed; serve what layercut cut writes.")
         to_generate, to_score = split_by_kind(requests)
         if to_score:
             raise InputError(
-                "a server ranks nothing by likelihood; ask for `readouts` short,chain, or use `engine` vllm and the "
-                "model itself."
+                "a server ranks nothing by likelihood; ask for `readouts` short,chain, or use `engine` vllm."
             )
         if len({request.id for request in to_generate}) < len(to_generate):
             raise InputError("two requests have one id; give every request its own.")

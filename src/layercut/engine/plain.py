@@ -86,7 +86,6 @@ class PlainEngine(PlanByPlan):
         return under()
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine: the longest texts first, padded on the right."""
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
 

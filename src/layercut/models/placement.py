@@ -119,8 +119,7 @@ def quantise_weights(model: nn.Module, kind: str, name: str) -> None:
         quantization.quantize_(model, getattr(quantization, _CONFIGS[kind])())
     except Exception as error:  # torchao raises all kinds: a library, a card or a width that it lacks
         raise InputError(
-            f"torchao cannot quantise {name} to {kind} here ({one_line(error)}). Use `quantize` int8, or a GGUF file "
-            "with `engine` llama.cpp."
+            f"torchao cannot quantise {name} to {kind} here ({one_line(error)}); use int8 or a GGUF file."
         ) from error
 
 

@@ -53,12 +53,10 @@ class TensorEntry(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Size in the file."""
         return self.end - self.begin
 
     @property
     def num_parameters(self) -> int:
-        """Product of the shape."""
         return math.prod(self.shape)
 
 
@@ -274,7 +272,6 @@ class WeightCounts(NamedTuple):
     vocabulary: int
 
     def in_memory(self, dtype: str) -> int:
-        """Bytes in a dtype; those on disk for any but those of ``DTYPE_BYTES``."""
         return DTYPE_BYTES[dtype] * self.parameters if dtype in DTYPE_BYTES else self.stored_bytes
 
 
@@ -310,7 +307,6 @@ def pickled_only(model: object, file: str) -> str:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    """Say what is there instead."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if pickled := [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
         return CheckpointError(pickled_only(folder, pickled[0]))

@@ -73,7 +73,6 @@ class Context:
 
     @property
     def protected(self) -> frozenset[int]:
-        """Layers that must stay; empty without ``protect``."""
         return self.protect or frozenset()
 
     def with_first_protected(self) -> Context:
@@ -82,7 +81,6 @@ class Context:
 
     @property
     def candidates(self) -> tuple[int, ...]:
-        """Layers that may be removed, ascending."""
         return tuple(layer for layer in range(self.num_layers) if layer not in self.protected)
 
 

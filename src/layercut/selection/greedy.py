@@ -50,8 +50,7 @@ def remove_greedily(
         outcome = _round(candidates, standings_of(objective, plans))
         if outcome["value"] is None:
             raise InputError(
-                f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
-                "layers, or load the model with another dtype."
+                f"round {number + 1}: no pruned model has a finite value; remove fewer, or load another dtype."
             )
         log_numbers(
             {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}, step=number + 1

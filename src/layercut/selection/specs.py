@@ -120,12 +120,7 @@ class LayerSpec:
         return self.mlp is not None or (self.count is not None and self.order is None)
 
     def bind(
-        self,
-        *,
-        num_layers: int,
-        model: str | None = None,
-        model_hash: str | None = None,
-        seed: int = 0,
+        self, *, num_layers: int, model: str | None = None, model_hash: str | None = None, seed: int = 0
     ) -> CutPlan:
         """The plan on a model; ``seed``: of ``random:N``. Without ``model_hash`` a plan's own is not compared."""
         check_seed(seed)
@@ -199,10 +194,7 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
         return model.plan()
     settings = model.settings
     plan = LayerSpec.parse(given).bind(
-        num_layers=model.num_layers,
-        model=settings.model,
-        model_hash=model.metadata.model_hash,
-        seed=seed,
+        num_layers=model.num_layers, model=settings.model, model_hash=model.metadata.model_hash, seed=seed
     )
     return model.plan(plan)
 

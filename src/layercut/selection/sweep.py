@@ -43,7 +43,6 @@ class Swept(NamedTuple):
     sweep: Sweep
 
     def to_frame(self) -> DataFrame:
-        """A line for each layer, task and readout."""
         return data_frame([row.to_dict() for row in self.sweep.rows])
 
 
@@ -59,13 +58,11 @@ class PlannedSweep:
     isolation: str | None  # of generated programs
 
     def outline(self) -> Outline:
-        """What would be asked."""
         plans = len(self.layers) + 1  # each layer skipped alone, and the original model
         steps = [planned_answers(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
         return outline_of_steps(self.handle, steps, self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
-        """Skip each layer alone and measure all tasks."""
         settings = folder_settings(self.handle.describe(), self.cells, self.decoding)
         items = merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in self.cells))
         with RunFolder.begin(self.folder, settings, sandbox=self.isolation) as run:

@@ -114,12 +114,7 @@ def trace_damage(context: Context) -> Selection:
     traces = correct_traces(tasks)
     with SearchJournal(context.folder) as journal:
         objective = TextObjective(
-            context.engine,
-            traces.requests,
-            name="traces",
-            measure="kl",
-            journal=journal,
-            progress=context.progress,
+            context.engine, traces.requests, name="traces", measure="kl", journal=journal, progress=context.progress
         )
         selection = select_by_text(context, objective, chosen["search"])
     details: dict[str, Any] = {

@@ -76,7 +76,6 @@ class CutReport:
     mergekit: Path | None = None  # the configuration that was written in place of a checkpoint
 
     def lines(self) -> list[str]:
-        """The result for people."""
         share = 100 * (1 - self.bytes_after / self.bytes_before)
         lines = [
             f"parameters: {parameters_text(self.parameters_before)} -> {parameters_text(self.parameters_after)}",
@@ -92,7 +91,6 @@ class CutReport:
         return [*lines, f"checkpoint: {self.out}" if self.out else "dry run: nothing was written"]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {
             "out": str(self.out) if self.out else None,
             "plan": self.plan.to_dict(),
@@ -234,7 +232,6 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
 
 
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
-    """The section for the language model as transformers completes it."""
     return dict(config.get_text_config(decoder=True).to_dict())
 
 

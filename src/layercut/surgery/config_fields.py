@@ -204,8 +204,7 @@ def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     if value and len(value) != plan.num_layers:
         raise InputError(
-            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; fix the model's "
-            "config.json before cutting."
+            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; mend config.json."
         )
     return [value[i] for i in plan.kept] if value else value
 

@@ -313,7 +313,6 @@ def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
 
 
 def _chunks(file: Path, moved: _Moved) -> Iterator[bytes]:
-    """The bytes of a tensor that are written, from the original file."""
     num_rows = math.prod(moved.old.shape[1:])
     part = moved.part or gguf_parts.Taken(num_rows, 1, moved.old.num_bytes // num_rows, (0,))
     return part.chunks(file, moved.old.offset)

@@ -291,7 +291,6 @@ class _Written(NamedTuple):
 
 @torch.no_grad()
 def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
-    """Greedy tokens behind the texts, with the cache, and the logits that chose them."""
     from transformers import GenerationConfig
 
     settings = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}

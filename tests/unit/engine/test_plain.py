@@ -143,7 +143,7 @@ def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None
 
     for message, wrong in {
         "request 'x': there are no continuations": request("a"),
-        "request 'x': there are 1 prompts and 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
+        "request 'x': 1 prompts for 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
         "request 'x': the continuation '' has no tokens": request("a", ""),
         "request 'x': a continuation has 513 tokens and tiny-llama takes 512": request("a", "b" * 513),
     }.items():
