@@ -187,8 +187,7 @@ class ServedModel:
         """The original model, which is taken as one whole. Raises InputError: layers are to be removed."""
         if spec is not None:
             raise InputError(
-                f"`remove` {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "
-                "and serve that, or use `engine` vllm and the model itself."
+                f"`remove` {spec}: layers of a served model cannot be removed; serve what layercut cut writes."
             )
         return CutPlan(num_layers=1, model=self.settings.model)
 

@@ -50,10 +50,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
         begins = str(tokenizer.decode(prefix)) if prefix is not None else ""
         return Rendered(prompt, not (begins and prompt.startswith(begins)))
     if not tokenizer.chat_template:
-        raise InputError(
-            f"{model} has no chat template, and this prompt is a conversation. Take a model whose tokenizer has one "
-            "(mostly the instruct version), or a task with plain prompts."
-        )
+        raise InputError(f"{model} has no chat template, and this prompt is a conversation; take its instruct version.")
     messages = list(prompt)
     if messages and messages[-1] == Message("assistant", ""):
         messages.pop()  # an answer that begins with nothing is an ordinary answer

@@ -216,8 +216,7 @@ class VllmEngine(PlanByPlan):
         super()._check(plan)
         if plan.channels is not None:
             raise InputError(
-                "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
-                "layercut cut and evaluate that, or use `engine` shared."
+                "vLLM runs thinner MLPs from a checkpoint alone; write it with layercut cut, or use `engine` shared."
             )
 
 

@@ -186,8 +186,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, padding_side="left")
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise CheckpointError(
-            f"{source.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "
-            "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
+            f"{source.name} has no tokenizer that can be read ({one_line(error)}); add the files of its base model."
         ) from error
     return padding_left(tokenizer)
 

@@ -126,8 +126,7 @@ class LayerSpec:
         check_seed(seed)
         if self.vocabulary is not None:
             raise InputError(
-                f"{self.text} names tokens, and the tokenizer goes with them, so it is a plan for files: layercut cut "
-                f"MODEL --remove '{self.text}' --out DIR, then give DIR."
+                f"{self.text} is a plan for files: layercut cut MODEL --remove '{self.text}' --out DIR, then give DIR."
             )
         if self.plan is not None:
             is_file = self.text.endswith(".json")
@@ -167,10 +166,7 @@ class LayerSpec:
 def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     spec = LayerSpec.parse(given)
     if spec.vocabulary is not None:
-        raise InputError(
-            f"`{info.field_name}` {spec.text!r:.60} names tokens, and layers and channels are chosen here; "
-            "layercut cut removes tokens as well."
-        )
+        raise InputError(f"`{info.field_name}` {spec.text!r:.60} names tokens; layercut cut removes these.")
     if not spec.is_open:
         number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
         named = "the layers themselves" if number is None else f"layer {number}"

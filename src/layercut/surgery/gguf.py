@@ -61,8 +61,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
         return None
     if (file := gguf_file(model)) is None:
         raise InputError(
-            f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
-            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."
+            f"{model} is no GGUF file; write a folder and convert it by llama.cpp's convert_hf_to_gguf.py."
         )
     if _PARTS.search(out.name):
         raise InputError(f"{out.name} is the name of one part of several, and one file is written; use another `out`.")

@@ -61,10 +61,7 @@ def thinned_tensors(
     for layer, own in mlp.slots.items():
         for slot in own:
             if (layer, slot.name) not in known:
-                raise InputError(
-                    f"{source} does not store {slot.name} of layer {layer} as it is in memory, nor each expert's part "
-                    "by itself, so its MLPs cannot be thinned on disk."
-                )
+                raise InputError(f"{source} stores {slot.name} of layer {layer} in an unknown way; remove layers.")
     thin = {
         name: (slot.dim, slot.entries(channels.kept[layer], channels.width)) for name, (layer, slot) in slots.items()
     }

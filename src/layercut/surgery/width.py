@@ -95,10 +95,7 @@ def _mlp_width(config: str, kind: Any, name: str) -> MlpWidth:
         if widths:
             slots = {layer: _slots(own) for layer, own in enumerate(changes) if own}
             return MlpWidth(field, widths.pop(), slots)
-    raise InputError(
-        f"{name} has no MLP whose width one field of its config says ({', '.join(FIELDS)}), so its channels cannot be "
-        "thinned; remove layers."
-    )
+    raise InputError(f"{name} has no MLP whose width one field says ({', '.join(FIELDS)}); remove layers.")
 
 
 def _other_width(config: str, field: str, name: str) -> int | None:
