@@ -95,11 +95,10 @@ def halve_after(part: Sequence[Any], what: str) -> int:
 
 
 class PlanByPlan(Engine):
-    """One model, uncut or under one plan after the other, batch by batch; batches depend on the requests alone.
+    """One model, uncut or under one plan after the other; batches depend on the requests alone.
 
-    What is longer than the context loses tokens at its beginning when it is scored, as in the LM Evaluation Harness,
-    and ``max_new_tokens`` is shortened where the context leaves less space. The checkpoint's stop tokens are used, and
-    none of its sampling parameters: a Decoding says all that happens.
+    What is longer than the context loses its beginning when it is scored, as in lm-eval, and ``max_new_tokens`` shrinks
+    where the context leaves less. The checkpoint's stop tokens are used, none of its sampling parameters.
     """
 
     _loaded: Any  # a LoadedModel, or a WeightlessModel

@@ -37,12 +37,7 @@ _SHORT = 512  # tokens of context below which a slot is of no use
 
 
 class LlamaCppEngine(PlanByPlan):
-    """One GGUF file in llama.cpp, uncut or under a plan that removes layers.
-
-    Weights are computed with as the file holds them, without a copy of the embeddings where the loading leaves that
-    out. Keys and values are float16, or float32 without flash attention where that dtype was asked for. A draw takes
-    llama.cpp's noise, seeded by the seed and the request's id.
-    """
+    """One GGUF file in llama.cpp, uncut or under a plan; keys and values in float16, or float32 if asked for."""
 
     gives_not = "llama.cpp does not give"
     _batches_at_once = 4  # so that a finished sequence frees its slot for the next one

@@ -61,11 +61,7 @@ class _Reply(BaseModel, strict=True):
 
 
 class OpenAIEngine(Engine):
-    """One served model, uncut: no plan can leave out layers of it.
-
-    Text goes to ``/completions`` and conversations to ``/chat/completions``. The server lays out prompts, and its stop
-    tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.
-    """
+    """One served model, uncut; the server lays out prompts, ends answers, and seeds draws where it heeds seeds."""
 
     num_layers = 1  # what is behind a server is taken as a whole
     gives_not = "a server does not give"

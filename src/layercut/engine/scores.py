@@ -94,9 +94,7 @@ def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[Co
 class Reading:
     """Each request is one text: a tree of its rows, so that what they have in common is computed once.
 
-    The options of a multiple-choice item thus share one pass over their context and over the words they begin with, and
-    a position that several continuations are read off is read once. Neighbours of which most is the same are one text
-    together: items that come behind the same worked examples share the pass over these.
+    Options share one pass over their context; neighbours of which most is the same are one text together.
     """
 
     def __init__(

@@ -1,8 +1,5 @@
-"""VllmEngine: vLLM in this process, with layers skipped in place.
+"""VllmEngine: vLLM in this process, with layers skipped in place; prompts and ends of answers are handled here.
 
-    engine = VllmEngine(load_without_weights(resolve("Qwen/Qwen3-8B")), batch_size=256, cache_gib=40)
-
-Prompts are tokenised and ends of answers are found here, token by token, as in PlainEngine; vLLM batches and computes.
 Plans run one after the other, each with its own namespace of cached prefixes (vLLM's cache salt): keys and values of
 the original model are wrong for any plan, and prompts shorter than a cache block do not show it.
 """

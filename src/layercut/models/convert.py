@@ -38,12 +38,9 @@ _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
 def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or converted now. Where head and embeddings are
-    quantisations of one matrix, the finer is both. ``label`` begins its name; ``recorded`` goes into its
-    ``layercut_source.json``.
+    """The Hugging Face folder of a GGUF file: from the cache, or converted now, with one matrix where two are copies.
 
-    Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
-    read; InputError: the cache cannot be written, or no decoder.
+    ``label`` begins its name; ``sha256`` is what the file must have; ``recorded`` goes into ``layercut_source.json``.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:

@@ -39,11 +39,7 @@ def wrap_loaded(
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> LoadedModel:
-    """A loaded model as layercut's own steps take it. The model itself is used, and nothing of it is changed.
-
-    Without ``tokenizer`` that of its folder is taken; ``say`` is called with a line where a copy is written.
-    Raises InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
-    """
+    """A loaded model as layercut's own steps take it, unchanged; without ``tokenizer`` that of its folder is taken."""
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its answers; call model.eval() first.")
     if hasattr(model, "peft_config"):

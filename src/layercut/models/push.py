@@ -1,9 +1,4 @@
-"""Push a checkpoint to the Hugging Face hub, with the evidence on it: the model card, its results, and the plan.
-
-    push(prepare(Path("runs/copy"), "me/smollm2-small"), private=True)
-
-Reports hold questions of data sets, so they are not uploaded.
-"""
+"""Push a checkpoint to the Hugging Face hub with its card, results and plan; reports hold questions and stay."""
 
 from __future__ import annotations
 

@@ -211,12 +211,8 @@ def held_out(
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
-    from the selection split of a task, after those of the search and without ``seen``, on which the choice rests;
-    ``num_items`` of each task, or as many as it had. Report items stay reserved for reports.
-
-    Returns ``items``, the held-out ids per task; ``rows``, per task and readout ``selected`` and ``held_out`` as
-    ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the maximised value as
-    ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
+    from the selection split, after those of the search and without ``seen``: ``num_items`` of each task, or as many as
+    it had. Report items stay reserved for reports.
     """
     uncut = CutPlan(num_layers=plan.num_layers)
 

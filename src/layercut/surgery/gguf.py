@@ -81,14 +81,9 @@ def cut_gguf_file(
 ) -> CutReport:
     """Write the pruned GGUF file to ``out``, or say what would be written; it takes its name after the checks.
 
-    These always compare names, shapes, types, metadata and the bytes of every tensor. ``verify`` also loads it with
-    transformers, dequantised, and compares its logits with those of the bypassed model, if transformers and layercut
-    know the architecture. ``make_plan`` gives the plan for ``num_layers``, ``model`` and, where it is known,
-    ``model_hash``. ``healed`` is a checkpoint of the same plan, healed in closed form, whose last matrices are written.
-
-    Raises InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full;
-    CheckpointError: a damaged file, or one part of several; VerificationError: the new file is another model; nothing
-    is left under ``out``.
+    These compare names, types, metadata and bytes; with ``verify`` also the logits of both files as transformers reads
+    them. ``make_plan`` gives the plan for ``num_layers``, ``model`` and, where it is known, ``model_hash``. ``healed``
+    is a checkpoint of the same plan, healed in closed form, whose last matrices are written.
     """
     if settings.revision is not None:
         raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")

@@ -82,16 +82,12 @@ def verify_checkpoint(
 ) -> Verification:
     """Reload the pruned checkpoint at ``path`` and compare it with the original model under a bypass.
 
-    ``reload`` loads what is no Hugging Face folder. ``rounds``: last matrices of MLPs were quantised again; they may
-    differ by MOST_ROUNDING. All other tensors must be equal, bit by bit. Both models then run in the dtype and on the
-    device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded), and write NEW_TOKENS behind them, which
-    shows a cache or a recurrent state that belongs to another layer. Layer kinds are compared by name too, since short
-    texts do not show a sliding window of thousands of tokens. At last the longest text is compared with the original
-    model whose layers are skipped in place. Where logits differ by more than rounding, both are computed again in a
-    wider dtype, if memory allows.
-
-    Raises VerificationError: weights are missing or other ones, a layer is of another kind, or a logit differs by more
-    than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
+    All tensors must be equal, but last matrices of MLPs with ``rounds``: quantised again, they differ by MOST_ROUNDING.
+    Both models run on the same seeded tokens (TEXT_LENGTHS, left-padded) and write NEW_TOKENS behind them, which shows
+    a cache or a recurrent state of another layer; kinds of layers are compared by name, as short texts show no window
+    of thousands of tokens. The longest text is compared with the original whose layers are skipped in place. What
+    differs by more than ROUNDING_STEPS x epsilon x the largest logit is computed again in a wider dtype. Raises
+    VerificationError.
     """
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
