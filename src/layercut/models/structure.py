@@ -29,8 +29,7 @@ SECTIONS = ("text_config", "decoder", "generator")
 """Names under which a config of several parts keeps that of its language model."""
 
 Stored = Callable[[str], tuple[str, tuple[str, ...]]]
-"""From a tensor's name in a checkpoint to that of the parameter, and the classes of transformers' operations between.
-"""
+"""From a tensor's name in a checkpoint to the parameter's, and the classes of transformers' operations between."""
 SAMPLES = 4  # names that are looked at of each list in a checkpoint
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",

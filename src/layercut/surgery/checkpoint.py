@@ -42,9 +42,7 @@ _NOT_COPIED = re.compile(
     r"|(optimizer|scheduler|scaler|rng_state|trainer_state|training_args).*|latest|all_results\.json|events\.out.*",
     re.IGNORECASE,
 )
-"""Files of the uncut folder that do not belong to a pruned model: weights in any format and the leftovers of
-training.
-"""
+"""Files of the uncut folder that do not belong to a pruned model: weights in any format, and what training left."""
 _COPIED_FOLDERS = ("additional_chat_templates",)
 _BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """Tensors in old checkpoints of gpt2 and gpt_neox that are no parameters."""

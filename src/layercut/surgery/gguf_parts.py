@@ -82,9 +82,7 @@ class FromCheckpoint(NamedTuple):
 
 
 Part = Taken | Requantised | FromCheckpoint
-"""The part of a tensor that stays, or what comes in its place: ``chunks`` gives the bytes that are written, from the
-original file and the tensor's first byte there.
-"""
+"""What is written of a tensor: ``chunks`` gives its bytes, from the original file and the tensor's first byte there."""
 
 
 def _quantised(values: Any, kind: int) -> bytes:
