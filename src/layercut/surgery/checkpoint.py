@@ -74,10 +74,9 @@ class CutReport:
     mergekit: Path | None = None  # the configuration that was written in place of a checkpoint
 
     def lines(self) -> list[str]:
-        share = 100 * (1 - self.bytes_after / self.bytes_before)
         lines = [
             f"parameters: {parameters_text(self.parameters_before)} -> {parameters_text(self.parameters_after)}",
-            f"weights: {_size(self.bytes_before)} -> {_size(self.bytes_after)} ({share:.1f} % less), "
+            f"weights: {size_change(self.bytes_before, self.bytes_after)}, "
             f"{self.tensors_before} -> {self.tensors_after} tensors in {len(self.shards)} file(s)",
         ]
         if self.gguf is not None:
@@ -102,10 +101,6 @@ class CutReport:
             "verified": self.verified,
             **({} if self.gguf is None else {"gguf_bytes": list(self.gguf)}),
         }
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
