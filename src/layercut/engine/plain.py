@@ -9,13 +9,12 @@ longest position in the batch (``longrope``, ``dynamic``) once a text is longer 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from layercut.engine.base import (
     Completion,
@@ -37,6 +36,7 @@ from layercut.engine.scores import ContinuationScore, Spans, divergences_between
 from layercut.engine.stack import HeadInput, body_of_model, read_states_at
 from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
 from layercut.models.loading import LoadedModel
+from layercut.models.quiet import without_defaults
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -180,17 +180,6 @@ class PlainEngine(PlanByPlan):
             if side == "right":  # a pad token without a mask would set off a warning of transformers
                 ids_BT[index, len(row) :] = row[-1]
         return ids_BT.to(self._model.device), mask_BT.to(self._model.device)
-
-
-@contextmanager
-def without_defaults(model: PreTrainedModel) -> Iterator[None]:
-    """Hides the checkpoint's generation config, from which ``generate`` fills in whatever a call leaves open."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def engine_of(handle: ModelHandle) -> PlainEngine:

@@ -15,16 +15,13 @@ from layercut.models.cache import cache_dir
 from layercut.models.loading import LoadedModel, load_tokenizer, padding_left
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import safetensors_files
+from layercut.models.weights import BOOKKEEPING, safetensors_files
 from layercut.runs.atomic import new_directory
 from layercut.runs.disk import check_free_space
 from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_BOOKKEEPING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
-"""Keys of a config that decide no number."""
 
 
 def is_loaded(model: object) -> bool:
@@ -133,7 +130,7 @@ def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, 
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _BOOKKEEPING}
+    return {name: value for name, value in config.items() if name not in BOOKKEEPING}
 
 
 def _describe(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -37,7 +37,7 @@ _LONGEST_NAME = 255
 _MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
-_BOOKKEEPING = {
+BOOKKEEPING = {
     "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"
 }  # fmt: skip
 """Keys of config.json that do not change what the model computes in a given dtype."""
@@ -236,7 +236,7 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
             for offset in offsets:
                 file.seek(tensor.offset + offset)
                 digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
-    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
+    architecture = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened_model
-from layercut.models.quiet import quiet_transformers
+from layercut.models.quiet import quiet_transformers, without_defaults
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import CutPlan
@@ -291,12 +291,8 @@ def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
 
     settings = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
+    with without_defaults(model):
         answer: Any = model.generate(**batch, generation_config=GenerationConfig(**settings))  # type: ignore
-    finally:
-        model.generation_config = own
     width = batch["input_ids"].shape[1]
     return _Written(answer.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in answer.logits))
 
