@@ -129,23 +129,17 @@ class LayerSpec:
                 f"{self.text} is a plan for files: layercut cut MODEL --remove '{self.text}' --out DIR, then give DIR."
             )
         if self.plan is not None:
-            is_file = self.text.endswith(".json")
-            if is_file and self.plan.num_layers != num_layers:
-                raise InputError(
-                    f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "
-                    f"but {model or 'this one'} has {num_layers}."
-                )
+            if self.plan.num_layers != num_layers:
+                raise self.plan.unfit(f"but {model or 'this one'} has {num_layers}")
             if model_hash is None or self.plan.model_hash in (None, model_hash):
                 return self.plan
             raise InputError(
-                f"{self.text if is_file else 'the plan'} was made for another model, "
-                f"{self.plan.model or 'which it does not name'} ({self.plan.model_hash}); {model or 'this one'} is "
-                f"{model_hash}. Choose the layers on this model, or name them: `remove` {self.plan.label or 'LAYERS'}."
+                f"the plan was made for another model, {self.plan.model} ({self.plan.model_hash}), than {model} "
+                f"({model_hash}); choose layers on this one, or name them: `remove` {self.plan.label or 'LAYERS'}."
             )
         if self.mlp is not None:
             raise InputError(
-                f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
-                f"'{self.text}' --objective TASK --out DIR, then give DIR/plan.json. layercut cut chooses them itself."
+                f"{self.text} does not say which MLP channels: layercut select MODEL --remove '{self.text}' --out DIR"
             )
         removed = self.layers or ()
         if self.kept is not None:

@@ -113,10 +113,7 @@ def test_periods(name: str, keys: dict[str, Any], depth: int, fine: list[Any], w
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [
-        *(("gemma3", 62), ("gemma3", 63), ("gemma2", 46), ("exaone4", 64)),
-        *(("deepseek2", 27), ("deepseek2", 49)),
-    ],
+    [*(("gemma3", 62), ("gemma3", 63), ("gemma2", 46), ("exaone4", 64)), *(("deepseek2", 27), ("deepseek2", 49))],
 )
 def test_depths_at_which_llama_cpp_computes_something_else(name: str, depth: int) -> None:
     said = refused(head_of(name, depth), depth - 1)
