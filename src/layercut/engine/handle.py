@@ -12,7 +12,7 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.cache import remembered_value
 from layercut.models.convert import file_sha256
-from layercut.models.loading import LoadedModel, WeightlessModel
+from layercut.models.loading import LoadedModel, WeightlessModel, load_as_set, load_without_weights
 from layercut.models.placement import dtype_as_set, give_back_memory, quantise_weights, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve_source
 from layercut.models.weights import WeightCounts, weight_counts
@@ -46,8 +46,6 @@ class ModelHandle:
     def loaded(self) -> LoadedModel:
         if self._given is not None:
             return self._given
-        from layercut.models.loading import load_as_set
-
         model = load_as_set(self.settings, self.source)
         if self.settings.quantize is not None:
             quantise_weights(model.model, self.settings.quantize, self.settings.model)
@@ -55,8 +53,6 @@ class ModelHandle:
 
     @cached_property
     def weightless(self) -> WeightlessModel:
-        from layercut.models.loading import load_without_weights
-
         options = {name: getattr(self.settings, name) for name in ("dtype", "device")}
         return load_without_weights(self.source, **options)
 

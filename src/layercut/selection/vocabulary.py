@@ -33,6 +33,7 @@ from layercut.surgery.trimming import (
     tokens_of_folder,
 )
 from layercut.tasks.cells import USED_TOKENS
+from layercut.tasks.data_files import read_rows_of_file, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -175,8 +176,6 @@ def _tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:
 
 def texts_in_file(path: Path) -> Iterator[str]:
     """The text of a file, the texts in the rows of a data file, or the questions of a run and what the model wrote."""
-    from layercut.tasks.data_files import read_rows_of_file, read_text
-
     if path.is_dir():
         run = RunFolder.open(path)
         for row in run.metrics()["rows"]:
