@@ -194,4 +194,4 @@ class CalibrationSettings(Settings):
         GENERATED, description="A file, hub:NAME[:config[:split]], or generated (by the original model itself)."
     )
     num_texts: int = Field(16, ge=1, description="How many texts of the calibration.")
-    max_tokens: int = Field(256, ge=2, description="Longest text, in tokens.")
+    max_tokens: int = Field(256, ge=8, description="Longest text, in tokens.")

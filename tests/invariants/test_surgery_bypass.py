@@ -102,7 +102,7 @@ def test_one_bypass_at_a_time():
     model = tiny_model("llama")
     with bypass(model, plan_of((1,))):
         for second in (lambda: bypass(model, plan_of(())).__enter__(), lambda: remove_layers(model, plan_of((2,)))):
-            with pytest.raises(InputError, match="removes 1 of 6"):
+            with pytest.raises(InputError, match="a bypass is active"):
                 second()
         assert len(decoder_layers(model)) == NUM_LAYERS - 1
     with bypass(model, plan_of((2,))):

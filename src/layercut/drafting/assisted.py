@@ -16,12 +16,11 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
-from layercut.engine.plain import without_defaults
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import CheckpointTimer, draw_random_ids, name_of_cache, synchronised_time
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
-from layercut.models.quiet import quiet_transformers
+from layercut.models.quiet import quiet_transformers, without_defaults
 from layercut.progress import Progress
 from layercut.pruning.settings import Profile
 from layercut.pruning.speed import NUM_ROUNDS, TimeParts, timed_rounds

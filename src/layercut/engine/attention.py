@@ -155,10 +155,7 @@ def _attention(
     """transformers' interface: (1, heads, T, d) in, (1, T, H, d) out; what is not computed here is refused."""
     arguments = {**kwargs, "attention_mask": attention_mask, "dropout": kwargs.get("dropout") or None}
     if others := sorted(name for name, given in arguments.items() if given is not None and name not in _WITHOUT_EFFECT):
-        raise InputError(
-            f"{type(module).__name__} calls its attention with the argument {others[0]}, which the engine shared does "
-            "not support, so its results would be wrong; use the engine plain."
-        )
+        raise InputError(f"{type(module).__name__} asks its attention for {others[0]}; use `engine` plain.")
     heads = Heads(
         query_HTd=query[0],
         own=KeyValue(key[0], value[0]),

@@ -49,7 +49,6 @@ class Decoding(DecodingSettings):
 
     @property
     def is_greedy(self) -> bool:
-        """True if nothing is drawn."""
         return self.temperature == 0
 
 
@@ -202,27 +201,19 @@ class Engine(Protocol):
     ) -> Under[Any]:
         """Answer and score requests under every plan, as far as it is wanted: a plan and some of its replies at a time.
 
-        A GenerationRequest gets a Completion and a LikelihoodRequest its Likelihoods, in the engine's own order. A plan
-        that is listed twice is asked once. A question that is both answered and scored has the same id in both
-        requests; ``wanted`` is called with the id alone.
-
-        Raises InputError: at once and for any of the requests: a plan of another model; two of one kind with one id; a
-        conversation and no chat template; a prompt that is empty or leaves no space in the model's context; no
-        continuations, or one that has no tokens or is longer than the context. Later: values that are not numbers.
+        A GenerationRequest gets a Completion and a LikelihoodRequest its Likelihoods, in the engine's own order; a plan
+        that is listed twice is asked once, and a question both answered and scored has one id. Raises InputError at
+        once for a request or plan that cannot be run, and later for values that are not numbers.
         """
 
     def compare(
         self, requests: Sequence[LikelihoodRequest], plans: Plans, reference: CutPlan, wanted: Wanted = always_wanted
     ) -> Under[Divergence]:
-        """Compare every plan with the reference on every request, as far as it is wanted; see ``ask``.
-        Raises InputError: as in ``ask``, and for a request that has not exactly one continuation.
-        """
+        """Compare every plan with the reference on every request of one continuation, as far as wanted; see ``ask``."""
         raise self._missing("distributions over the whole vocabulary, by which plans are compared")
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """Hidden states of every text, a batch at a time, on the CPU in float32.
-        Raises InputError: at once, for a text without tokens or longer than the model's context.
-        """
+        """Hidden states of every text, a batch at a time, on the CPU in float32."""
         raise self._missing("hidden states")
 
     def close(self) -> None:

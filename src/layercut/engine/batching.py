@@ -95,11 +95,10 @@ def halve_after(part: Sequence[Any], what: str) -> int:
 
 
 class PlanByPlan(Engine):
-    """One model, uncut or under one plan after the other, batch by batch; batches depend on the requests alone.
+    """One model, uncut or under one plan after the other; batches depend on the requests alone.
 
-    What is longer than the context loses tokens at its beginning when it is scored, as in the LM Evaluation Harness,
-    and ``max_new_tokens`` is shortened where the context leaves less space. The checkpoint's stop tokens are used, and
-    none of its sampling parameters: a Decoding says all that happens.
+    What is longer than the context loses its beginning when it is scored, as in lm-eval, and ``max_new_tokens`` shrinks
+    where the context leaves less. The checkpoint's stop tokens are used, none of its sampling parameters.
     """
 
     _loaded: Any  # a LoadedModel, or a WeightlessModel
@@ -145,18 +144,15 @@ class PlanByPlan(Engine):
             raise plan.unfit(f"this one has {self.num_layers}")
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
-        """The answers to some prompts."""
         raise NotImplementedError
 
     def _score(self, items: Sequence[Scoring], plan: CutPlan) -> list[Likelihoods]:
-        """The scores of some requests."""
         raise NotImplementedError
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return decode_tokens(self._loaded.tokenizer, tokens)
 
     def _described(self, engine: str, device: str) -> dict[str, Any]:
-        """Settings that decide the numbers, for the run's settings."""
         loaded = self._loaded
         model = {"engine": engine, "model": loaded.name, "model_hash": loaded.model_hash, "dtype": loaded.dtype}
         return {**model, "device": device, "batch_size": self._batch_size}

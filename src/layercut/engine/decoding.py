@@ -68,7 +68,6 @@ class DecodingPool:
 
     @property
     def is_full(self) -> bool:
-        """True if rows wait because there is no slot."""
         return bool(self._waiting)
 
     @property
@@ -76,12 +75,10 @@ class DecodingPool:
         return not self._waiting and not self._active
 
     def add(self, row: DecodingRow) -> None:
-        """Decode a row, now or when there is space."""
         self._waiting.append(row)
         self._admit()
 
     def drop(self, unwanted: Callable[[DecodingRow], bool]) -> None:
-        """Let go of rows that are not wanted any more."""
         self._waiting = deque(row for row in self._waiting if not unwanted(row))
         for slot in reversed(range(len(self._active))):
             if unwanted(self._active[slot]):
@@ -265,7 +262,6 @@ def _by_head(rows_AKG_: Tensor) -> Tensor:
 
 
 def _by_row(heads_KQ_: Tensor, num_groups: int) -> Tensor:
-    """The inverse: (A, K, G, last dimension)."""
     return heads_KQ_.view(len(heads_KQ_), -1, num_groups, heads_KQ_.shape[-1]).transpose(0, 1)
 
 

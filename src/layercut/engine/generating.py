@@ -227,7 +227,6 @@ class Generating:
             self._ended += [(row.plan, row.answer.completion()) for row in self._pool.step()]
 
     def _hand_over(self) -> Under[Completion]:
-        """The answers that have ended, plan by plan."""
         ended, self._ended = self._ended, []
         for plan in distinct_plans([plan for plan, _ in ended]):
             own = [completion for of_plan, completion in ended if of_plan.key == plan.key]

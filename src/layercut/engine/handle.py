@@ -12,7 +12,7 @@ from layercut.engines import ENGINES
 from layercut.errors import InputError
 from layercut.models.cache import remembered_value
 from layercut.models.convert import file_sha256
-from layercut.models.loading import LoadedModel, WeightlessModel
+from layercut.models.loading import LoadedModel, WeightlessModel, load_as_set, load_without_weights
 from layercut.models.placement import dtype_as_set, give_back_memory, quantise_weights, stored_bytes
 from layercut.models.sources import ModelSource, describe_source, resolve_source
 from layercut.models.weights import WeightCounts, weight_counts
@@ -30,10 +30,7 @@ class ModelHandle:
     ) -> None:
         """Find the model's files; nothing is loaded yet. ``loaded`` is the caller's, and outlives ``release``."""
         if ENGINES[settings.engine].is_served:
-            raise InputError(
-                "a served model can only be evaluated (layercut eval); for this command use `engine` vllm, shared or "
-                "plain, and the model itself."
-            )
+            raise InputError("a served model can only be evaluated; for this use `engine` vllm, shared or plain.")
         self.settings = settings
         self.source: ModelSource = source or resolve_source(settings.model, revision=settings.revision)
         self.metadata = describe_source(self.source)
@@ -49,8 +46,6 @@ class ModelHandle:
     def loaded(self) -> LoadedModel:
         if self._given is not None:
             return self._given
-        from layercut.models.loading import load_as_set
-
         model = load_as_set(self.settings, self.source)
         if self.settings.quantize is not None:
             quantise_weights(model.model, self.settings.quantize, self.settings.model)
@@ -58,9 +53,6 @@ class ModelHandle:
 
     @cached_property
     def weightless(self) -> WeightlessModel:
-        """The model without its weights."""
-        from layercut.models.loading import load_without_weights
-
         options = {name: getattr(self.settings, name) for name in ("dtype", "device")}
         return load_without_weights(self.source, **options)
 
@@ -82,12 +74,10 @@ class ModelHandle:
 
     @property
     def context_length(self) -> int | None:
-        """Tokens that the model takes, by its config; None where the config names no limit."""
         return self.read("contexts", None, lambda model: model.context_length)  # type: ignore[no-any-return]
 
     @property
     def has_chat_template(self) -> bool:
-        """True if conversations can be rendered for it."""
         return bool(self.read("templates", None, lambda model: model.has_chat_template))
 
     @property
@@ -117,20 +107,16 @@ class ModelHandle:
 
     @cached_property
     def counts(self) -> WeightCounts:
-        """Counts of the weights, from the headers of their files."""
         return weight_counts(self.source.path, self.num_layers, self.metadata.structure)
 
     @property
     def bytes_in_memory(self) -> int:
-        """Of the weights, in the dtype that they are loaded in."""
         return self.counts.in_memory(self.dtype)
 
     def size(self, plan: CutPlan) -> dict[str, int]:
-        """``num_parameters`` and ``disk_bytes`` under a plan, as run folders record them."""
         return {"num_parameters": self.num_parameters(plan), "disk_bytes": self.disk_bytes(plan)}
 
     def num_parameters(self, plan: CutPlan) -> int:
-        """Parameters under a plan, counted in the headers of the weight files."""
         return plan_cut(self.source.path, plan).parameters_after
 
     def disk_bytes(self, plan: CutPlan) -> int:
@@ -150,8 +136,7 @@ class ModelHandle:
             plan = CutPlan(num_layers=self.num_layers, model=self.settings.model, model_hash=self.metadata.model_hash)
         if plan.vocabulary is not None:
             raise InputError(
-                "a plan that removes tokens changes the tokenizer, so it is measured on its files: layercut cut MODEL "
-                "--remove PLAN --out DIR, then give DIR."
+                "a plan of tokens is measured on its files: layercut cut MODEL --remove PLAN --out DIR, then DIR."
             )
         return with_earlier(plan, self.source)
 
@@ -162,7 +147,6 @@ class ModelHandle:
 
     @property
     def last_cut(self) -> CutPlan:
-        """The plan of the last cut; an empty one for a model that is whole."""
         return self.earlier_plans[-1] if self.earlier_plans else CutPlan(num_layers=self.num_layers)
 
     @cached_property
@@ -199,8 +183,7 @@ class ServedModel:
         """The original model, which is taken as one whole. Raises InputError: layers are to be removed."""
         if spec is not None:
             raise InputError(
-                f"`remove` {spec}: layers of a served model cannot be removed. Cut the checkpoint with layercut cut "
-                "and serve that, or use `engine` vllm and the model itself."
+                f"`remove` {spec}: layers of a served model cannot be removed; serve what layercut cut writes."
             )
         return CutPlan(num_layers=1, model=self.settings.model)
 
@@ -208,14 +191,12 @@ class ServedModel:
         return f"{self.settings.model}: as served at {self.settings.base_url}"
 
     def size(self, plan: CutPlan) -> dict[str, int]:
-        """Nothing is known."""
         return {}
 
     def recorded(self, plan: CutPlan) -> None:
         """Nothing is written of a plan: the model may have been cut or not."""
 
     def describe(self) -> dict[str, Any]:
-        """Settings that decide the numbers, for a run's settings, as far as it is known."""
         return self.settings.identity() | {"revision": None, "model_hash": None}
 
 

@@ -37,12 +37,7 @@ _SHORT = 512  # tokens of context below which a slot is of no use
 
 
 class LlamaCppEngine(PlanByPlan):
-    """One GGUF file in llama.cpp, uncut or under a plan that removes layers.
-
-    Weights are computed with as the file holds them, without a copy of the embeddings where the loading leaves that
-    out. Keys and values are float16, or float32 without flash attention where that dtype was asked for. A draw takes
-    llama.cpp's noise, seeded by the seed and the request's id.
-    """
+    """One GGUF file in llama.cpp, uncut or under a plan; keys and values in float16, or float32 if asked for."""
 
     gives_not = "llama.cpp does not give"
     _batches_at_once = 4  # so that a finished sequence frees its slot for the next one
@@ -115,7 +110,6 @@ class LlamaCppEngine(PlanByPlan):
         return likelihoods_of(self._loaded, items, self.run_at_once(score, parts))
 
     def run_at_once(self, ask: Callable[[Any], Any], work: Iterable[Any]) -> list[Any]:
-        """Results of ``ask``, as many at once as there are slots."""
         pool = ThreadPoolExecutor(self._batch_size)
         try:
             return list(pool.map(ask, work))
@@ -151,7 +145,6 @@ class LlamaCppEngine(PlanByPlan):
         return server
 
     def parameters(self, file: Path) -> Any:
-        """Of llama.cpp's server for a file."""
         parameters, library = self._library.CommonParams(), self._library
         parameters.model.path = str(file)
         parameters.n_ctx, parameters.n_parallel = self.context * self._batch_size, self._batch_size
@@ -220,13 +213,11 @@ class GgufTimer:
     """A GGUF file under a plan, timed in llama.cpp."""
 
     def __init__(self, handle: ModelHandle, plan: CutPlan) -> None:
-        """Nothing is loaded yet. Raises InputError as ``engine_of``."""
         self._engine, self._plan = engine_of(handle), plan
         self._num_tokens = len(handle.weightless.tokenizer)
         self.weight_bytes = gguf_bytes(self._engine.file, plan)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
-        """As ``engine.timing.Timer``. Raises InputError: more tokens than a slot of the cache holds."""
         engine, plan, longest = self._engine, self._plan, max(prompt, middle)
         if longest + NUM_NEW_TOKENS > engine.context:
             raise InputError(
@@ -258,9 +249,6 @@ def engine_of(handle: ModelHandle) -> LlamaCppEngine:
     wanted = handle.settings
     file = gguf_file(wanted.model)
     if file is None:
-        raise InputError(
-            f"llama.cpp runs GGUF files, and {wanted.model} is none. Convert it (docs/how_to/gguf.md), or use `engine` "
-            "shared."
-        )
+        raise InputError(f"{wanted.model} is no GGUF file; convert it (docs/how_to/gguf.md), or use `engine` shared.")
     options = {name: getattr(wanted, name) for name in ("batch_size", "device", "cache_gib")}
     return LlamaCppEngine(handle.weightless, file, **options, exact=wanted.dtype == "float32")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
@@ -62,11 +61,7 @@ class _Reply(BaseModel, strict=True):
 
 
 class OpenAIEngine(Engine):
-    """One served model, uncut: no plan can leave out layers of it.
-
-    Text goes to ``/completions`` and conversations to ``/chat/completions``. The server lays out prompts, and its stop
-    tokens are used. A draw is seeded by the seed and the request's id, where the server heeds seeds.
-    """
+    """One served model, uncut; the server lays out prompts, ends answers, and seeds draws where it heeds seeds."""
 
     num_layers = 1  # what is behind a server is taken as a whole
     gives_not = "a server does not give"
@@ -88,17 +83,12 @@ class OpenAIEngine(Engine):
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:
-        """See Engine: as the answers come, uncut and without scores."""
         if not all(plan.is_uncut for plan in plans):
-            raise InputError(
-                "layers of a served model cannot be removed; cut the checkpoint with layercut cut and serve that, or "
-                "use `engine` vllm."
-            )
+            raise InputError("layers of a served model cannot be removed; serve what layercut cut writes.")
         to_generate, to_score = split_by_kind(requests)
         if to_score:
             raise InputError(
-                "a server ranks nothing by likelihood; ask for `readouts` short,chain, or use `engine` vllm and the "
-                "model itself."
+                "a server ranks nothing by likelihood; ask for `readouts` short,chain, or use `engine` vllm."
             )
         if len({request.id for request in to_generate}) < len(to_generate):
             raise InputError("two requests have one id; give every request its own.")
@@ -114,25 +104,21 @@ class OpenAIEngine(Engine):
 
     def _each(self, requests: Sequence[GenerationRequest], decoding: Decoding) -> Iterator[list[Completion]]:
         """Keep some requests under way; if one fails no more are sent, and those under way are waited for."""
-        waiting = iter(requests)
         pool = ThreadPoolExecutor(self._concurrency)
-        under_way: set[Future[Completion]] = set()
-        failure: BaseException | None = None
         try:
-            while True:
-                if failure is None:
-                    free = self._concurrency - len(under_way)
-                    under_way |= {pool.submit(self._complete, request, decoding) for request in islice(waiting, free)}
-                if not under_way:
+            left = {pool.submit(self._complete, request, decoding) for request in requests}
+            for future in as_completed(tuple(left)):
+                if future.exception() is not None:
                     break
-                ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                failure = next((error for future in ended if (error := future.exception())), failure)
-                if answers := [future.result() for future in ended if future.exception() is None]:
-                    yield answers
+                left.remove(future)
+                yield [future.result()]
+            pool.shutdown(cancel_futures=True)
+            ended = [future for future in left if not future.cancelled()]
+            yield [future.result() for future in ended if future.exception() is None]
+            for future in ended:
+                future.result()  # raises
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        if failure is not None:
-            raise failure
 
     def _complete(self, request: GenerationRequest, decoding: Decoding) -> Completion:
         extra: dict[str, Any] = {}

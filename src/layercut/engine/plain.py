@@ -9,13 +9,12 @@ longest position in the batch (``longrope``, ``dynamic``) once a text is longer 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from layercut.engine.base import (
     Completion,
@@ -33,11 +32,11 @@ from layercut.engine.base import (
 from layercut.engine.batching import Backoff, PlanByPlan, lay_out
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens, compared_scorings, text_tokens
-from layercut.engine.scores import ContinuationScore, Spans, divergences_of, likelihoods_of, score_spans
-from layercut.engine.stack import body_of_model, read_states_at
+from layercut.engine.scores import ContinuationScore, Spans, divergences_between, likelihoods_of, score_spans
+from layercut.engine.stack import HeadInput, body_of_model, read_states_at
 from layercut.engine.stopping import Answer, RequestNoise, RowStops, stop_tokens
-from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
+from layercut.models.quiet import without_defaults
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 
@@ -46,8 +45,6 @@ class PlainEngine(PlanByPlan):
     """One loaded model, uncut or under any plan."""
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
         self._loaded, self._model = loaded, loaded.model
         self._batch_size, self._backoff = batch_size, Backoff(batch_size)
         self._stop_tokens = stop_tokens(loaded.tokenizer, self._model.generation_config)
@@ -69,7 +66,15 @@ class PlainEngine(PlanByPlan):
 
         def compare(part: Sequence[Scoring], due: Sequence[CutPlan]) -> list[list[Divergence]]:
             ids_BT, _ = self._padded([item.rows[0].tokens for item in part], side="right")
-            return divergences_of(self._loaded, part, ids_BT, due, reference)
+            read = [(row, position) for row, item in enumerate(part) for position in item.rows[0].read_positions]
+
+            def states_under(plan: CutPlan) -> HeadInput:
+                with bypass(self._model, plan):
+                    return read_states_at(self._model, ids_BT, read)
+
+            before = states_under(reference)
+            states = [before if plan.key == reference.key else states_under(plan) for plan in due]
+            return divergences_between(self._loaded, part, before, states)
 
         def under() -> Under[Divergence]:
             for batch in batches:
@@ -81,7 +86,6 @@ class PlainEngine(PlanByPlan):
         return under()
 
     def hidden_states(self, texts: Sequence[str], plan: CutPlan) -> Iterator[HiddenStates]:
-        """See Engine: the longest texts first, padded on the right."""
         encoded = [text_tokens(self._loaded, text, index) for index, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
 
@@ -176,17 +180,6 @@ class PlainEngine(PlanByPlan):
             if side == "right":  # a pad token without a mask would set off a warning of transformers
                 ids_BT[index, len(row) :] = row[-1]
         return ids_BT.to(self._model.device), mask_BT.to(self._model.device)
-
-
-@contextmanager
-def without_defaults(model: PreTrainedModel) -> Iterator[None]:
-    """Hides the checkpoint's generation config, from which ``generate`` fills in whatever a call leaves open."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def engine_of(handle: ModelHandle) -> PlainEngine:

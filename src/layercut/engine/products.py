@@ -81,7 +81,6 @@ class _InOrder:
         return one_dnn_product(states_AI, self._in_order, self._layer.bias)
 
     def close(self) -> None:
-        """Put everything back."""
         del vars(self._layer)["forward"]
         weight, self._in_order = self._in_order, None  # let go of here, so that the next layer's takes its place
         if weight is not None:

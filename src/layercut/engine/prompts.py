@@ -33,7 +33,6 @@ class Rendered(NamedTuple):
     add_special_tokens: bool
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, more: str = "") -> tuple[int, ...]:
-        """Token ids, with more text behind it."""
         return encode_text(tokenizer, self.text + more, add_special_tokens=self.add_special_tokens)
 
 
@@ -51,10 +50,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
         begins = str(tokenizer.decode(prefix)) if prefix is not None else ""
         return Rendered(prompt, not (begins and prompt.startswith(begins)))
     if not tokenizer.chat_template:
-        raise InputError(
-            f"{model} has no chat template, and this prompt is a conversation. Take a model whose tokenizer has one "
-            "(mostly the instruct version), or a task with plain prompts."
-        )
+        raise InputError(f"{model} has no chat template, and this prompt is a conversation; take its instruct version.")
     messages = list(prompt)
     if messages and messages[-1] == Message("assistant", ""):
         messages.pop()  # an answer that begins with nothing is an ordinary answer
@@ -66,10 +62,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, model: str
 
 
 def apply_template(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    model: str = "this model",
-    **options: Any,
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], model: str = "this model", **options: Any
 ) -> str:
     """A conversation as the chat template writes it, on a fixed date. Raises InputError: the template refuses it."""
     try:
@@ -150,8 +143,7 @@ def encode_pairs(
             raise InputError("the prompt has no tokens; give one that is more than white space.")
         if not pair.continuation:
             raise InputError(
-                f"the continuation {continuation!r} has no tokens of its own after this prompt; "
-                "give one that is not empty and does not merge with the prompt's last word."
+                f"the continuation {continuation!r} has no tokens of its own after this prompt; give a longer one."
             )
         pairs.append(pair)
     return pairs

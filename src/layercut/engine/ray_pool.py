@@ -1,8 +1,5 @@
 """RayPool: an engine that runs in many processes, each with its own copy of the model.
 
-    pool = RayPool("local:2", build)                  # two processes of this machine
-    pool = RayPool("ray://head:10001?gpus=4", build)  # one for every four GPUs of a cluster
-
 A call is split into blocks of items and plans, and each free member takes the next one of what is still wanted. Ray
 starts a member that died again and repeats its block. In float32 the answers equal those of one process.
 """
@@ -13,7 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -70,21 +67,17 @@ class PoolWorker:
     """Runs in a process of its own. The engine is built by the first call, so that its errors are raised as such."""
 
     def __init__(self, build: Callable[[], Engine]) -> None:
-        self._build = build
-
-    @cached_property
-    def engine(self) -> Engine:
-        return self._build()
+        self._engine = cache(build)
 
     def describe(self) -> tuple[dict[str, Any], int, bool]:
-        """Settings that decide its numbers, its layers, and whether it has a chat template."""
-        return dict(self.engine.describe()), self.engine.num_layers, self.engine.has_chat_template
+        engine = self._engine()
+        return dict(engine.describe()), engine.num_layers, engine.has_chat_template
 
     def answer(
         self, method: str, requests: Sequence[Any], plans: Plans, rest: Any, ids: Mapping[str, Collection[str]]
     ) -> list[tuple[str, list[Any]]]:
         """Plan keys with answers to the ``ids``, which are by plan key; ``rest`` is the method's third argument."""
-        replies = getattr(self.engine, method)(requests, plans, rest, lambda plan, name: name in ids[plan.key])
+        replies = getattr(self._engine(), method)(requests, plans, rest, lambda plan, name: name in ids[plan.key])
         return [(plan.key, list(some)) for plan, some in replies]
 
 
@@ -147,8 +140,7 @@ class RayPool(Engine):
             if pool.has_next():
                 for key, answers in self._result(pool.get_next_unordered, over="on the same items"):
                     # Members write elsewhere: their tokens are heard of with their answers.
-                    if tokens := sum(getattr(answer, "num_new_tokens", 0) for answer in answers):
-                        report_tokens(tokens)
+                    report_tokens(sum(getattr(answer, "num_new_tokens", 0) for answer in answers))
                     yield by_key[key], answers
 
     @cached_property
@@ -159,12 +151,11 @@ class RayPool(Engine):
         self._actors = [worker.remote(self._build) for _ in range(number)]
         starting = [actor.describe.remote() for actor in self._actors]
         first, *others = self._result(self._ray.get, starting, timeout=START_SECONDS, over="while they start")
-        for other in others:
-            if other[0] != first[0]:
-                raise InputError(
-                    f"members of the pool do not run the same model: {other[0]} is not {first[0]}. Give every machine "
-                    "the same files, devices and versions."
-                )
+        if other := next((other[0] for other in others if other[0] != first[0]), None):
+            raise InputError(
+                f"members of the pool do not run the same model: {other} is not {first[0]}. Give every machine the "
+                "same files, devices and versions."
+            )
         return first  # type: ignore[no-any-return]
 
     def _connect(self) -> tuple[int, dict[str, Any]]:
@@ -198,8 +189,7 @@ class RayPool(Engine):
         try:
             return get(*what, **how)
         except self._ray.exceptions.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise (cause if isinstance(cause, Exception) else RuntimeError(str(error))) from error
+            raise (error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error))) from error
         except self._ray.exceptions.RayError as error:
             raise InputError(
                 f"members of the pool died {MOST_DEATHS} times, or did not answer, {over} ({one_line(error)}). Check "

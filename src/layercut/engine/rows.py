@@ -63,12 +63,10 @@ class LikelihoodRow:
 
     @property
     def num_scored(self) -> int:
-        """Positions that are read off."""
         return len(self.continuations[0])
 
     @property
     def read_positions(self) -> range:
-        """The last positions of the row."""
         return range(len(self.tokens) - self.num_scored, len(self.tokens))
 
 
@@ -87,7 +85,6 @@ class Scoring:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the model's input that it takes."""
         return len(self.rows)
 
     @property
@@ -145,10 +142,7 @@ def compared_scorings(loaded: Reader, requests: Sequence[LikelihoodRequest]) -> 
     """``make_scorings`` for a comparison of plans. Raises InputError: also without exactly one continuation."""
     for request in requests:
         if (count := len(request.continuations)) != 1:
-            raise InputError(
-                f"request {request.id!r}: plans are compared on one continuation, not {count}; give each its "
-                "own request."
-            )
+            raise InputError(f"request {request.id!r} has {count} continuations, and plans are compared on one.")
     return make_scorings(loaded, requests)
 
 
@@ -159,8 +153,7 @@ def make_scoring(loaded: Reader, request: LikelihoodRequest) -> Scoring:
             raise InputError("there are no continuations; give at least one.")
         if request.prompts and len(request.prompts) != len(request.continuations):
             raise InputError(
-                f"there are {len(request.prompts)} prompts and {len(request.continuations)} continuations; give one "
-                "prompt for each, or one for all."
+                f"{len(request.prompts)} prompts for {len(request.continuations)} continuations; give one for each."
             )
         if request.tokens is not None:
             pairs = [TokenPair(*request.tokens)]
@@ -193,15 +186,13 @@ def text_tokens(loaded: Reader, text: str, index: int) -> Tokens:
     context = loaded.context_length
     if not tokens or (context is not None and len(tokens) > context):
         raise InputError(
-            f"text {index} has {len(tokens)} tokens; {loaded.name} takes from 1 to {context or 'any number'}. "
-            "Leave empty texts out and cut long ones."
+            f"text {index} has {len(tokens)} tokens; {loaded.name} takes from 1 to {context or 'any number'}; cut it."
         )
     return tokens
 
 
 @contextmanager
 def _naming(where: str) -> Iterator[None]:
-    """Puts the place of the request in front of an error."""
     try:
         yield
     except InputError as error:

@@ -14,12 +14,10 @@ from torch.nn.functional import log_softmax
 from layercut.engine.base import Divergence, Likelihoods, TokenDamage
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
-from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks, read_states_at
+from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks
 from layercut.engine.text_groups import PackedText, count_common_tokens
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
-from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass
 
 # Shapes: N positions that are read, C of them in a chunk, M scored tokens, V vocabulary.
 
@@ -68,8 +66,7 @@ def refuse_nan_values(loaded: Reader, request_id: str, is_nan: bool) -> None:
     """Raise InputError where values of a request are not numbers."""
     if is_nan:
         raise InputError(
-            f"request {request_id!r}: {loaded.name} computes values that are not numbers in {loaded.dtype}. "
-            "Load it with another dtype, bfloat16 or float32."
+            f"request {request_id!r}: {loaded.name} computes no numbers in {loaded.dtype}; load another dtype."
         )
 
 
@@ -97,9 +94,7 @@ def likelihoods_of(loaded: Reader, items: Sequence[Scoring], scores: Iterable[Co
 class Reading:
     """Each request is one text: a tree of its rows, so that what they have in common is computed once.
 
-    The options of a multiple-choice item thus share one pass over their context and over the words they begin with, and
-    a position that several continuations are read off is read once. Neighbours of which most is the same are one text
-    together: items that come behind the same worked examples share the pass over these.
+    Options share one pass over their context; neighbours of which most is the same are one text together.
     """
 
     def __init__(
@@ -124,7 +119,6 @@ class Reading:
                 self._spans += [(places, continuation) for continuation in row.continuations]
 
     def head_input(self, stack: Stack, leaf: Leaf) -> HeadInput:
-        """Input of the head at the N positions that are read."""
         starts = leaf.pack.starts
         return stack.leave(leaf.states_1TD[0, [starts[self._text_of[index]] + place for index, place in self._read]])
 
@@ -135,7 +129,6 @@ class Reading:
     def scores(
         self, loaded: LoadedModel, before: HeadInput, on_logits: OnLogits = lambda chunk, logits_CV: None
     ) -> list[Likelihoods]:
-        """Each request's, from the head's input at the positions. Raises InputError: scores that are not numbers."""
         return likelihoods_of(loaded, self.block, score_spans(loaded, before, self._spans, on_logits))
 
 
@@ -152,7 +145,6 @@ def group_neighbours(work: Sequence[Scoring]) -> list[Scoring]:
 
 
 def _kindred(block: Sequence[Scoring | None], num_prefix: int) -> list[list[int]]:
-    """Entries of a block, those that share a text together."""
     parts: list[list[int]] = []
     room = 0
     for index, item in enumerate(block):
@@ -198,7 +190,6 @@ class Reference(NamedTuple):
     @classmethod
     @torch.no_grad()
     def of(cls, logits_NV: Tensor) -> Reference:
-        """From logits."""
         p_NV = log_softmax(logits_NV, dim=-1, dtype=torch.float32)
         ruled_out_NV = p_NV.isneginf()
         ruled_out = ruled_out_NV if bool(ruled_out_NV.any()) else None
@@ -226,21 +217,6 @@ def token_divergence(reference: Reference, plan_NV: Tensor, token_N: Tensor) -> 
         reference_nll=-reference.p_NV.gather(1, token_N1).squeeze(1),
         kl=kl_NV.sum(dim=-1).clamp_min(0),  # below 0 it is rounding
     )
-
-
-def divergences_of(
-    loaded: LoadedModel, items: Sequence[Scoring], ids_BT: Tensor, plans: Sequence[CutPlan], reference: CutPlan
-) -> list[list[Divergence]]:
-    """Run rows, padded on the right, under the reference and every other plan; the results of each plan."""
-    read = [(index, position) for index, item in enumerate(items) for position in item.rows[0].read_positions]
-
-    def states_under(plan: CutPlan) -> HeadInput:
-        with bypass(loaded.model, plan):
-            return read_states_at(loaded.model, ids_BT, read)
-
-    before = states_under(reference)
-    states = [before if plan.key == reference.key else states_under(plan) for plan in plans]
-    return divergences_between(loaded, items, before, states)
 
 
 @torch.no_grad()
@@ -277,7 +253,6 @@ def divergences_between(
 
 
 def _token_damage(loaded: LoadedModel, item: Scoring, values_3T: Tensor, choice_4T: Tensor) -> tuple[TokenDamage, ...]:
-    """The damage at each token of one continuation."""
     tokenizer, continuation, shown = loaded.tokenizer, item.rows[0].continuations[0], ""
     tokens = []
     values = zip(*values_3T.tolist(), *choice_4T.tolist(), strict=True)
@@ -294,10 +269,4 @@ def _summed(loaded: LoadedModel, item: Scoring, values_3T: Tensor) -> Divergence
     # Each row is summed in float64, in its own order, whatever shares the batch or the chunk.
     nll, reference_nll, kl = values_3T.sum(dim=1).tolist()
     refuse_nan_values(loaded, item.id, bool(values_3T.isnan().any()))
-    return Divergence(
-        id=item.id,
-        num_tokens=item.rows[0].num_scored,
-        nll=nll,
-        reference_nll=reference_nll,
-        kl=kl,
-    )
+    return Divergence(id=item.id, num_tokens=item.rows[0].num_scored, nll=nll, reference_nll=reference_nll, kl=kl)

@@ -79,16 +79,7 @@ class SharedEngine(PlainEngine):
     shares_work = True
 
     def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, cache_gib: float = 2.0) -> None:
-        """Nothing is computed yet.
-
-        Args:
-            batch_size: requests whose prompts are run at once.
-            cache_gib: memory for keys and values that are held, in GiB: half for prefixes, half for answers under way.
-
-        Raises InputError: a size that is not possible.
-        """
-        if cache_gib <= 0:
-            raise InputError(f"cache_gib {cache_gib} leaves no space for keys and values; use 0.5 or more.")
+        """Nothing is computed yet. ``batch_size`` prompts are run at once; half of ``cache_gib`` is for prefixes."""
         super().__init__(loaded, batch_size=batch_size)
         self._stack = Stack(loaded)
         self.cache_gib = cache_gib

@@ -93,7 +93,6 @@ class Stack:
 
     @torch.no_grad()
     def leave(self, states_ND: Tensor) -> HeadInput:
-        """The final norm: what the language model head is given."""
         ids_1N = torch.zeros((1, len(states_ND)), dtype=torch.long, device=self.device)
         output = self._body(ids_1N, ids_1N, [StandIn(self._layers[0], [], states_ND.unsqueeze(0))])
         return HeadInput(output.last_hidden_state[0], type(output))
@@ -197,7 +196,6 @@ class Node:
 
     @classmethod
     def of(cls, plans: Sequence[CutPlan]) -> Node:
-        """Plans as a tree of the layers that they keep."""
         root = cls()
         for plan in plans:
             node = root
@@ -209,7 +207,6 @@ class Node:
         return root
 
     def descendants(self) -> Iterator[Node]:
-        """All nodes below, each before those below it."""
         for child in self.children.values():
             yield child
             yield from child.descendants()
@@ -234,14 +231,12 @@ class PrefixCache:
         self._held: OrderedDict[tuple[Tokens, Path], KeyValue] = OrderedDict()
 
     def get(self, prefix: Tokens, path: Path) -> KeyValue | None:
-        """The held entry, or None."""
         entry = self._held.get((prefix, path))
         if entry is not None:
             self._held.move_to_end((prefix, path))
         return entry
 
     def put(self, prefix: Tokens, path: Path, kv: KeyValue) -> None:
-        """Hold it, if it is new."""
         if (prefix, path) in self._held:
             return
         self._held[prefix, path] = kv
@@ -306,8 +301,7 @@ def _run_layer(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, p
     states_1TD = stack.run(layer, states_1TD, entered, pack)
     if pack.last is None:
         raise InputError(
-            "this model's code does not use the attention interface of transformers, so texts cannot be packed; "
-            "use `engine` plain."
+            "this model does not use transformers' attention interface, so texts cannot be packed; use `engine` plain."
         )
     kv, pack.last = pack.last, None
     return states_1TD, kv

@@ -163,12 +163,10 @@ class Answer:
 
     @property
     def num_left(self) -> int:
-        """Tokens that may still come, at most."""
         return self.row.limit - len(self.tokens)
 
     @property
     def follows_draft(self) -> bool:
-        """True if all tokens so far are those of the draft."""
         return tuple(self.tokens) == self.draft[: len(self.tokens)]
 
     def add(self, token: int) -> bool:
@@ -228,7 +226,6 @@ class RowStops(StoppingCriteria):  # type: ignore[misc]
         self._num_rows, self._num_prompt_tokens = len(answers), num_prompt_tokens
 
     def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
-        """(B,) bool: which rows of ``input_ids`` (B, T) have ended."""
         num_open = len(self._open)
         for row, answer in list(self._open.items()):
             new = input_ids[row, self._num_prompt_tokens + len(answer.tokens) :].tolist()

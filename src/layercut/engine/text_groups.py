@@ -36,7 +36,6 @@ class PackedText:
 
     @classmethod
     def line(cls, tokens: Tokens) -> PackedText:
-        """A single line."""
         return cls(tokens, tuple(range(-1, len(tokens) - 1)))
 
     @classmethod
@@ -66,7 +65,6 @@ class PackedText:
 
     @property
     def positions(self) -> list[int]:
-        """Number of tokens before each on its way from the root."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)
@@ -210,7 +208,6 @@ class Pack:
         ]
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        """Causal attention inside each text, and from every text to the prefix."""
         own = self.last = heads.own
         num_heads, num_tokens, size = heads.query_HTd.shape
         num_kv = own.keys.shape[0]

@@ -49,7 +49,6 @@ class CheckpointTimer:
 
     @torch.no_grad()
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:
-        """As ``Timer``."""
         model = self._loaded.model
         keyword, options = name_of_cache(model), {"use_cache": True, "logits_to_keep": 1}
         ids_BT = draw_random_ids(model, batch, max(prompt, middle), seed)

@@ -1,8 +1,5 @@
-"""VllmEngine: vLLM in this process, with layers skipped in place.
+"""VllmEngine: vLLM in this process, with layers skipped in place; prompts and ends of answers are handled here.
 
-    engine = VllmEngine(load_without_weights(resolve("Qwen/Qwen3-8B")), batch_size=256, cache_gib=40)
-
-Prompts are tokenised and ends of answers are found here, token by token, as in PlainEngine; vLLM batches and computes.
 Plans run one after the other, each with its own namespace of cached prefixes (vLLM's cache salt): keys and values of
 the original model are wrong for any plan, and prompts shorter than a cache block do not show it.
 """
@@ -50,16 +47,9 @@ class VllmEngine(PlanByPlan):
     _always_writes = True
 
     def __init__(
-        self,
-        model: WeightlessModel,
-        *,
-        batch_size: int = 32,
-        device: str = "auto",
-        cache_gib: float = 2.0,
+        self, model: WeightlessModel, *, batch_size: int = 32, device: str = "auto", cache_gib: float = 2.0
     ) -> None:
         """Load the model. The context is as long as fits in ``cache_gib``, and not longer than the model's."""
-        if batch_size < 1:
-            raise InputError(f"batch_size {batch_size} is not possible; use 1 or more.")
         refuse_other_types(model)
         self._batch_size = batch_size
         self._vllm = _import_vllm()
@@ -223,8 +213,7 @@ class VllmEngine(PlanByPlan):
         super()._check(plan)
         if plan.channels is not None:
             raise InputError(
-                "vLLM skips layers of the original model, and runs thinner MLPs from a checkpoint alone; write it with "
-                "layercut cut and evaluate that, or use `engine` shared."
+                "vLLM runs thinner MLPs from a checkpoint alone; write it with layercut cut, or use `engine` shared."
             )
 
 

@@ -59,8 +59,7 @@ def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
         if len(names) == 1:
             return names[0]
     raise InputError(
-        f"vLLM's model of {model} has {', '.join(sorted(lists)) or 'no list'} where one list of decoder layers was "
-        "expected. Use `engine` shared."
+        f"vLLM's {model} has {', '.join(sorted(lists)) or 'no list'}, not one list of layers; use `engine` shared."
     )
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -26,16 +25,9 @@ ELSEWHERE = "set LAYERCUT_CACHE to a folder with free space"  # advice for a cac
 
 
 def cache_dir() -> Path:
-    """``LAYERCUT_CACHE`` if it is set, else a folder of our own in the platform's place for caches."""
-    if chosen := os.environ.get("LAYERCUT_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base).expanduser().absolute() / "layercut"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "layercut"
-    if sys.platform == "win32" and (base := os.environ.get("LOCALAPPDATA")):
-        return Path(base) / "layercut" / "Cache"
-    return Path.home() / ".cache" / "layercut"
+    """``LAYERCUT_CACHE`` if it is set, else ``layercut`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("LAYERCUT_CACHE") or f"{base}/layercut").expanduser().absolute()
 
 
 @contextmanager

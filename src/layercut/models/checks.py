@@ -68,8 +68,7 @@ def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where
 def _refuse_other_count(counted: Any, layers: list[int], field: str, where: str) -> None:
     if not _is_whole_number(counted):
         raise _to_mend(
-            f"{where} is inconsistent: config.json says {field} = {counted!r}, which is no number of layers; the "
-            f"weights hold {len(layers)}"
+            f"config.json of {where} says {field} = {counted!r}, and the weights hold {len(layers)} decoder layers"
         )
     if not layers or counted != len(layers) or layers[-1] != counted - 1:
         held = f"{len(layers)} ({layers[0]}-{layers[-1]})" if layers else "none"
@@ -119,8 +118,7 @@ def refuse_larger(config: PretrainedConfig, stored: int, where: str) -> None:
     described = sum(parameter.numel() for parameter in model.parameters())
     if described > 2 * stored + 10**6:
         raise _to_mend(
-            f"{where} does not fit its config.json, which describes a model of {described:,} parameters; the weights "
-            f"hold {stored:,}"
+            f"config.json of {where} describes a model of {described:,} parameters; the weights hold {stored:,}"
         )
 
 

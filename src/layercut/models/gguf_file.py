@@ -43,9 +43,7 @@ _STEPS: Mapping[str, tuple[int, int]] = {
 """Of ggml types: weights that share a scale, and the levels of that scale."""
 _MANTISSA = {"F32": 23, "F16": 10, "BF16": 7}  # bits of the mantissa of float types
 SLACK = 1.25
-"""Distance of two rows, as a multiple of what rounding explains, up to which they count as one. Of the 151,936 rows of
-Qwen2.5-Coder-1.5B-Instruct in Q4_K and Q6_K the largest is 0.96.
-"""
+"""Distance of two rows that count as one, in multiples of what rounding explains; Qwen2.5-Coder-1.5B has 0.96."""
 MOST_OTHERS = 0.001  # share of the rows that may differ by more
 _CHUNK = 4096
 
@@ -99,7 +97,6 @@ class GgufHead:
 
     @cached_property
     def num_parameters(self) -> int:
-        """Of all tensors."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     def token_ids(self, *names: str) -> list[int]:
@@ -115,8 +112,7 @@ def read_gguf_head(path: Path) -> GgufHead:
         with path.open("rb") as file:
             if (magic := file.read(4)) != MAGIC:
                 raise CheckpointError(
-                    f"{path} is not a GGUF file (it begins with {magic!r}, not {MAGIC!r}). "
-                    "Give a .gguf file, a Hugging Face model folder or a hub id."
+                    f"{path} is not a GGUF file (it begins with {magic!r}); give a .gguf file, a folder or a hub id."
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 head = _read(data, path)
@@ -257,7 +253,6 @@ class Copy(NamedTuple):
     kept: GgufTensor
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry of ``layercut_source.json``."""
         return {
             "left_out": f"{self.left_out.name} ({_kind(self.left_out)})",
             "kept": f"{self.kept.name} ({_kind(self.kept)})",

@@ -15,16 +15,13 @@ from layercut.models.cache import cache_dir
 from layercut.models.loading import LoadedModel, load_tokenizer, padding_left
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import safetensors_files
+from layercut.models.weights import BOOKKEEPING, safetensors_files
 from layercut.runs.atomic import new_directory
 from layercut.runs.disk import check_free_space
 from layercut.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_BOOKKEEPING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
-"""Keys of a config that decide no number."""
 
 
 def is_loaded(model: object) -> bool:
@@ -39,11 +36,7 @@ def wrap_loaded(
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> LoadedModel:
-    """A loaded model as layercut's own steps take it. The model itself is used, and nothing of it is changed.
-
-    Without ``tokenizer`` that of its folder is taken; ``say`` is called with a line where a copy is written.
-    Raises InputError: a model in training mode, one without a tokenizer, an adapter, or one of an unknown family.
-    """
+    """A loaded model as layercut's own steps take it, unchanged; without ``tokenizer`` that of its folder is taken."""
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its answers; call model.eval() first.")
     if hasattr(model, "peft_config"):
@@ -137,7 +130,7 @@ def _is_same(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, 
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _BOOKKEEPING}
+    return {name: value for name, value in config.items() if name not in BOOKKEEPING}
 
 
 def _describe(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -39,12 +39,10 @@ class ReadableModel:
 
     @property
     def name(self) -> str:
-        """The model as it was named."""
         return self.source.name
 
     @property
     def has_chat_template(self) -> bool:
-        """True if conversations can be rendered for it."""
         return bool(self.tokenizer.chat_template)
 
 
@@ -56,12 +54,10 @@ class LoadedModel(ReadableModel):
 
     @property
     def context_length(self) -> int | None:
-        """Tokens that the model takes, by its config; None where the config names no limit."""
         return context_length_of(self.model.config)
 
     @property
     def dtype(self) -> str:
-        """The dtype that it computes in: ``float32``, ``bfloat16`` or ``float16``."""
         return str(self.model.dtype).removeprefix("torch.")
 
 
@@ -177,10 +173,7 @@ def load_without_weights(source: ModelSource, *, dtype: str = "auto", device: st
 def load_as_set(settings: ModelSettings, source: ModelSource) -> LoadedModel:
     """The model that settings name, found at ``source``, with the dtype and on the devices that they name."""
     return load_model(
-        source,
-        dtype=dtype_as_set(settings, source.path),
-        device=settings.device,
-        device_map=settings.device_map,
+        source, dtype=dtype_as_set(settings, source.path), device=settings.device, device_map=settings.device_map
     )
 
 
@@ -193,8 +186,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, padding_side="left")
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise CheckpointError(
-            f"{source.name} has no tokenizer that can be read ({one_line(error)}). Put the tokenizer files "
-            "(tokenizer.json, tokenizer_config.json) of its base model into its folder."
+            f"{source.name} has no tokenizer that can be read ({one_line(error)}); add the files of its base model."
         ) from error
     return padding_left(tokenizer)
 

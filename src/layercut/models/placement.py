@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
-_GROUP = 32  # numbers that share a scale in 4 bits on a CPU, as in GGUF's Q4_0 and Q4_1
-_OUTPUTS = 16  # its kernel takes multiples of this many outputs
 MEMORY_SHARE = 0.7  # of the machine's memory, what weights in float32 may take
 
 
@@ -117,33 +115,12 @@ def quantise_weights(model: nn.Module, kind: str, name: str) -> None:
         raise MissingExtra("quantised weights", "torchao") from error
     try:
         if kind == "int4" and next(model.parameters()).device.type == "cpu":
-            _in_four_bits(model)
-        else:
-            quantization.quantize_(model, getattr(quantization, _CONFIGS[kind])())
+            raise ValueError("4 bits are multiplied on cards alone")
+        quantization.quantize_(model, getattr(quantization, _CONFIGS[kind])())
     except Exception as error:  # torchao raises all kinds: a library, a card or a width that it lacks
         raise InputError(
-            f"torchao cannot quantise {name} to {kind} here ({one_line(error)}). Use `quantize` int8, or a GGUF file "
-            "with `engine` llama.cpp."
+            f"torchao cannot quantise {name} to {kind} here ({one_line(error)}); use int8 or a GGUF file."
         ) from error
-
-
-def _in_four_bits(model: nn.Module) -> None:
-    """On a CPU, by torchao's prototype; layers of other shapes stay. float32 takes forty times as long: refused."""
-    import torch
-    from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
-    from torchao.quantization import quantize_
-
-    if next(model.parameters()).dtype == torch.float32:
-        raise ValueError("on a CPU its products are in bfloat16: add `dtype` bfloat16")
-
-    def takes(layer: nn.Module, name: str) -> bool:
-        if not isinstance(layer, torch.nn.Linear):
-            return False
-        return layer.out_features % _OUTPUTS == 0 and layer.in_features % _GROUP == 0
-
-    quantize_(model, PrototypeInt4WeightOnlyConfig(group_size=_GROUP, set_inductor_config=False), filter_fn=takes)
-    if not any(hasattr(parameter, "__tensor_flatten__") for parameter in model.parameters()):
-        raise ValueError(f"no linear layer has a multiple of {_GROUP} inputs and of {_OUTPUTS} outputs")
 
 
 def stored_bytes(model: nn.Module, each: float | None = None) -> int:

@@ -1,9 +1,4 @@
-"""Push a checkpoint to the Hugging Face hub, with the evidence on it: the model card, its results, and the plan.
-
-    push(prepare(Path("runs/copy"), "me/smollm2-small"), private=True)
-
-Reports hold questions of data sets, so they are not uploaded.
-"""
+"""Push a checkpoint to the Hugging Face hub with its card, results and plan; reports hold questions and stay."""
 
 from __future__ import annotations
 
@@ -78,10 +73,7 @@ def prepare_upload(folder: Path, repo: str) -> Upload:
     places = (folder / MODEL, folder / CHECKPOINT, folder)
     checkpoint = next((place for place in places if (place / "config.json").is_file()), None)
     if checkpoint is None:
-        raise InputError(
-            f"{shown_path(folder)} holds no checkpoint; give the folder of a prune that wrote one, of a heal, or "
-            "of a cut."
-        )
+        raise InputError(f"{shown_path(folder)} holds no checkpoint; give the folder of a prune, a heal or a cut.")
     if not (checkpoint / CARD).is_file():
         raise InputError(
             f"{shown_path(checkpoint)} has no {CARD}, so layercut did not write it; push it with `hf upload`."
@@ -93,8 +85,7 @@ def prepare_upload(folder: Path, repo: str) -> Upload:
         raise
     except Exception as error:  # huggingface_hub and PyYAML raise all kinds on what people write there
         raise InputError(
-            f"{shown_path(checkpoint / CARD)}'s metadata cannot be read ({one_line(error)}). Mend the lines between "
-            "its ---."
+            f"{shown_path(checkpoint / CARD)}: mend the lines between its --- ({one_line(error)})."
         ) from error
     upload = Upload(repo, checkpoint, card, result)
     list(upload.files())

@@ -7,6 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _AT_IMPORT = ("torchao", "torch.utils._pytree")
 """Loggers that warn when torchao is imported, of libraries for cards that are not there."""
@@ -34,3 +38,16 @@ def quiet_transformers() -> Iterator[None]:
         for logger, level in levels.items():
             logger.setLevel(level)
         tqdm.__init__ = make_bar
+
+
+@contextmanager
+def without_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """Hides the checkpoint's generation config, from which ``generate`` fills in whatever a call leaves open."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own

@@ -105,7 +105,7 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
         return counted_layers(read_config(path)) if (path / "config.json").is_file() else None
     if path.is_file():
         return read_gguf_head(path).num_layers
-    if not is_hub_model_id(source):
+    if _looks_like_path(source):
         return None
     from huggingface_hub import try_to_load_from_cache
 
@@ -114,16 +114,6 @@ def depth_of(source: str, revision: str | None = None) -> int | None:
     if isinstance(cached, str):
         return counted_layers(read_config(Path(cached).parent))
     return counted_layers(read_config(download_model(source, revision=revision, with_weights=False)))
-
-
-def is_hub_model_id(source: str) -> bool:
-    """True if ``resolve_source`` would look for it on the hub."""
-    return not (
-        source.startswith(PREFIX)
-        or not source.strip()
-        or Path(source).expanduser().exists()
-        or _looks_like_path(source)
-    )
 
 
 def _looks_like_path(source: str) -> bool:

@@ -29,8 +29,7 @@ SECTIONS = ("text_config", "decoder", "generator")
 """Names under which a config of several parts keeps that of its language model."""
 
 Stored = Callable[[str], tuple[str, tuple[str, ...]]]
-"""From a tensor's name in a checkpoint to that of the parameter, and the classes of transformers' operations between.
-"""
+"""From a tensor's name in a checkpoint to the parameter's, and the classes of transformers' operations between."""
 SAMPLES = 4  # names that are looked at of each list in a checkpoint
 EXCEPTIONS: Mapping[str, str] = {
     "minimax": "the decay of its linear attention is computed from a layer's index and the model's depth (slope_rate)",
@@ -67,12 +66,10 @@ class Structure:
         return re.compile(rf"^({prefix}{re.escape(last)}\.)(\d+)(\..+)$")
 
     def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The part of config.json that describes the language model."""
         part = config.get(self.section) if self.section else None
         return part if isinstance(part, Mapping) else config
 
     def with_text_config(self, config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
-        """config.json with another such part."""
         return dict(text) if self.text_config(config) is config else {**config, self.section: dict(text)}
 
 
@@ -278,8 +275,7 @@ def _find(model: PreTrainedModel, name: str) -> Structure:
             is_stateless = isinstance(part, nn.Module) and next(part.parameters(), None) is None
             if other != index and not is_stateless:
                 raise InputError(
-                    f"layers {other} and {index} of {name} ({model_type}) share weights, so no layer of it can be "
-                    "removed by itself."
+                    f"layers {other} and {index} of {name} ({model_type}) share weights; none can be removed alone."
                 )
     return Structure(model_type=model_type, layers=path, num_layers_field=field)
 
@@ -300,7 +296,6 @@ def _heads(layers: str, rename: Callable[[str], str], tensors: Iterable[str]) ->
 
 
 def _renaming(model: PreTrainedModel) -> Stored:
-    """As from_pretrained has it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 

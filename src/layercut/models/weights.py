@@ -37,7 +37,7 @@ _LONGEST_NAME = 255
 _MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 _SAMPLES = 4
 _SAMPLE_BYTES = 1024
-_BOOKKEEPING = {
+BOOKKEEPING = {
     "_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"
 }  # fmt: skip
 """Keys of config.json that do not change what the model computes in a given dtype."""
@@ -53,12 +53,10 @@ class TensorEntry(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Size in the file."""
         return self.end - self.begin
 
     @property
     def num_parameters(self) -> int:
-        """Product of the shape."""
         return math.prod(self.shape)
 
 
@@ -225,28 +223,22 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
     """``fingerprint_weights`` of a checkpoint with this config.json that need not be written."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
-        for part in byte_samples_of(tensor):
-            digest.update(part)
-    architecture = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
+        entry = tensor.entry
+        digest.update(json.dumps([tensor.name, entry.dtype, entry.shape]).encode())
+        few = range(0, entry.num_bytes, _SAMPLE_BYTES)
+        spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+        offsets = few if len(few) <= _SAMPLES else spread
+        if tensor.part is not None:
+            data = b"".join(tensor.chunks())
+            digest.update(b"".join(data[offset : offset + _SAMPLE_BYTES] for offset in offsets))
+            continue
+        with tensor.file.open("rb", buffering=0) as file:
+            for offset in offsets:
+                file.seek(tensor.offset + offset)
+                digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
+    architecture = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def byte_samples_of(tensor: TensorSpan) -> Iterator[bytes]:
-    """Name, dtype and shape of a tensor, then four samples of 1 KiB, from the first byte to the last."""
-    entry = tensor.entry
-    yield json.dumps([tensor.name, entry.dtype, entry.shape]).encode()
-    few = range(0, entry.num_bytes, _SAMPLE_BYTES)
-    spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
-    offsets = few if len(few) <= _SAMPLES else spread
-    if tensor.part is not None:
-        data = b"".join(tensor.chunks())
-        yield from (data[offset : offset + _SAMPLE_BYTES] for offset in offsets)
-        return
-    with tensor.file.open("rb", buffering=0) as file:
-        for offset in offsets:
-            file.seek(tensor.offset + offset)
-            yield file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -280,7 +272,6 @@ class WeightCounts(NamedTuple):
     vocabulary: int
 
     def in_memory(self, dtype: str) -> int:
-        """Bytes in a dtype; those on disk for any but those of ``DTYPE_BYTES``."""
         return DTYPE_BYTES[dtype] * self.parameters if dtype in DTYPE_BYTES else self.stored_bytes
 
 
@@ -316,7 +307,6 @@ def pickled_only(model: object, file: str) -> str:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    """Say what is there instead."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if pickled := [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
         return CheckpointError(pickled_only(folder, pickled[0]))

@@ -65,7 +65,6 @@ class SearchAnswers:
         return self._journal.part(self._questions[task], plan, self.ids[task], whole=whole)
 
     def items(self, task: int, chunks: Sequence[int]) -> list[Sample]:
-        """The samples in these chunks of a task, of those that it has."""
         own = self.chunks[task]
         return [sample for chunk in chunks if chunk < len(own) for sample in own[chunk]]
 
@@ -144,10 +143,7 @@ def race_plans_of_round(
     def metric(task: int, record: Mapping[str, Any]) -> float:
         value = float(record["metrics"][metrics[task]])
         if not 0 <= value <= 1:
-            raise InputError(
-                f"{metrics[task]} of item {record['id']} is {value}, and racing needs metrics from 0 to 1; use `race` "
-                "off."
-            )
+            raise InputError(f"{metrics[task]} of item {record['id']} is {value}, not 0 to 1; use `race` off.")
         return value
 
     def ask(

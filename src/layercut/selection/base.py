@@ -73,7 +73,6 @@ class Context:
 
     @property
     def protected(self) -> frozenset[int]:
-        """Layers that must stay; empty without ``protect``."""
         return self.protect or frozenset()
 
     def with_first_protected(self) -> Context:
@@ -82,7 +81,6 @@ class Context:
 
     @property
     def candidates(self) -> tuple[int, ...]:
-        """Layers that may be removed, ascending."""
         return tuple(layer for layer in range(self.num_layers) if layer not in self.protected)
 
 
@@ -120,10 +118,9 @@ class RacingObjective(Objective, Protocol):
 def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:
     """The engine and the calibration text of a context; InputError without one of them."""
     if context.engine is None or context.calibration is None or not context.calibration.texts:
+        missing = "engine" if context.engine is None else "text"
         raise InputError(
-            f"{criterion} runs the model on calibration text, and there is no "
-            f"{'engine' if context.engine is None else 'text'} here; use layercut select with --calibration, or give "
-            "the Context an engine and a calibration."
+            f"{criterion} runs the model on calibration text, and there is no {missing} here; use layercut select."
         )
     return context.engine, context.calibration
 

@@ -21,11 +21,10 @@ from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.data_files import HUB, read_local_data, read_text, stream_hub_rows
+from layercut.tasks.data_files import HUB, read_rows_of_file, read_text, stream_hub_rows
 
 BUILT_IN = "generated"
 COLUMNS = ("text", "content")
-MIN_TOKENS = 8
 _VERSION = 1  # raised by any change of how text is generated; the prompts count by their hash
 _CHARACTERS = 24  # most characters of a token, roughly; longer texts are cut before they are tokenised
 
@@ -91,13 +90,9 @@ def load_calibration(
 
     ``hub:NAME[:config[:split]]``: a streamed data set of the hub with the same columns; the default split is ``train``.
 
-    Raises InputError: a number that is too small, a source that is missing, damaged or without text, or no engine to
-    write; MissingExtra: a hub data set and no ``datasets``.
+    Raises InputError: a source that is missing, damaged or without text, or no engine to write; MissingExtra: a hub
+    data set and no ``datasets``.
     """
-    if num_texts < 1:
-        raise InputError(f"num_texts of the calibration is {num_texts}; use 1 or more.")
-    if max_tokens < MIN_TOKENS:
-        raise InputError(f"max_tokens of the calibration is {max_tokens}; use {MIN_TOKENS} or more.")
     max_tokens = min(max_tokens, loaded.context_length or max_tokens)
     texts: Iterator[str] | list[str]
     if source == BUILT_IN:
@@ -111,7 +106,7 @@ def load_calibration(
         text = read_text(Path(source).expanduser(), "calibration text", other)
         texts = _consecutive(loaded, text, max_tokens)
     else:
-        texts = _local(source)
+        texts = (_text_of(row.fields, row.where) for row in read_rows_of_file(Path(source).expanduser()))
     pieces = list(islice((_cut(loaded, text, max_tokens) for text in texts if text.strip()), num_texts))
     if not pieces:
         raise InputError(f"{source} holds no text; give rows with a column {' or '.join(COLUMNS)}, or a .txt file.")
@@ -183,15 +178,6 @@ def _generated(
                 part.append([{"id": answer.id, "completion": answer.text} for answer in batch])
                 progress("calibration texts", len(part.records), num_texts)
         return [prompt + record["completion"] for prompt, record in zip(prompts, part.records, strict=True)]
-
-
-def _local(source: str) -> Iterator[str]:
-    splits = read_local_data(source).splits
-    if len(splits) > 1:
-        raise InputError(f"{source} is a folder with {' and '.join(splits)}; name one of its files.")
-    for rows in splits.values():
-        for row in rows:
-            yield _text_of(row.fields, row.where)
 
 
 def _text_of(fields: Mapping[str, Any], where: str) -> str:

@@ -109,8 +109,7 @@ def rank_channels(
             seen = (moments_of.get((layer, slot.first + at)) for at in range(slot.mlps))
             if not any(moments is not None and moments.weight for moments in seen):
                 raise InputError(
-                    f"what {slot.module} of layer {layer} of {loaded.name} reads could not be seen, so its "
-                    "channels cannot be ranked; remove layers."
+                    f"what {slot.module} of layer {layer} of {loaded.name} reads was not seen; remove layers."
                 )
         best: list[int] = []
         for (its, at), moments in moments_of.items():
@@ -138,7 +137,6 @@ def _columns(readers: Sequence[Reader]) -> Iterator[tuple[int, Tensor]]:
 def _activations(
     loaded: LoadedModel, stack: torch.nn.ModuleList, readers: Mapping[int, Sequence[Reader]], text: Tokens
 ) -> Iterator[tuple[Place, Tensor]]:
-    """What the last matrices read of one text."""
     seen: list[tuple[Place, Tensor]] = []
     stacked: dict[int, tuple[Place, torch.nn.Parameter]] = {}
 

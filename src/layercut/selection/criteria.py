@@ -51,8 +51,7 @@ def mean_rotations(
     if not sums.isfinite().all():
         layer = int((~sums.isfinite()).nonzero()[0])
         raise InputError(
-            f"{criterion}: the hidden states around layer {layer} are not finite numbers. Load the model with another "
-            "dtype, bfloat16 or float32; if they stay, its weights are damaged."
+            f"{criterion}: the hidden states around layer {layer} are not finite numbers; load another dtype."
         )
     return (sums / num_tokens).tolist(), {"num_texts": num_texts, "num_tokens": num_tokens}
 

@@ -22,20 +22,13 @@ def remove_greedily(
     details: Mapping[str, Any] | None = None,
     propose: Propose = lambda plans: plans,
 ) -> Selection:
-    """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``.
+    """Remove, ``num_remove`` times, the layer whose removal leaves the best model by ``objective``; of equals the
+    later.
 
-    Every round scores all remaining candidates, each together with the layers that are removed already, or those that
-    ``propose`` gives; of equals the later one is removed. Values are compared without a tolerance: an objective
-    computes all of them in one way. A value that is not finite is worse than any other.
-
-    Returns the layers in order of removal. Details: ``uncut`` and ``value``, the objective's values of the original
-    model and of the result, and ``rounds``; each has its ``candidates``, their ``values`` (None: not finite), the
-    ``chosen`` one with its ``value``, ``ties``, ``runner_up`` and ``runner_up_value``. Where the objective races the
-    candidates, a stopped one has no value; a round then also has each one's ``upper_bounds`` and ``num_answered`` of
-    ``num_items``, and ``runner_up_is_bound`` if the best of the others was stopped; ``race`` records how many
-    ``answers`` of how many were ``saved``.
-
-    Raises InputError: the original model, or every candidate of a round, has no finite value.
+    Every round scores all remaining candidates, or those that ``propose`` gives, without a tolerance; a value that is
+    not finite is worse than any other. Details: ``uncut`` and ``value``, and ``rounds`` with ``candidates``, ``values``
+    (None: not finite, or stopped by a race), the ``chosen`` one, ``ties`` and the runner-up; of a race also
+    ``upper_bounds``, ``num_answered`` of ``num_items``, and in ``race`` how many ``answers`` were ``saved``.
     """
     (uncut,) = objective.values([CutPlan(num_layers=context.num_layers)])
     if not math.isfinite(uncut):
@@ -50,8 +43,7 @@ def remove_greedily(
         outcome = _round(candidates, standings_of(objective, plans))
         if outcome["value"] is None:
             raise InputError(
-                f"round {number + 1}: no pruned model has a finite value, so none can be chosen; remove {number} "
-                "layers, or load the model with another dtype."
+                f"round {number + 1}: no pruned model has a finite value; remove fewer, or load another dtype."
             )
         log_numbers(
             {f"search/{name}": outcome[name] for name in ("value", "chosen", "runner_up_value")}, step=number + 1

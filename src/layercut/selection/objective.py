@@ -72,7 +72,6 @@ class TaskObjective:
         progress: Progress = show_nothing,
         race: str = "exact",
     ) -> None:
-        """Raises InputError: no tasks, one that is named twice or has no selection items, or an unknown setting."""
         if not tasks:
             raise InputError("an objective needs at least one task, such as `objective` arithmetic,copy.")
         SearchSettings(normalise=normalise, race=race)
@@ -116,14 +115,12 @@ class TaskObjective:
         return [self._value(scores) for scores in self.scores(plans)]
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
-        """Race the plans; of equals the later one wins. Raises InputError: also a metric outside of 0 to 1."""
         if self._race == "off":
             return Standings.of(self.values(plans))
         metrics = [uncut.metric for uncut in self.uncut]
         return race_plans_of_round(self.known, plans, metrics, self._value, progress=self._progress)
 
     def scores(self, plans: Sequence[CutPlan]) -> list[list[float]]:
-        """Each plan's score per task, not normalised."""
         metrics = [uncut.metric for uncut in self.uncut]  # first, so that a task at chance is refused
         cut = [plan for plan in plans if not plan.is_uncut]
         self.known.complete(range(len(self.parts)), cut, whole=False, progress=self._progress)
@@ -214,12 +211,8 @@ def held_out(
     """Score a chosen plan and the original model, on selection items and on held-out ones; JSON-able.
 
     The best of many noisy candidates scores too high on its selection items (the winner's curse). Held-out items come
-    from the selection split of a task, after those of the search and without ``seen``, on which the choice rests;
-    ``num_items`` of each task, or as many as it had. Report items stay reserved for reports.
-
-    Returns ``items``, the held-out ids per task; ``rows``, per task and readout ``selected`` and ``held_out`` as
-    ``compare_paired`` gives them, the latter None where no item is left; ``objective``, the maximised value as
-    ``selected``, and as ``held_out`` with its interval, or why there is none; ``seed``.
+    from the selection split, after those of the search and without ``seen``: ``num_items`` of each task, or as many as
+    it had. Report items stay reserved for reports.
     """
     uncut = CutPlan(num_layers=plan.num_layers)
 
@@ -288,11 +281,7 @@ def _value_held_out(
         return {"selected": selected, "held_out": None, "refused": f"no items of {', '.join(empty)} were held out"}
     values = [
         TaskValues(
-            part.label,
-            _values(before, whole.metric),
-            _values(after, whole.metric),
-            whole.floor,
-            clusters_of(before),
+            part.label, _values(before, whole.metric), _values(after, whole.metric), whole.floor, clusters_of(before)
         )
         for part, whole, (before, after) in zip(objective.parts, objective.uncut, unseen, strict=True)
     ]

@@ -66,16 +66,12 @@ def count_greedy_plans(candidates: int, num_remove: int) -> int:
 def planned_answers(handle: ModelHandle, part: Cell, samples: Sequence[Sample], plans: int, what: str) -> PlannedStep:
     """Answers to items under plans. Raises InputError: a task without an item for this, or too long a prompt."""
     if not samples:
-        raise InputError(
-            f"{part.label} has no item for this: {what}. The prompt decides which items choose and which are reported; "
-            "give more rows with different prompts."
-        )
+        raise InputError(f"{part.label} has no item for this: {what}; give more rows with different prompts.")
     check_longest(handle, (part.task.request(sample, part.readout) for sample in samples))
     return PlannedStep(f"{part.label}, {what}", plans * len(samples))
 
 
 def _traces(handle: ModelHandle, part: Cell, samples: Sequence[Sample], passes: int) -> list[PlannedStep]:
-    """The original model's answers, if it writes any, and reading them under plans."""
     if not is_generated(part.readout):
         return []
     uncut = planned_answers(handle, part, samples, 1, "uncut")

@@ -122,8 +122,7 @@ def select_by_text(context: Context, objective: TextObjective, search: str) -> S
         for layer, rise in importance.items():
             if not math.isfinite(rise):
                 raise InputError(
-                    f"without layer {layer} the model gives a token of the text probability 0, so its loss is "
-                    "infinite; protect the layer, or load the model with another dtype."
+                    f"without layer {layer} the loss is infinite; protect the layer, or load another dtype."
                 )
         without = {str(layer): finite_or_none(objective.means(plan)) for layer, plan in alone.items()}
         selection = by_importance(

@@ -59,14 +59,11 @@ def run_race_round(
 ) -> Standings:
     """Run one round; of equals the later place wins.
 
-    First all candidates answer the first chunk of every task. Then the best so far is completed, which gives a value to
-    beat, and the others continue chunk by chunk. A candidate that starts its last chunk finishes it: its value is then
-    known. So the result depends on the answers alone, neither on their order nor on a kill in between.
-
-    ``sizes`` are the items of each chunk of each task; ``combine`` gives a candidate's value from a mean metric per
-    task, and must be monotone. ``groups`` are tasks that are always asked together, with chunks of the same sizes;
-    ``together`` joins them for all candidates' first chunks and for the best one's others. Later chunks are asked group
-    by group, since each may stop a candidate.
+    All candidates answer the first chunk of every task, then the best so far is completed, which gives a value to beat,
+    and the others continue chunk by chunk. One that starts its last chunk finishes it, so the result depends neither on
+    the answers' order nor on a kill. ``sizes`` are the items of each chunk of each task; ``combine`` gives a monotone
+    value from a mean metric per task; ``groups`` are tasks that are always asked together, and ``together`` joins them
+    where nothing is decided in between.
     """
     field = _Field(num_candidates, [sum(of_task) for of_task in sizes], combine)
 

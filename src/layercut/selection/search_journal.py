@@ -130,7 +130,6 @@ class _File:
             self._keep(record)
 
     def under(self, key: Mapping[str, Any]) -> _Known:
-        """The known records under a key, which grow with the file."""
         return self._by_key.setdefault(json.dumps(key, sort_keys=True, separators=(",", ":")), {})
 
     def append(self, records: list[dict[str, Any]]) -> None:

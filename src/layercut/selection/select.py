@@ -61,20 +61,16 @@ class SelectionRequest:
 
     @property
     def row(self) -> CriterionRow | None:
-        """The criterion's; None where no layers are chosen. Raises InputError: an unknown criterion."""
         return None if self.criterion is None or self.remove.count is None else criterion_row(self.criterion)
 
     @property
     def needs_model(self) -> bool:
-        """True if the model runs: for the criterion, or to rank channels."""
         return self.remove.mlp is not None or (self.row is not None and self.row.needs_model)
 
     def num_remove(self, num_layers: int) -> int:
-        """Layers to choose, of a model of ``num_layers``."""
         return 0 if self.remove.count is None else self.remove.count.layers(num_layers)
 
     def parts(self) -> list[ObjectiveTask]:
-        """The parts of the objective. Raises InputError: an unknown task or readout."""
         return [part for task in self.tasks for part in objective_parts(task, self.seed)]
 
 
@@ -176,7 +172,6 @@ def objective_parts(wanted: TaskSettings, seed: int) -> list[ObjectiveTask]:
 
 
 def _without_layers(job: _Job, plan: CutPlan) -> CutPlan:
-    """The plan without the layers that the criterion chooses, in order of removal."""
     handle, request = job.handle, job.request
     assert request.criterion is not None and request.row is not None, "checked"
     context = Context(

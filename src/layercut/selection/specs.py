@@ -70,11 +70,8 @@ class LayerSpec:
         if isinstance(value, CutPlan):
             return cls(text=value.label, plan=value)
         if isinstance(value, list | tuple):
-            if (below := min((layer for layer in value if isinstance(layer, int)), default=0)) < 0:
-                raise InputError(f"layer {below} is not a layer; layers are counted from 0, in the original model.")
-            removed = as_cut_plan(
-                value, max((layer for layer in value if isinstance(layer, int)), default=0) + 2
-            ).removed
+            last = max((layer for layer in value if isinstance(layer, int)), default=0)
+            removed = as_cut_plan(value, max(last, 0) + 2).removed
             return cls(text=",".join(map(str, removed)), layers=removed)
         text = (fspath(value) if isinstance(value, PathLike) else str(value)).strip()
         if match := _VOCABULARY.search(text):
@@ -123,38 +120,26 @@ class LayerSpec:
         return self.mlp is not None or (self.count is not None and self.order is None)
 
     def bind(
-        self,
-        *,
-        num_layers: int,
-        model: str | None = None,
-        model_hash: str | None = None,
-        seed: int = 0,
+        self, *, num_layers: int, model: str | None = None, model_hash: str | None = None, seed: int = 0
     ) -> CutPlan:
         """The plan on a model; ``seed``: of ``random:N``. Without ``model_hash`` a plan's own is not compared."""
         check_seed(seed)
         if self.vocabulary is not None:
             raise InputError(
-                f"{self.text} names tokens, and the tokenizer goes with them, so it is a plan for files: layercut cut "
-                f"MODEL --remove '{self.text}' --out DIR, then give DIR."
+                f"{self.text} is a plan for files: layercut cut MODEL --remove '{self.text}' --out DIR, then give DIR."
             )
         if self.plan is not None:
-            is_file = self.text.endswith(".json")
-            if is_file and self.plan.num_layers != num_layers:
-                raise InputError(
-                    f"{self.text} was made for a model of {self.plan.num_layers} decoder layers, "
-                    f"but {model or 'this one'} has {num_layers}."
-                )
+            if self.plan.num_layers != num_layers:
+                raise self.plan.unfit(f"but {model or 'this one'} has {num_layers}")
             if model_hash is None or self.plan.model_hash in (None, model_hash):
                 return self.plan
             raise InputError(
-                f"{self.text if is_file else 'the plan'} was made for another model, "
-                f"{self.plan.model or 'which it does not name'} ({self.plan.model_hash}); {model or 'this one'} is "
-                f"{model_hash}. Choose the layers on this model, or name them: `remove` {self.plan.label or 'LAYERS'}."
+                f"the plan was made for another model, {self.plan.model} ({self.plan.model_hash}), than {model} "
+                f"({model_hash}); choose layers on this one, or name them: `remove` {self.plan.label or 'LAYERS'}."
             )
         if self.mlp is not None:
             raise InputError(
-                f"{self.text} does not say which MLP channels; choose them first: layercut select MODEL --remove "
-                f"'{self.text}' --objective TASK --out DIR, then give DIR/plan.json. layercut cut chooses them itself."
+                f"{self.text} does not say which MLP channels: layercut select MODEL --remove '{self.text}' --out DIR"
             )
         removed = self.layers or ()
         if self.kept is not None:
@@ -175,10 +160,7 @@ class LayerSpec:
 def _counted(given: object, info: ValidationInfo) -> LayerSpec:
     spec = LayerSpec.parse(given)
     if spec.vocabulary is not None:
-        raise InputError(
-            f"`{info.field_name}` {spec.text!r:.60} names tokens, and layers and channels are chosen here; "
-            "layercut cut removes tokens as well."
-        )
+        raise InputError(f"`{info.field_name}` {spec.text!r:.60} names tokens; layercut cut removes these.")
     if not spec.is_open:
         number = spec.layers[0] if spec.layers and len(spec.layers) == 1 else None
         named = "the layers themselves" if number is None else f"layer {number}"
@@ -202,30 +184,18 @@ def plan_of(model: ModelHandle | ServedModel, given: object, seed: int) -> CutPl
         return model.plan()
     settings = model.settings
     plan = LayerSpec.parse(given).bind(
-        num_layers=model.num_layers,
-        model=settings.model,
-        model_hash=model.metadata.model_hash,
-        seed=seed,
+        num_layers=model.num_layers, model=settings.model, model_hash=model.metadata.model_hash, seed=seed
     )
     return model.plan(plan)
 
 
-def check_fits(
-    model: ModelSettings, specs: Iterable[LayerSpec | None] = (), seed: int = 0, layers: str | None = None
-) -> None:
-    """Refuse plans, and a list of layers, with a layer that the model does not have by its config."""
+def check_fits(model: ModelSettings, specs: Iterable[LayerSpec | None], seed: int = 0) -> None:
+    """Refuse plans with a layer that the model does not have by its config."""
     closed = [spec for spec in specs if spec is not None and not spec.is_open]
-    listed = () if layers is None else parse_layers(layers)
-    if ENGINES[model.engine].is_served or not (closed or listed):
-        return
-    if (depth := depth_of(model.model, model.revision)) is None:
+    if not closed or ENGINES[model.engine].is_served or (depth := depth_of(model.model, model.revision)) is None:
         return
     for spec in closed:
         spec.bind(num_layers=depth, model=model.model, seed=seed)
-    if listed and max(listed) >= depth:
-        raise InputError(
-            f"layer {max(listed)} is not in {model.model}, which has {depth} decoder layers (0-{depth - 1})."
-        )
 
 
 Removed = Annotated[InstanceOf[LayerSpec], BeforeValidator(LayerSpec.parse), PlainSerializer(str)]

@@ -43,7 +43,6 @@ class Swept(NamedTuple):
     sweep: Sweep
 
     def to_frame(self) -> DataFrame:
-        """A line for each layer, task and readout."""
         return data_frame([row.to_dict() for row in self.sweep.rows])
 
 
@@ -59,20 +58,19 @@ class PlannedSweep:
     isolation: str | None  # of generated programs
 
     def outline(self) -> Outline:
-        """What would be asked."""
         plans = len(self.layers) + 1  # each layer skipped alone, and the original model
         steps = [planned_answers(self.handle, cell, cell.samples, plans, f"{plans} plans") for cell in self.cells]
         return outline_of_steps(self.handle, steps, self.folder)
 
     def run(self, console: Console, say: Say) -> Swept:
-        """Skip each layer alone and measure all tasks."""
         settings = folder_settings(self.handle.describe(), self.cells, self.decoding)
+        items = merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in self.cells))
         with RunFolder.begin(self.folder, settings, sandbox=self.isolation) as run:
             sweep = Sweep(
                 model=self.handle.settings.model,
                 model_hash=self.handle.metadata.model_hash,
                 num_layers=self.handle.num_layers,
-                items={task: items_hash(ids) for task, ids in items_of(self.cells).items()},
+                items={task: items_hash(ids) for task, ids in items.items()},
                 rows=tuple(self.measure_layers(run, console, say)),
             )
             sweep.save(run.path)
@@ -188,11 +186,6 @@ def swept_cells(objective: Sequence[TaskSettings], seed: int) -> list[Cell]:
         if not cell.samples:
             raise InputError(f"{cell.task.name} has no selection items; leave it out of the objective.")
     return cells
-
-
-def items_of(cells: Sequence[Cell]) -> dict[str, frozenset[str]]:
-    """The ids of each task's items."""
-    return merge_items(*({cell.task.name: [sample.id for sample in cell.samples]} for cell in cells))
 
 
 def _row(

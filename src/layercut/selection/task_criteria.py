@@ -114,12 +114,7 @@ def trace_damage(context: Context) -> Selection:
     traces = correct_traces(tasks)
     with SearchJournal(context.folder) as journal:
         objective = TextObjective(
-            context.engine,
-            traces.requests,
-            name="traces",
-            measure="kl",
-            journal=journal,
-            progress=context.progress,
+            context.engine, traces.requests, name="traces", measure="kl", journal=journal, progress=context.progress
         )
         selection = select_by_text(context, objective, chosen["search"])
     details: dict[str, Any] = {
@@ -138,8 +133,7 @@ def correct_traces(tasks: TaskObjective) -> Traces:
     answered = tasks.answers(uncut, GENERATED)
     if not answered:
         raise InputError(
-            "trace_damage reads what the model writes, and no readout of the objective generates text; add a task that "
-            "does, such as gsm_symbolic with chain or arithmetic with short."
+            "trace_damage reads what the model writes; add a task that generates, such as arithmetic with short."
         )
     traces = Traces([], {}, {}, {})
     for answers in answered:

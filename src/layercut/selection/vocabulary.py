@@ -33,6 +33,7 @@ from layercut.surgery.trimming import (
     tokens_of_folder,
 )
 from layercut.tasks.cells import USED_TOKENS
+from layercut.tasks.data_files import read_rows_of_file, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -58,11 +59,16 @@ def files_named_in(text: str) -> list[str]:
 
 def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
     """The tokens of a model folder that stay; ``text`` names them, see the module. Raises InputError."""
+    from tokenizers import Tokenizer
+
     check_vocabulary(text)
     tokens, config = tokens_of_folder(folder), read_config(folder)
     size = num_rows(config)
     configs = [config, *(read_object(path) for path in [folder / "generation_config.json"] if path.is_file())]
-    tokenizer = _encoder(folder)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises bare Exceptions
+        raise InputError(f"{folder}/tokenizer.json cannot be read ({error}); get the file again.") from error
     files = [Path(part).expanduser() for part in files_named_in(text)]
     notes = [note for file in files if file.is_dir() for note in used_tokens_in(folder, file).values()]
     used = {token for note in notes for token in note["ids"]}
@@ -164,23 +170,12 @@ def _is_latin(text: bytes) -> bool:
 _CLASSES = {"ascii": _is_ascii, "latin": _is_latin}
 
 
-def _encoder(folder: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises bare Exceptions
-        raise InputError(f"{folder}/tokenizer.json cannot be read ({error}); get the file again.") from error
-
-
 def _tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> set[int]:
     return {token for text in texts for token in tokenizer.encode(text, add_special_tokens=True).ids}
 
 
 def texts_in_file(path: Path) -> Iterator[str]:
     """The text of a file, the texts in the rows of a data file, or the questions of a run and what the model wrote."""
-    from layercut.tasks.data_files import read_rows_of_file, read_text
-
     if path.is_dir():
         run = RunFolder.open(path)
         for row in run.metrics()["rows"]:

@@ -43,8 +43,7 @@ class Channels:
             sizes |= {*by_mlp.values(), *([0] if len(by_mlp) <= channels[-1] // self.width else [])}
         if len(sizes) != 1 or not 0 < min(sizes) < self.width:
             raise InputError(
-                f"the MLP channels that stay must be as many in every MLP, and 1 to {self.width - 1}; make the plan "
-                "again with layercut select."
+                f"MLP channels that stay must be as many in every MLP, and 1 to {self.width - 1}; make the plan again."
             )
 
     @cached_property
@@ -54,13 +53,11 @@ class Channels:
 
     @cached_property
     def num_kept(self) -> int:
-        """Channels that stay in an MLP."""
         layer = next(iter(self.kept))
         return len(self.kept[layer]) // self.mlps[layer]
 
     @property
     def share(self) -> float:
-        """Share of the channels that goes."""
         return 1 - self.num_kept / self.width
 
     def describe(self) -> str:
@@ -71,11 +68,9 @@ class Channels:
 
     @cached_property
     def key(self) -> str:
-        """Short stable name of the set."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, see above."""
         sizes = {layer: number * self.width for layer, number in self.mlps.items()}
         kept = {str(layer): hex_of_bits(channels, sizes[layer]) for layer, channels in sorted(self.kept.items())}
         return {"field": self.field, "width": self.width, "num_kept": self.num_kept, "kept": kept}
@@ -110,17 +105,14 @@ class Vocabulary:
 
     @property
     def share(self) -> float:
-        """Share of the rows that goes."""
         return 1 - len(self.kept) / self.size
 
     @cached_property
     def new_ids(self) -> dict[int, int]:
-        """New ids by old ones."""
         return {old: new for new, old in enumerate(self.kept)}
 
     @cached_property
     def key(self) -> str:
-        """Short stable name of the set."""
         return hashlib.sha256(json.dumps([self.size, self.kept]).encode()).hexdigest()[:12]
 
     def describe(self) -> str:
@@ -128,7 +120,6 @@ class Vocabulary:
         return f"{self.size - len(self.kept):,} of {self.size:,} tokens ({100 * self.share:.1f} %)"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, see above."""
         kept = hex_of_bits(self.kept, self.size)
         return {"name": self.name, "size": self.size, "num_kept": len(self.kept), "kept": kept}
 

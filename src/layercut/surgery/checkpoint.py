@@ -42,9 +42,7 @@ _NOT_COPIED = re.compile(
     r"|(optimizer|scheduler|scaler|rng_state|trainer_state|training_args).*|latest|all_results\.json|events\.out.*",
     re.IGNORECASE,
 )
-"""Files of the uncut folder that do not belong to a pruned model: weights in any format and the leftovers of
-training.
-"""
+"""Files of the uncut folder that do not belong to a pruned model: weights in any format, and what training left."""
 _COPIED_FOLDERS = ("additional_chat_templates",)
 _BUFFER = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """Tensors in old checkpoints of gpt2 and gpt_neox that are no parameters."""
@@ -76,11 +74,9 @@ class CutReport:
     mergekit: Path | None = None  # the configuration that was written in place of a checkpoint
 
     def lines(self) -> list[str]:
-        """The result for people."""
-        share = 100 * (1 - self.bytes_after / self.bytes_before)
         lines = [
             f"parameters: {parameters_text(self.parameters_before)} -> {parameters_text(self.parameters_after)}",
-            f"weights: {_size(self.bytes_before)} -> {_size(self.bytes_after)} ({share:.1f} % less), "
+            f"weights: {size_change(self.bytes_before, self.bytes_after)}, "
             f"{self.tensors_before} -> {self.tensors_after} tensors in {len(self.shards)} file(s)",
         ]
         if self.gguf is not None:
@@ -92,7 +88,6 @@ class CutReport:
         return [*lines, f"checkpoint: {self.out}" if self.out else "dry run: nothing was written"]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {
             "out": str(self.out) if self.out else None,
             "plan": self.plan.to_dict(),
@@ -106,10 +101,6 @@ class CutReport:
             "verified": self.verified,
             **({} if self.gguf is None else {"gguf_bytes": list(self.gguf)}),
         }
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
@@ -167,8 +158,6 @@ class _Work(NamedTuple):
 
 def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     """Everything there is to know before the first byte is written."""
-    if max_shard_bytes < 1:
-        raise InputError(f"a shard of {max_shard_bytes} bytes holds nothing; 5 GB (5000000000) is usual.")
     raw = read_config(source)
     field = counted_field(raw)[0]
     if field is not None:  # before transformers makes layers and lists of that number
@@ -236,7 +225,6 @@ def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure,
 
 
 def _text_of(config: PretrainedConfig) -> dict[str, Any]:
-    """The section for the language model as transformers completes it."""
     return dict(config.get_text_config(decoder=True).to_dict())
 
 

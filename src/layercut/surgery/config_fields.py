@@ -81,17 +81,14 @@ def cut_config(
         return dict(config)
     if full.get(SCALE) and min(plan.removed) < max(plan.kept):
         raise InputError(
-            f"config field {SCALE} is on, so what a layer computes depends on its position; only layers at the "
-            f"end of such a model can be removed; the plan removes layer {min(plan.removed)} below layer "
-            f"{max(plan.kept)}."
+            f"config field {SCALE} is on, so only layers at the end can be removed; layer {max(plan.kept)} stays."
         )
     known = frozenset().union(*(names for names, _, _ in _RULES))
     for name, value in full.items():
         is_suspect = isinstance(value, list) and len(value) == plan.num_layers and not NOT_PER_LAYER.fullmatch(name)
         if is_suspect and name not in known:
             raise InputError(
-                f"config field {name} has {len(value)} entries, as many as the model has decoder layers, and layercut "
-                "does not know whether they belong to the layers; add it to layercut/surgery/config_fields.py."
+                f"config field {name} has {len(value)} entries, as many as decoder layers; add it to config_fields.py."
             )
     cut = _write_out(dict(config), full, plan)
     for name, value in cut.items():  # each field, cut to the layers that stay and counted in new indices
@@ -204,8 +201,7 @@ def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 def _entries(name: str, value: list[Any], plan: CutPlan) -> list[Any]:
     if value and len(value) != plan.num_layers:
         raise InputError(
-            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; fix the model's "
-            "config.json before cutting."
+            f"config field {name} has {len(value)} entries for {plan.num_layers} decoder layers; mend config.json."
         )
     return [value[i] for i in plan.kept] if value else value
 

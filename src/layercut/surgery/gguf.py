@@ -21,7 +21,6 @@ from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copied_ma
 from layercut.models.loading import LoadedModel, load_as_set
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve_source
-from layercut.models.weights import CHUNK
 from layercut.runs.atomic import refuse_existing, write_new_file
 from layercut.runs.disk import check_free_space, writing_to_disk
 from layercut.settings import ModelSettings
@@ -62,8 +61,7 @@ def gguf_to_gguf(model: str, out: Path | None) -> Path | None:
         return None
     if (file := gguf_file(model)) is None:
         raise InputError(
-            f"{model} is no GGUF file, and a GGUF file is cut from one. Write a folder (`out` without {SUFFIX}) and "
-            f"convert it with llama.cpp's convert_hf_to_gguf.py (docs/how_to/gguf.md)."
+            f"{model} is no GGUF file; write a folder and convert it by llama.cpp's convert_hf_to_gguf.py."
         )
     if _PARTS.search(out.name):
         raise InputError(f"{out.name} is the name of one part of several, and one file is written; use another `out`.")
@@ -83,14 +81,9 @@ def cut_gguf_file(
 ) -> CutReport:
     """Write the pruned GGUF file to ``out``, or say what would be written; it takes its name after the checks.
 
-    These always compare names, shapes, types, metadata and the bytes of every tensor. ``verify`` also loads it with
-    transformers, dequantised, and compares its logits with those of the bypassed model, if transformers and layercut
-    know the architecture. ``make_plan`` gives the plan for ``num_layers``, ``model`` and, where it is known,
-    ``model_hash``. ``healed`` is a checkpoint of the same plan, healed in closed form, whose last matrices are written.
-
-    Raises InputError: the plan does not fit, metadata cannot express it, ``out`` exists, or the disk is full;
-    CheckpointError: a damaged file, or one part of several; VerificationError: the new file is another model; nothing
-    is left under ``out``.
+    These compare names, types, metadata and bytes; with ``verify`` also the logits of both files as transformers reads
+    them. ``make_plan`` gives the plan for ``num_layers``, ``model`` and, where it is known, ``model_hash``. ``healed``
+    is a checkpoint of the same plan, healed in closed form, whose last matrices are written.
     """
     if settings.revision is not None:
         raise InputError(f"{settings.model} has no revisions (`revision` is for models of the hub); leave it out.")
@@ -314,14 +307,9 @@ def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
 
 
 def _chunks(file: Path, moved: _Moved) -> Iterator[bytes]:
-    """The bytes of a tensor that are written, from the original file."""
-    if moved.part is not None:
-        yield from moved.part.chunks(file, moved.old.offset)
-        return
-    with file.open("rb") as source:
-        source.seek(moved.old.offset)
-        for done in range(0, moved.new.num_bytes, CHUNK):
-            yield source.read(min(CHUNK, moved.new.num_bytes - done))
+    num_rows = math.prod(moved.old.shape[1:])
+    part = moved.part or gguf_parts.Taken(num_rows, 1, moved.old.num_bytes // num_rows, (0,))
+    return part.chunks(file, moved.old.offset)
 
 
 def _unread(head: GgufHead) -> str | None:

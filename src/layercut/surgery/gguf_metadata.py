@@ -105,10 +105,7 @@ def cut_metadata(head: GgufHead, plan: CutPlan) -> dict[str, Any]:
     if not plan.removed:
         return {}
     if (arch := ARCHITECTURES.get(name)) is None:
-        raise InputError(
-            f"this GGUF file is of the architecture {name!r}, and layercut does not know by what llama.cpp tells its "
-            f"layers apart; {_ELSEWHERE}."
-        )
+        raise InputError(f"layercut does not know the layers of the GGUF architecture {name!r}; {_ELSEWHERE}.")
     of = {key.removeprefix(f"{name}."): value for key, value in head.metadata.items()}
     lists = {
         key.removeprefix(f"{name}."): value

@@ -82,9 +82,7 @@ class FromCheckpoint(NamedTuple):
 
 
 Part = Taken | Requantised | FromCheckpoint
-"""The part of a tensor that stays, or what comes in its place: ``chunks`` gives the bytes that are written, from the
-original file and the tensor's first byte there.
-"""
+"""What is written of a tensor: ``chunks`` gives its bytes, from the original file and the tensor's first byte there."""
 
 
 def _quantised(values: Any, kind: int) -> bytes:
@@ -112,8 +110,7 @@ def check_channels(head: GgufHead, channels: Channels) -> None:
         has_channels = shape[-1] in (channels.width, 2 * channels.width)
         if block in wanted and name != LAST and name.startswith("ffn_") and has_channels != (name in FIRST):
             raise InputError(
-                f"blk.{block}.{name} of the shape {list(shape)} holds MLP channels in a way that layercut does "
-                "not know; cut the model's Hugging Face folder."
+                f"blk.{block}.{name} {list(shape)} holds MLP channels in an unknown way; cut the model's folder."
             )
 
 
@@ -208,8 +205,7 @@ def tokens_of_gguf(head: GgufHead) -> TokenTable:
     kind = head.metadata.get(f"{_PREFIX}model")
     if kind not in _KINDS or _TOKENS not in head.fields:
         raise InputError(
-            f"this GGUF file has a vocabulary of the kind {kind!r:.40}, and only byte-pair vocabularies "
-            f"({', '.join(_KINDS)}) are trimmed; leave vocab: out."
+            f"its vocabulary is {kind!r:.40}, and only byte pairs ({', '.join(_KINDS)}) are trimmed; leave vocab: out."
         )
     tokens, scores = _array(head, _TOKENS), _array(head, f"{_PREFIX}scores")
     types = _array(head, f"{_PREFIX}token_type") or [_NORMAL] * len(tokens)
@@ -238,7 +234,6 @@ def num_rows_of_gguf(head: GgufHead) -> int:
 
 
 def _array(head: GgufHead, key: str) -> list[Any]:
-    """All entries of an array; empty where the key is missing."""
     return read_gguf_array(head.fields[key]) if key in head.fields else []
 
 

@@ -72,10 +72,7 @@ def _check_attention_stays(config: PretrainedConfig, plan: CutPlan) -> None:
             continue
         attends = [index for index, kind in enumerate(kinds) if str(kind) in _ATTENTION]
         if attends and len(attends) < plan.num_layers and set(attends) <= set(plan.removed):
-            raise InputError(
-                f"no layer with attention would stay ({name}), and transformers runs no such model with a cache; keep "
-                f"one of {format_layers(attends)}."
-            )
+            raise InputError(f"no layer with attention would stay ({name}); keep one of {format_layers(attends)}.")
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,7 @@ def read_slices(file: Path) -> tuple[range, ...]:
         raise InputError(f"{file} cannot be read as a mergekit configuration ({error}).") from error
     config: dict[Any, Any] = data if isinstance(data, dict) else {}
     if config.get("merge_method") != "passthrough" or not isinstance(config.get("slices"), list):
-        raise InputError(
-            f"{file} is no mergekit configuration of the merge method passthrough with slices; only such a one "
-            "removes layers and changes nothing else."
-        )
+        raise InputError(f"{file} is no mergekit configuration of the merge method passthrough with slices.")
 
     def refuse_more(part: dict[Any, Any], known: tuple[str, ...], where: str) -> None:
         if more := ", ".join(sorted(str(key) for key in part if key not in known)):

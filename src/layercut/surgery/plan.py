@@ -148,7 +148,6 @@ class CutPlan(Printed):
         return InputError(f"{own}, {found}; use a plan made for this very model.")
 
     def save(self, path: Path) -> None:
-        """Write ``plan.json`` whole, or not at all."""
         write_json(path, self.to_dict())
 
     @classmethod

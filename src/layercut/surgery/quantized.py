@@ -104,8 +104,7 @@ def rename_modules(value: Any, numbers: LayerNumbers, where: str) -> Any:
     if isinstance(value, list):
         if len(value) == numbers.num_layers and all(isinstance(item, int | float) for item in value):
             raise InputError(
-                f"{where} has {len(value)} numbers, as many as the model has decoder layers, and whether they "
-                "belong to the layers is not known; take the field out if they do not."
+                f"{where} has {len(value)} numbers, as many as decoder layers; take it out if it is not of these."
             )
         followed = (
             numbers.follow(item, where) if isinstance(item, str) else rename_modules(item, numbers, where)

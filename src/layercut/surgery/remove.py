@@ -60,10 +60,7 @@ def apply_plan_to_model(model: PreTrainedModel, plan: CutPlan | str | Sequence[i
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
     if getattr(model, ACTIVE, None) is not None:
-        raise InputError(
-            f"a bypass is active on this model ({getattr(model, ACTIVE).describe()}); leave it first, and name all "
-            "layers to remove in one plan."
-        )
+        raise InputError("a bypass is active on this model; leave it first, and name all layers in one plan.")
     structure = structure_in(model)
     layers = decoder_layers(model)
     path, _, name = structure.layers.rpartition(".")

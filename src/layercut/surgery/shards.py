@@ -9,14 +9,7 @@ from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.structure import Structure, stored_names_of
-from layercut.models.weights import (
-    DTYPE_BITS,
-    INDEX_FILE,
-    SINGLE_FILE,
-    TensorSpan,
-    read_object,
-    stored_tensors,
-)
+from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.slots import stored_slots
@@ -45,8 +38,7 @@ def renamed_tensors(
         seen.add(old)
         if old >= plan.num_layers and not has_extra:
             raise CheckpointError(
-                f"{source} holds {piece.name}, but its config.json says {plan.num_layers} decoder layers (0-"
-                f"{plan.num_layers - 1}); one of the two is wrong."
+                f"{source} holds {piece.name}, and config.json says {plan.num_layers} decoder layers."
             )
         if old in new or old >= plan.num_layers:
             position = new.get(old, old - len(plan.removed))
@@ -69,10 +61,7 @@ def thinned_tensors(
     for layer, own in mlp.slots.items():
         for slot in own:
             if (layer, slot.name) not in known:
-                raise InputError(
-                    f"{source} does not store {slot.name} of layer {layer} as it is in memory, nor each expert's part "
-                    "by itself, so its MLPs cannot be thinned on disk."
-                )
+                raise InputError(f"{source} stores {slot.name} of layer {layer} in an unknown way; remove layers.")
     thin = {
         name: (slot.dim, slot.entries(channels.kept[layer], channels.width)) for name, (layer, slot) in slots.items()
     }

@@ -84,12 +84,10 @@ class MlpWidth(NamedTuple):
         return tuple(slot for slot in self.slots[layer] if slot.reads)
 
     def mlps(self, layer: int) -> int:
-        """MLPs of a layer: one, or the experts."""
         return max(slot.first + slot.mlps for slot in self.slots[layer])
 
     @property
     def has_stacked_experts(self) -> bool:
-        """True if one tensor holds the channels of several experts."""
         return any(slot.is_stacked for slots in self.slots.values() for slot in slots)
 
     def num_kept(self, share: float) -> int:

@@ -44,7 +44,6 @@ class TokenTable:
     is_byte_level: bool = True  # each character of a token stands for a byte
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that a token writes."""
         text = self.texts[token]
         if self.is_byte_level:
             return bytes(_BYTE_OF[character] for character in text if character in _BYTE_OF)
@@ -53,7 +52,6 @@ class TokenTable:
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """Ids by token."""
         return {text: token for token, text in self.texts.items()}
 
     def close(self, wanted: Iterable[int]) -> set[int]:
@@ -106,8 +104,7 @@ def tokens_of_folder(folder: Path) -> TokenTable:
     model, kind = data["model"], data["model"].get("type") or "BPE"
     if kind != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise InputError(
-            f"{folder}: its tokenizer is of the kind {kind!r:.40}, and only byte-pair vocabularies are trimmed; leave "
-            "vocab: out."
+            f"{folder}: its tokenizer is {kind!r:.40}, and only byte-pair vocabularies are trimmed; leave vocab: out."
         )
     added = {int(entry["id"]) for entry in data.get("added_tokens") or ()}
     texts = {int(token): text for text, token in model["vocab"].items()}

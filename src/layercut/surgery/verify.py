@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from layercut.errors import InputError, VerificationError, one_line
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened_model
-from layercut.models.quiet import quiet_transformers
+from layercut.models.quiet import quiet_transformers, without_defaults
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import CutPlan
@@ -82,16 +82,12 @@ def verify_checkpoint(
 ) -> Verification:
     """Reload the pruned checkpoint at ``path`` and compare it with the original model under a bypass.
 
-    ``reload`` loads what is no Hugging Face folder. ``rounds``: last matrices of MLPs were quantised again; they may
-    differ by MOST_ROUNDING. All other tensors must be equal, bit by bit. Both models then run in the dtype and on the
-    device of ``uncut``, on the same seeded tokens (TEXT_LENGTHS, left-padded), and write NEW_TOKENS behind them, which
-    shows a cache or a recurrent state that belongs to another layer. Layer kinds are compared by name too, since short
-    texts do not show a sliding window of thousands of tokens. At last the longest text is compared with the original
-    model whose layers are skipped in place. Where logits differ by more than rounding, both are computed again in a
-    wider dtype, if memory allows.
-
-    Raises VerificationError: weights are missing or other ones, a layer is of another kind, or a logit differs by more
-    than rounding: ROUNDING_STEPS x the dtype's epsilon x the largest logit (at least 1).
+    All tensors must be equal, but last matrices of MLPs with ``rounds``: quantised again, they differ by MOST_ROUNDING.
+    Both models run on the same seeded tokens (TEXT_LENGTHS, left-padded) and write NEW_TOKENS behind them, which shows
+    a cache or a recurrent state of another layer; kinds of layers are compared by name, as short texts show no window
+    of thousands of tokens. The longest text is compared with the original whose layers are skipped in place. What
+    differs by more than ROUNDING_STEPS x epsilon x the largest logit is computed again in a wider dtype. Raises
+    VerificationError.
     """
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
@@ -291,17 +287,12 @@ class _Written(NamedTuple):
 
 @torch.no_grad()
 def _written(model: PreTrainedModel, batch: dict[str, Tensor]) -> _Written:
-    """Greedy tokens behind the texts, with the cache, and the logits that chose them."""
     from transformers import GenerationConfig
 
     settings = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
+    with without_defaults(model):
         answer: Any = model.generate(**batch, generation_config=GenerationConfig(**settings))  # type: ignore
-    finally:
-        model.generation_config = own
     width = batch["input_ids"].shape[1]
     return _Written(answer.sequences[:, width:].cpu(), tuple(step.cpu().double() for step in answer.logits))
 

@@ -95,10 +95,7 @@ def _mlp_width(config: str, kind: Any, name: str) -> MlpWidth:
         if widths:
             slots = {layer: _slots(own) for layer, own in enumerate(changes) if own}
             return MlpWidth(field, widths.pop(), slots)
-    raise InputError(
-        f"{name} has no MLP whose width one field of its config says ({', '.join(FIELDS)}), so its channels cannot be "
-        "thinned; remove layers."
-    )
+    raise InputError(f"{name} has no MLP whose width one field says ({', '.join(FIELDS)}); remove layers.")
 
 
 def _other_width(config: str, field: str, name: str) -> int | None:
@@ -124,7 +121,6 @@ def config_with_width(config: str, field: str, width: int, name: str) -> Pretrai
 
 @lru_cache(maxsize=32)
 def _laid_out(config: str, kind: Any, field: str, width: int | None, name: str) -> tuple[Attributes, ...]:
-    """The layers of the model at a width; None for its own."""
     made = config_of(json.loads(config), name) if width is None else config_with_width(config, field, width, name)
     model = blueprint_model(made, kind, name)
     stack: Any = model.get_submodule(structure_in(model).layers)
@@ -153,7 +149,6 @@ class _Change(NamedTuple):
 
 
 def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_Change]:
-    """The tensors of a layer that are others at the width ``new``."""
     changes = []
     for (module, name), shape in old.items():
         other = thin.get((module, name), ())
@@ -162,17 +157,13 @@ def _changes(layer: int, old: Attributes, thin: Attributes, new: int) -> list[_C
         dims = [dim for dim, (was, now) in enumerate(zip(shape, other, strict=False)) if was != now]
         times = other[dims[0]] // new if dims else 0
         if len(dims) != 1 or len(shape) != len(other) or other[dims[0]] % new or not times or shape[dims[0]] % times:
-            raise InputError(
-                f"{module} of layer {layer} holds MLP channels in more than one dimension, or not a whole number of "
-                "times; layercut cannot thin this model."
-            )
+            raise InputError(f"{module} of layer {layer} holds MLP channels in an unknown way; remove layers.")
         kind, tensor = old[module, CLASS], name.removeprefix(WEIGHT)
         changes.append(_Change(module, kind, tensor, tuple(shape), dims[0], times, shape[dims[0]] // times))
     return changes
 
 
 def _slots(changes: Sequence[_Change]) -> Slots:
-    """The tensors of a layer with the channels."""
     # By MLP; the stacked experts of a layer are one of them, by the module that holds them.
     stacked = {change.module: list[_Change]() for change in changes if len(change.shape) == 3}
     linear = [change for change in changes if change.module not in stacked]
@@ -182,10 +173,7 @@ def _slots(changes: Sequence[_Change]) -> Slots:
         if change.module in stacked:
             stacked[change.module].append(change)
         elif not change.kind.endswith(("Linear", "Conv1D")) or len(change.shape) > 2:
-            raise InputError(
-                f"{change.module} is a {change.kind} over MLP channels, and layercut thins MLPs of linear layers and "
-                "stacked experts; remove layers."
-            )
+            raise InputError(f"{change.module} is a {change.kind}, which cannot be thinned; remove layers.")
         else:
             by_parent.setdefault("" if has_one else change.module.rpartition(".")[0], []).append(change)
     slots: list[ChannelSlot] = []

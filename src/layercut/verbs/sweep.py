@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from layercut.base_settings import Names
-from layercut.selection.specs import check_fits
+from layercut.selection.specs import LayerSpec, check_fits
 from layercut.selection.sweep import PlannedSweep, Swept, plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.surgery.plan import parse_layers
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
 
@@ -53,7 +54,9 @@ class SweepVerb(Verb):
         return fields.read_named_tasks(self, self.objective, self.limit)
 
     def fit(self) -> None:
-        check_fits(self.model, layers=self.layers)
+        if self.layers is not None:
+            last = max(parse_layers(self.layers))
+            check_fits(self.model, [LayerSpec(text=str(last), layers=(last,))])
 
     def run(self, io: Io) -> Swept:
         """Skip each layer alone.

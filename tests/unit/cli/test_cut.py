@@ -54,7 +54,7 @@ def test_plan_json_and_hashes(layercut: Run, file: Path, tmp_path: Path) -> None
 
 def test_a_folder_is_not_cut_to_a_gguf_file(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     ran = layercut("cut", tiny, "--remove", "1", "--out", tmp_path / "x.gguf")
-    assert ran.code == 1 and "without .gguf" in ran.err and "convert_hf_to_gguf.py" in ran.err
+    assert ran.code == 1 and "convert_hf_to_gguf.py" in ran.err
     assert not any(tmp_path.iterdir())
 
 

@@ -171,5 +171,5 @@ def test_a_gguf_file_is_a_model_and_a_folder_is_none(files: dict[str, Path]) -> 
     assert handle.engine.describe()["engine"] == "llama.cpp" and handle.engine.describe()["cache"] == "float16"
     handle.release()
     folder = settings.replace(model=str(files["llama"].with_suffix("")))
-    with pytest.raises(InputError, match=r"llama.cpp runs GGUF files, and .*llama is none"):
+    with pytest.raises(InputError, match=r"llama is no GGUF file"):
         _ = ModelHandle(folder).engine

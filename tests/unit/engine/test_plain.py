@@ -47,8 +47,6 @@ def test_it_describes_what_decides_the_numbers() -> None:
     described = engine(batch_size=3).describe()
     model = {"engine": "plain", "model": "tiny-llama", "model_hash": "0" * 16}
     assert json.loads(json.dumps(described)) == {**model, "dtype": "float32", "device": "cpu", "batch_size": 3}
-    with pytest.raises(InputError, match="batch_size 0"):
-        engine(batch_size=0)
 
 
 def test_tokens_are_counted_and_the_limit_is_a_reason() -> None:
@@ -145,7 +143,7 @@ def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None
 
     for message, wrong in {
         "request 'x': there are no continuations": request("a"),
-        "request 'x': there are 1 prompts and 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
+        "request 'x': 1 prompts for 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
         "request 'x': the continuation '' has no tokens": request("a", ""),
         "request 'x': a continuation has 513 tokens and tiny-llama takes 512": request("a", "b" * 513),
     }.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from layercut.engine import scores, stack
+from layercut.engine import plain, stack
 from layercut.engine.base import Divergence, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.scores import Reference, token_divergence
@@ -184,8 +184,8 @@ def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes: list[Any] = []
-    read_states_at = scores.read_states_at
-    monkeypatch.setattr(scores, "read_states_at", lambda *given: passes.append(1) or read_states_at(*given))
+    read_states_at = plain.read_states_at
+    monkeypatch.setattr(plain, "read_states_at", lambda *given: passes.append(1) or read_states_at(*given))
     engine, plans = PlainEngine(loaded("llama"), batch_size=2), [CUT, OTHER, UNCUT]
     done = {(CUT.key, "q0"), (CUT.key, "q1"), (CUT.key, "q2"), (CUT.key, "q3"), (CUT.key, "q4")}
     found: dict[str, list[Divergence]] = {}

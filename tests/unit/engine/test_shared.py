@@ -41,11 +41,11 @@ def test_and_others_that_agree(model_type: str) -> None:
 @pytest.mark.parametrize(
     ("model_type", "says"),
     [
-        ("gpt_oss", "calls its attention with the argument s_aux"),  # sinks
+        ("gpt_oss", "asks its attention for s_aux"),  # sinks
         ("opt", "packed texts give logits that differ by"),  # it counts positions by its mask
         ("bloom", "its layers do not run over packed texts"),  # alibi
-        ("mamba", "does not use the attention interface of transformers"),
-        ("qwen3_next", "does not use the attention interface of transformers"),
+        ("mamba", "does not use transformers' attention interface"),
+        ("qwen3_next", "does not use transformers' attention interface"),
     ],
 )
 def test_the_plain_engine_runs_what_does_not_agree_and_one_line_says_why(

@@ -201,7 +201,7 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
 def test_an_odd_card_is_refused_in_one_line(copied: Path, card: str) -> None:
     (copied / "model" / "README.md").write_bytes(card.encode("utf-8", "surrogateescape"))
     for folder in (copied, copied / "model"):
-        with pytest.raises(InputError, match=r"README.md's metadata cannot be read \(") as caught:
+        with pytest.raises(InputError, match=r"README.md: mend the lines between its ---") as caught:
             prepare_upload(folder, "me/small")
         assert "\n" not in str(caught.value)
 

@@ -44,23 +44,6 @@ def test_eight_bits_are_a_quarter_of_the_linear_weights(model: Path) -> None:
     assert handle(model).disk_bytes(CutPlan(num_layers=6, removed=(2,))) < stored_bytes(small)
 
 
-def test_four_bits_with_a_scale_and_a_zero_for_each_32(model: Path) -> None:
-    whole, small = handle(model, quantize=None).loaded.model, handle(model, quantize="int4").loaded.model
-    pairs = [
-        (part, other)
-        for part, other in zip(whole.modules(), small.modules(), strict=True)
-        if isinstance(part, torch.nn.Linear) and part.in_features % 32 == 0 and part.out_features % 16 == 0
-    ]
-    assert len(pairs) > 12 and handle(model, quantize="int4").dtype == "bfloat16"
-    errors = []
-    for part, other in pairs:
-        states = torch.randn(64, part.in_features, generator=torch.Generator().manual_seed(0))
-        before, after = part(states), other(states.bfloat16()).float()
-        errors.append((after - before).norm() / (before.norm() + 1e-9))
-        assert stored_bytes(other) == part.weight.numel() * (1 / 2 + 2 * 2 / 32)
-    assert 0.02 < max(errors) < 0.12
-
-
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize("removed", [(), (2, 4)])
 def test_both_engines_give_the_same_answers(model: Path, removed: tuple[int, ...], kind: str) -> None:
@@ -74,7 +57,7 @@ def test_both_engines_give_the_same_answers(model: Path, removed: tuple[int, ...
 
 
 def test_a_run_of_it_is_not_one_of_the_original(model: Path) -> None:
-    assert handle(model).describe()["quantize"] == "int8" and "quantize" not in handle(model, quantize=None).describe()
+    assert [handle(model, quantize=kind).describe()["quantize"] for kind in ("int8", None)] == ["int8", None]
 
 
 def test_it_is_named_after_the_model(model: Path) -> None:
@@ -96,9 +79,7 @@ def test_what_cannot_be_quantised_is_refused_in_a_line(model: Path, monkeypatch:
         monkeypatch.setattr("torchao.quantization.Float8WeightOnlyConfig", lambda: 1 / 0)
         _ = handle(model, quantize="fp8").loaded
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="no linear layer has a multiple of 32 inputs and of 16 outputs"):
-        quantise_weights(torch.nn.Linear(48, 32).bfloat16(), "int4", "mine")
-    with pytest.raises(InputError, match="add `dtype` bfloat16"):
+    with pytest.raises(InputError, match="4 bits are multiplied on cards alone"):
         quantise_weights(torch.nn.Linear(64, 32), "int4", "mine")
     monkeypatch.setitem(__import__("sys").modules, "torchao", None)
     with pytest.raises(MissingExtra, match="torchao"):

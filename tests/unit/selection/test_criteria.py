@@ -134,7 +134,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     one, whole = {"num_layers": 4, "num_remove": 1}, {"num_layers": NUM_LAYERS, "num_remove": 1, "engine": full.engine}
     for context, message in (
         (Context(**one, settings={"token": "all"}), "has no settings, but 'token' was given"),
-        (Context(**one), "layercut select with --calibration"),
+        (Context(**one), "use layercut select"),
         (Context(**whole), "no text"),
         (Context(**whole, calibration=calibration()), "no text"),
         (made_up(4, lambda texts, plan: iter(()), 1, num_remove=1), "no token"),

@@ -112,7 +112,7 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
         ("missing.json", "no plan can be read here"),
         ("block_influence:2", "block_influence needs to run"),
         ("task_accuracy:2", "task_accuracy needs to run"),
-        ([-1], "layer -1 is not a layer; layers are counted from 0"),
+        ([-1], "layer -1 is not in"),
         *((share, "write mlp:0.28 or mlp:28%") for share in ("mlp:0", "mlp:1", "mlp:many")),
         ("mlp:0.1 mlp:0.2", "once"),
         ("reverse:3 mlp:0.1", "once, beside layers"),

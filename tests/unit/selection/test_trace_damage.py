@@ -188,7 +188,7 @@ def test_refusals() -> None:
     none = (ObjectiveTask(task=NeedyTask(name="hard", share_known=0), readout="short"),)
     for asked, message in (
         (context(parts=none), r"hard \(short\) right"),
-        (context(parts=PARTS[2:]), "generates text"),
+        (context(parts=PARTS[2:]), "a task that generates"),
         (context(objective=None), "name the tasks"),
         (context(objective=TableObjective(lambda removed: 1.0)), "TaskObjective"),
         (context(settings={"measure": "kl"}), "unknown setting of trace_damage 'measure'"),

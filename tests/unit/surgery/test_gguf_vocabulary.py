@@ -46,5 +46,5 @@ def test_rows_of_a_gguf_file_keep_their_bytes(tmp_path: Path, tied: bool) -> Non
     assert set(choose_vocabulary_of_gguf(whole, "ascii").kept) == set(kept)
     layercut.cut(small, "0", tmp_path / "smaller.gguf", verify=False)
     head = read_gguf_head(whole)
-    with pytest.raises(InputError, match="only byte-pair vocabularies"):
+    with pytest.raises(InputError, match="only byte pairs"):
         tokens_of_gguf(replace(head, metadata={**head.metadata, "tokenizer.ggml.model": "t5"}))

@@ -155,7 +155,7 @@ def written(model: Any, folder: Path) -> Path:
 
 def test_what_cannot_be_thinner_is_refused_before_it_is_written(tmp_path: Path) -> None:
     config = {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 260}
-    with pytest.raises(InputError, match="no MLP whose width one field of its config says"):
+    with pytest.raises(InputError, match="no MLP whose width one field says"):
         mlp_width_of(config, "a bloom")
     llama, mixtral = tiny_model("llama"), tiny_model("mixtral")
     other = Channels(field="intermediate_size", width=40, kept=dict.fromkeys(range(NUM_LAYERS), (0, 1)))
