@@ -20,6 +20,7 @@ from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.paired import TaskRow
 from layercut.evidence.sample_size import MANY, Differences, items_to_decide
+from layercut.runs.prune import SetAside
 
 TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 
@@ -71,20 +72,11 @@ class JudgedDepth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotJudged:
-    """A task that decides nothing, and why."""
-
-    task: str
-    readout: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class SequenceResult:
     """Every depth that was tested."""
 
     tested: tuple[JudgedDepth, ...]  # in order; all but the last one passed, and the last one where all did
-    not_judged: tuple[NotJudged, ...]
+    not_judged: tuple[SetAside, ...]
     """Tasks on which nothing can be kept or lost, such as one on which the original model guesses."""
 
     @property
@@ -127,7 +119,7 @@ def fixed_sequences(
         first.setdefault((row.task, row.readout), row)
     reasons = {key: reason for key, row in first.items() if (reason := _cannot_be_judged(row))}
     wanted = [key for key in first if key not in reasons]
-    not_judged = tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
+    not_judged = tuple(SetAside(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
     results: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:

@@ -50,7 +50,7 @@ def find_study_runs(folder: Path) -> StudyRuns:
             "`layercut ls` lists your runs."
         )
     given_up = {name for failure in failures_in(folder) for name in failure.arms}
-    plans = _plans(folder)
+    plans = [arm["name"] for arm in variants_in_study(folder)]
     runs = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
     runs = [run for run in runs if run.is_finished or run.name not in given_up]
     if not runs:
@@ -105,15 +105,6 @@ def task_verdict(plan: TestedDepth | Alternative, kept: TaskKept, keep: float) -
         return "passed"
     is_less = kept.kept is not None and kept.kept.high is not None and kept.kept.high < keep
     return "shown to fail" if plan.verdict == "shown to fail" and is_less else "undecided"
-
-
-def _plans(folder: Path) -> list[str]:
-    if arms := variants_in_study(folder):
-        return [arm["name"] for arm in arms]
-    if not is_run_folder(folder):
-        return []
-    plans = RunFolder.open(folder).settings.get("plans")
-    return list(plans) if isinstance(plans, (dict, list)) else []
 
 
 NOT_HEALED = "none"

@@ -51,14 +51,14 @@ def answer_section(source: Source) -> Section:
     study: StudyResults = source.value
     result = prune_result(study.uncut.path.parent)
     first = first_of_prune(result, study.rows) if result else first_of_study(study, source.use, source.keep)
-    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True)]
+    blocks: list[Block] = [Lead(first.answer)]
     blocks += [first.table] if first.table else []
-    blocks += [Facts(facts=first.facts, rows=True)] if first.facts else []
+    blocks += [Facts(first.facts)] if first.facts else []
     blocks += [first.versus] if first.versus and first.versus.rows else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
     tried, measured = count_of(len(study.cuts), "plan"), words.item_count_words(study.rows)
-    blocks.append(Facts(facts=[("model", escape_inline(source.model)), ("tried", tried), ("measured", measured)]))
+    blocks.append(Facts([("model", escape_inline(source.model)), ("tried", tried), ("measured", measured)]))
     title = "What can be removed?" if are_thinner(study.rows) else "How many layers can be removed?"
     return Section(name="answer", title=title, short="Answer", blocks=blocks)
 
