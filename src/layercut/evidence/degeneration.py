@@ -1,9 +1,4 @@
-"""Degeneration of written texts: loops, repetition, empty and endless answers, original beside pruned models.
-
-Measure E2 of arXiv:2602.01997, with every text counted. There, texts shorter than n words have no Rep-n and texts
-of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as texts without repetition, and
-the share of empty ones is reported too.
-"""
+"""Degeneration of written texts: E2 of arXiv:2602.01997, where short texts are left out; here they count."""
 
 from __future__ import annotations
 
@@ -27,11 +22,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) -> Diagnosis:
-    """A row for each measure and pruned model, and how texts ended.
-
-    Args:
-        texts: by name of the model, the original one first: each text and its finish reason, in the same order.
-    """
+    """A row for each measure and pruned model, by name, the original first; each text comes with its finish reason."""
     measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
     rows = item_rows(NAME, measures, seed=seed, higher=("length",), headlines=HEADLINES)
     note = "Texts shorter than n words count as Rep-n 0, single sentences as Self-BLEU 0."

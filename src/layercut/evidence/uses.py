@@ -1,8 +1,4 @@
-"""Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes. A new use is a line
-here.
-
-    tasks_for_use("math", data=["gsm8k"])
-"""
+"""Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes."""
 
 from __future__ import annotations
 

@@ -17,9 +17,7 @@ class Key:
 
     label: str
     colour: str
-    dash: str = ""
-    hollow: bool = False
-    line: bool = True
+    dash: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,8 +161,6 @@ def layers_figure(sweep: Sweep) -> Figure | None:
                 )
                 for readout in dict.fromkeys(curve.readout for curve in drawn)
             ),
-            Key(label="significant loss", colour="var(--soft)", line=False),
-            Key(label="not significant", colour="var(--soft)", line=False, hollow=True),
         ],
         columns=1,
         table=overview_table(sweep),

@@ -101,13 +101,13 @@ def test_long_answers_are_cut():
 
 def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):
     shutil.copytree(quickstart[0].path.parent, tmp_path / "quickstart")
-    assert [run.name for run in find_study_runs(tmp_path / "quickstart").cuts] == ["random-3", "reverse-3"]
+    assert [run.name for run in find_study_runs(tmp_path / "quickstart")[1]] == ["random-3", "reverse-3"]
     with RunFolder.begin(tmp_path / "planned", {}) as study:
         study.notes.put(ARMS, [{"name": name} for name in ("uncut", "reverse-3", "random-3")])
     for name in ("random-3", "reverse-3", "uncut"):
         shutil.move(tmp_path / "quickstart" / name, tmp_path / "planned" / name)
-    found = find_study_runs(tmp_path / "planned")
-    assert [run.name for run in (found.uncut, *found.cuts)] == ["uncut", "reverse-3", "random-3"]
+    uncut, cuts = find_study_runs(tmp_path / "planned")
+    assert [run.name for run in (uncut, *cuts)] == ["uncut", "reverse-3", "random-3"]
 
 
 def test_the_seed_of_the_study_is_used_again(tmp_path):
