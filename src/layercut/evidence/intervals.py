@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,6 +111,7 @@ def plain_estimates(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value._asdict() if isinstance(value, Estimate) else value for name, value in fields.items()}
 
 
+@lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
 def proportion_interval(successes: int, n: int) -> Estimate:
     """Share of successes with its Wilson score interval. InputError: no items, or more successes than items."""
     if n < 1:
