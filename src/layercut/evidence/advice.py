@@ -85,8 +85,8 @@ def judge_plans(
     if not spoken:
         tasks = ", ".join(dict.fromkeys(row.task for row in main))
         raise InputError(
-            f"no measured task covers {use.name}, only {tasks}. Run the study with {use.wanted}, or ask "
-            "for another `use`."
+            f"no measured task covers {use.name}, only {tasks}. Run the study with one of {', '.join(use.tasks)}, or "
+            "ask for another `use`."
         )
     # One plan without evidence is enough, or plans would be judged by different tasks.
     silent = {(row.task, row.readout) for row in spoken if not _decides(row, use)}

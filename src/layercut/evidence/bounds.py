@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -126,14 +125,8 @@ def retention_bounds(
     2005; arXiv:1905.06208). The upper bound adds the best item in place of the worst. Where items share contexts, whole
     contexts are reweighted and the added one is as large as they are on average.
 
-    Args:
-        uncut: N values of the original model from 0 to 1, one per item.
-        cut: N values of the pruned model for the same items in the same order.
-        chance: score of guessing; the retention has no meaning where the original model is not above it.
-        low_error: probability of a lower bound above the truth.
-        high_error: probability of an upper bound below the truth.
-        clusters: N names of the contexts that items share; None where items stand alone.
-        num_resamples: R, raised where a level is so strict that it needs more.
+    ``uncut`` and ``cut`` are N scores from 0 to 1 of the same items; ``low_error`` is the probability of a lower bound
+    above the truth, ``high_error`` that of an upper bound below it. A strict level raises the number of resamples R.
 
     Raises:
         InputError: values outside 0 to 1, not one of each model per item, or an error rate that is no probability.
@@ -147,27 +140,10 @@ def retention_bounds(
         if not 0 < error < 1:
             raise InputError(f"an error rate of {error:g} cannot be; give one between 0 and 1, such as 0.05.")
     draws = max(num_resamples, math.ceil(_FEWEST_BEYOND / min(low_error, high_error)))
-    names = None if clusters is None else tuple(clusters)
-    pairs = (tuple(before.tolist()), tuple(after.tolist()))
-    return _bounds(*pairs, chance, low_error, high_error, check_seed(seed), names, draws)
-
-
-@lru_cache(maxsize=4096)  # a report judges the same rows several times
-def _bounds(
-    uncut: tuple[float, ...],
-    cut: tuple[float, ...],
-    chance: float,
-    low_error: float,
-    high_error: float,
-    seed: int,
-    clusters: tuple[str, ...] | None,
-    draws: int,
-) -> Bounds:
-    before, after = np.array(uncut), np.array(cut)
     n, above = len(before), float(before.mean()) - chance
     value = (float(after.mean()) - chance) / above if above else math.nan
     items, shapes = _units(before, after, cluster_codes(clusters, n))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     lower, upper = np.empty(draws), np.empty(draws)
     step = max(1, MAX_CELLS // len(items))
     for start in range(0, draws, step):
@@ -182,10 +158,7 @@ def _bounds(
 
 
 def _units(before: Array, after: Array, codes: np.ndarray | None) -> tuple[Array, Array]:
-    """Units that are reweighted, (K, 3) sums of uncut, cut and number of items, and their counts, (K,).
-
-    A weighting depends on equal pairs only through their number, so that K <= 4 for scores of 0 and 1.
-    """
+    """Units that are reweighted, (K, 3) sums of uncut, cut and number of items, and counts of equal ones, (K,)."""
     if codes is None:
         pairs, counts = np.unique(np.stack([before, after], axis=1), axis=0, return_counts=True)
         return np.column_stack([pairs, np.ones(len(pairs))]), counts.astype(np.float64)

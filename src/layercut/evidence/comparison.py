@@ -110,9 +110,7 @@ class ComparisonRow(TaskRow):
     def finding(self) -> Finding:
         """The claim that the intervals support, and no more; layercut.report.words says what each means.
 
-        A change counts where the interval of the difference leaves out 0 and p < 0.05 after Holm's correction. With few
-        items or many comparisons these two may disagree (4 items lost and none gained: an interval below 0, p = 0.12),
-        and then nothing is claimed.
+        A change counts where the interval of the difference leaves out 0 and p < 0.05 after Holm's correction.
         """
         if self.judged is not None:
             return self.judged
@@ -164,8 +162,7 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
     P-values are adjusted over all rows (Holm).
 
     Raises:
-        InputError: a run is not finished; two runs share no task, or no item of a task; a task's versions or the
-            right answers of an item differ, so that the scores cannot be compared.
+        InputError: a run is not finished, or two that cannot be compared.
     """
     base = _Run.read(uncut)
     rows: list[ComparisonRow] = []

@@ -1,9 +1,4 @@
-"""Degeneration of written texts: loops, repetition, empty and endless answers, original beside pruned models.
-
-Measure E2 of arXiv:2602.01997, with every text counted. There, texts shorter than n words have no Rep-n and texts
-of one sentence no Self-BLEU, so the worst responses are excluded. Here they count as texts without repetition, and
-the share of empty ones is reported too.
-"""
+"""Degeneration of written texts: E2 of arXiv:2602.01997, where short texts are left out; here they count."""
 
 from __future__ import annotations
 
@@ -21,27 +16,16 @@ LONGEST_UNIT = 200
 LOOPS = 0.25
 """A text loops if its longest loop is at least this share of it, and at least ``LEAST_LOOP`` characters."""
 LEAST_LOOP = 40
-FEWEST_WORDS = 4
-"""Words of a text that has a Rep-4."""
 HEADLINES = ("loops", "empty", "Rep-4")
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def measure_texts(texts: Mapping[str, Sequence[tuple[str, str]]], *, seed: int) -> Diagnosis:
-    """A row for each measure and pruned model, and how texts ended.
-
-    Args:
-        texts: by name of the model, the original one first: each text and its finish reason, in the same order.
-    """
+    """A row for each measure and pruned model, by name, the original first; each text comes with its finish reason."""
     measures = {model: [measure_text(*text) for text in of_model] for model, of_model in texts.items()}
     rows = item_rows(NAME, measures, seed=seed, higher=("length",), headlines=HEADLINES)
-    short, single = (
-        ", ".join(f"{model} {sum(map(counts, of_model))}" for model, of_model in texts.items())
-        for counts in (lambda text: len(words_of(text[0])) < FEWEST_WORDS, lambda text: len(sentences_of(text[0])) < 2)
-    )
-    note = f"Shorter than four words, counted as without repetition: {short}. "
-    note += f"A single sentence, counted as Self-BLEU 0: {single}."
+    note = "Texts shorter than n words count as Rep-n 0, single sentences as Self-BLEU 0."
     finish = {model: dict(Counter(reason for _, reason in of_model)) for model, of_model in texts.items()}
     return {"rows": rows, "data": {"finish": finish}, "notes": [note]}
 

@@ -1,11 +1,7 @@
 """The deepest cut that is shown to keep what was asked for: depths tested in order, until the first one fails.
 
-    steps = [DepthEvidence(1, "search-1", rows), DepthEvidence(2, "search-2", rows)]
-    fixed_sequences({"search": steps}, keep=0.9)["search"].deepest
-
-All tasks of a depth have to pass, so each lower bound has the full level (intersection-union test). Depths are tested
-in an order that was fixed before, and a failure ends the test, so each depth has the full level too: to recommend one
-that keeps less, the first such depth has to pass, and it is tested once. Papers: docs/reference/statistics.md.
+All tasks of a depth have to pass, so each lower bound has the full level (intersection-union test), and a failure ends
+the test, so each depth has it too. Papers: docs/reference/statistics.md.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.paired import TaskRow
 from layercut.evidence.sample_size import MANY, Differences, items_to_decide
+from layercut.runs.prune import SetAside
 
 TestVerdict = Literal["passed", "shown to fail", "undecided", "not tested"]
 
@@ -41,7 +38,6 @@ class JudgedTask:
     readout: str
     n: int  # number of items
     num_clusters: int | None  # contexts that the items share, if any
-    chance: float
     kept: float  # retention above chance on these items
     low: float | None
     """At least this is kept, at the level of the test. None where the items do not separate uncut from chance."""
@@ -71,20 +67,11 @@ class JudgedDepth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotJudged:
-    """A task that decides nothing, and why."""
-
-    task: str
-    readout: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class SequenceResult:
     """Every depth that was tested."""
 
     tested: tuple[JudgedDepth, ...]  # in order; all but the last one passed, and the last one where all did
-    not_judged: tuple[NotJudged, ...]
+    not_judged: tuple[SetAside, ...]
     """Tasks on which nothing can be kept or lost, such as one on which the original model guesses."""
 
     @property
@@ -109,16 +96,14 @@ def fixed_sequences(
     The error rate 1 - level is shared by the paths in equal parts. A path on which every depth passed hands its part on
     to the others, which are then tested again. With one plan a path this is Holm's procedure.
 
-    Args:
-        paths: steps by depth; what comes first must not depend on these items.
-        keep: share of the score above chance that every task has to keep.
-        level: probability that no depth that keeps less is passed, on all paths together.
-        num_resamples: of each bound.
+    What comes first on a path must not depend on these items. With a probability of ``level``, no depth that keeps less
+    is passed on any path.
 
     Raises:
-        InputError: a share or level that cannot be.
+        InputError: a share that cannot be.
     """
-    check_keep_and_level(keep, level)
+    if not 0 < keep <= 1:
+        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
     for steps in paths.values():
         assert steps and all(step.rows for step in steps), "a depth without rows"
         assert all(early.depth < late.depth for early, late in pairwise(steps)), "depths that are not in order"
@@ -127,7 +112,7 @@ def fixed_sequences(
         first.setdefault((row.task, row.readout), row)
     reasons = {key: reason for key, row in first.items() if (reason := _cannot_be_judged(row))}
     wanted = [key for key in first if key not in reasons]
-    not_judged = tuple(NotJudged(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
+    not_judged = tuple(SetAside(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
     results: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:
@@ -143,14 +128,6 @@ def fixed_sequences(
         done |= finished
         if not finished or len(done) == len(paths):
             return results
-
-
-def check_keep_and_level(keep: float, level: float) -> None:
-    """Raise InputError for a share or a probability that cannot be."""
-    if not 0 < keep <= 1:
-        raise InputError(f"`keep` {keep:g} is not a share between 0 and 1, such as 0.9.")
-    if not 0.5 <= level < 1:
-        raise InputError(f"a level of {level:g} must lie between 0.5 and 1, such as 0.95.")
 
 
 def _cannot_be_judged(row: TaskRow) -> str:
@@ -240,7 +217,6 @@ def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, 
         readout=row.readout,
         n=bounds.n,
         num_clusters=row.values.num_clusters,
-        chance=row.chance,
         kept=bounds.value,
         low=bounds.low,
         high=bounds.high,

@@ -37,13 +37,9 @@ def clusters_of(records: Sequence[Mapping[str, Any]]) -> list[str] | None:
 
 
 def cluster_codes(clusters: Sequence[str] | None, n: int) -> NDArray[np.intp] | None:
-    """A number from 0 to K - 1 for each item, by sorted name; None where there is nothing to correct for.
+    """A number from 0 to K - 1 for each item, by sorted name; None without clusters, with one per item or one for all.
 
-    That is the case without clusters, where every item has its own, and where all items share one: the number is then
-    about this one context.
-
-    Raises:
-        InputError: not one name per item.
+    InputError: not one name per item.
     """
     if clusters is None:
         return None
@@ -115,20 +111,15 @@ def plain_estimates(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value._asdict() if isinstance(value, Estimate) else value for name, value in fields.items()}
 
 
+@lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
 def proportion_interval(successes: int, n: int) -> Estimate:
     """Share of successes with its Wilson score interval. InputError: no items, or more successes than items."""
     if n < 1:
         raise InputError("a share of no items has no value; give at least one item.")
     if not 0 <= successes <= n:
         raise InputError(f"{successes} successes of {n} items cannot be; successes go from 0 to {n}.")
-    low, high = _wilson_ends(successes, n)
-    return Estimate(successes / n, low, high, n, "wilson")
-
-
-@lru_cache(maxsize=4096)  # scipy tests a hypothesis on the way; a sweep asks for the same share at every layer
-def _wilson_ends(successes: int, n: int) -> tuple[float, float]:
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    return Estimate(successes / n, float(interval.low), float(interval.high), n, "wilson")
 
 
 def mean_interval(values: Sequence[float] | Array, seed: int = 0, *, clusters: Sequence[str] | None = None) -> Estimate:
@@ -137,10 +128,7 @@ def mean_interval(values: Sequence[float] | Array, seed: int = 0, *, clusters: S
     The bootstrap is BCa, and falls back to percentiles where that is not defined. Values of a metric that is not 0/1
     and that are all equal carry no information about its spread: there the ends are None and the method is ``none``.
     Where items share contexts, a Wilson interval of the effective number of items, or the mean with its clustered
-    standard error and Student's t.
-
-    Raises:
-        InputError: no values, a value that is not finite, or not one cluster per value.
+    standard error and Student's t. InputError: no values, or one that is not finite.
     """
     array = finite_array(values)
     codes = cluster_codes(clusters, len(array))
@@ -217,13 +205,9 @@ ALPHA = 0.05
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given.
+    """Holm's adjusted p-values, in the order given; InputError: a value outside [0, 1], or NaN.
 
-    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. scipy has only the false
-    discovery rate, which bounds another error.
-
-    Raises:
-        InputError: a value outside [0, 1], or NaN.
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1.
     """
     for index, p in enumerate(p_values):
         if not 0 <= p <= 1:
@@ -239,23 +223,11 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """The unbiased estimate from one problem, n samples of which c are right: 1 - C(n - c, k) / C(n, k).
 
-    Computed as 1 - prod over i of (1 - k / i), i from n - c + 1 to n, which overflows nowhere. arXiv:2107.03374.
+    arXiv:2107.03374. InputError: k above n, or counts that cannot be.
 
     >>> pass_at_k(2, 1, 1), pass_at_k(4, 1, 2), pass_at_k(5, 3, 3)
     (0.5, 0.5, 1.0)
-
-    Raises:
-        InputError: k above n, or counts that cannot be.
     """
-    if not 0 <= num_correct <= num_samples:
-        raise InputError(f"{num_correct} right programs of {num_samples} cannot be; use 0 to {num_samples}.")
-    if not 1 <= k <= num_samples:
-        raise InputError(
-            f"pass@{k} cannot be computed from {num_samples} programs; use 1 to {num_samples}, or draw more."
-        )
-    if num_samples - num_correct < k:
-        return 1.0  # too few wrong ones to fill a set
-    none_right = 1.0
-    for i in range(num_samples - num_correct + 1, num_samples + 1):
-        none_right *= 1.0 - k / i
-    return 1.0 - none_right
+    if not 0 <= num_correct <= num_samples or not 1 <= k <= num_samples:
+        raise InputError(f"pass@{k} of {num_samples} programs with {num_correct} right cannot be; draw at least {k}.")
+    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)

@@ -50,9 +50,6 @@ def mean_share_kept(parts: Sequence[TaskValues], *, seed: int = 0, num_resamples
     Each task's items are reweighted by themselves, as in ``compare_paired``; the draws are then averaged over tasks,
     which all count the same. Where more than 2.5 % of the draws have a denominator of 0 or less, there is no interval.
     Refused where the original model is not above a floor.
-
-    Raises:
-        InputError: no items in a part, or a value that is not finite.
     """
     uncut = [finite_array(part.uncut).mean() for part in parts]
     cut = [finite_array(part.cut).mean() for part in parts]

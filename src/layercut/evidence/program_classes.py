@@ -1,8 +1,6 @@
 """Classes of generated programs: how each one fails, by compile(), a bracket stack and the result of running it.
 
-Experiments E4 and E9 of arXiv:2602.01997 class programs by parts of error messages, which change with Python's version
-and leave indentation and unterminated strings among "others". Here the parser reports whether and where a program is
-broken, and ``first_problem`` whether brackets or strings are the cause.
+E4 and E9 of arXiv:2602.01997 class programs by parts of error messages, which change with Python's version.
 """
 
 from __future__ import annotations
@@ -140,11 +138,7 @@ def _syntax_error(source: str) -> SyntaxError | None:
 
 
 def _only_cut(source: str) -> bool:
-    """True where more text could still make it right.
-
-    No bracket closes a wrong one, and the lines before the last one, which may break off anywhere, parse or begin
-    something that does.
-    """
+    """True where more text could still make it right: the lines before the last parse, or begin what does."""
     problem = first_problem(source)
     if problem is not None and problem.kind in ("unmatched", "mismatched"):
         return False

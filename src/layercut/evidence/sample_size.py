@@ -31,11 +31,7 @@ class Outcomes(NamedTuple):
 
 
 def expect_outcomes(*, baseline: float, retention: float, chance: float = 0.0) -> Outcomes:
-    """Shares of the four outcomes, from the scores of the two models and the assumed correlation of right answers.
-
-    Raises:
-        InputError: shares that cannot be.
-    """
+    """Shares of the four outcomes, by scores and the assumed correlation. InputError: shares that cannot be."""
     if not 0 <= chance < baseline < 1:
         raise InputError(
             f"baseline {baseline:g} and chance {chance:g}: the baseline must lie above chance and below 1."
@@ -56,11 +52,7 @@ def outcomes_of(baseline: float, cut: float, correlation: float) -> Outcomes:
 
 
 def items_needed(outcomes: Outcomes, *, comparisons: int = 1) -> int:
-    """Items for McNemar's exact test to reach a power of ``POWER``, as one of several comparisons (Holm's first step).
-
-    Raises:
-        InputError: more than five million items.
-    """
+    """Items for McNemar's exact test to reach a power of ``POWER``, as one of several comparisons (Holm)."""
     level = ALPHA / comparisons
     needed = least_number(lambda n: mcnemar_power(n, outcomes, level) >= POWER, 1, _MOST_ITEMS, parts=200)
     if needed is None:

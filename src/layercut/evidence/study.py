@@ -18,14 +18,6 @@ from layercut.runs.prune import RESULT, Alternative, PruneResult, TaskKept, Test
 from layercut.runs.study import UNCUT, failures_in, variants_in_study
 
 
-class StudyRuns(NamedTuple):
-    """The runs of a study."""
-
-    uncut: RunFolder
-    cuts: list[RunFolder]
-    """In the order of the study, healed arms beside their cut; otherwise by number of layers removed."""
-
-
 class StudyResults(NamedTuple):
     """The runs of a study with every comparison between them."""
 
@@ -36,12 +28,8 @@ class StudyResults(NamedTuple):
     failed: list[str]  # steps that failed, a line each
 
 
-def find_study_runs(folder: Path) -> StudyRuns:
-    """Find the runs of a study: the folders in it, ``uncut`` first. An arm of which everything failed is left out.
-
-    Raises:
-        InputError: no folder, no uncut run in it, no cut run, or one that is not finished.
-    """
+def find_study_runs(folder: Path) -> tuple[RunFolder, list[RunFolder]]:
+    """The original model's run of a study, and those of its cuts in its order; without arms of which all failed."""
     folder = Path(folder)
     check_folder(folder)
     if not is_run_folder(folder / UNCUT):
@@ -50,7 +38,7 @@ def find_study_runs(folder: Path) -> StudyRuns:
             "`layercut ls` lists your runs."
         )
     given_up = {name for failure in failures_in(folder) for name in failure.arms}
-    plans = _plans(folder)
+    plans = [arm["name"] for arm in variants_in_study(folder)]
     runs = [RunFolder.open(path) for path in runs_in(folder) if path.name != UNCUT]
     runs = [run for run in runs if run.is_finished or run.name not in given_up]
     if not runs:
@@ -62,23 +50,19 @@ def find_study_runs(folder: Path) -> StudyRuns:
         listed = plans.index(run.name) if run.name in plans else len(plans)
         return listed, arm_of(run, uncut).depth, run.name
 
-    return StudyRuns(uncut, sorted(runs, key=place))
+    return uncut, sorted(runs, key=place)
 
 
 def study_results(folder: Path, *, seed: int | None = None) -> StudyResults:
-    """The runs of a study, compared once for all who want to show it; ``seed`` is that of the uncut run by default.
-
-    Raises:
-        InputError: see find_study_runs and compare_runs.
-    """
-    runs = find_study_runs(folder)
-    own = runs.uncut.settings.get("seed")
+    """The runs of a study, compared once for all who want to show it; ``seed`` is that of the uncut run by default."""
+    uncut, cuts = find_study_runs(folder)
+    own = uncut.settings.get("seed")
     used = seed if seed is not None else own if isinstance(own, int) else 0
     failed = [failure.describe() for failure in failures_in(folder)]
-    rows = compare_runs(runs.uncut, runs.cuts, seed=used)
+    rows = compare_runs(uncut, cuts, seed=used)
     if (result := prune_result(folder)) is not None:
         rows = judged_rows(rows, result)
-    return StudyResults(runs.uncut, runs.cuts, rows, used, failed)
+    return StudyResults(uncut, cuts, rows, used, failed)
 
 
 def prune_result(folder: Path) -> PruneResult | None:
@@ -107,31 +91,13 @@ def task_verdict(plan: TestedDepth | Alternative, kept: TaskKept, keep: float) -
     return "shown to fail" if plan.verdict == "shown to fail" and is_less else "undecided"
 
 
-def _plans(folder: Path) -> list[str]:
-    if arms := variants_in_study(folder):
-        return [arm["name"] for arm in arms]
-    if not is_run_folder(folder):
-        return []
-    plans = RunFolder.open(folder).settings.get("plans")
-    return list(plans) if isinstance(plans, (dict, list)) else []
-
-
-NOT_HEALED = "none"
-"""The arm of a model that was cut and not trained."""
-
-
 class Place(NamedTuple):
     """The group of a run among the runs of its study."""
 
-    criterion: str  # criterion that chose the layers; of lists given by hand, the plan's name without its depth
-    arm: str  # healing arm of the pruned model; ``none`` where it was not healed
+    series: str  # name of the line: criterion that chose the layers, of lists given by hand the plan's name without its
+    # depth, and how it was healed
     depth: float  # layers removed; of plans of which some remove MLP channels, the share of the parameters in percent
     part: str  # runs of one part are joined by a line: one seed each, and one run at each depth
-
-    @property
-    def series(self) -> str:
-        """Name of the line."""
-        return self.criterion if self.arm == NOT_HEALED else f"{self.criterion}, healed: {self.arm}"
 
 
 def places_of_runs(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> dict[str, Place]:
@@ -151,8 +117,9 @@ def places_of_runs(runs: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -> 
         depth: float = row.cut.turn if by_size else row.cut.depth
         if by_size and row.cut.num_parameters and row.uncut.num_parameters:
             depth = round(100 * (1 - row.cut.num_parameters / row.uncut.num_parameters), 1)
-        arm, seed = row.cut.healing or NOT_HEALED, about.get("seed", run.settings.get("seed", 0))
-        by_stage[run.name] = Place(criterion, arm, depth, f"{criterion}, {arm}, seed {seed}")
+        series = f"{criterion}, healed: {row.cut.healing}" if row.cut.healing else criterion
+        seed = about.get("seed", run.settings.get("seed", 0))
+        by_stage[run.name] = Place(series, depth, f"{series}, seed {seed}")
     crowds = Counter((place.part, place.depth) for place in by_stage.values())
     crowded = {part for (part, _), count in crowds.items() if count > 1}
     return {
@@ -167,9 +134,7 @@ def are_thinner(rows: Sequence[ComparisonRow]) -> bool:
 
 
 def kept_checkpoint(folder: Path, arm: ComparedRun) -> Path | None:
-    """The folder of the checkpoint of a plan of a study; None where it is not on the disk. A healed arm's lies beside
-    the healed cut: ``CUT/heal-ARM/checkpoint``.
-    """
+    """The checkpoint of a plan of a study, of a healed one in CUT/heal-ARM/checkpoint; None if it is not there."""
     if arm.checkpoint:
         return Path(arm.checkpoint)
     cut = arm.plan or arm.name

@@ -1,7 +1,4 @@
-"""A sensitivity sweep: the loss of every task when one layer is skipped.
-
-``sweep.json`` in the run folder holds all numbers; table, report and plot are made from it and nothing else.
-"""
+"""A sensitivity sweep: the loss of every task when one layer is skipped, as ``sweep.json`` holds it."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from layercut.evidence.paired import Comparison, TaskRow
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import SWEEP
 from layercut.runs.environment import shown_path
-from layercut.runs.settings import FORMAT_VERSION, check_version, read_json_or_refuse
+from layercut.runs.settings import FORMAT_VERSION, read_format
 from layercut.text import Printed
 
 
@@ -120,15 +117,9 @@ class Sweep(Printed):
 
     @classmethod
     def load(cls, folder: Path) -> Sweep:
-        """Read a sweep from its run folder.
-
-        Raises:
-            InputError: no sweep has ended in this folder, or its file is damaged or of an unknown format.
-        """
+        """Read a sweep from its run folder; InputError: it has not ended, or its file is damaged."""
         file = Path(folder) / SWEEP
-        again = "run the same `layercut sweep` command again to finish it"
-        data = read_json_or_refuse(file, f"{shown_path(Path(folder))} holds no {SWEEP}; {again}")
-        check_version(data.get("format_version") if isinstance(data, dict) else None, file)
+        data = read_format(file, "finished sweep")
         try:
             return cls(
                 **{name: data[name] for name in ("model", "model_hash", "num_layers", "items")},

@@ -1,7 +1,4 @@
-"""Any two runs of the same items, paired item by item: two plans of a study, or two evaluations.
-
-compare_two(RunFolder.open(Path("runs/q/reverse-3")), RunFolder.open(Path("runs/q/random-3")))
-"""
+"""Any two runs of the same items, paired item by item: two plans of a study, or two evaluations."""
 
 from __future__ import annotations
 
@@ -29,12 +26,7 @@ _OF_ROW = {
 
 
 def open_run(path: Path) -> RunFolder:
-    """A run with answers of one model, or another tool's log of an evaluation; the folder of a study is refused, with
-    its runs named.
-
-    Raises:
-        InputError: neither, or a study.
-    """
+    """A run with answers of one model, or another tool's log of an evaluation. InputError: neither, or a study."""
     if not is_run_folder(path) and path.exists() and (logged := open_foreign_log(path)) is not None:
         return logged
     if is_run_folder(path / UNCUT):
@@ -47,12 +39,11 @@ def open_run(path: Path) -> RunFolder:
 def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[ComparisonRow]:
     """Compare two runs on every task, readout and metric that both hold; ``uncut`` of a row is the first run.
 
-    P-values are adjusted over all rows (Holm). What only one run holds is passed over, see ``comparison_notes``. Where
-    one run holds a whole test set and the other its rest, the items in common are compared; the row's note says so.
+    What only one run holds is passed over, see ``comparison_notes``. Where one run holds a whole test set and the other
+    its rest, the items in common are compared.
 
     Raises:
-        InputError: a run that is not finished, or two that cannot be compared: one given twice, other decoding, no task
-            in common, other items, other versions of a task.
+        InputError: a run that is not finished, or two that cannot be compared.
     """
     if first.path.resolve() == second.path.resolve():
         raise InputError(f"both runs are {shown_path(first.path)}; give two different ones.")
@@ -60,10 +51,8 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     decoding = [run.settings.get("decoding") for run in (first, second)]
     if decoding[0] != decoding[1] and not are_logs:
         named = [
-            ", ".join(f"{name} {value}" for name, value in settings.items())
-            if isinstance(settings, dict)
-            else "settings that were not recorded"
-            for settings in decoding
+            ", ".join(f"{name} {value}" for name, value in how.items()) if isinstance(how, dict) else "nothing recorded"
+            for how in decoding
         ]
         raise InputError(
             f"{first.name} was decoded with {named[0]}, {second.name} with {named[1]}; run both with the same decoding."

@@ -1,8 +1,4 @@
-"""Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes. A new use is a line
-here.
-
-    tasks_for_use("math", data=["gsm8k"])
-"""
+"""Uses of a pruned model, by name: the tasks that measure a use, and whether it ranks or writes."""
 
 from __future__ import annotations
 
@@ -39,13 +35,6 @@ class Use(NamedTuple):
     def counts(self, readout: str) -> bool:
         """Return True for a readout that decides."""
         return self.answers == "either" or is_written(readout) == (self.answers == "written")
-
-    @property
-    def wanted(self) -> str:
-        """The tasks to be run for it, in words."""
-        tasks = "any task" if self.tasks == ("*",) else f"one of {', '.join(self.tasks)}"
-        readouts = {"ranked": "rank", "written": "short or chain", "either": ""}[self.answers]
-        return f"{tasks} (readout {readouts})" if readouts else tasks
 
     def note(self, tasks: Collection[str]) -> str:
         """One sentence where these tasks are only parts of the use; else empty.

@@ -201,9 +201,7 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> Fix
                 **_judgement_of(judged, rows[folder]),
             )
         )
-    left_out = next(iter(sequences.values())).not_judged
-    not_judged = tuple(SetAside(task=task.task, readout=task.readout, reason=task.reason) for task in left_out)
-    return FixedSequence(tuple(tested), not_judged, tuple(alternatives))
+    return FixedSequence(tuple(tested), next(iter(sequences.values())).not_judged, tuple(alternatives))
 
 
 def _judgement_of(judged: JudgedDepth | None, rows: Sequence[ComparisonRow]) -> dict[str, Any]:

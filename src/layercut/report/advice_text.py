@@ -29,8 +29,8 @@ def advice_answer(advice: Advice) -> str:
         return f"{start} remove {chosen.arm.amount}:** {_plan(chosen)} keeps {kept_words(chosen.tasks)}.{gained}{note}"
     if best is None:
         return (
-            f"{start} there is no evidence:** no readout in this study can show what a plan keeps. It takes "
-            f"{escape_inline(advice.use.wanted)}, on more items or a model that is above chance there.{note}"
+            f"{start} there is no evidence:** no readout of this use can show here what a plan keeps. It takes more "
+            f"items, or a model that is above chance there.{note}"
         )
     decided = items_needed_words(best)
     if best.verdict == "shown to fail":

@@ -96,12 +96,7 @@ def programs_section(source: Source) -> Section | None:
 def program_tables(
     cells: Mapping[tuple[str, str], Mapping[str, Sequence[Record]]], model: str = "model"
 ) -> list[Block]:
-    """How programs fail; nothing where no answer is a program.
-
-    Args:
-        cells: by task and readout, the records of each model, the original one first.
-        model: what the models differ in, for the head of the tables.
-    """
+    """How programs fail, by task and readout, of the models by name; ``model`` is what they differ in."""
     tables: list[Block] = []
     for (task, readout), of_models in cells.items():
         found = {name: Counter(record.get(CLASS) for record in records) for name, records in of_models.items()}
@@ -112,9 +107,7 @@ def program_tables(
 
 
 def program_table(classes: Mapping[str, Mapping[ProgramClass, int]], name: str, task: str, model: str) -> Table:
-    """How many programs of each model end in each way, with shares of all and of those that fail; ``model`` is what the
-    models differ in.
-    """
+    """How many programs of each model end in each way, with shares of all and of those that fail."""
 
     def cell(counts: Mapping[ProgramClass, int], kind: ProgramClass) -> str:
         count, failed = counts.get(kind, 0), sum(count for of, count in counts.items() if of not in FINE)

@@ -1,8 +1,4 @@
-"""Vega-Lite specifications of plots.
-
-Colours are CSS variables, so that one picture serves light, dark and print. Values are in percent where a scale says
-so.
-"""
+"""Vega-Lite specifications of plots; colours are CSS variables, so that one picture serves light, dark and print."""
 
 from __future__ import annotations
 
@@ -72,15 +68,10 @@ def kept_share_panel(
     ticks: Sequence[float] = (),
     bands: bool = False,
 ) -> Panel:
-    """Lines of what is kept above chance over x, with the intervals of their points.
+    """Lines of what is kept above chance over x, with the intervals of their points, as ``bands`` for many points.
 
-    Args:
-        points: each with ``x``, ``y``, ``low``, ``high`` (the last two may be None), ``hollow``, the ``series`` that it
-            has the colour of, and the ``part`` that a line joins.
-        title: of the panel; ``label`` describes it to readers who do not see it.
-        x: ends of the scale.
-        ticks: of x; chosen to fit where there are none.
-        bands: whether intervals are bands and not bars: for many points of few series.
+    A point has ``x``, ``y``, ``low``, ``high`` (the last two may be None), ``hollow``, the ``series`` that it has the
+    colour of, and the ``part`` that a line joins. ``label`` describes the panel to readers who do not see it.
     """
     values = [point["y"] for point in points]
     y = (min(KEPT_LOW, *values, 0.0), max(KEPT_HIGH, *values, 0.0))

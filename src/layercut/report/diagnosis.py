@@ -19,11 +19,11 @@ from layercut.text import count_of, escape_inline, number_text, p_value, with_in
 def damage_answer(source: Source) -> Section:
     """Make the section of the first damage of each pruned model."""
     data = source.value
-    lines = [
-        (f"What broke first in {arm['name']}", damage_summary(data["diagnostics"], arm["name"]))
+    lines = (
+        f"What broke first in {escape_inline(arm['name'])}: {damage_summary(data['diagnostics'], arm['name'])}"
         for arm in data["arms"][1:]
-    ]
-    return Section(name="answer", title="What broke first?", short="Answer", blocks=[Lead(lines=lines)])
+    )
+    return Section(name="answer", title="What broke first?", short="Answer", blocks=[Lead(bullet_list(lines))])
 
 
 def broken_section(source: Source) -> Section:

@@ -17,9 +17,7 @@ class Key:
 
     label: str
     colour: str
-    dash: str = ""
-    hollow: bool = False
-    line: bool = True
+    dash: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +43,18 @@ class Figure:
     columns: int = 2  # number of panels side by side where the width allows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Lead:
-    """The sentences that a report begins with, in Markdown, each with what it is about, which may be empty."""
+    """What a report begins with, in Markdown; the page sets paragraphs of it large."""
 
-    lines: Sequence[tuple[str, str]]
-    large: bool = False
+    text: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Facts:
-    """Names and values; values are a line of Markdown each. ``rows``: the page sets each in a row of its own."""
+    """Names and values, which are a line of Markdown each."""
 
     facts: Sequence[tuple[str, str]]
-    rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from layercut.runs.disk import size_change, size_text
 from layercut.runs.environment import shown_path
 from layercut.runs.prune import PruneResult, side_effect_words
 from layercut.text import (
+    PATH_CHARACTERS,
     code_span,
     count_of,
     escape_inline,
@@ -51,14 +52,14 @@ def answer_section(source: Source) -> Section:
     study: StudyResults = source.value
     result = prune_result(study.uncut.path.parent)
     first = first_of_prune(result, study.rows) if result else first_of_study(study, source.use, source.keep)
-    blocks: list[Block] = [Lead(lines=[("", first.answer)], large=True)]
+    blocks: list[Block] = [Lead(first.answer)]
     blocks += [first.table] if first.table else []
-    blocks += [Facts(facts=first.facts, rows=True)] if first.facts else []
+    blocks += [Facts(first.facts)] if first.facts else []
     blocks += [first.versus] if first.versus and first.versus.rows else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
     tried, measured = count_of(len(study.cuts), "plan"), words.item_count_words(study.rows)
-    blocks.append(Facts(facts=[("model", escape_inline(source.model)), ("tried", tried), ("measured", measured)]))
+    blocks.append(Facts([("model", escape_inline(source.model)), ("tried", tried), ("measured", measured)]))
     title = "What can be removed?" if are_thinner(study.rows) else "How many layers can be removed?"
     return Section(name="answer", title=title, short="Answer", blocks=blocks)
 
@@ -101,7 +102,7 @@ def _study_facts(study: StudyResults, advice: Advice, plan: JudgedPlan) -> list[
         ("removed" if arm.mlp else "layers removed", layers + healed),
         ("size", words.size_change_words(advice.uncut, arm) or "not recorded"),
         ("checkpoint", advice_text.checkpoint_words(folder, arm)),
-        ("made by", _command(run.environment["command"])),
+        ("made by", code_span(run.environment["command"], PATH_CHARACTERS)),
     ]
 
 
@@ -128,12 +129,7 @@ def _kept_by_task(name: str, rows: Sequence[ComparisonRow]) -> Table:
 
 
 def first_of_prune(result: PruneResult, rows: Sequence[ComparisonRow] = ()) -> FirstScreen:
-    """The answer of ``layercut prune``.
-
-    Args:
-        result: what it found.
-        rows: of the runs in its folder, judged by its rule.
-    """
+    """The answer of ``layercut prune``, with rows of the runs in its folder, judged by its rule."""
     chosen, goal, is_passed = result.chosen, result.goal, result.verdict == "passed"
     start = f"Remove {chosen.amount}." if is_passed else ""
     start = f"Take {escaped_markdown(result.better.model)}." if result.better else start
@@ -186,17 +182,13 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
         ("checkpoint", place),
         ("side effects", escape_inline(side_effect_words(result.side_effects))),
         ("to decide it", f"the same command with `--items {result.next}` and another `--out`" if result.next else ""),
-        ("made by", _command(result.command)),
+        ("made by", code_span(result.command, PATH_CHARACTERS)),
     ]
     return [(name, text) for name, text in facts if text]
 
 
 def answer_lines(result: PruneResult, folder: Path) -> list[str]:
-    """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files.
-
-    Args:
-        folder: the run folder.
-    """
+    """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files."""
     lines = [f"{result.why} {result.fastest}".rstrip()]
     before, after = result.size.get("uncut"), result.size.get("cut")
     if before is not None and after is not None:
@@ -281,8 +273,3 @@ def size_words(result: PruneResult) -> str:
     if before.memory_bytes and after.memory_bytes:
         text += f", {size_text(before.memory_bytes)} to {size_text(after.memory_bytes)} in memory"
     return text
-
-
-def _command(text: str) -> str:
-    """A whole command as code; ``code`` would shorten it."""
-    return f"`{text}`" if "`" not in text and text else escape_inline(text)

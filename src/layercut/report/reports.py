@@ -1,10 +1,4 @@
-"""Every report of a run folder at once: Markdown, and the page for a browser.
-
-    layercut report runs/quickstart
-
-Steps write data alone; the command line and ``layercut.api`` have their reports written here. ``KINDS`` lists the
-sections of each kind of folder: a new section is a function from a ``Source``, and its name there.
-"""
+"""Every report of a run folder: a section is a function from a ``Source``, listed in ``KINDS``."""
 
 from __future__ import annotations
 

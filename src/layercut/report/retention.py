@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import NOT_HEALED, Place, StudyResults, are_thinner, places_of_runs
+from layercut.evidence.study import Place, StudyResults, are_thinner, places_of_runs
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
 from layercut.report.comparison import NUM_ITEMS
@@ -49,10 +49,10 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     if not drawn:
         return None
     where = places_of_runs(cuts, rows)
-    looks = _line_styles([where[run.name] for run in cuts])
-    tasks = list(dict.fromkeys(row.task for row in drawn))
-    pairs = {(row.task, row.readout) for row in drawn}
-    ordered = sorted(pairs, key=lambda pair: (tasks.index(pair[0]), words.readout_order(pair[1])))
+    series = dict.fromkeys(where[run.name].series for run in cuts)
+    styles = itertools.cycle(itertools.product(charts.DASHES, charts.SERIES))
+    looks = {name: (colour, dash) for name, (dash, colour) in zip(series, styles, strict=False)}
+    pairs = list(dict.fromkeys((row.task, row.readout) for row in drawn))
     is_both = len({is_written(readout) for _, readout in pairs}) > 1
     by_size = are_thinner(rows)
     silent = [words.task_and_readout(row.task, row.readout) for row in rows if (row.task, row.readout) not in pairs]
@@ -82,7 +82,7 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
         + ("share of removed parameters" if by_size else "number of removed layers"),
         panels=[
             _retention_panel([row for row in drawn if (row.task, row.readout) == pair], where, looks, by_size, is_both)
-            for pair in ordered
+            for pair in pairs
         ],
         caption=caption,
         columns=min(2, len(pairs)),
@@ -91,25 +91,12 @@ def retention_figure(cuts: Sequence[RunFolder], rows: Sequence[ComparisonRow]) -
     )
 
 
-def _line_styles(lines: Sequence[Place]) -> dict[str, tuple[str, Sequence[int]]]:
-    """A colour for each criterion, a dash for each healing; where there are too many, one after the other."""
-    criteria = list(dict.fromkeys(place.criterion for place in lines))
-    healings = [NOT_HEALED, *dict.fromkeys(place.arm for place in lines if place.arm != NOT_HEALED)]
-    are_few = len(criteria) <= len(charts.SERIES) and len(healings) <= len(charts.DASHES)
-    series = {place.series: (criteria.index(place.criterion), healings.index(place.arm)) for place in lines}
-    looks = series.values() if are_few else (divmod(place, len(charts.SERIES))[::-1] for place in range(len(series)))
-    return {
-        name: (charts.SERIES[colour], charts.DASHES[dash % len(charts.DASHES)])
-        for name, (colour, dash) in zip(series, looks, strict=True)
-    }
-
-
 def _retention_panel(
     rows: Sequence[ComparisonRow], where: Mapping[str, Place], looks: Looks, by_size: bool, is_both: bool
 ) -> Panel:
     points: list[charts.Spec] = []
     depths = sorted({0, *(place.depth for place in where.values())})
-    gap = min((deep - shallow for shallow, deep in pairwise(depths)), default=1)
+    gap = min((deep - shallow for shallow, deep in itertools.pairwise(depths)), default=1)
     apart = gap * min(_APART, 0.5 / len(looks))
     for part in dict.fromkeys(where[row.cut.name].part for row in rows):
         own = sorted((row for row in rows if where[row.cut.name].part == part), key=lambda row: row.cut.turn)

@@ -156,29 +156,11 @@ def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def held_out_table(scores: Mapping[str, Any]) -> RenderableType | None:
-    """Scores of each task on the items that chose the plan and on held-out ones; None where a plan has none."""
-    held_out = scores.get("held_out")
-    if not held_out:
-        return None
-    rows = [
-        line
-        for row in held_out["rows"]
-        for line in (
-            [f"{row['task']} ({row['readout']})", *_side("chosen on", row["selected"])],
-            ["", *_side("held out", row["held_out"])],
-        )
-    ]
-    columns = text_columns("task", "items", "n", "chance", "uncut", "cut", "difference", numeric=("n", "chance"))
-    return Group(
-        terminal_table(Table(name="held-out", caption="", columns=columns, rows=rows)),
-        Text(held_out_line(held_out["objective"])),
-        Text(f"Intervals: 95 %, seed {held_out['seed']}."),
-    )
-
-
-def held_out_line(objective: Mapping[str, Any]) -> str:
-    """The value that was maximised, on both kinds of items."""
+def held_out_line(scores: Mapping[str, Any]) -> str:
+    """The value that was maximised, on the items that chose a plan and on held-out ones; empty where it has none."""
+    if not (scored := scores.get("held_out")):
+        return ""
+    objective = scored["objective"]
     selected, held = objective["selected"], objective["held_out"]
     if selected is None:
         return f"no objective: {objective['refused']}"
@@ -186,13 +168,4 @@ def held_out_line(objective: Mapping[str, Any]) -> str:
     if held is None:
         return f"{line}no value on held-out items: {objective['refused']}."
     value = f"{held['value']:.4f}" + ("" if held["low"] is None else f" [{held['low']:.4f}, {held['high']:.4f}]")
-    return f"{line}{value} on {held['n']} held-out ones."
-
-
-def _side(kind: str, side: Mapping[str, Any] | None) -> list[str]:
-    if side is None:
-        return [kind, "0", "", "no items are left: lower --limit", "", ""]
-    estimates = {name: Estimate(**side[name]) for name in ("uncut", "cut", "difference")}
-    share = all(0 <= estimates[name].value <= 1 for name in ("uncut", "cut"))
-    shown = [with_interval(each, share=share, sign=name == "difference") for name, each in estimates.items()]
-    return [kind, str(side["n"]), "-" if side["chance"] is None else number_text(side["chance"], share=share), *shown]
+    return f"{line}{value} on {held['n']} held-out ones, seed {scored['seed']}."

@@ -45,11 +45,7 @@ class Source:
 
 
 def read_source(folder: Path, study: StudyResults | None = None) -> Source:
-    """Read a run folder; see ``layercut.report.reports.write_reports``.
-
-    Raises:
-        InputError: a folder that holds no finished run of these kinds.
-    """
+    """Read a run folder. InputError: it holds no finished run of these kinds."""
     kind: Kind = "study"
     value: Any = study
     if study is None and (folder / DIAGNOSIS).is_file():

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def sweep_answer(source: Source) -> Section:
     """Make the section of the findings."""
     sweep: Sweep = source.value
-    lines = [("", escape_inline(line)) for line in sweep_findings(sweep)]
+    findings = bullet_list(map(escape_inline, sweep_findings(sweep)))
     scope = [("model", escape_inline(source.model)), ("measured", escape_inline(sweep_scope(sweep)))]
-    blocks: list[Block] = [Lead(lines=lines), Facts(facts=scope)]
+    blocks: list[Block] = [Lead(findings), Facts(scope)]
     return Section(name="answer", title="Which layers matter?", short="Answer", blocks=blocks)
 
 
@@ -161,8 +161,6 @@ def layers_figure(sweep: Sweep) -> Figure | None:
                 )
                 for readout in dict.fromkeys(curve.readout for curve in drawn)
             ),
-            Key(label="significant loss", colour="var(--soft)", line=False),
-            Key(label="not significant", colour="var(--soft)", line=False, hollow=True),
         ],
         columns=1,
         table=overview_table(sweep),

@@ -38,13 +38,8 @@ def versus_table(result: PruneResult) -> Table:
 
 def how_weighed(result: PruneResult) -> str:
     """How plans and other models were tested, and on which items."""
-    shared = (
-        "Plans and other models share an error of 5 %: a model that passed keeps less in at most 5 % of all cases."
-        if result.error < 0.1
-        else "Other models were named after the plans had been tested, and share 5 % of their own: the whole answer "
-        "errs in up to 10 % of all cases."
-    )
+    promise = "5 % of all cases" if result.error < 0.1 else "10 %, as others were named after the plans were tested"
     return (
-        f"Report items, 95 % intervals, seed {result.seed}. {shared} GGUF files run in llama.cpp, all else in "
-        f"transformers. Timed by turns with the original model, {result.serve}."
+        f"Report items, 95 % intervals, seed {result.seed}. A model that passed keeps less in at most {promise}. GGUF "
+        f"files run in llama.cpp, all else in transformers. Timed by turns with the original model, {result.serve}."
     )

@@ -76,12 +76,6 @@ def task_cell(task: str, readout: str) -> Styled:
     return Styled(task, "plain", below=(readout_words(readout),))
 
 
-def readout_order(readout: str) -> tuple[int, str]:
-    """Key by which readouts are sorted in tables and pictures; unknown ones are last."""
-    known = list(READOUTS)
-    return known.index(readout) if readout in known else len(known), readout
-
-
 def readout_name(rows: Sequence[ComparisonRow]) -> Callable[[ComparisonRow], str]:
     """Name the readout of one of these rows, with the metric where the readout has several in the same run."""
     metrics: dict[tuple[str, str, str], set[str]] = {}

@@ -104,12 +104,8 @@ def _block_markdown(block: Block, level: int) -> str:
             return "\n".join([*caption, *markdown_lines(block)])
         case Figure():
             return markdown_of([block.table or ""])
-        case Lead(lines=[("", text)]):
-            return text
         case Lead():
-            return bullet_list(
-                f"**{escaped_markdown(about)}:** {text}" if about else text for about, text in block.lines
-            )
+            return block.text
         case Facts():
             return bullet_list(f"{name}: {text}" for name, text in block.facts)
         case Details():

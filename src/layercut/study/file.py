@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, w
 from layercut.healing.settings import FilterSettings, TrainSettings
 from layercut.runs.json_text import load_yaml
 from layercut.settings import CalibrationSettings, DecodingSettings, Depth, ModelSettings, TaskSettings
-from layercut.study.settings import LONGEST_NAME, CriterionSettings, HealingArm, StudySettings
+from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_task_name
 from layercut.tasks.suites import SUITE, check_tasks, suite_named, with_local_data
 
@@ -131,10 +130,7 @@ def _plans(value: Any) -> dict[str, str]:
         return {str(name): str(spec) for name, spec in value.items()}
     plans = {}
     for spec in map(str, _list(value, "plans")):
-        name = spec.replace(":", "-").replace("/", "-")
-        if len(name.encode()) > LONGEST_NAME:
-            name = f"{name[:60]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
-        plans[name] = spec
+        plans[spec.replace(":", "-").replace("/", "-")] = spec
     return plans
 
 

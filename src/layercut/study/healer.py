@@ -50,14 +50,9 @@ class Healer:
         answers: Path,
         in_full: Sequence[str] = (),
     ) -> None:
-        """Args: the arm, and
+        """Heal with ``uncut`` as the teacher, on data without report items of ``tasks`` and items of tasks ``in_full``.
 
-        uncut: the original model, which is the teacher.
-        tasks: of the study; training data holds none of their report items.
-        seed: for an arm without one of its own.
-        folder: run folder of the healing.
-        answers: holds a run folder with the original model's answers for each way of asking.
-        in_full: tasks of whose whole test sets training data holds no item.
+        ``folder`` is that of the run; ``answers`` holds the original model's answers for each way of asking.
         """
         self.arm, self.uncut, self.folder, self.answers, self.in_full = arm, uncut, folder, answers, tuple(in_full)
         self.seed = seed if arm.seed is None else arm.seed

@@ -52,7 +52,13 @@ class StudyJob:
     def run(self) -> None:
         """Do all remaining work, and record failures; OSError if the disk is full or gone."""
         work = self.work
-        self._skip_what_is_done()
+        # What is finished counts before the first step, so that the time left is right from the start.
+        unfinished = {index for index, piece in enumerate(work.order) if work.finished(*piece) is None}
+        needed = {work.order[index][0].name for index in unfinished}
+        needed |= {search for search, cuts in work.searches.items() if cuts[0].name not in work.plans}
+        for (name, cell_label), index in work.index.items():
+            if (index not in unfinished) if cell_label else (name not in needed):
+                self.progress.skip(index)
         left = {variant.name: len(work.cells) for variant in work.variants}
         measured: dict[str, dict[str, list[MetricRow]]] = {variant.name: {} for variant in work.variants}
         with self._held, self.progress.running():
@@ -66,20 +72,6 @@ class StudyJob:
                 left[variant.name] -= 1
                 if not left[variant.name]:
                     self._finish(run, variant, measured[variant.name])
-
-    def _skip_what_is_done(self) -> None:
-        """Count finished work, so that the time left is right from the start."""
-        work = self.work
-        for search, cuts in work.searches.items():
-            if all(cut.name in work.plans for cut in cuts):
-                self.progress.skip(work.index[search, ""])
-        unfinished = [work.finished(variant, cell) is None for variant, cell in work.order]
-        for index, is_left in enumerate(unfinished):
-            if not is_left:
-                self.progress.skip(index)
-        needed = {variant.name for (variant, _), is_left in zip(work.order, unfinished, strict=True) if is_left}
-        for name in work.healers.keys() - needed:
-            self.progress.skip(work.index[name, ""])
 
     def _attempt(self, step: str, variants: Sequence[str], action: Callable[[], Result]) -> Result | None:
         """Do one step; record its failure and continue."""

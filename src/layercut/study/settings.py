@@ -61,8 +61,11 @@ class CriterionSettings(SearchSettings):
             raise InputError(
                 f"criterion {self.name} chooses layers by task scores; give it some, such as objective: [arithmetic]."
             )
-        if self.objective and not row.needs_model:
-            raise InputError(f"criterion {self.name} looks at no task, so objective has no effect; leave it out.")
+        if not row.needs_model and (self.objective or self.protect):
+            raise InputError(
+                f"criterion {self.name} takes layers by their place, so objective and protect have no effect; leave "
+                "them out."
+            )
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,23 +101,24 @@ def list_variants(settings: StudySettings, num_layers: int) -> list[StudyVariant
     return variants
 
 
-def order_cells(variants: Sequence[StudyVariant], cells: Sequence[Cell]) -> Iterator[tuple[StudyVariant, Cell]]:
+def order_cells(variants: Sequence[StudyVariant], cells: Sequence[Cell]) -> list[tuple[StudyVariant, Cell]]:
     """Every variant and cell, cheap and informative ones first.
 
-    The original model comes first. Of one seed, cuts come before healed ones; among cuts, those without a search, then
-    those chosen by text, then those chosen by task scores; within these, ranked readouts before written ones and
-    shallow cuts before deep ones. A healed model is measured completely before the next one is made.
+    Of one seed, cuts come before healed ones, the original model first; among cuts, those without a search, then those
+    chosen by text, then by task scores; within these, ranked readouts before written ones and shallow cuts before deep
+    ones. A healed model is measured completely before the next one is made.
     """
-    pieces = [(variant, cell) for variant in variants for cell in cells]
 
-    def key(place: int) -> tuple[object, ...]:
-        variant, cell = pieces[place]
-        readout = _READOUT_COST.get(cell.readout.partition("@")[0], 0)
+    def cost(cell: Cell) -> int:
+        return _READOUT_COST.get(cell.readout, 0)
+
+    def place(piece: tuple[StudyVariant, Cell]) -> tuple[object, ...]:
+        variant, cell = piece
         if variant.healing:
-            return (variant.round, 1, variant.cost, variant.depth, place // len(cells), readout, place)
-        return (variant.round, 0, not variant.is_uncut, variant.cost, readout, variant.depth, place)
+            return variant.round, 1, variant.cost, variant.depth
+        return variant.round, 0, not variant.is_uncut, variant.cost, cost(cell), variant.depth
 
-    yield from (pieces[place] for place in sorted(range(len(pieces)), key=key))
+    return sorted(((variant, cell) for variant in variants for cell in sorted(cells, key=cost)), key=place)
 
 
 def _healed(cut: StudyVariant, plain: StudyVariant, arms: Sequence[HealingArm], suffix: str) -> list[StudyVariant]:

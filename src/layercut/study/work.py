@@ -17,10 +17,9 @@ from layercut.progress.bars import Workload
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.records import MetricRow, Notes
 from layercut.runs.settings import settings_hash, settings_in
-from layercut.selection import find_criterion as criterion_of
-from layercut.selection.base import Context, SearchSettings
+from layercut.selection.base import SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
-from layercut.selection.specs import LayerSpec, parse_protected, plan_of
+from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import GENERATED
 from layercut.study.healer import Healer, healing_folder, read_source, tasks_in_full
 from layercut.study.settings import CriterionSettings, StudySettings
@@ -57,13 +56,14 @@ class StudyWork:
             elif variant.cost:
                 self.searches.setdefault(variant.search, []).append(variant)
             else:
-                self.plans[variant.name] = _choose_by_position(model, variant.criterion, variant.depth, variant.seed)
+                spec = f"{variant.criterion.criterion}:{variant.depth}"
+                self.plans[variant.name] = plan_of(model, spec, variant.seed)
         for name in self.searches:
             self.choose(name)
         begun = settings_in(self.folder)
         used = self._used_items() if begun is None else None
         self.cells = make_task_cells(settings.tasks, settings.seed, limit, decide_split(used, begun))
-        self.order = list(order_cells(self.variants, self.cells))
+        self.order = order_cells(self.variants, self.cells)
         loaded = {base_name_of_task(cell.task.name): cell.task for cell in self.cells}
         in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
         self.healers = {
@@ -294,22 +294,3 @@ def first_layers(plan: CutPlan, depth: int) -> CutPlan:
         scores.pop(name, None)
     settings = {**plan.settings, "num_remove": depth, "first_of": len(plan.removed)}
     return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)
-
-
-def _choose_by_position(model: ModelHandle, criterion: CriterionSettings, depth: int, seed: int) -> CutPlan:
-    """The plan of a criterion that needs no model."""
-    protect = parse_protected(criterion.protect, model.num_layers) if criterion.protect else None
-    context = Context(num_layers=model.num_layers, num_remove=depth, seed=seed, protect=protect)
-    settings = {
-        "num_remove": depth,
-        **({"seed": seed} if criterion.criterion == "random" else {}),
-        **({} if protect is None else {"protect": sorted(protect)}),
-    }
-    return CutPlan(
-        num_layers=model.num_layers,
-        removed=criterion_of(criterion.criterion)(context).removed,
-        criterion=criterion.criterion,
-        model=model.settings.model,
-        model_hash=model.metadata.model_hash,
-        settings=settings,
-    )

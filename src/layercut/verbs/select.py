@@ -150,11 +150,11 @@ class SelectVerb(Verb):
             )
 
     def show(self, done: Selected, io: Io) -> Shown:
-        from layercut.report.runs import held_out_table, ranking_table
+        from layercut.report.runs import held_out_line, ranking_table
 
-        chosen, held = done.plan.to_dict(), held_out_table(done.plan.scores)
-        lines = [f"{done.plan.criterion}: {done.plan.describe()}", f"plan: {done.path}"]
-        return Shown(chosen, [ranking_table(chosen), *([] if held is None else [held])], lines)
+        chosen, held = done.plan.to_dict(), held_out_line(done.plan.scores)
+        lines = [*([held] if held else []), f"{done.plan.criterion}: {done.plan.describe()}", f"plan: {done.path}"]
+        return Shown(chosen, [ranking_table(chosen)], lines)
 
     def returned(self, done: Selected) -> CutPlan:
         return done.plan

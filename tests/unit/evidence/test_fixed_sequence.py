@@ -111,7 +111,7 @@ def test_paths_share_the_error_rate_and_hand_it_on() -> None:
 
 @pytest.mark.parametrize(
     ("keep", "level", "message"),
-    [(90, 0.95, "`keep` 90 is not a share"), (0.9, 95, "a level of 95 must lie between")],
+    [(90, 0.95, "`keep` 90 is not a share"), (0, 0.95, "`keep` 0 is not a share")],
 )
 def test_what_cannot_be_tested_is_one_line(keep: float, level: float, message: str) -> None:
     with pytest.raises(InputError, match=message):

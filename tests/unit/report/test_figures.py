@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.study import NOT_HEALED, Place, study_results
+from layercut.evidence.study import study_results
 from layercut.report.elements import Figure
 from layercut.report.picture import draw_picture
-from layercut.report.retention import _line_styles, retention_figure
+from layercut.report.retention import retention_figure
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
 
@@ -66,16 +66,15 @@ def test_nothing_to_draw_is_no_figure() -> None:
     assert retention_figure([], []) is None
 
 
-@pytest.mark.parametrize(("num_criteria", "num_arms"), [(1, 9), (2, 8), (3, 4), (8, 2), (9, 1)])
-def test_no_two_lines_look_the_same(num_criteria: int, num_arms: int) -> None:
-    found = [
-        Place(criterion=f"plan {plan}", arm=NOT_HEALED if arm == 0 else f"arm {arm}", depth=1, part="")
-        for plan in range(num_criteria)
-        for arm in range(num_arms)
-    ]
-    looks = _line_styles(found)
-    assert len(looks) == len(found)
-    assert len({(colour, tuple(dash)) for colour, dash in looks.values()}) == len(found)
+def test_no_two_lines_look_the_same(tmp_path: Path) -> None:
+    result = [Result(task="copy", readout="short", score=0.8)]
+    build_run(tmp_path / "uncut", result)
+    for letter in "abcdefghi":
+        build_run(tmp_path / letter, result, removed=(3,), criterion=letter)
+    study = study_results(tmp_path)
+    figure = retention_figure(study.cuts, study.rows)
+    assert figure is not None and len(figure.legend) == 9
+    assert len({(key.colour, key.dash) for key in figure.legend}) == 9
 
 
 @pytest.mark.parametrize("readouts", [("short",), ("rank",), ("rank", "short")])

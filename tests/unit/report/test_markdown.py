@@ -12,6 +12,7 @@ from layercut.evidence.study import StudyResults, find_study_runs
 from layercut.report.reports import write_reports
 from layercut.report.words import isolation_words
 from layercut.runs.directory import PAGE, RunFolder
+from layercut.runs.study import ARMS
 from layercut.text import code_span, escape_inline, p_value
 from tests.support.run_builder import Result, build_run
 
@@ -100,12 +101,13 @@ def test_long_answers_are_cut():
 
 def test_a_study_is_found_in_the_order_of_its_plans(quickstart, tmp_path):
     shutil.copytree(quickstart[0].path.parent, tmp_path / "quickstart")
-    assert [run.name for run in find_study_runs(tmp_path / "quickstart").cuts] == ["random-3", "reverse-3"]
-    RunFolder.begin(tmp_path / "planned", {"plans": {"reverse-3": "reverse:3", "random-3": "random:3"}}).close()
+    assert [run.name for run in find_study_runs(tmp_path / "quickstart")[1]] == ["random-3", "reverse-3"]
+    with RunFolder.begin(tmp_path / "planned", {}) as study:
+        study.notes.put(ARMS, [{"name": name} for name in ("uncut", "reverse-3", "random-3")])
     for name in ("random-3", "reverse-3", "uncut"):
         shutil.move(tmp_path / "quickstart" / name, tmp_path / "planned" / name)
-    found = find_study_runs(tmp_path / "planned")
-    assert [run.name for run in (found.uncut, *found.cuts)] == ["uncut", "reverse-3", "random-3"]
+    uncut, cuts = find_study_runs(tmp_path / "planned")
+    assert [run.name for run in (uncut, *cuts)] == ["uncut", "reverse-3", "random-3"]
 
 
 def test_the_seed_of_the_study_is_used_again(tmp_path):

@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from layercut.evidence.paired import compare_paired
-from layercut.report.runs import held_out_line, held_out_table, ranking_table
+from layercut.report.runs import held_out_line, ranking_table
 
 RACED: dict[str, Any] = {
     "candidates": [3, 5, 8], "values": [None, 0.75, None], "chosen": 5, "value": 0.75, "ties": [], "runner_up": 8,
@@ -51,30 +50,10 @@ def test_a_runner_up_with_a_value_is_shown_as_before() -> None:
     assert "<=" not in text
 
 
-def side(right: int) -> dict[str, Any]:
-    found = compare_paired([1.0] * 16 + [0.0] * 4, [1.0] * right + [0.0] * (20 - right), chance=0.25)
-    plain = {name: getattr(found, name)._asdict() for name in ("uncut", "cut", "difference")}
-    return {"chance": 0.25, "n": 20, **plain}
-
-
-def test_both_kinds_of_items_have_a_line() -> None:
-    rows = [
-        {"task": "copy", "readout": "short", "metric": "accuracy", "selected": side(15), "held_out": side(9)},
-        {"task": "humaneval", "readout": "chain", "metric": "pass", "selected": side(10), "held_out": None},
-    ]
+def test_a_plan_is_scored_on_both_kinds_of_items() -> None:
     objective = {"selected": 0.9375, "held_out": {"value": 0.5, "low": 0.31, "high": 0.7, "n": 20}, "refused": ""}
-    file = io.StringIO()
-    shown = held_out_table({"held_out": {"rows": rows, "objective": objective, "seed": 3}})
-    Console(file=file, width=160).print(shown)
-    lines = [" ".join(line.split()) for line in file.getvalue().splitlines()]
-    assert any(line.startswith("copy (short) chosen on 20 25 80 [58, 92] 75 [53, 89] -5 [") for line in lines)
-    assert any(line.startswith("held out 20 25 80 [58, 92] 45 [26, 66] -35 [") for line in lines)
-    assert any(line.startswith("held out 0 ") for line in lines)
-    assert any("0.9375" in line for line in lines)
-    assert any("0.5000 [0.3100, 0.7000] on 20 " in line for line in lines)
-
-
-def test_a_plan_without_held_out_items_has_no_table() -> None:
-    assert held_out_table({"importance": {}}) is None
-    line = held_out_line({"selected": 0.9, "held_out": None, "refused": "none were held out"})
-    assert line.endswith("none were held out.")
+    line = held_out_line({"held_out": {"rows": [], "objective": objective, "seed": 3}})
+    assert "0.9375 on the items" in line and "0.5000 [0.3100, 0.7000] on 20 held-out ones, seed 3." in line
+    without = {"selected": 0.9, "held_out": None, "refused": "none were held out"}
+    assert held_out_line({"held_out": {"objective": without, "seed": 3}}).endswith("none were held out.")
+    assert held_out_line({"importance": {}}) == ""

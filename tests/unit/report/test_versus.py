@@ -62,8 +62,8 @@ def test_every_model_has_a_line_with_what_it_weighs_takes_and_keeps(tmp_path: Pa
     assert rows[2][2] == "not timed"
     assert rows[3][1:2] + rows[3][4:] == ["80.0 MB (-85 %)", "97 [92, 102] %", "93 %", "passed"]
     assert [line[0].style for line in table.rows] == ["plain", "plain", "plain", "strong"]
-    assert "share an error of 5 %" in how_weighed(result)
-    assert "the whole answer errs in up to 10 %" in how_weighed(result.model_copy(update={"error": 0.1}))
+    assert "at most 5 % of all cases" in how_weighed(result)
+    assert "at most 10 %" in how_weighed(result.model_copy(update={"error": 0.1}))
     assert not versus_table(PruneResult.load(write_prune(tmp_path))).rows
 
 

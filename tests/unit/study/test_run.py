@@ -71,7 +71,7 @@ def test_a_study_of_criteria_depths_and_healing(study: Any, loads: list[str], tm
     outcome, _ = run(study("a", **KEYS))
     folder = tmp_path / "runs" / "a"
     assert outcome.failed == [] and len(loads) == 2, "the original model once, and the healed one"
-    cuts = find_study_runs(folder).cuts
+    cuts = find_study_runs(folder)[1]
     assert [one.name for one in cuts] == CUTS == list(dict.fromkeys(row.cut.name for row in outcome.rows))
     shallow, deep = (one.metrics()["plan"] for one in cuts[2:4])
     assert deep["removed"][:1] == shallow["removed"] and shallow["settings"]["first_of"] == 2
