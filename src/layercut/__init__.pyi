@@ -497,8 +497,8 @@ def heal(
         optimizer: One of transformers' optimizers: adamw_torch, adafactor (a row and a column of moments for each matrix), adamw_bnb_8bit (bitsandbytes), adamw_torch_8bit (torchao), ...
         weight_decay: Weight decay of the optimizer.
         max_grad_norm: Gradients with a larger norm are scaled down to this.
-        train_batch: Examples per step.
-        micro_batch: Examples per pass; a batch is accumulated from these.
+        train_batch: Examples per step, over all devices and accumulation.
+        micro_batch: Examples per pass of a device; a batch is accumulated from these.
         epochs: Passes over the examples.
         max_steps: Stop after this many steps, even within the epochs.
         max_length: Drop examples of more tokens.

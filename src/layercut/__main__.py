@@ -1,4 +1,4 @@
-"""``python -m layercut``: the command line where no script is on the path."""
+"""``python -m layercut``: the command line where no script is on the path, as for ``accelerate launch -m layercut``."""
 
 from layercut.cli.main import main
 

@@ -166,7 +166,8 @@ class Logits:
 def lazy_logits_in_loss(model: Any, batch: Mapping[str, Any]) -> Logits:
     """Logits for every token in the loss, in the order of ``mask_of_loss``; those of a large batch are not made yet.
 
-    Under ``torch.no_grad`` the logits have no gradients later either.
+    A model that is wrapped for several processes makes them all, because the wrapper gathers its weights for one
+    forward pass only. Under ``torch.no_grad`` the logits have no gradients later either.
     """
     places_BT, inputs = mask_of_loss(batch), {name: value for name, value in batch.items() if name != "labels"}
     row_N, token_N = places_BT.nonzero(as_tuple=True)

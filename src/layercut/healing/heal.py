@@ -25,7 +25,7 @@ from layercut.healing.data import (
 )
 from layercut.healing.examples import Data, hold_out
 from layercut.healing.generate import gather_answers
-from layercut.healing.outline import IN_FULL, check_method, check_models, has_bfloat16
+from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, load_by_name
@@ -74,8 +74,10 @@ def heal_model(
     say: Say,
     is_control: bool = False,
     in_full: Sequence[str] | None = None,
-) -> Healed:
+) -> Healed | None:
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
+
+    In a process group all processes make the same call; the first one returns the outcome, the others None.
 
     Args:
         is_control: a model may be its own teacher: the variant of a study that trains the original model.
@@ -83,9 +85,15 @@ def heal_model(
 
     Raises InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
     """
-    train = settings.train
+    train, group = settings.train, ProcessGroup.of_this_process()
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
-    check_method(train, source)
+    if group.rank > 0:
+        check_method(train, group)
+        shared: tuple[Data, Path] | None = group.share()
+        if shared is not None:
+            _train(cut, teacher, train, *shared, group)
+        return None
+    check_method(train, group, source)
     plan = check_models(cut, teacher, source, settings, is_control=is_control)
     named = (*BUILT_IN, *settings.decontaminate, *settings.data)
     to_check = cache(lambda: tasks_to_check(named, settings.data))
@@ -104,7 +112,9 @@ def heal_model(
     )
     with resumable_writing(out), RunFolder.begin(out, run_settings, sandbox=isolation) as run:
         checkpoint, folder = run.path / CHECKPOINT, run.path / TRAINING
-        if not (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
+        if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
+            group.share(None)
+        else:
             from layercut.healing.checkpoint import write_healed, write_trained
 
             answers = "own" if train.goal.is_graded else settings.responses
@@ -142,8 +152,10 @@ def heal_model(
             if METHODS[train.method].made_by:
                 from layercut.healing.sft import finished_training, training_record
 
-                learnt = (records, source.tasks)
-                trained = finished_training(folder) or _train(cut, teacher, train, data, folder, *learnt, console, say)
+                trained = finished_training(folder)
+                group.share(None if trained else (data, folder))
+                if trained is None:
+                    trained = _train(cut, teacher, train, data, folder, group, records, source.tasks, console, say)
                 give_back_memory()  # what is written is loaded for itself
                 record |= training_record(trained, train)
                 write_trained(cut.source, trained.final, settings, data, out=checkpoint, record=record, say=say)
@@ -215,12 +227,13 @@ def _train(
     settings: TrainSettings,
     data: Data,
     folder: Path,
-    records: Sequence[AnswerRecord],
-    tasks: Sequence[PromptGroup],
-    console: Console,
-    say: Say,
+    group: ProcessGroup,
+    records: Sequence[AnswerRecord] = (),
+    tasks: Sequence[PromptGroup] = (),
+    console: Console | None = None,
+    say: Say = lambda text: None,
 ) -> Trained:
-    """The models are freed with this call."""
+    """Train in every process of a group; the models are freed with this call."""
     from layercut.healing.sft import train_model
 
     loaded = load_for_training(cut, settings)
@@ -228,8 +241,12 @@ def _train(
     options = objective_of(loaded, uncut, settings, data, records, tasks)
     model = make_trainable(loaded.model, settings)
     say(f"{sum(weight.numel() for weight in model.parameters() if weight.requires_grad):,} trainable parameters")
-    with progress_bar("Training", settings.num_steps(len(data.train)), console, "steps") as on_progress:
-        return train_model(model, loaded.tokenizer, data, settings, folder, on_progress=on_progress, **options)
+    steps, console = settings.num_steps(len(data.train)), console or Console(quiet=True)
+    with progress_bar("Training", steps, console, "steps") as on_progress:
+        options |= {"on_progress": on_progress, "num_processes": group.size}
+        trained = train_model(model, loaded.tokenizer, data, settings, folder, **options)
+    group.leave()
+    return trained
 
 
 def objective_of(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from layercut.engine.handle import ModelHandle
 from layercut.engine.prompts import encode_prompt
@@ -20,9 +24,51 @@ from layercut.runs.records import read_records
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 
+Shared = TypeVar("Shared")
 IN_FULL = "full_test_sets"
 """In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
+WAIT = timedelta(days=7)  # longest wait of the others for the teacher's answers
 _RECORD = 2000  # bytes of a record with its prompt and answer, about
+
+
+class ProcessGroup(NamedTuple):
+    """Rank of this process, and number of processes, as ``accelerate launch`` or ``torchrun`` starts them.
+
+    The first one owns the run folder, runs the teacher and writes the checkpoint. The others wait for its examples,
+    train with it, and exit.
+    """
+
+    rank: int
+    size: int
+
+    @classmethod
+    def of_this_process(cls, environment: Mapping[str, str] = os.environ) -> ProcessGroup:
+        """From the launcher's variables; a group of one without a launcher."""
+        return cls(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)))
+
+    def share(self, shared: Shared | None = None) -> Shared:
+        """The first process's value, in all of them. It must be serialisable: numbers, texts, tuples, paths."""
+        box: list[Any] = [shared]
+        if self.size > 1:
+            import torch
+            import torch.distributed as dist
+
+            if not dist.is_initialized():
+                on_gpu = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
+                if on_gpu:
+                    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+                dist.init_process_group(backend="cuda:nccl,cpu:gloo" if on_gpu else "gloo")
+            patient = dist.new_group(backend="gloo", timeout=WAIT)
+            dist.broadcast_object_list(box, src=0, group=patient)
+        received: Shared = box[0]
+        return received
+
+    def leave(self) -> None:
+        if self.size > 1:
+            import torch.distributed as dist
+
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
 
 def answers_outline(
@@ -51,7 +97,7 @@ def healing_outline(
 ) -> Outline:
     """The steps of ``layercut heal``; nothing is loaded or written. Raises what ``heal_model`` would at first."""
     cut, teacher, train = ModelHandle(cut_model), ModelHandle(teacher_model), settings.train
-    check_method(train, source)
+    check_method(train, ProcessGroup(0, 1), source)
     check_models(cut, teacher, source, settings)
     counts, prompts = cut.counts, len(source.prompts if source.records is None else source.records)
     longest, limit = _longest_prompt(cut, source), min(how.max_new_tokens or source.max_new_tokens, train.max_length)
@@ -115,17 +161,20 @@ def check_models(
     return plan
 
 
-def check_method(train: TrainSettings, source: PromptSource) -> None:
+def check_method(train: TrainSettings, group: ProcessGroup, source: PromptSource | None = None) -> None:
     """Raise InputError or MissingExtra now for what would fail after hours of answering."""
     method = METHODS[train.method]
-    if train.goal.is_graded and not source.is_graded:
+    if source is not None and train.goal.is_graded and not source.is_graded:
         raise InputError("grpo needs prompts whose answers are graded, and some of these are not; take task:NAME.")
+    if group.size > 1 and (not method.is_distributed or train.goal.answers_itself):
+        what = train.objective if train.goal.answers_itself else train.method
+        raise InputError(f"{what} is for one process, and {group.size} were launched; start it without a launcher.")
     if method.base == "nf4":
         from layercut.healing.trainable import nf4_quantization
 
         nf4_quantization()
     if method.made_by:
-        train.batches()
+        train.batches(group.size)
         if find_spec("trl") is None:
             raise MissingExtra("healing by training", "heal")
         if train.optimizer not in (names := remembered_value("optimizers", None, _read_optimizers)):

@@ -48,6 +48,7 @@ class MethodRow:
     has_adapter: bool = False  # trains adapters and leaves the model's own weights unchanged
     learning_rate: float = WHOLE_RATE  # the default
     takes: tuple[str, ...] = ()  # training settings without effect for methods that do not list them
+    is_distributed: bool = True  # several processes can train one model
 
 
 _ADAPTERS: dict[str, Any] = {
@@ -59,7 +60,7 @@ _ADAPTERS: dict[str, Any] = {
 }
 METHODS = {
     "lora": MethodRow(base="stored", **_ADAPTERS),
-    "qlora": MethodRow(help="4-bit base", base="nf4", **_ADAPTERS),
+    "qlora": MethodRow(help="4-bit base", base="nf4", is_distributed=False, **_ADAPTERS),
     "full": MethodRow(
         made_by="layercut.healing.trainable:train_all", num_trainable=lambda counts, train: counts.parameters
     ),
@@ -71,7 +72,7 @@ METHODS = {
         ),
         takes=("last_k",),
     ),
-    "seam": MethodRow(learning_rate=ADAPTER_RATE),
+    "seam": MethodRow(learning_rate=ADAPTER_RATE, is_distributed=False),
 }
 """By name; the first is the default. ``seam`` solves for a linear map at each cut."""
 
@@ -157,8 +158,8 @@ class TrainSettings(Settings):
     )
     weight_decay: Number = Field(1e-4, description="Weight decay of the optimizer.")
     max_grad_norm: Number = Field(1.0, description="Gradients with a larger norm are scaled down to this.")
-    batch_size: int = Field(8, ge=1, description="Examples per step.")
-    micro_batch: int = Field(4, ge=1, description="Examples per pass; a batch is accumulated from these.")
+    batch_size: int = Field(8, ge=1, description="Examples per step, over all devices and accumulation.")
+    micro_batch: int = Field(4, ge=1, description="Examples per pass of a device; a batch is accumulated from these.")
     epochs: Number = Field(1.0, description="Passes over the examples.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, even within the epochs.")
     max_length: int = Field(8192, ge=2, description="Drop examples of more tokens.")
@@ -235,12 +236,18 @@ class TrainSettings(Settings):
         """Optimiser steps on this many training examples, unless training stops early."""
         return self.max_steps or max(1, math.ceil(self.epochs * num_examples / self.batch_size))
 
-    def batches(self) -> tuple[int, int]:
-        """Examples of a micro batch, and how many are accumulated; InputError if these do not divide the step's."""
-        micro = min(self.micro_batch, self.batch_size)
-        if self.batch_size % micro:
-            raise InputError(f"batch_size {self.batch_size} is no multiple of micro_batch {micro}; choose one that is.")
-        return micro, self.batch_size // micro
+    def batches(self, num_processes: int = 1) -> tuple[int, int]:
+        """Examples of a micro batch, and how many are accumulated in a process for a step.
+
+        InputError if the micro batches of all processes do not divide the step's examples.
+        """
+        micro = min(self.micro_batch, max(1, self.batch_size // num_processes))
+        if self.batch_size % (micro * num_processes):
+            processes = f" in each of {num_processes} processes" if num_processes > 1 else ""
+            raise InputError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch {micro}{processes}; choose one that is."
+            )
+        return micro, self.batch_size // (micro * num_processes)
 
 
 class ArmSettings(Settings):

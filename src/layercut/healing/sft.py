@@ -39,6 +39,7 @@ from layercut.runs.atomic import write_json, write_text
 try:
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_pt_utils import safe_globals
     from transformers.training_args import OptimizerNames as OptimizerNames
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
@@ -62,7 +63,7 @@ class Trained(NamedTuple):
     final: Path  # the trained weights, the best ones where evaluations chose them: a PEFT adapter, or a whole model
     steps: int
     tokens: int  # tokens that the model read, prompts included and padding not; of repeated epochs, every time
-    seconds: float  # wall time of training, also of processes that were stopped
+    seconds: float  # wall time of training, summed over all processes
     curve: list[dict[str, Any]]  # a line for each step and each held-out evaluation
     stopped_early: bool
 
@@ -96,7 +97,7 @@ class Watched(Trainer):  # type: ignore[misc]
         return metrics
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the seconds so far."""
+        """Adds the seconds of all processes so far."""
         if self._seconds_before is None:  # of the processes before this one
             self._seconds_before = [0.0, *(line["seconds"] for line in self.state.log_history if "seconds" in line)][-1]
         logs["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
@@ -136,11 +137,13 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Sum of the losses over the number of tokens in the whole (accumulated) batch."""
+        """Sum of the losses over the number of tokens in the whole (accumulated) batch, of all processes."""
         losses_N = self._losses(model, inputs)
         if num_items_in_batch is None:
             return losses_N.sum() / max(len(losses_N), 1)
-        return losses_N.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
+        # Gradients are averaged over the processes, and num_items_in_batch counts the tokens of all.
+        shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return losses_N.sum() * shares / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def _losses(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """(N,) negative log-likelihood of every token in the loss."""
@@ -150,7 +153,7 @@ class HealingTrainer(Watched, SFTTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> StepsByLength:
         examples: Any = train_dataset or self.train_dataset
         lengths = [len(ids) for ids in examples["input_ids"]]
-        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return StepsByLength(lengths, step, self.args.seed)
 
 
@@ -166,7 +169,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     on_train_begin = on_step_end
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
+        if state.is_world_process_zero:
+            write_text(self._folder / CURVE, "".join(f"{json.dumps(line)}\n" for line in curve_of(state.log_history)))
 
 
 def training_record(trained: Trained, settings: TrainSettings) -> dict[str, Any]:
@@ -189,17 +193,19 @@ def train_model(
     folder: Path,
     *,
     trainer: Any = HealingTrainer,
+    num_processes: int = 1,
     on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Trained:
     """Train into ``folder``: checkpoints, the loss curve and ``final``. An earlier training in it continues.
 
-    ``trainer`` is a Watched trainer of TRL, and ``options`` are for its constructor.
+    ``trainer`` is a Watched trainer of TRL, and ``options`` are for its constructor. All processes of a group make the
+    same call, with a folder that all of them see.
     """
     if (earlier := finished_training(folder)) is not None:
         return earlier
     with quiet_transformers():
-        arguments = shared_arguments(model, settings, folder, bool(data.held_out))
+        arguments = shared_arguments(model, settings, folder, bool(data.held_out), num_processes)
         run = trainer(
             model=model,
             args=trainer.arguments(arguments, settings),
@@ -220,6 +226,8 @@ def train_model(
             for path in (folder / FINAL, *torn):
                 shutil.rmtree(path, ignore_errors=True)
             raise
+        # Else transformers would load every later model as a sharded one.
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     state, curve = run.state, curve_of(run.state.log_history)
     trained = Trained(
         final=folder / FINAL,
@@ -229,7 +237,9 @@ def train_model(
         curve=curve,
         stopped_early=state.global_step < state.max_steps,
     )
-    write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
+    run.accelerator.wait_for_everyone()
+    if run.is_world_process_zero():
+        write_json(folder / FINAL / _DONE, {**trained._asdict(), "final": FINAL})
     return trained
 
 
@@ -271,9 +281,13 @@ def _has_state(path: Path) -> bool:
 
 
 def _damaged_file(checkpoint: Path) -> str | None:
-    """Name of a file that cannot be loaded; the Trainer would start a missing optimizer anew without a warning."""
-    saved = (path.name for path in sorted(checkpoint.iterdir()) if path.suffix in (".pt", ".pth", ".safetensors"))
-    names = dict.fromkeys(["optimizer.pt", "scheduler.pt", *saved])
+    """Name of a file that cannot be loaded; the Trainer would start a missing optimizer anew without a warning. Of a
+    state that is sharded over processes, which lies in folders, the files beside them are read.
+    """
+    files = sorted(checkpoint.iterdir())
+    needed = [] if any(path.is_dir() for path in files) else ["optimizer.pt", "scheduler.pt"]
+    saved = (path.name for path in files if path.suffix in (".pt", ".pth", ".safetensors"))
+    names = dict.fromkeys([*needed, *saved])
     return next((name for name in names if not _is_readable(checkpoint / name)), None)
 
 
@@ -294,10 +308,12 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def shared_arguments(model: Any, settings: TrainSettings, folder: Path, has_held_out: bool) -> dict[str, Any]:
+def shared_arguments(
+    model: Any, settings: TrainSettings, folder: Path, has_held_out: bool, num_processes: int = 1
+) -> dict[str, Any]:
     """Arguments that all of TRL's trainers have, by their names there."""
     on_gpu = model.device.type == "cuda"
-    micro_batch, accumulation = settings.batches()
+    micro_batch, accumulation = settings.batches(num_processes)
     same = ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
     return {
         **{name: getattr(settings, name) for name in same},

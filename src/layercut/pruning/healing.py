@@ -56,6 +56,7 @@ def heal_plan(run: PruneRun, plan: CutPlan, source: PromptSource) -> Path:
             console=run.console,
             say=lambda text: None,
         )
+        assert healed is not None, "prune runs in one process"
         places = healed.healing.get("seams", [])
         for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
             run.say(f"{plan.label}: {line}")

@@ -15,7 +15,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
 from layercut.healing.generate import answer_prompts
-from layercut.healing.outline import IN_FULL, check_method
+from layercut.healing.outline import IN_FULL, ProcessGroup, check_method
 from layercut.healing.prompt_sources import PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import ArmSettings, HealSettings
 from layercut.progress import Say
@@ -68,7 +68,11 @@ class Healer:
 
     def check(self) -> None:
         """Raise InputError or MissingExtra now for what would fail after hours of other work."""
-        check_method(self.arm.train, self.source)
+        if (group := ProcessGroup.of_this_process()).size > 1:
+            raise InputError(
+                f"a study runs in one process, and {group.size} were launched; start it without a launcher."
+            )
+        check_method(self.arm.train, group, self.source)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -105,7 +109,7 @@ class Healer:
                 say=say,
             )
             source = replace(source, records=records)
-        return heal_model(
+        healed = heal_model(
             self.uncut if cut is None else self.uncut.replace(model=str(cut), revision=None),
             self.uncut,
             source,
@@ -117,6 +121,8 @@ class Healer:
             is_control=cut is None,
             in_full=self.in_full,
         )
+        assert healed is not None, "a study runs in one process"
+        return healed
 
     @property
     def checkpoint(self) -> Path:

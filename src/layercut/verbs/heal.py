@@ -99,8 +99,8 @@ class HealVerb(fields.AsksPrompts, Verb):
             raise InputError(f"{self.prompts} holds a model's answers, not original ones; give the file of prompts.")
         return source
 
-    def run(self, io: Io) -> Healed:
-        """Ask, train and write the healed checkpoint.
+    def run(self, io: Io) -> Healed | None:
+        """Ask, train and write the healed checkpoint; None in all but the first process of a launcher.
 
         Raises:
             InputError: models, prompts or settings that cannot be used, or a run folder that holds another run.
@@ -125,8 +125,10 @@ class HealVerb(fields.AsksPrompts, Verb):
         how = self.source(), self.settings, self.how
         return shown_outline(healing_outline(self.model, self.uncut, *how, out=self.out))
 
-    def show(self, done: Healed, io: Io) -> Shown:
+    def show(self, done: Healed | None, io: Io) -> Shown:
+        if done is None:  # in the other processes of a launcher
+            return Shown(None)
         return Shown({"checkpoint": str(done.checkpoint), **done.healing}, lines=done.lines())
 
-    def returned(self, done: Healed) -> Path:
+    def returned(self, done: Healed | None) -> Path:
         return self.out / "checkpoint"

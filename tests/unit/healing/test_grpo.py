@@ -13,6 +13,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import encode_prompt
 from layercut.errors import InputError
 from layercut.healing.examples import Data, TrainingExample
+from layercut.healing.outline import ProcessGroup, check_method
 from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.prompts import NamedPrompt
 from layercut.healing.settings import TrainSettings
@@ -122,13 +123,15 @@ def test_answers_have_the_lowest_of_three_limits() -> None:
         assert (question.request.max_new_tokens, question.request.prompt) == (limit, "111 is")
 
 
-def test_a_study_refuses_prompts_without_a_grader(tmp_path: Path) -> None:
+def test_a_study_refuses_prompts_without_a_grader_and_several_processes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("Say something")
     arm = {"name": "graded", "prompts": str(tmp_path / "p.txt"), "objective": "grpo"}
     study = study_from_dict({"model": "m", "out": "runs/x", "tasks": ["copy"], "plans": {"a": "1"}, "healing": [arm]})
     healer = Healer(study.healing[0], study.model, study.tasks, 0, folder=tmp_path, answers=tmp_path)
     with pytest.raises(InputError, match="prompts whose answers"):
         healer.check()
+    with pytest.raises(InputError, match="2 were launched"):
+        check_method(settings(), ProcessGroup(0, 2))
     with pytest.raises(InputError, match="method seam trains nothing"):
         settings(method="seam")
     with pytest.raises(InputError, match="group 1 is too small"):

@@ -1,4 +1,4 @@
-"""Memory of a training step by formula."""
+"""Memory of a training step by formula, and groups of processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.outline import training_parts
+from layercut.healing.outline import ProcessGroup, training_parts
 from layercut.healing.settings import TrainSettings
 from layercut.settings import ModelSettings
 
@@ -45,13 +45,27 @@ def test_the_base_of_qlora_takes_four_bits_a_weight() -> None:
     assert 0.3 * lora < qlora < 0.35 * lora, "of 134.5 million weights, 28.3 million are embeddings in float32"
 
 
+def test_without_a_launcher_one_is_alone() -> None:
+    alone = ProcessGroup.of_this_process({})
+    assert alone == ProcessGroup(0, 1)
+    assert alone.share({"told": 1}) == {"told": 1}
+    alone.leave()
+    assert ProcessGroup.of_this_process({"RANK": "3", "WORLD_SIZE": "4"}) == (3, 4)
+
+
 @pytest.mark.parametrize(
-    ("batch", "micro", "expected"), [(8, 4, (4, 2)), (8, 2, (2, 4)), (64, 4, (4, 16)), (2, 4, (2, 1))]
+    ("batch", "micro", "processes", "expected"),
+    [(8, 4, 1, (4, 2)), (8, 4, 2, (4, 1)), (8, 2, 2, (2, 2)), (8, 4, 8, (1, 1)), (64, 4, 8, (4, 2)), (2, 4, 1, (2, 1))],
 )
-def test_a_step_is_accumulated_from_micro_batches(batch: int, micro: int, expected: tuple[int, int]) -> None:
-    assert TrainSettings(batch_size=batch, micro_batch=micro).batches() == expected
+def test_a_step_has_the_same_examples_whoever_trains(
+    batch: int, micro: int, processes: int, expected: tuple[int, int]
+) -> None:
+    found = TrainSettings(batch_size=batch, micro_batch=micro).batches(processes)
+    assert found == expected
 
 
-def test_a_batch_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(InputError, match="batch_size 8 .* micro_batch 3"):
-        TrainSettings(batch_size=8, micro_batch=3).batches()
+def test_a_batch_that_cannot_be_spread_is_refused() -> None:
+    with pytest.raises(InputError, match="micro_batch 2 .* 3 processes"):
+        TrainSettings(batch_size=8, micro_batch=4).batches(3)
+    with pytest.raises(InputError, match="micro_batch 1 .* 4 processes"):
+        TrainSettings(batch_size=2).batches(4)
