@@ -20,8 +20,8 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert "arithmetic: " in done.err  # progress of each diagnostic
     folder = tmp_path / "run"
     page = (folder / "diagnose.md").read_text()
-    assert "**What broke first in reverse-2:**" in page
-    assert "**What broke first in short:**" in page
+    assert "What broke first in reverse-2:" in page
+    assert "What broke first in short:" in page
     assert "without 2 of 6" in page
     before = {name: (folder / name).read_bytes() for name in ("diagnose.json", "diagnose.md", "report.html")}
 
