@@ -47,7 +47,7 @@ from layercut.tasks.suites import suite_named
 
 SELECTION_ITEMS = 100  # items of each task to choose layers by; arXiv:2602.01997 takes as many
 FEWEST, MOST = 16, 500  # report items of each task where none are given
-CANDIDATES = 4  # layers that are compared by task scores for each layer
+CANDIDATES = 4  # layers of which task scores choose the next one to remove
 ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""

@@ -154,7 +154,7 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
             ),
             keep=settings.keep,
             level=LEVEL,
-            smaller=run.shares[-1],
+            smaller=run.sizes.most_bytes(settings),
             faster=settings.faster,
         ),
         ignored=(*ignored, *evidence.not_judged),

@@ -101,7 +101,7 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
     """Why the path grows no further."""
     keep = run.settings.keep
     if run.settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
-        return f"{run.shares[-1]:.0%} of the weights' bytes is the most that was asked for"
+        return f"{run.sizes.most_bytes(run.settings):.0%} of the weights' bytes is the most that was asked for"
     weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
     return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
 

@@ -233,13 +233,11 @@ class Sizes:
         """The number of layers that is nearest to this share of the bytes, at least one."""
         return max(1, round(smaller * self.total / self._layer))
 
-    def wanted(self, settings: PruneSettings) -> tuple[float, ...]:
-        """The sizes of the path, as shares of the bytes that are removed: by ``STEP``, and the most that was asked for;
-        where that is a speed, the size that is forecast to have it. Time is taken to follow the weights that a token
-        passes through, all but the table of input embeddings; attention to earlier tokens is left out.
+    def most_bytes(self, settings: PruneSettings) -> float:
+        """The largest share of the bytes that may go: as asked for, or as forecast to have the speed asked for.
 
-        Raises:
-            InputError: a size or speed that no such plan has.
+        Time is taken to follow the weights that a token passes through, all but the table of input embeddings;
+        attention to earlier tokens is left out. InputError: a speed that no such plan should have.
         """
         most = settings.smaller or (MOST if settings.faster is None else MOST_FOR_SPEED)
         if settings.faster is not None:
@@ -250,13 +248,23 @@ class Sizes:
                     "removed; ask for less."
                 )
             most = settings.smaller or needed
+        return most
+
+    def wanted(self, settings: PruneSettings) -> tuple[float, ...]:
+        """The sizes of the path, as shares of the bytes that are removed: by ``STEP``, and ``most_bytes``; of whole
+        layers, as many as come nearest to each.
+
+        Raises:
+            InputError: a size or speed that no such plan has.
+        """
+        most = self.most_bytes(settings)
         steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
         # No plan reaches the bytes of all MLPs, and of one layer more at each size; two layers stay at least.
         count = 0 if settings.units == WIDTH else len(steps) + 1 if self.mlp else len(self._layers) - 2
         largest = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:count])
         thin = sum(size for layer, size in self._thin.items() if layer not in largest)
         limit = (sum(self._layers[layer] for layer in largest) + thin) / self.total
-        if most > limit or (self.mlp and most == limit):
+        if most >= limit:
             raise InputError(
                 f"no plan of this model is {most:.0%} smaller: embeddings and attention stay, and {limit:.0%} is about "
                 "the most; ask for less."

@@ -77,6 +77,7 @@ def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, m
     assert set(result.chosen.removed) == set(SPARE) and result.verdict == "passed"
     assert [step.name for step in result.path] == ["size-28", "size-42"]
     assert result.path[1].removed[:2] == result.path[0].removed, "a plan removes the layers of the one before"
+    assert result.goal.smaller == DEPTHS[3] > result.path[-1].size, "what was asked for, not the whole layers of it"
     (tested,) = result.tested
     assert tested.passed and tested.kept[0].kept is not None and tested.kept[0].kept.value == 1
     assert tested.kept[0].bound is not None and tested.kept[0].bound >= 0.8
