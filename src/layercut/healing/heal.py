@@ -187,7 +187,10 @@ def _answers_to_learn(
         return gather_answers(teacher, teacher.plan(), source, how, settings.train.seed, run.path, console)
     uncut: tuple[Any, ...] = (teacher.metadata.model_hash, [], None)
     if any((made.get("model_hash"), made.get("removed", []), made.get("channels")) != uncut for made in source.records):
-        raise InputError(f"some answers are not from the original {teacher.settings.model}; generate them with it.")
+        name = teacher.settings.model
+        raise InputError(
+            f"some answers are not from the original {name}; ask it: layercut generate {name} --prompts ... --out DIR."
+        )
     return source.records
 
 

@@ -149,7 +149,10 @@ def check_models(
     """The plan of the pruned model. Raises InputError: it was cut from another model than the teacher."""
     plan, teacher_hash = cut.last_cut, teacher.metadata.model_hash
     if not is_control and cut.metadata.model_hash == teacher_hash:
-        raise InputError(f"{cut.settings.model} is its own teacher, so nothing is to heal. Name a cut model.")
+        name = cut.settings.model
+        raise InputError(
+            f"{name} is its own teacher, so nothing is to heal; first: layercut cut {name} --remove 3 --out DIR."
+        )
     if settings.filters.right_only and source.parts and not source.tasks:
         raise InputError("none of these prompts is graded, so `right_only` has no meaning; take task:NAME.")
     known = [made.model_hash for made in cut.earlier_plans if not made.is_uncut and made.model_hash]

@@ -120,7 +120,8 @@ def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibrati
     if context.engine is None or context.calibration is None or not context.calibration.texts:
         missing = "engine" if context.engine is None else "text"
         raise InputError(
-            f"{criterion} runs the model on calibration text, and there is no {missing} here; use layercut select."
+            f"{criterion} runs the model on calibration text, and there is no {missing} here; use layercut select with "
+            "--calibration."
         )
     return context.engine, context.calibration
 

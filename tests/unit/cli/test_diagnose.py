@@ -32,8 +32,8 @@ def test_diagnose_end_to_end_and_again_without_the_model(
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert layercut("report", folder).code == 0
     assert before == {name: (folder / name).read_bytes() for name in before}
-    listed = layercut("ls", tmp_path, "--json").out
-    assert "finished" in listed and "command" in listed
+    (listed,) = json.loads(layercut("ls", tmp_path, "--json").out)
+    assert listed["status"] == "finished" and listed["command"].startswith("layercut diagnose ")
     other = layercut("diagnose", tiny, "reverse:2", tmp_path / "short", *QUICK[:-1], "3", "--out", folder)
     assert other.code == 1
     assert "limit 2, and now" in other.err

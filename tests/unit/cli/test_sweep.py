@@ -47,8 +47,9 @@ def test_shares_the_folder_of_a_search(layercut: Run, tiny: Path, tmp_path: Path
     assert journal.read_text().startswith(before)
     keys = [json.dumps([line["key"], line["id"]]) for line in map(json.loads, journal.read_text().splitlines())]
     assert len(set(keys)) == len(keys)
-    listed = layercut("ls", tmp_path, "--json").out
-    assert "finished" in listed and "command" in listed
+    listed = json.loads(layercut("ls", tmp_path, "--json").out)
+    assert [run["status"] for run in listed] == ["finished"]
+    assert listed[0]["command"].startswith("layercut select "), "the command that began it"
 
 
 def test_suites_and_tasks_of_lm_eval_are_objectives(layercut: Run, tiny: Path, tmp_path: Path) -> None:
