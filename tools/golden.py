@@ -46,6 +46,7 @@ RENAMED: dict[str, str | None] = {
     **dict.fromkeys(("uncut.top1", "uncut.sure", "measure=kl uncut.nll", "measure=kl uncut.kl")),
     **{f"measure={name}": None for name in ("distinct-1", "distinct-2", "longest loop")},
     **{f"propagation.clamped_{share}": None for share in (0, 25, 50, 75, 100)},
+    "checkpoint/healing_loss.jsonl": None,
 }
 """Old name to new name, or to None for what has ended: flags (``--objective``), verbs (``plan-size``), folders and
 files of a run (``reverse-3/heal-seam``), and fields of a record (``kept``). The only part that changes with a move."""
