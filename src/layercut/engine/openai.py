@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Event
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field, ValidationError, model_validator
@@ -104,18 +105,22 @@ class OpenAIEngine(Engine):
 
     def _each(self, requests: Sequence[GenerationRequest], decoding: Decoding) -> Iterator[list[Completion]]:
         """Keep some requests under way; if one fails no more are sent, and those under way are waited for."""
+        failed = Event()
+
+        def complete(request: GenerationRequest) -> list[Completion]:
+            if failed.is_set():
+                return []
+            try:
+                return [self._complete(request, decoding)]
+            except BaseException:
+                failed.set()  # before this thread takes its next request
+                raise
+
         pool = ThreadPoolExecutor(self._concurrency)
         try:
-            left = {pool.submit(self._complete, request, decoding) for request in requests}
-            for future in as_completed(tuple(left)):
-                if future.exception() is not None:
-                    break
-                left.remove(future)
-                yield [future.result()]
-            pool.shutdown(cancel_futures=True)
-            ended = [future for future in left if not future.cancelled()]
-            yield [future.result() for future in ended if future.exception() is None]
-            for future in ended:
+            futures = [pool.submit(complete, request) for request in requests]
+            yield from (future.result() for future in as_completed(futures) if future.exception() is None)
+            for future in futures:
                 future.result()  # raises
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
