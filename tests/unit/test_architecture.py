@@ -59,7 +59,7 @@ ONLY_IN = {
     "trl": {"healing/sft.py", "healing/grpo.py"},
     "peft": {"healing/trainable.py", "models/sources.py"},
     "typer": {"cli"},
-    "vl_convert": {"report/picture.py"},
+    "vl_convert": {"report/charts.py"},
 }
 
 

@@ -12,7 +12,7 @@ from layercut.evidence.fixed_sequence import JudgedTask
 from layercut.evidence.study import kept_checkpoint
 from layercut.evidence.uses import is_written
 from layercut.report import words
-from layercut.report.table import Cell, Table, text_columns
+from layercut.report.elements import Cell, Table, text_columns
 from layercut.runs.directory import RunFolder
 from layercut.text import PATH_CHARACTERS, at_least, code_span, count_of, escape_inline, number_text
 

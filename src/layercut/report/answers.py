@@ -13,9 +13,8 @@ from markupsafe import Markup
 
 from layercut.evidence.program_classes import CLASS, CLASSES, FINE, ProgramClass
 from layercut.evidence.study import StudyResults
-from layercut.report.elements import Block, Html, Section
+from layercut.report.elements import Block, Html, Section, Table, text_columns
 from layercut.report.source import Source
-from layercut.report.table import Table, text_columns
 from layercut.report.words import first_difference, readout_words
 from layercut.report.writers import fill_template
 from layercut.text import printable_text

@@ -15,9 +15,18 @@ from layercut.evidence.means import overall_mean
 from layercut.evidence.study import StudyResults
 from layercut.evidence.two_runs import verdict_on_row
 from layercut.report import words
-from layercut.report.elements import Block, Details, Section, bullet_list
+from layercut.report.elements import (
+    Block,
+    Column,
+    Details,
+    Section,
+    Styled,
+    Table,
+    bullet_list,
+    terminal_table,
+    text_columns,
+)
 from layercut.report.source import Source
-from layercut.report.table import Column, Styled, Table, terminal_table, text_columns
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 if TYPE_CHECKING:

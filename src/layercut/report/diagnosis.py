@@ -10,9 +10,8 @@ from typing import Any
 from layercut.evidence.diagnosis import Damage, Diagnosis, MeasureRow, layer_damages, with_rows
 from layercut.evidence.intervals import ALPHA, Estimate
 from layercut.report.answers import program_table
-from layercut.report.elements import Block, Details, Lead, Section, bullet_list
+from layercut.report.elements import Block, Cell, Column, Details, Lead, Section, Styled, Table, bullet_list
 from layercut.report.source import Source
-from layercut.report.table import Cell, Column, Styled, Table
 from layercut.text import count_of, escape_inline, number_text, p_value, with_interval
 
 

@@ -11,14 +11,24 @@ from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import StudyResults, are_thinner, prune_result, task_verdict
 from layercut.evidence.uses import named_use
 from layercut.report import advice_text, words
-from layercut.report.elements import Block, Details, Facts, Lead, Section, bullet_list
+from layercut.report.elements import (
+    Block,
+    Cell,
+    Details,
+    Facts,
+    Lead,
+    Section,
+    Styled,
+    Table,
+    bullet_list,
+    terminal_table,
+    text_columns,
+)
 from layercut.report.source import Source
-from layercut.report.table import Cell, Table, terminal_table, text_columns
-from layercut.report.versus import how_weighed, versus_table
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
 from layercut.runs.environment import shown_path
-from layercut.runs.prune import PruneResult, side_effect_words
+from layercut.runs.prune import Alternative, PruneResult, TestedDepth, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
     code_span,
@@ -273,3 +283,39 @@ def size_words(result: PruneResult) -> str:
     if before.memory_bytes and after.memory_bytes:
         text += f", {size_text(before.memory_bytes)} to {size_text(after.memory_bytes)} in memory"
     return text
+
+
+def versus_table(result: PruneResult) -> Table:
+    """A row for each tested plan or other model and task, the largest first; the answer's model is strong."""
+    served, uncut = {model.run: model for model in result.served}, result.size["uncut"].disk_bytes
+    taken = result.better or next((plan for plan in result.tested if plan.name == result.chosen.name), None)
+    models: list[tuple[TestedDepth | Alternative, str, str]] = [
+        (plan, f"{plan.label}, {plan.healing}" if plan.healing else plan.label, plan.name) for plan in result.tested
+    ]
+    models += [(other, other.model, other.run) for other in result.versus]
+    lines: list[list[Cell]] = []
+    for model, label, run in sorted(models, key=lambda model: -model[0].disk_bytes):
+        is_taken = model is taken and (result.better is not None or result.verdict == "passed")
+        weights = f"{size_text(model.disk_bytes)} ({100 * (model.disk_bytes / uncut - 1):+.0f} %)"
+        request = "not timed"
+        if run in served:
+            timed = served[run].request
+            request = f"{timed.cut.value:.3g} s ({words.times_words(timed)})"
+        for task in model.kept:
+            verdict = words.finding_cell(task_verdict(model, task, result.goal.keep))
+            name, bound = words.task_cell(task.task, task.readout), words.bound_words(task.bound, "-")
+            label_cell = Styled(label, "strong" if is_taken else "plain")
+            lines.append([label_cell, weights, request, name, words.kept_words(task.kept), bound, verdict])
+    heads = ("model", "weights", "a request", "task", "keeps", "at least", "verdict")
+    columns = text_columns(*heads, numeric=("weights", "a request", "at least"), narrow={"at least": 1})
+    caption = "Plans and other models on the same items, with 95 % intervals"
+    return Table(name="versus", caption=caption, columns=columns, rows=lines if result.versus else [])
+
+
+def how_weighed(result: PruneResult) -> str:
+    """How plans and other models were tested, and on which items."""
+    promise = "5 % of all cases" if result.error < 0.1 else "10 %, as others were named after the plans were tested"
+    return (
+        f"Report items, 95 % intervals, seed {result.seed}. A model that passed keeps less in at most {promise}. GGUF "
+        f"files run in llama.cpp, all else in transformers. Timed by turns with the original model, {result.serve}."
+    )

@@ -11,9 +11,8 @@ from layercut.evidence.study import Place, StudyResults, are_thinner, places_of_
 from layercut.evidence.uses import is_written
 from layercut.report import charts, words
 from layercut.report.comparison import NUM_ITEMS
-from layercut.report.elements import Figure, Key, Panel, Section
+from layercut.report.elements import Column, Figure, Key, Panel, Section, Table
 from layercut.report.source import Source
-from layercut.report.table import Column, Table
 from layercut.runs.directory import RunFolder
 
 _READ_BOTH = (

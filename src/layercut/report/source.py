@@ -13,8 +13,7 @@ from layercut.evidence.diagnosis import load_diagnosis
 from layercut.evidence.study import StudyResults, study_results
 from layercut.evidence.sweep import Sweep
 from layercut.report import words
-from layercut.report.elements import Block, Section, bullet_list
-from layercut.report.table import Table, text_columns
+from layercut.report.elements import Block, Section, Table, bullet_list, text_columns
 from layercut.runs.directory import DIAGNOSIS, SWEEP, RunFolder
 from layercut.runs.environment import hide_home
 from layercut.text import escape_inline

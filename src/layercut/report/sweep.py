@@ -12,9 +12,22 @@ from layercut.evidence.intervals import NUM_RESAMPLES
 from layercut.evidence.sweep import Curve, Sweep
 from layercut.report import charts, words
 from layercut.report.answers import program_tables
-from layercut.report.elements import Block, Facts, Figure, Key, Lead, Panel, Section, bullet_list
+from layercut.report.elements import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    Figure,
+    Key,
+    Lead,
+    Panel,
+    Section,
+    Styled,
+    Table,
+    bullet_list,
+    terminal_table,
+)
 from layercut.report.source import Source
-from layercut.report.table import Cell, Column, Styled, Table, terminal_table
 from layercut.runs.directory import RunFolder
 from layercut.surgery.plan import CutPlan
 from layercut.text import count_of, escape_inline, format_layers

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from layercut.evidence.comparison import KEPT, ComparedRun, ComparisonRow
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES
-from layercut.report.table import Styled
+from layercut.report.elements import Styled
 from layercut.runs.prune import TimedSpeed
 from layercut.text import (
     HasInterval,

@@ -17,9 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from layercut.report import picture
-from layercut.report.elements import Block, Details, Facts, Figure, Lead, Section, bullet_list
-from layercut.report.table import Table, markdown_lines
+from layercut.report import charts
+from layercut.report.elements import Block, Details, Facts, Figure, Lead, Section, Table, bullet_list, markdown_lines
 from layercut.text import escape_inline as escape_markdown
 from layercut.text import escaped_markdown
 
@@ -63,7 +62,7 @@ def page_templates() -> Environment:
     )
     environment.filters |= {
         "kind": lambda block: type(block).__name__.lower(),
-        "drawn": lambda panel, name, columns: Markup("".join(picture.draw_picture(panel, name, columns=columns))),
+        "drawn": lambda panel, name, columns: Markup("".join(charts.draw_picture(panel, name, columns=columns))),
         "inline": inline_html,
         "prose": lambda text: Markup(_markdown().render(text)),
     }

@@ -63,8 +63,8 @@ class DraftVerb(fields.HasGoal, Verb):
         )
 
     def show(self, done: DraftDone, io: Io) -> Shown:
-        from layercut.report.draft import draft_tables
-        from layercut.report.table import terminal_table
+        from layercut.report.elements import terminal_table
+        from layercut.report.runs import draft_tables
 
         checkpoint = done.result.checkpoint and done.folder / done.result.checkpoint
         lines = [

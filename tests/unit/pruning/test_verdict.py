@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM
 from layercut.errors import InputError
 from layercut.pruning.job import Pruned
 from layercut.pruning.verdict import answer_with_others, describe_fastest
-from layercut.report.first import first_of_prune
-from layercut.report.versus import versus_table
+from layercut.report.first import first_of_prune, versus_table
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
 from layercut.settings import ModelSettings
 from tests.unit.pruning.conftest import run

@@ -12,8 +12,8 @@ import pytest
 
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.study import study_results
+from layercut.report.charts import draw_picture
 from layercut.report.elements import Figure
-from layercut.report.picture import draw_picture
 from layercut.report.retention import retention_figure
 from layercut.runs.directory import RunFolder
 from tests.support.run_builder import Result, build_run
@@ -33,7 +33,7 @@ def test_with_little_address_space_there_is_no_picture_and_one_line(quickstart, 
 import logging, pathlib, pickle, resource
 logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_AS, (10 * 2**30,) * 2)
-from layercut.report.picture import draw_picture
+from layercut.report.charts import draw_picture
 figure = pickle.loads(pathlib.Path({str(tmp_path / "figure.pickle")!r}).read_bytes())
 first, second, *_ = figure.panels
 print(draw_picture(first, "a"), draw_picture(second, "b"))
