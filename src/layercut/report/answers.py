@@ -98,8 +98,8 @@ def program_tables(
     """How programs fail, by task and readout, of the models by name; ``model`` is what they differ in."""
     tables: list[Block] = []
     for (task, readout), of_models in cells.items():
-        found = {name: Counter(record.get(CLASS) for record in records) for name, records in of_models.items()}
-        classes = {name: {kind: counts[kind] for kind in CLASSES if counts[kind]} for name, counts in found.items()}
+        counts = {name: Counter(record.get(CLASS) for record in records) for name, records in of_models.items()}
+        classes = {name: {kind: of[kind] for kind in CLASSES if of[kind]} for name, of in counts.items()}
         if any(classes.values()):
             tables.append(program_table(classes, f"classes-of-{task}-{readout}", f"{task} ({readout}). ", model))
     return tables

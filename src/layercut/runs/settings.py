@@ -90,8 +90,7 @@ def read_format(file: Path, what: str) -> dict[str, Any]:
     """The JSON object in a file of layercut's own; InputError if it is missing, damaged or of an unknown format."""
     data = read_json_or_refuse(file, f"{shown(file)}: no {what} can be read here")
     check_version(data.get("format_version") if isinstance(data, dict) else None, file)
-    found: dict[str, Any] = data
-    return found
+    return dict(data)
 
 
 def check_same_settings(path: Path, had: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
