@@ -1,4 +1,4 @@
-"""How often advice is wrong, and how deep it finds: 24 plans at once against depths in a fixed order.
+"""How often advice is wrong, and how deep it finds, by the rules that test depths in a fixed order.
 
     python benchmarks/advice.py
 
@@ -7,15 +7,12 @@ are correlated. Each rule sees the same answers and names the deepest plan that 
 chance. A recommendation is wrong where the plan's true retention is lower on any task, and right otherwise. Layers: how
 many a right recommendation removes, on average over all studies, with 0 where there is none.
 
-- ``at once``: what the report of a study did before. Each of 24 plans at 5 % / 24; the deepest that passes.
-- ``paths``: what it does now. Each path in order of depth, the four of them sharing the 5 %.
+- ``paths``: what the report of a study does. Each path in order of depth, the four of them sharing the 5 %.
 - ``one path``: what ``layercut prune`` does. The first path alone, at 5 %.
 - ``weighed``: what ``layercut prune --versus`` does with other models. The first path and three
   models of their own (the third plan of each other path, said to be smaller than all plans) share the 5 %; the answer
   is a smallest one that passed, else the deepest plan.
 - ``named later``: the same, where the first path had 5 % before and the models share another 5 %: 10 % are promised.
-- ``two looks``: ``one path`` with items added once, to twice as many, where nothing was decided. No rule promises 5 %
-  here.
 
 Curves are the true retention by depth on the first task. ``edge`` is the hardest: it falls to 89.9 % and stays there,
 while every other task keeps everything. Bounds are those of ``layercut.evidence``, computed from shared tables of gamma
@@ -27,7 +24,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -54,8 +50,7 @@ TASKS = {
     "near chance": ((0.32, 0.25),),
 }
 """True score of the original model, and chance."""
-PROMISED = {"at once": ERROR, "paths": ERROR, "one path": ERROR, "weighed": ERROR, "named later": 2 * ERROR}
-RULES = (*PROMISED, "two looks")
+PROMISED = {"paths": ERROR, "one path": ERROR, "weighed": ERROR, "named later": 2 * ERROR}
 CORRELATION = 0.8
 """Of the latent ease of an item for two models; of right answers it is about 0.6."""
 NESTED = 0.9
@@ -93,36 +88,30 @@ class Bound:
 
 
 class Drawn(NamedTuple):
-    """One simulated study: counts of both, lost, gained, neither by task, plan and look, and which are judged."""
+    """One simulated study: counts of both, lost, gained, neither by task and plan, and which tasks are judged."""
 
     counts: np.ndarray
-    """(looks, tasks, plans, 4)"""
-    judged: list[list[int]]
-    """Tasks that can be judged, by look."""
+    """(tasks, plans, 4)"""
+    judged: list[int]
 
 
 def draw(setting: Setting, rng: np.random.Generator) -> Drawn:
-    """Answers of all models to 2 n items; the first look sees n of them."""
+    """Answers of all models to n items."""
     n, tasks = setting.n, TASKS[setting.tasks]
-    counts = np.empty((2, len(tasks), NUM_PATHS * NUM_DEPTHS, 4), dtype=int)
+    counts = np.empty((len(tasks), NUM_PATHS * NUM_DEPTHS, 4), dtype=int)
     for task, (uncut, chance) in enumerate(tasks):
-        ease = rng.standard_normal(2 * n)
-        own = rng.standard_normal((NUM_PATHS, NUM_DEPTHS, 2 * n))
+        ease = rng.standard_normal(n)
+        own = rng.standard_normal((NUM_PATHS, NUM_DEPTHS, n))
         for depth in range(1, NUM_DEPTHS):
             own[:, depth] = NESTED * own[:, depth - 1] + np.sqrt(1 - NESTED**2) * own[:, depth]
-        own = own.reshape(NUM_PATHS * NUM_DEPTHS, 2 * n)
+        own = own.reshape(NUM_PATHS * NUM_DEPTHS, n)
         first = ease < norm.ppf(uncut)
         cut = chance + truths(setting, task) * (uncut - chance)
         latent = CORRELATION * ease + np.sqrt(1 - CORRELATION**2) * own
         right = latent < norm.ppf(cut)[:, None]
-        for look, items in enumerate((slice(0, n), slice(0, 2 * n))):
-            before, after = first[items], right[:, items]
-            counts[look, task, :, 0] = (before & after).sum(axis=1)
-            counts[look, task, :, 1] = (before & ~after).sum(axis=1)
-            counts[look, task, :, 2] = (~before & after).sum(axis=1)
-            counts[look, task, :, 3] = (~before & ~after).sum(axis=1)
-    judged = [[t for t, (_, chance) in enumerate(tasks) if _low(counts[look, t, 0]) > chance] for look in range(2)]
-    return Drawn(counts, judged)
+        both = (first & right, first & ~right, ~first & right, ~first & ~right)
+        counts[task] = np.stack([outcome.sum(axis=1) for outcome in both], axis=1)
+    return Drawn(counts, [task for task, (_, chance) in enumerate(tasks) if _low(counts[task, 0]) > chance])
 
 
 def _low(counts: Sequence[int]) -> float:
@@ -140,12 +129,11 @@ def truths(setting: Setting, task: int) -> np.ndarray:
     return np.concatenate([curve - 0.02 * path for path in range(NUM_PATHS)])
 
 
-def passes(bound: Bound, drawn: Drawn, setting: Setting, plan: int, error: float, look: int = 0) -> bool:
+def passes(bound: Bound, drawn: Drawn, setting: Setting, plan: int, error: float) -> bool:
     """Whether a plan passes on every task that can be judged."""
-    judged = drawn.judged[look]
-    return bool(judged) and all(
-        bound.share_against(tuple(drawn.counts[look, task, plan]), TASKS[setting.tasks][task][1]) <= error
-        for task in judged
+    return bool(drawn.judged) and all(
+        bound.share_against(tuple(drawn.counts[task, plan]), TASKS[setting.tasks][task][1]) <= error
+        for task in drawn.judged
     )
 
 
@@ -157,18 +145,12 @@ PATHS = [plans_of(path) for path in range(NUM_PATHS)]
 OTHERS = [[path[2]] for path in PATHS[1:]]
 
 
-def walk(bound: Bound, drawn: Drawn, setting: Setting, plans: Sequence[int], error: float, look: int = 0) -> int:
+def walk(bound: Bound, drawn: Drawn, setting: Setting, plans: Sequence[int], error: float) -> int:
     """How many plans pass in a row."""
     found = 0
-    while found < len(plans) and passes(bound, drawn, setting, plans[found], error, look):
+    while found < len(plans) and passes(bound, drawn, setting, plans[found], error):
         found += 1
     return found
-
-
-def at_once(bound: Bound, drawn: Drawn, setting: Setting) -> int | None:
-    """The deepest plan that passes at 5 % / 24; None where none does."""
-    plans = sorted(range(NUM_PATHS * NUM_DEPTHS), key=lambda plan: -(plan % NUM_DEPTHS))
-    return next((plan for plan in plans if passes(bound, drawn, setting, plan, ERROR / len(plans))), None)
 
 
 def shared(bound: Bound, drawn: Drawn, setting: Setting, paths: Sequence[Sequence[int]]) -> list[int]:
@@ -204,15 +186,11 @@ def weighed(bound: Bound, drawn: Drawn, setting: Setting, *, later: bool) -> int
 
 def recommended(rule: str, bound: Bound, drawn: Drawn, setting: Setting) -> int | None:
     """The plan that a rule names."""
-    if rule == "at once":
-        return at_once(bound, drawn, setting)
     if rule == "paths":
         return by_paths(bound, drawn, setting)
     if rule in ("weighed", "named later"):
         return weighed(bound, drawn, setting, later=rule == "named later")
     depth = walk(bound, drawn, setting, PATHS[0], ERROR)
-    if rule == "two looks":
-        depth = max(depth, walk(bound, drawn, setting, PATHS[0], ERROR, look=1))
     return depth - 1 if depth else None
 
 
@@ -245,10 +223,10 @@ def simulate(setting: Setting, times: int, bound: Bound, seed: int) -> dict[str,
     """Every rule on the same studies."""
     rng = np.random.default_rng([seed, *f"{setting}".encode()])
     lowest = np.min([truths(setting, task) for task in range(len(TASKS[setting.tasks]))], axis=0)
-    tallies = {rule: Tally() for rule in RULES}
+    tallies = {rule: Tally() for rule in PROMISED}
     for _ in range(times):
         drawn = draw(setting, rng)
-        for rule in RULES:
+        for rule in PROMISED:
             plan = recommended(rule, bound, drawn, setting)
             tallies[rule].add(plan, plan is not None and bool(lowest[plan] < KEEP))
     return tallies
@@ -279,7 +257,7 @@ def rows(setting: Setting, drawn: Drawn, plan: int) -> list[TaskRow]:
     """The rows of one plan, as the package takes them."""
     made = []
     for task, (_, chance) in enumerate(TASKS[setting.tasks]):
-        both, lost, gained, neither = drawn.counts[0, task, plan]
+        both, lost, gained, neither = drawn.counts[task, plan]
         before = [1.0] * (both + lost) + [0.0] * (gained + neither)
         after = [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
         made.append(
@@ -304,7 +282,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     began = time.monotonic()
-    bound = Bound(2 * max(NUM_ITEMS), np.random.default_rng(given.seed))
+    bound = Bound(max(NUM_ITEMS), np.random.default_rng(given.seed))
     same, of = check(bound, 60, given.seed)
     print(f"tables against layercut.evidence.fixed_sequence: the same depth in {same} of {of} studies")
     if same < 0.9 * of:
@@ -313,24 +291,22 @@ def main() -> None:
     results = {setting: simulate(setting, given.times, bound, given.seed) for setting in settings}
     print(f"{len(settings)} settings, {given.times} studies each, seed {given.seed}, keep {KEEP:.0%}\n")
     head = f"{'wrong % [95 %]':>17} | {'right':>5} | {'layers':>6}"
-    for title, keys in {"by curve": ("curve",), "by number of items": ("n",), "by tasks": ("tasks",)}.items():
-        print(f"{title:16} | " + " | ".join(f"{rule:^34}" for rule in RULES))
-        print(f"{'':16} | " + " | ".join(head for _ in RULES))
-        groups: dict[str, dict[str, Tally]] = defaultdict(lambda: {rule: Tally() for rule in RULES})
-        for setting, tallies in results.items():
-            for rule, tally in tallies.items():
-                groups[str(getattr(setting, keys[0]))][rule] += tally
-        for name, tallies in groups.items():
-            print(f"{name:16} | " + " | ".join(tallies[rule].show() for rule in RULES))
-        print()
+    print(f"{'by curve':16} | " + " | ".join(f"{rule:^34}" for rule in PROMISED))
+    print(f"{'':16} | " + " | ".join(head for _ in PROMISED))
+    for curve in CURVES:
+        groups = {rule: Tally() for rule in PROMISED}
+        for setting in (setting for setting in settings if setting.curve == curve):
+            for rule, tally in results[setting].items():
+                groups[rule] += tally
+        print(f"{curve:16} | " + " | ".join(groups[rule].show() for rule in PROMISED))
+    print()
     failed = False
     print("the setting in which each rule was wrong most often, drawn anew 3,000 times")
-    for rule in RULES:
+    for rule in PROMISED:
         worst = max(settings, key=lambda one: results[one][rule].wrong)
         again = simulate(worst, 3000, bound, given.seed + 1)[rule]
         print(f"{rule:16} | {again.show()} | {worst.curve}, {worst.tasks}, n = {worst.n}")
-        promised = PROMISED.get(rule, 1.0)
-        failed |= binomtest(again.wrong, again.times, promised, alternative="greater").pvalue < 0.01
+        failed |= binomtest(again.wrong, again.times, PROMISED[rule], alternative="greater").pvalue < 0.01
     print(f"{time.monotonic() - began:.0f} s")
     if failed:
         sys.exit("a rule is wrong more often than it promises")
