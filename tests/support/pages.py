@@ -8,8 +8,7 @@ from typing import Any
 
 from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, METRICS, RunFolder
-from layercut.runs.draft import DraftMeasured, DraftPlan, DraftResult
-from layercut.runs.prune import Estimated, PruneResult
+from layercut.runs.prune import PruneResult
 from tests.support.run_builder import Result, build_quickstart, build_run
 from tests.support.sweeps import HOLES, curve, sweep_of
 
@@ -133,15 +132,3 @@ def write_prune(folder: Path, *, passed: bool = True) -> Path:
     }  # fmt: skip
     PruneResult.model_validate(data).save(folder)
     return folder
-
-
-def a_draft() -> DraftResult:
-    """A draft with which the model writes 1.3 times as fast."""
-    one = Estimated(value=1.3, low=1.2, high=1.4, n=32)
-    plan = DraftPlan(removed=(), mlp=0.5, read=0.6, window=3, step=0.6, agrees=0.8, forecast=1.25)
-    measured = DraftMeasured(task="copy", tokens=900, num_same=32, accepted=one, per_round=one, speedup=one)
-    return DraftResult(
-        model="m", dtype="float32", serve="batch 1", plans=(plan,), tried=9, checks=(1.0,), measured=measured,
-        tasks=(measured,), verdict="faster", why="x 1.30.", where="here", seed=0, command="layercut draft m",
-        seconds={},
-    )  # fmt: skip
