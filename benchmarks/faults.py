@@ -327,8 +327,8 @@ def verb_commands(work: Path) -> dict[str, list[Any]]:
     written = written_file(work / "written.jsonl", model)
     (work / "prompts.txt").write_text("".join(f"say {number}\n" for number in range(24)))
     study = study_of(work, criteria=[{"criterion": "block_influence", "calibration": {"num_texts": 8}}], depths=[1])
-    study |= {"sweep": {"layers": "1,4"}, "healing": [{"name": "seam", "method": "seam", "prompts": "task:copy"}]}
-    study["healing"][0] |= {"limit": 24, "responses": "original", "plans": ["last"]}
+    seam = {"name": "seam", "method": "seam", "prompts": "task:copy", "limit": 24, "responses": "original"}
+    study |= {"healing": [{**seam, "plans": ["last"]}]}
     (work / "whole.yaml").write_text(yaml.safe_dump(study))
     with quiet():
         assert not layercut("cut", work / "tiny", "--remove", "2,4", "--out", work / "thin", must_fail=False), said[-1]

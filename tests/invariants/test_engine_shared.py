@@ -316,6 +316,16 @@ def test_an_answer_is_handed_over_before_others_of_its_block_have_ended() -> Non
     assert found == [["2"], ["40"]]
 
 
+def test_a_family_may_scale_its_scores_by_another_number_than_the_size_of_a_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CONFIGS, "gemma2", CONFIGS["gemma2"] | {"query_pre_attn_scalar": 60})
+    loaded = tiny_loaded("gemma2")
+    plain, shared = PlainEngine(loaded), SharedEngine(loaded)
+    assert by_plan(shared.ask(asked(4), COMB, GREEDY)) == by_plan(plain.ask(asked(4), COMB, GREEDY))
+    assert_same_likelihoods(by_plan(shared.ask(scored(), COMB)), by_plan(plain.ask(scored(), COMB)))
+
+
 def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
     loaded = tiny_loaded("gemma2")
     tokens = torch.arange(20).unsqueeze(0)

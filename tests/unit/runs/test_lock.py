@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from layercut.errors import InputError
+from layercut.runs import lock
 from layercut.runs.atomic import new_directory
 from layercut.runs.disk import size_text
 from layercut.runs.lock import find_leftovers, sole_writer
@@ -21,6 +23,7 @@ __all__ = ["layercut"]
 WRITE = """
 import sys, time
 from pathlib import Path
+from layercut.runs import lock
 from layercut.runs.atomic import new_directory
 with new_directory(Path(sys.argv[1])) as folder:
     (folder / "weights").write_bytes(bytes(2_500_000))
@@ -91,6 +94,23 @@ def test_a_name_is_free_again_after_an_error_and_its_lock_is_gone(tmp_path: Path
         with pytest.raises(InputError, match="is being written"), sole_writer(tmp_path / "x"):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_its_last_holder_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed, try_lock = [tmp_path / ".x.layercut-lock"], lock._try_lock
+
+    def after_the_last_holder(file: TextIO) -> bool | None:
+        if removed:
+            removed.pop().unlink()
+        return try_lock(file)
+
+    monkeypatch.setattr(lock, "_try_lock", after_the_last_holder)
+    with sole_writer(tmp_path / "x") as is_real:
+        assert is_real
+        with pytest.raises(InputError, match="is being written"), sole_writer(tmp_path / "x"):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ def test_the_number_of_layers_and_nothing_else_changes_in_a_uniform_model():
     assert cut(CutPlan(num_layers=L), layer_types=["a"] * L) == {"num_hidden_layers": L, "layer_types": ["a"] * L}
 
 
+def test_a_scale_that_is_divided_by_the_root_of_the_depth_shrinks_with_it():
+    assert cut(scale_depth=1.4)["scale_depth"] / len(KEPT) ** 0.5 == pytest.approx(1.4 / L**0.5)
+
+
 @pytest.mark.parametrize("name", sorted(config_fields.LISTS | config_fields.MAYBE_LISTS))
 def test_lists_keep_the_entries_of_the_layers_that_stay(name):
     values = list(range(100, 100 + L))

@@ -149,6 +149,12 @@ def test_every_short_text_can_be_a_number_just_if_some_right_line_begins_with_it
         )
 
 
+def test_groups_of_three_digits_decide_how_many_may_come() -> None:
+    beginnings = {"1,": False, "1,2": False, "12": True, "12,": True, "12,3": True, "123": True, "123,": False}
+    assert {text: can_be_number(text, "12345") for text in beginnings} == beginnings
+    assert can_be_number("1,2", "1234567") and not can_be_number("12,3", "1234567")
+
+
 def test_every_short_ending_after_the_mark_stands_just_if_nothing_changes_the_number() -> None:
     texts = ["".join(text) for length in range(5) for text in product("10,. -x", repeat=length)]
     found = {text: number_after("is", f"is {text}") for text in texts}
