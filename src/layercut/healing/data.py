@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -226,14 +226,16 @@ def full_test_sets(tasks: Mapping[str, Task], source: PromptSource) -> tuple[str
     return tuple(name for name, task in tasks.items() if reported_split(task, used) == "full")
 
 
-def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: PromptSource) -> dict[str, frozenset[str]]:
+def items_used(tasks: Mapping[str, Task], source: PromptSource) -> dict[str, frozenset[str]]:
     """By task, ids of the items that are prompts or that training data was not checked for, if they may be reported."""
+    in_full = full_test_sets(tasks, source)
     unchecked = {task.name: task.selection_part for name, task in tasks.items() if name not in in_full}
     return {name: ids for name, ids in merge_items(source.items, unchecked).items() if ids}
 
 
-def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) -> ReportItems:
-    """Questions of the report items of tasks, and of the whole test sets of ``in_full``; says what was not checked."""
+def report_items(tasks: Mapping[str, Task], source: PromptSource, say: Say) -> ReportItems:
+    """Questions of report items, or of the whole test set (``full_test_sets``), of tasks; says what was not checked."""
+    in_full = full_test_sets(tasks, source)
     splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
     questions = {name: [item.question for item in task.samples(splits[name], None)] for name, task in tasks.items()}
     missing = [name for name in TASKS if name not in tasks]
