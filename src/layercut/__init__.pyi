@@ -418,7 +418,6 @@ def heal(
     max_new_tokens: int | None = None,
     system: str | None = None,
     limit: int | None = None,
-    max_tokens: int = 8000,
     finished_only: bool = True,
     right_only: bool = False,
     method: str = "lora",
@@ -437,7 +436,7 @@ def heal(
     micro_batch: int = 4,
     epochs: float | str = 1.0,
     max_steps: int | None = None,
-    max_length: int = 8192,
+    max_length: int = 8000,
     precision: str = "auto",
     gradient_checkpointing: str = "auto",
     held_out: float | str = 0.1,
@@ -482,7 +481,6 @@ def heal(
         max_new_tokens: Longest answer; if left out, the task's own, or 256.
         system: System message for conversations that have none.
         limit: At most this many prompts of each source.
-        max_tokens: Most tokens of prompt and answer together.
         finished_only: Drop answers that ran into the length limit: they would teach the model not to stop.
         right_only: Drop answers that the task's grader finds wrong; answers that nothing grades stay.
         method: lora, qlora (4-bit base), full, last-k (the head and the last layers); or seam, which trains nothing.
@@ -501,7 +499,7 @@ def heal(
         micro_batch: Examples per pass of a device; a batch is accumulated from these.
         epochs: Passes over the examples.
         max_steps: Stop after this many steps, even within the epochs.
-        max_length: Drop examples of more tokens.
+        max_length: Drop examples of more tokens, prompt and answer together.
         precision: Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that has it.
         gradient_checkpointing: Keep only the inputs of layers and compute the rest again in the backward pass: on, off; auto: on a GPU.
         held_out: Share of the examples for evaluation, which are never trained on.

@@ -31,7 +31,7 @@ def run_of_lm_eval(model: Any, tasks: list[dict[str, Any]], **options: Any) -> d
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from layercut.tasks.lm_eval.names import files_of_task
+    from layercut.tasks.lm_eval.loading import files_of_task
 
     homes = sorted({file.parent for one in tasks for file in files_of_task(one["task"])})
     logging.disable(logging.WARNING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +73,9 @@ def examples_of(
     from layercut.healing.examples import encode_example
 
     counts: dict[str, Any] = {}
-    clean, unit = records, "tokens"
+    clean = records
     if filters is not None:
-        unit = "tokens with their prompt"
-        clean, dropped = filter_answers([_with_lengths(record, reader) for record in records], filters)
+        clean, dropped = filter_answers(records, filters)
         counts = {"answers": len(records), "dropped": dict(dropped)}
         reasons = ", ".join(f"{count} {rule}" for rule, count in dropped.items()) or "none dropped"
         advice = "; unfinished ones reached `max_new_tokens`: raise it, or keep them with `finished_only=false`"
@@ -92,18 +91,8 @@ def examples_of(
     encoded = [encode_example(reader.tokenizer, record, reader.name) for record in clean]
     examples = [example for example in encoded if len(example) <= max_length]  # cut short they would have no end
     if too_long := len(encoded) - len(examples):
-        say(f"{what}: {too_long} left out, longer than {max_length} {unit}")
+        say(f"{what}: {too_long} left out, longer than {max_length} tokens with their prompt")
     return examples, {**counts, "contaminated": num_filtered - len(clean), "too_long_with_prompt": too_long}
-
-
-def _with_lengths(record: AnswerRecord, reader: ReadableModel) -> AnswerRecord:
-    """A record with the numbers of tokens of prompt and answer, which data sets do not give."""
-    from layercut.healing.examples import encode_example
-
-    if "num_new_tokens" in record:
-        return record
-    example = encode_example(reader.tokenizer, record, reader.name)
-    return {**record, "num_prompt_tokens": len(example.prompt), "num_new_tokens": len(example.completion)}
 
 
 def filter_answers(
@@ -124,8 +113,6 @@ def filter_answers(
         rules = {
             "empty": not record["completion"].strip(),
             "unfinished": settings.finished_only and record.get("finish_reason") == "length",
-            "too long": settings.max_tokens is not None
-            and record.get("num_prompt_tokens", 0) + record.get("num_new_tokens", 0) > settings.max_tokens,
             "wrong": settings.right_only and not record.get("right", True),
             "with a repeated prompt": prompt in prompts,
         }
@@ -226,14 +213,16 @@ def full_test_sets(tasks: Mapping[str, Task], source: PromptSource) -> tuple[str
     return tuple(name for name, task in tasks.items() if reported_split(task, used) == "full")
 
 
-def items_used(tasks: Mapping[str, Task], in_full: Collection[str], source: PromptSource) -> dict[str, frozenset[str]]:
+def items_used(tasks: Mapping[str, Task], source: PromptSource) -> dict[str, frozenset[str]]:
     """By task, ids of the items that are prompts or that training data was not checked for, if they may be reported."""
+    in_full = full_test_sets(tasks, source)
     unchecked = {task.name: task.selection_part for name, task in tasks.items() if name not in in_full}
     return {name: ids for name, ids in merge_items(source.items, unchecked).items() if ids}
 
 
-def report_items(tasks: Mapping[str, Task], in_full: Collection[str], say: Say) -> ReportItems:
-    """Questions of the report items of tasks, and of the whole test sets of ``in_full``; says what was not checked."""
+def report_items(tasks: Mapping[str, Task], source: PromptSource, say: Say) -> ReportItems:
+    """Questions of report items, or of the whole test set (``full_test_sets``), of tasks; says what was not checked."""
+    in_full = full_test_sets(tasks, source)
     splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
     questions = {name: [item.question for item in task.samples(splits[name], None)] for name, task in tasks.items()}
     missing = [name for name in TASKS if name not in tasks]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,6 @@ from layercut.healing.checkpoint import Judge, judge_of_rounding
 from layercut.healing.data import (
     BUILT_IN,
     examples_of,
-    full_test_sets,
     items_used,
     report_items,
     source_records,
@@ -25,7 +23,7 @@ from layercut.healing.data import (
 )
 from layercut.healing.examples import Data, hold_out
 from layercut.healing.generate import gather_answers
-from layercut.healing.outline import IN_FULL, ProcessGroup, check_method, check_models, has_bfloat16
+from layercut.healing.outline import ProcessGroup, check_method, check_models, has_bfloat16
 from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
 from layercut.healing.prompts import AnswerRecord
 from layercut.healing.settings import METHODS, OBJECTIVES, HealSettings, TrainSettings, load_by_name
@@ -38,7 +36,6 @@ from layercut.progress.bars import progress_bar
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable_writing
 from layercut.runs.healing import CHECKPOINT, healing_lines
-from layercut.runs.settings import settings_in
 from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation
@@ -73,7 +70,6 @@ def heal_model(
     console: Console,
     say: Say,
     is_control: bool = False,
-    in_full: Sequence[str] | None = None,
 ) -> Healed | None:
     """Heal a pruned model; ``layercut heal``. The same call again continues where it was stopped.
 
@@ -81,7 +77,6 @@ def heal_model(
 
     Args:
         is_control: a model may be its own teacher: the variant of a study that trains the original model.
-        in_full: tasks of whose whole test sets training data holds no item; by default as ``full_test_sets`` says.
 
     Raises InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
     """
@@ -95,17 +90,11 @@ def heal_model(
         return None
     check_method(train, group, source)
     plan = check_models(cut, teacher, source, settings, is_control=is_control)
-    named = (*BUILT_IN, *settings.decontaminate, *settings.data)
-    to_check = cache(lambda: tasks_to_check(named, settings.data))
-    if in_full is None:
-        begun = settings_in(out)
-        in_full = full_test_sets(to_check(), source) if begun is None else begun.get(IN_FULL, ())
     run_settings = {
         "heal": settings.as_dict(),
         "cut": cut.describe(),
         "teacher": teacher.describe(),
         **source.asked(how, train.seed),
-        **({IN_FULL: list(in_full)} if in_full else {}),
     }
     isolation = announce_isolation(
         [part.task for part in source.tasks if part.task] if train.goal.is_graded else [], say
@@ -120,7 +109,8 @@ def heal_model(
             answers = "own" if train.goal.is_graded else settings.responses
             for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {answers} answers", *source.notes):
                 say(line)
-            items = report_items(to_check(), in_full, say)
+            to_check = tasks_to_check((*BUILT_IN, *settings.decontaminate, *settings.data), settings.data)
+            items = report_items(to_check, source, say)
             records = _answers_to_learn(run, teacher, source, settings, how, console, say)
             teacher.release()  # it has answered
             filters = None if train.goal.is_graded else settings.filters
@@ -147,7 +137,7 @@ def heal_model(
                 "num_held_out": len(data.held_out),
                 **({} if train.goal.is_graded else {"loss_tokens": num_tokens}),
                 **counts,
-                "selection_items": record_items(items_used(to_check(), in_full, source)),
+                "selection_items": record_items(items_used(to_check, source)),
             }
             if METHODS[train.method].made_by:
                 from layercut.healing.sft import finished_training, training_record

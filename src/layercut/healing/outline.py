@@ -25,8 +25,6 @@ from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 
 Shared = TypeVar("Shared")
-IN_FULL = "full_test_sets"
-"""In a run's settings: tasks of whose whole test sets training data holds no item; left out where there is none."""
 WAIT = timedelta(days=7)  # longest wait of the others for the teacher's answers
 _RECORD = 2000  # bytes of a record with its prompt and answer, about
 

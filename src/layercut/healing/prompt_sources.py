@@ -160,7 +160,7 @@ class PromptSource:
     @property
     def items(self) -> dict[str, frozenset[str]]:
         """By task, ids of the items that the prompts are."""
-        of_records = [{record["task"]: [_item_of(record)]} for record in self.records or () if record.get("task")]
+        of_records = [{record["task"]: [record["id"]]} for record in self.records or () if record.get("task")]
         return merge_items(*(part.items for part in self.parts), *of_records)
 
     @property
@@ -252,11 +252,3 @@ def _read_group(spec: PromptSpec, system: str | None, plain: bool) -> PromptGrou
     if Path(source).is_dir():
         raise InputError(f"{source} is a folder of answers, which cannot be mixed with other prompts; give it alone.")
     return PromptGroup(read_prompts(Path(source), system=system, plain=plain, limit=limit), source=source)
-
-
-def _item_of(record: AnswerRecord) -> str:
-    """The id of the task's item that a record answers; an old one may have the task before it, its readout behind."""
-    name = str(record["id"]).removeprefix(f"{record['task']} ")
-    for readout in GENERATED:
-        name = name.removesuffix(f" {readout}")
-    return name

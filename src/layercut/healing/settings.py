@@ -162,7 +162,7 @@ class TrainSettings(Settings):
     micro_batch: int = Field(4, ge=1, description="Examples per pass of a device; a batch is accumulated from these.")
     epochs: Number = Field(1.0, description="Passes over the examples.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, even within the epochs.")
-    max_length: int = Field(8192, ge=2, description="Drop examples of more tokens.")
+    max_length: int = Field(8000, ge=2, description="Drop examples of more tokens, prompt and answer together.")
     precision: Annotated[str, one_of(("auto", "float32", "bfloat16"))] = Field(
         "auto",
         description="Products in float32, or bfloat16 (weights and sums stay in float32); auto: bfloat16 on a GPU that "
@@ -268,9 +268,8 @@ class ArmSettings(Settings):
 
 
 class FilterSettings(Settings):
-    """Rules that an answer must meet. The paper (arXiv:2602.01997) filters by length alone."""
+    """Rules that an answer must meet, beside its length (``max_length`` of training)."""
 
-    max_tokens: int | None = Field(8000, ge=1, description="Most tokens of prompt and answer together.")
     finished_only: bool = Field(
         True, description="Drop answers that ran into the length limit: they would teach the model not to stop."
     )

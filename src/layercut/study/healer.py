@@ -13,9 +13,9 @@ from rich.console import Console
 from layercut.engine.base import Engine
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.healing.data import BUILT_IN, full_test_sets, tasks_to_check
+from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
-from layercut.healing.outline import IN_FULL, ProcessGroup, check_method
+from layercut.healing.outline import ProcessGroup, check_method
 from layercut.healing.prompt_sources import PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import ArmSettings, HealSettings
 from layercut.progress import Say
@@ -26,8 +26,6 @@ from layercut.runs.settings import CONFIG, settings_hash
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import HealingArm
 from layercut.surgery.checkpoint import recorded_plans_of
-from layercut.tasks import base_name_of_task
-from layercut.tasks.base import Task
 
 if TYPE_CHECKING:
     from layercut.healing.heal import Healed
@@ -48,22 +46,22 @@ class Healer:
         *,
         folder: Path,
         answers: Path,
-        in_full: Sequence[str] = (),
     ) -> None:
-        """Heal with ``uncut`` as the teacher, on data without report items of ``tasks`` and items of tasks ``in_full``.
+        """Heal with ``uncut`` as the teacher, on data without report items of ``tasks``.
 
         ``folder`` is that of the run; ``answers`` holds the original model's answers for each way of asking.
         """
-        self.arm, self.uncut, self.folder, self.answers, self.in_full = arm, uncut, folder, answers, tuple(in_full)
+        self.arm, self.uncut, self.folder, self.answers = arm, uncut, folder, answers
         self.seed = seed if arm.seed is None else arm.seed
         self.source, how = read_source(arm), arm.with_its_preset
         self.how = how.replace(max_new_tokens=how.max_new_tokens or self.source.max_new_tokens)
         shared = {name: getattr(arm, name) for name in ArmSettings.model_fields}
+        named = [task.task for task in tasks if task.task not in BUILT_IN]
         self.settings = HealSettings(
             train=arm.train.replace(seed=self.seed),
             filters=arm.filters,
-            data=_data_of(tasks),
-            **{**shared, "decontaminate": _checked_tasks(arm, tasks)},
+            data={task.task: task.data for task in tasks if task.data is not None},
+            **{**shared, "decontaminate": tuple(sorted({*named, *arm.decontaminate}))},
         )
 
     def check(self) -> None:
@@ -88,7 +86,6 @@ class Healer:
             "decoding": self.how.decoding.as_dict(),
             "max_new_tokens": self.how.max_new_tokens,
             "system": self.how.system,
-            **({IN_FULL: list(self.in_full)} if self.in_full else {}),
         }
 
     def heal(self, cut: Path | None, *, console: Console, say: Say) -> Healed:
@@ -119,7 +116,6 @@ class Healer:
             console=console,
             say=say,
             is_control=cut is None,
-            in_full=self.in_full,
         )
         assert healed is not None, "a study runs in one process"
         return healed
@@ -156,29 +152,6 @@ def is_healing_begun(study: Path, name: str) -> bool:
     return any(file.name not in _NOTHING_YET for file in files if not file.is_dir())
 
 
-def tasks_in_full(
-    arms: Sequence[HealingArm],
-    tasks: Sequence[TaskSettings],
-    loaded: Mapping[str, Task],
-    begun: Mapping[str, Any] | None,
-) -> dict[str, tuple[str, ...]]:
-    """By arm, the tasks of whose whole test sets its training data must hold no item; see ``full_test_sets``.
-
-    Args:
-        loaded: tasks of the study by base name, so that none is read twice.
-        begun: settings of the study as it was begun, which then holds.
-    """
-    if begun is not None:  # layercut did not always report whole test sets
-        return {arm.name: tuple(begun.get("healing", {}).get(arm.name, {}).get(IN_FULL, ())) for arm in arms}
-    own = {arm.name: {base_name_of_task(name): name for name in _checked_tasks(arm, tasks)} for arm in arms}
-    others = {base: name for names in own.values() for base, name in names.items() if base not in loaded}
-    known = {**loaded, **tasks_to_check([*others.values()], _data_of(tasks))}
-    return {
-        arm.name: full_test_sets({base: known[base] for base in sorted(own[arm.name])}, read_source(arm))
-        for arm in arms
-    }
-
-
 def read_source(arm: HealingArm) -> PromptSource:
     """The prompts of a healing arm. Raises InputError: they cannot be read, or are not of the kind that it needs."""
     try:
@@ -194,13 +167,3 @@ def read_source(arm: HealingArm) -> PromptSource:
 @lru_cache(maxsize=8)
 def _read_prompts(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
     return prompt_source(prompts, system=system)
-
-
-def _checked_tasks(arm: HealingArm, tasks: Sequence[TaskSettings]) -> tuple[str, ...]:
-    """Names of the tasks whose items are looked for in training data."""
-    return tuple(sorted({*(task.task for task in tasks if task.task not in BUILT_IN), *arm.decontaminate}))
-
-
-def _data_of(tasks: Sequence[TaskSettings]) -> dict[str, str]:
-    """Local files of tasks, by name."""
-    return {task.task: task.data for task in tasks if task.data is not None}

@@ -11,6 +11,7 @@ from typing import Any
 
 from layercut.engine.base import Decoding
 from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
 from layercut.healing.outline import training_disk
 from layercut.progress import Progress, Say, show_nothing
 from layercut.progress.bars import Workload
@@ -21,7 +22,7 @@ from layercut.selection.base import SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import GENERATED
-from layercut.study.healer import Healer, healing_folder, read_source, tasks_in_full
+from layercut.study.healer import Healer, healing_folder, read_source
 from layercut.study.settings import CriterionSettings, StudySettings
 from layercut.study.variants import (
     CELL,
@@ -34,9 +35,15 @@ from layercut.study.variants import (
 )
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
-from layercut.tasks import base_name_of_task, load_task
+from layercut.tasks import load_task
 from layercut.tasks.cells import Cell, make_task_cells, run_settings
-from layercut.tasks.selected_items import check_report_items, decide_split, tell_shortfalls, used_items
+from layercut.tasks.selected_items import (
+    check_report_items,
+    decide_split,
+    reported_split,
+    tell_shortfalls,
+    used_items,
+)
 
 
 class StudyWork:
@@ -61,11 +68,15 @@ class StudyWork:
         for name in self.searches:
             self.choose(name)
         begun = settings_in(self.folder)
-        used = self._used_items() if begun is None else None
+        used = self._used_items()
         self.cells = make_task_cells(settings.tasks, settings.seed, limit, decide_split(used, begun))
+        for cell in self.cells:
+            if cell.split == "full" and reported_split(cell.task, used) != "full":
+                raise InputError(
+                    f"{self.folder} reports the whole test set of {cell.task.name}, and now some of its items choose "
+                    "layers or heal; use another `out`."
+                )
         self.order = order_cells(self.variants, self.cells)
-        loaded = {base_name_of_task(cell.task.name): cell.task for cell in self.cells}
-        in_full = tasks_in_full(settings.healing, settings.tasks, loaded, begun)
         self.healers = {
             variant.name: Healer(
                 arm,
@@ -74,7 +85,6 @@ class StudyWork:
                 variant.seed,
                 folder=healing_folder(self.folder, variant.name),
                 answers=self.folder / "answers",
-                in_full=in_full[arm.name],
             )
             for variant in self.variants
             if (arm := variant.healing)

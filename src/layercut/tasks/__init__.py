@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import InputError, unknown_name
-from layercut.runs.foreign_code import check_function_name, function_named
+from layercut.runs.foreign_code import check_function_name, check_trust, function_named
 from layercut.seed import check_seed
-from layercut.tasks.lm_eval.names import check_mentioned, has_lm_eval
+from layercut.tasks.lm_eval import has_lm_eval, own_task_folder
 
 if TYPE_CHECKING:
     from layercut.tasks.base import Task
@@ -131,7 +131,11 @@ def check_task(
         return
     if base not in TASKS:
         _factory(name)  # refuses one of ours that is misspelt
-        check_mentioned(base_name_of_task(name))
+        folder, bare = own_task_folder(base_name_of_task(name))
+        if folder is not None:
+            check_trust(f"the task {bare} of {folder}")
+            if not folder.is_dir():
+                raise InputError(f"{folder}: no such folder; an lm-eval task of your own is lm-eval:FOLDER/NAME.")
     from layercut.tasks.base import check_known
 
     for readout in readouts or ():
@@ -180,7 +184,7 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
 
     if worked:
         return lm_eval_task, {"name": worked, "shown_name": base}
-    bare = base_name_of_task(name).rpartition("/")[2]  # behind the folder of a task of one's own
+    bare = own_task_folder(base_name_of_task(name))[1]
     return lm_eval_task, {"name": base_name_of_task(name), "shown_name": f"{LM_EVAL}{bare}" if _is_ours(bare) else bare}
 
 

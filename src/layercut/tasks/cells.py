@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,14 +22,13 @@ from layercut.progress.bars import RunProgress, Workload
 from layercut.runs.directory import RunFolder
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.runs.records import MetricRow, data_frame
-from layercut.runs.settings import settings_in
 from layercut.sandbox.runner import describe_isolation
 from layercut.settings import DecodingSettings, TaskSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample, Split, Task, is_generated
 from layercut.tasks.evaluate import Records, TaskResult, evaluate_items
-from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, decide_split, tell_shortfalls, used_items
+from layercut.tasks.selected_items import FULL, ITEMS, check_report_items, reported_split, tell_shortfalls, used_items
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,7 +62,7 @@ def evaluate_model(
     say: Callable[[str], None],
 ) -> Evaluated:
     """Score one model, whole or under one plan, and write one run folder; ``layercut eval``."""
-    cells, isolation = _prepare(model, plan, tasks, out, seed, say)
+    cells, isolation = _prepare(model, plan, tasks, seed, say)
     draw = Decoding(**decoding.as_dict(), seed=seed)
     progress = RunProgress(console, [(f"Scoring {cell.label}", cell.work()) for cell in cells])
     settings = run_settings(model, plan, cells, draw, seed)
@@ -80,7 +80,7 @@ def evaluation_outline(
     say: Callable[[str], None],
 ) -> Outline:
     """What ``evaluate_model`` would ask. Raises InputError for what it would refuse."""
-    cells, _ = _prepare(model, plan, tasks, out, seed, say)
+    cells, _ = _prepare(model, plan, tasks, seed, say)
     if isinstance(model, ModelHandle):
         for cell in cells:
             check_longest(model, (cell.task.request(sample, cell.readout) for sample in cell.samples))
@@ -93,13 +93,12 @@ def _prepare(
     model: ModelHandle | ServedModel,
     plan: CutPlan,
     tasks: Sequence[TaskSettings],
-    out: Path,
     seed: int,
     say: Callable[[str], None],
 ) -> tuple[list[Cell], str | None]:
     """The cells and the isolation of generated programs, and lines on both."""
     used = used_items([*model.earlier_plans, plan], model.healings)
-    cells = make_task_cells(tasks, seed, split_of=decide_split(used, settings_in(out)))
+    cells = make_task_cells(tasks, seed, split_of=partial(reported_split, used=used))
     say(model.introduce(plan))
     isolation = announce_isolation((cell.task for cell in cells), say)
     tell_shortfalls(((cell.task, cell.split, cell.limit) for cell in cells), say)

@@ -221,75 +221,54 @@ def share_prompt(task: Task, sample: Sample, readouts: Collection[Readout]) -> b
     return not have_several and all(request.prompt == requests[0].prompt for request in requests)
 
 
-def metrics_of_item(scores: Sequence[Score]) -> dict[str, float]:
-    """One item's metrics from the grades of its answers: means, then pass@k, by which answers are ``right``."""
-    n = len(scores)
-    means = {name: sum(score.metrics[name] for score in scores) / n for name in scores[0].metrics}
-    num_right = sum(score.outcome == "right" for score in scores)
-    ks = [2**power for power in range(1, n.bit_length())]
-    return means | {f"pass@{k}": pass_at_k(n, num_right, k) for k in ks}
-
-
 def _ask_repeatedly(engine: Engine, plan: CutPlan, questions: Questions, decoding: Decoding, num_samples: int) -> None:
     """Several answers to each item, each with its own noise, the first with that of a single answer.
 
-    A record is that of the first answer, with the metrics of all and the others in it.
+    An item's record is written when all of its answers are there.
     """
     if num_samples < 1:
         raise InputError(f"{num_samples} answers to each item cannot be drawn; use 1 or more.")
     if decoding.is_greedy:
         raise InputError(f"{num_samples} answers are all the same with greedy decoding; set a temperature.")
-    task, ((readout, (journal,)),) = questions.task, questions.journals.items()
-    known = {record["id"] for record in journal.records}
-    drawn: dict[str, dict[int, Completion]] = {sample.id: {} for sample in questions.samples if sample.id not in known}
-    by_id = {sample.id: sample for sample in questions.samples}
-    requests: list[GenerationRequest] = []
-    for sample in questions.samples:
-        request = task.request(sample, readout)
-        assert isinstance(request, GenerationRequest), "only what is generated is drawn several times"
-        names = [sample.id, *(f"{sample.id}{_DRAW}{draw}" for draw in range(1, num_samples))]
-        requests += [replace(request, id=name) for name in names]
-    for _, answers in engine.ask(requests, [plan], decoding, lambda _, name: name.partition(_DRAW)[0] not in known):
-        complete: list[tuple[Sample, list[Completion]]] = []
-        for answer in answers:
-            item, _, draw = answer.id.partition(_DRAW)
-            if item not in drawn:
-                continue
-            drawn[item][int(draw or 0)] = answer
-            if len(drawn[item]) == num_samples:
-                own = drawn.pop(item)
-                complete.append((by_id[item], [own[place] for place in range(num_samples)]))
-        if not complete:
-            continue
-        pairs = [(sample, answer) for sample, own in complete for answer in own]
-        scores = task.grade_all([sample for sample, _ in pairs], readout, [answer for _, answer in pairs])
+    ((readout, (journal,)),) = questions.journals.items()
+    draws = {
+        sample.id: [sample.id, *(f"{sample.id}{_DRAW}{draw}" for draw in range(1, num_samples))]
+        for sample in questions.samples
+    }
+    samples = [replace(sample, id=draw) for sample in questions.samples for draw in draws[sample.id]]
+    answers = InMemory()
+    answers.append([{"id": draw} for record in journal.records for draw in draws[record["id"]]])
+    drawn: dict[str, Mapping[str, Any]] = {}
+
+    def keep_complete_items(plan: CutPlan, readout: Readout, records: Sequence[Mapping[str, Any]]) -> None:
+        drawn.update((record["id"], record) for record in records)
+        items = dict.fromkeys(record["id"].partition(_DRAW)[0] for record in records)
         fresh = [
-            _merged(task, readout, sample, own, scores[place * num_samples : (place + 1) * num_samples])
-            for place, (sample, own) in enumerate(complete)
+            _merged([drawn.pop(draw) for draw in draws[item]])
+            for item in items
+            if all(draw in drawn for draw in draws[item])
         ]
-        journal.append(fresh)
-        questions.on_answers(plan, readout, fresh)
+        if fresh:
+            journal.append(fresh)
+            questions.on_answers(plan, readout, fresh)
+
+    repeated = Questions(questions.task, samples, {readout: [answers]}, keep_complete_items)
+    ask_under_plans(engine, [plan], [repeated], decoding=decoding, early=False)
 
 
-def _merged(
-    task: Task, readout: Readout, sample: Sample, answers: Sequence[Completion], scores: Sequence[Score]
-) -> dict[str, Any]:
-    further = [
-        {
-            "completion": answer.text,
-            "finish_reason": answer.finish_reason,
-            "answer": score.answer,
-            "outcome": score.outcome,
-            "metrics": score.metrics,
-        }
-        for answer, score in zip(answers[1:], scores[1:], strict=True)
-    ]
+def _merged(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One item's record: the first answer's, with the means of all metrics, then pass@k, and the other answers."""
+    first, n = records[0], len(records)
+    means = {name: sum(record["metrics"][name] for record in records) / n for name in first["metrics"]}
+    num_right = sum(record["outcome"] == "right" for record in records)
+    ks = [2**power for power in range(1, n.bit_length())]
+    shown = ("completion", "finish_reason", "answer", "outcome", "metrics")
     return {
-        **_record(task, readout, sample, answers[0], scores[0]),
-        "metrics": metrics_of_item(scores),
-        "num_new_tokens": sum(answer.num_new_tokens for answer in answers),
-        "first": scores[0].metrics,
-        "further": further,
+        **{name: value for name, value in first.items() if name != "tokens"},
+        "metrics": means | {f"pass@{k}": pass_at_k(n, num_right, k) for k in ks},
+        "num_new_tokens": sum(record["num_new_tokens"] for record in records),
+        "first": first["metrics"],
+        "further": [{name: record[name] for name in shown} for record in records[1:]],
     }
 
 

@@ -134,7 +134,7 @@ def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_pa
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     ran = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--out", tmp_path / "run"),
-        *("--max-tokens", 1000, "--json", *SMALL),
+        *("--json", *SMALL),
     )
     assert ran.code == 0, ran.err
     assert "13 of 14 answers" in ran.err
@@ -144,10 +144,11 @@ def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_pa
     assert (tmp_path / "run" / "samples" / "responses.jsonl").read_text().count("\n") == 14
     original = layercut(
         *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
-        *("--out", tmp_path / "other", "--max-tokens", 60, "--json", *SMALL),
+        *("--out", tmp_path / "other", "--max-length", 60, "--json", *SMALL),
     )
     assert original.code == 0, original.err
-    assert json.loads(original.out)["dropped"] == {"too long": 1, "with a repeated prompt": 1}
+    healing = json.loads(original.out)
+    assert (healing["dropped"], healing["too_long_with_prompt"]) == ({"with a repeated prompt": 1}, 1)
 
 
 def test_items_of_every_task_whose_data_is_given_are_not_learnt(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,7 +139,6 @@ DRY = (
     "draft MODEL --use copy --out OUT",
     "run STUDY",
 )
-NAMES = {"lm-eval:sciqq": "Did you mean sciq?", "foo": "unknown lm-eval"}
 
 
 class Answer(NamedTuple):
@@ -165,8 +163,6 @@ def answers(tiny: Path, folder: Path) -> dict[tuple[str, str], Answer]:
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({"model": str(tiny), **STUDY, **given}), encoding="utf-8")
         commands["key", name] = ["run", str(file)]
-    for name in NAMES:
-        commands["name", name] = ["eval", str(tiny), "--tasks", name]
     file = write_gguf(folder / "tiny.gguf")
     commands["layer", "gguf"] = ["eval", str(file), "--tasks", "copy", "--remove", "99"]
     return dict(zip(commands, answers_to([*commands.values()]), strict=True))
@@ -215,12 +211,6 @@ def test_a_second_dry_run_loads_neither_torch_nor_transformers(layercut: Run, ti
     for command, answer in zip(commands, answers_to(commands), strict=True):
         assert (answer.code, answer.heavy) == (0, []), (command, answer.err)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason="names of lm-eval: pip install 'layercut[lm-eval]'")
-@pytest.mark.parametrize("name", NAMES)
-def test_names_of_lm_eval_are_looked_up_without_importing_it(name: str, answers: dict[Any, Answer]) -> None:
-    refused(answers["name", name], NAMES[name])
 
 
 def test_layers_of_a_gguf_file_are_counted_before_it_is_converted(answers: dict[Any, Answer]) -> None:

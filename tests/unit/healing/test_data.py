@@ -31,13 +31,11 @@ def test_each_rule_drops_and_counts_its_own() -> None:
         record("good", "What is up?", "Much."),
         record("empty", "a", " \n"),
         record("unfinished", "b", "and so", finish_reason="length"),
-        record("long", "c", "x", num_prompt_tokens=5000, num_new_tokens=3001),
-        record("just fits", "d", "xyz", num_prompt_tokens=5000, num_new_tokens=3000),
         record("twin", "what  is UP ?", "Little."),
     ]
     kept, dropped = filter_answers(records, FilterSettings())
-    assert [one["id"] for one in kept] == ["good", "just fits"]
-    assert dropped == dict.fromkeys(("empty", "unfinished", "too long", "with a repeated prompt"), 1)
+    assert [one["id"] for one in kept] == ["good"]
+    assert dropped == dict.fromkeys(("empty", "unfinished", "with a repeated prompt"), 1)
 
 
 def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
@@ -120,12 +118,10 @@ def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:
     assert remove_contaminated([own | {"task": "arithmetic"}], items) == ([], {"copy": 1})
 
 
-def test_too_long_examples_are_left_out_whole_and_answers_of_a_data_set_are_counted() -> None:
-    records = [{"id": str(n), "prompt": "Count", "completion": "1" * n} for n in (3, 90)]
+def test_too_long_examples_are_left_out_whole() -> None:
+    records = [{"id": str(n), "prompt": f"Count to {n}", "completion": "1" * n} for n in (3, 90)]
     said: list[str] = []
     given = (ReportItems({}), 50, "prompts", said.append)
-    examples, counts = examples_of(records, READER, None, *given)
+    examples, counts = examples_of(records, READER, FilterSettings(), *given)
     assert [len(example.completion) for example in examples] == [4] and counts["too_long_with_prompt"] == 1
-    assert said[-1] == "prompts: 1 left out, longer than 50 tokens"
-    examples, counts = examples_of(records, READER, FilterSettings(max_tokens=5), *given)
-    assert not examples and counts["dropped"] == {"too long": 2}
+    assert said[-1] == "prompts: 1 left out, longer than 50 tokens with their prompt"

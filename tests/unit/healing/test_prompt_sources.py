@@ -30,7 +30,6 @@ def test_the_papers_settings_are_a_preset() -> None:
     assert how.system == SYSTEM == "You are a helpful assistant."
     assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
     assert how.max_new_tokens == 8192
-    assert FilterSettings().max_tokens == 8000
 
 
 def test_what_is_said_goes_before_the_preset() -> None:
@@ -48,7 +47,7 @@ def arm(**keys: Any) -> HealingArm:
 
 
 def test_a_study_takes_the_same_settings() -> None:
-    filters = {"max_tokens": 500, "right_only": True}
+    filters = {"finished_only": False, "right_only": True}
     made = arm(shuffle_seed=1, limit=9, **filters)
     assert made.prompts == (PromptSpec(source="hub:x/y", limit=9, shuffle_seed=1),)
     assert made.filters == FilterSettings(**filters)

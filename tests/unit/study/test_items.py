@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from layercut.errors import InputError
 from layercut.report.reports import write_reports
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
 from layercut.study.run import outline_study, run_study
+from layercut.tasks import load_task
 from tests.support.studies import NUM_ITEMS
 
 SHARED = "tests.support.studies:shared"
@@ -59,19 +61,43 @@ def test_a_study_of_before_keeps_its_items(tiny: Path, tmp_path: Path, monkeypat
     assert items_of(old) == dict.fromkeys(("uncut", "last"), NUM_ITEMS), "goes on, and is finished"
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_a_healing_on_its_items_counts_for_every_arm(own: bool, tiny: Path, tmp_path: Path) -> None:
-    mine, other = tmp_path / "mine.jsonl", tmp_path / "other.jsonl"
-    for file, words in ((mine, "Say the letter number"), (other, "Count aloud from one up to")):
+@pytest.fixture
+def prompts(tmp_path: Path) -> dict[str, Path]:
+    """The items of a task, and other prompts."""
+    files = {"mine": "Say the letter number", "other": "Count aloud from one up to"}
+    for name, words in files.items():
         rows = [{"prompt": f"{words} {i}.", "answer": chr(97 + i), "grade": "exact"} for i in range(24)]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arm = {"name": "seam", "method": "seam", "responses": "original", "prompts": f"task:{mine if own else other}"}
-    study = settings(
-        tiny, tmp_path / "runs" / "healed", tasks=[{"task": str(mine), "max_new_tokens": 2}], healing=["none", arm]
-    )
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {name: tmp_path / f"{name}.jsonl" for name in files}
+
+
+def arm_on(file: Path) -> dict[str, str]:
+    return {"name": f"on-{file.stem}", "method": "seam", "responses": "original", "prompts": f"task:{file}"}
+
+
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_a_healing_on_its_items_counts_for_every_arm(
+    name: str, prompts: dict[str, Path], tiny: Path, tmp_path: Path
+) -> None:
+    study = settings(tiny, tmp_path / "runs" / "healed", tasks=[{"task": str(prompts["mine"]), "max_new_tokens": 2}])
+    study["healing"] = ["none", arm_on(prompts[name])]
     found = items_of(study)
-    assert set(found) == {"uncut", "last", "last+seam"} and len(set(found.values())) == 1
-    assert (found["uncut"] == 24) is not own
-    recorded = read_config(tmp_path / "runs" / "healed")["healing"]["seam"].get("full_test_sets")
-    assert recorded == (None if own else [str(mine)])
+    assert set(found) == {"uncut", "last", f"last+on-{name}"} and len(set(found.values())) == 1
+    assert (found["uncut"] == 24) is (name == "other")
     assert items_of(study) == found, "the same command again"
+
+
+def test_an_arm_that_is_added_trains_on_nothing_that_is_reported(
+    prompts: dict[str, Path], tiny: Path, tmp_path: Path
+) -> None:
+    mine, other = prompts.values()
+    study = settings(tiny, tmp_path / "runs" / "grown", tasks=[{"task": str(mine), "max_new_tokens": 2}])
+    assert items_of(study) == dict.fromkeys(("uncut", "last"), 24)
+    selection = load_task(str(mine)).samples("selection", 1)[0].question
+    other.write_text(other.read_text() + json.dumps({"prompt": selection, "answer": "a", "grade": "exact"}) + "\n")
+    added = {**arm_on(other), "prompts": str(other)}
+    assert items_of({**study, "healing": ["none", added]}) == dict.fromkeys(("uncut", "last", "last+on-other"), 24)
+    entry = json.loads((tmp_path / "runs" / "grown" / "last+on-other" / "metrics.json").read_text())["arm"]["healed"]
+    assert entry["contaminated"] == 1 and "other.jsonl" not in entry["selection_items"]
+    with pytest.raises(InputError, match="reports the whole test set of mine.jsonl"):
+        items_of({**study, "healing": ["none", arm_on(mine)]})

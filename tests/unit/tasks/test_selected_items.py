@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -159,21 +158,10 @@ def test_an_evaluation_says_which_items_and_a_comparison_pairs_those_in_common(
     assert row.asked == f"full test set, {NUM_ROWS}" and not row.note
 
 
-def test_a_run_keeps_the_items_that_it_was_begun_with(
-    tiny: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:  # as layercut did before it reported whole test sets
-        patch.setattr("layercut.tasks.cells.decide_split", lambda used, begun: lambda task: "report")
-        old = evaluated(tiny, None, mine, tmp_path / "old")
-    before = ids_in(old)
-    (old.path / "metrics.json").unlink()
-    assert ids_in(evaluated(tiny, None, mine, tmp_path / "old")) == before and len(before) < NUM_ROWS
-
-
-def healed(cut: Path, teacher: Path, source: PromptSource, mine: Path, out: Path, **more: Any) -> Path:
+def healed(cut: Path, teacher: Path, source: PromptSource, mine: Path, out: Path) -> Path:
     train = TrainSettings(method="seam", max_length=64)
     settings = HealSettings(train=train, responses="original", decontaminate=(str(mine),))
-    done = heal_model(settings_of(cut), settings_of(teacher), source, settings, Answering(), out=out, **more, **QUIET)
+    done = heal_model(settings_of(cut), settings_of(teacher), source, settings, Answering(), out=out, **QUIET)
     assert done is not None
     return done.checkpoint
 
@@ -215,7 +203,6 @@ def test_other_prompts_are_checked_for_the_whole_test_set(
 ) -> None:
     source = prompt_source([PromptSpec(source=str(prompts))])
     folder = healed(cut, tiny, source, mine, tmp_path / "heal")
-    assert read_config(tmp_path / "heal")["full_test_sets"] == [str(mine)]
     assert len(ids_in(evaluated(folder, None, mine, tmp_path / "healed"))) == NUM_ROWS
 
     plan = json.loads((folder / "plan.json").read_text())
@@ -226,28 +213,17 @@ def test_other_prompts_are_checked_for_the_whole_test_set(
     assert len(ids_in(evaluated(folder, None, mine, tmp_path / "unknown"))) < NUM_ROWS
 
 
-def test_a_healing_of_before_goes_on_and_its_model_is_reported_on_the_rest(
-    tiny: Path, cut: Path, mine: Path, prompts: Path, tmp_path: Path
-) -> None:
-    source = prompt_source([PromptSpec(source=str(prompts))])
-    folder = healed(cut, tiny, source, mine, tmp_path / "heal", in_full=())  # as it was begun then
-    assert "full_test_sets" not in read_config(tmp_path / "heal")
-    shutil.rmtree(folder)
-    assert healed(cut, tiny, source, mine, tmp_path / "heal") == folder
-    assert len(ids_in(evaluated(folder, None, mine, tmp_path / "healed"))) < NUM_ROWS
-
-
 def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
     tasks = tasks_to_check([str(mine)], {})
     task = tasks[str(mine)]
     (taken,) = task.samples("selection", 1)
     other = PromptSource(records=[{"id": "p1", "prompt": "Hello", "completion": "x"}])
-    own = PromptSource(records=[{"id": f"{taken.id} short", "task": task.name, "prompt": "", "completion": ""}])
+    own = PromptSource(records=[{"id": taken.id, "task": task.name, "prompt": "", "completion": ""}])
     assert full_test_sets(tasks, other) == (str(mine),) and full_test_sets(tasks, own) == ()
-    found = [report_items(tasks, names, lambda text: None).found_in(taken.question, "") for names in ([str(mine)], [])]
+    found = [report_items(tasks, source, lambda text: None).found_in(taken.question, "") for source in (other, own)]
     assert found == [{str(mine)}, set()]
-    assert items_used(tasks, [str(mine)], other) == {}
-    assert items_used(tasks, [], own) == {task.name: task.selection_part}, "those that were not checked count as used"
+    assert items_used(tasks, other) == {}
+    assert items_used(tasks, own) == {task.name: task.selection_part}, "those that were not checked count as used"
 
 
 PLAN = CutPlan(num_layers=6, removed=(3,), scores={"selection_items": record_items({"copy": ["b", "a", "a"]})})

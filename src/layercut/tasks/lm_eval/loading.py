@@ -10,7 +10,9 @@ Sakaguchi et al., arXiv:1907.10641; each option is put into the sentence, and wh
 
 from __future__ import annotations
 
+import difflib
 import logging
+import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -21,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from layercut.errors import InputError, MissingExtra
 from layercut.tasks.base import Task
 from layercut.tasks.data_files import DataSet, read_local_data, use_cache_without_hub, why_no_data
+from layercut.tasks.lm_eval import own_task_folder
 from layercut.tasks.lm_eval.local_rows import local_reader
-from layercut.tasks.lm_eval.names import files_of_task, own_task_folder, unknown_lm_eval_task
 from layercut.tasks.lm_eval.scored_tasks import ChoiceSubject, ChoiceTask
 from layercut.tasks.lm_eval.subject import reason_of, unreadable_task
 from layercut.tasks.lm_eval.written_task import WrittenSubject, WrittenTask
@@ -147,7 +149,7 @@ def _manager_of(name: str) -> TaskManager:
             manager = lm_eval.tasks.TaskManager(include_defaults=with_defaults, include_path=str(folder))
             if bare in manager.all_tasks and (with_defaults or bare in manager.all_subtasks):
                 return manager
-        raise unknown_lm_eval_task(name, manager.all_tasks)
+        raise _unknown_task(bare, manager.all_tasks)
     # Reading all of its 14,000 task files takes seconds, so the places where this one may be are tried first.
     home = Path(lm_eval.tasks.__file__).parent
     places = [*(file.parent for file in sorted(home.rglob(f"{name}.yaml"))), home / name / "default", home / name]
@@ -161,7 +163,23 @@ def _manager_of(name: str) -> TaskManager:
     manager = _full_manager()
     if name in manager.all_tasks:
         return manager
-    raise unknown_lm_eval_task(name, manager.all_tasks)
+    raise _unknown_task(name, manager.all_tasks)
+
+
+def files_of_task(name: str) -> list[Path]:
+    """lm-eval's task files with a line ``task: NAME``; mostly one, which need not have the task's name."""
+    import lm_eval.tasks
+
+    quote = rb"[\"']?"
+    line = re.compile(rb"^%btask%b:[ \t]*%b%b%b[ \t]*$" % (quote, quote, quote, re.escape(name.encode()), quote), re.M)
+    files = Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")
+    return sorted(file for file in files if line.search(file.read_bytes()))
+
+
+def _unknown_task(name: str, names: list[str]) -> InputError:
+    near = difflib.get_close_matches(name, names, n=3)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    return InputError(f"unknown lm-eval task {name!r}.{guess} `lm-eval ls tasks` lists them all.")
 
 
 @cache

@@ -53,9 +53,16 @@ def test_the_command_line_scores_it_and_goes_on(folder: Path, tmp_path: Path, la
     assert layercut(*words).code == 0, "the same command goes on"
 
 
-def test_what_is_not_there_is_named(folder: Path) -> None:
+@pytest.fixture
+def no_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the 14,000 files of lm-eval itself, which take seconds."""
+    manager = harness.TaskManager
+    monkeypatch.setattr(harness, "TaskManager", lambda **given: manager(**given | {"include_defaults": False}))
+
+
+def test_what_is_not_there_is_named(folder: Path, no_defaults: None) -> None:
     with pytest.raises(InputError, match="'next_numbr'.*next_number"):
-        check_task(f"lm-eval:{folder}/next_numbr")
+        load_task(f"lm-eval:{folder}/next_numbr")
     with pytest.raises(InputError, match="lm-eval:FOLDER/NAME"):
         check_task("lm-eval:nowhere/next_number")
 
@@ -79,10 +86,7 @@ def test_a_group_in_a_folder_is_a_task(group: Path, tmp_path: Path, layercut: Ru
     assert (row["task"], row["n"]) == ("both_numbers", 24)
 
 
-def test_a_tag_is_a_task(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = harness.TaskManager
-    # Without the 14,000 files of lm-eval itself, which the test above has read.
-    monkeypatch.setattr(harness, "TaskManager", lambda **given: manager(**given | {"include_defaults": False}))
+def test_a_tag_is_a_task(group: Path, no_defaults: None) -> None:
     assert len(load_task(f"lm-eval:{group}/of_numbers").samples("full", None)) == 12
 
 

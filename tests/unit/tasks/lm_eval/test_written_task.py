@@ -137,7 +137,7 @@ def test_a_group_of_written_tasks_is_one_task(tmp_path: Path, monkeypatch: pytes
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from layercut.tasks.lm_eval.names import files_of_task
+    from layercut.tasks.lm_eval.loading import files_of_task
 
     home = files_of_task("bbh_cot_fewshot_snarks")[0].parent
     manager = TaskManager(include_defaults=False, include_path=home)  # of all 14,000 files it takes seconds
