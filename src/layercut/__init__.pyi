@@ -571,7 +571,7 @@ def draft(
         use: What the model writes: math, code, summarize, chat or copy; names tasks, as in prune.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
-        remove: A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json.
+        remove: A plan to measure, in place of a search: 9-12, or a plan.json.
         items: Report items of each task that are answered with and without the draft, and timed.
         window: Most tokens that a draft may propose at once.
         out: Folder to write to; runs/draft-<model> if left out.

@@ -1,10 +1,4 @@
-"""Diagnose what exactly is damaged in one or more pruned models, compared with the original one.
-
-    layercut diagnose bundled:smollm2-135m reverse:3 20-22 --out runs/diagnose
-
-Every answer goes to a journal of the run folder at once, so a killed run resumes where it stopped. Later commands in
-the same folder may add diagnostics.
-"""
+"""Diagnose what exactly is damaged in pruned models; later commands in the same folder may add diagnostics."""
 
 from __future__ import annotations
 
@@ -103,11 +97,7 @@ class PlannedDiagnosis:
                     progress.step(name)
                     progress.begin(f"Diagnosing {name}", "")
                     session = DiagnosticSession(
-                        self.models,
-                        run.journal,
-                        limit=self.how.limit,
-                        seed=self.seed,
-                        progress=progress,
+                        self.models, run.journal, limit=self.how.limit, seed=self.seed, progress=progress
                     )
                     result = load_diagnostic(name)(session)
                     progress.end(f"Diagnosed {name}")
@@ -132,21 +122,11 @@ def plan_diagnosis(
     seed: int,
     say: Say,
 ) -> PlannedDiagnosis:
-    """The diagnosis of pruned models; ``layercut diagnose``.
-
-    Args:
-        model: the original model.
-        cuts: plans of its layers, or other models: checkpoints that were cut from it (and perhaps healed), or models
-            that others made of it.
-        out: the run folder; ``runs/<model>-diagnose`` if left out.
+    """The diagnosis of pruned models, which are plans of the original model's layers, or other models.
 
     Raises:
-        InputError: a diagnostic, plan or checkpoint that cannot be used, or a run folder that holds another run.
+        InputError: a diagnostic, plan or checkpoint that cannot be used.
     """
-    if not cuts:
-        raise InputError(
-            "there is nothing to compare with the original model; give at least one cut, such as reverse:3."
-        )
     uncut = ModelHandle(model)
     models = [_plan_model(uncut, UNCUT, uncut.plan()), *(_pruned_model(uncut, cut, seed) for cut in cuts)]
     for before, after in combinations(models, 2):
@@ -173,13 +153,7 @@ def plan_diagnosis(
 
 
 def _plan_model(uncut: ModelHandle, name: str, plan: CutPlan) -> SessionModel:
-    return SessionModel(
-        name=name,
-        description=plan.describe(),
-        source="uncut",
-        plan=plan,
-        engine=lambda: uncut.engine,
-    )
+    return SessionModel(name=name, description=plan.describe(), source="uncut", plan=plan, engine=lambda: uncut.engine)
 
 
 def _pruned_model(uncut: ModelHandle, cut: str, seed: int) -> SessionModel:

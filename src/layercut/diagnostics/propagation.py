@@ -1,8 +1,6 @@
-"""Propagation: does damage occur at single tokens, or does it grow along the answer?
+"""Propagation: does damage occur at single tokens (teacher-forced), or grow along the answer (free-running alone)?
 
-The original model's own right answers are scored by the pruned model with everything before each token given
-(teacher-forced), and at the same places of the answer that it writes by itself (free-running). Damage under the first
-is local; damage under the second alone is accumulated error (RAC, arXiv:2509.12464).
+Scored are the original model's own right answers. Accumulated error: RAC, arXiv:2509.12464.
 """
 
 from __future__ import annotations
@@ -44,6 +42,7 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     uncut = session.uncut.name
     pieces = {id: [token["text"] for token in record["tokens"]] for id, record in forced[uncut].items()}
     traces = [trace.of_pieces(pieces[trace.id]) for trace in traces]
+    own = [trace for trace in traces if trace.task in OWN]
     finer = [replace(trace, kinds=token_kinds(trace.pieces)) for trace in traces]
     kept = {
         model.name: [kept_pieces(trace.pieces, trace.written[model.name]) for trace in traces]
@@ -53,7 +52,10 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
     running = {model: [_mean(of_trace) for of_trace in of_model] for model, of_model in kept.items()}
     return {
         "rows": [
-            *_headlines(session, traces, forced),
+            *(
+                replace(row, metric=f"{FIRST} ({', '.join(OWN)})", headline=True)
+                for row in _token_rows(session, own, forced, KINDS, (FIRST,))
+            ),
             *_token_rows(session, traces, forced, ("", *KINDS), MEASURES),
             *(
                 replace(row, metric=f"{EXTRA_LOSS} ({row.group})", group="")
@@ -64,13 +66,6 @@ def propagation(session: DiagnosticSession) -> Diagnosis:
         "data": {},
         "notes": notes,
     }
-
-
-def _headlines(session: DiagnosticSession, traces: Sequence[Trace], forced: Answers) -> list[MeasureRow]:
-    """First choices by kind of token, in traces that no other diagnostic asks for."""
-    own = [trace for trace in traces if trace.task in OWN]
-    name = f"{FIRST} ({', '.join(OWN)})"
-    return [replace(row, metric=name, headline=True) for row in _token_rows(session, own, forced, KINDS, (FIRST,))]
 
 
 def _token_rows(

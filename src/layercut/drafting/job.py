@@ -35,6 +35,7 @@ from layercut.runs.prune import Estimated, as_estimated
 from layercut.runs.records import Notes
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import SearchJournal
+from layercut.selection.specs import plan_of
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
@@ -67,7 +68,7 @@ def run_draft(
             "drafts are searched with the model in memory; use `engine` shared or plain. The page says how "
             "vLLM and llama.cpp serve the draft."
         )
-    parts = goal_parts(goal, seed)
+    parts, named = goal_parts(goal, seed), None if settings.remove is None else plan_of(model, settings.remove, seed)
     kept = {name: value for name, value in settings.as_dict().items() if name not in _NUMBERS}
     tasks = [{**part.describe(), "limit": None} for part in parts]
     wanted = {**model.describe(), "tasks": tasks, **kept, "seed": seed}
@@ -89,7 +90,7 @@ def run_draft(
         with stage("times", "timing steps by turns"):
             times = _step_times(reader, run.notes, profile, settings.window, seed)
         with stage("search", "answers of the original model"):
-            drafts, tried = choose_drafts(reader, parts, settings, times, seed)
+            drafts, tried = choose_drafts(reader, parts, named, settings.window, times)
             drafts[0].plan.save(run.path / PLAN)
         with stage("measure", "answers to report items"):
             answers = [answer for part in parts for answer in reader.write(part, "report", settings.items)]

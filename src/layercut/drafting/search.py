@@ -1,8 +1,7 @@
 """Search of the plan that makes the fastest draft, on answers of the original model that plans read.
 
-Three paths, each scored by the forecast on the same answers: thinner MLPs alone, in steps; layers alone, one after the
-other; and from the best of both, the neighbours that remove one layer more or less, or some channels more or less,
-until none is faster. A draft need not be good, it must be right often and cost little.
+Three paths, by the forecast on the same answers: thinner MLPs, in steps; layers, one after the other; and from the best
+of both, neighbours with a layer or some channels more or less, until none is faster.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import cache
 from typing import Any, cast
 
 from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, best_window
-from layercut.drafting.settings import ASKED, DraftSettings
+from layercut.drafting.settings import ASKED
 from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Request, distinct_plans
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import generation_row
@@ -159,10 +158,13 @@ class AnswerReader:
 
 
 def choose_drafts(
-    reader: AnswerReader, parts: Sequence[ObjectiveTask], settings: DraftSettings, times: StepTimes, seed: int
+    reader: AnswerReader, parts: Sequence[ObjectiveTask], named: CutPlan | None, most: int, times: StepTimes
 ) -> tuple[list[TriedDraft], int]:
-    """The plan that was named, or the fastest of each kind that a search found; and how many plans were tried."""
-    model, named = reader.model, list[TriedDraft]()
+    """The plan that was named, or the fastest of each kind that a search found; and how many plans were tried.
+
+    ``most``: tokens that a draft may propose at once.
+    """
+    model = reader.model
 
     @cache
     def ranked() -> dict[int, tuple[int, ...]]:
@@ -171,20 +173,12 @@ def choose_drafts(
         texts = {name: [(*answer.prompt, *answer.tokens) for answer in own] for name, own in answers.items()}
         return rank_channels(model.loaded, (), texts, progress=reader.progress)
 
-    if (spec := settings.remove) is not None:
-        if spec.mlp is not None and spec.count is None:
-            channels = keep_needed_channels(mlp_width_in(model.loaded.model), ranked(), spec.mlp)
-            plan = draft_plan(model, spec.layers or (), channels)
-        else:
-            name, digest = model.settings.model, model.metadata.model_hash
-            bound = spec.bind(num_layers=model.num_layers, model=name, model_hash=digest, seed=seed)
-            plan = draft_plan(model, bound.removed, bound.channels)
-        check_plan_on_model(model.loaded.model, plan)
-        named = [TriedDraft(plan, plan.channels.share if plan.channels else 0.0)]
     answers = [reader.write(part, "selection", ASKED) for part in parts]
     texts, mlp = _beginnings(answers, SEARCHED), mlp_of(model)
-    if named:
-        return reader.try_drafts(named, texts, times, settings.window), 0
+    if named is not None:
+        plan = draft_plan(model, named.removed, named.channels)
+        check_plan_on_model(model.loaded.model, plan)
+        return reader.try_drafts([TriedDraft(plan)], texts, times, most), 0
 
     def attempt(wanted: Collection[Wanted], texts: Sequence[WrittenAnswer] = texts) -> list[TriedDraft]:
         drafts = [
@@ -194,7 +188,7 @@ def choose_drafts(
             for removed, share in wanted
         ]
         drafts = [draft for draft in drafts if can_run(model, draft.plan)]
-        return reader.try_drafts(drafts, texts, times, settings.window)
+        return reader.try_drafts(drafts, texts, times, most)
 
     drafts = _search_drafts(reader, attempt, _beginnings(answers, FIRST), mlp is not None)
     fastest: dict[tuple[bool, bool], TriedDraft] = {}

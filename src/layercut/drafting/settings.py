@@ -26,9 +26,7 @@ class DraftSettings(GoalSettings):
     use: str | None = Field(
         None, description="What the model writes: math, code, summarize, chat or copy; names tasks, as in prune."
     )
-    remove: Removed | None = Field(
-        None, description="A plan to measure, in place of a search: 9-12, 'mlp:0.5', or a plan.json."
-    )
+    remove: Removed | None = Field(None, description="A plan to measure, in place of a search: 9-12, or a plan.json.")
     items: int = Field(
         16, ge=1, description="Report items of each task that are answered with and without the draft, and timed."
     )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.weights import read_config
-from layercut.runs.records import Notes
 from layercut.settings import UNCUT
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.tasks.cells import Cell
@@ -142,20 +138,3 @@ def _draws(settings: StudySettings, cut: StudyVariant) -> bool:
 
 CELL, CHOSEN = "cell: ", "chosen: "
 """Begin the names of the notes of a run's finished cells, and of the plans that a study's searches chose."""
-
-
-def model_identity(model: ModelHandle) -> dict[str, str]:
-    """The properties of a model that decide its answers: weights and dtype."""
-    dtype = model.dtype
-    if dtype == "auto":
-        config = read_config(model.source.path)
-        dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return {"model_hash": model.metadata.model_hash, "dtype": dtype}
-
-
-def read_notes_of_run(folder: Path) -> Mapping[str, Any]:
-    """The notes of a run of this study; none of a file that was edited."""
-    try:
-        return Notes(folder)
-    except InputError:
-        return {}

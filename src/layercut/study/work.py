@@ -24,15 +24,7 @@ from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import GENERATED
 from layercut.study.healer import Healer, healing_folder, read_source
 from layercut.study.settings import CriterionSettings, StudySettings
-from layercut.study.variants import (
-    CELL,
-    CHOSEN,
-    StudyVariant,
-    list_variants,
-    model_identity,
-    order_cells,
-    read_notes_of_run,
-)
+from layercut.study.variants import CELL, CHOSEN, StudyVariant, list_variants, order_cells
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -93,8 +85,8 @@ class StudyWork:
     def _used_items(self) -> frozenset[str] | None:
         """Ids of all items that any variant uses: of the model itself, of given plans, searches and healings.
 
-        Known before anything is searched, so that all variants answer the same items. A search may score its plan again
-        on further selection items, so all of its tasks' count, but for tasks that make their own.
+        A search may score its plan again on further selection items, so all of its tasks' count, but for tasks that
+        make their own.
         """
         settings = self.settings
         used = used_items([*self.model.earlier_plans, *self.plans.values()], self.model.healings)
@@ -131,7 +123,7 @@ class StudyWork:
         criterion, seed = cuts[0].criterion, cuts[0].seed
         assert criterion is not None, "a search has a criterion"
         depths = sorted(cut.depth for cut in cuts)
-        plans, chosen = {}, read_notes_of_run(self.folder)
+        plans, chosen = {}, Notes(self.folder)
         for depth in depths[-1:] if criterion.is_nested else depths:
             key = settings_hash(self._search_identity(criterion, depth, seed))
             if (known := chosen.get(CHOSEN + key)) is not None:
@@ -167,7 +159,6 @@ class StudyWork:
             file = Path(criterion.calibration.source)
             text["content"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else None
         return {
-            **model_identity(self.model),
             **criterion.model_dump(exclude={"name"}),
             "objective": tasks,
             "calibration": text,
@@ -217,7 +208,7 @@ class StudyWork:
     def finished(self, variant: StudyVariant, cell: Cell) -> list[MetricRow] | None:
         """The scores of a cell; None where it is not finished, answers were lost, or no plan is chosen."""
         run = self.folder / variant.name
-        if variant.plan_name not in self.plans or (note := read_notes_of_run(run).get(CELL + cell.label)) is None:
+        if variant.plan_name not in self.plans or (note := Notes(run).get(CELL + cell.label)) is None:
             return None
         is_same = (note["limit"], note["split"]) == (cell.limit, cell.split)
         return note["rows"] if is_same and cell.is_whole(run) else None
@@ -232,7 +223,6 @@ class StudyWork:
 
         By the names of variant and cell; by the name of the search or healed variant, and no cell.
         """
-
         pieces = {}
         for variant, cell in self.order:
             pieces[variant.name, cell.label] = (f"{variant.name}: {cell.label}", cell.work())

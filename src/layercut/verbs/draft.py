@@ -43,8 +43,7 @@ class DraftVerb(fields.HasGoal, Verb):
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
 
     def fit(self) -> None:
-        if self.goal.remove is not None and self.goal.remove.mlp is None:
-            check_fits(self.model, [self.goal.remove], self.seed)
+        check_fits(self.model, [self.goal.remove], self.seed)
 
     def rehearse(self, io: Io) -> Shown:
         return shown_outline(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
