@@ -23,7 +23,7 @@ from layercut.models.loading import load_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate_items
-from layercut.tasks.lm_eval.local_rows import prepare_hellaswag
+from layercut.tasks.lm_eval.loading import prepare_hellaswag
 from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.harness import Rows, run_of_lm_eval, with_rows, write_rows
 from tests.support.loaded import tiny_loaded

@@ -222,7 +222,7 @@ def train_model(
             run.train(resume_from_checkpoint=None if last is None else str(last))
             run.save_model(str(folder / FINAL))
         except Exception:  # such as a full disk, as any library reports it: a torn file only takes space
-            torn = [path for path in folder.glob("checkpoint-*") if not _has_state(path) or _damaged_file(path)]
+            torn = [path for path in folder.glob("checkpoint-*") if _damaged_file(path)]
             for path in (folder / FINAL, *torn):
                 shutil.rmtree(path, ignore_errors=True)
             raise
@@ -253,7 +253,7 @@ def finished_training(folder: Path) -> Trained | None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The latest complete checkpoint; one with damaged files is named in a line and skipped."""
-    paths = [path for path in folder.glob("checkpoint-*") if _has_state(path)]
+    paths = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     paths.sort(key=lambda path: int(path.name.rpartition("-")[2]))
     while paths:
         last = paths.pop()
@@ -271,29 +271,25 @@ def curve_of(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{ours: line[theirs] for theirs, ours in _COLUMNS.items() if theirs in line} for line in lines]
 
 
-def _has_state(path: Path) -> bool:
-    """The Trainer writes trainer_state.json last, so an interrupted checkpoint has none."""
-    try:
-        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return path.name.rpartition("-")[2].isdigit()
-
-
 def _damaged_file(checkpoint: Path) -> str | None:
-    """Name of a file that cannot be loaded; the Trainer would start a missing optimizer anew without a warning. Of a
-    state that is sharded over processes, which lies in folders, the files beside them are read.
+    """Name of a file that cannot be loaded; the Trainer would start a missing optimizer anew without a warning.
+
+    An interrupted checkpoint lacks trainer_state.json, which the Trainer writes last. Of a state that is sharded over
+    processes, which lies in folders, the files beside them are read.
     """
     files = sorted(checkpoint.iterdir())
     needed = [] if any(path.is_dir() for path in files) else ["optimizer.pt", "scheduler.pt"]
     saved = (path.name for path in files if path.suffix in (".pt", ".pth", ".safetensors"))
-    names = dict.fromkeys([*needed, *saved])
+    names = dict.fromkeys([*needed, *saved, "trainer_state.json"])
     return next((name for name in names if not _is_readable(checkpoint / name)), None)
 
 
 def _is_readable(file: Path) -> bool:
-    """True if a file of torch exists, has its checksums and is loadable; of safetensors, if it has all its bytes."""
+    """True if a file of torch has its checksums and is loadable, one of safetensors all its bytes, or is JSON."""
     try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+            return True
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as weights:  # type: ignore[no-untyped-call]
                 weights.keys()

@@ -155,18 +155,12 @@ def merge_adapters(base: PreTrainedModel, adapter: Path) -> tuple[PreTrainedMode
     return merged, compared
 
 
-def random_probe(model: PreTrainedModel, num_tokens: int = 64) -> Tensor:
-    """Random tokens (2, T), the same for the same vocabulary."""
-    embeddings: Any = model.get_input_embeddings()
-    generator = torch.Generator().manual_seed(0)
-    ids_BT = torch.randint(embeddings.weight.shape[0], (2, num_tokens), generator=generator)
-    return ids_BT.to(model.device)
-
-
 @torch.no_grad()
 def probe_logits(model: Any) -> Tensor:
-    """Logits (2, T, V) on the random tokens of ``random_probe``, in float32 on the CPU."""
-    logits: Tensor = model(input_ids=random_probe(model), use_cache=False).logits
+    """Logits (2, 64, V) on random tokens, the same for the same vocabulary, in float32 on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(len(model.get_input_embeddings().weight), (2, 64), generator=generator)
+    logits: Tensor = model(input_ids=ids_BT.to(model.device), use_cache=False).logits
     return logits.float().cpu()
 
 

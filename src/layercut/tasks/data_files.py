@@ -94,8 +94,12 @@ def read_text(path: Path, kind: str, fine: str = "") -> str:
 
     Raises InputError: it cannot be read, is damaged or larger than 512 MiB, or is not UTF-8.
     """
+    with _opened(path, kind, fine) as file:
+        data = file.read(LARGEST_WHOLE + 1)
+    if len(data) > LARGEST_WHOLE:
+        raise InputError(f"{path}: larger than {LARGEST_WHOLE >> 20} MiB, unpacked. Give rows as .jsonl.")
     try:
-        return _read_whole(path, kind, fine).decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: damaged, or not UTF-8 text ({error}). Get the file again.") from error
 
@@ -144,10 +148,9 @@ def _json_lines(path: Path) -> Iterator[DataRow]:
 
 
 def _json_list(path: Path) -> Iterator[DataRow]:
+    text = read_text(path, "rows", _FINE)
     try:
-        rows = parse_json(_read_whole(path, "rows", _FINE))
-    except InputError:
-        raise
+        rows = parse_json(text)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}). {_FINE}") from error
     if not isinstance(rows, list):
@@ -192,14 +195,6 @@ def _row(where: str, fields: object) -> DataRow:
     if not isinstance(fields, dict):
         raise InputError(f"{where}: a JSON object was expected, but this is {fields!r:.40}. Mend or remove the row.")
     return DataRow(where, fields)
-
-
-def _read_whole(path: Path, kind: str, fine: str) -> bytes:
-    with _opened(path, kind, fine) as file:
-        data = file.read(LARGEST_WHOLE + 1)
-    if len(data) > LARGEST_WHOLE:
-        raise InputError(f"{path}: larger than {LARGEST_WHOLE >> 20} MiB, unpacked. Give rows as .jsonl.")
-    return data
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -29,9 +29,6 @@ def can_be_words(text: str, gold: str) -> bool:
     """True if a text that begins like this can have ``gold`` as its first line, but for the amount of white space.
 
     Exact for the rule of ``first_line``: False if and only if no continuation does it.
-
-    >>> [can_be_words(text, "river stone") for text in (" riv", "river  stone .", "river sto ", "rivers")]
-    [True, True, False, False]
     """
     line = text.partition("\n")[0]
     words = " ".join(line.split())
@@ -46,11 +43,6 @@ def can_be_number(text: str, gold: str) -> bool:
 
     Exact for the rules of ``first_line`` and ``parse_number``: False if and only if no continuation does it. ``gold``
     is a whole number.
-
-    >>> [can_be_number(text, "6") for text in (" ", " +0", "6", "6.", "6.0 ", "0,00")]
-    [True, True, True, True, True, True]
-    >>> [can_be_number(text, "6") for text in ("7", "61", "-", "6.1", "6 a", "6,", "0,6")]
-    [False, False, False, False, False, False, False]
     """
     line = text.partition("\n")[0].lstrip()
     if not line:
@@ -114,12 +106,9 @@ def place_after(mark: str, text: str) -> int | None:
 
 
 def number_after_stands(mark: str, text: str) -> bool:
-    """True if ``number_after`` finds the same number however the text goes on: it is complete.
+    """True if ``number_after`` finds the same number however the text goes on.
 
-    What decides where a number ends is the first character behind it that is neither digit, comma nor point.
-
-    >>> [number_after_stands("answer is", f"The answer is {end}") for end in ("17 ", "17.", "17. S", "17,0", "17,0 ")]
-    [True, False, True, False, True]
+    A number ends before the first character that is neither digit, comma nor point.
     """
     start = place_after(mark, text)
     return start is not None and bool(text[start + 1 :].lstrip("0123456789,."))

@@ -86,14 +86,15 @@ def _prompt(fields: Mapping[str, Any]) -> str | tuple[Message, ...]:
     value, is_text = fields[names[0]], names == ["text"]
     if isinstance(value, str) and value.strip():
         return value if is_text else (Message("user", value),)
-    if not is_text and isinstance(value, list) and value and all(map(_is_turn, value)):
-        return tuple(Message(turn["role"], turn["content"]) for turn in value)
+    turns = value if isinstance(value, list) and not is_text else []
+    are_turns = (
+        isinstance(turn, Mapping) and turn.get("role") in _ROLES and isinstance(turn.get("content"), str)
+        for turn in turns
+    )
+    if turns and all(are_turns):
+        return tuple(Message(turn["role"], turn["content"]) for turn in turns)
     fine = "Give text" if is_text else 'Give text, or turns such as {"role": "user", "content": "Hi"}'
     raise _unusable(names[0], value, f"{fine}.")
-
-
-def _is_turn(turn: Any) -> bool:
-    return isinstance(turn, Mapping) and turn.get("role") in _ROLES and isinstance(turn.get("content"), str)
 
 
 def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:

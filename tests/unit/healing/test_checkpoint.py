@@ -24,7 +24,7 @@ from layercut.healing.checkpoint import (
     write_trained,
 )
 from layercut.healing.settings import HealSettings, TrainSettings
-from layercut.healing.trainable import add_adapters, merge_adapters, random_probe
+from layercut.healing.trainable import add_adapters, merge_adapters, probe_logits
 from layercut.models.sources import resolve_source
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.cut import cut_model
@@ -153,7 +153,7 @@ def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
 def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut: Path, tmp_path: Path) -> None:
     model = trained(uncut, size, steps)
     before, after = mean_loss_on(in_float32(uncut), DATA.held_out), mean_loss_on(model, DATA.held_out)
-    logits = model(input_ids=random_probe(model)).logits.detach()
+    logits = probe_logits(model)
     entry = write(model, uncut, tmp_path / "healed")
     written = in_float32(tmp_path / "healed")
     loss = mean_loss_on(written, DATA.held_out)
@@ -162,7 +162,7 @@ def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut
     assert metadata == entry["written"] and metadata["dtype"] == stored_dtype(tmp_path / "healed")
     losses = {"before": before, "trained": after, "written": loss}
     assert metadata["loss"] == pytest.approx(losses | {"n": len(DATA.held_out), "held_out": True})
-    difference = (written(input_ids=random_probe(written)).logits - logits).abs().max().item()
+    difference = (probe_logits(written) - logits).abs().max().item()
     assert metadata["logit_difference"] == pytest.approx(difference, abs=1e-6)
     assert f"written {loss:.4f}" in entry["checked"][-1] and metadata["dtype"] in entry["checked"][-1]
 

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, Likelihoods, Message
@@ -39,7 +40,19 @@ class BoxedTask(RowsTask):
 
     ``boxed`` takes the content of the last ``\\boxed{...}`` and nothing else; the other metric (``other_metric``) takes
     the same or, where nothing right is boxed, what the task finds otherwise (``unboxed``). Both compare values. No
-    early verdict: a later box or number takes the place of what was found so far.
+    early verdict: a later box or number takes the place of what was found so far. Needs a chat template.
+
+    GSM8K: selection items come from ``train`` and report items from ``test``; a single local file is halved. Without a
+    box, ``last_number`` takes the last number of the completion. lm-eval's gsm8k has other rules: its ``strict-match``
+    takes the number behind "####", which its worked examples teach and this prompt does not, and its
+    ``flexible-extract`` the last number even where one is boxed, compared as text. "18", "18.00", "\\$18", "18\\%" and
+    "18 \\text{ dollars}" all answer 18, "1,234" answers 1234, "36/2" answers 18 as well.
+
+    MATH-500 has one split, ``test``, so selection items are half of it, by the hash of their content; a model that used
+    none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is there: MATH's own
+    training split, whose rows box the answer in ``solution``. Where nothing right is boxed, ``anywhere`` takes what
+    math-verify itself finds in the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the
+    same, "x = 3" answers 3. Units and text must agree as math-verify reads them.
     """
 
     other_metric: str
@@ -65,50 +78,6 @@ class BoxedTask(RowsTask):
     def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
         """Always giving the most common right answer of these samples."""
         return guessing_chance(samples, readout, ("boxed", self.other_metric))
-
-
-def gsm8k_task(*, data: str | None = None, max_new_tokens: int = 512) -> BoxedTask:
-    """GSM8K from the hub or from a local copy. Needs a model with a chat template.
-
-    Selection items come from ``train`` and report items from ``test``; a single local file is halved.
-
-    Without a box, ``last_number`` takes the last number of the completion. lm-eval's gsm8k has other rules: its
-    ``strict-match`` takes the number behind "####", which its worked examples teach and this prompt does not, and its
-    ``flexible-extract`` the last number even where one is boxed, compared as text. "18", "18.00", "\\$18", "18\\%" and
-    "18 \\text{ dollars}" all answer 18, "1,234" answers 1234, "36/2" answers 18 as well.
-    """
-    return BoxedTask(
-        name="gsm8k",
-        dataset="openai/gsm8k",
-        config="main",
-        sample=_gsm8k_sample,
-        data=data,
-        max_new_tokens=max_new_tokens,
-        other_metric="last_number",
-        unboxed=_last_number,
-    )
-
-
-def math500_task(*, data: str | None = None, max_new_tokens: int = 1024) -> BoxedTask:
-    """MATH-500 from the hub or from a local copy. Needs a model with a chat template.
-
-    The published data set has one split, ``test``, so selection items are half of it, by the hash of their content; a
-    model that used none of them is reported on all 500. In a local folder they come from ``train.jsonl``, where it is
-    there: MATH's own training split, whose rows box the answer in ``solution``.
-
-    The gold answer is the field ``answer``. Where nothing right is boxed, ``anywhere`` takes what math-verify itself
-    finds in the completion (arXiv:2602.01997 grades by that). "\\frac12", "0.5" and "1/2" are the same, "x = 3" answers
-    3. Units and text must agree as math-verify reads them.
-    """
-    return BoxedTask(
-        name="math500",
-        dataset="HuggingFaceH4/MATH-500",
-        sample=_math500_sample,
-        data=data,
-        max_new_tokens=max_new_tokens,
-        other_metric="anywhere",
-        unboxed=_anywhere,
-    )
 
 
 def _gsm8k_sample(row: DataRow) -> Sample:
@@ -177,3 +146,24 @@ def found_in(text: str, gold: str) -> bool:
     parsed = parse(text[-_LONGEST:], kinds, parsing_timeout=limit)
     right = parse(gold if parse_number(gold) is not None else f"${gold}$", kinds, parsing_timeout=limit)
     return bool(verify(right, parsed, timeout_seconds=limit))
+
+
+gsm8k_task = partial(
+    BoxedTask,
+    name="gsm8k",
+    dataset="openai/gsm8k",
+    config="main",
+    sample=_gsm8k_sample,
+    max_new_tokens=512,
+    other_metric="last_number",
+    unboxed=_last_number,
+)
+math500_task = partial(
+    BoxedTask,
+    name="math500",
+    dataset="HuggingFaceH4/MATH-500",
+    sample=_math500_sample,
+    max_new_tokens=1024,
+    other_metric="anywhere",
+    unboxed=_anywhere,
+)

@@ -11,7 +11,7 @@ import pytest
 from layercut.engine.base import LikelihoodRequest
 from layercut.errors import InputError
 from layercut.tasks import load_task
-from layercut.tasks.lm_eval.local_rows import prepare_hellaswag
+from layercut.tasks.lm_eval.loading import prepare_hellaswag
 from tests.support.answers import likelihoods, write_lines
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
