@@ -175,7 +175,7 @@ class SharedEngine(PlainEngine):
             for part in (block[:half], block[half:]):
                 yield from read(part, 1)
 
-        return (found for block in lay_out(work, self._batch_size) for found in read(block, at_once))
+        return (scored for block in lay_out(work, self._batch_size) for scored in read(block, at_once))
 
     def _width_by_width(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding, wanted: Wanted

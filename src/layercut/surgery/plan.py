@@ -142,10 +142,10 @@ class CutPlan(Printed):
         optional = ("channels", "vocabulary", "earlier")
         return {name: value for name, value in data.items() if value or name not in optional}
 
-    def unfit(self, found: str) -> InputError:
-        """The error for a model of another depth; ``found`` says which it has."""
+    def unfit(self, depth: str) -> InputError:
+        """The error for a model of another depth; ``depth`` says which it has."""
         own = f"the plan is for a model of {self.num_layers} decoder layers"
-        return InputError(f"{own}, {found}; use a plan made for this very model.")
+        return InputError(f"{own}, {depth}; use a plan made for this very model.")
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_dict())

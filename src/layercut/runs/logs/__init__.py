@@ -10,7 +10,7 @@ from layercut.runs.logs import evalplus, inspect_ai, lm_eval
 from layercut.runs.logs.logged import LoggedRun
 
 READERS = (lm_eval, inspect_ai, evalplus)
-"""Modules that each read the logs of one tool, by ``FILES`` (in words), ``are_here`` and ``read``."""
+"""Modules that each read the logs of one tool, by ``FILES`` (in words), ``holds_known_logs`` and ``read_log_file``."""
 
 
 def open_foreign_log(path: Path) -> LoggedRun | None:
@@ -21,8 +21,8 @@ def open_foreign_log(path: Path) -> LoggedRun | None:
     """
     path = Path(path)
     for reader in READERS:
-        if reader.are_here(path):
-            run: LoggedRun = reader.read(path)
+        if reader.holds_known_logs(path):
+            run: LoggedRun = reader.read_log_file(path)
             return run
     if path.is_file():
         kinds = "; ".join(reader.FILES for reader in READERS)

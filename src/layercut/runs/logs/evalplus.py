@@ -27,13 +27,13 @@ class _Results(BaseModel, strict=True):
     eval: dict[str, list[_Program]]
 
 
-def are_here(path: Path) -> bool:
+def holds_known_logs(path: Path) -> bool:
     """True if a path is such a file."""
     data = json_object(path)
     return isinstance(data.get("eval"), dict) and "samples" not in data
 
 
-def read(path: Path) -> LoggedRun:
+def read_log_file(path: Path) -> LoggedRun:
     """Every program of every problem. Raises InputError: results that lack the status of a program."""
     problems = check_fields(_Results, json_object(path), shown_path(path), "EvalPlus 0.2 or later is read.").eval
     name = "mbpp" if any(name.startswith("Mbpp") for name in problems) else "humaneval"

@@ -67,12 +67,12 @@ class _Header(BaseModel, strict=True):
     plan_settings: dict[str, Any] | None = Field(None, validation_alias=AliasPath("plan", "config"))
 
 
-def are_here(path: Path) -> bool:
+def holds_known_logs(path: Path) -> bool:
     """True if a path is such a file."""
     return (path.is_file() and path.suffix == ".eval") or {"version", "eval", "samples"} <= {*json_object(path)}
 
 
-def read(path: Path) -> LoggedRun:
+def read_log_file(path: Path) -> LoggedRun:
     """The samples of one log.
 
     Raises:

@@ -50,14 +50,14 @@ class _Results(BaseModel, strict=True):
     model_source: Any = None
 
 
-def are_here(path: Path) -> bool:
+def holds_known_logs(path: Path) -> bool:
     """True if a path is such a file, or a folder that holds some."""
     if path.is_file():
         return path.suffix == ".jsonl" and "doc_id" in next(_rows(path), ("", {}))[1]
     return path.is_dir() and bool(_samples_in(path))
 
 
-def read(path: Path) -> LoggedRun:
+def read_log_file(path: Path) -> LoggedRun:
     """One task's samples, or of a folder the newest of each task. Raises InputError: a folder of several models."""
     pairs = [(file, _results(file)) for file in ([path] if path.is_file() else _samples_in(path))]
     tasks = [task for file, results in pairs for task in _tasks(file, results)]
