@@ -303,13 +303,16 @@ def is_json_output(path: Path) -> bool:
 
 
 def read_plan(place: str, plan: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a plan removes, and the scores that chose it."""
+    """What a plan removes, the scores that chose it, and the items that chose or healed."""
     channels = plan.get("channels") or {}
     yield from flatten(place, {name: plan.get(name) for name in ("num_layers", "removed", "kept")})
     yield from flatten(f"{place} channels", {name: channels.get(name) for name in ("field", "num_kept", "kept")})
     scores = plan.get("scores") or {}
     named = {name: scores.get(name) for name in ("importance", "uncut", "value", "rounds")}
     yield from flatten(f"{place} scores", named)
+    for number, record in enumerate([scores, *(plan.get("healing") or ())]):
+        hashes = {task: used["hash"] for task, used in (record.get("selection_items") or {}).items()}
+        yield from flatten(f"{place} items {number}", hashes)
 
 
 def read_rows(place: str, document: Any) -> Iterator[tuple[str, Any]]:

@@ -159,8 +159,9 @@ class PromptSource:
 
     @property
     def items(self) -> dict[str, frozenset[str]]:
-        """By task, ids of the items that the prompts are."""
-        of_records = [{record["task"]: [record["id"]]} for record in self.records or () if record.get("task")]
+        """By task, ids of the items that the prompts are; in ids of records their task may be named first."""
+        of_tasks = [(record["task"], record["id"]) for record in self.records or () if record.get("task")]
+        of_records = [{task: [name.removeprefix(f"{task} ")]} for task, name in of_tasks]
         return merge_items(*(part.items for part in self.parts), *of_records)
 
     @property

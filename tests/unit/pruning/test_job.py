@@ -227,6 +227,17 @@ def test_layers_are_proposed_by_their_damage_to_right_answers(
     assert path.proposed(alone[:1], 2) == beside[:2]
 
 
+def test_written_answers_that_heal_are_known_by_the_ids_of_their_items(model: Path, tmp_path: Path) -> None:
+    task = load_task(str(written_file(tmp_path / "mine.jsonl", model)))
+    part = ObjectiveTask(task=task, readout=task.readouts[0], limit=16)
+    engine = SharedEngine(layercut.load_model(str(model), device="cpu"))
+    path = PlanPath(engine, [part], decoding=Decoding(), journal=SearchJournal(), progress=show_nothing)
+    ((_, samples, _),) = path.healing_answers()
+    used = healing_prompts(path, "hash").items
+    assert used == {"mine.jsonl": {sample.id for sample in samples}}
+    assert used["mine.jsonl"] <= task.selection_part, "so that the healed model is reported on the other items alone"
+
+
 def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
     file = written_file(tmp_path / "mine.jsonl", model)
     done = run(model, file, tmp_path / "run", items=16, smaller=DEPTHS[2], keep=0.5)

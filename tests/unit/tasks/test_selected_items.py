@@ -218,7 +218,9 @@ def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
     task = tasks[str(mine)]
     (taken,) = task.samples("selection", 1)
     other = PromptSource(records=[{"id": "p1", "prompt": "Hello", "completion": "x"}])
-    own = PromptSource(records=[{"id": taken.id, "task": task.name, "prompt": "", "completion": ""}])
+    made = {"task": task.name, "prompt": "", "completion": ""}
+    own, of_prune = (PromptSource(records=[{**made, "id": name}]) for name in (taken.id, f"{task.name} {taken.id}"))
+    assert own.items == of_prune.items == {task.name: {taken.id}}
     assert full_test_sets(tasks, other) == (str(mine),) and full_test_sets(tasks, own) == ()
     found = [report_items(tasks, source, lambda text: None).found_in(taken.question, "") for source in (other, own)]
     assert found == [{str(mine)}, set()]
