@@ -73,8 +73,9 @@ def examples_of(
     from layercut.healing.examples import encode_example
 
     counts: dict[str, Any] = {}
-    clean = records
+    clean, unit = records, "tokens"
     if filters is not None:
+        unit = "tokens with their prompt"
         clean, dropped = filter_answers(records, filters)
         counts = {"answers": len(records), "dropped": dict(dropped)}
         reasons = ", ".join(f"{count} {rule}" for rule, count in dropped.items()) or "none dropped"
@@ -91,7 +92,7 @@ def examples_of(
     encoded = [encode_example(reader.tokenizer, record, reader.name) for record in clean]
     examples = [example for example in encoded if len(example) <= max_length]  # cut short they would have no end
     if too_long := len(encoded) - len(examples):
-        say(f"{what}: {too_long} left out, longer than {max_length} tokens with their prompt")
+        say(f"{what}: {too_long} left out, longer than {max_length} {unit}")
     return examples, {**counts, "contaminated": num_filtered - len(clean), "too_long_with_prompt": too_long}
 
 

@@ -122,6 +122,7 @@ def test_too_long_examples_are_left_out_whole() -> None:
     records = [{"id": str(n), "prompt": f"Count to {n}", "completion": "1" * n} for n in (3, 90)]
     said: list[str] = []
     given = (ReportItems({}), 50, "prompts", said.append)
-    examples, counts = examples_of(records, READER, FilterSettings(), *given)
-    assert [len(example.completion) for example in examples] == [4] and counts["too_long_with_prompt"] == 1
-    assert said[-1] == "prompts: 1 left out, longer than 50 tokens with their prompt"
+    for filters, unit in ((None, "tokens"), (FilterSettings(), "tokens with their prompt")):
+        examples, counts = examples_of(records, READER, filters, *given)
+        assert [len(example.completion) for example in examples] == [4] and counts["too_long_with_prompt"] == 1
+        assert said[-1] == f"prompts: 1 left out, longer than 50 {unit}"
