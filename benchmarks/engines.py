@@ -1,16 +1,14 @@
-"""What each engine makes of the same work: answers a second, and a search by task scores.
+"""What each engine makes of the same work: answers a second.
 
     python benchmarks/engines.py --counts 1,32,200
     python benchmarks/engines.py --python vllm=/path/to/an/environment/with/vllm/bin/python
     python benchmarks/engines.py --model bundled:qwen2.5-coder-1.5b --dtype bfloat16 --gsm8k data/gsm8k \
-        --counts 24,64,200 --new-tokens 512 --threads 2 --batch-size 128 --cache-gib 8 --engines shared,vllm --items 0
+        --counts 24,64,200 --new-tokens 512 --threads 2 --batch-size 128 --cache-gib 8 --engines shared,vllm
 
 Every engine runs in a process of its own, one after the other, with the same number of threads. Tokens a second are new
 tokens over the wall time of a call, after one call to warm up, and over its CPU time, which other work on the machine
-moves less. Decoding alone leaves out the time of as many other prompts with one new token each. Its share of the peak
-is 2 x parameters x new tokens over what a large matrix product of the same dtype does in the same time, timed between
-the engines; an embedding that is only looked up does not count. Answers are compared with those of the first engine,
-and so are the layers that the search chooses.
+moves less. Decoding alone leaves out the time of as many other prompts with one new token each. Answers are compared
+with those of the first engine.
 """
 
 from __future__ import annotations
@@ -38,9 +36,6 @@ def main() -> None:
     parser.add_argument("--counts", default="1,32,200", help="requests of a call")
     parser.add_argument("--new-tokens", type=int, default=32, help="of each answer, at most")
     parser.add_argument("--gsm8k", type=Path, help="a folder of it, for chains; pages that are made up if left out")
-    parser.add_argument("--items", type=int, default=16, help="of arithmetic, for the search; 0 leaves it out")
-    parser.add_argument("--remove", type=int, default=2, help="layers that the search takes out")
-    parser.add_argument("--candidates", type=int, default=0, help="only the last so many layers may go; 0: all but 0")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--cache-gib", type=float, default=2.0)
@@ -52,16 +47,10 @@ def main() -> None:
     if asked.one:
         asked.out.write_text(json.dumps(measure(asked)))
         return
-    peaks, results = [peak_of(asked)], {}
-    for name in asked.engines.split(","):
-        results[name] = in_a_process(asked, name, __file__)
-        peaks.append(peak_of(asked))
+    results = {name: in_a_process(asked, name, __file__) for name in asked.engines.split(",")}
     print(f"{asked.model}, {asked.dtype}, {asked.threads} thread(s), batch size {asked.batch_size}, ", end="")
     print(f"load average {os.getloadavg()[0]:.1f}, nice {os.nice(0)}")
-    print("matrix peak: " + ", ".join(f"{one / 1e9:.0f}" for one in peaks) + " GFLOP/s")
-    show_answers(asked, results, max(peaks))
-    if asked.items:
-        show_search(results)
+    show_answers(asked, results)
 
 
 def in_a_process(asked: argparse.Namespace, name: str, script: str) -> dict[str, Any]:
@@ -93,7 +82,6 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     handle = ModelHandle(settings)
     engine, uncut = handle.engine, CutPlan(num_layers=handle.num_layers)
     found: dict[str, Any] = {"start": time.perf_counter() - started, "answers": {}, "calls": {}}
-    found["parameters"] = multiplied(handle)
     list(engine.ask(requests(1, asked.new_tokens, "warm"), [uncut], Decoding()))
     fresh = prompts(asked)
     for count in map(int, asked.counts.split(",")):
@@ -109,30 +97,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         list(engine.ask([replace(one, max_new_tokens=1) for one in others], [uncut], Decoding()))
         call |= {"prompts": time.perf_counter() - wall, "firsts": count}
         found["answers"] |= {f"{count} {answer.id}": answer.text for answer in answers}
-    if asked.items:
-        found["search"] = search(engine, asked)
     return found
-
-
-def search(engine: Any, asked: argparse.Namespace) -> dict[str, Any]:
-    from layercut.selection import find_criterion
-    from layercut.selection.answers import ObjectiveTask
-    from layercut.selection.base import Context
-    from layercut.selection.objective import TaskObjective
-    from layercut.tasks import load_task
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    part = ObjectiveTask(task=load_task("arithmetic"), readout="short", limit=asked.items)
-    protected = range(engine.num_layers - asked.candidates) if asked.candidates else (0,)
-    context = Context(
-        num_layers=engine.num_layers,
-        num_remove=asked.remove,
-        protect=frozenset(protected),
-        engine=engine,
-        objective=TaskObjective(engine, [part], race="exact"),
-    )
-    removed = find_criterion("task_accuracy")(context).removed
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "removed": list(removed)}
 
 
 def prompts(asked: argparse.Namespace) -> Iterator[Any]:
@@ -147,24 +112,6 @@ def prompts(asked: argparse.Namespace) -> Iterator[Any]:
         yield replace(task.request(sample, "chain"), max_new_tokens=asked.new_tokens)
 
 
-def multiplied(handle: Any) -> int:
-    """Parameters that a token is multiplied with: the embedding counts only where it is the head as well."""
-    from layercut.models.weights import read_config
-
-    weights = handle.counts
-    is_tied = read_config(handle.source.path).get("tie_word_embeddings", False)
-    return weights.parameters - (0 if is_tied else weights.vocabulary * weights.hidden_size)
-
-
-def peak_of(asked: argparse.Namespace) -> float:
-    """FLOP/s of a large matrix product on all threads. Not imported above: an engine has an interpreter of its own."""
-    import torch
-    from ways import matrix_peak
-
-    torch.set_num_threads(asked.threads)
-    return matrix_peak(getattr(torch, asked.dtype), clock=time.perf_counter)
-
-
 def requests(count: int, new_tokens: int, label: str) -> list[Any]:
     """Prompts of about a hundred tokens that begin differently, so that no engine gains by what they share."""
     from layercut.engine.base import GenerationRequest
@@ -176,10 +123,10 @@ def requests(count: int, new_tokens: int, label: str) -> list[Any]:
     ]
 
 
-def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]], peak: float) -> None:
+def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
     reference = next(iter(results))
     x = f"x {reference}"
-    head = ("engine", "requests", "tokens/s", x, "of CPU", x, "decoding alone", x, "of the peak", "equal answers")
+    head = ("engine", "requests", "tokens/s", x, "of CPU", x, "decoding alone", x, "equal answers")
     print(f"\n| {' | '.join(head)} |\n|---|{'---:|' * (len(head) - 1)}")
     for count in asked.counts.split(","):
         base = results[reference]["calls"][count]
@@ -188,8 +135,7 @@ def show_answers(asked: argparse.Namespace, results: dict[str, dict[str, Any]], 
             cells = [f"{speed(call):.1f} | {speed(call) / speed(base):.2f}" for speed in (whole, of_cpu, decoding)]
             ids = [key for key in results[reference]["answers"] if key.startswith(f"{count} ")]
             equal = sum(result["answers"][key] == results[reference]["answers"][key] for key in ids)
-            share = 200 * result["parameters"] * decoding(call) / peak
-            print(f"| {name} | {count} | {' | '.join(cells)} | {share:.0f} % | {equal} of {len(ids)} |")
+            print(f"| {name} | {count} | {' | '.join(cells)} | {equal} of {len(ids)} |")
 
 
 def whole(call: dict[str, float]) -> float:
@@ -203,19 +149,6 @@ def of_cpu(call: dict[str, float]) -> float:
 def decoding(call: dict[str, float]) -> float:
     """Tokens a second behind the first ones, which come with the prompts."""
     return (call["tokens"] - call["firsts"]) / (call["wall"] - call["prompts"])
-
-
-def show_search(results: dict[str, dict[str, Any]]) -> None:
-    reference = next(iter(results))
-    base = results[reference]["search"]
-    print(f"\n| engine | start s | search s | x less than {reference} | CPU s | x less | layers | equal |")
-    print("|---|---:|---:|---:|---:|---:|---|---|")
-    for name, result in results.items():
-        found = result["search"]
-        ratios = base["wall"] / found["wall"], base["cpu"] / found["cpu"]
-        layers, equal = ",".join(map(str, found["removed"])), found["removed"] == base["removed"]
-        print(f"| {name} | {result['start']:.0f} | {found['wall']:.0f} | {ratios[0]:.2f} | {found['cpu']:.0f} ", end="")
-        print(f"| {ratios[1]:.2f} | {layers} | {'yes' if equal else 'NO'} |")
 
 
 if __name__ == "__main__":

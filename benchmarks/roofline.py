@@ -23,7 +23,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from engines import in_a_process, multiplied
+from engines import in_a_process
 
 SHORT, LONG = 4, {True: 68, False: 20}
 """New tokens of the two calls whose difference is taken; the longer one's with fewer than 64 rows, and with more."""
@@ -154,6 +154,15 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         if file:
             engine.close()  # type: ignore[union-attr]
     return found
+
+
+def multiplied(handle: Any) -> int:
+    """Parameters that a token is multiplied with: the embedding counts only where it is the head as well."""
+    from layercut.models.weights import read_config
+
+    weights = handle.counts
+    is_tied = read_config(handle.source.path).get("tie_word_embeddings", False)
+    return weights.parameters - (0 if is_tied else weights.vocabulary * weights.hidden_size)
 
 
 if __name__ == "__main__":
