@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any, cast
 
 from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, best_window
-from layercut.drafting.settings import ASKED
 from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Request, distinct_plans
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import generation_row
@@ -30,6 +29,7 @@ from layercut.surgery.slots import MlpWidth
 from layercut.surgery.width import mlp_width_in
 from layercut.tasks.base import Split, is_generated
 
+ASKED = 32  # selection items of each task that the original model answers
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
 RANKED = 16  # answers of each task by which channels are ranked

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from layercut.drafting.settings import DraftSettings, draft_outline
+from layercut.drafting import DraftSettings
 from layercut.selection.specs import check_fits
 from layercut.settings import ModelSettings
 from layercut.verbs import fields
-from layercut.verbs.base import Fields, Flag, Io, Shown, Verb, shown_outline
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
 
 if TYPE_CHECKING:
     from layercut.drafting.job import DraftDone
@@ -44,9 +44,6 @@ class DraftVerb(fields.HasGoal, Verb):
 
     def fit(self) -> None:
         check_fits(self.model, [self.goal.remove], self.seed)
-
-    def rehearse(self, io: Io) -> Shown:
-        return shown_outline(draft_outline(self.model, self.goal, self.tasks, out=self.run_folder, seed=self.seed))
 
     def run(self, io: Io) -> DraftDone:
         from layercut.drafting.job import run_draft
