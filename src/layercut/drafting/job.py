@@ -17,8 +17,16 @@ from rich.console import Console
 
 from layercut.drafting import DraftSettings
 from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_times, write_twice
-from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
-from layercut.drafting.search import AnswerReader, can_run, choose_drafts, mlp_of, part_name
+from layercut.drafting.search import (
+    AnswerReader,
+    StepTimes,
+    TriedDraft,
+    WrittenAnswer,
+    can_run,
+    choose_drafts,
+    mlp_of,
+    part_name,
+)
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError

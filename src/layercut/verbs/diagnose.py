@@ -8,7 +8,7 @@ from pydantic import Field
 
 from layercut.base_settings import Names
 from layercut.diagnostics import DiagnoseSettings, chosen_diagnostics, is_plan
-from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis, plan_diagnosis
+from layercut.diagnostics.diagnose import Diagnosed, PlannedDiagnosis
 from layercut.errors import InputError
 from layercut.selection.specs import LayerSpec, check_fits
 from layercut.settings import ModelSettings
@@ -82,4 +82,4 @@ class DiagnoseVerb(Verb):
         return Shown(done.data, lines=[*summary_lines(done.data), f"report: {done.report}", *page])
 
     def _planned(self, io: Io) -> PlannedDiagnosis:
-        return plan_diagnosis(self.model, self.models, self.how, out=self.out, seed=self.seed, say=io.say)
+        return PlannedDiagnosis(self.model, self.models, self.how, out=self.out, seed=self.seed, say=io.say)

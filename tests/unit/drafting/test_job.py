@@ -13,7 +13,7 @@ import layercut
 from layercut.cli.options import IO
 from layercut.drafting import job
 from layercut.drafting.assisted import MeasuredAnswer
-from layercut.drafting.forecast import StepTimes, WrittenAnswer
+from layercut.drafting.search import StepTimes, WrittenAnswer
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.loading import load_model

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from layercut.diagnostics import DiagnoseSettings
-from layercut.diagnostics.diagnose import plan_diagnosis
+from layercut.diagnostics.diagnose import PlannedDiagnosis
 from layercut.engine.handle import ModelHandle
 from layercut.progress import show_nothing
 from layercut.report.reports import write_reports
@@ -104,7 +104,7 @@ def test_a_diagnosis_says_it_and_its_page_shows_it(
     monkeypatch.setattr("layercut.diagnostics.programs.NUM_FUNCTIONS", 2)
     said: list[str] = []
     how = DiagnoseSettings(only=("brackets",), limit=3)
-    diagnosis = plan_diagnosis(tiny, ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
+    diagnosis = PlannedDiagnosis(tiny, ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
     done = diagnosis.run(Console(file=StringIO()), said.append)
     line = "functions: only 2 of the 3 requested items; there are no more"
     assert said[-1] == line and line in done.data["diagnostics"]["brackets"]["notes"]
