@@ -21,7 +21,7 @@ from layercut.pruning.speed import TimeParts
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-from layercut.verbs.draft import DraftVerb
+from layercut.verbs.prune import DraftVerb
 from tests.support.pruning import SPARE
 from tests.support.tiny import NUM_LAYERS
 
