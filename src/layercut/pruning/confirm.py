@@ -14,8 +14,7 @@ from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_s
 from layercut.evidence.intervals import ALPHA, adjust_by_holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.budget import checks_for
-from layercut.pruning.healing import healed_checkpoint
-from layercut.pruning.run import PruneRun, removal_of
+from layercut.pruning.run import PruneRun, healed_checkpoint, removal_of
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
 from layercut.runs.prune import (

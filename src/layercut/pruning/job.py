@@ -32,11 +32,10 @@ from layercut.models.loading import LoadedModel
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
-from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
+from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_card, write_checkpoint
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
-from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
 from layercut.runs.prune import MODEL, RESULT, Estimated, PruneResult, SideEffect

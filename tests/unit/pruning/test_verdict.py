@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
 from layercut.pruning.job import Pruned
-from layercut.pruning.verdict import answer_with_others, describe_fastest
+from layercut.pruning.outcome import answer_with_others, describe_fastest
 from layercut.report.first import first_of_prune, versus_table
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
 from layercut.settings import ModelSettings
