@@ -21,7 +21,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.selection.sweep import plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.file import study_from_dict
-from layercut.study.run import outline_study
+from layercut.study.job import outline_study
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.cells import evaluation_outline
