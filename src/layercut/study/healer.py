@@ -38,20 +38,11 @@ class Healer:
     """One healing arm of one cut, under one seed. Raises InputError: the arm's prompts cannot be read."""
 
     def __init__(
-        self,
-        arm: HealingArm,
-        uncut: ModelSettings,
-        tasks: Sequence[TaskSettings],
-        seed: int,
-        *,
-        folder: Path,
-        answers: Path,
+        self, arm: HealingArm, study: Path, name: str, uncut: ModelSettings, tasks: Sequence[TaskSettings], seed: int
     ) -> None:
-        """Heal with ``uncut`` as the teacher, on data without report items of ``tasks``.
-
-        ``folder`` is that of the run; ``answers`` holds the original model's answers for each way of asking.
-        """
-        self.arm, self.uncut, self.folder, self.answers = arm, uncut, folder, answers
+        """Make the variant ``name`` of a study, with ``uncut`` as the teacher, without report items of ``tasks``."""
+        self.arm, self.uncut, self.folder = arm, uncut, healing_folder(study, name)
+        self.answers = study / "answers"  # the original model's, for each way of asking
         self.seed = seed if arm.seed is None else arm.seed
         self.source, how = read_source(arm), arm.with_its_preset
         self.how = how.replace(max_new_tokens=how.max_new_tokens or self.source.max_new_tokens)

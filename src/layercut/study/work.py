@@ -21,7 +21,7 @@ from layercut.selection.base import SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import GENERATED
-from layercut.study.healer import Healer, healing_folder, is_healing_begun, read_source
+from layercut.study.healer import Healer, is_healing_begun, read_source
 from layercut.study.settings import CriterionSettings, StudySettings
 from layercut.study.variants import CELL, CHOSEN, StudyVariant, first_layers, list_variants, order_cells
 from layercut.surgery.checkpoint import plan_cut
@@ -69,14 +69,7 @@ class StudyWork:
                 )
         self.order = order_cells(self.variants, self.cells)
         self.healers = {
-            variant.name: Healer(
-                arm,
-                model.settings,
-                settings.tasks,
-                variant.seed,
-                folder=healing_folder(self.folder, variant.name),
-                answers=self.folder / "answers",
-            )
+            variant.name: Healer(arm, self.folder, variant.name, model.settings, settings.tasks, variant.seed)
             for variant in self.variants
             if (arm := variant.healing)
         }
