@@ -56,7 +56,6 @@ class _Verbs(TyperGroup):
         self.commands = {name: TyperCommand(name, short_help=says) for name, (_, says) in VERBS.items()}
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """See click."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -64,7 +63,6 @@ class _Verbs(TyperGroup):
         return verb_command(cmd_name) if cmd_name in VERBS and not self._is_listing else self.commands.get(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """See click."""
         self._is_listing = True
         super().format_help(ctx, formatter)
 

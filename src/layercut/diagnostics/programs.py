@@ -36,7 +36,6 @@ class Function(NamedTuple):
 
     @property
     def request(self) -> GenerationRequest:
-        """The question to a model."""
         prompt = _EXAMPLES + self.head
         return GenerationRequest(id=self.id, prompt=prompt, begins="\n", max_new_tokens=MAX_NEW_TOKENS, stop=STOP)
 

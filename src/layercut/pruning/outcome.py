@@ -193,7 +193,6 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
 
 
 def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Served, ...]:
-    """Every model that was timed."""
     timed = run.notes["timed"][run.profile.words]
     names = [*(plan.name for plan in evidence.tested), arm.name, *(other.run for other in evidence.others)]
     return tuple(
@@ -209,7 +208,6 @@ def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Se
 
 
 def _bytes_of(folder: Path) -> int:
-    """Bytes of the weight files."""
     return sum(file.stat().st_size for file in set(safetensors_files(folder).values()))
 
 

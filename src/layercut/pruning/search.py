@@ -108,7 +108,6 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
 
 
 def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
-    """Why the path grows no further."""
     keep = run.settings.keep
     if run.settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
         return f"{run.sizes.most_bytes(run.settings):.0%} of the weights' bytes is the most that was asked for"

@@ -113,7 +113,6 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the healed model."""
         return self.folder / CHECKPOINT
 
     def last_entry(self) -> Mapping[str, Any] | None:
@@ -127,7 +126,6 @@ class Healer:
         return ModelHandle(self.uncut.replace(model=str(self.checkpoint), revision=None)).engine
 
     def release(self) -> None:
-        """Let the healed model go."""
         vars(self).pop("engine", None)
 
 

@@ -32,7 +32,6 @@ class StudyVariant:
 
     @property
     def is_uncut(self) -> bool:
-        """True for the original model."""
         return self.name == UNCUT
 
     @property

@@ -164,7 +164,6 @@ class StudyWork:
         return self.plans[variant.plan_name]
 
     def decoding(self, variant: StudyVariant) -> Decoding:
-        """How a variant writes."""
         return Decoding(**self.settings.decoding.as_dict(), seed=variant.seed)
 
     def run_settings(self, variant: StudyVariant) -> Mapping[str, Any]:

@@ -187,7 +187,6 @@ class CutVerb(Verb):
         return make
 
     def _vocabulary(self) -> Vocabulary:
-        """The tokens that stay."""
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None
@@ -197,7 +196,6 @@ class CutVerb(Verb):
         return choose_vocabulary(self._files(), self.removed.vocabulary)
 
     def _files(self) -> Path:
-        """The folder with the model's files."""
         return ModelHandle(self.model).source.path
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:

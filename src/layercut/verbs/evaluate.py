@@ -119,7 +119,6 @@ class EvalVerb(Verb):
 
     def _planned(self, io: Io) -> tuple[ModelHandle | ServedModel, CutPlan, Path]:
         """The model, what it loses, and the run folder."""
-
         handle = open_model_handle(self.model) if ENGINES[self.model.engine].is_served else io.handle(self.model)
         plan = plan_of(handle, self.remove, self.seed)
         named = folder_name(f"{self.model.model}-{self.remove or ('as-it-is' if plan.earlier else 'uncut')}")

@@ -109,7 +109,6 @@ class GenerateVerb(_PromptsVerb):
 
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or that holds answers."""
-
         system = self.how.system
         if not self.prompts:
             prompts = [make_prompt(text, system=system, plain=self.plain) for text in self.prompt]
@@ -210,7 +209,6 @@ class HealVerb(_PromptsVerb):
 
     def source(self) -> PromptSource:
         """The prompts. Raises InputError: a source that cannot be read, or answers where prompts are needed."""
-
         source = prompt_source(self.specs, system=self.how.system)
         if self.what.responses == "original" and source.records is not None:
             raise InputError(f"{self.prompts} holds a model's answers, not original ones; give the file of prompts.")

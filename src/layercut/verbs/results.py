@@ -217,12 +217,9 @@ class PushVerb(Verb):
     @cached_property
     def upload(self) -> Upload:
         """Files and card to upload. Raises InputError: nothing that can be."""
-
         return prepare_upload(self.folder, self.repo)
 
     def run(self, io: Io) -> str:
-        """Upload; gives the address of the repository."""
-
         return upload_checkpoint(self.upload, private=self.private)
 
     def rehearse(self, io: Io) -> Shown:

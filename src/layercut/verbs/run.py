@@ -64,7 +64,6 @@ class RunVerb(Verb):
 
     @cached_property
     def _data(self) -> Mapping[str, Any]:
-        """Keys and values of the file."""
         return self.study if isinstance(self.study, Mapping) else read_study_file(Path(self.study))
 
     @cached_property
