@@ -39,7 +39,8 @@ def grow_path(run: PruneRun) -> None:
             break
         step = _choose_plan(run, steps, place, size_path)
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
-        if _may_pay(run, least_kept(tried[0].kept)):
+        may_pay = run.settings.heal == AUTO and least_kept(tried[0].kept) != 1
+        if run.settings.heal == SEAM or (may_pay and run.takes_seams):
             tried.append(_heal_step(run, step))
         step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(tried).healing})
         steps = sorted([*steps, step], key=lambda step: step.size)
@@ -116,13 +117,6 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
 
 
 # Healing
-
-
-def _may_pay(run: PruneRun, least: float) -> bool:
-    """True if a plan of which ``least`` is kept of the worst task is to be healed."""
-    if run.settings.heal != AUTO:
-        return run.settings.heal == SEAM
-    return least != 1 and run.takes_seams
 
 
 def _heal_step(run: PruneRun, step: PathStep) -> Tried:

@@ -16,7 +16,7 @@ from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
 from layercut.healing.outline import ProcessGroup, check_method
-from layercut.healing.prompt_sources import PromptSource, PromptSpec, prompt_source
+from layercut.healing.prompt_sources import PromptSource, prompt_source
 from layercut.healing.settings import ArmSettings, HealSettings
 from layercut.progress import Say
 from layercut.runs.directory import ENVIRONMENT
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
 """Files in the folders of a healing before weights or answers of it are kept."""
+_read_prompts = lru_cache(maxsize=8)(prompt_source)  # variants of one arm read the same
 
 
 class Healer:
@@ -144,15 +145,10 @@ def is_healing_begun(study: Path, name: str) -> bool:
 def read_source(arm: HealingArm) -> PromptSource:
     """The prompts of a healing arm. Raises InputError: they cannot be read, or are not of the kind that it needs."""
     try:
-        source = _read_prompts(arm.prompts, arm.with_its_preset.system)
+        source = _read_prompts(arm.prompts, system=arm.with_its_preset.system)
         if arm.responses == "original" and source.records is not None:
             name = arm.prompts[0].source
             raise InputError(f"{name} holds a model's answers, not original ones; give the file of prompts.")
     except InputError as error:
         raise InputError(f"healing arm {arm.name}: {error}") from error
     return source
-
-
-@lru_cache(maxsize=8)
-def _read_prompts(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
-    return prompt_source(prompts, system=system)
