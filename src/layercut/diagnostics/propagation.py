@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from layercut.diagnostics.programs import classed_programs
+from layercut.diagnostics.brackets import classed_programs
 from layercut.diagnostics.session import Answers, DiagnosticSession, Record
 from layercut.engine.base import LikelihoodRequest, Prompt
 from layercut.errors import InputError

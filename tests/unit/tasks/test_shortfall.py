@@ -101,7 +101,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
 def test_a_diagnosis_says_it_and_its_page_shows_it(
     tiny: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layercut.diagnostics.programs.NUM_FUNCTIONS", 2)
+    monkeypatch.setattr("layercut.diagnostics.brackets.NUM_FUNCTIONS", 2)
     said: list[str] = []
     how = DiagnoseSettings(only=("brackets",), limit=3)
     diagnosis = PlannedDiagnosis(tiny, ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
