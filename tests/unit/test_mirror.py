@@ -14,8 +14,8 @@ report/advice_text report/charts report/reports report/retention
 report/source report/words report/writers runs/draft runs/healing runs/prune runs/settings runs/study sandbox/child
 sandbox/filter sandbox/isolation sandbox/judge sandbox/process seed selection/base study/file study/healer
 study/settings study/work surgery/remove tasks/base tasks/builtin/lines tasks/cells
-tasks/lm_eval/subject tasks/own_rows verbs/cut verbs/evaluate
-verbs/fields verbs/heal verbs/prune verbs/run verbs/select verbs/sweep
+tasks/lm_eval/subject tasks/own_rows verbs/cut
+verbs/fields verbs/heal verbs/measure verbs/prune verbs/run verbs/select
 """
 """Modules that are tested through their callers. Only ever make it shorter."""
 
