@@ -2,17 +2,8 @@
 
     prune_model(ModelSettings(model="bundled:smollm2-135m"), PruneSettings(use="math"), out=Path("runs/math"), ...)
 
-    runs/math/  notes.jsonl           what was decided so far, and the time of each stage
-                searches/path/        answers to selection items, of the original model and under all plans
-                healing/plan-KEY/     a plan's pruned checkpoint and its healings, while they are needed
-                uncut/, size-20/ ...  answers to report items, a run folder each
-                versus/               those of other models that were named
-                model/                the checkpoint, where a plan passed
-                side_effects/         answers of both models to the checks outside the goal
-                result.json           all of it, see layercut.runs.prune
-
 A conductor: every step is one that exists alone. Report items are asked once the path, the healings and the number of
-items are fixed.
+items are fixed. docs/reference/run_folder.md lists the files of its folder.
 """
 
 from __future__ import annotations

@@ -80,13 +80,15 @@ class Slot(NamedTuple):
         return self.kind.model_fields[self.field]
 
     def read(self, value: Any) -> Any:
-        """A value as the field takes it: lists as tuples, ``a,b`` as a list of names, paths and numbers as text."""
+        """A value as the field takes it: lists as tuples, ``a,b`` as names, numbers as text, text as a path."""
         value = fspath(value) if isinstance(value, PathLike) else value
         plain = plain_type(self.info.annotation)
         if get_origin(plain) is tuple:
             if isinstance(value, str):
                 value = [value] if self.flag.repeated else [part for part in value.split(",") if part]
             return tuple(value) if isinstance(value, list) else value
+        if plain is Path and isinstance(value, str):
+            return Path(value)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if plain is str and is_number else value
 

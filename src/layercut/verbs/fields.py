@@ -37,11 +37,6 @@ def _tasks(value: Any) -> Any:
     return tuple(TaskSettings(**task) if isinstance(task, Mapping) else task for task in value)
 
 
-def _path(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) else value
-
-
-Folder = Annotated[Path, BeforeValidator(_path)]
 ReportTo = Annotated[
     Names,
     Flag("NAME,NAME", hidden=True),
@@ -54,12 +49,12 @@ Data = Annotated[
     Field({}, description="Local data of a task: gsm8k=PATH. May be repeated."),
 ]
 DataDir = Annotated[
-    Folder | None,
+    Path | None,
     Flag("DIR"),
     Field(None, description="Folder with local data, in a folder for each task, such as gsm8k."),
 ]
 """Local data by folder."""
-Out = Annotated[Folder | None, Flag("DIR")]
+Out = Annotated[Path | None, Flag("DIR")]
 REMOVE = (
     "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or "
     "the plan.json of a search."

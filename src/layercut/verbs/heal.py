@@ -173,7 +173,7 @@ class HealVerb(_PromptsVerb):
     prompts: Annotated[str, Flag("SOURCE,SOURCE")] = Field(
         description=f"{fields.PROMPTS}. Several with commas between. Or a run folder of generate."
     )
-    out: Annotated[fields.Folder, Flag("DIR")] = Field(description="Run folder; the healed model is in DIR/checkpoint.")
+    out: Annotated[Path, Flag("DIR")] = Field(description="Run folder; the healed model is in DIR/checkpoint.")
     teacher: Annotated[str, BeforeValidator(_teacher), Flag("UNCUT")] = Field(
         description="The original model, which answers and grades."
     )

@@ -61,7 +61,7 @@ class EvalVerb(Verb):
     samples: int = Field(1, ge=1, description="Answers drawn for each item; with a temperature above 0, gives pass@k.")
     seed: fields.RandomSeed = 0
     report_to: fields.ReportTo
-    against: Annotated[fields.Folder | None, Flag("RUN")] = Field(
+    against: Annotated[Path | None, Flag("RUN")] = Field(
         None, description="Finished run of the original model on the same items: print what is kept."
     )
     decoding: Annotated[DecodingSettings, fields.SHOWN_OF_DECODING] = DecodingSettings()
