@@ -216,10 +216,6 @@ class Served(ResultPart):
         """Seconds of a request."""
         return next(speed for speed in self.speed if speed.name == "request")
 
-    def memory(self, tokens: int) -> int:
-        """Bytes of the weights, with keys and values of this many tokens."""
-        return self.memory_bytes + round(self.cache_bytes_per_token * tokens)
-
 
 _CHECKS = {
     "endings": "stops by itself",
