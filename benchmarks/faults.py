@@ -423,7 +423,7 @@ def count_writes(command: list[Any], out: Path, die_at: int, answer: Any) -> Non
 
 def fixed_times(loaded: Any, plans: Any, profile: Any, window: int, *_: Any) -> Any:
     """Times of steps that are the same in every run of ``draft``."""
-    from layercut.drafting.forecast import StepTimes
+    from layercut.drafting.search import StepTimes
     from layercut.pruning.speed import TimeParts
 
     parts = TimeParts(fixed=0.0, layer=1.0, channels=0.0)

@@ -255,7 +255,7 @@ def settings_page() -> str:
 def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     """The classes that people set, with the heading each has on the page."""
     from layercut.diagnostics import DiagnoseSettings
-    from layercut.drafting.settings import DraftSettings
+    from layercut.drafting import DraftSettings
     from layercut.healing.prompt_sources import Answering, PromptSpec
     from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
     from layercut.pruning.settings import PruneSettings

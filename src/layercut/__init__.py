@@ -56,7 +56,7 @@ _PUBLIC = {
     "Evaluated": "layercut.tasks.cells",
     "AnswerRecord": "layercut.healing.prompts",
     "Diagnosed": "layercut.diagnostics.diagnose",
-    "StudyOutcome": "layercut.study.run",
+    "StudyOutcome": "layercut.study.job",
     "ComparisonRow": "layercut.evidence.comparison",
 }
 

@@ -27,7 +27,7 @@ from layercut.settings import CalibrationSettings as CalibrationSettings
 from layercut.settings import DecodingSettings as DecodingSettings
 from layercut.settings import ModelSettings as ModelSettings
 from layercut.settings import TaskSettings as TaskSettings
-from layercut.study.run import StudyOutcome as StudyOutcome
+from layercut.study.job import StudyOutcome as StudyOutcome
 from layercut.study.settings import StudySettings as StudySettings
 from layercut.surgery.checkpoint import cut_checkpoint as cut_checkpoint
 from layercut.surgery.plan import CutPlan as CutPlan

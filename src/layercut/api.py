@@ -197,11 +197,11 @@ def evaluate_task(
         task = load_task(task.task, data=task.data, max_new_tokens=task.max_new_tokens)
     engine: Engine
     source: ModelSource | None = None
+    io = _heard(progress, None)
     if hasattr(model, "ask"):
         engine = model
     else:
         loaded: dict[str, ModelHandle] = {}
-        io = _heard(progress, None)
         named = _named(model, tokenizer, io, loaded)
         settings = named if isinstance(named, ModelSettings) else ModelSettings(model=named)
         check_fits(settings, [None if plan is None else LayerSpec.parse(plan)])
@@ -213,8 +213,7 @@ def evaluate_task(
     if split is None:
         used = None if source is None else used_items([*earlier_plans(source.path), cut], recorded_healings(source))
         split = reported_split(task, used)
-    console = _heard(progress, None).console
-    with progress_bar(f"Scoring {task.name}", len(task.samples(split, limit)), console, "items") as shown:
+    with progress_bar(f"Scoring {task.name}", len(task.samples(split, limit)), io.console, "items") as shown:
         return evaluate_items(
             task,
             engine,

@@ -17,7 +17,7 @@ MOMENTS = (
     "healing/plan-*/seam/config.yaml",  # while a plan is healed
     "healing/plan-*/seam/checkpoint/plan.json",  # healed, and not judged yet
     "uncut/samples/mine.jsonl.rank.jsonl",  # the first report items
-    "depth-2*/metrics.json",  # between two depths
+    "size-2*/metrics.json",  # between two sizes
     ".model.*",  # while the checkpoint is written
     "model/plan.json",  # written, and not timed yet
 )

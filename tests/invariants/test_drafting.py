@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layercut.drafting.assisted import draft_view, write_twice
-from layercut.drafting.forecast import WrittenAnswer, find_rounds
+from layercut.drafting.search import WrittenAnswer, find_rounds
 from layercut.engine.base import LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine

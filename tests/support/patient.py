@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layercut.diagnostics.arithmetic import make_expressions
-from layercut.diagnostics.brackets import CLOSERS, nested_brackets
-from layercut.diagnostics.programs import make_functions
+from layercut.diagnostics.brackets import CLOSERS, make_functions, nested_brackets
 from layercut.diagnostics.session import DiagnosticSession, SessionModel
 from layercut.engine.base import Completion, Divergence, GenerationRequest, LikelihoodRequest, Likelihoods, TokenDamage
 from layercut.runs.records import Journal

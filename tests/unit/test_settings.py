@@ -140,6 +140,6 @@ def test_a_short_longest_rollout_can_be_said_in_a_study() -> None:
 
 def test_what_a_study_saves_healed_weights_as_reaches_healing() -> None:
     study = study_from_dict(GOOD | {"healing": [{"name": "a", "prompts": "task:copy", "save_dtype": "bfloat16"}]})
-    healer = Healer(study.healing[0], study.model, study.tasks, 3, folder=Path("f"), answers=Path("a"))
+    healer = Healer(study.healing[0], Path("f"), "cut+arm", study.model, study.tasks, 3)
     assert healer.settings.save_dtype == "bfloat16"
     assert healer.identity["settings"]["save_dtype"] == "bfloat16"

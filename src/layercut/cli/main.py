@@ -55,16 +55,11 @@ class _Verbs(TyperGroup):
         super().__init__(**settings)
         self.commands = {name: TyperCommand(name, short_help=says) for name, (_, says) in VERBS.items()}
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """See click."""
-        return list(VERBS)
-
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The verb; only its name and what it does where all are listed."""
         return verb_command(cmd_name) if cmd_name in VERBS and not self._is_listing else self.commands.get(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """See click."""
         self._is_listing = True
         super().format_help(ctx, formatter)
 

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from layercut.base_settings import choices_of, field_limits
 from layercut.cli.console import log, print_line, print_result_line, print_warning, set_flag_names, show_result
 from layercut.selection.specs import LayerSpec
-from layercut.verbs.base import Fields, Flag, Io, Slot, Verb, field_slots, name_of_flag, plain_type
+from layercut.verbs.base import Io, Slot, Verb, field_slots, name_of_flag, plain_type
 
 IO = Io(log, print_line)  # progress and lines for people go to stderr
 _HYPHEN = "\u2011"  # at which no line is broken
@@ -104,17 +104,11 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
 
 def _option_of(slot: Slot) -> inspect.Parameter:
     """The typer parameter of a field."""
-    info, plain, how = slot.info, plain_type(slot.info.annotation), slot.how
-    if isinstance(how, Fields):
-        spelled = how.names.get(slot.field, "")
-        flag = Flag(spelled=spelled, hidden=slot.field not in how.shown.split())
-        panel = how.panel
-    else:
-        flag, panel = how, None
+    info, plain, flag = slot.info, plain_type(slot.info.annotation), slot.flag
     required, default = info.is_required(), info.default
     default = str(default) if isinstance(default, LayerSpec | Path) else default
-    is_many = slot.repeated or get_origin(plain) is tuple
-    kind = list[str] if slot.repeated else plain if plain in (str, int, float, bool) else str
+    is_many = flag.repeated or get_origin(plain) is tuple
+    kind = list[str] if flag.repeated else plain if plain in (str, int, float, bool) else str
     metavar = flag.metavar or (
         "MODEL" if slot.field == "model" else "NAME,NAME" if get_origin(plain) is tuple else None
     )
@@ -136,7 +130,7 @@ def _option_of(slot: Slot) -> inspect.Parameter:
     words = (name, f"no-{name}") if default is True else (name,)  # what is on can be switched off
     word = "--" + "/--".join(words)
     word = flag.spelled if flag.spelled.startswith("--") else word
-    mark = typer.Option(word, help=about, rich_help_panel=panel, hidden=flag.hidden and not required, **more)
+    mark = typer.Option(word, help=about, rich_help_panel=slot.panel, hidden=flag.hidden and not required, **more)
     if required:
         return _keyword(slot.name, Annotated[kind, mark])
     default = None if is_many or not isinstance(default, str | int | float | bool) else default

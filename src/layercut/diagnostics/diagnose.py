@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,22 +45,43 @@ class Diagnosed(NamedTuple):
         return self.file.with_suffix(".md")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PlannedDiagnosis:
-    """A diagnosis that can be run."""
+    """A diagnosis of pruned models, which are plans of the original model's layers, or other models."""
 
-    folder: Path
-    model: str
-    models: Sequence[SessionModel]  # the original model first
-    names: Sequence[str]  # of the diagnostics
-    how: DiagnoseSettings
-    seed: int
-    settings: Mapping[str, Any]  # settings that decide the numbers in the folder
+    def __init__(
+        self,
+        model: ModelSettings,
+        cuts: Sequence[str],
+        how: DiagnoseSettings,
+        *,
+        out: Path | None,
+        seed: int,
+        say: Say,
+    ) -> None:
+        """Nothing is asked yet. Raises InputError: a diagnostic, plan or checkpoint that cannot be used."""
+        uncut = ModelHandle(model)
+        self.model, self.limit, self.seed = model.model, how.limit, seed
+        self.models = [_plan_model(uncut, UNCUT, uncut.plan()), *(_pruned_model(uncut, cut, seed) for cut in cuts)]
+        for before, after in combinations(self.models, 2):
+            if (before.source, before.plan.key) == (after.source, after.plan.key):
+                raise InputError(f"{before.name} and {after.name} are the same model; give each cut once.")
+            if before.name == after.name:
+                raise InputError(f"two models are called {after.name!r}; rename one of their folders.")
+        for each in self.models:
+            say(f"{each.name}: {each.description}")
+        self.names = chosen_diagnostics(how.only)
+        self.folder = out or Path("runs", folder_name(f"{model.model}-diagnose"))
+        self.settings = {  # that decide the numbers in the folder
+            **uncut.describe(),
+            "cuts": {each.name: [each.source, *each.plan.gone.values()] for each in self.models[1:]},
+            "limit": how.limit,
+            "seed": seed,
+        }
 
     def outline(self) -> Outline:
         """What would be asked."""
         lines = [f"{name}: {DIAGNOSTICS[name].summary}" for name in self.names]
-        items = count_of(self.how.limit, "item")
+        items = count_of(self.limit, "item")
         lines.append(f"at most {items} of each kind, of {count_of(len(self.models), 'model')}")
         return Outline(steps=(), disk_bytes=0, memory_bytes=0, folder=self.folder, more=tuple(lines))
 
@@ -86,7 +106,7 @@ class PlannedDiagnosis:
                     }
                     for model in self.models
                 ],
-                "limit": self.how.limit,
+                "limit": self.limit,
                 "seed": self.seed,
                 "diagnostics": results,
             }
@@ -97,7 +117,7 @@ class PlannedDiagnosis:
                     progress.step(name)
                     progress.begin(f"Diagnosing {name}", "")
                     session = DiagnosticSession(
-                        self.models, run.journal, limit=self.how.limit, seed=self.seed, progress=progress
+                        self.models, run.journal, limit=self.limit, seed=self.seed, progress=progress
                     )
                     result = load_diagnostic(name)(session)
                     progress.end(f"Diagnosed {name}")
@@ -111,45 +131,6 @@ class PlannedDiagnosis:
             if not run.is_finished:
                 run.write_metrics([])
             return Diagnosed(file, data)
-
-
-def plan_diagnosis(
-    model: ModelSettings,
-    cuts: Sequence[str],
-    how: DiagnoseSettings,
-    *,
-    out: Path | None,
-    seed: int,
-    say: Say,
-) -> PlannedDiagnosis:
-    """The diagnosis of pruned models, which are plans of the original model's layers, or other models.
-
-    Raises:
-        InputError: a diagnostic, plan or checkpoint that cannot be used.
-    """
-    uncut = ModelHandle(model)
-    models = [_plan_model(uncut, UNCUT, uncut.plan()), *(_pruned_model(uncut, cut, seed) for cut in cuts)]
-    for before, after in combinations(models, 2):
-        if (before.source, before.plan.key) == (after.source, after.plan.key):
-            raise InputError(f"{before.name} and {after.name} are the same model; give each cut once.")
-        if before.name == after.name:
-            raise InputError(f"two models are called {after.name!r}; rename one of their folders.")
-    for each in models:
-        say(f"{each.name}: {each.description}")
-    return PlannedDiagnosis(
-        folder=out or Path("runs", folder_name(f"{model.model}-diagnose")),
-        model=model.model,
-        models=models,
-        names=chosen_diagnostics(how.only),
-        how=how,
-        seed=seed,
-        settings={
-            **uncut.describe(),
-            "cuts": {each.name: [each.source, *each.plan.gone.values()] for each in models[1:]},
-            "limit": how.limit,
-            "seed": seed,
-        },
-    )
 
 
 def _plan_model(uncut: ModelHandle, name: str, plan: CutPlan) -> SessionModel:

@@ -218,7 +218,6 @@ def _record(reply: Completion | Likelihoods | Divergence) -> Record:
 
 
 def _held(journal: Journal, hashes: Mapping[str, str]) -> dict[str, Record]:
-    """The answers that the journal holds already."""
     held = {record["id"]: record for record in journal.records if record["id"] in hashes}
     for id, record in held.items():
         if record["asked"] != hashes[id]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
+from layercut.drafting.search import StepTimes, TriedDraft, WrittenAnswer
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import CheckpointTimer, draw_random_ids, name_of_cache, synchronised_time
 from layercut.errors import InputError

@@ -15,10 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from layercut.drafting import DraftSettings
 from layercut.drafting.assisted import MeasuredAnswer, draft_view, measure_times, write_twice
-from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer
-from layercut.drafting.search import AnswerReader, can_run, choose_drafts, mlp_of, part_name
-from layercut.drafting.settings import DraftSettings, goal_parts
+from layercut.drafting.search import (
+    AnswerReader,
+    StepTimes,
+    TriedDraft,
+    WrittenAnswer,
+    can_run,
+    choose_drafts,
+    mlp_of,
+    part_name,
+)
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError
@@ -68,7 +76,7 @@ def run_draft(
             "drafts are searched with the model in memory; use `engine` shared or plain. The page says how "
             "vLLM and llama.cpp serve the draft."
         )
-    parts, named = goal_parts(goal, seed), None if settings.remove is None else plan_of(model, settings.remove, seed)
+    parts, named = goal.parts(seed), None if settings.remove is None else plan_of(model, settings.remove, seed)
     kept = {name: value for name, value in settings.as_dict().items() if name not in _NUMBERS}
     tasks = [{**part.describe(), "limit": None} for part in parts]
     wanted = {**model.describe(), "tasks": tasks, **kept, "seed": seed}

@@ -1,6 +1,7 @@
 """Search of the plan that makes the fastest draft, on answers of the original model that plans read.
 
-Three paths, by the forecast on the same answers: thinner MLPs, in steps; layers, one after the other; and from the best
+How fast a draft would be is forecast: rounds follow exactly from an answer's tokens, seconds from measured steps. Three
+paths, by the forecast on the same answers: thinner MLPs, in steps; layers, one after the other; and from the best
 of both, neighbours with a layer or some channels more or less, until none is faster.
 """
 
@@ -9,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from layercut.drafting.forecast import StepTimes, TriedDraft, WrittenAnswer, best_window
-from layercut.drafting.settings import ASKED
+from pydantic import BaseModel
+
 from layercut.engine.base import GREEDY, GenerationRequest, LikelihoodRequest, Request, distinct_plans
 from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
 from layercut.progress.bars import RunProgress
+from layercut.pruning.speed import TimeParts
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
 from layercut.selection.channels import keep_needed_channels, rank_channels
@@ -30,6 +32,7 @@ from layercut.surgery.slots import MlpWidth
 from layercut.surgery.width import mlp_width_in
 from layercut.tasks.base import Split, is_generated
 
+ASKED = 32  # selection items of each task that the original model answers
 SEARCHED, FIRST, TOKENS = 1024, 256, 128
 """Tokens of each task that the search reads, and of each layer alone; and of each answer at most."""
 RANKED = 16  # answers of each task by which channels are ranked
@@ -39,8 +42,89 @@ TRIED = 3  # layers that each round tries to remove
 WORSE = 4  # rounds of the path of layers that may be slower than the fastest plan so far, of any kind
 DEEPEST = 0.75
 ROUNDS = 12  # rounds among neighbours at most
+
+
+class WrittenAnswer(NamedTuple):
+    """A greedy answer of the original model, and where a draft agrees with it."""
+
+    id: str  # with its task
+    task: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]  # with its stop token
+    limit: int  # tokens that it may have at most
+    agrees: Sequence[bool] = ()  # for each token: the draft's likeliest one is the same
+
+
+class TriedDraft(NamedTuple):
+    """A plan as a draft, with its best window on the answers that chose it."""
+
+    plan: CutPlan
+    share: float = 0.0  # of the MLP channels, that the plan was to remove
+    window: int = 0
+    speedup: float = 0.0  # forecast on those answers
+    agrees: float = 0.0  # share of their tokens at which its likeliest token is the same
+
+    @property
+    def stays(self) -> tuple[float, float]:
+        """Shares that the plan leaves, of the layers and of the MLP channels in them."""
+        return len(self.plan.kept) / self.plan.num_layers, 1 - self.mlp
+
+    @property
+    def mlp(self) -> float:
+        """Share of the MLP channels that the plan removes."""
+        return self.plan.channels.share if self.plan.channels else 0.0
+
+
 Wanted = tuple[tuple[int, ...], float]  # layers and share of the MLP channels to remove
 Attempt = Callable[..., list[TriedDraft]]
+
+
+class StepTimes(BaseModel, frozen=True, extra="forbid"):
+    """Measured seconds of the steps of one model and of its plans, which have layers as a share of all."""
+
+    prompt: int  # tokens of the prompt that was read
+    check: tuple[float, ...]  # of a step of the original model over 1, 2, 3 ... tokens
+    step: TimeParts  # of a step over one token, by what a plan leaves
+    read: TimeParts  # to read the prompt, by what a plan leaves
+
+
+def find_rounds(agrees: Sequence[bool], window: int, limit: int) -> list[int]:
+    """The rounds that write an answer, as transformers' assisted generation runs them: the tokens that each proposes.
+
+    A round is a pass of the original model, which writes one token more than it accepts; the last one of ``limit``
+    tokens is always its own.
+    """
+    rounds = []
+    place, end = 0, len(agrees)
+    while place < end:
+        most = min(window, max(limit - place - 1, 0))
+        accepted = 0
+        while accepted < most and place + accepted < end and agrees[place + accepted]:
+            accepted += 1
+        has_ended = accepted > 0 and place + accepted == end and end < limit
+        rounds.append(accepted if has_ended else most)
+        place += accepted + 1
+    return rounds
+
+
+def forecast_seconds(answer: WrittenAnswer, draft: TriedDraft, window: int, times: StepTimes) -> tuple[float, float]:
+    """Seconds of one answer without a draft and with it."""
+    rounds = find_rounds(answer.agrees, window, answer.limit)
+    share = len(answer.prompt) / times.prompt
+    # Reading the prompt gives the first token, of the draft as well. The first round is checked in the same pass.
+    read, draft_read = times.read.seconds(1), times.read.seconds(*draft.stays)
+    drafted = share * (read + draft_read) + max(sum(rounds) - 1, 0) * times.step.seconds(*draft.stays)
+    drafted += sum(times.check[proposed] for proposed in rounds) - times.check[rounds[0]]
+    return share * read + (len(answer.agrees) - 1) * times.check[0], drafted
+
+
+def best_window(answers: Sequence[WrittenAnswer], draft: TriedDraft, most: int, times: StepTimes) -> tuple[int, float]:
+    """The window from 1 to ``most`` with the highest speed-up of all answers, and that; of equals the shorter one."""
+    speedups = {}
+    for window in range(1, most + 1):
+        plain, drafted = zip(*(forecast_seconds(answer, draft, window, times) for answer in answers), strict=True)
+        speedups[window] = sum(plain) / sum(drafted)
+    return max(speedups.items(), key=lambda item: (item[1], -item[0]))
 
 
 def part_name(part: ObjectiveTask) -> str:
@@ -52,7 +136,6 @@ class AnswerReader:
     """A model that writes and reads answers under plans; what a journal holds is not computed again."""
 
     def __init__(self, model: ModelHandle, journal: SearchJournal, progress: RunProgress) -> None:
-        """Nothing is asked yet."""
         self.model, self._journal, self.progress = model, journal, progress
 
     def write(self, part: ObjectiveTask, split: Split, limit: int) -> list[WrittenAnswer]:
@@ -164,21 +247,18 @@ def choose_drafts(
 
     ``most``: tokens that a draft may propose at once.
     """
-    model = reader.model
-
-    @cache
-    def ranked() -> dict[int, tuple[int, ...]]:
-        reader.progress.begin("search", "ranking channels")
-        answers = {part_name(part): reader.write(part, "selection", ASKED)[:RANKED] for part in parts}
-        texts = {name: [(*answer.prompt, *answer.tokens) for answer in own] for name, own in answers.items()}
-        return rank_channels(model.loaded, (), texts, progress=reader.progress)
-
-    answers = [reader.write(part, "selection", ASKED) for part in parts]
+    model, answers = reader.model, [reader.write(part, "selection", ASKED) for part in parts]
     texts, mlp = _beginnings(answers, SEARCHED), mlp_of(model)
     if named is not None:
         plan = draft_plan(model, named.removed, named.channels)
         check_plan_on_model(model.loaded.model, plan)
         return reader.try_drafts([TriedDraft(plan)], texts, times, most), 0
+
+    @cache
+    def ranked() -> dict[int, tuple[int, ...]]:
+        reader.progress.begin("search", "ranking channels")
+        read = {own[0].task: [(*answer.prompt, *answer.tokens) for answer in own[:RANKED]] for own in answers}
+        return rank_channels(model.loaded, (), read, progress=reader.progress)
 
     def attempt(wanted: Collection[Wanted], texts: Sequence[WrittenAnswer] = texts) -> list[TriedDraft]:
         drafts = [

@@ -37,7 +37,6 @@ from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.outline import planned_answers
-from layercut.selection.select import objective_parts
 from layercut.settings import ModelSettings
 from layercut.tasks import load_task
 from layercut.tasks.builtin.checked import CODE, GENERAL
@@ -196,7 +195,7 @@ def check_run(
         sizes = Sizes(model, thins=False)
     shares = sizes.wanted(settings)
     profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
-    parts = [part for task in goal.tasks for part in objective_parts(task, seed)]
+    parts = goal.parts(seed)
     if profile.engine != TRANSFORMERS:
         timer_of(model, profile=profile)
     for name in settings.versus:

@@ -14,8 +14,7 @@ from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_s
 from layercut.evidence.intervals import ALPHA, adjust_by_holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.budget import checks_for
-from layercut.pruning.healing import healed_checkpoint
-from layercut.pruning.run import PruneRun, removal_of
+from layercut.pruning.run import PruneRun, healed_checkpoint, removal_of
 from layercut.pruning.speed import other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
 from layercut.runs.prune import (
@@ -176,7 +175,6 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> Fix
     paths = {_PLANS: plans} if arms else {}
     paths |= {name: [DepthEvidence(1, name, tuple(rows[name]))] for name in map(run_of, others)}
     sequences = fixed_sequences(paths, run.settings.keep, level=LEVEL)
-    by_name = {arm.name: arm for arm in arms}
     tested = [
         TestedDepth(
             name=arm.name,
@@ -186,8 +184,7 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> Fix
             disk_bytes=plan_cut(run.model.source.path, arm.plan).bytes_after,
             **_judgement_of(plan, rows[arm.name]),
         )
-        for plan in (sequences[_PLANS].tested if arms else ())
-        for arm in (by_name[plan.plan],)
+        for arm, plan in zip(arms, sequences[_PLANS].tested if arms else (), strict=False)
     ]
     alternatives = []
     for name, folder in zip(others, map(run_of, others), strict=True):

@@ -2,17 +2,8 @@
 
     prune_model(ModelSettings(model="bundled:smollm2-135m"), PruneSettings(use="math"), out=Path("runs/math"), ...)
 
-    runs/math/  notes.jsonl           what was decided so far, and the time of each stage
-                searches/path/        answers to selection items, of the original model and under all plans
-                healing/plan-KEY/     a plan's pruned checkpoint and its healings, while they are needed
-                uncut/, size-20/ ...  answers to report items, a run folder each
-                versus/               those of other models that were named
-                model/                the checkpoint, where a plan passed
-                side_effects/         answers of both models to the checks outside the goal
-                result.json           all of it, see layercut.runs.prune
-
 A conductor: every step is one that exists alone. Report items are asked once the path, the healings and the number of
-items are fixed.
+items are fixed. docs/reference/run_folder.md lists the files of its folder.
 """
 
 from __future__ import annotations
@@ -32,11 +23,10 @@ from layercut.models.loading import LoadedModel
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import check_run, selection_limit
 from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
-from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_checkpoint
+from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_card, write_checkpoint
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path, tested_arms
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
-from layercut.pruning.verdict import write_card
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
 from layercut.runs.prune import MODEL, RESULT, Estimated, PruneResult, SideEffect

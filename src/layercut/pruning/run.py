@@ -21,7 +21,7 @@ from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
 from layercut.pruning.path import PlanPath
-from layercut.pruning.settings import NONE, GoalTasks, Profile, PruneSettings
+from layercut.pruning.settings import NONE, SEAM, GoalTasks, Profile, PruneSettings
 from layercut.pruning.speed import Sizes
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PathStep
@@ -138,6 +138,11 @@ def removal_of(plan: CutPlan) -> dict[str, Any]:
     """Removed layers and channels of a plan, as results hold them."""
     mlp = plan.channels.share if plan.channels else 0.0
     return {"depth": len(plan.removed), "removed": plan.removed, "mlp": mlp}
+
+
+def healed_checkpoint(run: PruneRun, plan: CutPlan) -> Path:
+    """Folder of the healed model of a plan."""
+    return run.folder / "healing" / f"plan-{plan.key}" / SEAM / "checkpoint"
 
 
 def measure_original(run: PruneRun) -> None:

@@ -1,19 +1,29 @@
-"""Grow the path of plans: the next size, healed where that may pay, all on selection items."""
+"""Grow the path of plans: the next size, healed in closed form where that may pay, all on selection items."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.healing.data import BUILT_IN
+from layercut.healing.heal import heal_model
+from layercut.healing.prompt_sources import Answering, PromptGroup, PromptSource
+from layercut.healing.prompts import AnswerRecord, NamedPrompt, plain_prompt
+from layercut.healing.settings import HealSettings, TrainSettings
 from layercut.pruning.confirm import Arm, share_words
-from layercut.pruning.healing import heal_plan, healing_prompts
-from layercut.pruning.path import SizePath
-from layercut.pruning.run import PruneRun, removal_of
+from layercut.pruning.path import PlanPath, SizePath
+from layercut.pruning.run import PruneRun, healed_checkpoint, removal_of
 from layercut.pruning.settings import AUTO, BOTH, SEAM, PruneSettings
 from layercut.runs.prune import PathStep, Tried, least_kept
+from layercut.selection.objective import TaskRecords
+from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.base import is_generated
 
 PLANS = "plans"  # folder of the plans of a path of sizes
+_SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
 _SMALL = 1_000_000_000  # parameters up to which the original model stays in memory while another is healed
 
 
@@ -29,7 +39,8 @@ def grow_path(run: PruneRun) -> None:
             break
         step = _choose_plan(run, steps, place, size_path)
         tried = [Tried(kept=run.path.kept(load_plan(run, step), run.seed))]
-        if _may_pay(run, least_kept(tried[0].kept)):
+        may_pay = run.settings.heal == AUTO and least_kept(tried[0].kept) != 1
+        if run.settings.heal == SEAM or (may_pay and run.takes_seams):
             tried.append(_heal_step(run, step))
         step = step.model_copy(update={"tried": tuple(tried), "healing": choose_way(tried).healing})
         steps = sorted([*steps, step], key=lambda step: step.size)
@@ -98,7 +109,6 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
 
 
 def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
-    """Why the path grows no further."""
     keep = run.settings.keep
     if run.settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
         return f"{run.sizes.most_bytes(run.settings):.0%} of the weights' bytes is the most that was asked for"
@@ -107,13 +117,6 @@ def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
 
 
 # Healing
-
-
-def _may_pay(run: PruneRun, least: float) -> bool:
-    """True if a plan of which ``least`` is kept of the worst task is to be healed."""
-    if run.settings.heal != AUTO:
-        return run.settings.heal == SEAM
-    return least != 1 and run.takes_seams
 
 
 def _heal_step(run: PruneRun, step: PathStep) -> Tried:
@@ -141,3 +144,95 @@ def choose_way(tried: Sequence[Tried]) -> Tried:
     closed = next((way for way in tried if way.healing == SEAM), tried[0])
     lows = [task.kept.low for task in tried[0].kept if task.kept is not None and task.kept.low is not None]
     return closed if least_kept(closed.kept) >= min(lows, default=float("-inf")) else tried[0]
+
+
+def heal_plan(run: PruneRun, plan: CutPlan, source: PromptSource) -> Path:
+    """Heal a plan in closed form, and return the checkpoint's folder; the same call goes on where it was stopped.
+
+    Prompts are selection items of the goal's tasks; report items are filtered out.
+
+    Raises:
+        InputError: a model or prompts that cannot be healed with.
+    """
+    made = healed_checkpoint(run, plan)
+    cut = made.parents[1] / "checkpoint"
+    if not made.exists():
+        if not cut.exists():
+            cut_model(run.model.source, plan, cut, uncut=None)
+        train = TrainSettings(
+            method=SEAM,
+            seam=run.seam,
+            precision="bfloat16" if run.model.dtype == "bfloat16" else "auto",  # as the model itself computes
+            seed=run.seed,
+        )
+        healed = heal_model(
+            run.model.settings.replace(model=str(cut), revision=None),
+            run.model.settings,
+            source,
+            HealSettings(
+                train=train,
+                responses="self" if source.records or source.tasks else "original",  # answers, or right options
+                decontaminate=tuple(sorted(task.task for task in run.goal.tasks if task.task not in BUILT_IN)),
+                data={task.task: task.data for task in run.goal.tasks if task.data is not None},
+            ),
+            Answering(),
+            out=made.parent,
+            console=run.console,
+            say=lambda text: None,
+        )
+        assert healed is not None, "prune runs in one process"
+        places = healed.healing.get("seams", [])
+        for line in places if len(places) <= _SHOWN else [f"{len(places)} layers repaired in closed form"]:
+            run.say(f"{plan.label}: {line}")
+    shutil.rmtree(cut, ignore_errors=True)
+    return made
+
+
+def healing_prompts(path: PlanPath, model_hash: str) -> PromptSource:
+    """Data of seams: the original model's answers where a task is written, else the right options. Its answers to
+    general requests come with either.
+    """
+    is_written = any(is_generated(part.readout) for part in path.parts)
+    records: list[AnswerRecord] = []
+    with_answers: list[NamedPrompt] = []
+    items: dict[str, list[str]] = {}
+    for answered in (*path.healing_answers(), *path.general):
+        part = answered.task
+        if is_written and is_generated(part.readout):
+            records += _answer_records(answered, model_hash)
+            continue
+        for sample, record in zip(answered.samples, answered.records, strict=True):
+            request = part.task.request(sample, part.readout)
+            if isinstance(request, LikelihoodRequest) and not request.prompts:
+                answer = request.continuations[sample.gold_index if sample.options else 0]
+            elif is_generated(part.readout) and record["outcome"] == "right":
+                answer = record["completion"]
+            else:
+                continue
+            with_answers.append(NamedPrompt(f"{part.task.name} {sample.id}", request.prompt, answer))
+            items.setdefault(part.task.name, []).append(sample.id)
+    return PromptSource(records=records) if records else PromptSource(parts=(PromptGroup(with_answers, made_of=items),))
+
+
+def _answer_records(answered: TaskRecords, model_hash: str) -> list[AnswerRecord]:
+    """A model's answers to a task that is written, as records of training."""
+    part, records = answered.task, []
+    for sample, record in zip(answered.samples, answered.records, strict=True):
+        request = part.task.request(sample, part.readout)
+        assert isinstance(request, GenerationRequest), f"{part.label} must generate"
+        made: AnswerRecord = {
+            "id": f"{part.task.name} {sample.id}",
+            "prompt": plain_prompt(request.prompt),
+            "completion": record["completion"],
+            "finish_reason": record["finish_reason"],
+            "num_prompt_tokens": record["num_prompt_tokens"],
+            "num_new_tokens": record["num_new_tokens"],
+            "model_hash": model_hash,
+            "removed": [],
+            "stop": list(request.stop),
+            "task": part.task.name,
+        }
+        if request.begins:
+            made["begins"] = request.begins
+        records.append(made)
+    return records

@@ -18,6 +18,8 @@ from pydantic import AfterValidator, Field, model_validator
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for_use
+from layercut.selection.answers import ObjectiveTask
+from layercut.selection.select import objective_parts
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, takes_option
 from layercut.tasks.suites import asked_tasks, with_local_data
@@ -158,6 +160,10 @@ class GoalTasks(NamedTuple):
 
     tasks: tuple[TaskSettings, ...]
     note: str  # says that the use is judged by a proxy; empty where it is not
+
+    def parts(self, seed: int) -> list[ObjectiveTask]:
+        """The tasks, under each readout that they are asked for."""
+        return [part for task in self.tasks for part in objective_parts(task, seed)]
 
 
 def goal_tasks(settings: GoalSettings, data: Mapping[str, str] | None = None, folder: Path | None = None) -> GoalTasks:

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from layercut.evidence.advice import CONFIDENCE, Advice, JudgedPlan
 from layercut.evidence.comparison import ComparedRun
 from layercut.evidence.fixed_sequence import JudgedTask
-from layercut.evidence.study import kept_checkpoint
+from layercut.evidence.study import CONFIDENCE, Advice, JudgedPlan, kept_checkpoint
 from layercut.evidence.uses import is_written
 from layercut.report import words
 from layercut.report.elements import Cell, Table, text_columns

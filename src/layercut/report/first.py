@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from layercut.evidence.advice import CONFIDENCE, KEEP, Advice, JudgedPlan, judge_plans
 from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.study import StudyResults, are_thinner, prune_result, task_verdict
+from layercut.evidence.study import (
+    CONFIDENCE,
+    KEEP,
+    Advice,
+    JudgedPlan,
+    StudyResults,
+    are_thinner,
+    judge_plans,
+    prune_result,
+    task_verdict,
+)
 from layercut.evidence.uses import named_use
 from layercut.report import advice_text, words
 from layercut.report.elements import (

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.evidence.advice import KEEP
-from layercut.evidence.study import StudyResults, prune_result
+from layercut.evidence.study import KEEP, StudyResults, prune_result
 from layercut.report.answers import answers_section, items_section, programs_section
 from layercut.report.comparison import compare_two_runs, scores_section
 from layercut.report.diagnosis import broken_section, damage_answer

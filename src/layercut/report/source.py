@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from layercut.evidence.advice import KEEP
 from layercut.evidence.diagnosis import load_diagnosis
-from layercut.evidence.study import StudyResults, study_results
+from layercut.evidence.study import KEEP, StudyResults, study_results
 from layercut.evidence.sweep import Sweep
 from layercut.report import words
 from layercut.report.elements import Block, Section, Table, bullet_list, text_columns

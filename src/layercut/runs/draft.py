@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from pydantic import BaseModel
-
-from layercut.runs.prune import Estimated, ResultFile
+from layercut.runs.prune import Estimated, ResultFile, ResultPart
 from layercut.text import Removal
 
 DRAFT, PLAN, MODEL = "draft.json", "plan.json", "model"
@@ -16,11 +14,7 @@ DraftVerdict = Literal["faster", "undecided", "slower"]
 """By the 95 % interval of the measured speed-up: above 1, around 1, below 1."""
 
 
-class _Plain(BaseModel, frozen=True, extra="forbid"):
-    """Base of the parts of a result."""
-
-
-class DraftPlan(_Plain, Removal):
+class DraftPlan(ResultPart, Removal):
     """One plan as a draft, on answers to selection items."""
 
     removed: tuple[int, ...]
@@ -37,7 +31,7 @@ class DraftPlan(_Plain, Removal):
         return f"without {self.label}"
 
 
-class DraftMeasured(_Plain):
+class DraftMeasured(ResultPart):
     """Answers to report items that were written with and without the draft."""
 
     task: str

@@ -26,11 +26,11 @@ Verdict = Literal["passed", "undecided", "refuted"]
 less. ``refuted``: even the largest model that was tested is shown to keep less."""
 
 
-class _Plain(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class ResultPart(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Base of the parts of a result."""
 
 
-class Estimated(_Plain):
+class Estimated(ResultPart):
     """A number with its 95 % interval."""
 
     value: float
@@ -46,7 +46,7 @@ def as_estimated(estimate: Any) -> Estimated:
     return Estimated(value=estimate.value, low=low, high=high, n=estimate.n)
 
 
-class GoalTask(_Plain):
+class GoalTask(ResultPart):
     """A task that has to be kept."""
 
     task: str
@@ -58,7 +58,7 @@ class GoalTask(_Plain):
     report_items: int  # that plans were confirmed on; none of them was used before
 
 
-class Goal(_Plain):
+class Goal(ResultPart):
     """The goal."""
 
     use: str | None = None
@@ -70,7 +70,7 @@ class Goal(_Plain):
     faster: float | None = None  # times as fast that a request should become
 
 
-class SetAside(_Plain):
+class SetAside(ResultPart):
     """A task that was asked for and decides nothing."""
 
     task: str
@@ -78,7 +78,7 @@ class SetAside(_Plain):
     reason: str
 
 
-class TaskKept(_Plain):
+class TaskKept(ResultPart):
     """A plan's result on one task."""
 
     task: str
@@ -94,14 +94,14 @@ class TaskKept(_Plain):
     items. It tells how many report items are needed."""
 
 
-class Tried(_Plain):
+class Tried(ResultPart):
     """One way of making the model of one size, judged on selection items."""
 
     healing: str | None = None  # method; None for the pruned model itself
     kept: tuple[TaskKept, ...]
 
 
-class Gone(Removal, _Plain):
+class Gone(Removal, ResultPart):
     """Removed layers and channels of a plan."""
 
     depth: int  # layers
@@ -143,11 +143,16 @@ class PathStep(Gone):
         return f"{self.name}+{self.healing}" if self.healing else self.name
 
 
-class TestedDepth(Gone):
-    """One plan, confirmed or not on report items."""
+class Chosen(Gone):
+    """The plan that is recommended, or the best one where none passed."""
 
     name: str  # of its run folder inside the folder of prune; the original model's is ``uncut``
     healing: str | None = None
+
+
+class TestedDepth(Chosen):
+    """One plan, confirmed or not on report items."""
+
     kept: tuple[TaskKept, ...]
     passed: bool
     verdict: TestVerdict
@@ -158,7 +163,7 @@ class TestedDepth(Gone):
     disk_bytes: int  # of the weights as they are written
 
 
-class Alternative(_Plain):
+class Alternative(ResultPart):
     """Another model on the report items of the plans: a smaller sibling, quantised weights, or anything else."""
 
     model: str
@@ -170,14 +175,7 @@ class Alternative(_Plain):
     verdict: TestVerdict
 
 
-class Chosen(Gone):
-    """The plan that is recommended, or the best one where none passed."""
-
-    name: str  # of its run folder
-    healing: str | None = None
-
-
-class TimedSpeed(_Plain):
+class TimedSpeed(ResultPart):
     """One speed of the original and the chosen model, timed by turns on this machine."""
 
     name: Literal["request", "decode", "prefill", "first token"]
@@ -196,7 +194,7 @@ class TimedSpeed(_Plain):
         return Estimated(value=1 / self.ratio.value, low=low, high=high, n=self.ratio.n)
 
 
-class Size(_Plain):
+class Size(ResultPart):
     """One of the two models."""
 
     parameters: int
@@ -205,7 +203,7 @@ class Size(_Plain):
     memory_bytes: int | None = None  # of the weights as they were timed
 
 
-class Served(_Plain):
+class Served(ResultPart):
     """One model in the serving profile."""
 
     run: str  # its run folder inside the folder of prune
@@ -218,10 +216,6 @@ class Served(_Plain):
         """Seconds of a request."""
         return next(speed for speed in self.speed if speed.name == "request")
 
-    def memory(self, tokens: int) -> int:
-        """Bytes of the weights, with keys and values of this many tokens."""
-        return self.memory_bytes + round(self.cache_bytes_per_token * tokens)
-
 
 _CHECKS = {
     "endings": "stops by itself",
@@ -233,7 +227,7 @@ _CHECKS = {
 """What a checked model does, in words."""
 
 
-class SideEffect(_Plain):
+class SideEffect(ResultPart):
     """One check of the original model and the checkpoint, on the same items; see the suite ``side_effects``."""
 
     task: str
@@ -274,10 +268,9 @@ class ResultFile(Printed, BaseModel, frozen=True, extra="forbid"):
         """JSON-able."""
         return self.model_dump(mode="json")
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path) -> None:
         """Write the file whole, or not at all."""
         write_json(folder / self.FILE, self.to_dict())
-        return folder / self.FILE
 
     @classmethod
     def load(cls, folder: Path) -> Self:

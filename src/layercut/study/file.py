@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from layercut.base_settings import Settings
 from layercut.errors import InputError, first_line, unknown_name
 from layercut.healing.prompt_sources import PREFIX, PromptSpec, check_prompts, with_preset
 from layercut.healing.settings import FilterSettings, TrainSettings
@@ -19,8 +18,6 @@ from layercut.settings import CalibrationSettings, DecodingSettings, Depth, Mode
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.tasks import check_task_name
 from layercut.tasks.suites import SUITE, check_tasks, suite_named, with_local_data
-
-Built = TypeVar("Built", bound=Settings)
 
 _NO_TASK = "{} is no task; write its name, or keys such as task, readouts, limit, data."
 _OF_PROMPTS = tuple(name for name in PromptSpec.model_fields if name != "source")
@@ -62,7 +59,9 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
                 f"the key {key} is missing; every study needs a model, plans, criteria or healing, tasks, and out."
             )
     keys = {key: value for key, value in data.items() if value is not None}
-    rest: dict[str, Any] = {"model": _model(keys), "tasks": _tasks(keys), "out": Path(str(data["out"]))}
+    _expect(keys["model"], "model", str, "the name or path of a model")
+    model = ModelSettings(**{key: keys[key] for key in ModelSettings.model_fields if key in keys})
+    rest: dict[str, Any] = {"model": model, "tasks": _tasks(keys), "out": Path(str(data["out"]))}
     rest |= _read({key: value for key, value in keys.items() if key in StudySettings.model_fields and key not in rest})
     if "data_dir" in keys:
         rest = _with_folder(rest, Path(str(keys["data_dir"])))
@@ -77,12 +76,6 @@ def study_from_dict(data: Mapping[str, Any]) -> StudySettings:
         check_prompts(arm.prompts)
         check_tasks(TaskSettings(task=name) for name in arm.decontaminate)
     return study
-
-
-def _model(keys: Mapping[str, Any]) -> ModelSettings:
-    """The model, whose settings are keys of the study."""
-    _expect(keys["model"], "model", str, "the name or path of a model")
-    return _build(ModelSettings, {key: keys[key] for key in ModelSettings.model_fields if key in keys})
 
 
 def _tasks(keys: Mapping[str, Any]) -> tuple[TaskSettings, ...]:
@@ -136,7 +129,7 @@ def _plans(value: Any) -> dict[str, str]:
 
 def _criterion(entry: Any) -> CriterionSettings:
     wanted = "criteria: {} is none; write its name, or keys such as criterion, objective, settings."
-    return _build(CriterionSettings, _named(entry, "criterion", wanted))
+    return CriterionSettings(**_read(_named(entry, "criterion", wanted)))
 
 
 def _arm(entry: Any) -> HealingArm:
@@ -157,7 +150,7 @@ def _arm(entry: Any) -> HealingArm:
         entries = [source if isinstance(source, dict) else {"source": str(source)} for source in sources]
         # Keys beside the sources hold for all of them.
         shared = {key: entry[key] for key in _OF_PROMPTS if key in entry}
-        data["prompts"] = tuple(_build(PromptSpec, shared | source) for source in entries)
+        data["prompts"] = tuple(PromptSpec(**_read(shared | source)) for source in entries)
         data["train"] = TrainSettings(**{key: expanded[key] for key in train if key in expanded})
         data["filters"] = FilterSettings(**{key: entry[key] for key in FilterSettings.model_fields if key in entry})
     return HealingArm(**data)
@@ -167,7 +160,7 @@ def _task(entry: Any) -> TaskSettings:
     entry = _named(entry, "task", _NO_TASK)
     check_task_name(str(entry["task"]))
     with _of(f"task {entry['task']}"):
-        return _build(TaskSettings, entry)
+        return TaskSettings(**_read(entry))
 
 
 def _named(entry: Any, key: str, refusal: str) -> Mapping[Any, Any]:
@@ -179,13 +172,8 @@ def _named(entry: Any, key: str, refusal: str) -> Mapping[Any, Any]:
     return entry
 
 
-def _build(kind: type[Built], data: Mapping[Any, Any]) -> Built:
-    """Settings from a mapping of the file, whose keys may be anything."""
-    return kind(**_read(data))
-
-
 def _read(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """The values of keys, those of sections as settings."""
+    """The values of keys, which may be anything, those of sections as settings."""
     return {str(key): _READ[key](value) if key in _READ else value for key, value in data.items()}
 
 
@@ -224,11 +212,11 @@ _READ: dict[Any, Callable[[Any], Any]] = {
         _arm(entry) for entry in _list(value, "healing") if entry not in ("none", {"name": "none"})
     ),
     "seeds": lambda value: tuple(_list(value, "seeds")),
-    "decoding": lambda value: _build(
-        DecodingSettings, _expect(value, "decoding", dict, "keys and values (temperature, top_p, top_k)")
+    "decoding": lambda value: DecodingSettings(
+        **_read(_expect(value, "decoding", dict, "keys and values (temperature, top_p, top_k)"))
     ),
     "objective": lambda value: tuple(map(_task, _list(value, "objective"))),
-    "calibration": lambda value: _build(CalibrationSettings, value if isinstance(value, dict) else {"source": value}),
+    "calibration": lambda value: CalibrationSettings(**_read(value if isinstance(value, dict) else {"source": value})),
     "settings": lambda value: _expect(value, "settings", dict, "keys and values, such as search: one_shot"),
 }
 """Readers of the values of keys, of a study and of its sections."""

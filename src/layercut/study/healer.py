@@ -16,7 +16,7 @@ from layercut.errors import InputError
 from layercut.healing.data import BUILT_IN
 from layercut.healing.generate import answer_prompts
 from layercut.healing.outline import ProcessGroup, check_method
-from layercut.healing.prompt_sources import PromptSource, PromptSpec, prompt_source
+from layercut.healing.prompt_sources import PromptSource, prompt_source
 from layercut.healing.settings import ArmSettings, HealSettings
 from layercut.progress import Say
 from layercut.runs.directory import ENVIRONMENT
@@ -32,26 +32,18 @@ if TYPE_CHECKING:
 
 _NOTHING_YET = frozenset({CONFIG, ENVIRONMENT, LOCK, "plan.json", "loss.jsonl"})
 """Files in the folders of a healing before weights or answers of it are kept."""
+_read_prompts = lru_cache(maxsize=8)(prompt_source)  # variants of one arm read the same
 
 
 class Healer:
     """One healing arm of one cut, under one seed. Raises InputError: the arm's prompts cannot be read."""
 
     def __init__(
-        self,
-        arm: HealingArm,
-        uncut: ModelSettings,
-        tasks: Sequence[TaskSettings],
-        seed: int,
-        *,
-        folder: Path,
-        answers: Path,
+        self, arm: HealingArm, study: Path, name: str, uncut: ModelSettings, tasks: Sequence[TaskSettings], seed: int
     ) -> None:
-        """Heal with ``uncut`` as the teacher, on data without report items of ``tasks``.
-
-        ``folder`` is that of the run; ``answers`` holds the original model's answers for each way of asking.
-        """
-        self.arm, self.uncut, self.folder, self.answers = arm, uncut, folder, answers
+        """Make the variant ``name`` of a study, with ``uncut`` as the teacher, without report items of ``tasks``."""
+        self.arm, self.uncut, self.folder = arm, uncut, healing_folder(study, name)
+        self.answers = study / "answers"  # the original model's, for each way of asking
         self.seed = seed if arm.seed is None else arm.seed
         self.source, how = read_source(arm), arm.with_its_preset
         self.how = how.replace(max_new_tokens=how.max_new_tokens or self.source.max_new_tokens)
@@ -122,7 +114,6 @@ class Healer:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the healed model."""
         return self.folder / CHECKPOINT
 
     def last_entry(self) -> Mapping[str, Any] | None:
@@ -136,7 +127,6 @@ class Healer:
         return ModelHandle(self.uncut.replace(model=str(self.checkpoint), revision=None)).engine
 
     def release(self) -> None:
-        """Let the healed model go."""
         vars(self).pop("engine", None)
 
 
@@ -155,15 +145,10 @@ def is_healing_begun(study: Path, name: str) -> bool:
 def read_source(arm: HealingArm) -> PromptSource:
     """The prompts of a healing arm. Raises InputError: they cannot be read, or are not of the kind that it needs."""
     try:
-        source = _read_prompts(arm.prompts, arm.with_its_preset.system)
+        source = _read_prompts(arm.prompts, system=arm.with_its_preset.system)
         if arm.responses == "original" and source.records is not None:
             name = arm.prompts[0].source
             raise InputError(f"{name} holds a model's answers, not original ones; give the file of prompts.")
     except InputError as error:
         raise InputError(f"healing arm {arm.name}: {error}") from error
     return source
-
-
-@lru_cache(maxsize=8)
-def _read_prompts(prompts: tuple[PromptSpec, ...], system: str | None) -> PromptSource:
-    return prompt_source(prompts, system=system)

@@ -1,4 +1,7 @@
-"""The run of a study: every variant and cell in order. A failed step is recorded."""
+"""Run a study: criteria x depths x healing arms x tasks x readouts x seeds, every variant and cell in order.
+
+One job that resumes. A failed step is recorded, and does not stop the others.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,112 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rich.console import Console
 
 from layercut.errors import InputError, one_line
+from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.study import StudyResults, study_results
 from layercut.progress import Say
 from layercut.progress.bars import RunProgress
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import BROKEN
+from layercut.runs.dry_run import Outline
 from layercut.runs.healing import CHECKPOINT
-from layercut.runs.records import MetricRow, Notes
-from layercut.runs.study import note_failure, note_success
+from layercut.runs.records import MetricRow, Notes, data_frame
+from layercut.runs.study import ARMS, failures_in, note_failure, note_success
 from layercut.settings import UNCUT
 from layercut.study.healer import healing_folder, is_healing_begun
+from layercut.study.settings import StudySettings
 from layercut.study.variants import CELL, StudyVariant
-from layercut.study.work import StudyWork
+from layercut.study.work import StudyWork, settings_but_tasks, study_settings_to_keep
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.cells import Cell
+from layercut.tasks.cells import Cell, announce_isolation
 from layercut.tasks.evaluate import Questions, ask_under_plans
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 Result = TypeVar("Result")
+
+
+class StudyOutcome(NamedTuple):
+    """The results of a study, and their files."""
+
+    model: str
+    folder: Path
+    study: StudyResults | None
+    """The runs and their comparisons; None where there is nothing to compare."""
+    paths: dict[str, Path]
+    """The checkpoints by name, and the reports once they are written."""
+    failed: list[str]
+    """The failures, a line each; the same command tries them again."""
+
+    def to_frame(self) -> DataFrame:
+        """A line for each comparison."""
+        return data_frame([row.to_dict() for row in self.rows])
+
+    @property
+    def rows(self) -> list[ComparisonRow]:
+        """The comparisons."""
+        return self.study.rows if self.study else []
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "rows": [row.to_dict() for row in self.rows],
+            "paths": {name: str(path) for name, path in self.paths.items()},
+            "failed": self.failed,
+        }
+
+
+def run_study(settings: StudySettings, *, limit: int | None = None, console: Console, say: Say) -> StudyOutcome:
+    """Run a study, or continue it; ``layercut run``.
+
+    A search, healing, cell or checkpoint that fails is recorded in the folder and does not stop the others; the same
+    call tries it again.
+
+    Args:
+        limit: lowers every task's number of items.
+
+    Raises:
+        InputError: a setting that cannot be used, or a run folder that holds another study.
+    """
+    work = StudyWork(settings, limit)
+    for cut, plan in work.plans.items():
+        say(f"{cut}: {plan.describe()}")
+    for variant in work.variants:
+        if variant.healing and any(work.finished(variant, cell) is None for cell in work.cells):
+            work.healers[variant.name].check()
+    isolation = announce_isolation((cell.task for cell in work.cells), say)
+    for line in work.shortfalls():
+        say(line)
+    kept = partial(study_settings_to_keep, work.folder)
+    with RunFolder.begin(work.folder, work.whole(), sandbox=isolation, common=kept) as run:
+        run.notes.put(ARMS, [variant.describe() for variant in work.variants])
+        job = StudyJob(work, run.notes, RunProgress(console, [*work.pieces.values()]), console, say, isolation)
+        job.run()
+        work.model.release()
+        failed = [failure.describe() for failure in failures_in(work.folder)]
+        paths = {f"checkpoint of {name}": path for name, path in job.checkpoints.items()}
+        results = None
+        try:
+            results = study_results(work.folder, seed=settings.seed)
+        except InputError as error:
+            if not failed:
+                raise
+            failed.append(f"no report can be made: {error}")
+        return StudyOutcome(settings.model.model, work.folder, results, paths, failed)
+
+
+def outline_study(settings: StudySettings, *, limit: int | None = None) -> Outline:
+    """What ``run_study`` would still do; ``layercut run --dry-run``. Nothing is run or written."""
+    RunFolder.check(settings.out)
+    return StudyWork(settings, limit).outline()
 
 
 @dataclass
@@ -246,21 +332,3 @@ class StudyJob:
             written = self._attempt(f"{name}: checkpoint", [name], lambda: self._cut_checkpoint(name))
             if written is not None:
                 self.checkpoints[name] = written
-
-
-def settings_but_tasks(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of a run that must stay, as its folder has them and as they are wanted now.
-
-    It may take other tasks, and more items; the settings of a task that stays are the same.
-    """
-    before, now = (
-        {f"{task['task']}/{task['readout']}": task for task in settings["tasks"]} for settings in (had, wanted)
-    )
-    for name in before.keys() & now.keys():
-        old, new = before[name]["limit"], now[name]["limit"]
-        if old is not None and (new is None or new > old):
-            before[name] = {**before[name], "limit": new}
-    return (
-        {**had, "tasks": {name: task for name, task in before.items() if name in now}},
-        {**wanted, "tasks": {name: task for name, task in now.items() if name in before}},
-    )

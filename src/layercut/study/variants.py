@@ -9,8 +9,11 @@ from typing import Any
 from layercut.errors import InputError
 from layercut.settings import UNCUT
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
+from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell
 
+CELL, CHOSEN = "cell: ", "chosen: "
+"""Begin the names of the notes of a run's finished cells, and of the plans that a study's searches chose."""
 _READOUT_COST = {"short": 1, "chain": 2}  # readouts that generate cost more than those that rank
 
 
@@ -29,7 +32,6 @@ class StudyVariant:
 
     @property
     def is_uncut(self) -> bool:
-        """True for the original model."""
         return self.name == UNCUT
 
     @property
@@ -136,5 +138,20 @@ def _draws(settings: StudySettings, cut: StudyVariant) -> bool:
     return (cut.spec or "").startswith("random:")
 
 
-CELL, CHOSEN = "cell: ", "chosen: "
-"""Begin the names of the notes of a run's finished cells, and of the plans that a study's searches chose."""
+def first_layers(plan: CutPlan, depth: int) -> CutPlan:
+    """The plan of the same search at a smaller ``depth``. Its selection items stay: all rounds use the same.
+
+    >>> first_layers(CutPlan(num_layers=6, removed=(4, 2, 3)), 2).removed
+    (4, 2)
+    """
+    if depth == len(plan.removed):
+        return plan
+    assert depth < len(plan.removed), "a search goes to the largest depth"
+    scores = dict(plan.scores)
+    if "rounds" in scores:
+        scores["rounds"] = scores["rounds"][:depth]
+        scores["value"] = scores["rounds"][-1]["value"]
+    for name in ("perplexity", "race", "selected_scores"):  # of the deepest cut
+        scores.pop(name, None)
+    settings = {**plan.settings, "num_remove": depth, "first_of": len(plan.removed)}
+    return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from layercut.progress import Progress, Say, show_nothing
 from layercut.progress.bars import Workload
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.runs.records import MetricRow, Notes
-from layercut.runs.settings import settings_hash, settings_in
+from layercut.runs.settings import CONFIG, settings_hash, settings_in
 from layercut.selection.base import SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import GENERATED
-from layercut.study.healer import Healer, healing_folder, read_source
+from layercut.study.healer import Healer, is_healing_begun, read_source
 from layercut.study.settings import CriterionSettings, StudySettings
-from layercut.study.variants import CELL, CHOSEN, StudyVariant, list_variants, order_cells
+from layercut.study.variants import CELL, CHOSEN, StudyVariant, first_layers, list_variants, order_cells
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
@@ -70,14 +69,7 @@ class StudyWork:
                 )
         self.order = order_cells(self.variants, self.cells)
         self.healers = {
-            variant.name: Healer(
-                arm,
-                model.settings,
-                settings.tasks,
-                variant.seed,
-                folder=healing_folder(self.folder, variant.name),
-                answers=self.folder / "answers",
-            )
+            variant.name: Healer(arm, self.folder, variant.name, model.settings, settings.tasks, variant.seed)
             for variant in self.variants
             if (arm := variant.healing)
         }
@@ -172,7 +164,6 @@ class StudyWork:
         return self.plans[variant.plan_name]
 
     def decoding(self, variant: StudyVariant) -> Decoding:
-        """How a variant writes."""
         return Decoding(**self.settings.decoding.as_dict(), seed=variant.seed)
 
     def run_settings(self, variant: StudyVariant) -> Mapping[str, Any]:
@@ -277,20 +268,43 @@ class StudyWork:
         return plan_cut(self.model.source.path, self.plans.get(variant.plan_name, last)).bytes_after
 
 
-def first_layers(plan: CutPlan, depth: int) -> CutPlan:
-    """The plan of the same search at a smaller ``depth``. Its selection items stay: all rounds use the same.
+def settings_but_tasks(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a run that must stay, as its folder has them and as they are wanted now.
 
-    >>> first_layers(CutPlan(num_layers=6, removed=(4, 2, 3)), 2).removed
-    (4, 2)
+    It may take other tasks, and more items; the settings of a task that stays are the same.
     """
-    if depth == len(plan.removed):
-        return plan
-    assert depth < len(plan.removed), "a search goes to the largest depth"
-    scores = dict(plan.scores)
-    if "rounds" in scores:
-        scores["rounds"] = scores["rounds"][:depth]
-        scores["value"] = scores["rounds"][-1]["value"]
-    for name in ("perplexity", "race", "selected_scores"):  # of the deepest cut
-        scores.pop(name, None)
-    settings = {**plan.settings, "num_remove": depth, "first_of": len(plan.removed)}
-    return replace(plan, removed=plan.removed[:depth], settings=settings, scores=scores)
+    before, now = (
+        {f"{task['task']}/{task['readout']}": task for task in settings["tasks"]} for settings in (had, wanted)
+    )
+    for name in before.keys() & now.keys():
+        old, new = before[name]["limit"], now[name]["limit"]
+        if old is not None and (new is None or new > old):
+            before[name] = {**before[name], "limit": new}
+    return (
+        {**had, "tasks": {name: task for name, task in before.items() if name in now}},
+        {**wanted, "tasks": {name: task for name, task in now.items() if name in before}},
+    )
+
+
+def study_settings_to_keep(
+    folder: Path, had: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that a study must keep, as its folder has them and as they are wanted now.
+
+    It may take new tasks, plans, criteria, depths, healing arms and seeds, and other settings for plans and healing
+    arms of which no weights or answers are kept: one that failed for want of memory, say.
+    """
+    if "plans" not in had:  # the run of another verb
+        return {**had}, {**wanted}
+    before, now = settings_but_tasks(had, wanted)
+    # ``last+seam-seed2`` has the run folders of the plan last and of the healing arm seam.
+    begun = (file.parent.name for file in folder.glob(f"*/{CONFIG}"))
+    parts = {part for name in begun if "+" not in name or is_healing_begun(folder, name) for part in name.split("+")}
+    parts |= {part.rsplit("-seed", 1)[0] for part in parts}
+    for key in ("plans", "healing"):
+        before[key] = {name: settings for name, settings in had.get(key, {}).items() if name in parts}
+        now[key] = {name: settings for name, settings in wanted.get(key, {}).items() if name in before[key]}
+    for key in ("criteria", "depths", "seeds"):
+        before[key] = had.get(key, [])
+        now[key] = [entry for entry in wanted.get(key, []) if entry in before[key]]
+    return before, now

@@ -71,26 +71,24 @@ class Slot(NamedTuple):
     group: str | None  # field of the request that holds the settings; None for a plain field
     field: str
     kind: type[Settings]  # class that declares the field
-    how: Fields | Flag
+    flag: Flag
+    panel: str | None = None  # heading in ``--help``
 
     @property
     def info(self) -> FieldInfo:
         """Type, default, bounds and help."""
         return self.kind.model_fields[self.field]
 
-    @property
-    def repeated(self) -> bool:
-        """True where each entry is written alone."""
-        return isinstance(self.how, Flag) and self.how.repeated
-
     def read(self, value: Any) -> Any:
-        """A value as the field takes it: lists as tuples, ``a,b`` as a list of names, paths and numbers as text."""
+        """A value as the field takes it: lists as tuples, ``a,b`` as names, numbers as text, text as a path."""
         value = fspath(value) if isinstance(value, PathLike) else value
         plain = plain_type(self.info.annotation)
         if get_origin(plain) is tuple:
             if isinstance(value, str):
-                value = [value] if self.repeated else [part for part in value.split(",") if part]
+                value = [value] if self.flag.repeated else [part for part in value.split(",") if part]
             return tuple(value) if isinstance(value, list) else value
+        if plain is Path and isinstance(value, str):
+            return Path(value)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if plain is str and is_number else value
 
@@ -219,7 +217,8 @@ def field_slots(kind: type[Verb]) -> dict[str, Slot]:
             if inner not in how.without.split():
                 name = name_of_flag(how.names.get(inner, inner))
                 assert name not in known, f"{kind.__name__} takes {name} twice"
-                known[name] = Slot(name, field, inner, info.annotation, how)
+                flag = Flag(spelled=how.names.get(inner, ""), hidden=inner not in how.shown.split())
+                known[name] = Slot(name, field, inner, info.annotation, flag, how.panel)
     return known
 
 

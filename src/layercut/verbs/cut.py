@@ -69,13 +69,13 @@ class CutVerb(Verb):
         "the channels of every MLP: mlp:0.28, or '6,9 mlp:0.1'. The tokens that stay: vocab:ascii, vocab:latin, "
         "vocab:44000, or vocab:FILE of texts. If left out, a GGUF file loses only a copy of its embeddings.",
     )
-    healed: Annotated[fields.Folder | None, Flag("DIR")] = Field(
+    healed: Annotated[Path | None, Flag("DIR")] = Field(
         None,
         description="In place of layers: a checkpoint that was cut from MODEL, a GGUF file, and healed in closed form; "
         "its GGUF file is written.",
     )
     out: fields.Out = Field(None, description="Folder to write to, or a file that ends in .gguf.")
-    mergekit: Annotated[fields.Folder | None, Flag("FILE")] = Field(
+    mergekit: Annotated[Path | None, Flag("FILE")] = Field(
         None, description="Write the plan as a configuration for mergekit, and cut nothing."
     )
     seed: fields.RandomSeed = 0
@@ -187,7 +187,6 @@ class CutVerb(Verb):
         return make
 
     def _vocabulary(self) -> Vocabulary:
-        """The tokens that stay."""
         from layercut.surgery.gguf import gguf_to_gguf
 
         assert self.removed is not None and self.removed.vocabulary is not None
@@ -197,7 +196,6 @@ class CutVerb(Verb):
         return choose_vocabulary(self._files(), self.removed.vocabulary)
 
     def _files(self) -> Path:
-        """The folder with the model's files."""
         return ModelHandle(self.model).source.path
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +11,8 @@ from pydantic import BeforeValidator, Field
 
 from layercut.base_settings import Names, Seed
 from layercut.errors import InputError
-from layercut.healing.prompt_sources import Answering, PromptSpec, answering_under, prompt_specs
-from layercut.pruning.settings import GoalTasks, goal_tasks
 from layercut.runs.trackers import TRACKERS
 from layercut.settings import TaskSettings
-from layercut.tasks import TASKS
 from layercut.tasks.suites import asked_tasks, check_tasks, with_local_data
 from layercut.verbs.base import Fields, Flag
 
@@ -41,11 +37,6 @@ def _tasks(value: Any) -> Any:
     return tuple(TaskSettings(**task) if isinstance(task, Mapping) else task for task in value)
 
 
-def _path(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) else value
-
-
-Folder = Annotated[Path, BeforeValidator(_path)]
 ReportTo = Annotated[
     Names,
     Flag("NAME,NAME", hidden=True),
@@ -58,12 +49,12 @@ Data = Annotated[
     Field({}, description="Local data of a task: gsm8k=PATH. May be repeated."),
 ]
 DataDir = Annotated[
-    Folder | None,
+    Path | None,
     Flag("DIR"),
     Field(None, description="Folder with local data, in a folder for each task, such as gsm8k."),
 ]
 """Local data by folder."""
-Out = Annotated[Folder | None, Flag("DIR")]
+Out = Annotated[Path | None, Flag("DIR")]
 REMOVE = (
     "Layers to remove, zero-based, ranges inclusive: 3,8,21-24. Or reverse:N or random:N (N may be 25%), or "
     "the plan.json of a search."
@@ -98,36 +89,3 @@ def read_named_tasks(verb: Any, listed: Sequence[str | TaskSettings], limit: int
     tasks = with_local_data((*named, *whole), dict(verb.data), verb.data_dir)
     check_tasks(tasks)
     return tasks
-
-
-class AsksPrompts:
-    """Verbs that have prompts answered."""
-
-    @cached_property
-    def files(self: Any) -> dict[str, str]:
-        """Local data by task: what was given, and of every known task what the folder holds for it."""
-        tasks = with_local_data(tuple(TaskSettings(task=name) for name in TASKS), {}, self.data_dir)
-        return {task.task: task.data for task in tasks if task.data} | dict(self.data)
-
-    @cached_property
-    def specs(self: Any) -> tuple[PromptSpec, ...]:
-        """Sources of prompts, as they are read."""
-        read = self.reading.replace(shuffle_seed=self.seed)
-        return prompt_specs(self.prompts or "", data=self.files, **read.as_dict())
-
-    @cached_property
-    def how(self: Any) -> Answering:
-        """Answering under the preset."""
-        return answering_under(self.preset, self.decoding, **self.answers.given())
-
-
-class HasGoal:
-    """Verbs whose tasks decide, by name or by use."""
-
-    def check(self: Any) -> None:
-        check_tasks(self.tasks.tasks)
-
-    @cached_property
-    def tasks(self: Any) -> GoalTasks:
-        """The tasks that decide."""
-        return goal_tasks(self.goal, self.data, self.data_dir)

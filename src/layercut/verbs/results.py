@@ -39,11 +39,11 @@ class CompareVerb(Verb):
     POSITIONAL = ("first", "second")
     RETURNS = "A row for each task, readout and metric; uncut of a row is the first run, cut the second."
 
-    first: Annotated[fields.Folder, _RUN] = Field(
+    first: Annotated[Path, _RUN] = Field(
         description="A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus."
     )
-    second: Annotated[fields.Folder, _RUN] = Field(description="Another one, of the same items.")
-    page: Annotated[fields.Folder | None, Flag("FILE")] = Field(
+    second: Annotated[Path, _RUN] = Field(description="Another one, of the same items.")
+    page: Annotated[Path | None, Flag("FILE")] = Field(
         None, description="Write a page for a browser, with both answers to every item."
     )
     seed: fields.RandomSeed = 0
@@ -83,7 +83,7 @@ class ReportVerb(Verb):
 
     VERB = "report"
 
-    folder: Annotated[fields.Folder, _RUN] = Field(
+    folder: Annotated[Path, _RUN] = Field(
         description="Folder of a study, prune, sweep or diagnosis, or of runs of `eval`, the original's called uncut."
     )
     use: str = Field(
@@ -149,7 +149,7 @@ class LsVerb(Verb):
 
     VERB = "ls"
 
-    root: Annotated[fields.Folder, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
+    root: Annotated[Path, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
 
     def run(self, io: Io) -> Any:
         from layercut.runs.lock import find_leftovers
@@ -208,7 +208,7 @@ class PushVerb(Verb):
     POSITIONAL = ("folder", "repo")
     RETURNS = "Address of the repository."
 
-    folder: Annotated[fields.Folder, Flag("RUN", argument=True)] = Field(
+    folder: Annotated[Path, Flag("RUN", argument=True)] = Field(
         description="Folder of a prune or a heal, or a checkpoint that layercut wrote."
     )
     repo: Annotated[str, Flag("REPO", argument=True)] = Field(description="user/name; created if it is not there.")
@@ -217,12 +217,9 @@ class PushVerb(Verb):
     @cached_property
     def upload(self) -> Upload:
         """Files and card to upload. Raises InputError: nothing that can be."""
-
         return prepare_upload(self.folder, self.repo)
 
     def run(self, io: Io) -> str:
-        """Upload; gives the address of the repository."""
-
         return upload_checkpoint(self.upload, private=self.private)
 
     def rehearse(self, io: Io) -> Shown:

@@ -24,7 +24,7 @@ from layercut.verbs import VERBS, fields, verb_class
 from layercut.verbs.base import Flag, Io, Shown, Verb, shown_outline
 
 if TYPE_CHECKING:
-    from layercut.study.run import StudyOutcome
+    from layercut.study.job import StudyOutcome
 
 
 class RunVerb(Verb):
@@ -64,7 +64,6 @@ class RunVerb(Verb):
 
     @cached_property
     def _data(self) -> Mapping[str, Any]:
-        """Keys and values of the file."""
         return self.study if isinstance(self.study, Mapping) else read_study_file(Path(self.study))
 
     @cached_property
@@ -110,7 +109,7 @@ class RunVerb(Verb):
     def run(self, io: Io) -> Any:
         """Do all that is left; the study's outcome, or what the other verb gives."""
         from layercut.report.reports import write_reports
-        from layercut.study.run import run_study
+        from layercut.study.job import run_study
 
         with self.trust():
             if self.other is not None:
@@ -121,7 +120,7 @@ class RunVerb(Verb):
             return done._replace(paths=reports | done.paths)
 
     def rehearse(self, io: Io) -> Shown:
-        from layercut.study.run import outline_study
+        from layercut.study.job import outline_study
 
         with self.trust():
             if self.other is not None:

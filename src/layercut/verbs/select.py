@@ -124,7 +124,6 @@ class SelectVerb(Verb):
 
     @cached_property
     def tasks(self) -> tuple[TaskSettings, ...]:
-        """The objective's."""
         return fields.read_named_tasks(self, self.objective, self.limit)
 
     def fit(self) -> None:

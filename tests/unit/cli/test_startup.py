@@ -136,7 +136,6 @@ DRY = (
     "generate MODEL --prompts task:copy --out OUT",
     f"{HEAL} --method lora",
     "prune MODEL --use copy --out OUT",
-    "draft MODEL --use copy --out OUT",
     "run STUDY",
 )
 

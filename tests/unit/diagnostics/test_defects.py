@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from layercut.diagnostics import load_diagnostic, programs
+from layercut.diagnostics import brackets, load_diagnostic
 from layercut.evidence.diagnosis import Diagnosis
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
@@ -33,7 +33,7 @@ def run_each_once(programs: Sequence[Program], **limits: Any) -> list[ProgramRes
 @cache
 def diagnose(defect: Defect) -> dict[str, Diagnosis]:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(programs, "run_programs", run_each_once)
+        patched.setattr(brackets, "run_programs", run_each_once)
         patient = session(PatientEngine(defect), Path(folder))
         return {name: load_diagnostic(name)(patient) for name in ASKED}
 

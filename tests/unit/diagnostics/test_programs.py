@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from layercut.diagnostics import programs as module
-from layercut.diagnostics.brackets import brackets
-from layercut.diagnostics.programs import FORMS, LIMITS, make_functions
+from layercut.diagnostics import brackets as module
+from layercut.diagnostics.brackets import FORMS, LIMITS, brackets, make_functions
 from layercut.engine.base import Completion, GenerationRequest
 from layercut.errors import InputError
 from layercut.evidence.program_classes import classify_program

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layercut.diagnostics.traces import kinds_of, token_kinds
+from layercut.diagnostics.propagation import kinds_of, token_kinds
 
 SUM = ["\\", "(", "15", " +", " 2", " =", " \\$", "1", "7", ".", "5", "\\", ")"]
 

@@ -13,7 +13,7 @@ import layercut
 from layercut.cli.options import IO
 from layercut.drafting import job
 from layercut.drafting.assisted import MeasuredAnswer
-from layercut.drafting.forecast import StepTimes, WrittenAnswer
+from layercut.drafting.search import StepTimes, WrittenAnswer
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.loading import load_model
@@ -21,7 +21,7 @@ from layercut.pruning.speed import TimeParts
 from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-from layercut.verbs.draft import DraftVerb
+from layercut.verbs.prune import DraftVerb
 from tests.support.pruning import SPARE
 from tests.support.tiny import NUM_LAYERS
 
@@ -193,14 +193,3 @@ def test_a_ranked_task_has_nothing_to_draft(model: Path, tmp_path: Path) -> None
     (tmp_path / "ranked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match="is not written"):
         layercut.draft(str(model), tasks=[str(tmp_path / "ranked.jsonl")], out=tmp_path / "run", progress=False)
-
-
-def lines(model: Path, task: Path, out: Path, **more: Any) -> list[str]:
-    return list(DraftVerb.of(model=model, tasks=[str(task)], out=out, items=12, **more).rehearse(IO).lines)
-
-
-def test_what_is_asked_is_forecast(model: Path, task: Path, tmp_path: Path) -> None:
-    shown = "\n".join(lines(model, task, tmp_path / "run"))
-    assert "about 60 plans" in shown and "alone and with the draft: 36 items" in shown
-    assert "timed first" in shown and "nothing was written" in shown and not (tmp_path / "run").exists()
-    assert "60 plans" not in "\n".join(lines(model, task, tmp_path / "run", remove="1-2"))

@@ -127,7 +127,7 @@ def test_a_study_refuses_prompts_without_a_grader_and_several_processes_are_refu
     (tmp_path / "p.txt").write_text("Say something")
     arm = {"name": "graded", "prompts": str(tmp_path / "p.txt"), "objective": "grpo"}
     study = study_from_dict({"model": "m", "out": "runs/x", "tasks": ["copy"], "plans": {"a": "1"}, "healing": [arm]})
-    healer = Healer(study.healing[0], study.model, study.tasks, 0, folder=tmp_path, answers=tmp_path)
+    healer = Healer(study.healing[0], tmp_path, "cut+arm", study.model, study.tasks, 0)
     with pytest.raises(InputError, match="prompts whose answers"):
         healer.check()
     with pytest.raises(InputError, match="2 were launched"):

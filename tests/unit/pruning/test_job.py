@@ -22,9 +22,9 @@ from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.progress import show_nothing
 from layercut.pruning.budget import general_tasks
-from layercut.pruning.healing import healing_prompts
 from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
+from layercut.pruning.search import healing_prompts
 from layercut.report.first import answer_lines
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal, Notes

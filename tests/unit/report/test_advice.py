@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.advice import KEEP, Advice, judge_plans
 from layercut.evidence.comparison import ComparedRun, ComparisonRow
 from layercut.evidence.paired import PairedItems, compare_paired
-from layercut.evidence.study import study_results
+from layercut.evidence.study import KEEP, Advice, judge_plans, study_results
 from layercut.evidence.uses import named_use
 from layercut.report.advice_text import advice_answer, advice_evidence, bounds_table, checkpoint_words, how_plans_tested
 from layercut.report.first import first_of_study

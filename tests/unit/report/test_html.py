@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from layercut.evidence.advice import KEEP, judge_plans
-from layercut.evidence.study import study_results
+from layercut.evidence.study import KEEP, judge_plans, study_results
 from layercut.evidence.uses import named_use
 from layercut.report import advice_text
 from layercut.report.reports import write_reports

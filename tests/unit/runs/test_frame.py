@@ -12,7 +12,7 @@ from layercut.pruning.job import Pruned
 from layercut.runs.prune import PruneResult
 from layercut.runs.records import data_frame
 from layercut.settings import ModelSettings
-from layercut.study.run import StudyOutcome
+from layercut.study.job import StudyOutcome
 from layercut.tasks.cells import Evaluated
 from tests.support.pages import write_prune
 

@@ -14,9 +14,8 @@ from layercut.cli.options import IO
 from layercut.errors import InputError
 from layercut.runs import trackers
 from layercut.runs.trackers import log_numbers, track_numbers
-from layercut.verbs.evaluate import EvalVerb
+from layercut.verbs.measure import EvalVerb, SweepVerb
 from layercut.verbs.select import SelectVerb
-from layercut.verbs.sweep import SweepVerb
 from tests.support.tiny import save_tiny
 
 Logged = list[tuple[dict[str, float], int | None]]

@@ -8,7 +8,7 @@ import pytest
 
 from layercut.settings import Depth
 from layercut.study.file import read_study_file, study_from_dict
-from layercut.study.run import outline_study
+from layercut.study.job import outline_study
 from layercut.study.variants import list_variants
 from layercut.verbs.run import RunVerb
 from layercut.verbs.select import SelectVerb

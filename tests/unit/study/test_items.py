@@ -14,7 +14,7 @@ from layercut.errors import InputError
 from layercut.report.reports import write_reports
 from layercut.runs.settings import read_config
 from layercut.study.file import study_from_dict
-from layercut.study.run import outline_study, run_study
+from layercut.study.job import outline_study, run_study
 from layercut.tasks import load_task
 from tests.support.studies import NUM_ITEMS
 

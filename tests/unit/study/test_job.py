@@ -12,8 +12,8 @@ from layercut.engine.base import Under
 from layercut.engine.shared import SharedEngine
 from layercut.errors import RunMismatch
 from layercut.study.file import study_from_dict
-from layercut.study.job import settings_but_tasks
-from layercut.study.run import run_study
+from layercut.study.job import run_study
+from layercut.study.work import settings_but_tasks
 from tests.unit.study.conftest import LETTERS
 from tests.unit.study.test_run import records, run
 

@@ -24,7 +24,7 @@ from layercut.runs.records import Journal, Notes
 from layercut.runs.study import ARMS, variants_in_study
 from layercut.settings import ModelSettings
 from layercut.study.file import study_from_dict
-from layercut.study.run import StudyOutcome, run_study
+from layercut.study.job import StudyOutcome, run_study
 from tests.support.studies import BREAK
 from tests.unit.study.conftest import STEADY
 from tests.unit.surgery.test_width import thin_plan

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from layercut.diagnostics import DiagnoseSettings
-from layercut.diagnostics.diagnose import plan_diagnosis
+from layercut.diagnostics.diagnose import PlannedDiagnosis
 from layercut.engine.handle import ModelHandle
 from layercut.progress import show_nothing
 from layercut.report.reports import write_reports
@@ -21,7 +21,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.selection.sweep import plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.study.file import study_from_dict
-from layercut.study.run import outline_study
+from layercut.study.job import outline_study
 from layercut.tasks import load_task
 from layercut.tasks.base import Readout, Sample
 from layercut.tasks.cells import evaluation_outline
@@ -101,10 +101,10 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: ModelSettings, tmp_path
 def test_a_diagnosis_says_it_and_its_page_shows_it(
     tiny: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layercut.diagnostics.programs.NUM_FUNCTIONS", 2)
+    monkeypatch.setattr("layercut.diagnostics.brackets.NUM_FUNCTIONS", 2)
     said: list[str] = []
     how = DiagnoseSettings(only=("brackets",), limit=3)
-    diagnosis = plan_diagnosis(tiny, ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
+    diagnosis = PlannedDiagnosis(tiny, ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
     done = diagnosis.run(Console(file=StringIO()), said.append)
     line = "functions: only 2 of the 3 requested items; there are no more"
     assert said[-1] == line and line in done.data["diagnostics"]["brackets"]["notes"]

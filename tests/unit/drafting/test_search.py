@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from layercut.drafting.forecast import (
+from layercut.drafting.search import (
     StepTimes,
     TriedDraft,
     WrittenAnswer,
