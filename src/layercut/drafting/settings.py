@@ -10,8 +10,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.pruning.settings import GoalSettings, GoalTasks
 from layercut.runs.dry_run import Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.outline import planned_answers
-from layercut.selection.select import objective_parts
+from layercut.selection.select import objective_parts, planned_answers
 from layercut.selection.specs import Removed
 from layercut.settings import ModelSettings
 
