@@ -23,7 +23,6 @@ class EngineRow:
     reads_weights: bool = False  # it loads the weights itself, without a model of transformers in memory
     runs_gguf: bool = False  # it runs a GGUF file unchanged
     has_cache: bool = False  # it keeps keys and values in ``cache_gib`` of memory
-    shares_work: bool = False  # computes once what plans have in common
     gives_states: bool = True  # it gives hidden states and distributions over the vocabulary
 
     def make(self, handle: Any) -> Any:
@@ -37,7 +36,6 @@ ENGINES = {
         made_by="layercut.engine.shared:engine_of",
         help="what plans have in common is computed once",
         has_cache=True,
-        shares_work=True,
     ),
     "plain": EngineRow(made_by="layercut.engine.plain:engine_of"),
     "vllm": EngineRow(

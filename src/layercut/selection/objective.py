@@ -50,7 +50,7 @@ class TaskRecords(NamedTuple):
     records: list[dict[str, Any]]  # in the order of the samples, as ``evaluate`` writes them
 
 
-class TaskObjective:
+class TaskObjective(Objective):
     """Mean over tasks of (s - f) / (u - f), where s is a plan's score and u the original model's on the same items.
 
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
@@ -116,7 +116,7 @@ class TaskObjective:
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         if self._race == "off":
-            return Standings.of(self.values(plans))
+            return super().round(plans)
         metrics = [uncut.metric for uncut in self.uncut]
         return race_plans_of_round(self.known, plans, metrics, self._value, progress=self._progress)
 
