@@ -229,9 +229,8 @@ def held_out(
 
     fresh = [_unseen_samples(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
     chosen, unseen = answer(objective.samples), answer(fresh)
-    ids: dict[str, set[str]] = {}
-    for part, samples in zip(objective.parts, fresh, strict=True):
-        ids.setdefault(part.task.name, set()).update(sample.id for sample in samples)
+    named = zip(objective.parts, fresh, strict=True)
+    ids = merge_items(*({part.task.name: [sample.id for sample in samples]} for part, samples in named))
     rows = [
         {
             "task": part.task.name,
