@@ -65,16 +65,8 @@ def place_of_highest(values: Sequence[float]) -> int:
     >>> place_of_highest([0.5, 0.7, 0.7, float("nan")])
     2
     """
-    return max(range(len(values)), key=lambda place: (rank_value(values[place]), place))
-
-
-def rank_value(value: float) -> float:
-    """The value to compare by.
-
-    >>> rank_value(0.5), rank_value(float("nan"))
-    (0.5, -inf)
-    """
-    return value if math.isfinite(value) else -math.inf
+    known = [value if math.isfinite(value) else -math.inf for value in values]
+    return max(range(len(values)), key=lambda place: (known[place], place))
 
 
 def as_json(value: float) -> float | None:
@@ -89,7 +81,7 @@ def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
     others = [place for place in range(len(values)) if place != best]
     second = max(
         others,
-        key=lambda place: (rank_value(results[place].upper_bound), results[place].num_answered, place),
+        key=lambda place: (results[place].upper_bound, results[place].num_answered, place),
         default=-1,
     )
     outcome = {
