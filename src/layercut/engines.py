@@ -23,8 +23,6 @@ class EngineRow:
     reads_weights: bool = False  # it loads the weights itself, without a model of transformers in memory
     runs_gguf: bool = False  # it runs a GGUF file unchanged
     has_cache: bool = False  # it keeps keys and values in ``cache_gib`` of memory
-    shares_work: bool = False  # computes once what plans have in common
-    gives_states: bool = True  # it gives hidden states and distributions over the vocabulary
 
     def make(self, handle: Any) -> Any:
         """The engine over a model."""
@@ -37,7 +35,6 @@ ENGINES = {
         made_by="layercut.engine.shared:engine_of",
         help="what plans have in common is computed once",
         has_cache=True,
-        shares_work=True,
     ),
     "plain": EngineRow(made_by="layercut.engine.plain:engine_of"),
     "vllm": EngineRow(
@@ -45,7 +42,6 @@ ENGINES = {
         extra="vllm",
         reads_weights=True,
         has_cache=True,
-        gives_states=False,
     ),
     "llama.cpp": EngineRow(
         made_by="layercut.engine.llamacpp:engine_of",
@@ -54,7 +50,6 @@ ENGINES = {
         reads_weights=True,
         runs_gguf=True,
         has_cache=True,
-        gives_states=False,
     ),
     "openai": EngineRow(
         made_by="layercut.engine.openai:engine_of",
@@ -63,7 +58,6 @@ ENGINES = {
         takes=("base_url",),
         extra="openai",
         is_served=True,
-        gives_states=False,
     ),
 }
 """By name; the first is the default."""

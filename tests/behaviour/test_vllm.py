@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 from layercut.cli.main import app
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.engine.plain import PlainEngine
-from layercut.engine.vllm import CPU_BLOCK, VllmEngine
-from layercut.engine.vllm_layers import VERIFIED
+from layercut.engine.vllm import CPU_BLOCK, VERIFIED, VllmEngine
 from layercut.errors import InputError
 from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model, load_without_weights

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from layercut.selection.base import Context
+from layercut.selection.base import Context, Objective
 from layercut.selection.greedy import remove_greedily
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, remove_layers
@@ -25,7 +25,7 @@ def mean_log_likelihood(model: Any) -> float:
     return float(log_p_T.mean())
 
 
-class LogLikelihood:
+class LogLikelihood(Objective):
     """The objective that perplexity is: higher is better, one model, layers skipped in place."""
 
     def __init__(self, model: Any) -> None:

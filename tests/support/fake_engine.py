@@ -67,7 +67,6 @@ class FakeEngine(Engine):
     """What a request gives under a plan and a reference plan."""
     states: Callable[[Sequence[str], CutPlan], Iterator[HiddenStates]] | None = None
     num_layers: int = 6
-    has_chat_template: bool = True
     batch_size: int = 4
     name: str = "fake"
     kill_after: int | None = None

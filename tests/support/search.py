@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from layercut.engine.base import Completion, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.selection.base import Objective
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Sample, Score, Split, Task
 from tests.support.fake_engine import FakeEngine
@@ -16,7 +17,7 @@ Layers = frozenset[int]
 
 
 @dataclass
-class TableObjective:
+class TableObjective(Objective):
     """The value of a plan is a function of the set of its removed layers."""
 
     value: Callable[[Layers], float]

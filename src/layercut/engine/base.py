@@ -189,10 +189,6 @@ class Engine(Protocol):
     def num_layers(self) -> int:
         """Decoder layers of the original model."""
 
-    @property
-    def has_chat_template(self) -> bool:
-        """True if it takes conversations."""
-
     def describe(self) -> Mapping[str, Any]:
         """Settings that decide the numbers, JSON-able: engine, model, hash, dtype, device, batch size."""
 

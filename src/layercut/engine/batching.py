@@ -110,10 +110,6 @@ class PlanByPlan(Engine):
     def num_layers(self) -> int:
         return int(self._loaded.num_layers)
 
-    @property
-    def has_chat_template(self) -> bool:
-        return bool(self._loaded.has_chat_template)
-
     def ask(
         self, requests: Sequence[Request], plans: Plans, decoding: Decoding = GREEDY, wanted: Wanted = always_wanted
     ) -> Under[Any]:

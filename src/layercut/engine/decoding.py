@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from layercut.engine.attention import Heads, KeyValue, bias_of_visible, capped_scores, joined_pieces
+from layercut.engine.products import fast_products
 from layercut.progress.activity import report_tokens
 from layercut.surgery.plan import CutPlan
 
@@ -89,7 +90,7 @@ class DecodingPool:
         self._admit()
         self._reserve(len(self._active), max(row.num_own for row in self._active) + 1)
         rows = list(self._active)  # freeing space may have sent rows back to wait
-        with torch.no_grad(), self._stack.few_rows():
+        with torch.no_grad(), fast_products(self._stack.large):
             tokens = self._next_tokens(rows)
         ended = [slot for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)) if row.answer.add(token)]
         for slot in reversed(ended):
@@ -101,14 +102,13 @@ class DecodingPool:
         """Feed each row's last token; the next ones."""
         answers = [row.answer for row in rows]
         positions = [row.num_prefix + row.num_own for row in rows]
-        entered = self._stack.enter([answer.tokens[-1] for answer in answers], positions)
-        states = entered.states_1TD
+        states, calls = self._stack.enter([answer.tokens[-1] for answer in answers], positions)
         attends = _Attends(self._held, rows, states.device)
         for layer in range(self._num_layers):
             keeps = [layer in row.own for row in rows]
             if not any(keeps):
                 continue
-            after = self._stack.run(layer, states, entered, attends)
+            after = self._stack.run(layer, states, calls, attends)
             if not all(keeps):
                 after = torch.where(torch.tensor(keeps, device=states.device)[None, :, None], after, states)
             states = after

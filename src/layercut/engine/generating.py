@@ -17,6 +17,7 @@ from layercut.engine.attention import KeyValue
 from layercut.engine.base import Completion, Decoding, Under, Wanted, distinct_plans
 from layercut.engine.batching import halve_after, refuse_smallest
 from layercut.engine.decoding import DecodingPool, DecodingRow
+from layercut.engine.products import packed_weights
 from layercut.engine.prompts import decode_tokens, encode_draft
 from layercut.engine.rows import GenerationRow, Scoring, Tokens
 from layercut.engine.scores import Reading
@@ -105,8 +106,8 @@ class Generating:
         self._ended: list[tuple[CutPlan, Completion]] = []  # answers that were not handed over yet
 
     def answers(self, blocks: Iterable[PromptBlock], *, packs: bool = False) -> Under[Any]:
-        """A plan and its scores of a block, or some of its answers, soon after they ended; ``packs``: see ``Stack``."""
-        with self._stack.packed() if packs else nullcontext():
+        """A plan and its scores of a block, or some of its answers, as they end; ``packs``: with ``packed_weights``."""
+        with packed_weights(self._loaded.model) if packs else nullcontext():
             for block in blocks:
                 yield from self._begin(*block, set())
             yield from self._decode(lambda: self._pool.is_empty)

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,17 +72,16 @@ class LlamaCppEngine(PlanByPlan):
             )
         self._loaded: WeightlessModel = replace(model, context_length=self.context)
         self._stop_tokens = stop_tokens(model.tokenizer, model.generation_config)
-        self._serving: tuple[str, ServerInProcess, TemporaryDirectory[str] | None] | None = None
+        self._serving: tuple[str, ServerInProcess, ExitStack] | None = None
 
     def describe(self) -> Mapping[str, Any]:
         return {**self._described("llama.cpp", self._device), "cache": "float32" if self._exact else "float16"}
 
     def close(self) -> None:
         if self._serving is not None:
-            _, _, folder = self._serving
+            _, _, files = self._serving
             self._serving = None  # the server ends with its last reference
-            if folder is not None:
-                folder.cleanup()
+            files.close()
 
     def _write(self, rows: Sequence[GenerationRow], plan: CutPlan, decoding: Decoding) -> list[Completion]:
         server = self.serve_plan(plan)
@@ -121,12 +121,11 @@ class LlamaCppEngine(PlanByPlan):
         if self._serving is not None and self._serving[0] == plan.key:
             return self._serving[1]
         self.close()
-        file, folder = self.file, None
+        file = self.file
         bare = CutPlan(num_layers=plan.num_layers, removed=plan.removed, channels=plan.channels)
-        try:
+        with ExitStack() as files:
             if self._leaves_copy_out or not bare.is_uncut:
-                folder = TemporaryDirectory(prefix="layercut-")
-                file = Path(folder.name) / "plan.gguf"
+                file = Path(files.enter_context(TemporaryDirectory(prefix="layercut-"))) / "plan.gguf"
                 settings = ModelSettings(model=str(self.file))
                 cut_gguf_file(settings, lambda **_: bare, self.file, file, verify=False)
             try:
@@ -137,11 +136,7 @@ class LlamaCppEngine(PlanByPlan):
                     f"llama.cpp cannot run {self._loaded.name} ({one_line(error)}). Try a smaller `cache_gib`, or use "
                     "`engine` shared."
                 ) from error
-        except BaseException:
-            if folder is not None:
-                folder.cleanup()
-            raise
-        self._serving = (plan.key, server, folder)
+            self._serving = (plan.key, server, files.pop_all())
         return server
 
     def parameters(self, file: Path) -> Any:

@@ -66,7 +66,6 @@ class OpenAIEngine(Engine):
 
     num_layers = 1  # what is behind a server is taken as a whole
     gives_not = "a server does not give"
-    has_chat_template = True  # only the server knows; it is asked to
 
     def __init__(self, model: str, base_url: str, *, concurrency: int = 32, retries: int = RETRIES) -> None:
         """Nothing is sent yet. The key is OPENAI_API_KEY of the environment."""

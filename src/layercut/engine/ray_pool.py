@@ -69,9 +69,9 @@ class PoolWorker:
     def __init__(self, build: Callable[[], Engine]) -> None:
         self._engine = cache(build)
 
-    def describe(self) -> tuple[dict[str, Any], int, bool]:
+    def describe(self) -> tuple[dict[str, Any], int]:
         engine = self._engine()
-        return dict(engine.describe()), engine.num_layers, engine.has_chat_template
+        return dict(engine.describe()), engine.num_layers
 
     def answer(
         self, method: str, requests: Sequence[Any], plans: Plans, rest: Any, ids: Mapping[str, Collection[str]]
@@ -102,10 +102,6 @@ class RayPool(Engine):
     @property
     def num_layers(self) -> int:
         return self._member[1]
-
-    @property
-    def has_chat_template(self) -> bool:
-        return self._member[2]
 
     def describe(self) -> Mapping[str, Any]:
         return self._member[0]
@@ -144,7 +140,7 @@ class RayPool(Engine):
                     yield by_key[key], answers
 
     @cached_property
-    def _member(self) -> tuple[dict[str, Any], int, bool]:
+    def _member(self) -> tuple[dict[str, Any], int]:
         """Start the members, and say what all of them are once they are up; see ``PoolWorker.describe``."""
         number, options = self._connect()
         worker = self._ray.remote(**options)(PoolWorker)

@@ -6,37 +6,21 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.engine.prompts import TokenPair, encode_begun, encode_pairs, encode_prompt
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel, WeightlessModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from layercut.engine.handle import ModelHandle
 
 _LONG = 2000  # characters of a prompt from which a dry run counts its tokens
 
 logger = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
-
-
-class Reader(Protocol):
-    """The properties of a model by which texts are laid out for it: a LoadedModel, or one without its weights."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
-
-    @property
-    def context_length(self) -> int | None: ...
-
-    @property
-    def dtype(self) -> str: ...
+Reader = LoadedModel | WeightlessModel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from layercut.engine.attention import Attending, KeyValue, attention_asks
-from layercut.engine.products import fast_products, large_layers, packed_weights
+from layercut.engine.products import large_layers
 from layercut.engine.rows import Tokens
 from layercut.engine.text_groups import Pack, PackedText
 from layercut.errors import InputError
@@ -51,13 +51,6 @@ class HeadInput(NamedTuple):
     kind: type[Any]  # class in which the model's body returns its states
 
 
-class Entered(NamedTuple):
-    """A packed row at the bottom of the stack."""
-
-    states_1TD: Tensor
-    calls: list[LayerCall]  # one per layer of the original model
-
-
 class Stack:
     """The layers of one loaded model; indices are those of the original model."""
 
@@ -65,28 +58,21 @@ class Stack:
         self._model = loaded.model
         self.device = loaded.model.device
         self._layers = decoder_layers(loaded.model)
-        self._large = large_layers(loaded.model)
-
-    def few_rows(self) -> AbstractContextManager[None]:
-        """Within it the model is fast for few tokens at once, its head too; results differ by rounding."""
-        return fast_products(self._large)
-
-    def packed(self) -> AbstractContextManager[None]:
-        """The same for a whole call and faster; nothing else may read the model's weights meanwhile."""
-        return packed_weights(self._model)
+        self.large = large_layers(loaded.model)
 
     @torch.no_grad()
-    def enter(self, ids: Sequence[int], positions: Sequence[int]) -> Entered:
-        """Embed T tokens that stand at the given positions of their own texts."""
+    def enter(self, ids: Sequence[int], positions: Sequence[int]) -> tuple[Tensor, list[LayerCall]]:
+        """Embed T tokens that stand at the given positions of their own texts: states (1, T, D), and every layer's call
+        in the original model."""
         calls: list[LayerCall] = []
         stand_ins = [StandIn(layer, calls) for layer in self._layers]
         self._body(torch.tensor([ids], device=self.device), torch.tensor([positions], device=self.device), stand_ins)
-        return Entered(calls[0][0], calls)
+        return calls[0][0], calls
 
     @torch.no_grad()
-    def run(self, layer: int, states_1TD: Tensor, entered: Entered, attends: Attending) -> Tensor:
+    def run(self, layer: int, states_1TD: Tensor, calls: Sequence[LayerCall], attends: Attending) -> Tensor:
         """One layer's output for any hidden states of the tokens that entered; ``attends`` says who sees whom."""
-        _, args, kwargs = entered.calls[layer]
+        _, args, kwargs = calls[layer]
         with attention_asks(self._model, attends):
             output = self._layers[layer](states_1TD, *args, **kwargs)
         return output if isinstance(output, Tensor) else output[0]
@@ -264,13 +250,13 @@ def run_under_plans(
     # Looked up from the leaves down, so that what is given up first is what the fewest plans need.
     held = [cache.get(prefix, node.path) for node in nodes] if prefix else []
     pack, num_ran = Pack(texts, prefix, device=stack.device), 0
-    entered = stack.enter(pack.ids, pack.positions)
+    entered_1TD, calls = stack.enter(pack.ids, pack.positions)
     todo: list[tuple[Node, Tensor, Tensor | None, Mapping[int, KeyValue], Mapping[int, KeyValue]]]
-    todo = [(tree, entered.states_1TD, None, {}, {})]
+    todo = [(tree, entered_1TD, None, {}, {})]
     if None in held:
         ahead = Pack([PackedText.line(prefix)], (), device=stack.device)
-        before = stack.enter(ahead.ids, ahead.positions)
-        todo = [(tree, entered.states_1TD, before.states_1TD, {}, {})]
+        before_1TD, calls_ahead = stack.enter(ahead.ids, ahead.positions)
+        todo = [(tree, entered_1TD, before_1TD, {}, {})]
     while todo:
         node, states, states_ahead, own, prefix_kv = todo.pop()
         if not any(wanted(plan) for plan in node.below):
@@ -279,14 +265,14 @@ def run_under_plans(
             layer = node.path[-1]
             if prefix:
                 if states_ahead is not None:
-                    states_ahead, kv = _run_layer(stack, layer, states_ahead, before, ahead)
+                    states_ahead, kv = _run_layer(stack, layer, states_ahead, calls_ahead, ahead)
                     cache.put(prefix, node.path, kv)
                 else:
                     stored = cache.get(prefix, node.path)
                     assert stored is not None, "the prefix was given up while it was needed"
                     kv = stored
                 prefix_kv = pack.prefix_kv = {**prefix_kv, layer: kv} if keep else {layer: kv}
-            states, kv = _run_layer(stack, layer, states, entered, pack)
+            states, kv = _run_layer(stack, layer, states, calls, pack)
             own = {**own, layer: kv} if keep else own
             num_ran += 1
             report_share(f"reading {len(pack.ids):,} tokens", num_ran / len(nodes))
@@ -297,8 +283,10 @@ def run_under_plans(
             todo.append((child, states, states_ahead, own, prefix_kv))
 
 
-def _run_layer(stack: Stack, layer: int, states_1TD: Tensor, entered: Entered, pack: Pack) -> tuple[Tensor, KeyValue]:
-    states_1TD = stack.run(layer, states_1TD, entered, pack)
+def _run_layer(
+    stack: Stack, layer: int, states_1TD: Tensor, calls: Sequence[LayerCall], pack: Pack
+) -> tuple[Tensor, KeyValue]:
+    states_1TD = stack.run(layer, states_1TD, calls, pack)
     if pack.last is None:
         raise InputError(
             "this model does not use transformers' attention interface, so texts cannot be packed; use `engine` plain."

@@ -1,18 +1,24 @@
 """VllmEngine: vLLM in this process, with layers skipped in place; prompts and ends of answers are handled here.
 
+Decoder layers are the list of modules that is as long as the checkpoint counts layers. A layer that is to change
+nothing hands on the stream and, in most of vLLM's models, a second tensor: the residual stream that the first is still
+to be added to. The signature of the layer's ``forward`` says which. VERIFIED types alone are run: for some others vLLM
+computes something else than transformers.
+
 Plans run one after the other, each with its own namespace of cached prefixes (vLLM's cache salt): keys and values of
 the original model are wrong for any plan, and prompts shorter than a cache block do not show it.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layercut.engine.base import Completion, Decoding, Likelihoods
 from layercut.engine.batching import PlanByPlan
@@ -20,11 +26,13 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import GenerationRow, LikelihoodRow, Scoring, Tokens
 from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, noise_key, stop_tokens
-from layercut.engine.vllm_layers import leave_out_layers, module_lists_of, pick_layer_list, refuse_other_types
 from layercut.errors import InputError, MissingExtra, first_line
 from layercut.models.loading import WeightlessModel
 from layercut.progress.activity import report_tokens
 from layercut.surgery.plan import CutPlan
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +45,16 @@ ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
 }
 """Environment of vLLM, unless it is already set."""
+VERIFIED = frozenset({
+    "cohere", "gemma3_text", "gpt2", "granite", "llama", "mistral", "mixtral", "olmo", "olmo2", "olmo3", "phi3",
+    "qwen2", "qwen3", "qwen3_moe", "smollm3", "starcoder2",
+})  # fmt: skip
+"""Types that were compared with transformers, whole and without some layers: tests/behaviour/test_vllm.py. A new one is
+a row here, once it passes there."""
+
+_OWN = "_layercut_own_forward"
+"""Attribute of a layer that is left out: the forward that was its own attribute before, or None."""
+_STREAM, _RESIDUAL = "hidden_states", "residual"
 
 
 class VllmEngine(PlanByPlan):
@@ -250,3 +268,67 @@ def engine_of(handle: ModelHandle) -> VllmEngine:
         logger.warning("device_map %s has no effect with the engine vllm", wanted.device_map)
     options = {name: getattr(wanted, name) for name in ("batch_size", "device", "cache_gib")}
     return VllmEngine(handle.weightless, **options)
+
+
+# Skipped layers
+
+
+def refuse_other_types(model: WeightlessModel) -> None:
+    """Raise InputError for a type of model that is not VERIFIED."""
+    if (kind := model.structure.model_type) not in VERIFIED:
+        raise InputError(
+            f"{model.name} is of the type {kind}, of which it is not known that vLLM computes the same as transformers "
+            f"({', '.join(sorted(VERIFIED))} are); use `engine` shared, or serve it with vllm and use `engine` openai."
+        )
+
+
+def module_lists_of(model: nn.Module, *, num_layers: int) -> list[str]:
+    """Dotted names of the lists of modules that are as long as the model is deep."""
+    from torch import nn
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+
+
+def pick_layer_list(lists: Collection[str], *, layers: str, model: str) -> str:
+    """The list of decoder layers: the only one, or the only one of the name that transformers gives it."""
+    last = layers.rpartition(".")[2]
+    named = [name for name in lists if name.rpartition(".")[2] == last]
+    for names in (list(lists), named):
+        if len(names) == 1:
+            return names[0]
+    raise InputError(
+        f"vLLM's {model} has {', '.join(sorted(lists)) or 'no list'}, not one list of layers; use `engine` shared."
+    )
+
+
+def leave_out_layers(model: nn.Module, *, layers: str, removed: Collection[int]) -> int:
+    """Leave out these layers of vLLM's model, and take back in all others; gives the number of all."""
+    modules = list(model.get_submodule(layers).children())
+    for index, layer in enumerate(modules):
+        if _OWN in vars(layer):
+            own = vars(layer)[_OWN]
+            del layer.forward, layer.__dict__[_OWN]
+            if own is not None:
+                layer.forward = own
+        if index in removed:
+            layer.__dict__[_OWN] = vars(layer).get("forward")
+            layer.forward = pass_states_on(type(layer).forward)
+    return len(modules)
+
+
+def pass_states_on(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's output if it changes nothing, by the arguments of its ``forward``: granite's promises are not kept."""
+    names = [name for name in inspect.signature(forward).parameters if name != "self"]
+    stream = _STREAM if _STREAM in names else names[0]
+
+    def same(*args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if stream not in given:  # the first argument of a wrapper that takes any
+            return args[0]
+        return (given[stream], given.get(_RESIDUAL)) if _RESIDUAL in names else given[stream]
+
+    return same

@@ -36,7 +36,7 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.outline import planned_answers
+from layercut.selection.select import planned_answers
 from layercut.settings import ModelSettings
 from layercut.tasks import load_task
 from layercut.tasks.builtin.checked import CODE, GENERAL

@@ -30,7 +30,7 @@ from layercut.selection.base import Context
 from layercut.selection.calibration import Calibration
 from layercut.selection.channels import answers_as_texts, keep_needed_channels, rank_channels, texts_as_read
 from layercut.selection.criteria import block_influence
-from layercut.selection.greedy import place_of_highest, standings_of
+from layercut.selection.greedy import place_of_highest
 from layercut.selection.objective import TaskObjective, TaskRecords
 from layercut.selection.perplexity import TextObjective
 from layercut.selection.search_journal import SearchJournal
@@ -107,7 +107,7 @@ class PlanPath:
         return max(range(len(plans)), key=lambda place: (negative[place], -place))
 
     def _best_by_score(self, plans: Sequence[CutPlan]) -> int:
-        candidates = standings_of(self.objective, plans).candidates
+        candidates = self.objective.round(plans).candidates
         values = [float("-inf") if plan.value is None else plan.value for plan in candidates]
         best = place_of_highest(values)
         if values[best] == float("-inf"):

@@ -51,7 +51,7 @@ class SearchAnswers:
         decoding: Decoding,
         journal: SearchJournal,
     ) -> None:
-        """``engine`` is called only if an answer is missing; the seed of ``decoding`` decides the items' order."""
+        """``engine`` is called when answers are asked; the seed of ``decoding`` decides the items' order."""
         self._tasks, self._engine, self._decoding, self._journal = tasks, engine, decoding, journal
         self._questions = [JournalQuestion.of(part.task, part.readout, model_hash, decoding) for part in tasks]
         self.ids = [tuple(sample.id for sample in of_task) for of_task in samples]
@@ -89,18 +89,10 @@ class SearchAnswers:
                 lambda plan, readout, records: learn(task_of[readout], plan, records),
             )
 
-        questions = [questions_of(same) for same in self.sets if same[0] in group]
-        if all(
-            {sample.id for sample in question.samples} <= {record["id"] for record in part.records}
-            for question in questions
-            for parts in question.journals.values()
-            for part in parts
-        ):
-            return
         ask_under_plans(
             self._engine(),
             plans,
-            questions,
+            [questions_of(same) for same in self.sets if same[0] in group],
             decoding=self._decoding,
             early=not whole,
             wanted=lambda plan, item: wanted(plan),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -105,14 +105,11 @@ class Objective(Protocol):
 
     def values(self, plans: Sequence[CutPlan]) -> list[float]:
         """One value per plan. Measurements in the journal are reused."""
-
-
-@runtime_checkable
-class RacingObjective(Objective, Protocol):
-    """An objective that can find the best of many plans without the values of all."""
+        ...
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         """The best plan's value, and a value or a bound of the others; of equals the later plan wins."""
+        return Standings.of(self.values(plans))
 
 
 def engine_and_text(context: Context, criterion: str) -> tuple[Engine, Calibration]:

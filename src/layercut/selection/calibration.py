@@ -20,10 +20,10 @@ from layercut.runs.directory import RunFolder
 from layercut.runs.environment import hide_home
 from layercut.runs.settings import settings_hash
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
+from layercut.settings import GENERATED
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.data_files import HUB, read_rows_of_file, read_text, stream_hub_rows
 
-BUILT_IN = "generated"
 COLUMNS = ("text", "content")
 _VERSION = 1  # raised by any change of how text is generated; the prompts count by their hash
 _CHARACTERS = 24  # most characters of a token, roughly; longer texts are cut before they are tokenised
@@ -95,14 +95,14 @@ def load_calibration(
     """
     max_tokens = min(max_tokens, loaded.context_length or max_tokens)
     texts: Iterator[str] | list[str]
-    if source == BUILT_IN:
+    if source == GENERATED:
         if engine is None:
             raise InputError("the model writes its own calibration text, and there is no engine to run it; give one.")
         texts = _generated(loaded, engine, num_texts, max_tokens, seed, folder, progress)
     elif source.startswith(HUB):
         texts = (_text_of(row.fields, row.where) for row in stream_hub_rows(source, extra="lm-eval"))
     elif source.endswith((".txt", ".txt.gz")):
-        other = f"Give a file, hub:NAME or {BUILT_IN}."
+        other = f"Give a file, hub:NAME or {GENERATED}."
         text = read_text(Path(source).expanduser(), "calibration text", other)
         texts = _consecutive(loaded, text, max_tokens)
     else:
@@ -163,7 +163,7 @@ def _generated(
     ]
     question = JournalQuestion(
         task="calibration",
-        readout=BUILT_IN,
+        readout=GENERATED,
         model_hash=engine.describe()["model_hash"],
         version=_VERSION,
         settings_hash=settings_hash({"openings": _hash(prompts), "max_tokens": max_tokens}),

@@ -8,7 +8,7 @@ from typing import Any
 
 from layercut.errors import InputError
 from layercut.runs.trackers import log_numbers
-from layercut.selection.base import Context, Objective, RacingObjective, Selection
+from layercut.selection.base import Context, Objective, Selection
 from layercut.selection.racing import Standings
 from layercut.surgery.plan import CutPlan
 
@@ -40,7 +40,7 @@ def remove_greedily(
         left = [layer for layer in context.candidates if layer not in removed]
         plans = propose([CutPlan(num_layers=context.num_layers, removed=(*removed, layer)) for layer in left])
         candidates = [plan.removed[-1] for plan in plans]
-        outcome = _round(candidates, standings_of(objective, plans))
+        outcome = _round(candidates, objective.round(plans))
         if outcome["value"] is None:
             raise InputError(
                 f"round {number + 1}: no pruned model has a finite value; remove fewer, or load another dtype."
@@ -65,26 +65,13 @@ def place_of_highest(values: Sequence[float]) -> int:
     >>> place_of_highest([0.5, 0.7, 0.7, float("nan")])
     2
     """
-    return max(range(len(values)), key=lambda place: (rank_value(values[place]), place))
-
-
-def rank_value(value: float) -> float:
-    """The value to compare by.
-
-    >>> rank_value(0.5), rank_value(float("nan"))
-    (0.5, -inf)
-    """
-    return value if math.isfinite(value) else -math.inf
+    known = [value if math.isfinite(value) else -math.inf for value in values]
+    return max(range(len(values)), key=lambda place: (known[place], place))
 
 
 def as_json(value: float) -> float | None:
     """The value to write: JSON has no NaN."""
     return value if math.isfinite(value) else None
-
-
-def standings_of(objective: Objective, plans: Sequence[CutPlan]) -> Standings:
-    """The standings of the plans of a round: raced if the objective can, else the values of all."""
-    return objective.round(plans) if isinstance(objective, RacingObjective) else Standings.of(objective.values(plans))
 
 
 def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
@@ -94,7 +81,7 @@ def _round(candidates: Sequence[int], standings: Standings) -> dict[str, Any]:
     others = [place for place in range(len(values)) if place != best]
     second = max(
         others,
-        key=lambda place: (rank_value(results[place].upper_bound), results[place].num_answered, place),
+        key=lambda place: (results[place].upper_bound, results[place].num_answered, place),
         default=-1,
     )
     outcome = {

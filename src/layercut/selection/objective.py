@@ -50,7 +50,7 @@ class TaskRecords(NamedTuple):
     records: list[dict[str, Any]]  # in the order of the samples, as ``evaluate`` writes them
 
 
-class TaskObjective:
+class TaskObjective(Objective):
     """Mean over tasks of (s - f) / (u - f), where s is a plan's score and u the original model's on the same items.
 
     ``raw``: f = 0, the paper's ratio (arXiv:2602.01997). ``chance``: f is the score of guessing. A metric that is not 0
@@ -116,7 +116,7 @@ class TaskObjective:
 
     def round(self, plans: Sequence[CutPlan]) -> Standings:
         if self._race == "off":
-            return Standings.of(self.values(plans))
+            return super().round(plans)
         metrics = [uncut.metric for uncut in self.uncut]
         return race_plans_of_round(self.known, plans, metrics, self._value, progress=self._progress)
 
@@ -229,9 +229,8 @@ def held_out(
 
     fresh = [_unseen_samples(part, num_items, seen.get(part.task.name, ())) for part in objective.parts]
     chosen, unseen = answer(objective.samples), answer(fresh)
-    ids: dict[str, set[str]] = {}
-    for part, samples in zip(objective.parts, fresh, strict=True):
-        ids.setdefault(part.task.name, set()).update(sample.id for sample in samples)
+    named = zip(objective.parts, fresh, strict=True)
+    ids = merge_items(*({part.task.name: [sample.id for sample in samples]} for part, samples in named))
     rows = [
         {
             "task": part.task.name,

@@ -13,7 +13,7 @@ from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, show_nothing
 from layercut.runs.settings import settings_hash
-from layercut.selection.base import Context, Selection, by_importance, chosen_settings, engine_and_text
+from layercut.selection.base import Context, Objective, Selection, by_importance, chosen_settings, engine_and_text
 from layercut.selection.greedy import as_json, remove_greedily
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
 from layercut.surgery.plan import CutPlan
@@ -23,7 +23,7 @@ _VERSIONS = {"nll": 1, "divergence": 2}
 """Versions of the readouts, raised by any change that can alter a record's numbers."""
 
 
-class TextObjective:
+class TextObjective(Objective):
     """Minus a plan's mean per token, in nats: ``nll`` of the plan, or ``kl`` from the original, which gives both."""
 
     def __init__(

@@ -37,7 +37,9 @@ class Standings(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Standings:
-        return cls([Standing(value, value, 0) for value in values], 0)
+        """The values of all; one that is not finite is lower than any other."""
+        known = [value if math.isfinite(value) else -math.inf for value in values]
+        return cls([Standing(value, value, 0) for value in known], 0)
 
 
 Learn = Callable[[int, int, Sequence[float]], None]  # takes a task, a place and metrics

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.runs.directory import RunFolder
-from layercut.runs.records import Journal
 from layercut.runs.settings import settings_hash
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Readout, Task, is_generated
+from layercut.tasks.evaluate import InMemory, Records
 
 KEY = "key"  # field of a record with the conditions that it was measured under
 
@@ -65,22 +65,22 @@ class SearchJournal:
 
     def __init__(self, folder: RunFolder | None = None) -> None:
         self._folder = folder
+        self._open = ExitStack()
         self._files: dict[tuple[str, str], _File] = {}
 
     def part(self, question: JournalQuestion, plan: CutPlan, ids: Sequence[str], *, whole: bool = False) -> JournalPart:
         """The known records of these items under a plan; ``whole``: without answers that ended early."""
         name = (question.task, question.readout)
         if name not in self._files:
-            self._files[name] = _File(self._folder.journal(*name) if self._folder is not None else None)
+            folder = self._folder
+            self._files[name] = _File(self._open.enter_context(folder.journal(*name)) if folder else InMemory())
         return JournalPart(self._files[name], question.key(plan), ids, whole)
 
     def __enter__(self) -> SearchJournal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for file in self._files.values():
-            if file.journal is not None:
-                file.journal.close()
+        self._open.close()
         if self._folder is not None:
             self._files.clear()
 
@@ -89,7 +89,7 @@ class JournalPart:
     """One plan's part of a file. To ``evaluate`` it is a Journal of the wanted items under this plan."""
 
     def __init__(self, file: _File, key: Mapping[str, Any], ids: Sequence[str], whole: bool) -> None:
-        self.path = Path("memory") if file.journal is None else file.journal.path
+        self.path = file.store.path
         self._file = file
         self._key = key
         self._ids = ids
@@ -118,15 +118,14 @@ _Known = dict[str, dict[bool, dict[str, Any]]]
 
 
 class _File:
-    """A journal with an index; ``journal`` is None in memory."""
+    """Records with an index."""
 
-    def __init__(self, journal: Journal | None) -> None:
-        self.journal = journal
+    def __init__(self, store: Records) -> None:
+        self.store = store
         self._by_key: dict[str, _Known] = {}
-        for record in journal.records if journal is not None else ():
-            if journal is not None and KEY not in record:
-                journal.close()
-                raise InputError(f"{journal.path} holds answers that were not written by a search; use another `out`.")
+        for record in store.records:
+            if KEY not in record:
+                raise InputError(f"{store.path} holds answers that were not written by a search; use another `out`.")
             self._keep(record)
 
     def under(self, key: Mapping[str, Any]) -> _Known:
@@ -134,11 +133,10 @@ class _File:
 
     def append(self, records: list[dict[str, Any]]) -> None:
         """Write records, and hold them as a later command would read them."""
-        if self.journal is not None and records:
-            self.journal.append(records)
-            records = self.journal.records[-len(records) :]
-        for record in records:
-            self._keep(record)
+        if records:
+            self.store.append(records)
+            for record in self.store.records[-len(records) :]:
+                self._keep(record)
 
     def _keep(self, record: dict[str, Any]) -> None:
         is_whole = record.get("finish_reason") != "settled"

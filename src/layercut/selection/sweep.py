@@ -23,9 +23,8 @@ from layercut.runs.dry_run import Outline
 from layercut.runs.records import data_frame
 from layercut.runs.trackers import log_numbers
 from layercut.selection.answers import SearchAnswers
-from layercut.selection.outline import outline_of_steps, planned_answers
 from layercut.selection.search_journal import SearchJournal
-from layercut.selection.select import folder_settings
+from layercut.selection.select import folder_settings, outline_of_steps, planned_answers
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.plan import CutPlan, parse_layers
 from layercut.tasks.cells import Cell, announce_isolation, folder_name, make_task_cells

@@ -15,7 +15,7 @@ from layercut.errors import InputError
 from layercut.models.sources import depth_of
 from layercut.selection import CRITERIA, criterion_row
 from layercut.selection.base import Context, SearchSettings, no_objective
-from layercut.selection.select import Selected, SelectionRequest, select_layers
+from layercut.selection.select import Selected, SelectionRequest, select_layers, selection_outline
 from layercut.selection.specs import LayerSpec, Units, parse_protected
 from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
 from layercut.surgery.channels import CHANNEL_CRITERIA
@@ -159,8 +159,6 @@ class SelectVerb(Verb):
         return done.plan
 
     def rehearse(self, io: Io) -> Shown:
-        from layercut.selection.outline import selection_outline
-
         if self.criterion is None:
             raise InputError("a dry run counts what choosing layers asks; MLP channels take one pass over the texts.")
         return shown_outline(selection_outline(self.model, self._request(), out=self.run_folder))

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.prompts import decode_tokens
-from layercut.engine.vllm import VllmEngine
-from layercut.engine.vllm_layers import module_lists_of, pass_states_on, pick_layer_list
+from layercut.engine.vllm import VllmEngine, module_lists_of, pass_states_on, pick_layer_list
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import WeightlessModel, load_without_weights
 from layercut.models.sources import resolve_source

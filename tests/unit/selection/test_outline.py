@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from layercut.selection.outline import count_greedy_plans
+from layercut.selection.select import count_greedy_plans
 from tests.unit.cli.conftest import Run, layercut, tiny  # noqa: F401 - fixtures
 
 TASKS = ("--objective", "arithmetic,copy", "--limit", "3")
