@@ -49,7 +49,7 @@ def test_killed_again_and_again_it_ends_like_a_run_that_was_not(tmp_path: Path) 
             time.sleep(0.002)
         process.kill()
         num_killed += process.wait() == -9
-        assert not (killed / "result.json").exists() or moment == MOMENTS[-1]
+        assert not (killed / "result.json").exists() or moment in MOMENTS[-2:]
     assert num_killed >= len(MOMENTS) - 2, "a step as quick as writing a tiny checkpoint may be over before it is seen"
     assert started(*command, "--device", "cpu", "--out", killed).wait() == 0
     assert results(killed) == results(whole)
