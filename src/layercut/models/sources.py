@@ -87,11 +87,11 @@ def describe_source(source: ModelSource) -> SourceFacts:
     """Structure, depth and hash of a model, from its config and the heads of its weight files."""
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
-    entries = {tensor.name: tensor.entry for tensor in tensors}
-    refuse_absurd_count(entries, config, source.name)
+    names = [tensor.name for tensor in tensors]
+    refuse_absurd_count(names, config, source.name)
     check_counts(config, source.name)
-    structure = structure_of(config, source.name, entries)
-    num_layers = count_layers(entries, config, structure, source.name)
+    structure = structure_of(config, source.name, names)
+    num_layers = count_layers(names, config, structure, source.name)
     return SourceFacts(structure, num_layers, fingerprint_of(tensors, config)[:HASH_LENGTH])
 
 
