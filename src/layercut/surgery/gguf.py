@@ -187,7 +187,7 @@ def _prepare(
             name = gguf_format.EMBEDDINGS
         new, part = _smaller(tensor, plan)
         if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
-            new, part = gguf_parts.replace_matrix(tensor, *healed.matrices[block[0]])
+            new, part = gguf_parts.replace_matrix(tensor, healed.matrices[block[0]])
         num_rows = math.prod(tensor.shape[1:])
         part = part or gguf_parts.Taken(num_rows, 1, tensor.num_bytes // num_rows, (0,))
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import CHUNK, entry_bytes, read_config, safetensors_files
+from layercut.models.weights import CHUNK, TensorSpan, entry_bytes, read_config, stored_tensors
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.checkpoint import recorded_plans_of
 from layercut.surgery.gguf_metadata import block_tensor
@@ -146,13 +146,13 @@ def trim_tensor(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[Gguf
     return new, Taken(1, vocabulary.size, tensor.num_bytes // vocabulary.size, vocabulary.kept)
 
 
-def replace_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> tuple[GgufTensor, Part]:
+def replace_matrix(tensor: GgufTensor, new: TensorSpan) -> tuple[GgufTensor, Part]:
     """A last matrix with the numbers of a checkpoint, in 8 bits or more: solved ones bear rounding badly."""
     import gguf
 
-    is_float = block_sizes(tensor.kind)[0] == 1
+    is_float, width = block_sizes(tensor.kind)[0] == 1, new.shape[1]
     kind = _kind_again(tensor.kind if is_float else int(gguf.GGMLQuantizationType.Q8_0), width)
-    return tensor._replace(shape=(width, tensor.shape[1]), kind=kind), FromCheckpoint(file, name, kind)
+    return tensor._replace(shape=(width, tensor.shape[1]), kind=kind), FromCheckpoint(new.file, new.name, kind)
 
 
 def _kind_again(kind: int, width: int) -> int:
@@ -232,16 +232,11 @@ class HealedCut(NamedTuple):
     """What a healed checkpoint adds to the plan that it was cut by."""
 
     healing: tuple[Mapping[str, Any], ...]  # entries of its plan.json
-    matrices: Mapping[int, tuple[Path, str, int]]
-    """By layer of the original model, the last matrix of an MLP that healing changed: its safetensors file, its name
-    there, and the numbers of a row."""
+    matrices: Mapping[int, TensorSpan]  # last matrices that healing changed, by layer of the original model
 
 
 def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
     """Compare a healed checkpoint with the original's folder; one of another plan, or healed otherwise, is refused."""
-    import torch
-    from safetensors import safe_open
-
     plans = recorded_plans_of(folder)
     healed = [entry for step in plans for entry in step.get("healing", ())]
     methods = {str(entry.get("method")) for entry in healed}
@@ -253,27 +248,23 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
             "`method` seam solved for; convert the folder with llama.cpp's convert_hf_to_gguf.py."
         )
 
-    def read(file: Path, name: str, width: int) -> Any:
-        with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
-            return opened.get_tensor(name)
-
     before, after = _last_matrices(original), _last_matrices(folder)
     changed = {
         old: after[new]
         for new, old in enumerate(plan.kept)
-        if old in before and not torch.equal(read(*after[new]), read(*before[old]))
+        if old in before and [*after[new].chunks()] != [*before[old].chunks()]
     }
     return HealedCut(tuple(plans[0]["healing"]), changed)
 
 
-def _last_matrices(folder: Path) -> dict[int, tuple[Path, str, int]]:
-    """By layer, the last matrix of a folder's MLP: its safetensors file, its name there, and the numbers of a row."""
-    files, facts = safetensors_files(folder), describe_source(ModelSource(name=str(folder), path=folder))
-    mlp = mlp_width_of(read_config(folder), str(folder))
+def _last_matrices(folder: Path) -> dict[int, TensorSpan]:
+    """The last matrix of the MLP of each layer in a folder."""
+    tensors, name = {tensor.name: tensor for tensor in stored_tensors(folder)}, str(folder)
+    layers = describe_source(ModelSource(name=name, path=folder)).structure.layers
+    mlp = mlp_width_of(read_config(folder), name)
     readers = {layer: mlp.readers(layer) for layer in mlp.slots}
     if any(len(slots) != 1 or slots[0].dim != 1 or slots[0].is_stacked for slots in readers.values()):
         raise InputError(
             f"{folder} has experts, or keeps its matrices the other way round; convert it with llama.cpp's script."
         )
-    names = {layer: f"{facts.structure.layers}.{layer}.{slot.name}" for layer, (slot,) in readers.items()}
-    return {layer: (files[name], name, mlp.width) for layer, name in names.items()}
+    return {layer: tensors[f"{layers}.{layer}.{slot.name}"] for layer, (slot,) in readers.items()}

@@ -218,7 +218,6 @@ def list_removed(plan: CutPlan, layers: str) -> list[str]:
 
 def origin_of_plan(plan: Mapping[str, Any]) -> str:
     """What the model of a plan (``CutPlan.to_dict``) lost before, in words; empty for a whole one."""
-
     cuts = []
     for step in plan.get("earlier") or ():
         removed, healed = step["removed"], step.get("healed")

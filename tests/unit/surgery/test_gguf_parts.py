@@ -17,6 +17,7 @@ import layercut
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, VerificationError
 from layercut.models.gguf_file import GgufTensor, read_gguf_head, recorded_plans
+from layercut.models.weights import TensorSpan
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
@@ -237,7 +238,7 @@ def test_it_has_the_matrices_that_healing_solved_for(
 )
 def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
     tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0)
-    thin, _ = replace_matrix(tensor, Path("model.safetensors"), "down", width)
+    thin, _ = replace_matrix(tensor, TensorSpan("down", "F32", (8, width), Path("model.safetensors"), 0))
     assert (thin.kind, thin.shape) == (after, (width, 8))
     block, block_bytes = gguf.GGML_QUANT_SIZES[after]
     assert thin.num_bytes == 8 * width // block * block_bytes
