@@ -42,7 +42,7 @@ def check_tokenizer(folder: Path, texts: dict[str, list[str]], num_sets: int) ->
     covered = different = lost = 0
     longer: dict[str, dict[str, float]] = {}
     for vocabulary in [*named, *(draw_vocabulary(folder, seed) for seed in range(num_sets))]:
-        after = Tokenizer.from_str(trim_token_files(folder, vocabulary)["tokenizer.json"])
+        after = Tokenizer.from_str(json.dumps(trim_token_files(folder, vocabulary)["tokenizer.json"]))
         for name, group in texts.items():
             old = [encoding.ids for encoding in before.encode_batch(group)]
             new = [encoding.ids for encoding in after.encode_batch(group)]

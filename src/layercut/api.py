@@ -119,20 +119,21 @@ def _parameter(name: str, slot: Slot | None, by_position: bool) -> inspect.Param
 
 def _named(model: Any, tokenizer: Any, io: Io, loaded: dict[str, ModelHandle]) -> Any:
     """A model as requests take it; one in memory is kept in ``loaded`` by the folder that holds the same weights."""
-    from layercut.models.loaded import is_loaded, settings_of, wrap_loaded
-    from layercut.models.loading import LoadedModel
+    from layercut.models.loading import LoadedModel, wrap_loaded
 
     if isinstance(model, str | PathLike | ModelSettings):
         return fspath(model) if isinstance(model, PathLike) else model
+    from transformers import PreTrainedModel
+
     if isinstance(model, LoadedModel):
         wrapped = model
-    elif is_loaded(model):
+    elif isinstance(model, PreTrainedModel):
         wrapped = wrap_loaded(model, tokenizer, say=io.say)
     else:
         raise InputError(
             f"{type(model).__name__} is no model; give a name, a folder, a ModelSettings or a transformers model."
         )
-    settings = settings_of(wrapped)
+    settings = ModelSettings(model=str(wrapped.source.path), dtype=wrapped.dtype, device=str(wrapped.model.device))
     loaded[settings.model] = ModelHandle(settings, source=wrapped.source, loaded=wrapped)
     return settings
 

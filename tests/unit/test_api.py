@@ -262,7 +262,7 @@ def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tm
 def test_a_loaded_model_is_known_by_its_weights(
     loaded: tuple[Any, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from layercut.models.loaded import loaded_hash, wrap_loaded
+    from layercut.models.loading import loaded_hash, wrap_loaded
 
     monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
     model, tokenizer = loaded

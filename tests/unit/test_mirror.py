@@ -9,7 +9,7 @@ SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 base_settings diagnostics/diagnose engine/base engine/generating engine/rows
 engine/stack evidence/diagnosis evidence/sweep evidence/two_runs healing/heal
-models/cache models/checks models/gguf_file models/loaded models/quiet pruning/path
+models/cache models/checks models/gguf_file models/quiet pruning/path
 report/advice_text report/charts report/reports report/retention
 report/source report/words report/writers runs/draft runs/healing runs/prune runs/settings runs/study sandbox/child
 sandbox/filter sandbox/isolation sandbox/judge sandbox/process seed selection/base study/file study/healer

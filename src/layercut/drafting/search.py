@@ -28,8 +28,7 @@ from layercut.selection.search_journal import JournalPart, JournalQuestion, Sear
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import check_plan_on_model
-from layercut.surgery.slots import MlpWidth
-from layercut.surgery.width import mlp_width_in
+from layercut.surgery.width import MlpWidth, mlp_width_in
 from layercut.tasks.base import Split, is_generated
 
 ASKED = 32  # selection items of each task that the original model answers

@@ -121,7 +121,7 @@ def stored_dtype(folder: Path) -> str:
     """The dtype of most numbers of a checkpoint, as torch names it; float32 for any other kind."""
     sizes: Counter[str] = Counter()
     for tensor in stored_tensors(folder):
-        sizes[tensor.entry.dtype] += tensor.entry.num_parameters
+        sizes[tensor.dtype] += tensor.num_parameters
     return _DTYPES.get(sizes.most_common(1)[0][0], "float32")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -52,9 +52,8 @@ def count_layers(tensors: Iterable[str], config: Mapping[str, Any], structure: S
     return len(layers)
 
 
-def refuse_absurd_count(tensors: Iterable[str], config: Mapping[str, Any], where: str) -> None:
+def refuse_absurd_count(names: Sequence[str], config: Mapping[str, Any], where: str) -> None:
     """Refuse a config that counts more layers than there are tensors, before any is laid out."""
-    names = list(tensors)
     field, counted = counted_field(config)
     if field is None or (_is_whole_number(counted) and 0 < counted <= len(names)):
         return

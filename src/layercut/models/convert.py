@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
 """Raised when the same GGUF file is to become another folder; older folders in caches are then left alone."""
-SOURCE_FILE = "layercut_source.json"
+SOURCE_FILE = "layercut_source.json"  # in a converted folder, the record of its conversion
 JOINED = "model.gguf"
 PREFIX = "bundled:"
 
@@ -81,7 +81,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
 def is_whole_conversion(folder: Path) -> bool:
     """True if a cached folder has all that a conversion wrote, byte for byte; each file is hashed once."""
     try:
-        files = dict(read_source(folder)["files"])
+        files = dict(read_object(folder / SOURCE_FILE)["files"])
         states = {name: (folder / name).stat() for name in files}
         return all(_sha256(folder / name, at.st_mtime_ns, at.st_size) == files[name] for name, at in states.items())
     except (OSError, CheckpointError, LookupError, TypeError, ValueError):
@@ -91,11 +91,6 @@ def is_whole_conversion(folder: Path) -> bool:
 @cache
 def _sha256(path: Path, changed: int, num_bytes: int) -> str:
     return file_sha256(path)
-
-
-def read_source(folder: Path) -> dict[str, Any]:
-    """The record in ``layercut_source.json`` of a converted folder. Raises CheckpointError: it holds no JSON object."""
-    return read_object(folder / SOURCE_FILE)
 
 
 def file_sha256(path: Path) -> str:

@@ -13,7 +13,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +28,6 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?
 STRING, ARRAY = 8, 9
 PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
 """Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
-_LONGEST = 10_000  # longer arrays (vocabulary, merges) are not decoded. No model has as many layers.
 DEFAULT_ALIGNMENT = 32
 _MOST_SIZES = 8  # dimensions of a tensor; ggml has 4
 _TEXTS = ("general.architecture", "general.name", "general.license", "tokenizer.ggml.pre", "tokenizer.ggml.model")
@@ -62,7 +60,11 @@ class GgufTensor(NamedTuple):
     shape: tuple[int, ...]  # innermost dimension first, as ggml has it
     kind: int  # number of the ggml type, such as 12 for Q4_K
     offset: int  # first byte, counted from the start of the file
-    num_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        block, num_bytes = block_sizes(self.kind)
+        return math.prod(self.shape) // block * num_bytes
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ class GgufHead:
 
     metadata: Mapping[str, Any]  # numbers and strings
     arrays: Mapping[str, tuple[Any, ...]]
-    """Arrays of up to 10,000 entries: what the file says of each layer, but not a vocabulary."""
     fields: Mapping[str, GgufField]  # every key of the metadata, in the file's order
     tensors: tuple[GgufTensor, ...]
     alignment: int  # each tensor begins at a multiple of it, counted from where the first begins
@@ -163,48 +164,30 @@ def block_sizes(kind: int) -> tuple[int, int]:
     return block, num_bytes
 
 
-def tensor_bytes(shape: tuple[int, ...], kind: int) -> int:
-    """Bytes of a tensor of a ggml type."""
-    block, num_bytes = block_sizes(kind)
-    return math.prod(shape) // block * num_bytes
+def _bytes(data: mmap.mmap, count: int) -> bytes:
+    begin = data.tell()
+    data.seek(count, os.SEEK_CUR)  # a ValueError past the end of a file
+    data.seek(begin)
+    return data.read(count)
 
 
-def read_gguf_array(field: GgufField) -> list[Any]:
-    """All entries of an array, also of one that the head leaves in its bytes."""
-    data = BytesIO(field.raw)
-    _string(data)  # the key
-    _number(data, "<I")
-    inner, count = _number(data, "<I"), _number(data, "<Q")
-    return [_value(data, inner) for _ in range(count)]
-
-
-def _number(data: mmap.mmap | BytesIO, kind: str) -> Any:
+def _number(data: mmap.mmap, kind: str) -> Any:
     (value,) = struct.unpack(kind, data.read(struct.calcsize(kind)))
     return value
 
 
-def _string(data: mmap.mmap | BytesIO) -> str:
-    length, begin = _number(data, "<Q"), data.tell()
-    data.seek(length, os.SEEK_CUR)  # a ValueError past the end of a file
-    data.seek(begin)
-    return data.read(length).decode("utf-8")
-
-
-def _value(data: mmap.mmap | BytesIO, kind: int) -> Any:
-    """The value of a key; None for an array that is not decoded."""
+def _value(data: mmap.mmap, kind: int) -> Any:
+    """The value of a key: a number, a string, or a tuple of them."""
     if kind == STRING:
-        return _string(data)
+        return _bytes(data, _number(data, "<Q")).decode("utf-8")
     if kind != ARRAY:
         return _number(data, SCALARS[kind])
     inner, count = _number(data, "<I"), _number(data, "<Q")
-    if count <= _LONGEST:
-        return tuple(_value(data, inner) for _ in range(count))
     if inner in SCALARS:
-        data.seek(count * struct.calcsize(SCALARS[inner]), os.SEEK_CUR)
-        return None
-    for _ in range(count):
-        data.seek(_number(data, "<Q"), os.SEEK_CUR) if inner == STRING else _value(data, inner)
-    return None
+        return struct.unpack(f"<{count}{SCALARS[inner][1]}", _bytes(data, count * struct.calcsize(SCALARS[inner])))
+    if inner == STRING:  # a vocabulary may hold bytes that are no text
+        return tuple(_bytes(data, _number(data, "<Q")).decode("utf-8", "surrogateescape") for _ in range(count))
+    return tuple(_value(data, inner) for _ in range(count))
 
 
 def _read(data: mmap.mmap, path: Path) -> GgufHead:
@@ -218,26 +201,24 @@ def _read(data: mmap.mmap, path: Path) -> GgufHead:
     fields: dict[str, GgufField] = {}
     for _ in range(num_keys):
         begin = data.tell()
-        key, kind = _string(data), _number(data, "<I")
-        values = arrays if kind == ARRAY else metadata
-        value_begin, value = data.tell(), _value(data, kind)
+        key, kind = _value(data, STRING), _number(data, "<I")
+        values, value_begin = arrays if kind == ARRAY else metadata, data.tell()
+        values[key] = _value(data, kind)
         if kind == ARRAY:
             (kind,) = struct.unpack_from("<I", data, value_begin)
         fields[key] = GgufField(kind, data[begin : data.tell()])
-        if value is not None:
-            values[key] = value
     tensors = []
     for _ in range(num_tensors):
-        name = _string(data)
+        name = _value(data, STRING)
         if (sizes := _number(data, "<I")) > _MOST_SIZES:
             raise IndexError(sizes)
         shape = tuple(_number(data, "<Q") for _ in range(sizes))
         kind, offset = _number(data, "<I"), _number(data, "<Q")
         try:
-            num_bytes = tensor_bytes(shape, kind)
+            block_sizes(kind)
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{path} holds tensors of the unknown ggml type {kind}.") from error
-        tensors.append(GgufTensor(name, shape, kind, offset, num_bytes))
+        tensors.append(GgufTensor(name, shape, kind, offset))
     unit = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(unit, int) or not 1 <= unit < 2**32:
         raise IndexError(unit)

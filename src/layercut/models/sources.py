@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.checks import check_counts, count_layers, refuse_absurd_count
-from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf, read_source
+from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint_of, pickled_only, read_config, stored_tensors
+from layercut.models.weights import fingerprint_of, pickled_only, read_config, read_object, stored_tensors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-HASH_LENGTH = 16
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$", re.ASCII)
 _TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 _WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
@@ -57,16 +56,16 @@ def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
         folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, package=row.install)
-        origin = {**read_source(folder), "kind": "bundled", "base_model": row.base_model}
+        origin = {**read_object(folder / SOURCE_FILE), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
         if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
             raise InputError(f"{source} is an adapter; merge it by PEFT's merge_and_unload, and give the saved model.")
-        converted = read_source(path) if (path / SOURCE_FILE).is_file() else {}
+        converted = read_object(path / SOURCE_FILE) if (path / SOURCE_FILE).is_file() else {}
         return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
     if path.exists():
         folder = convert_gguf(path)
-        return ModelSource(name=source, path=folder, origin=read_source(folder))
+        return ModelSource(name=source, path=folder, origin=read_object(folder / SOURCE_FILE))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
     path = download_model(source, revision=revision)
@@ -87,12 +86,12 @@ def describe_source(source: ModelSource) -> SourceFacts:
     """Structure, depth and hash of a model, from its config and the heads of its weight files."""
     config = read_config(source.path)
     tensors = stored_tensors(source.path)
-    entries = {tensor.name: tensor.entry for tensor in tensors}
-    refuse_absurd_count(entries, config, source.name)
+    names = [tensor.name for tensor in tensors]
+    refuse_absurd_count(names, config, source.name)
     check_counts(config, source.name)
-    structure = structure_of(config, source.name, entries)
-    num_layers = count_layers(entries, config, structure, source.name)
-    return SourceFacts(structure, num_layers, fingerprint_of(tensors, config)[:HASH_LENGTH])
+    structure = structure_of(config, source.name, names)
+    num_layers = count_layers(names, config, structure, source.name)
+    return SourceFacts(structure, num_layers, fingerprint_of(tensors, config)[:16])
 
 
 def depth_of(source: str, revision: str | None = None) -> int | None:

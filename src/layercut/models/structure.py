@@ -136,14 +136,14 @@ def config_of(config: Mapping[str, Any], name: str) -> PretrainedConfig:
     return made
 
 
-def with_text_fields(config: PretrainedConfig, fields: Mapping[str, Any]) -> PretrainedConfig:
-    """A copy of a config with other fields of the language model. CheckpointError: its class accepts none such."""
+def with_text_fields(config: PretrainedConfig, fields: Mapping[str, Any], what: str) -> PretrainedConfig:
+    """A copy of a config with other fields of the language model. InputError: its class accepts no ``what``."""
     made = copy.deepcopy(config)
     text = made.get_text_config(decoder=True)
     try:
         new: PretrainedConfig = type(text).from_dict(dict(fields))
     except Exception as error:  # whatever the config class finds wrong
-        raise CheckpointError(one_line(error)) from error
+        raise InputError(f"transformers accepts no {what}: {one_line(error)}") from error
     if text is made:
         return new
     setattr(made, next(name for name in SECTIONS if getattr(made, name, None) is text), new)

@@ -43,40 +43,30 @@ BOOKKEEPING = {
 """Keys of config.json that do not change what the model computes in a given dtype."""
 
 
-class TensorEntry(NamedTuple):
-    """The entry of one tensor in a header."""
+class TensorSpan(NamedTuple):
+    """One tensor of a checkpoint, or of a new one, and where its bytes lie now."""
 
+    name: str  # its name in the checkpoint, or in the new one
     dtype: str  # safetensors' name of it, such as ``BF16``
     shape: tuple[int, ...]
-    begin: int  # first byte, counted from the header's ``data_offset``
-    end: int  # one past the last byte, counted the same way
-
-    @property
-    def num_bytes(self) -> int:
-        return self.end - self.begin
+    file: Path
+    offset: int  # first byte, counted from the start of ``file``
+    part: TensorPart | None = None  # part that stays; None for all of it. ``shape`` is that of the part.
 
     @property
     def num_parameters(self) -> int:
         return math.prod(self.shape)
 
-
-class TensorSpan(NamedTuple):
-    """One tensor of a checkpoint, or of a new one, and where its bytes lie now."""
-
-    name: str  # its name in the checkpoint, or in the new one
-    entry: TensorEntry  # dtype, shape and size; its byte range is the old one
-    file: Path
-    offset: int  # first byte, counted from the start of ``file``
-    part: TensorPart | None = None  # part that stays; None for all of it. ``entry`` then has the new shape and size.
+    @property
+    def num_bytes(self) -> int:
+        return self.num_parameters * DTYPE_BITS[self.dtype] // 8
 
     def taking(self, dim: int, entries: Sequence[int] | Sequence[Sequence[int]]) -> TensorSpan:
         """The same with some entries along one dimension alone; of a stack of tensors each its own."""
-        entry, item = self.entry, DTYPE_BITS[self.entry.dtype] // 8
         each = tuple(tuple(own) if isinstance(own, Sequence) else own for own in entries)
         size = len(each[0]) if isinstance(each[0], tuple) else len(each)
-        shape = (*entry.shape[:dim], size, *entry.shape[dim + 1 :])
-        new = TensorEntry(entry.dtype, shape, entry.begin, entry.begin + math.prod(shape) * item)
-        return self._replace(entry=new, part=TensorPart(dim, each, entry.shape))
+        shape = (*self.shape[:dim], size, *self.shape[dim + 1 :])
+        return self._replace(shape=shape, part=TensorPart(dim, each, self.shape))
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, about ``CHUNK`` at a time. Raises CheckpointError: the file became shorter."""
@@ -84,15 +74,15 @@ class TensorSpan(NamedTuple):
             dim, entries, shape = self.part
             stack = entries if isinstance(entries[0], tuple) else (entries,)
             num_rows = math.prod(shape[:dim]) // len(stack)
-            item_bytes = math.prod(shape[dim + 1 :]) * DTYPE_BITS[self.entry.dtype] // 8
+            item_bytes = math.prod(shape[dim + 1 :]) * DTYPE_BITS[self.dtype] // 8
             layout = (num_rows, shape[dim], item_bytes)
             for place, own in enumerate(stack):
                 yield from entry_bytes(self.file, self.offset + place * math.prod(layout), layout, own)
             return
         with self.file.open("rb") as file:
             file.seek(self.offset)
-            for done in range(0, self.entry.num_bytes, CHUNK):
-                wanted = min(CHUNK, self.entry.num_bytes - done)
+            for done in range(0, self.num_bytes, CHUNK):
+                wanted = min(CHUNK, self.num_bytes - done)
                 if len(data := file.read(wanted)) < wanted:
                     raise CheckpointError(
                         f"{self.file} became shorter while it was read; leave the model alone until the cut is done."
@@ -123,8 +113,7 @@ def entry_bytes(file: Path, offset: int, layout: tuple[int, int, int], entries: 
 class Header(NamedTuple):
     """The header of one safetensors file."""
 
-    tensors: dict[str, TensorEntry]  # in the order of their bytes
-    data_offset: int  # offset of the tensors' bytes from the start of the file
+    tensors: dict[str, TensorSpan]  # in the order of their bytes
     metadata: dict[str, str]  # ``__metadata__``, such as ``{"format": "pt"}``
 
 
@@ -151,27 +140,22 @@ def read_header(path: Path) -> Header:
         ) from error
     metadata = header.pop("__metadata__", None) or {}
     tensors = {
-        name: TensorEntry(value["dtype"], tuple(value["shape"]), *value["data_offsets"])
+        name: TensorSpan(name, value["dtype"], tuple(value["shape"]), path, 8 + length + value["data_offsets"][0])
         for name, value in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
     }
-    for name, entry in tensors.items():
-        if len(entry.shape) > _MOST_SIZES or entry.dtype not in DTYPE_BITS:
+    for name, tensor in tensors.items():
+        if len(tensor.shape) > _MOST_SIZES or tensor.dtype not in DTYPE_BITS:
             raise CheckpointError(
-                f"{path}: {name} is {entry.dtype} of {len(entry.shape)} dimensions, unknown to torch."
+                f"{path}: {name} is {tensor.dtype} of {len(tensor.shape)} dimensions, unknown to torch."
             )
-    return Header(tensors, 8 + length, metadata)
+    return Header(tensors, metadata)
 
 
 def stored_tensors(folder: Path) -> list[TensorSpan]:
     """The tensors of a checkpoint folder, in one file or in shards with an index, in the order of their bytes."""
-
-    def tensors_in(file: Path) -> list[TensorSpan]:
-        entries, start, _ = read_header(file)
-        return [TensorSpan(name, entry, file, start + entry.begin) for name, entry in entries.items()]
-
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
-        return tensors_in(folder / SINGLE_FILE)
+        return [*read_header(folder / SINGLE_FILE).tensors.values()]
     index = folder / INDEX_FILE
     if not index.is_file():
         raise _no_weights(folder)
@@ -189,7 +173,7 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
             raise CheckpointError(
                 f"{shard} is missing; {INDEX_FILE} places {len(names)} tensors in it. Fetch it again."
             )
-        present = [tensor for tensor in tensors_in(shard) if tensor.name in names]
+        present = [tensor for name, tensor in read_header(shard).tensors.items() if name in names]
         if absent := names - {tensor.name for tensor in present}:
             raise CheckpointError(f"{shard} lacks the tensor {min(absent)}, which {INDEX_FILE} places in it.")
         tensors += present
@@ -205,7 +189,7 @@ def safetensors_files(folder: Path) -> dict[str, Path]:
 
 def num_elements(folder: Path) -> int:
     """Of all tensors in the weight files."""
-    return sum(tensor.entry.num_parameters for tensor in stored_tensors(folder))
+    return sum(tensor.num_parameters for tensor in stored_tensors(folder))
 
 
 def fingerprint_weights(folder: Path) -> str:
@@ -220,22 +204,17 @@ def fingerprint_weights(folder: Path) -> str:
 
 
 def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
-    """``fingerprint_weights`` of a checkpoint with this config.json that need not be written."""
+    """``fingerprint_weights`` of these whole tensors with this config.json."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
-        entry = tensor.entry
-        digest.update(json.dumps([tensor.name, entry.dtype, entry.shape]).encode())
-        few = range(0, entry.num_bytes, _SAMPLE_BYTES)
-        spread = [(entry.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
+        digest.update(json.dumps([tensor.name, tensor.dtype, tensor.shape]).encode())
+        few = range(0, tensor.num_bytes, _SAMPLE_BYTES)
+        spread = [(tensor.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
         offsets = few if len(few) <= _SAMPLES else spread
-        if tensor.part is not None:
-            data = b"".join(tensor.chunks())
-            digest.update(b"".join(data[offset : offset + _SAMPLE_BYTES] for offset in offsets))
-            continue
         with tensor.file.open("rb", buffering=0) as file:
             for offset in offsets:
                 file.seek(tensor.offset + offset)
-                digest.update(file.read(min(_SAMPLE_BYTES, entry.num_bytes - offset)))
+                digest.update(file.read(min(_SAMPLE_BYTES, tensor.num_bytes - offset)))
     architecture = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()
@@ -278,12 +257,12 @@ class WeightCounts(NamedTuple):
 def weight_counts(folder: Path, num_layers: int, structure: Structure) -> WeightCounts:
     """Counts of a checkpoint on disk."""
     tensors, config = stored_tensors(folder), config_text_part(read_config(folder))
-    layers = [tensor.entry for tensor in tensors if structure.tensor_pattern.match(tensor.name)]
+    layers = [tensor for tensor in tensors if structure.tensor_pattern.match(tensor.name)]
     return WeightCounts(
-        parameters=sum(tensor.entry.num_parameters for tensor in tensors),
-        stored_bytes=sum(tensor.entry.num_bytes for tensor in tensors),
-        in_layers=sum(entry.num_parameters for entry in layers),
-        of_adapters=sum(sum(entry.shape) for entry in layers if len(entry.shape) == 2),
+        parameters=sum(tensor.num_parameters for tensor in tensors),
+        stored_bytes=sum(tensor.num_bytes for tensor in tensors),
+        in_layers=sum(tensor.num_parameters for tensor in layers),
+        of_adapters=sum(sum(tensor.shape) for tensor in layers if len(tensor.shape) == 2),
         num_layers=num_layers,
         hidden_size=config.get("hidden_size") or config.get("n_embd") or 0,
         vocabulary=config.get("vocab_size", 0),

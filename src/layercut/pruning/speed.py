@@ -31,8 +31,7 @@ from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, as_estimated
 from layercut.settings import QUANTISED, UNCUT, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.slots import stored_slots
-from layercut.surgery.width import mlp_width_of
+from layercut.surgery.width import mlp_width_of, stored_slots
 from layercut.tasks.cells import folder_name
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ MOST, MOST_FOR_SPEED = 0.3, 0.6
 def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int:
     """Bytes that no token passes through: the table of input embeddings, where the output has one of its own."""
     vocabulary = config.get("text_config", config).get("vocab_size")
-    tables = [tensor.entry.num_bytes for tensor in stored if tensor.entry.shape[:1] == (vocabulary,)]
+    tables = [tensor.num_bytes for tensor in stored if tensor.shape[:1] == (vocabulary,)]
     return tables[0] if len(tables) > 1 else 0
 
 
@@ -208,7 +207,7 @@ class Sizes:
         self.mlp = mlp_width_of(config, model.settings.model) if thins else None
         stored = stored_tensors(model.source.path)
         structure = structure_of(config, model.settings.model, [tensor.name for tensor in stored])
-        self.total = sum(tensor.entry.num_bytes for tensor in stored)
+        self.total = sum(tensor.num_bytes for tensor in stored)
         self._read = self.total - unread_bytes(config, stored)
         self._layers = dict.fromkeys(range(model.num_layers), 0)
         self._thin = dict.fromkeys(self._layers, 0)  # of what gets thinner
@@ -216,9 +215,9 @@ class Sizes:
         for tensor in stored:
             match = structure.tensor_pattern.match(tensor.name)
             if match and (layer := int(match[2])) in self._layers:
-                self._layers[layer] += tensor.entry.num_bytes
+                self._layers[layer] += tensor.num_bytes
                 if tensor.name in names:
-                    self._thin[layer] += tensor.entry.num_bytes
+                    self._thin[layer] += tensor.num_bytes
         self._layer = sum(self._layers.values()) / len(self._layers)  # of one layer, on average
 
     def share(self, removed: Sequence[int], smaller: float) -> float | None:

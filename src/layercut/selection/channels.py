@@ -28,8 +28,7 @@ from layercut.progress import Progress, show_nothing
 from layercut.surgery.channels import CHANNEL_CRITERIA, Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
-from layercut.surgery.slots import ChannelSlot, MlpWidth
-from layercut.surgery.width import mlp_width_in
+from layercut.surgery.width import ChannelSlot, MlpWidth, mlp_width_in
 
 
 def answers_as_texts(loaded: LoadedModel, requests: Sequence[LikelihoodRequest]) -> list[Tokens]:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
+from layercut.models import weights
 from layercut.models.cache import remembered_value
-from layercut.models.convert import SOURCE_FILE, read_source
+from layercut.models.convert import SOURCE_FILE
 from layercut.models.gguf_file import describe_copy
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, config_text_part, counted_field, structure_of
-from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_header, stored_tensors
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_object, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_free_space, size_change, writing_to_disk
 from layercut.runs.settings import read_json_or_refuse
-from layercut.surgery import shards
-from layercut.surgery.config_fields import INDEX_LISTS, LISTS, check_depth, cut_config, with_older_fields
+from layercut.surgery import config_fields, shards
 from layercut.surgery.kinds import check_kinds
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import LayerNumbers, follow_config, follow_files
 from layercut.surgery.trimming import SLOW_FILES, follow_token_ids, trim_token_files
 from layercut.surgery.width import thin_config
 from layercut.text import parameters_text
@@ -53,7 +52,6 @@ class CutReport:
     """Report of a cut, planned or done."""
 
     plan: CutPlan
-    source: Path
     out: Path | None = None  # the new folder or GGUF file; None for a dry run
     bytes_before: int  # size of the weights, without headers
     bytes_after: int
@@ -103,9 +101,9 @@ class CutReport:
         }
 
 
-def plan_cut(source: Path, plan: CutPlan, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> CutReport:
+def plan_cut(source: Path, plan: CutPlan) -> CutReport:
     """The report of ``cut_checkpoint`` in advance, from the config and the headers of the weight files."""
-    return _prepare(Path(source), plan, max_shard_bytes).report
+    return _prepare(source, plan, MAX_SHARD_BYTES).report
 
 
 def cut_checkpoint(
@@ -133,16 +131,16 @@ def cut_checkpoint(
     with writing_to_disk(out, _ELSEWHERE), new_directory(out) as folder:
         copied_bytes = sum((source / name).stat().st_size for name in report.copied)
         check_free_space(out, report.bytes_after + copied_bytes, _ELSEWHERE)
-        shards.write_shards(work.shards, folder, report.parameters_after)
+        shards.write_shards(work.shards, folder, work.metadata, report.parameters_after)
         for name in report.copied:
             target = folder / (OLD_CARD_FILE if name == "README.md" else name)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target)
         plan.save(folder / PLAN_FILE)
-        earlier, data = recorded_plans_of(source), dict[str, Any]({"config.json": work.config})
-        data |= {EARLIER_PLANS_FILE: earlier} if (source / PLAN_FILE).is_file() else {}
-        texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in data.items()}
-        for name, text in {**texts, **work.texts}.items():
+        files = {"config.json": work.config, **work.files}
+        files |= {EARLIER_PLANS_FILE: recorded_plans_of(source)} if (source / PLAN_FILE).is_file() else {}
+        for name, data in files.items():
+            text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
         report = replace(report, checked=shards.check_written(folder, work.shards))
         check(folder, report)
@@ -151,9 +149,10 @@ def cut_checkpoint(
 
 class _Work(NamedTuple):
     config: dict[str, Any]
-    shards: tuple[shards.Shard, ...]
+    shards: Mapping[str, list[TensorSpan]]  # by name of a weight file
+    metadata: Mapping[str, str]  # of every weight file
     report: CutReport
-    texts: Mapping[str, str]  # files of the original that name layers, for the pruned model
+    files: Mapping[str, Any]  # content of the original's files that name layers or tokens, for the pruned model
 
 
 def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
@@ -161,60 +160,59 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     raw = read_config(source)
     field = counted_field(raw)[0]
     if field is not None:  # before transformers makes layers and lists of that number
-        check_depth(config_text_part(raw), plan, Structure(model_type="", num_layers_field=field))
+        config_fields.check_depth(config_text_part(raw), plan, Structure(model_type="", num_layers_field=field))
     before, metadata = stored_tensors(source), {"format": "pt"}
     for file in dict.fromkeys(piece.file for piece in before):
-        metadata = {**read_header(file).metadata, **metadata}
+        metadata = {**weights.read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     following = [raw, asdict(structure), plan.num_layers, plan.removed]
     cut = remembered_value("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
-    left_out = read_source(source).get("copy") if (source / SOURCE_FILE).is_file() else None
+    left_out = read_object(source / SOURCE_FILE).get("copy") if (source / SOURCE_FILE).is_file() else None
     thin = before if plan.channels is None else shards.thinned_tensors(before, plan.channels, structure, raw, source)
-    copied, texts = files_to_copy(source), dict[str, str]()
+    copied, changed = files_to_copy(source), dict[str, Any]()
     if plan.vocabulary is not None:
         thin = shards.trimmed_tensors(thin, plan.vocabulary, structure, raw, source)
-        config, texts = follow_token_ids(config, plan.vocabulary), trim_token_files(source, plan.vocabulary)
-        copied = tuple(name for name in copied if name not in texts and name not in SLOW_FILES)
+        config, changed = follow_token_ids(config, plan.vocabulary), trim_token_files(source, plan.vocabulary)
+        copied = tuple(name for name in copied if name not in changed and name not in SLOW_FILES)
     # Some models store layers for multi-token prediction behind the decoder layers.
     has_extra = bool(structure.text_config(raw).get("num_nextn_predict_layers"))
     after = shards.renamed_tensors(thin, plan, structure, source, has_extra=has_extra)
-    numbers = LayerNumbers(plan, structure)
-    config = with_older_fields(follow_config(config, raw, numbers))
-    files = shards.lay_out_shards(after, max_shard_bytes, metadata)
+    numbers = config_fields.LayerNumbers(plan, structure)
+    config = config_fields.with_older_fields(config_fields.follow_config(config, raw, numbers))
+    files = shards.lay_out_shards(after, max_shard_bytes)
 
     def num_parameters(pieces: list[TensorSpan]) -> int:
-        return sum(piece.entry.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
+        return sum(piece.num_parameters for piece in pieces if not _BUFFER.search(piece.name))
 
     report = CutReport(
         plan=plan,
-        source=source,
-        bytes_before=sum(piece.entry.num_bytes for piece in before),
-        bytes_after=sum(piece.entry.num_bytes for piece in after),
+        bytes_before=sum(piece.num_bytes for piece in before),
+        bytes_after=sum(piece.num_bytes for piece in after),
         parameters_before=num_parameters(before),
         parameters_after=num_parameters(after),
         tensors_before=len(before),
         tensors_after=len(after),
-        shards=tuple(file.name for file in files),
+        shards=tuple(files),
         copied=copied,
         warnings=_warnings(cut, config, source, structure),
         copy=describe_copy(left_out) if isinstance(left_out, dict) else "",
     )
-    return _Work(config, files, report, texts | follow_files(source, numbers))
+    return _Work(config, files, metadata, report, changed | config_fields.follow_files(source, numbers))
 
 
 def _pruned_config(raw: Mapping[str, Any], depth: CutPlan, structure: Structure, source: Path) -> dict[str, Any]:
     """The language model's section of the pruned config.json, with MLPs as they were; no layer may become another."""
     whole = config_of(raw, str(source))
-    cut = cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
+    cut = config_fields.cut_config(structure.text_config(raw), depth, structure, resolved=_text_of(whole))
     try:
         pruned = config_of(structure.with_text_config(raw, cut), str(source))
     except CheckpointError as error:
         why = str(error).rpartition("accepts: ")[2]
         raise InputError(f"transformers accepts no such pruned model: {why}") from error
     read_back = _text_of(pruned)
-    for name in LISTS | INDEX_LISTS:
+    for name in config_fields.LISTS | config_fields.INDEX_LISTS:
         if isinstance(cut.get(name), list) and read_back.get(name, cut[name]) != cut[name]:
             raise InputError(
                 f"transformers would read {name} of the pruned model as {read_back[name]}, but its layers are "
@@ -238,14 +236,14 @@ def files_to_copy(source: Path) -> tuple[str, ...]:
 
 def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, structure: Structure) -> tuple[str, ...]:
     """Lists whose entries are not what a model of this type and depth would have by itself."""
-    lists = {name for name in LISTS if isinstance(cut.get(name), list)}
+    lists = {name for name in config_fields.LISTS if isinstance(cut.get(name), list)}
     bare = structure.with_text_config(config, {name: value for name, value in cut.items() if name not in lists})
 
     def read_lists() -> dict[str, Any]:
-        whole = _text_of(config_of(bare, str(source))) if lists else {}
-        return {name: whole.get(name) for name in sorted(lists)}
+        whole = _text_of(config_of(bare, str(source)))
+        return {name: whole.get(name) for name in lists}
 
-    default = remembered_value("lists", [bare, sorted(lists)], read_lists)
+    default = remembered_value("lists", [bare, sorted(lists)], read_lists) if lists else {}
     return tuple(
         f"{name} of the kept layers differs from the default of {structure.model_type} for this depth. transformers "
         "reads it from config.json; an engine that derives it from the layer's position (llama.cpp does for gemma2 and "
@@ -277,22 +275,20 @@ def recorded_healings(source: ModelSource) -> list[dict[str, Any]]:
     return [entry for plan in recorded_plans_of(source.path) for entry in plan.get("healing", ())]
 
 
-def steps_of_earlier_cuts(plans: Iterable[CutPlan], healed: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
-    """Earlier cuts that lost something, as the plan of a later one has them, the last one healed by these methods."""
+def steps_of_earlier_cuts(recorded: Iterable[Mapping[str, Any]], where: str = "plan") -> tuple[dict[str, Any], ...]:
+    """Earlier cuts and healings that changed something, as the plan of a later cut has them, from recorded plans."""
     steps = []
-    for plan in plans:
+    for data in recorded:
+        plan, healed = CutPlan.from_dict(data, where), [str(entry.get("method")) for entry in data.get("healing", ())]
         whole = plan.to_dict()
         step = {name: whole[name] for name in ("model", "model_hash", "num_layers", "removed")}
         step |= {"mlp": plan.channels.share} if plan.channels else {}
-        steps.append(step | ({"tokens": plan.vocabulary.share} if plan.vocabulary else {}))
-    if healed and steps:
-        steps[-1] |= {"healed": [*healed]}
+        step |= {"tokens": plan.vocabulary.share} if plan.vocabulary else {}
+        steps.append(step | ({"healed": healed} if healed else {}))
     return tuple(step for step in steps if step["removed"] or any(map(step.get, ("mlp", "tokens", "healed"))))
 
 
 def with_earlier(plan: CutPlan, source: ModelSource) -> CutPlan:
     """A plan that also says what its model lost before and how it was healed, if its checkpoint was cut before."""
-    plans = recorded_plans_of(source.path)
-    healing = plans[-1].get("healing", []) if plans else []
-    earlier = steps_of_earlier_cuts(earlier_plans(source.path), [str(entry.get("method")) for entry in healing])
+    earlier = steps_of_earlier_cuts(recorded_plans_of(source.path))
     return replace(plan, earlier=earlier) if earlier else plan

@@ -11,14 +11,13 @@ import yaml
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
-from layercut.models.loading import LoadedModel, load_as_set
-from layercut.models.sources import ModelSource, describe_source, resolve_source
+from layercut.models.loading import LoadedModel
+from layercut.models.sources import ModelSource
 from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
-from layercut.settings import ModelSettings
-from layercut.surgery.checkpoint import MAX_SHARD_BYTES, CutReport, cut_checkpoint, plan_cut, with_earlier
+from layercut.surgery.checkpoint import CutReport, cut_checkpoint, plan_cut
+from layercut.surgery.config_fields import is_quantized
 from layercut.surgery.plan import CutPlan, list_removed, origin_of_plan
-from layercut.surgery.quantized import is_quantized
 from layercut.text import count_of, escape_inline, format_layers, markdown_table, parameters_text
 
 UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
@@ -68,16 +67,15 @@ def cut_model(
     out: Path | None,
     *,
     uncut: Callable[[], LoadedModel] | None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> CutReport:
     """Write the pruned checkpoint, named after its comparison with ``uncut`` (None: none); ``out`` None: a dry run."""
     if plan.is_uncut:
         raise InputError("the plan removes nothing, so there is nothing to cut.")
     if out is None:
-        return plan_cut(source.path, plan, max_shard_bytes=max_shard_bytes)
-    verified = ""
+        return plan_cut(source.path, plan)
     loaded: LoadedModel | None = None
+    verified = ""
     if uncut is not None and is_quantized(read_config(source.path)):
         try:  # before a byte is written: many formats need a library or an accelerator to run
             loaded = uncut()
@@ -98,18 +96,7 @@ def cut_model(
         card = model_card(replace(expected, verified=verified), source, weights_size(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    report = cut_checkpoint(source.path, plan, out, max_shard_bytes=max_shard_bytes, check=check)
-    return replace(report, verified=verified)
-
-
-def source_of_cut(
-    settings: ModelSettings, make_plan: Callable[..., CutPlan]
-) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
-    """Find a model, make its plan from ``num_layers``, ``model`` and ``model_hash``, and say how to load it."""
-    source = resolve_source(settings.model, revision=settings.revision)
-    metadata = describe_source(source)
-    plan = make_plan(num_layers=metadata.num_layers, model=settings.model, model_hash=metadata.model_hash)
-    return source, with_earlier(plan, source), lambda: load_as_set(settings, source)
+    return replace(cut_checkpoint(source.path, plan, out, check=check), verified=verified)
 
 
 def weights_size(folder: Path) -> str:

@@ -8,18 +8,17 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models import gguf_file as gguf_format
-from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256, load_gguf_model
-from layercut.models.gguf_file import Copy, GgufHead, GgufTensor, find_copied_matrix, read_gguf_head, recorded_plans
+from layercut.models.convert import PREFIX, bundled_file, bundled_model, file_sha256
+from layercut.models.gguf_file import GgufHead, GgufTensor, find_copied_matrix, read_gguf_head, recorded_plans
 from layercut.models.loading import LoadedModel, load_as_set
-from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import describe_source, resolve_source
 from layercut.runs.atomic import refuse_existing, write_new_file
 from layercut.runs.disk import check_free_space, writing_to_disk
@@ -28,9 +27,6 @@ from layercut.surgery import gguf_parts
 from layercut.surgery.checkpoint import CutReport, steps_of_earlier_cuts
 from layercut.surgery.gguf_metadata import block_tensor, cut_metadata, renumber_blocks
 from layercut.surgery.plan import CutPlan
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SUFFIX = ".gguf"
 _ELSEWHERE = "use another `out`"
@@ -117,11 +113,10 @@ def cut_gguf_file(
                 f"`dry_run` to have the hashes compared, or name the layers: `remove` {plan.label or 'LAYERS'}."
             )
         plan = replace(plan, model_hash=None)
-    if before := [CutPlan.from_dict(data, gguf_format.PLAN) for data in recorded_plans(head)]:
-        plan = replace(plan, earlier=steps_of_earlier_cuts(before))
+    if before := recorded_plans(head):
+        plan = replace(plan, earlier=steps_of_earlier_cuts(before, gguf_format.PLAN))
     say(f"{settings.model}: {plan.describe()}")
-    copy = find_copied_matrix(file)
-    if plan.is_uncut and copy is None:
+    if plan.is_uncut and find_copied_matrix(file) is None:
         raise InputError("the plan removes nothing, and no copy of the embeddings is there, so nothing is cut.")
     repaired = None
     if healed is not None:
@@ -129,7 +124,7 @@ def cut_gguf_file(
             raise InputError(f"`healed` needs a model that transformers reads, and {unread}.")
         repaired = gguf_parts.read_healed_cut(healed, source.path, plan)
         loads = lambda: load_as_set(settings.replace(model=str(healed)), resolve_source(str(healed)))  # noqa: E731
-    work = _prepare(file, head, plan, settings.model, sha256, repaired, copy)
+    work = _prepare(file, head, plan, settings.model, sha256, repaired)
     if dry_run:
         return work.report
     with writing_to_disk(out, _ELSEWHERE), write_new_file(out) as part:
@@ -137,7 +132,7 @@ def cut_gguf_file(
         with part.open("wb", buffering=0) as target:
             target.write(work.header)
             for moved in work.tensors:
-                target.writelines(_chunks(file, moved))
+                target.writelines(moved.part.chunks(file, moved.old.offset))
                 target.write(bytes(-moved.new.num_bytes % head.alignment))
             os.fsync(target.fileno())
         say("comparing every tensor and key of the new file with the original's ...")
@@ -151,7 +146,7 @@ def cut_gguf_file(
             of = "the original model under a bypass" if healed is None else "the healed checkpoint"
             say(f"loading the new file with transformers and comparing it with {of} ...")
             left = plan if healed is None else CutPlan(num_layers=len(plan.kept))
-            verdict = verify_checkpoint(loads(), left, part, reload=_reload, rounds=bool(work.report.warnings))
+            verdict = verify_checkpoint(loads(), left, part, rounds=bool(work.report.warnings))
             verified = f"{verified}; {verdict.describe(of)}"
         elif verify:
             verified = f"{verified}; no logits were compared, as {unread}"
@@ -163,7 +158,7 @@ class _Moved(NamedTuple):
 
     new: GgufTensor  # its offset is counted from the first tensor
     old: GgufTensor
-    part: gguf_parts.Part | None  # what stays of it; None where all of its bytes do
+    part: gguf_parts.Part  # what stays of it
 
 
 class _Work(NamedTuple):
@@ -175,18 +170,12 @@ class _Work(NamedTuple):
 
 
 def _prepare(
-    file: Path,
-    head: GgufHead,
-    plan: CutPlan,
-    model: str,
-    sha256: str | None,
-    healed: gguf_parts.HealedCut | None,
-    copy: Copy | None,
+    file: Path, head: GgufHead, plan: CutPlan, model: str, sha256: str | None, healed: gguf_parts.HealedCut | None
 ) -> _Work:
     """Everything there is to know before the first byte is written."""
     import gguf
 
-    changes = _changes(head, plan)
+    copy, changes = find_copied_matrix(file), _changes(head, plan)
     stay = renumber_blocks(head, plan)
     kept, offset = [], 0
     for tensor in head.tensors:
@@ -198,7 +187,9 @@ def _prepare(
             name = gguf_format.EMBEDDINGS
         new, part = _smaller(tensor, plan)
         if healed and block and block[1] == gguf_parts.LAST and block[0] in healed.matrices:
-            new, part = gguf_parts.replace_matrix(tensor, *healed.matrices[block[0]])
+            new, part = gguf_parts.replace_matrix(tensor, healed.matrices[block[0]])
+        num_rows = math.prod(tensor.shape[1:])
+        part = part or gguf_parts.Taken(num_rows, 1, tensor.num_bytes // num_rows, (0,))
         kept.append(_Moved(new._replace(name=name, offset=offset), tensor, part))
         offset += new.num_bytes + -new.num_bytes % head.alignment
     left_out = copy.to_dict() if copy else {"bytes": 0, "parameters": 0}
@@ -207,7 +198,6 @@ def _prepare(
     total = sum(math.prod(moved.new.shape) for moved in kept)
     report = CutReport(
         plan=plan,
-        source=file,
         bytes_before=sum(tensor.num_bytes for tensor in head.tensors) - left_out["bytes"],
         bytes_after=sum(moved.new.num_bytes for moved in kept),
         parameters_before=head.num_parameters - left_out["parameters"],
@@ -271,7 +261,7 @@ def _smaller(tensor: GgufTensor, plan: CutPlan) -> tuple[GgufTensor, gguf_parts.
 
 
 def _string(text: str) -> bytes:
-    raw = text.encode("utf-8")
+    raw = text.encode("utf-8", "surrogateescape")
     return struct.pack("<Q", len(raw)) + raw
 
 
@@ -302,14 +292,8 @@ def _check_written(work: _Work, old: GgufHead, file: Path, part: Path) -> None:
     with part.open("rb") as now:
         for moved, tensor in zip(work.tensors, new.tensors, strict=True):
             now.seek(tensor.offset)
-            if any(now.read(len(chunk)) != chunk for chunk in _chunks(file, moved)):
+            if any(now.read(len(chunk)) != chunk for chunk in moved.part.chunks(file, moved.old.offset)):
                 raise VerificationError(f"{part} has other bytes in {tensor.name} than {file} in {moved.old.name}.")
-
-
-def _chunks(file: Path, moved: _Moved) -> Iterator[bytes]:
-    num_rows = math.prod(moved.old.shape[1:])
-    part = moved.part or gguf_parts.Taken(num_rows, 1, moved.old.num_bytes // num_rows, (0,))
-    return part.chunks(file, moved.old.offset)
 
 
 def _unread(head: GgufHead) -> str | None:
@@ -320,12 +304,3 @@ def _unread(head: GgufHead) -> str | None:
     if head.architecture.replace("-", "").replace("_", "") in known:
         return None
     return f"transformers does not read the GGUF architecture {head.architecture}"
-
-
-def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
-    """The GGUF file as transformers reads it: in bfloat16 as the converted original, then in the dtype of ``model``."""
-    with quiet_transformers():
-        attention = model.config._attn_implementation
-        loaded = load_gguf_model(type(model), path, attn_implementation=attention, local_files_only=True)
-    cut: PreTrainedModel = loaded.eval().to(device=model.device, dtype=model.dtype)
-    return cut

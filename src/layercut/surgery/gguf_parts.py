@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError
-from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes, read_gguf_array, tensor_bytes
+from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes
 from layercut.models.sources import ModelSource, describe_source
-from layercut.models.weights import CHUNK, entry_bytes, read_config, safetensors_files
+from layercut.models.weights import CHUNK, TensorSpan, entry_bytes, read_config, stored_tensors
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.checkpoint import recorded_plans_of
 from layercut.surgery.gguf_metadata import block_tensor
@@ -123,14 +123,14 @@ def thin_tensor(tensor: GgufTensor, channels: Channels | None) -> tuple[GgufTens
     if name in FIRST:
         size = tensor.shape[-1]
         entries = tuple(half + channel for half in range(0, size, channels.width) for channel in kept)
-        new = _reshaped(tensor, (*tensor.shape[:-1], len(entries)), tensor.kind)
+        new = tensor._replace(shape=(*tensor.shape[:-1], len(entries)))
         return new, Taken(1, size, tensor.num_bytes // size, entries)
     width, num_rows = tensor.shape
     kind, (block_size, item_bytes) = _kind_again(tensor.kind, len(kept)), block_sizes(tensor.kind)
     part: Part = Requantised(num_rows, tensor.num_bytes // num_rows, kept, tensor.kind, kind)
     if block_size == 1:  # floats: nothing is rounded
         part = Taken(num_rows, width, item_bytes, kept)
-    return _reshaped(tensor, (len(kept), num_rows), kind), part
+    return tensor._replace(shape=(len(kept), num_rows), kind=kind), part
 
 
 def trim_tensor(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[GgufTensor, Part | None]:
@@ -142,21 +142,17 @@ def trim_tensor(tensor: GgufTensor, vocabulary: Vocabulary | None) -> tuple[Gguf
             f"{tensor.name} has {tensor.shape[-1]:,} rows; the {vocabulary.size:,} tokens have rows in the embeddings "
             "and the output head alone, as far as layercut knows; leave vocab: out."
         )
-    new = _reshaped(tensor, (*tensor.shape[:-1], len(vocabulary.kept)), tensor.kind)
+    new = tensor._replace(shape=(*tensor.shape[:-1], len(vocabulary.kept)))
     return new, Taken(1, vocabulary.size, tensor.num_bytes // vocabulary.size, vocabulary.kept)
 
 
-def replace_matrix(tensor: GgufTensor, file: Path, name: str, width: int) -> tuple[GgufTensor, Part]:
+def replace_matrix(tensor: GgufTensor, new: TensorSpan) -> tuple[GgufTensor, Part]:
     """A last matrix with the numbers of a checkpoint, in 8 bits or more: solved ones bear rounding badly."""
     import gguf
 
-    is_float = block_sizes(tensor.kind)[0] == 1
+    is_float, width = block_sizes(tensor.kind)[0] == 1, new.shape[1]
     kind = _kind_again(tensor.kind if is_float else int(gguf.GGMLQuantizationType.Q8_0), width)
-    return _reshaped(tensor, (width, tensor.shape[1]), kind), FromCheckpoint(file, name, kind)
-
-
-def _reshaped(tensor: GgufTensor, shape: tuple[int, ...], kind: int) -> GgufTensor:
-    return tensor._replace(shape=shape, kind=kind, num_bytes=tensor_bytes(shape, kind))
+    return tensor._replace(shape=(width, tensor.shape[1]), kind=kind), FromCheckpoint(new.file, new.name, kind)
 
 
 def _kind_again(kind: int, width: int) -> int:
@@ -185,11 +181,10 @@ def trim_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
         raise InputError(f"the plan is for a vocabulary of {vocabulary.size:,} rows, and this file has {size:,}.")
     changes: dict[str, Any] = {}
     for key in (_TOKENS, f"{_PREFIX}scores", f"{_PREFIX}token_type"):
-        if key in head.fields:
-            values = _array(head, key)
+        if values := head.arrays.get(key):
             changes[key] = tuple(values[old] for old in vocabulary.kept if old < len(values))
-    if _MERGES in head.fields:
-        changes[_MERGES] = tuple(merges_within(_array(head, _MERGES), set(changes[_TOKENS])))
+    if _MERGES in head.arrays:
+        changes[_MERGES] = tuple(merges_within(head.arrays[_MERGES], set(changes[_TOKENS])))
     for key, value in head.metadata.items():
         if key.startswith(_PREFIX) and key.endswith("_token_id") and value < size:
             if value not in new:
@@ -203,19 +198,19 @@ def trim_metadata(head: GgufHead, vocabulary: Vocabulary) -> dict[str, Any]:
 def tokens_of_gguf(head: GgufHead) -> TokenTable:
     """The vocabulary of a GGUF file; kinds that cannot be trimmed are refused."""
     kind = head.metadata.get(f"{_PREFIX}model")
-    if kind not in _KINDS or _TOKENS not in head.fields:
+    if kind not in _KINDS or _TOKENS not in head.arrays:
         raise InputError(
             f"its vocabulary is {kind!r:.40}, and only byte pairs ({', '.join(_KINDS)}) are trimmed; leave vocab: out."
         )
-    tokens, scores = _array(head, _TOKENS), _array(head, f"{_PREFIX}scores")
-    types = _array(head, f"{_PREFIX}token_type") or [_NORMAL] * len(tokens)
+    tokens, scores = head.arrays[_TOKENS], head.arrays.get(f"{_PREFIX}scores", ())
+    types = head.arrays.get(f"{_PREFIX}token_type") or (_NORMAL,) * len(tokens)
     if len(types) != len(tokens):
         raise CheckpointError(f"the file has {len(tokens):,} tokens and {len(types):,} types of tokens.")
     is_byte_level = kind == "gpt2"
     texts = {token: text for token, text in enumerate(tokens) if types[token] == _NORMAL}
     always = {token for token, type_ in enumerate(types) if type_ not in (_NORMAL, _UNUSED)}
     always |= {token for token, text in texts.items() if is_byte_token(text, is_byte_level)}
-    ranks = ranks_of_merges(_array(head, _MERGES)) if is_byte_level else None
+    ranks = ranks_of_merges(head.arrays.get(_MERGES, ())) if is_byte_level else None
     ranked = None if is_byte_level else {text: scores[token] for token, text in texts.items()}
     return TokenTable(texts=texts, always=frozenset(always), ranks=ranks, scores=ranked, is_byte_level=is_byte_level)
 
@@ -233,24 +228,15 @@ def num_rows_of_gguf(head: GgufHead) -> int:
     raise CheckpointError(f"the file has no tensor {EMBEDDINGS}.")
 
 
-def _array(head: GgufHead, key: str) -> list[Any]:
-    return read_gguf_array(head.fields[key]) if key in head.fields else []
-
-
 class HealedCut(NamedTuple):
     """What a healed checkpoint adds to the plan that it was cut by."""
 
     healing: tuple[Mapping[str, Any], ...]  # entries of its plan.json
-    matrices: Mapping[int, tuple[Path, str, int]]
-    """By layer of the original model, the last matrix of an MLP that healing changed: its safetensors file, its name
-    there, and the numbers of a row."""
+    matrices: Mapping[int, TensorSpan]  # last matrices that healing changed, by layer of the original model
 
 
 def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
     """Compare a healed checkpoint with the original's folder; one of another plan, or healed otherwise, is refused."""
-    import torch
-    from safetensors import safe_open
-
     plans = recorded_plans_of(folder)
     healed = [entry for step in plans for entry in step.get("healing", ())]
     methods = {str(entry.get("method")) for entry in healed}
@@ -262,27 +248,23 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
             "`method` seam solved for; convert the folder with llama.cpp's convert_hf_to_gguf.py."
         )
 
-    def read(file: Path, name: str, width: int) -> Any:
-        with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
-            return opened.get_tensor(name)
-
     before, after = _last_matrices(original), _last_matrices(folder)
     changed = {
         old: after[new]
         for new, old in enumerate(plan.kept)
-        if old in before and not torch.equal(read(*after[new]), read(*before[old]))
+        if old in before and [*after[new].chunks()] != [*before[old].chunks()]
     }
     return HealedCut(tuple(plans[0]["healing"]), changed)
 
 
-def _last_matrices(folder: Path) -> dict[int, tuple[Path, str, int]]:
-    """By layer, the last matrix of a folder's MLP: its safetensors file, its name there, and the numbers of a row."""
-    files, facts = safetensors_files(folder), describe_source(ModelSource(name=str(folder), path=folder))
-    mlp = mlp_width_of(read_config(folder), str(folder))
+def _last_matrices(folder: Path) -> dict[int, TensorSpan]:
+    """The last matrix of the MLP of each layer in a folder."""
+    tensors, name = {tensor.name: tensor for tensor in stored_tensors(folder)}, str(folder)
+    layers = describe_source(ModelSource(name=name, path=folder)).structure.layers
+    mlp = mlp_width_of(read_config(folder), name)
     readers = {layer: mlp.readers(layer) for layer in mlp.slots}
     if any(len(slots) != 1 or slots[0].dim != 1 or slots[0].is_stacked for slots in readers.values()):
         raise InputError(
             f"{folder} has experts, or keeps its matrices the other way round; convert it with llama.cpp's script."
         )
-    names = {layer: f"{facts.structure.layers}.{layer}.{slot.name}" for layer, (slot,) in readers.items()}
-    return {layer: (files[name], name, mlp.width) for layer, name in names.items()}
+    return {layer: tensors[f"{layers}.{layer}.{slot.name}"] for layer, (slot,) in readers.items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import InputError
 from layercut.models.structure import Structure, blueprint_model, structure_in, with_text_fields
 from layercut.surgery.config_fields import cut_config
 from layercut.surgery.plan import CutPlan
@@ -137,10 +137,7 @@ def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ..
 
 def _under(key: _Key, plan: CutPlan, structure: Structure) -> _Model:
     text = key.config.get_text_config(decoder=True).to_dict()
-    try:
-        cut = with_text_fields(key.config, cut_config(text, plan, structure))
-    except CheckpointError as error:
-        raise InputError(f"transformers accepts no such pruned model: {error}") from error
+    cut = with_text_fields(key.config, cut_config(text, plan, structure), "such pruned model")
     return _model(blueprint_model(cut, key.model_class))
 
 

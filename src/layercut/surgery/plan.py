@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -175,12 +175,9 @@ _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Layers = list[Annotated[int, Field(ge=0, lt=MOST_LAYERS)]]
 
 
-class _Model(BaseModel, strict=True):
+class _Cut(BaseModel, strict=True):
     model: str | None = None
     model_hash: str | None = None
-
-
-class _Cut(_Model):
     num_layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
     removed: _Layers
     mlp: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -221,7 +218,6 @@ def list_removed(plan: CutPlan, layers: str) -> list[str]:
 
 def origin_of_plan(plan: Mapping[str, Any]) -> str:
     """What the model of a plan (``CutPlan.to_dict``) lost before, in words; empty for a whole one."""
-
     cuts = []
     for step in plan.get("earlier") or ():
         removed, healed = step["removed"], step.get("healed")
@@ -260,32 +256,20 @@ def lost_since(plan: Mapping[str, Any], model_hash: str | None) -> Loss | None:
     if start < 0:
         return None
     steps, num_layers = steps[start:], steps[start]["num_layers"]
-    removed = removed_layers_by([(step["num_layers"], step["removed"]) for step in steps], num_layers)
+    left, removed = [*range(num_layers)], []
+    for step in steps:
+        if step["num_layers"] != len(left) or max(step["removed"], default=0) >= len(left):
+            return None  # made for another depth than the cut before left, or it names a layer beyond it
+        removed += [left[layer] for layer in step["removed"]]
+        left = [layer for layer in left if layer not in removed]
     healed = tuple(method for step in steps for method in step.get("healed", ()))
-    left = math.prod(1 - mlp_share(step) for step in steps)
-    return None if removed is None else Loss(num_layers, removed, healed, 1 - left)
+    return Loss(num_layers, tuple(removed), healed, 1 - math.prod(1 - mlp_share(step) for step in steps))
 
 
 def mlp_share(plan: Mapping[str, Any]) -> float:
     """Share of the MLP channels that a plan (``CutPlan.to_dict``) or one of its earlier cuts removes."""
     channels = plan.get("channels")
     return 1 - channels["num_kept"] / channels["width"] if channels else float(plan.get("mlp") or 0.0)
-
-
-def removed_layers_by(cuts: Iterable[tuple[int, Sequence[int]]], num_layers: int) -> tuple[int, ...] | None:
-    """The layers that several cuts take from a model of this depth, in order and in its numbers.
-
-    ``cuts`` are each a depth and the layers removed from a model of it. None where one was made for another depth than
-    the one before left, or names a layer beyond it.
-    """
-    left = list(range(num_layers))
-    removed: tuple[int, ...] = ()
-    for depth, layers in cuts:
-        if depth != len(left) or max(layers, default=0) >= depth:
-            return None
-        removed += tuple(left[layer] for layer in layers)
-        left = [layer for layer in left if layer not in removed]
-    return removed
 
 
 def as_cut_plan(plan: CutPlan | str | Sequence[int] | None, num_layers: int) -> CutPlan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,12 +18,10 @@ from torch import nn
 from layercut.errors import InputError
 from layercut.models.structure import language_configs, structure_in, text_config_of
 from layercut.surgery.channels import Vocabulary
-from layercut.surgery.config_fields import cut_config
+from layercut.surgery.config_fields import LayerNumbers, cut_config, follow_config
 from layercut.surgery.kinds import Setting, settings_under
 from layercut.surgery.plan import CutPlan, as_cut_plan
-from layercut.surgery.quantized import LayerNumbers, follow_config
-from layercut.surgery.slots import taken_entries, zeroed_entries
-from layercut.surgery.width import attributes_under, mlp_width_in, thin_config
+from layercut.surgery.width import attributes_under, map_entries, mlp_width_in, thin_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,12 +117,6 @@ def _followed(model: PreTrainedModel, plan: CutPlan) -> tuple[dict[str, Any], di
     return old, thin_config(new, plan.channels), settings
 
 
-def swap_parameter(undo: ExitStack, module: nn.Module, name: str, new: nn.Parameter) -> None:
-    """Give a module another parameter, and note how to get the old one back."""
-    undo.callback(module._parameters.__setitem__, name, module._parameters[name])
-    module._parameters[name] = new
-
-
 def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: CutPlan) -> None:
     """Give the layers that stay the part of each tensor whose channels stay; what was cut before is taken again."""
     assert plan.channels is not None
@@ -138,10 +131,11 @@ def _thin(undo: ExitStack, model: PreTrainedModel, layers: nn.ModuleList, plan: 
             key = (plan.channels.key, layer, slot.name)
             whole, version, thin = held.get(key, (None, 0, before))
             if whole is not before or version != before._version:
-                data = taken_entries(before.detach(), slot.dim, slot.entries(channels, plan.channels.width))
+                entries = slot.entries(channels, plan.channels.width)
+                data = map_entries(torch.index_select, before.detach(), slot.dim, entries)
                 thin = nn.Parameter(data, requires_grad=before.requires_grad)
                 held[key] = (before, before._version, thin)
-            swap_parameter(undo, module, slot.tensor, thin)
+            _set(undo, module, slot.tensor, thin)
 
 
 def _trim(undo: ExitStack, model: PreTrainedModel, vocabulary: Vocabulary) -> None:
@@ -154,7 +148,7 @@ def _trim(undo: ExitStack, model: PreTrainedModel, vocabulary: Vocabulary) -> No
                 raise InputError(f"the model has {before.shape[0]:,} rows of tokens, and the plan {vocabulary.size:,}.")
             if id(before) not in new:  # a tied head has the very tensor of the embeddings
                 new[id(before)] = nn.Parameter(before.detach()[rows.to(before.device)], before.requires_grad)
-            swap_parameter(undo, module, name, new[id(before)])
+            _set(undo, module, name, new[id(before)])
         for size in ("num_embeddings", "out_features"):
             if hasattr(module, size):
                 _set(undo, module, size, len(rows))
@@ -188,8 +182,9 @@ def masked_channels(model: PreTrainedModel, plan: CutPlan) -> Iterator[PreTraine
             for slot in mlp_width_in(model).readers(layer):
                 module = layers[layer].get_submodule(slot.module)
                 whole: nn.Parameter = getattr(module, slot.tensor)
-                zeros = zeroed_entries(whole.detach(), slot.dim, slot.entries(gone, channels.width))
-                swap_parameter(undo, module, slot.tensor, nn.Parameter(zeros, requires_grad=False))
+                entries = slot.entries(gone, channels.width)
+                zeros = map_entries(partial(torch.index_fill, value=0.0), whole.detach(), slot.dim, entries)
+                _set(undo, module, slot.tensor, nn.Parameter(zeros, requires_grad=False))
         yield model
 
 

@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.structure import Structure, stored_names_of
 from layercut.models.weights import DTYPE_BITS, INDEX_FILE, SINGLE_FILE, TensorSpan, read_object, stored_tensors
 from layercut.surgery.channels import Channels, Vocabulary
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.slots import stored_slots
-from layercut.surgery.width import mlp_width_of
-
-
-class Shard(NamedTuple):
-    """One safetensors file to be written."""
-
-    name: str
-    pieces: tuple[TensorSpan, ...]
-    metadata: Mapping[str, str]
+from layercut.surgery.width import mlp_width_of, stored_slots
 
 
 def renamed_tensors(
@@ -76,7 +67,7 @@ def trimmed_tensors(
     tables = {*structure.embeddings, *(f"{name.removesuffix('weight')}bias" for name in structure.embeddings)}
     trimmed = []
     for piece in pieces:
-        is_table, rows = stored[piece.name][0] in tables, piece.entry.shape[:1]
+        is_table, rows = stored[piece.name][0] in tables, piece.shape[:1]
         if is_table != (rows == (vocabulary.size,)):
             raise InputError(
                 f"{piece.name} of {source} has {rows[0] if rows else 0:,} rows; the {vocabulary.size:,} tokens have "
@@ -86,9 +77,7 @@ def trimmed_tensors(
     return trimmed
 
 
-def lay_out_shards(
-    pieces: Iterable[TensorSpan], max_shard_bytes: int, metadata: Mapping[str, str]
-) -> tuple[Shard, ...]:
+def lay_out_shards(pieces: Iterable[TensorSpan], max_shard_bytes: int) -> dict[str, list[TensorSpan]]:
     """Distribute tensors over files of at most ``max_shard_bytes``, in their order; a larger tensor gets its own file,
     and where another source file begins, so does a new file, if the last one is a quarter full.
 
@@ -99,57 +88,57 @@ def lay_out_shards(
     size = 0
     for piece in pieces:
         is_next = bool(groups[-1]) and piece.file != groups[-1][-1].file and 4 * size >= max_shard_bytes
-        if groups[-1] and (is_next or size + piece.entry.num_bytes > max_shard_bytes):
+        if groups[-1] and (is_next or size + piece.num_bytes > max_shard_bytes):
             groups.append([])
             size = 0
         groups[-1].append(piece)
-        size += piece.entry.num_bytes
+        size += piece.num_bytes
     names = [SINGLE_FILE]
     if len(groups) > 1:
         names = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
-    return tuple(
-        Shard(name, tuple(sorted(group, key=lambda piece: -DTYPE_BITS[piece.entry.dtype])), metadata)
-        for name, group in zip(names, groups, strict=True)
-    )
+    by_width = [sorted(group, key=lambda piece: -DTYPE_BITS[piece.dtype]) for group in groups]
+    return dict(zip(names, by_width, strict=True))
 
 
-def write_shards(shards: Sequence[Shard], folder: Path, num_parameters: int) -> None:
+def write_shards(
+    shards: Mapping[str, Sequence[TensorSpan]], folder: Path, metadata: Mapping[str, str], num_parameters: int
+) -> None:
     """Write the files, and their index if there are several. Not synced one by one, which costs more than copying."""
     total = 0
-    for shard in shards:
-        content: dict[str, Any] = {"__metadata__": dict(shard.metadata)}
+    for shard, pieces in shards.items():
+        content: dict[str, Any] = {"__metadata__": dict(metadata)}
         begin = 0
-        for piece in shard.pieces:
-            end = begin + piece.entry.num_bytes
-            shape = list(piece.entry.shape)
-            content[piece.name] = {"dtype": piece.entry.dtype, "shape": shape, "data_offsets": [begin, end]}
+        for piece in pieces:
+            end = begin + piece.num_bytes
+            shape = list(piece.shape)
+            content[piece.name] = {"dtype": piece.dtype, "shape": shape, "data_offsets": [begin, end]}
             begin = end
         raw = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
         raw += b" " * (-len(raw) % 8)  # so that the tensors begin at 8 bytes
-        with (folder / shard.name).open("wb") as target:
+        with (folder / shard).open("wb") as target:
             target.write(len(raw).to_bytes(8, "little") + raw)
-            for piece in shard.pieces:
+            for piece in pieces:
                 target.writelines(piece.chunks())
         total += begin
     if len(shards) > 1:
         index = {
             "metadata": {"total_parameters": num_parameters, "total_size": total},
-            "weight_map": dict(sorted((piece.name, shard.name) for shard in shards for piece in shard.pieces)),
+            "weight_map": dict(sorted((piece.name, shard) for shard, pieces in shards.items() for piece in pieces)),
         }
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_written(folder: Path, shards: Sequence[Shard]) -> str:
+def check_written(folder: Path, shards: Mapping[str, Sequence[TensorSpan]]) -> str:
     """Compare the heads of the written files with what was to be written; gives that in words."""
-    wanted = {piece.name: (shard.name, *piece.entry[:2]) for shard in shards for piece in shard.pieces}
-    written = {piece.name: (piece.file.name, *piece.entry[:2]) for piece in stored_tensors(folder)}
+    wanted = {piece.name: (shard, piece.dtype, piece.shape) for shard, pieces in shards.items() for piece in pieces}
+    written = {piece.name: (piece.file.name, piece.dtype, piece.shape) for piece in stored_tensors(folder)}
     for name in wanted.keys() | written.keys():
         if wanted.get(name) != written.get(name):
             raise VerificationError(
                 f"{folder} holds {name} as {written.get(name)}, and {wanted.get(name)} was to be written."
             )
     if (folder / INDEX_FILE).is_file():
-        total = sum(piece.entry.num_bytes for shard in shards for piece in shard.pieces)
+        total = sum(piece.num_bytes for pieces in shards.values() for piece in pieces)
         if (size := read_object(folder / INDEX_FILE)["metadata"]["total_size"]) != total:
             raise VerificationError(f"{folder / INDEX_FILE} counts {size} bytes, not {total}.")
     return f"{len(wanted)} tensors have the names, shapes and dtypes that they should have"

@@ -174,8 +174,8 @@ def follow_token_ids(value: Any, vocabulary: Vocabulary, key: str = "") -> Any:
     return vocabulary.new_ids[value]
 
 
-def trim_token_files(folder: Path, vocabulary: Vocabulary) -> dict[str, str]:
-    """Texts of the files of a model folder that name tokens, for the tokens that stay."""
+def trim_token_files(folder: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Content of the files of a model folder that name tokens, for the tokens that stay."""
     new, files = vocabulary.new_ids, {"tokenizer.json": trim_tokenizer(_tokenizer(folder), vocabulary)}
     for name in ("generation_config.json", "tokenizer_config.json", "added_tokens.json"):
         if not (folder / name).is_file():
@@ -187,7 +187,7 @@ def trim_token_files(folder: Path, vocabulary: Vocabulary) -> dict[str, str]:
             decoder = data["added_tokens_decoder"].items()
             data["added_tokens_decoder"] = {str(new[int(old)]): entry for old, entry in decoder if int(old) in new}
         files[name] = data
-    return {name: json.dumps(data, ensure_ascii=False, indent=2) + "\n" for name, data in files.items()}
+    return files
 
 
 def trim_tokenizer(data: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:

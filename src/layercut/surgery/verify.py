@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
+from layercut.models.convert import load_gguf_model
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened_model
 from layercut.models.quiet import quiet_transformers, without_defaults
 from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass, masked_channels, swap_parameter
+from layercut.surgery.remove import bypass, masked_channels
 from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Verification:
     """Tokens that both models wrote behind the texts, compared up to the first that rounding decided."""
     rounding: float | None = None
     """The largest relative change of the last matrix of an MLP, where these were quantised again; the rest is compared
-    with these matrices in both models."""
+    with the original ones in both models."""
 
     def describe(self, of: str = "the original model under a bypass") -> str:
         """One line for people; ``of`` is the model that it was compared with."""
@@ -72,15 +73,8 @@ class Verification:
         return self.max_abs_diff <= self.tolerance and self.max_written_diff <= self.tolerance
 
 
-def verify_checkpoint(
-    uncut: LoadedModel,
-    plan: CutPlan,
-    path: Path,
-    *,
-    reload: Callable[[PreTrainedModel, Path], PreTrainedModel] | None = None,
-    rounds: bool = False,
-) -> Verification:
-    """Reload the pruned checkpoint at ``path`` and compare it with the original model under a bypass.
+def verify_checkpoint(uncut: LoadedModel, plan: CutPlan, path: Path, *, rounds: bool = False) -> Verification:
+    """Reload the pruned checkpoint, or GGUF file, at ``path`` and compare it with the original model under a bypass.
 
     All tensors must be equal, but last matrices of MLPs with ``rounds``: quantised again, they differ by MOST_ROUNDING.
     Both models run on the same seeded tokens (TEXT_LENGTHS, left-padded) and write NEW_TOKENS behind them, which shows
@@ -91,7 +85,7 @@ def verify_checkpoint(
     """
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
-    cut = (reload or _reload)(model, path).requires_grad_(next(model.parameters()).requires_grad)
+    cut = _reload(model, path).requires_grad_(next(model.parameters()).requires_grad)
     kept = torch.tensor(plan.vocabulary.kept) if plan.vocabulary else None
     # Left-padded random tokens (B, T), the same for the same number of tokens.
     embeddings: Any = model.get_input_embeddings()
@@ -120,37 +114,30 @@ def verify_checkpoint(
         with layers_skipped(whole, plan.removed):
             return _Run(_logits(whole, texts[-1], kept), [], whole.dtype)
 
-    readers: list[str] = []  # paths of the last matrices of the MLPs that stay, in the pruned model
-    if rounds:
-        width, stack = mlp_width_in(model), structure_in(model).layers
-        thinned = [(new, old) for new, old in enumerate(plan.kept) if old in width.slots]
-        readers = [f"{stack}.{new}.{slot.name}" for new, old in thinned for slot in width.readers(old)]
     with bypass(model, plan):
         for name in sorted(LISTS | INDEX_LISTS):
             wanted, held = (getattr(text_config_of(each), name, None) for each in (model, cut))
             if wanted != held:
                 raise VerificationError(f"{path}: {name} is {held} after reloading, but should be {wanted}.")
         thin_NV = _logits(model, batch) if plan.channels else None
-        with _with_last_matrices_of(cut, model, readers, path) as rounding:
-            tensors = cut.state_dict()
-            for name, wanted in model.state_dict().items():
-                if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
-                    continue
-                held = tensors.get(name)
-                if held is None or held.shape != wanted.shape or not torch.equal(held.to(wanted.device), wanted):
-                    what = "is missing" if held is None else "differs from that of the original model"
-                    raise VerificationError(
-                        f"{path} is not the model that was asked for: after reloading, {name} {what}."
-                    )
-            try:
-                expected = run_texts(model)
-            except Exception as error:  # whatever the model's own code raises
-                removed = f"layers {plan.label}" if plan.removed else plan.label
-                raise InputError(
-                    f"transformers cannot run {uncut.name} without {removed}: {one_line(error)}. Remove others, or "
-                    "write the checkpoint without this comparison: `verify=false`."
-                ) from error
-            result = _compared(expected, (model, run_texts), (cut, run_texts))
+        rounding = _take_last_matrices(cut, model, path) if rounds else None
+        tensors = cut.state_dict()
+        for name, wanted in model.state_dict().items():
+            if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
+                continue
+            held = tensors.get(name)
+            if held is None or held.shape != wanted.shape or not torch.equal(held.to(wanted.device), wanted):
+                what = "is missing" if held is None else "differs from that of the original model"
+                raise VerificationError(f"{path} is not the model that was asked for: after reloading, {name} {what}.")
+        try:
+            expected = run_texts(model)
+        except Exception as error:  # whatever the model's own code raises
+            removed = f"layers {plan.label}" if plan.removed else plan.label
+            raise InputError(
+                f"transformers cannot run {uncut.name} without {removed}: {one_line(error)}. Remove others, or "
+                "write the checkpoint without this comparison: `verify=false`."
+            ) from error
+        result = _compared(expected, (model, run_texts), (cut, run_texts))
     if thin_NV is not None:
         # Thinner MLPs and whole ones under zeros for the removed channels share no slicing code. They take sums of
         # different length, so they differ by rounding, a small part of what thinning changes; a channel at the wrong
@@ -177,32 +164,31 @@ def verify_checkpoint(
     return replace(result, rounding=rounding)
 
 
-@contextmanager
-def _with_last_matrices_of(
-    cut: PreTrainedModel, model: PreTrainedModel, names: Sequence[str], path: Path
-) -> Iterator[float | None]:
-    """Within it ``model``, bypassed, has these tensors of ``cut``; gives the largest relative change."""
-    largest = 0.0
-    with ExitStack() as undo:
-        for name in names:
-            owner, _, tensor = name.rpartition(".")
-            before = model.get_parameter(name)
-            new = cut.get_parameter(name).detach().to(before.device)
-            change = math.inf
-            if new.shape == before.shape:
-                change = float((new.float() - before.float()).norm() / before.float().norm())
-            if not change <= MOST_ROUNDING:
-                raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
-            largest = max(largest, change)
-            new = nn.Parameter(new, requires_grad=before.requires_grad)
-            swap_parameter(undo, model.get_submodule(owner), tensor, new)
-        yield largest if names else None
+@torch.no_grad()
+def _take_last_matrices(cut: PreTrainedModel, model: PreTrainedModel, path: Path) -> float:
+    """Give ``cut`` the last matrices of all MLPs of ``model``, bypassed; returns the largest relative change."""
+    largest, mlp, stack = 0.0, mlp_width_in(cut), structure_in(cut).layers
+    for name in (f"{stack}.{layer}.{slot.name}" for layer in mlp.slots for slot in mlp.readers(layer)):
+        held, wanted = cut.get_parameter(name), model.get_parameter(name)
+        change = math.inf
+        if held.shape == wanted.shape:
+            change = float((held.float() - wanted.float()).norm() / wanted.float().norm())
+        if not change <= MOST_ROUNDING:
+            raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
+        held.copy_(wanted)
+        largest = max(largest, change)
+    return largest
 
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     from transformers import AutoConfig
 
     config: Any = model.config
+    if path.is_file():  # GGUF: in bfloat16, as the converted original, then in the dtype of ``model``
+        attention = config._attn_implementation
+        with quiet_transformers():
+            read = load_gguf_model(type(model), path, attn_implementation=attention, local_files_only=True)
+        return read.eval().to(device=model.device, dtype=model.dtype)  # type: ignore[no-any-return]
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
     # Each part with a config of its own may have another attention.
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,8 +12,6 @@ from pydantic import Field
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
-from layercut.models.loading import LoadedModel
-from layercut.models.sources import ModelSource
 from layercut.models.weights import PLAN_FILE, read_config
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, check_fits
@@ -26,7 +23,7 @@ from layercut.selection.vocabulary import (
 )
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Vocabulary
-from layercut.surgery.checkpoint import CutReport
+from layercut.surgery.checkpoint import CutReport, with_earlier
 from layercut.surgery.plan import CutPlan
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
@@ -139,37 +136,27 @@ class CutVerb(Verb):
             )  # fmt: skip
         if self.healed is not None:
             raise InputError("`healed` writes a GGUF file; give `out` FILE.gguf.")
-        source, plan, uncut = self._source(io)
+        handle = io.loaded.get(self.model.model) or ModelHandle(self.model)
+        made_for = {"model": handle.settings.model, "model_hash": handle.metadata.model_hash}
+        plan = with_earlier(self._planned(io)(num_layers=handle.num_layers, **made_for), handle.source)
         io.say(f"{self.model.model}: {plan.describe()}")
         if self.mergekit is not None:
-            config = read_config(source.path)
+            config = read_config(handle.source.path)
             dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
             write_output(self.mergekit, to_mergekit(plan, self.model.model, dtype), MARK)
             io.say(f"for mergekit-yaml, whose ranges leave out their end: {self.mergekit}")
         if dry_run and out is not None:
             refuse_used(out)
         done = cut_model(
-            source,
+            handle.source,
             plan,
             None if dry_run else out,
-            uncut=uncut if self.verify and not dry_run else None,
+            uncut=(lambda: handle.loaded) if self.verify and not dry_run else None,
             say=io.say,
         )
         file = gguf_file(self.model.model)
         gguf = None if file is None else (file.stat().st_size, gguf_bytes(file, plan))
         return replace(done, gguf=gguf, mergekit=self.mergekit)
-
-    def _source(self, io: Io) -> tuple[ModelSource, CutPlan, Callable[[], LoadedModel]]:
-        """The model in memory, or its files, with the plan, and a function that loads it."""
-        from layercut.surgery.cut import source_of_cut
-
-        make = self._planned(io)
-        handle = io.loaded.get(self.model.model)
-        if handle is None:
-            return source_of_cut(self.model, make)
-        made_for = {"model": handle.settings.model, "model_hash": handle.metadata.model_hash}
-        plan = handle.plan(make(num_layers=handle.num_layers, **made_for))
-        return handle.source, plan, lambda: handle.loaded
 
     def _planned(self, io: Io) -> Any:
         """A function that gives the plan for ``num_layers``, ``model`` and ``model_hash``."""

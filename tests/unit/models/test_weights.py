@@ -67,9 +67,8 @@ def test_header_gives_the_bytes_of_every_tensor(tmp_path):
     assert dtypes == {"a": "F32", "b": "BF16", "none": "I8", "scalar": "I64"}
     entry = header.tensors["a"]
     assert (entry.shape, entry.num_parameters, entry.num_bytes) == ((2, 3), 6, 24)
-    begin, end = (header.data_offset + offset for offset in header.tensors["a"][2:])
-    assert raw[begin:end] == struct.pack("<6f", *range(6))
-    assert header.data_offset + max(entry.end for entry in header.tensors.values()) == len(raw)
+    assert raw[entry.offset : entry.offset + entry.num_bytes] == struct.pack("<6f", *range(6))
+    assert max(entry.offset + entry.num_bytes for entry in header.tensors.values()) == len(raw)
 
 
 @pytest.mark.parametrize(

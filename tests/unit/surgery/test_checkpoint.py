@@ -245,10 +245,16 @@ def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
 
 def test_a_cut_that_only_tied_a_copy_of_the_embeddings_is_no_earlier_step():
     """Else a GGUF file that was cut twice is called a healed checkpoint."""
-    bare = CutPlan(num_layers=2)
+    bare, healed = CutPlan(num_layers=2).to_dict(), PLAN.to_dict() | {"healing": [{"method": "seam"}]}
     assert steps_of_earlier_cuts([bare]) == ()
-    (step,) = steps_of_earlier_cuts([bare, PLAN], ["seam"])
+    (step,) = steps_of_earlier_cuts([bare, healed])
     assert (step["num_layers"], step["removed"], step["healed"]) == (6, [1, 4], ["seam"])
+
+
+def test_a_healing_between_two_cuts_is_recorded():
+    again = CutPlan(num_layers=4, removed=(0,)).to_dict()
+    steps = steps_of_earlier_cuts([PLAN.to_dict() | {"healing": [{"method": "lora"}]}, again])
+    assert [step.get("healed") for step in steps] == [["lora"], None]
 
 
 @pytest.mark.parametrize(("removed", "warned"), [((0,), True), ((0, 1), False), ((5,), False), ((2, 3), False)])

@@ -15,7 +15,7 @@ PLAN = CutPlan(
     num_layers=30, removed=(27, 3, 28, 29), criterion="random", settings={"seed": 0}, model_hash="ab12", model="x"
 )
 REPORT = CutReport(
-    plan=PLAN, source=Path("uncut"), bytes_before=269_030_016, bytes_after=240_709_248, parameters_before=134_515_008,
+    plan=PLAN, bytes_before=269_030_016, bytes_after=240_709_248, parameters_before=134_515_008,
     parameters_after=120_354_624, tensors_before=272, tensors_after=236, shards=("model.safetensors",),
 )  # fmt: skip
 

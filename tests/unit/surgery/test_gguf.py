@@ -23,6 +23,7 @@ from layercut.models.loading import load_model
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf as surgery
+from layercut.surgery import verify as checking
 from layercut.surgery.gguf import cut_gguf_file, gguf_to_gguf
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
@@ -211,7 +212,7 @@ def test_a_file_that_came_out_wrong_is_never_kept(
 
 
 def test_other_logits_are_refused(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reload = surgery._reload
+    reload = checking._reload
 
     def other(model: Any, path: Path) -> Any:
         cut = reload(model, path)
@@ -219,7 +220,7 @@ def test_other_logits_are_refused(file: Path, tmp_path: Path, monkeypatch: pytes
             cut.model.norm.weight[0] += 1
         return cut
 
-    monkeypatch.setattr(surgery, "_reload", other)
+    monkeypatch.setattr(checking, "_reload", other)
     with pytest.raises(VerificationError, match="not the model"):
         cut(file, "1", tmp_path / "cut.gguf", verify=True)
     assert list(tmp_path.iterdir()) == []

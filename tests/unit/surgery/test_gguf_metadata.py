@@ -22,7 +22,7 @@ def head_of(name: str, num_blocks: int, *, tensors: dict[int, tuple[str, ...]] |
         metadata={key: value for key, value in found.items() if not isinstance(value, tuple)},
         arrays={key: value for key, value in found.items() if isinstance(value, tuple)},
         fields={},
-        tensors=tuple(GgufTensor(f"blk.{block}.{tensor}", (4,), 0, 0, 16) for block, tensor in blocks),
+        tensors=tuple(GgufTensor(f"blk.{block}.{tensor}", (4,), 0, 0) for block, tensor in blocks),
         alignment=32,
         version=3,
     )

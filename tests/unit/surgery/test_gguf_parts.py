@@ -17,6 +17,7 @@ import layercut
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, VerificationError
 from layercut.models.gguf_file import GgufTensor, read_gguf_head, recorded_plans
+from layercut.models.weights import TensorSpan
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
@@ -134,7 +135,7 @@ def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, after: Kind, tmp_path: Path) -> None:
     block, block_bytes = gguf.GGML_QUANT_SIZES[before]
     data = np.random.default_rng(0).integers(0, 60, (4, 2 * block_bytes), dtype=np.uint8)  # small scales
-    tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0, data.size)
+    tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0)
     kept = tuple(range(3, 3 + 2 * 224, 2))
     thin, part = thin_tensor(tensor, Channels(field="intermediate_size", width=2 * block, kept={0: kept}))
     assert thin.kind == after and thin.shape == (224, 4)
@@ -146,7 +147,7 @@ def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, af
 
 def test_gate_and_up_in_one_tensor_are_halves(tmp_path: Path) -> None:
     data = np.arange(2 * WIDTH * 8, dtype=np.float32).reshape(2 * WIDTH, 8)
-    tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0, data.nbytes)
+    tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0)
     channels = channels_of(2)
     thin, part = thin_tensor(tensor, channels)
     assert thin.shape == (8, 2 * KEPT)
@@ -176,7 +177,7 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
     for wrong in (other, few):
         with pytest.raises(InputError, match="this file has 4 such MLPs, of 96 channels. Use a plan made for this"):
             cut(file, CutPlan(num_layers=4, channels=wrong), tmp_path / "thin.gguf")
-    extra = GgufTensor("blk.2.ffn_sub_norm.weight", (WIDTH,), 0, 0, 4 * WIDTH)
+    extra = GgufTensor("blk.2.ffn_sub_norm.weight", (WIDTH,), 0, 0)
     with pytest.raises(InputError, match=r"blk\.2\.ffn_sub_norm\.weight \[96\] holds MLP channels"):
         check_channels(type(head)(**{**vars(head), "tensors": (*head.tensors, extra)}), channels_of(4))
     assert not (tmp_path / "thin.gguf").exists()
@@ -236,9 +237,8 @@ def test_it_has_the_matrices_that_healing_solved_for(
     [(Kind.Q4_1, 64, Kind.Q8_0), (Kind.Q6_K, 64, Kind.Q8_0), (Kind.F32, 64, Kind.F32), (Kind.Q4_0, 80, Kind.F16)],
 )
 def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
-    block, block_bytes = gguf.GGML_QUANT_SIZES[before]
-    tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0, 8 * 256 // block * block_bytes)
-    thin, _ = replace_matrix(tensor, Path("model.safetensors"), "down", width)
+    tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0)
+    thin, _ = replace_matrix(tensor, TensorSpan("down", "F32", (8, width), Path("model.safetensors"), 0))
     assert (thin.kind, thin.shape) == (after, (width, 8))
     block, block_bytes = gguf.GGML_QUANT_SIZES[after]
     assert thin.num_bytes == 8 * width // block * block_bytes

@@ -22,9 +22,9 @@ from layercut.models.structure import Structure
 from layercut.models.weights import read_header, safetensors_files
 from layercut.surgery import shards as writing
 from layercut.surgery.checkpoint import cut_checkpoint
+from layercut.surgery.config_fields import QUANTIZED_FIELDS, LayerNumbers, follow_config, rename_modules
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.quantized import FIELDS, LayerNumbers, follow_config, rename_modules
 from layercut.surgery.remove import bypass
 from tests.support import quantized, tiny
 from tests.support.quantized import save_quantized
@@ -156,8 +156,7 @@ def raw(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     for file in set(safetensors_files(folder).values()):
         header, data = read_header(file), file.read_bytes()
         for name, entry in header.tensors.items():
-            begin = header.data_offset + entry.begin
-            found[name] = (entry.dtype, entry.shape, data[begin : begin + entry.num_bytes])
+            found[name] = (entry.dtype, entry.shape, data[entry.offset : entry.offset + entry.num_bytes])
     return found
 
 
@@ -275,7 +274,7 @@ def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert rename_modules(config, numbers(1), "quantization_config") == wanted
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", QUANTIZED_FIELDS)
 def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
     model = tiny.tiny_model("llama")
     given = {

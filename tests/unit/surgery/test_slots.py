@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.surgery.channels import Channels
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.slots import ChannelSlot, stored_slots, taken_entries, zeroed_entries
-from layercut.surgery.width import mlp_width_of
+from layercut.surgery.width import ChannelSlot, map_entries, mlp_width_of, stored_slots
 from tests.support.tiny import NUM_LAYERS, save_tiny
 
 ONE = ChannelSlot("mlp.up_proj", "weight", 0, "one", False)
+ZEROED = partial(torch.index_fill, value=0.0)
 STACK = ChannelSlot("mlp.experts", "down_proj", 2, "one", True, mlps=2, is_stacked=True)
 
 
@@ -47,12 +48,12 @@ def test_an_experts_own_tensor_has_its_channels() -> None:
 
 def test_taken_and_zeroed_along_one_dimension() -> None:
     stack = torch.arange(24.0).reshape(2, 3, 4)
-    assert torch.equal(taken_entries(stack[0], 1, [0, 3]), stack[0][:, [0, 3]])
-    both = taken_entries(stack, 2, [[0, 1], [1, 2]])
+    assert torch.equal(map_entries(torch.index_select, stack[0], 1, [0, 3]), stack[0][:, [0, 3]])
+    both = map_entries(torch.index_select, stack, 2, [[0, 1], [1, 2]])
     assert torch.equal(both, torch.stack([stack[0][:, [0, 1]], stack[1][:, [1, 2]]]))
-    zeros = zeroed_entries(stack, 1, [[0], [2]])
+    zeros = map_entries(ZEROED, stack, 1, [[0], [2]])
     assert not zeros[0, 0].any() and not zeros[1, 2].any() and torch.equal(zeros[1, :2], stack[1, :2])
-    assert not zeroed_entries(stack[0], 0, [2])[2].any() and stack.sum() == sum(range(24))
+    assert not map_entries(ZEROED, stack[0], 0, [2])[2].any() and stack.sum() == sum(range(24))
 
 
 def slots_in(folder: Path, pieces: list[TensorSpan] | None = None) -> dict[str, tuple[int, ChannelSlot]]:
@@ -80,16 +81,13 @@ def test_other_shapes_are_not_known(tmp_path: Path) -> None:
     folder = save_tiny("mixtral", tmp_path / "m")
     pieces = stored_tensors(folder)
     name = "model.layers.2.block_sparse_moe.experts.3.w2.weight"
-    turned = [
-        piece._replace(entry=piece.entry._replace(shape=piece.entry.shape[::-1])) if piece.name == name else piece
-        for piece in pieces
-    ]
+    turned = [piece._replace(shape=piece.shape[::-1]) if piece.name == name else piece for piece in pieces]
     assert name in slots_in(folder) and name not in slots_in(folder, turned)
 
 
 def test_a_checkpoint_that_stores_them_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny("mixtral", tmp_path / "m")
-    monkeypatch.setattr("layercut.surgery.slots._JOINED", frozenset({"Concatenate"}))
+    monkeypatch.setattr("layercut.surgery.width._JOINED", frozenset({"Concatenate"}))
     kept = dict.fromkeys(range(NUM_LAYERS), tuple(48 * expert + one for expert in range(4) for one in range(24)))
     plan = CutPlan(num_layers=NUM_LAYERS, channels=Channels(field="intermediate_size", width=48, kept=kept))
     with pytest.raises(InputError, match=r"stores mlp\.experts\.\w+ of layer 0 in an unknown way"):

@@ -121,3 +121,12 @@ def test_ids_in_configs() -> None:
     }  # fmt: skip
     with pytest.raises(InputError, match=r"names the token 5 \(pad_token_id\)"):
         follow_token_ids({"pad_token_id": 5}, vocabulary)
+
+
+def test_a_model_in_memory_loses_the_tokens_that_its_folder_loses(bytes_model: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(bytes_model).eval()
+    layercut.cut(str(bytes_model), "vocab:ascii", tmp_path / "folder", device="cpu")
+    layercut.cut(model, "vocab:ascii", tmp_path / "memory")
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (tmp_path / "memory" / name).read_bytes() == (tmp_path / "folder" / name).read_bytes()
+    assert model.get_input_embeddings().weight.shape[0] == ROWS

@@ -39,11 +39,12 @@ def test_what_is_right_differs_by_nothing(cut, uncut):
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_both_models_say_the_same_of_gradients(cut, uncut, learns):
+def test_both_models_say_the_same_of_gradients(cut, uncut, learns, monkeypatch):
     """torch picks kernels by it: on SmolLM2 the logits of a text's last token differed by 3.8e-5, a false alarm."""
     uncut.model.requires_grad_(learns)
     reloaded = verify._reload(uncut.model, cut).requires_grad_(not learns)
-    found = verify_checkpoint(uncut, PLAN, cut, reload=lambda model, path: reloaded)
+    monkeypatch.setattr(verify, "_reload", lambda model, path: reloaded)
+    found = verify_checkpoint(uncut, PLAN, cut)
     assert {one.requires_grad for one in reloaded.parameters()} == {learns}
     assert found.max_abs_diff == 0 and found.max_written_diff <= found.tolerance < 1e-4
 
@@ -110,15 +111,21 @@ def test_a_config_that_computes_something_else_is_seen(cut, uncut, name, value):
         verify_checkpoint(uncut, PLAN, cut)
 
 
-def marked(model, path):
+@pytest.fixture
+def marked(monkeypatch):
     """The reloaded model, and every copy of it, known by a mark."""
-    found = verify._reload(model, path)
-    found.is_reloaded = True
-    return found
+    reload = verify._reload
+
+    def mark(model, path):
+        reloaded = reload(model, path)
+        reloaded.is_reloaded = True
+        return reloaded
+
+    monkeypatch.setattr(verify, "_reload", mark)
 
 
 @pytest.mark.parametrize("widths", [(torch.float32,), (torch.float32, torch.float64)])
-def test_what_rounding_explains_vanishes_in_a_wider_dtype(cut, uncut, monkeypatch, widths):
+def test_what_rounding_explains_vanishes_in_a_wider_dtype(cut, uncut, marked, monkeypatch, widths):
     """Sums in another order; where float64 differs too, it is another model."""
     right = verify._logits
 
@@ -127,14 +134,14 @@ def test_what_rounding_explains_vanishes_in_a_wider_dtype(cut, uncut, monkeypatc
 
     monkeypatch.setattr(verify, "_logits", noisy)
     if torch.float64 not in widths:
-        found = verify_checkpoint(uncut, PLAN, cut, reload=marked)
+        found = verify_checkpoint(uncut, PLAN, cut)
         assert (found.dtype, found.max_abs_diff) == ("float64", 0)
         return
     with pytest.raises(VerificationError, match=r"by at most 0\.0001 \(float64;"):
-        verify_checkpoint(uncut, PLAN, cut, reload=marked)
+        verify_checkpoint(uncut, PLAN, cut)
 
 
-def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
+def test_text_that_is_written_in_another_way_is_seen(cut, uncut, marked, monkeypatch):
     """As by a cache that belongs to another layer, which the logits of whole texts do not show."""
     right = verify._written
 
@@ -145,7 +152,7 @@ def test_text_that_is_written_in_another_way_is_seen(cut, uncut, monkeypatch):
 
     monkeypatch.setattr(verify, "_written", other)
     with pytest.raises(VerificationError, match=r"most 0 .*most 1\b"):
-        verify_checkpoint(uncut, PLAN, cut, reload=marked)
+        verify_checkpoint(uncut, PLAN, cut)
 
 
 def test_a_layer_kind_is_compared_by_name(cut, tmp_path):

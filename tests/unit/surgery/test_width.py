@@ -19,8 +19,7 @@ from layercut.surgery.checkpoint import cut_checkpoint, recorded_plans_of, with_
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import apply_plan_to_model, bypass, decoder_layers, masked_channels, remove_layers
-from layercut.surgery.slots import ChannelSlot
-from layercut.surgery.width import config_with_width, mlp_width_in, mlp_width_of
+from layercut.surgery.width import ChannelSlot, config_with_width, mlp_width_in, mlp_width_of
 from tests.invariants.test_surgery_bypass import state_of
 from tests.support.surgery import generate, logits_of
 from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
