@@ -61,6 +61,7 @@ GGUF: dict[str, bytes] = {
     "an array of unknown type": gguf(field("a", ARRAY, array(99, 1))),
     "a long array of unknown type": gguf(field("a", ARRAY, array(99, 2**40))),
     "a long array of numbers": gguf(field("a", ARRAY, array(U32, 2**62))),
+    "an array longer than any vocabulary": gguf(field("a", ARRAY, array(BOOL, 2**24 + 1, bytes(2**24 + 1)))),
     "a long array of texts": gguf(field("a", ARRAY, array(STRING, 2**62))),
     "a long array of arrays": gguf(field("a", ARRAY, array(ARRAY, 2**62))),
     "deep arrays": gguf(field("a", ARRAY, array(ARRAY, 1) * 5000 + array(U32, 1, u32(1)))),

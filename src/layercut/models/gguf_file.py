@@ -28,6 +28,7 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?
 STRING, ARRAY = 8, 9
 PLAN, EARLIER = "layercut.plan", "layercut.earlier_plans"
 """Keys that hold plan.json, and the plans of earlier cuts, oldest first, as JSON."""
+_LONGEST = 2**24  # entries of an array; the largest vocabularies have 2**20
 DEFAULT_ALIGNMENT = 32
 _MOST_SIZES = 8  # dimensions of a tensor; ggml has 4
 _TEXTS = ("general.architecture", "general.name", "general.license", "tokenizer.ggml.pre", "tokenizer.ggml.model")
@@ -183,6 +184,8 @@ def _value(data: mmap.mmap, kind: int) -> Any:
     if kind != ARRAY:
         return _number(data, SCALARS[kind])
     inner, count = _number(data, "<I"), _number(data, "<Q")
+    if count > _LONGEST:
+        raise OverflowError(count)
     if inner in SCALARS:
         return struct.unpack(f"<{count}{SCALARS[inner][1]}", _bytes(data, count * struct.calcsize(SCALARS[inner])))
     if inner == STRING:  # a vocabulary may hold bytes that are no text
