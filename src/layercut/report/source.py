@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from layercut.evidence.study import KEEP, StudyResults, study_results
 from layercut.evidence.sweep import Sweep
 from layercut.report import words
 from layercut.report.elements import Block, Section, Table, bullet_list, text_columns
-from layercut.runs.directory import DIAGNOSIS, SWEEP, RunFolder
+from layercut.runs.directory import DIAGNOSIS, SWEEP, RunFolder, is_run_folder
 from layercut.runs.environment import hide_home
 from layercut.text import escape_inline
 
@@ -58,9 +58,12 @@ def read_source(folder: Path, study: StudyResults | None = None) -> Source:
 
 def provenance_section(source: Source) -> Section:
     """What decides the numbers, as a table."""
-    columns, rows = text_columns("what", "value"), _facts(source.runs[0], source)
+    # A study or a run of prune was begun in a folder of its own, before the models in it were asked.
+    own = [RunFolder.open(source.folder)] if source.kind == "study" and is_run_folder(source.folder) else []
+    folders = [*own, *source.runs]
+    columns, rows = text_columns("what", "value"), _facts(folders[0].environment, source)
     blocks: list[Block] = [Table(name="provenance", caption="What decides the numbers", columns=columns, rows=rows)]
-    blocks.append(bullet_list(_notes(source.runs)))
+    blocks.append(bullet_list(words.isolation_words(source.runs[0].environment) + _resumptions(folders)))
     return Section(
         name="provenance",
         title="How this was made",
@@ -70,8 +73,7 @@ def provenance_section(source: Source) -> Section:
     )
 
 
-def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
-    environment = run.environment
+def _facts(environment: Mapping[str, Any], source: Source) -> list[tuple[str, str]]:
     items = "report items; no layer was chosen on them"
     if source.kind == "sweep":
         items = "selection items; used to choose layers, not to report"
@@ -82,7 +84,7 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     facts = [
         ("items", items),
         ("test sets", words.test_set_words(source.value.rows) if source.kind == "study" else ""),
-        ("seed", str(run.settings.get("seed", "-"))),
+        ("seed", str(source.runs[0].settings.get("seed", "-"))),
         ("command", environment["command"]),
         ("layercut", f"{environment['layercut']}{commit}"),
         ("versions", f"Python {environment['python']}, {packages}"),
@@ -92,11 +94,10 @@ def _facts(run: RunFolder, source: Source) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
-def _notes(runs: Sequence[RunFolder]) -> list[str]:
-    """Isolation and resumptions of runs."""
-    return words.isolation_words(runs[0].environment) + [
+def _resumptions(folders: Sequence[RunFolder]) -> list[str]:
+    return [
         f"{escape_inline(run.name)} was resumed {later['time']} under other versions or on another machine "
         f"(layercut {later['layercut']}); its environment.json has the details."
-        for run in runs
+        for run in folders
         for later in run.environment.get("resumed", ())
     ]

@@ -85,6 +85,19 @@ def test_a_resumed_run_says_so(tmp_path):
     assert "layercut 0.2.0" in text
 
 
+def test_a_study_was_begun_before_the_models_in_it_were_asked(tmp_path):
+    result = Result(task="copy", readout="short", score=0.8, n=20)
+    RunFolder.begin(tmp_path, {"model": "m"}).close()
+    uncut, cut = (
+        build_run(tmp_path / name, [result], removed=removed) for name, removed in (("uncut", ()), ("a", (1,)))
+    )
+    begun = {**uncut.environment, "time": "2026-01-01T00:00:09Z", "command": "layercut run mine.yaml"}
+    (tmp_path / "environment.json").write_text(json.dumps(begun))
+    text = write_report(tmp_path, uncut=uncut, cuts=[cut]).read_text()
+    assert "2026-01-01T00:00:09Z on " in text and "layercut run mine.yaml" in text
+    assert uncut.environment["time"] not in text
+
+
 def test_the_isolation_of_generated_programs_is_reported():
     assert isolation_words({"packages": {}}) == []
     later = [{"sandbox": "bubblewrap and limits"}, {"sandbox": "limits only, no isolation (--unsafe-exec)"}]
