@@ -29,7 +29,7 @@ class KindOfReport(NamedTuple):
 
     sections: tuple[Callable[[Source], Section | None], ...]
     """In their order; each gives None where there is nothing to show."""
-    title: str = "What MODEL loses with layers removed"
+    title: str = "What MODEL loses by pruning"
     file: str = REPORT
     """Name of the report in Markdown."""
 
