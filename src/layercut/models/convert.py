@@ -81,11 +81,17 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
 def is_whole_conversion(folder: Path) -> bool:
     """True if a cached folder has all that a conversion wrote, byte for byte; each file is hashed once."""
     try:
-        files = dict(read_object(folder / SOURCE_FILE)["files"])
+        files = dict(read_conversion(folder)["files"])
         states = {name: (folder / name).stat() for name in files}
         return all(_sha256(folder / name, at.st_mtime_ns, at.st_size) == files[name] for name, at in states.items())
     except (OSError, CheckpointError, LookupError, TypeError, ValueError):
         return False
+
+
+def read_conversion(folder: Path) -> dict[str, Any]:
+    """What a converted folder says of its conversion; empty for any other. Raises CheckpointError: no JSON object."""
+    file = folder / SOURCE_FILE
+    return read_object(file) if file.is_file() else {}
 
 
 @cache

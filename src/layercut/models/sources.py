@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, first_line
 from layercut.models.checks import check_counts, count_layers, refuse_absurd_count
-from layercut.models.convert import PREFIX, SOURCE_FILE, bundled_file, bundled_model, convert_gguf
+from layercut.models.convert import PREFIX, bundled_file, bundled_model, convert_gguf, read_conversion
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint_of, pickled_only, read_config, read_object, stored_tensors
+from layercut.models.weights import fingerprint_of, pickled_only, read_config, stored_tensors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -56,16 +56,15 @@ def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
         folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, package=row.install)
-        origin = {**read_object(folder / SOURCE_FILE), "kind": "bundled", "base_model": row.base_model}
+        origin = {**read_conversion(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
         if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
             raise InputError(f"{source} is an adapter; merge it by PEFT's merge_and_unload, and give the saved model.")
-        converted = read_object(path / SOURCE_FILE) if (path / SOURCE_FILE).is_file() else {}
-        return ModelSource(name=source, path=path, origin={**converted, "kind": "folder"})
+        return ModelSource(name=source, path=path, origin={**read_conversion(path), "kind": "folder"})
     if path.exists():
         folder = convert_gguf(path)
-        return ModelSource(name=source, path=folder, origin=read_object(folder / SOURCE_FILE))
+        return ModelSource(name=source, path=folder, origin=read_conversion(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
     path = download_model(source, revision=revision)

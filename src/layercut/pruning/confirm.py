@@ -175,6 +175,7 @@ def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> Fix
     paths = {_PLANS: plans} if arms else {}
     paths |= {name: [DepthEvidence(1, name, tuple(rows[name]))] for name in map(run_of, others)}
     sequences = fixed_sequences(paths, run.settings.keep, level=LEVEL)
+    # Plans are tested in the order of the arms, up to the first that fails.
     tested = [
         TestedDepth(
             name=arm.name,

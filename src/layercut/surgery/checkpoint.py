@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layercut.errors import CheckpointError, InputError
 from layercut.models import weights
 from layercut.models.cache import remembered_value
-from layercut.models.convert import SOURCE_FILE
+from layercut.models.convert import SOURCE_FILE, read_conversion
 from layercut.models.gguf_file import describe_copy
 from layercut.models.sources import ModelSource
 from layercut.models.structure import Structure, config_of, config_text_part, counted_field, structure_of
-from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, read_object, stored_tensors
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TensorSpan, read_config, stored_tensors
 from layercut.runs.atomic import new_directory, refuse_used
 from layercut.runs.disk import check_free_space, size_change, writing_to_disk
 from layercut.runs.settings import read_json_or_refuse
@@ -169,7 +169,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     cut = remembered_value("pruned", following, lambda: _pruned_config(raw, plan.depth_only, structure, source))
     cut = thin_config(cut, plan.channels)
     config = structure.with_text_config(raw, cut)
-    left_out = read_object(source / SOURCE_FILE).get("copy") if (source / SOURCE_FILE).is_file() else None
+    left_out = read_conversion(source).get("copy")
     thin = before if plan.channels is None else shards.thinned_tensors(before, plan.channels, structure, raw, source)
     copied, changed = files_to_copy(source), dict[str, Any]()
     if plan.vocabulary is not None:
