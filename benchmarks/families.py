@@ -3,11 +3,14 @@
     python benchmarks/families.py                      # all types of the installed transformers, some minutes
     python benchmarks/families.py gemma3 qwen3_next    # these alone
     python benchmarks/families.py --write              # also writes docs/reference/supported_models.md
+    python benchmarks/families.py --widths             # whose MLPs it can thin
 
 For each causal language model, and for the language model inside each one that also sees, it removes layers 1 and 3 of
 6, or other ones where the type does not allow these. Four ways must agree: the layers skipped in place in the original
 model, without a cache (the reference, which shares no code with the cut), a bypass, removal in memory, and a
 checkpoint cut on disk and loaded again. Compared are logits of left-padded texts, and greedy text with the cache.
+With ``--widths``, half of the MLP channels go instead: the logits of the thinner model must be those of the whole one
+with zeros in the columns of these channels (the reference: nothing is sliced), and of the whole one afterwards.
 Results are kept, one line a type, and the same command goes on where it stopped.
 """
 
@@ -42,9 +45,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support
 from layercut.cli.main import verb_command
 from layercut.errors import InputError, one_line
 from layercut.models.structure import SECTIONS, auto_class, blueprint_model, structure_in
+from layercut.selection.channels import keep_needed_channels
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import bypass, decoder_layers, remove_layers
+from layercut.surgery.remove import bypass, decoder_layers, masked_channels, remove_layers
 from layercut.surgery.verify import layers_skipped
+from layercut.surgery.width import mlp_width_in
 from tests.support.tiny import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -196,11 +201,7 @@ def _sized(config: PretrainedConfig, sizes: Mapping[str, Any]) -> dict[str, Any]
 
 def tiny_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A random model, drawn so that each layer has its own say in the logits."""
-    laid_out = blueprint_model(config)
-    size = sum(parameter.numel() for parameter in laid_out.parameters())
-    if size > MOST_PARAMETERS:
-        largest = max(laid_out.named_parameters(), key=lambda pair: pair[1].numel())
-        raise ValueError(f"the recipe gives {size:,} parameters; the largest is {largest[0]} {tuple(largest[1].shape)}")
+    refuse_large(config)
     torch.manual_seed(seed)
     model: PreTrainedModel = auto_class(config).from_config(copy.deepcopy(config)).eval()
     with torch.no_grad():
@@ -212,6 +213,14 @@ def tiny_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
             else:
                 parameter.normal_(std=SPREAD if "embed" in name else 2 * SPREAD)
     return model
+
+
+def refuse_large(config: PretrainedConfig) -> None:
+    """Raise ValueError for more than MOST_PARAMETERS."""
+    parameters = dict(blueprint_model(config).named_parameters())
+    if (size := sum(parameter.numel() for parameter in parameters.values())) > MOST_PARAMETERS:
+        name, largest = max(parameters.items(), key=lambda pair: pair[1].numel())
+        raise ValueError(f"the recipe gives {size:,} parameters; the largest is {name} {tuple(largest.shape)}")
 
 
 def padded_batch() -> dict[str, Tensor]:
@@ -329,6 +338,44 @@ def _agree(
     return {"state": "differs", "reason": "; ".join(wrong)} if wrong else {"state": "equal", "reason": ""}
 
 
+def compare_widths(model_type: str) -> dict[str, Any]:
+    """One type: whether its MLPs are thinned right, and why not."""
+    try:
+        config = tiny_config(model_type)
+        refuse_large(config)
+        torch.manual_seed(0)
+        model = auto_class(config).from_config(config, attn_implementation="eager").eval().float()
+        try:
+            state, reason = _agree_in_width(model, mlp_width_in(model))
+        except InputError as error:
+            state, reason = "refused", one_line(error)
+    except Exception as error:  # of a tiny model that cannot be built, or that asks for pictures
+        state, reason = "not built", f"{type(error).__name__}: {one_line(error)}"
+    return {"type": model_type, "transformers": __version__, "state": state, "reason": reason}
+
+
+@torch.no_grad()
+def _agree_in_width(model: PreTrainedModel, mlp: Any) -> tuple[str, str]:
+    drawn = torch.Generator().manual_seed(1)
+    order = {layer: torch.randperm(mlp.mlps(layer) * mlp.width, generator=drawn).tolist() for layer in mlp.slots}
+    plan = CutPlan(num_layers=len(decoder_layers(model)), channels=keep_needed_channels(mlp, order, 0.5))
+    ids = torch.randint(5, 200, (2, 9), generator=drawn)
+    before = model(input_ids=ids).logits
+    with bypass(model, plan):
+        thin = model(input_ids=ids).logits
+    with masked_channels(model, plan):
+        zeros = model(input_ids=ids).logits
+    if not torch.equal(before, model(input_ids=ids).logits):
+        return "not built", "two runs of the whole model differ"
+    difference = float((thin - zeros).abs().max())
+    if not difference < 1e-5 * max(1.0, float(before.abs().max())):
+        return "differs", f"by {difference:.2g}"
+    if torch.equal(thin, before):
+        return "differs", "nothing changed"
+    most = max(map(mlp.mlps, mlp.slots))
+    return "equal", f"{mlp.field}, {len(mlp.slots)} of {NUM_LAYERS} layers{f', {most} experts' if most > 1 else ''}"
+
+
 def write_cut(uncut: Path, removed: tuple[int, ...], out: Path) -> None:
     """Run ``layercut cut`` in this process. Raises InputError: it refuses the plan or the checkpoint."""
     layers = ",".join(map(str, removed))
@@ -367,7 +414,7 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def walk(names: list[str], kept: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def walk_types(names: list[str], kept: Path, compare: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
     """Results of all these types, from the file where it holds them."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
@@ -385,11 +432,8 @@ def walk(names: list[str], kept: Path, say: Callable[[str], None]) -> list[dict[
         done[name]["seconds"] = round(time.perf_counter() - start, 2)
         with kept.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[name]) + "\n")
-        left = (len(names) - number - 1) * 0.8
-        say(
-            f"{name}: {done[name]['state']} {done[name]['reason'][:150]} "
-            f"({number + 1} of {len(names)}, {left:.0f} s left)"
-        )
+        line = f"{name}: {done[name]['state']} {done[name]['reason'][:150]} ({number + 1} of {len(names)})"
+        print(line, file=sys.stderr, flush=True)
     return [done[name] for name in names]
 
 
@@ -458,16 +502,14 @@ def write_page(found: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("types", nargs="*", help="types of model; all without")
-    parser.add_argument("--results", type=Path, default=ROOT / "runs" / "families.jsonl", help="file of results")
-    parser.add_argument("--again", action="store_true", help="forget what the file holds of these types")
+    parser.add_argument("--results", type=Path, help="file of results; runs/families.jsonl or runs/widths.jsonl")
+    parser.add_argument("--widths", action="store_true", help="thin the MLPs, and cut no layers")
     parser.add_argument("--write", action="store_true", help="write docs/reference/supported_models.md")
     options = parser.parse_args()
     names = options.types or types()
     torch.set_num_threads(1)
-    if options.again and options.results.exists():
-        lines = options.results.read_text(encoding="utf-8").splitlines()
-        options.results.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["type"] not in names))
-    found = walk(names, options.results, lambda line: print(line, file=sys.stderr, flush=True))
+    results = options.results or ROOT / "runs" / ("widths.jsonl" if options.widths else "families.jsonl")
+    found = walk_types(names, results, compare_widths if options.widths else compare)
     for one in found:
         print(f"{one['type']:28} {one['state']:10} {one['reason']}")
     for state, count in Counter(one["state"] for one in found).most_common():

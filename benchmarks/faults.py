@@ -465,14 +465,10 @@ def differing(whole: dict[str, Any], again: dict[str, Any]) -> str:
 
 
 def disk_faults(work: Path) -> Iterator[Fault]:
-    """Journals and every verb on a tmpfs that is too small, and with room again."""
+    """Every verb on a tmpfs that is too small, and with room again."""
     if os.geteuid() != 0:
         print("disk: left out, a small disk needs root")
         return
-    for kib in range(8, 128, 4):
-        for per_batch in (1, 40):
-            full = partial(full_journal, per_batch=per_batch)
-            yield f"journal on {kib} KiB, {per_batch} a batch", partial(on_disk, work, kib, full)
     for verb, command in verb_commands(work).items():
         whole = work / "roomy" / verb
         _, wrong, _ = forked(command, whole)
@@ -497,30 +493,6 @@ def on_disk(work: Path, kib: int, attempt: Callable[[Path], str]) -> str:
 
 def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
-
-
-def full_journal(disk: Path, per_batch: int) -> str:
-    from layercut.runs.records import Journal
-
-    batches = [
-        [{"id": f"{batch}-{n}", "text": "é" * (n * 37 + batch * 11 % 300)} for n in range(per_batch)]
-        for batch in range(3000)
-    ]
-    written = 0
-    with Journal(disk / "a.jsonl") as journal:
-        try:
-            for batch in batches:
-                journal.append(batch)
-                written += 1
-        except OSError:
-            pass
-        whole = [record for batch in batches[:written] for record in batch]
-        if [json.loads(line) for line in (disk / "a.jsonl").read_text().splitlines()] != whole:
-            return "the file is not what was appended"
-        remount(disk, "size=100000k")
-        journal.append(batches[written])
-    with Journal(disk / "a.jsonl") as journal:
-        return "" if journal.records == whole + batches[written] else "it did not go on"
 
 
 def full_run(command: list[Any], whole: Path, disk: Path) -> str:

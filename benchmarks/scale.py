@@ -5,8 +5,7 @@
 Each way is a process of its own, one after the other, with as many threads an engine, and begins with nothing known.
 What is timed is the search; starting (Ray, imports, loading the model) is told apart. The layers chosen, the values of
 all candidates and every graded answer must be those of one process, or the benchmark fails. On a machine with fewer
-free cores than members x threads the times say nothing. ``--bound`` also runs that search in as many processes at once
-as the largest pool has members, which know nothing of each other: no pool can be faster than these.
+free cores than members x threads the times say nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +40,12 @@ def main() -> None:
     parser.add_argument("--remove", type=int, default=1, help="layers; each is one round of the search")
     parser.add_argument("--candidates", help="layers that may go, such as 9,17,22-25; all but 0 if left out")
     parser.add_argument("--actors", default="1,2", help="sizes of the pools")
-    parser.add_argument("--pool", help="another pool than local:N, such as ray://HOST:PORT; measured once")
-    parser.add_argument("--bound", action="store_true", help="also measure what this machine gives several processes")
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way is not None:
         print(json.dumps(search(asked, asked.way or None)))
         return
-    pools = [asked.pool] if asked.pool else [f"local:{num}" for num in asked.actors.split(",")]
     load = os.getloadavg()[0]
     work = f"{asked.tasks} ({asked.readout}), {asked.items} items each, candidates {asked.candidates or 'all but 0'}"
     print(f"{asked.model}, {asked.dtype}, {work}, {asked.remove} go")
@@ -58,13 +53,8 @@ def main() -> None:
     alone = measured(asked, "")
     print(f"{'engine':16} {'start':>8} {'search':>8} {'speed-up':>9}  same layers, values and answers")
     row("one process", alone, alone)
-    for pool in pools:
-        row(pool, measured(asked, pool), alone)
-    if asked.bound and (num := max(map(int, asked.actors.split(",")))) > 1:
-        with ThreadPoolExecutor(num) as threads:
-            found = [*threads.map(lambda _: measured(asked, ""), range(num))]
-        slowest = max(found, key=lambda one: one["search"])
-        row(f"{num} apart", {**slowest, "search": slowest["search"] / num}, alone)
+    for num in asked.actors.split(","):
+        row(f"local:{num}", measured(asked, f"local:{num}"), alone)
 
 
 def row(name: str, found: dict[str, Any], alone: dict[str, Any]) -> None:

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
+import resource
 import sys
 import tempfile
-from hashlib import sha256
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ways
+from engines import in_a_process
 
-from layercut.runs.atomic import write_json
+HEAD = "| way | CPU s a round | x less | peak GiB | |\n|---|---:|---:|---:|---|"
 
 
 def main() -> None:
@@ -34,97 +34,59 @@ def main() -> None:
     parser.add_argument("--tasks", default="arithmetic,brackets,copy", help="built-in tasks with short answers")
     parser.add_argument("--readouts", default="short,rank")
     parser.add_argument("--items", type=int, default=32, help="of each task")
-    parser.add_argument("--chains", type=int, default=32, help="chains of gsm_symbolic; 0 leaves them out")
     parser.add_argument("--sample", type=int, default=4, help="candidates on which the slow ways are measured")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--kept", type=Path, help="a folder for what each way measured; what is there is not run again")
+    parser.add_argument("--python", action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    base = {
-        key: str(value) for key, value in vars(asked).items() if key in ("model", "tasks", "readouts", "items", "dtype")
-    }
-    if asked.items:
-        builtin(asked, base)
-    if asked.chains:
-        chains(asked, {**base, "items": str(asked.chains)})
-
-
-def builtin(asked: argparse.Namespace, base: dict[str, str]) -> None:
-    """A round on the built-in suite."""
-    shared = measured(asked, "shared_round", base)
-    unraced = measured(asked, "shared_round", {**base, "off": "race"})
+    if asked.one:
+        way, _, layers = asked.one.partition(":")
+        result = WAYS[way](asked, list(map(int, layers.split(","))) if layers else [])
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        result |= {"cpu": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / 2**20}
+        asked.out.write_text(json.dumps(result))
+        return
+    shared, unraced = measured(asked, "exact"), measured(asked, "off")
     layers = shared["layers"]
     sample = spread(layers, asked.sample)
-    plain = measured(asked, "plain_round", {**base, "layers": listed(sample)})
-    official = [measured(asked, "official_candidate", {**base, "layers": str(layer)}) for layer in sample]
+    plain = measured(asked, f"plain:{','.join(map(str, sample))}")
+    official = [measured(asked, f"official:{layer}") for layer in sample]
     check("plain and shared", plain["scores"], unraced["scores"])
     check("racing and not racing", shared["scores"], unraced["scores"])
-    for one in official:
-        check("official and shared", one["scores"], unraced["scores"])
+    for candidate in official:
+        check("official and shared", candidate["scores"], unraced["scores"])
     assert shared["chosen"] == unraced["chosen"], "racing chose another layer"
-    count = len(layers)
-    per_candidate = sum(one["cpu"] for one in official) / len(official)
-    a = per_candidate * count
-    b = plain["start"] + (plain["cpu"] - plain["start"]) / len(sample) * count
+    cut_and_load = sum(candidate["cpu"] for candidate in official) / len(official) * len(layers)
+    in_memory = plain["start"] + (plain["cpu"] - plain["start"]) / len(sample) * len(layers)
     what = f"{asked.items} items each of {asked.tasks} by {asked.readouts} ({asked.dtype})"
-    title(f"One greedy round, {count} candidates, {what}")
-    row(
-        "(a) official: cut to disk, fresh process", a, a, max(one["gib"] for one in official), f"{len(sample)} measured"
-    )
-    row("(b) plain engine in memory", b, a, plain["gib"], f"{len(sample)} measured")
-    row("(c) shared engine, exact racing", shared["cpu"], a, shared["gib"], f"layer {shared['chosen']} chosen")
-    print(f"\nAnswers asked: {shared['answers']:,} of {unraced['answers']:,}.")
+    print(f"\n## One greedy round, {len(layers)} candidates, {what}\n\n{HEAD}")
+    peak = max(candidate["gib"] for candidate in official)
+    for name, cpu, gib, note in (
+        ("(a) official: cut to disk, fresh process", cut_and_load, peak, f"{len(sample)} measured"),
+        ("(b) plain engine in memory", in_memory, plain["gib"], f"{len(sample)} measured"),
+        ("(c) shared engine, exact racing", shared["cpu"], shared["gib"], f"layer {shared['chosen']} chosen"),
+    ):
+        print(f"| {name} | {cpu:.0f} | {cut_and_load / cpu:.1f} | {gib:.2f} | {note} |")
+    print(f"\nAnswers asked: {len(shared['scores']):,} of {len(unraced['scores']):,}.")
 
 
-def chains(asked: argparse.Namespace, base: dict[str, str]) -> None:
-    """All candidates answer chains of gsm_symbolic. No racing: the smallest models solve none."""
-    shared = measured(asked, "shared_chains", base)
-    layers = shared["layers"]
-    sample = spread(layers, max(2, asked.sample // 2))
-    official = [measured(asked, "official_chains", {**base, "layers": str(layer)}) for layer in sample]
-    for one in official:
-        check("official and shared", one["scores"], shared["scores"])
-    a = sum(one["cpu"] for one in official) / len(official) * len(layers)
-    title(f"{len(layers)} candidates, {asked.chains} chains each of gsm_symbolic ({asked.dtype})")
-    row(
-        "(a) official: cut to disk, fresh process", a, a, max(one["gib"] for one in official), f"{len(sample)} measured"
-    )
-    row("(c) shared engine, no racing", shared["cpu"], a, shared["gib"], f"{shared['tokens']:,} tokens written")
-
-
-def measured(
-    asked: argparse.Namespace, way: str, settings: dict[str, str], python: str = sys.executable
-) -> dict[str, Any]:
-    """Run one way in a process of its own: its result, its CPU seconds and its peak memory in GiB, or what was kept."""
-    threads = str(asked.threads)
-    of = sha256(json.dumps([settings, threads], sort_keys=True).encode()).hexdigest()[:12]
-    kept = asked.kept and Path(asked.kept, f"{way}-{of}.json")
-    if kept and kept.is_file():
-        return dict(json.loads(kept.read_text()))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "0"}
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "result.json")
-        command = [python, str(Path(ways.__file__)), way, str(out), json.dumps(settings)]
-        child = subprocess.Popen(command, env=environment, stdout=sys.stderr)
-        _, status, used = os.wait4(child.pid, 0)
-        if status:
-            sys.exit(f"{way} failed: {settings}")
-        found: dict[str, Any] = json.loads(out.read_text())
-    found |= {"cpu": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / 2**20}
-    print(f"  {way} {settings}: {found['cpu']:.1f} CPU s", file=sys.stderr, flush=True)
-    if kept:
-        write_json(kept, found)
-    return found
+def measured(asked: argparse.Namespace, way: str) -> dict[str, Any]:
+    """Run one way in a process of its own: its result, its CPU seconds and its peak memory in GiB."""
+    result = in_a_process(asked, way, __file__)
+    print(f"  {way}: {result['cpu']:.1f} CPU s", file=sys.stderr, flush=True)
+    return result
 
 
 def check(what: str, ours: dict[str, float], theirs: dict[str, float]) -> None:
-    """Compare all items that both scored."""
+    """Compare all items that both scored; ends the program where they differ."""
     both = ours.keys() & theirs.keys()
     assert both, f"{what}: nothing in common"
     unequal = [key for key in both if ours[key] != theirs[key]]
     print(f"  {what}: {len(unequal)} of {len(both)} item scores differ {unequal[:3]}", file=sys.stderr, flush=True)
     if unequal:
-        print(f"\nNOT EQUAL, {what}: {len(unequal)} of {len(both)} item scores.")
+        sys.exit(f"NOT EQUAL, {what}: {len(unequal)} of {len(both)} item scores.")
 
 
 def spread(layers: list[int], number: int) -> list[int]:
@@ -132,18 +94,152 @@ def spread(layers: list[int], number: int) -> list[int]:
     return [layers[round((index + 0.5) * len(layers) / number - 0.5)] for index in range(min(number, len(layers)))]
 
 
-def listed(layers: list[int]) -> str:
-    return ",".join(map(str, layers))
+def shared_round(asked: argparse.Namespace, race: str) -> dict[str, Any]:
+    """A whole round: TaskObjective on the shared engine, with racing or without; layer 0 stays."""
+    from layercut.engine.shared import SharedEngine
+    from layercut.models.loading import load_model
+    from layercut.selection.answers import ObjectiveTask
+    from layercut.selection.objective import TaskObjective
+    from layercut.selection.search_journal import SearchJournal
+
+    loaded = load_model(asked.model, dtype=asked.dtype)
+    plans = plans_without(loaded.num_layers, list(range(1, loaded.num_layers)))
+    parts = [
+        ObjectiveTask(task=task, readout=readout, limit=asked.items)  # type: ignore[arg-type]
+        for task, readout in tasks_and_readouts(asked)
+    ]
+    objective = TaskObjective(SharedEngine(loaded), parts, journal=SearchJournal(), race=race)  # type: ignore[arg-type]
+    standings = objective.round(plans).candidates
+    finished = [place for place, standing in enumerate(standings) if standing.value is not None]
+    best = max(finished, key=lambda place: (standings[place].value, place))
+    scores = {
+        f"{part.label} {plan.removed[0]} {record['id']}": next(iter(record["metrics"].values()))
+        for index, part in enumerate(parts)
+        for plan in plans
+        for record in objective.known.part(index, plan).records
+    }
+    layers = [plan.removed[0] for plan in plans]
+    return {"layers": layers, "chosen": layers[best], "scores": scores}
 
 
-def title(text: str) -> None:
-    print(f"\n## {text}\n", flush=True)
-    print("| way | CPU s a round | x less | peak GiB | |\n|---|---:|---:|---:|---|")
+def plain_round(asked: argparse.Namespace, layers: list[int]) -> dict[str, Any]:
+    """Some candidates of a round on the plain engine, all items."""
+    from layercut.engine.base import Decoding
+    from layercut.engine.plain import PlainEngine
+    from layercut.models.loading import load_model
+
+    loaded = load_model(asked.model, dtype=asked.dtype)
+    start = time.process_time()
+    engine, scores = PlainEngine(loaded), {}
+    for task, readout in tasks_and_readouts(asked):
+        samples = task.samples("selection", asked.items)
+        requests = [task.request(sample, readout) for sample in samples]
+        answers = engine.ask(requests, plans_without(loaded.num_layers, layers), Decoding())
+        for plan, part in answers:
+            scores |= graded(task, samples, readout, plan.removed[0], part)
+    return {"scores": scores, "start": start}
 
 
-def row(name: str, cpu: float, reference: float, gib: float, note: str) -> None:
-    print(f"| {name} | {cpu:.0f} | {reference / cpu:.1f} | {gib:.2f} | {note} |", flush=True)
+def official_candidate(asked: argparse.Namespace, layers: list[int]) -> dict[str, Any]:
+    """One candidate: cut to disk, load; in batches of 32 generate with left padding, and all logits of every option."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from layercut.models.sources import resolve_source
+    from layercut.surgery.checkpoint import cut_checkpoint
+
+    source = resolve_source(asked.model)
+    num_layers = json.loads((source.path / "config.json").read_text())["num_hidden_layers"]
+    with tempfile.TemporaryDirectory() as folder:
+        cut_checkpoint(source.path, plans_without(num_layers, layers)[0], Path(folder, "cut"))
+        model = AutoModelForCausalLM.from_pretrained(Path(folder, "cut"), dtype=getattr(torch, asked.dtype)).eval()
+        tokenizer = AutoTokenizer.from_pretrained(Path(folder, "cut"), padding_side="left")
+    scores: dict[str, float] = {}
+    for task, readout in tasks_and_readouts(asked):
+        samples = task.samples("selection", asked.items)
+        for first in range(0, len(samples), 32):
+            batch = samples[first : first + 32]
+            requests = [task.request(sample, readout) for sample in batch]
+            with torch.no_grad():
+                if readout == "rank":
+                    answers = [all_logits(model, tokenizer, request) for request in requests]
+                else:
+                    answers = generated(model, tokenizer, requests)
+            scores |= graded(task, batch, readout, layers[0], answers)
+    return {"scores": scores}
+
+
+def generated(model: Any, tokenizer: Any, requests: Sequence[Any]) -> list[Any]:
+    from layercut.engine.base import Completion
+    from layercut.engine.stopping import stop_tokens
+
+    ends = list(stop_tokens(tokenizer, model.generation_config))
+    inputs = tokenizer([str(request.prompt) for request in requests], return_tensors="pt", padding=True)
+    output = model.generate(
+        **inputs, max_new_tokens=requests[0].max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0],
+        stop_strings=list(requests[0].stop), tokenizer=tokenizer,
+    )  # fmt: skip
+    texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    answers = []
+    for request, text in zip(requests, texts, strict=True):
+        shown = min((text.partition(stop)[0] for stop in request.stop), key=len)
+        answers.append(
+            Completion(id=request.id, text=shown, finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)
+        )
+    return answers
+
+
+def all_logits(model: Any, tokenizer: Any, request: Any) -> Any:
+    import torch
+
+    from layercut.engine.base import Likelihoods
+    from layercut.engine.prompts import encode_pairs
+
+    pairs = encode_pairs(tokenizer, request.prompt, request.continuations)
+    rows = [(*pair.context, *pair.continuation) for pair in pairs]
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    log_p = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().log_softmax(-1)
+    sums = [
+        sum(float(log_p[row, len(pair.context) - 1 + place, token]) for place, token in enumerate(pair.continuation))
+        for row, pair in enumerate(pairs)
+    ]
+    counts, is_greedy = tuple(len(pair.continuation) for pair in pairs), (False,) * len(sums)
+    return Likelihoods(
+        id=request.id, log_likelihoods=tuple(sums), num_tokens=counts, is_greedy=is_greedy, num_prompt_tokens=1
+    )
+
+
+def tasks_and_readouts(asked: argparse.Namespace) -> list[tuple[Any, Any]]:
+    from layercut.tasks import load_task
+
+    return [(load_task(name), readout) for name in asked.tasks.split(",") for readout in asked.readouts.split(",")]
+
+
+def plans_without(num_layers: int, layers: list[int]) -> list[Any]:
+    """Plans of one removed layer each."""
+    from layercut.surgery.plan import CutPlan
+
+    return [CutPlan(num_layers=num_layers, removed=(layer,)) for layer in layers]
+
+
+def graded(task: Any, samples: Sequence[Any], readout: str, layer: int, answers: Iterable[Any]) -> dict[str, float]:
+    """Score of each item, by task, readout, layer and item."""
+    by_id = {sample.id: sample for sample in samples}
+    return {
+        f"{task.name} ({readout}) {layer} {answer.id}": next(
+            iter(task.grade(by_id[answer.id], readout, answer).metrics.values())
+        )
+        for answer in answers
+    }
+
+
+WAYS = {
+    "exact": lambda asked, _: shared_round(asked, "exact"),
+    "off": lambda asked, _: shared_round(asked, "off"),
+    "plain": plain_round,
+    "official": official_candidate,
+}
 
 if __name__ == "__main__":
     main()
