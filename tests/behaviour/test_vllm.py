@@ -20,18 +20,16 @@ from layercut.cli.main import app
 from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods
 from layercut.engine.plain import PlainEngine
 from layercut.engine.vllm import CPU_BLOCK, VERIFIED, VllmEngine
-from layercut.errors import InputError
-from layercut.models.convert import bundled_file, bundled_model
 from layercut.models.loading import LoadedModel, load_model, load_without_weights
 from layercut.models.sources import resolve_source
 from layercut.surgery.plan import CutPlan
 from tests.support import tiny
+from tests.support.commands import MODEL
 from tests.support.engines import completions, log_likelihoods
 
 pytest.importorskip("vllm", reason="vLLM is not installed (layercut[vllm])")
 pytestmark = pytest.mark.slow
 
-NAME = "bundled:smollm2-135m"
 GREEDY = Decoding()
 MORE_CONFIGS = {
     name: tiny.CONFIGS["olmo2"] | more
@@ -44,14 +42,8 @@ MORE_CONFIGS = {
     }.items()
 }
 """Configs of types that tests.support.tiny has none of."""
-TINY = {  # sizes that vLLM has kernels for
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 32,
-    "query_pre_attn_scalar": 32,
-}
+TINY = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+TINY |= {"head_dim": 32, "query_pre_attn_scalar": 32}  # sizes that vLLM has kernels for
 
 
 def by_id(answers: Iterator[list[Any]]) -> dict[str, Any]:
@@ -111,17 +103,8 @@ def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
-    try:
-        bundled_file(bundled_model(NAME))
-    except InputError as error:
-        pytest.skip(str(error))
-    return load_model(NAME, dtype="float32", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def engine(loaded: LoadedModel) -> Iterator[VllmEngine]:
-    engine = started(NAME, cache_gib=1.0, batch_size=16)
+def engine(bundled: Path) -> Iterator[VllmEngine]:
+    engine = started(MODEL, cache_gib=1.0, batch_size=16)
     yield engine
     engine.close()
 
@@ -140,9 +123,9 @@ def sums() -> list[GenerationRequest]:
 
 
 def test_smollm2_answers_alike_under_every_plan_and_as_before_afterwards(
-    engine: VllmEngine, loaded: LoadedModel
+    engine: VllmEngine, smollm2: LoadedModel
 ) -> None:
-    plain = PlainEngine(loaded)
+    plain = PlainEngine(smollm2)
     ranked = [
         LikelihoodRequest(id=one.id, prompt=one.prompt, continuations=(" 7", " 16", " forty-one")) for one in sums()
     ]
@@ -176,7 +159,7 @@ def test_a_greedy_search_chooses_the_same_layers(engine: VllmEngine, tmp_path: P
         ran = CliRunner().invoke(
             app,
             [
-                *("select", NAME, "--criterion", "task_accuracy", "--remove", "2 layers", "--limit", "8"),
+                *("select", MODEL, "--criterion", "task_accuracy", "--remove", "2 layers", "--limit", "8"),
                 *("--objective", "copy", "--protect", "0-21", "--dtype", "float32", "--device", "cpu"),
                 *("--engine", name, "--cache-gib", "1", "--out", str(out)),
             ],

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layercut.errors import InputError
-from layercut.models.convert import bundled_file, bundled_model
-from tests.support.commands import MODEL, ROOT
+from tests.support.commands import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -53,12 +51,8 @@ def test_the_wheel_shows_its_help(bare: Path, tmp_path: Path) -> None:
     assert "prune" in ran.stdout and "heal" in ran.stdout
 
 
-def test_the_wheel_plans_a_prune(bare: Path, tmp_path: Path) -> None:
-    try:
-        weights = bundled_file(bundled_model(MODEL))
-    except InputError as error:
-        pytest.skip(str(error))
+def test_the_wheel_plans_a_prune(bundled: Path, bare: Path, tmp_path: Path) -> None:
     goal = ("--use", "copy", "--keep", "0.8", "--units", "layer", "--smaller", "10%")
-    ran = say(bare / "layercut", "prune", weights, *goal, "--out", "shorter", "--dry-run", cwd=tmp_path)
+    ran = say(bare / "layercut", "prune", bundled, *goal, "--out", "shorter", "--dry-run", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "copy (short), report" in ran.stdout and not (tmp_path / "shorter").exists()
