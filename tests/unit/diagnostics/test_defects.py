@@ -1,4 +1,4 @@
-"""A model with a known defect is recognised by the right diagnostic, and by no other."""
+"""A model with a known defect is recognised by the right diagnostic, and by no other; and what each of them asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from layercut.diagnostics import brackets, load_diagnostic
-from layercut.evidence.diagnosis import Diagnosis
+from layercut.diagnostics.arithmetic import KINDS, expression_value, make_expressions
+from layercut.diagnostics.degeneration import NUM_OPENINGS, text_openings
+from layercut.diagnostics.propagation import kinds_of, token_kinds
+from layercut.evidence.diagnosis import Diagnosis, layer_damages
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.runner import Program, ProgramResult, run_programs
 from tests.support.accused import accused
@@ -83,3 +86,69 @@ def test_open_brackets_are_named() -> None:
     assert row(found, "programs with a bracket error")["cut"][0] == 1
     assert row(found, "closed")["cut"][0] == 0
     assert {one.group for one in found["rows"] if one.group} <= {f"depth {d}" for d in range(1, 9)}
+
+
+def test_a_token_whose_logit_is_destroyed() -> None:
+    found = diagnose("no_times")["propagation"]
+    shown = layer_damages({"propagation": found}, "cut")
+    assert [(one.row.metric, one.row.group) for one in shown] == [("first choice (copy, gsm_symbolic)", "operator")]
+    # One operator of three in each chain: two thirds of them are still the first choice.
+    assert shown[0].row.values.cut.value == pytest.approx(2 / 3)
+    operators = row(found, "extra loss", "operator")  # programs have some too, and lose none
+    assert operators["cut"][0] == pytest.approx(11.9 / 3 * 24 / operators["n"])
+    assert row(found, "KL", "digit")["cut"][0] == 0
+    assert row(found, "teacher-forced")["cut"][0] > row(found, "free-running")["cut"][0]
+
+
+def test_programs_are_traces_too_and_have_keywords() -> None:
+    found = diagnose("never_closes")["propagation"]
+    assert row(found, "first choice", "keyword")["cut"][0] == 1
+    assert row(found, "first choice", "bracket")["cut"][0] < 1
+    assert any("programs 24 of 24" in note for note in found["notes"])
+    # The brackets that close are a kind of their own, whose loss no other kind shares.
+    losses = {kind: row(found, f"extra loss ({kind})")["cut"][0] for kind in ("closing bracket", "all else")}
+    assert losses == {"closing bracket": pytest.approx(11.9 * 2 / 3), "all else": 0}  # gsm_symbolic has some too
+
+
+SUM = ["\\", "(", "15", " +", " 2", " =", " \\$", "1", "7", ".", "5", "\\", ")"]
+
+
+def test_kinds_of_tokens_in_code_and_prose() -> None:
+    pieces = ["for", " x", " in", " [", "1", "]:", "\n   "]
+    assert kinds_of(pieces, code=True) == ["keyword", "other", "keyword", "bracket", "digit", "bracket", "other"]
+    assert kinds_of(pieces)[0] == "other"
+    assert kinds_of([" is", " 1", "2", "."], answer=(3, 6)) == ["other", "answer", "answer", "other"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kinds"),
+    [
+        (SUM, "other other digit other digit other other result result other result other bracket"),
+        (["x", " =", " [", "3", "]", " 4"], "other other other digit bracket digit"),
+        (["=", "12", "34", "}\n", "12"], "other result result bracket digit"),
+        (["", " ", "no"], "other other other"),
+    ],
+)
+def test_results_stand_behind_an_equals_sign(pieces: list[str], kinds: str) -> None:
+    names = {"digit": "other digit", "bracket": "closing bracket", "other": "all else"}
+    assert token_kinds(pieces) == [names.get(kind, kind) for kind in kinds.split()]
+
+
+def test_expressions_are_right_and_of_the_size_they_say() -> None:
+    samples = make_expressions(seed=1).samples("report", 200)
+    for sample in samples:
+        assert str(eval(sample.question)) == sample.gold == str(expression_value(sample.question))
+        digits, operators = (int(part.split()[0]) for part in sample.data["kind"].split(", "))
+        numbers = sample.question.split()[::2]
+        assert len(numbers) == operators + 1
+        assert {len(number) for number in numbers} == {digits}
+        assert len(set(sample.options)) == 4
+    assert {sample.data["kind"] for sample in samples} == {
+        f"{d} digit{'s' * (d > 1)}, {o} operator{'s' * (o > 1)}" for d, o in KINDS
+    }
+    assert make_expressions(seed=1).samples("report", 50) == samples[:50]
+
+
+def test_openings_differ_and_grow() -> None:
+    assert len(set(text_openings(1000, 0).values())) == NUM_OPENINGS
+    assert list(text_openings(7, 3)) == list(text_openings(20, 3))[:7]

@@ -11,7 +11,7 @@ from layercut.engine.base import Divergence, LikelihoodRequest, TokenDamage
 from layercut.errors import InputError, RunMismatch
 from layercut.runs.records import Journal
 from tests.support.fake_engine import Killed
-from tests.support.patient import UNCUT, PatientEngine, session
+from tests.support.patient import UNCUT, PatientEngine, right_answers, session
 
 REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
 
@@ -55,16 +55,10 @@ def test_progress_counts_the_answers_to_each_question(tmp_path: Path) -> None:
 
 def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
     patient = session(PatientEngine("healthy"), tmp_path)
-    request = LikelihoodRequest(id=next(iter(_ids())), prompt="x", continuations=("a",))
+    request = LikelihoodRequest(id=next(iter(right_answers())), prompt="x", continuations=("a",))
     patient.ask("q", [request])
     with pytest.raises(RunMismatch, match="under the id"):
         patient.ask("q", [LikelihoodRequest(id=request.id, prompt="y", continuations=("a",))])
-
-
-def _ids() -> list[str]:
-    from tests.support.patient import right_answers
-
-    return list(right_answers())
 
 
 class Checkpoint(PatientEngine):
@@ -76,14 +70,7 @@ class Checkpoint(PatientEngine):
 
     def _damage(self, request: LikelihoodRequest, plan: Any, reference: Any) -> Divergence:
         assert plan.key == reference.key == "uncut"
-        return Divergence(
-            id=request.id,
-            num_tokens=2,
-            nll=1,
-            reference_nll=1,
-            kl=0,
-            tokens=self.tokens,
-        )
+        return Divergence(id=request.id, num_tokens=2, nll=1, reference_nll=1, kl=0, tokens=self.tokens)
 
 
 def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
@@ -116,3 +103,12 @@ def test_names_of_diagnostics() -> None:
     assert chosen_diagnostics(["propagation", "brackets"]) == ["brackets", "propagation"]
     with pytest.raises(InputError, match="unknown diagnostic 'bracket'.*brackets"):
         chosen_diagnostics(["bracket"])
+
+
+def test_chance_does_not_depend_on_the_number_of_items(tmp_path: Path) -> None:
+    few, more = (
+        load_diagnostic("arithmetic")(session(PatientEngine("healthy"), tmp_path / str(limit), limit=limit))["rows"]
+        for limit in (2, 6)
+    )
+    chances = [{row.metric: row.chance for row in rows if not row.group} for rows in (few, more)]
+    assert chances[0] == chances[1] and chances[0]["written"] is not None and chances[0]["written"] < 0.1

@@ -22,7 +22,7 @@ from layercut.runs.draft import DRAFT, DraftResult
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from layercut.verbs.prune import DraftVerb
-from tests.support.pruning import SPARE
+from tests.support.pruning import SPARE, spare_model, written_file
 from tests.support.tiny import NUM_LAYERS
 
 CHEAP_CHECKS = StepTimes(
@@ -32,6 +32,16 @@ CHEAP_CHECKS = StepTimes(
     read=TimeParts(fixed=0.0, layer=0.0, channels=1.0),
 )
 """Of a machine that checks nine tokens in the time of one."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spare_model(tmp_path_factory.mktemp("models") / "spare")
+
+
+@pytest.fixture(scope="module")
+def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
 @pytest.fixture

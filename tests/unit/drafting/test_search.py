@@ -1,4 +1,4 @@
-"""Rounds against a loop that proposes and checks token by token, and seconds of answers worked out by hand."""
+"""Rounds against a loop that proposes and checks token by token; seconds of answers by hand; steps that are timed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from layercut.drafting.assisted import measure_times
 from layercut.drafting.search import (
     StepTimes,
     TriedDraft,
@@ -14,8 +15,14 @@ from layercut.drafting.search import (
     find_rounds,
     forecast_seconds,
 )
+from layercut.engine.timing import CheckpointTimer, Timing
+from layercut.progress import show_nothing
+from layercut.pruning.settings import Profile
 from layercut.pruning.speed import TimeParts
+from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import NUM_LAYERS
 
 TIMES = StepTimes(
     prompt=100,
@@ -91,3 +98,22 @@ def test_rounds_are_those_of_the_loop(window: int, ends: bool) -> None:
         drafted = [token if draw.random() < 0.7 else 9 for token in answer]
         agrees = [one == other for one, other in zip(answer, drafted, strict=True)]
         assert find_rounds(agrees, window, limit) == by_hand(answer, drafted, window, limit)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral"])  # full attention, and windows of 8
+def test_steps_of_any_plan_follow_from_the_timed_ones(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = dict.fromkeys(range(NUM_LAYERS), tuple(range(24)))
+    channels = Channels(field="intermediate_size", width=48, kept=kept)
+    whole, half = CutPlan(num_layers=NUM_LAYERS), CutPlan(num_layers=NUM_LAYERS, removed=(1, 2, 3))
+    thin = CutPlan(num_layers=NUM_LAYERS, channels=channels)
+
+    def timing(self: CheckpointTimer, batch: int, prompt: int, middle: int, seed: int) -> Timing:
+        assert (batch, prompt, middle) == (1, 8, 12)
+        step = 0.02 + {whole.key: 0.08, half.key: 0.04, thin.key: 0.05}[self._plan.key]
+        return Timing(first_token=3 * step, prefill=1.0, decode=1 / step, cache_bytes=1)
+
+    monkeypatch.setattr(CheckpointTimer, "__call__", timing)
+    times = measure_times(tiny_loaded(model_type), [whole, half, thin], Profile(1, 8, 8), 3, 0, show_nothing)
+    assert times.prompt == 8 and times.check[0] == 1 and len(times.check) == 4 and min(times.check) > 0
+    assert times.step.seconds(1) == pytest.approx(1) and times.step.seconds(0.5) == pytest.approx(0.6)
+    assert times.step.seconds(0.5, 0.5) == pytest.approx(0.45) and times.read.seconds(1, 0.5) == pytest.approx(2.1)

@@ -194,25 +194,18 @@ def test_the_dtype_stays_also_where_rounding_costs(
     assert losses[0] == pytest.approx(losses[1])
 
 
-def test_the_card_counts_the_bytes_of_the_files(uncut: Path, tmp_path: Path) -> None:
-    plan = CutPlan(num_layers=6, removed=(2,))
-    cut_model(resolve_source(str(uncut)), plan, tmp_path / "pruned", uncut=None)
+def test_the_dtype_that_is_asked_for_is_written_and_the_card_counts_the_bytes(uncut: Path, tmp_path: Path) -> None:
     pruned = tmp_path / "pruned"
-    for dtype in ("bfloat16", "float32"):
-        write(in_float32(pruned), pruned, tmp_path / dtype, dtype=dtype)
-    for folder in (pruned, tmp_path / "bfloat16", tmp_path / "float32"):
-        size = (folder / "model.safetensors").stat().st_size
-        assert f"| weights | {size:,} bytes, safetensors |" in (folder / "README.md").read_text()
-
-
-def test_the_dtype_that_is_asked_for_is_written(uncut: Path, tmp_path: Path) -> None:
+    cut_model(resolve_source(str(uncut)), CutPlan(num_layers=6, removed=(2,)), pruned, uncut=None)
     for dtype in ("bfloat16", "float32", "float16"):
-        entry = write(trained(uncut, 1e-5, 2), uncut, tmp_path / dtype, dtype=dtype)
+        entry = write(trained(pruned, 1e-5, 2), pruned, tmp_path / dtype, dtype=dtype)
         assert stored_dtype(tmp_path / dtype) == entry["written"]["dtype"] == dtype
         assert json.loads((tmp_path / dtype / "config.json").read_text())["dtype"] == dtype
-        assert len(list((tmp_path / dtype).glob("*.safetensors"))) == 1
-    losses = [mean_loss_on(in_float32(tmp_path / dtype), DATA.held_out) for dtype in ("bfloat16", "float32")]
-    assert losses[1] == pytest.approx(mean_loss_on(trained(uncut, 1e-5, 2), DATA.held_out))
+    for folder in (pruned, *(tmp_path / dtype for dtype in ("bfloat16", "float32", "float16"))):
+        (file,) = folder.glob("*.safetensors")
+        assert f"| weights | {file.stat().st_size:,} bytes, safetensors |" in (folder / "README.md").read_text()
+    loss = mean_loss_on(in_float32(tmp_path / "float32"), DATA.held_out)
+    assert loss == pytest.approx(mean_loss_on(trained(pruned, 1e-5, 2), DATA.held_out))
 
 
 def test_stochastic_rounding_is_right_in_the_mean() -> None:

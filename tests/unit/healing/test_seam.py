@@ -16,7 +16,16 @@ from layercut.healing.fold import (
     residual_branch,
     run_up_to_layer,
 )
-from layercut.healing.seam import PROJECTION, Sums, places_to_repair, repair_seams, seams_of, solve_linear_map
+from layercut.healing.seam import (
+    PROJECTION,
+    HeldStream,
+    Sums,
+    places_to_repair,
+    repair_seams,
+    seams_of,
+    solve_linear_map,
+)
+from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import decoder_layers, remove_layers
 from tests.support.healing import tiny_data
@@ -108,14 +117,6 @@ def test_projections_are_solved_at_the_cut_and_above_it() -> None:
     assert places_to_repair(plan, "linear") == seams_of(plan)
 
 
-def test_a_projection_is_refused_where_a_layer_has_no_last_matrix() -> None:
-    for family, says in (("gemma2", "Gemma2DecoderLayer does more"), ("mixtral", "has experts")):
-        with pytest.raises(InputError, match=says):
-            repair_seams(
-                remove_layers(tiny_model(family), PLAN), tiny_model(family), PLAN, tiny_data(4), kind=PROJECTION
-            )
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
 @torch.no_grad()
 def test_layers_behind_the_wanted_one_are_not_run(family: str) -> None:
@@ -168,13 +169,7 @@ def test_a_layer_may_multiply_what_its_mlp_gives_and_is_refused_where_it_normali
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [
-        ("llama", "linear"),
-        ("llama", PROJECTION),
-        ("mixtral", "linear"),
-        ("granite", "linear"),
-        ("granite", PROJECTION),
-    ],
+    [("llama", "linear"), ("llama", PROJECTION), ("mixtral", "linear"), ("granite", "linear"), ("granite", PROJECTION)],
 )
 @torch.no_grad()
 def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family: str, kind: str) -> None:
@@ -237,12 +232,69 @@ def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], say
         seams_of(CutPlan(num_layers=6, removed=removed))
 
 
-def test_another_teacher_and_a_normalising_family_are_refused() -> None:
-    data = tiny_data(4)
+@pytest.mark.parametrize(
+    ("family", "kind", "says"),
+    [
+        ("gemma2", "linear", "Gemma2DecoderLayer does more"),
+        ("gemma2", PROJECTION, "Gemma2DecoderLayer does more"),
+        ("mixtral", PROJECTION, "has experts"),
+        ("gemma2", "loud", "unknown seam"),
+    ],
+)
+def test_models_that_cannot_be_repaired_are_refused(family: str, kind: str, says: str) -> None:
+    cut = remove_layers(tiny_model(family), PLAN)
+    with pytest.raises(InputError, match=says):
+        repair_seams(cut, tiny_model(family), PLAN, tiny_data(4), kind=kind)
     with pytest.raises(InputError, match="the very model"):
-        repair_seams(tiny_model("llama"), tiny_model("llama"), PLAN, data)
-    cut = remove_layers(tiny_model("gemma2"), PLAN)
-    with pytest.raises(InputError, match="does more"):
-        repair_seams(cut, tiny_model("gemma2"), PLAN, data)
-    with pytest.raises(InputError, match="unknown seam"):
-        repair_seams(cut, tiny_model("gemma2"), PLAN, data, kind="loud")
+        repair_seams(tiny_model("llama"), tiny_model("llama"), PLAN, tiny_data(4))
+
+
+BATCHES = [torch.arange(40).reshape(2, 20), torch.arange(5, 20).reshape(1, 15)]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_held_stream_goes_on_as_the_model_itself_does(family: str) -> None:
+    model = tiny_model(family)
+    found = HeldStream(model, BATCHES)
+    assert found.goes_on
+    for place, ids_BT in enumerate(BATCHES):
+        with torch.no_grad(), outputs_of_layers(decoder_layers(model), range(NUM_LAYERS)) as plain:
+            model(input_ids=ids_BT, use_cache=False)
+        for layer in (0, 1, 1, 4):
+            assert torch.equal(found.above(place, layer), plain[layer])
+        with outputs_of_layers(decoder_layers(model), range(NUM_LAYERS)) as seen:
+            found.run(place, 5)
+        assert torch.equal(seen[5], plain[5])
+        assert set(seen) == {5}, "layers up to the held one run again"
+
+
+def test_a_model_whose_layers_need_more_than_the_stream_runs_from_the_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    layer = decoder_layers(model)[3]
+    lower = decoder_layers(model)[0]
+    kept: list[torch.Tensor] = []
+    lower.register_forward_hook(lambda _, __, output: kept.append(output))
+    layer.register_forward_pre_hook(lambda _, given: (given[0] + kept.pop(), *given[1:]))
+    found = HeldStream(model, BATCHES)
+    assert not found.goes_on
+    kept.clear()
+    with torch.no_grad(), outputs_of_layers([layer], range(1)) as plain:
+        model(input_ids=BATCHES[0], use_cache=False)
+    assert torch.equal(found.above(0, 3), plain[0])
+    assert torch.equal(found.above(0, 3), plain[0])
+
+
+@pytest.mark.parametrize("kind", ["linear", PROJECTION])
+def test_repairs_are_those_of_models_that_run_from_the_bottom(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {layer: tuple(range(40)) for layer in range(NUM_LAYERS)}
+    thin = Channels(field="intermediate_size", width=48, kept=kept)
+    plan = CutPlan(num_layers=NUM_LAYERS, removed=(2, 5), channels=thin if kind == PROJECTION else None)
+    found = []
+    for whole in (False, True):
+        if whole:
+            monkeypatch.setattr(HeldStream, "_is_equal", lambda self: False)
+        cut = remove_layers(tiny_model("llama"), plan)
+        fits = repair_seams(cut, tiny_model("llama"), plan, tiny_data(24), kind)
+        found.append((fits, cut.state_dict()))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
