@@ -19,7 +19,7 @@ from layercut.runs.records import Journal
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample, Task
-from layercut.tasks.evaluate import OnAnswers, Questions, TaskResult, ask_under_plans, evaluate_items, share_prompt
+from layercut.tasks.evaluate import Questions, TaskResult, ask_under_plans, evaluate_items, share_prompt
 from layercut.tasks.few_shot import FewShotTask
 from tests.support.fake_engine import FakeEngine, Killed
 from tests.support.loaded import tiny_loaded
@@ -50,12 +50,12 @@ def engine(task: FewShotTask, kill_after: int | None = None) -> FakeEngine:
     return FakeEngine(texts=text, scores=scores, kill_after=kill_after)
 
 
-def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> None:
-    result = evaluate_items(task, engine(task), PLAN, limit=LIMIT)
+def test_records_hold_what_was_asked_and_graded_and_a_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
+    result = evaluate_items(task, engine(task), PLAN, limit=LIMIT, decoding=Decoding(seed=5))
     samples = task.samples("report", LIMIT)
     assert [record["id"] for record in result.records] == [sample.id for sample in samples]
-    for sample, record in zip(samples, result.records, strict=True):
-        num_words = len(sample.gold.split())
+    lengths = [len(sample.gold.split()) for sample in samples]
+    for sample, num_words, record in zip(samples, lengths, result.records, strict=True):
         outcome = {7: "wrong", 8: "cut"}.get(num_words, "right")
         assert record.keys() == {
             *("id", "version", "question", "gold", "answer", "outcome", "metrics"),
@@ -66,11 +66,6 @@ def test_records_hold_what_was_asked_answered_and_graded(task: FewShotTask) -> N
         assert record["finish_reason"] == ("length" if outcome == "cut" else "stop")
         assert record["question"] == sample.question and record["gold"] == sample.gold
         assert record["answer"] == " ".join(record["completion"].split())
-
-
-def test_a_metric_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
-    result = evaluate_items(task, engine(task), PLAN, limit=LIMIT, decoding=Decoding(seed=5))
-    lengths = [len(sample.gold.split()) for sample in task.samples("report", LIMIT)]
     num_right, num_cut = sum(length <= 6 for length in lengths), lengths.count(8)
     interval = proportion_interval(num_right, LIMIT)
     row = {"task": "copy", "version": task.version, "readout": "short", "metric": "accuracy", **interval._asdict()}
@@ -97,20 +92,21 @@ def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
 
 @pytest.mark.parametrize("readout", ["short", "rank"])
 @pytest.mark.parametrize("kill_after", [0, 3])
-def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, readout: str, kill_after: int) -> None:
-    def run(kill_after: int | None, journal: Journal | None) -> TaskResult:
-        fake = engine(task, kill_after)
-        return evaluate_items(task, fake, PLAN, readout=readout, limit=LIMIT, journal=journal)  # type: ignore[arg-type]
+def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, readout: Any, kill_after: int) -> None:
+    def run(kill_after: int | None, **more: Any) -> TaskResult:
+        return evaluate_items(task, engine(task, kill_after), PLAN, readout=readout, limit=LIMIT, **more)
 
-    whole = run(None, None)
+    whole = run(None)
     path = tmp_path / "samples" / "copy.jsonl"
     with Journal(path) as journal, pytest.raises(Killed):
-        run(kill_after, journal)
+        run(kill_after, journal=journal)
+    seen: list[tuple[int, int]] = []
     with Journal(path) as journal:
         assert len(journal.records) == kill_after * 4
-        assert run(None, journal) == whole
+        assert run(None, journal=journal, on_progress=lambda *done: seen.append(done)) == whole
         ids = [record["id"] for record in journal.records]
         assert len(ids) == len(set(ids)) == LIMIT
+    assert seen == [(done, LIMIT) for done in (*range(kill_after * 4, LIMIT, 4), LIMIT)]
 
 
 def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, tmp_path: Path) -> None:
@@ -128,31 +124,19 @@ def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, t
     assert len(fake.batches[0]) == 4, "the half-done batch is asked again as a whole"
 
 
-def test_progress_begins_with_what_was_there(task: FewShotTask, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_a_longer_limit_goes_on_and_a_journal_of_other_items_or_another_version_is_refused(
+    task: FewShotTask, tmp_path: Path
+) -> None:
+    whole, fake = evaluate_items(task, engine(task), PLAN, limit=LIMIT), engine(task)
     with Journal(tmp_path / "copy.jsonl") as journal:
-        with pytest.raises(Killed):
-            evaluate_items(task, engine(task, kill_after=1), PLAN, limit=10, journal=journal)
-        evaluate_items(task, engine(task), PLAN, limit=10, journal=journal, on_progress=lambda *done: seen.append(done))
-    assert seen == [(4, 10), (8, 10), (10, 10)]
-
-
-def test_a_journal_of_other_items_or_another_version_is_refused(task: FewShotTask, tmp_path: Path) -> None:
-    with Journal(tmp_path / "copy.jsonl") as journal:
-        evaluate_items(task, engine(task), PLAN, limit=LIMIT, journal=journal)
+        evaluate_items(task, engine(task), PLAN, limit=8, journal=journal)
+        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
+        assert sum(map(len, fake.batches)) == LIMIT - 8
         with pytest.raises(RunMismatch, match="among the 5 items"):
             evaluate_items(task, engine(task), PLAN, limit=5, journal=journal)
         newer = replace(task, version=task.version + 1)
         with pytest.raises(RunMismatch, match="version 1 .*version 2"):
             evaluate_items(newer, engine(task), PLAN, limit=LIMIT, journal=journal)
-
-
-def test_a_longer_limit_goes_on_where_a_shorter_one_ended(task: FewShotTask, tmp_path: Path) -> None:
-    whole, fake = evaluate_items(task, engine(task), PLAN, limit=LIMIT), engine(task)
-    with Journal(tmp_path / "copy.jsonl") as journal:
-        evaluate_items(task, engine(task), PLAN, limit=8, journal=journal)
-        assert evaluate_items(task, fake, PLAN, limit=LIMIT, journal=journal) == whole
-    assert sum(map(len, fake.batches)) == LIMIT - 8
 
 
 def test_selection_items_can_be_asked(task: FewShotTask) -> None:
@@ -201,32 +185,9 @@ class Kept:
         self.records += [dict(record) for record in records]
 
 
-def ask(
-    task: FewShotTask,
-    fake: FakeEngine,
-    journals: list[Kept],
-    on_answers: OnAnswers = lambda plan, readout, records: None,
-    **how: Any,
-) -> None:
-    samples = task.samples("report", 10)
-    defaults: dict[str, Any] = {"decoding": Decoding(), "early": False}
-    ask_under_plans(fake, PLANS, [Questions(task, samples, {"short": journals}, on_answers)], **(defaults | how))
-
-
-def test_many_plans_are_asked_at_once_each_only_what_its_journal_lacks(task: FewShotTask) -> None:
-    fake = FakeEngine(texts=lambda request, plan: plan.key, batch_size=5)
-    journals = [Kept(), Kept()]
-    ids = [sample.id for sample in task.samples("report", 10)]
-    recorded: list[tuple[str, int]] = []
-    journals[0].records = [{"id": item} for item in ids[:7]]
-    ask(task, fake, journals, on_answers=lambda plan, readout, fresh: recorded.append((plan.key, len(fresh))))
-    for plan, journal in zip(PLANS, journals, strict=True):
-        assert [record["id"] for record in journal.records] == ids
-        assert {record.get("completion", plan.key) for record in journal.records} == {plan.key}
-    assert recorded == [(PLANS[0].key, 3), (PLANS[1].key, 5), (PLANS[1].key, 5)]
-    again = FakeEngine(kill_after=0)
-    ask(task, again, journals)
-    assert not again.calls
+def ask(task: FewShotTask, fake: FakeEngine, journals: list[Kept], **how: Any) -> None:
+    questions = Questions(task, task.samples("report", 10), {"short": journals}, lambda *_: None)
+    ask_under_plans(fake, PLANS, [questions], **({"decoding": Decoding(), "early": False} | how))
 
 
 def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_alone(task: FewShotTask) -> None:
@@ -243,11 +204,11 @@ def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_a
     ]
     short, rank, other = journals = [[Kept(), Kept()] for _ in asked]
     rank[0].records, other[0].records = list(alone[1][0][:6]), list(alone[2][0][:2])
-    recorded: Counter[tuple[str, str, str]] = Counter()
+    recorded: Counter[tuple[str, str]] = Counter()
 
     def questions(one: Task, limit: int, kept: dict[str, list[Kept]]) -> Questions:
         def on_answers(plan: CutPlan, readout: str, fresh: Sequence[Mapping[str, Any]]) -> None:
-            recorded[one.name, readout, plan.key] += len(fresh)
+            recorded[f"{one.name} {readout}", plan.key] += len(fresh)
 
         return Questions(one, one.samples("report", limit), kept, on_answers)  # type: ignore[arg-type]
 
@@ -255,14 +216,11 @@ def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_a
     ask_under_plans(answering(), PLANS, both, decoding=Decoding(), early=False)
     assert [[journal.records for journal in kept] for kept in journals] == alone
     first, second = (plan.key for plan in PLANS)
-    assert recorded == {
-        ("copy", "short", first): 10,
-        ("copy", "rank", first): 4,
-        ("brackets", "short", first): 3,
-        ("copy", "short", second): 10,
-        ("copy", "rank", second): 10,
-        ("brackets", "short", second): 5,
-    }
+    keys = [(name, plan) for plan in (first, second) for name in ("copy short", "copy rank", "brackets short")]
+    assert recorded == dict(zip(keys, (10, 4, 3, 10, 10, 5), strict=True))
+    again = FakeEngine(kill_after=0)
+    ask_under_plans(again, PLANS, both, decoding=Decoding(), early=False)
+    assert not again.calls, "each is asked only what its journal lacks"
 
 
 def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:

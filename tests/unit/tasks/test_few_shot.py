@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from itertools import islice
+from itertools import islice, pairwise
+from random import Random
 
 import pytest
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
+from layercut.errors import InputError
 from layercut.tasks import load_task
 from layercut.tasks.base import Sample
-from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask
+from layercut.tasks.few_shot import NUM_NEAR_MISSES, FewShotTask, near_numbers
 from tests.support.answers import completion, likelihoods
 from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 
@@ -194,16 +197,6 @@ def test_brackets_close_what_is_open() -> None:
         assert lengths <= {-1, 0, 1}
 
 
-def test_copy_has_lists_of_four_to_eight_different_words() -> None:
-    lengths = set()
-    for sample in built_in("copy").samples("report", 200):
-        words = sample.gold.split()
-        lengths.add(len(words))
-        assert len(set(words)) == len(words)
-        assert sample.question == sample.gold
-    assert lengths == {4, 5, 6, 7, 8}
-
-
 def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_problem() -> None:
     task = built_in("gsm_symbolic")
     templates = set()
@@ -225,20 +218,45 @@ def test_gsm_symbolic_does_not_depend_on_how_many_problems_are_drawn_at_once(mon
     assert list(islice(module._word_problems(5), 40)) == whole
 
 
-@pytest.mark.parametrize("name", BUILTIN)
-def test_chance_is_a_guess_among_options_or_the_commonest_answer(name: str) -> None:
-    task = built_in(name)
-    samples = task.samples("report", 64)
-    golds = [sample.gold for sample in samples]
-    assert task.chance(samples, "rank") == {"accuracy": 0.25}
-    constant = max(golds.count(gold) for gold in golds) / 64
-    assert task.chance(samples, GENERATED[name]) == {"accuracy": constant}  # type: ignore[arg-type]
-    assert constant < 0.15
-
-
 def test_the_length_of_a_chain_can_be_fixed() -> None:
     long = load_task("gsm_symbolic", max_new_tokens=300)
     sample = long.samples("report", 1)[0]
     asked = long.request(sample, "chain")
     assert isinstance(asked, GenerationRequest) and asked.max_new_tokens == 300
     assert long.settings()["max_new_tokens"] == "300" and "max_new_tokens" not in built_in("gsm_symbolic").settings()
+
+
+SAMPLES = built_in("chain_sum").samples("report", 200)
+
+
+def test_answers_of_chain_sum_are_right_and_every_step_begins_where_the_last_one_ended() -> None:
+    for sample in SAMPLES:
+        expression = sample.question.removesuffix(" = ?")
+        assert re.fullmatch(r"\d{1,2}( [+-] \d{1,2}){4,6}", expression)
+        assert int(sample.gold) == eval(expression) >= 0
+        steps = re.findall(r"(\d+) ([+-]) (\d+) = (\d+)\.", sample.data["solution"])
+        assert all(eval(f"{left} {sign} {right}") == int(total) for left, sign, right, total in steps)
+        assert all(one[3] == other[0] for one, other in pairwise(steps))
+        terms = sample.question.split()[:-2]
+        assert [steps[0][0], *(part for step in steps for part in step[1:3])] == terms, "the steps read the question"
+        assert sample.data["solution"].endswith(f" {steps[-1][3]}. The answer is {sample.gold}.\n")
+
+
+def test_examples_are_shown_as_many_as_are_wanted() -> None:
+    none, one, both = (load_task(name) for name in ("chain_sum:0", "chain_sum:1", "chain_sum"))
+    prompts = [task.request(SAMPLES[0], "chain").prompt for task in (none, one, both)]
+    assert prompts[0] == f"Q: {SAMPLES[0].question}\nA:"
+    assert [prompt.count("Q: ") for prompt in prompts] == [1, 2, 3]
+    assert len({str(task.settings()) for task in (none, one, both)}) == 3
+    with pytest.raises(InputError, match="not 3; use 0 to 2"):
+        load_task("chain_sum:3")
+
+
+@pytest.mark.parametrize("gold", [0, 1, 2, 7, 10, 99, 123, 78000, -3])
+def test_near_numbers_are_three_others_close_by(gold: int) -> None:
+    for seed in range(50):
+        near = near_numbers(gold, Random(seed), also=(gold, gold + 7), never=(gold + 1,))
+        assert len(set(near)) == 3
+        assert not {str(gold), str(gold + 1)} & set(near)
+        assert gold < 0 or all(int(number) >= 0 for number in near)
+        assert near == near_numbers(gold, Random(seed), also=(gold + 7, gold), never=(gold + 1,))

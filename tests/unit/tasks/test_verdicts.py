@@ -10,7 +10,14 @@ import pytest
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.tasks.base import Sample
 from layercut.tasks.few_shot import FewShotTask
-from layercut.tasks.grading import can_be_number, first_line, number_after, number_after_stands, parse_number
+from layercut.tasks.grading import (
+    all_numbers,
+    can_be_number,
+    first_line,
+    number_after,
+    number_after_stands,
+    parse_number,
+)
 from tests.support.answers import completion
 from tests.unit.tasks.test_few_shot import BUILTIN, GENERATED, built_in
 
@@ -231,3 +238,39 @@ def test_a_complete_right_answer_settles_a_chain_which_has_no_draft() -> None:
     assert settled(task, sample, text) and task.draft(sample, "chain") == ""
     assert task.grade(sample, "chain", completion(text, "settled")).outcome == "right"
     assert task.grade(sample, "chain", completion("None.", "settled")).outcome == "wrong", "and not cut or no_answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("19", 19), ("019", 19), ("-7", -7), ("−7", -7), ("+7", 7), ("1,234,567.50", 1234567.5), ("0.5", 0.5)]
+    + [(text, None) for text in ("", "-", "1,23", "1,2345", ",123", "1.", ".5", "1e3", "3/4", "5 6", "--5", "٣", "½")]
+    + [("60%", None), ("$5", None)],
+)
+def test_what_is_a_number(text: str, value: float | None) -> None:
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("12-7=5", [12, 7, 5]),
+        ("(3)-2", [3, 2]),
+        ("it fell to -2 from 3.", [-2, 3]),
+        ("$1,250.50, then 1,25", [1250.5, 1, 25]),
+        ("costs £195", [195]),
+        ("none", []),
+    ],
+)
+def test_numbers_in_a_text(text: str, numbers: list[float]) -> None:
+    assert [float(number) for number in all_numbers(text)] == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("5", "5"), ("**$-1,200**.", "-1200"), ("-3.", "-3"), ("x = 5", ""), ("12.50 dollars", "12.50"),
+     ("five. The answer is 5.", "5")],
+)  # fmt: skip
+def test_the_number_after_a_mark(text: str, found: str) -> None:
+    assert number_after("The answer is", f"The answer is {text}") == found
+    assert number_after("The answer is", "the answer is: 5") == "5"
+    assert [first_line(line) for line in (" a b. \nc", "a..", "\nb")] == ["a b", "a.", ""], "one full stop is dropped"

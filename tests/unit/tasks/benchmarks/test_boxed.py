@@ -21,52 +21,97 @@ ROWS = [
      "solution": f"We see that $2 + 2 = 4$, so it is $\\boxed{{\\frac{{{i}}}{{7}}}}$."}
     for i in range(1, 31)
 ]  # fmt: skip
-SAMPLE = Sample(id="a", question="q", gold="\\frac{3}{7}")
+SUMS = [{"question": f"What is {i} + 1000?", "answer": f"It is.\n#### {i + 1000:,}"} for i in range(40)]
+GOLDS = {"math500": "\\frac{3}{7}", "gsm8k": "18"}
+OTHER_METRIC = {"math500": "anywhere", "gsm8k": "last_number"}
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
-def grade(text: str, finish_reason: str = "stop", gold: str = SAMPLE.gold) -> tuple[float, float, str]:
-    asked = Sample(id="a", question="q", gold=gold)
-    score = load_task("math500", data="unread").grade(asked, "chain", completion(text, finish_reason))
-    assert list(score.metrics) == ["boxed", "anywhere"]
-    return score.metrics["boxed"], score.metrics["anywhere"], score.outcome
+def grade(name: str, text: str, finish_reason: str = "stop", gold: str = "") -> tuple[float, float, str, str]:
+    """Whether the box is right, and the other metric; the answer and its outcome."""
+    asked = Sample(id="a", question="q", gold=gold or GOLDS[name])
+    score = load_task(name, data="unread").grade(asked, "chain", completion(text, finish_reason))
+    assert list(score.metrics) == ["boxed", OTHER_METRIC[name]]
+    return score.metrics["boxed"], score.metrics[OTHER_METRIC[name]], score.answer, score.outcome
 
 
-def test_the_gold_is_the_final_answer_and_one_split_is_halved(tmp_path: Path) -> None:
-    task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS))
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_lines(tmp_path / "train.jsonl", SUMS[:30])
+    write_lines(tmp_path / "test.jsonl", SUMS[25:])
+    return tmp_path
+
+
+def test_math500_is_halved_and_the_gold_is_the_final_answer(tmp_path: Path) -> None:
+    task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS), max_new_tokens=99)
     report, selection = task.samples("report", None), task.samples("selection", None)
     assert len(report) + len(selection) == 30 and report and selection
-    assert not {one.id for one in report} & {one.id for one in selection}
-    assert report[0].gold == ROWS[[row["problem"] for row in ROWS].index(report[0].question)]["answer"]
-    assert report[0].data == {}, "subjects are no clusters"
+    assert not {sample.id for sample in report} & {sample.id for sample in selection}
+    first = report[0]
+    assert first.gold == ROWS[[row["problem"] for row in ROWS].index(first.question)]["answer"]
+    assert first.data == {}, "subjects are no clusters"
+    prompt = (Message("user", f"{first.question}\n{INSTRUCTION}"),)
+    assert task.request(first, "chain") == GenerationRequest(id=first.id, prompt=prompt, max_new_tokens=99)
+    assert task.chance([first], "chain") == {"boxed": 1.0, "anywhere": 1.0}
 
 
-def test_the_prompts(tmp_path: Path) -> None:
-    task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS), max_new_tokens=99)
-    sample = task.samples("report", 1)[0]
-    instruction = "Please reason step by step, and put your final answer within \\boxed{}."
-    steps = (Message("user", f"{sample.question}\n{instruction}"),)
-    assert task.request(sample, "chain") == GenerationRequest(id=sample.id, prompt=steps, max_new_tokens=99)
-    assert task.chance([sample], "chain") == {"boxed": 1.0, "anywhere": 1.0}
+def test_gsm8k_selects_on_train_and_reports_on_test_without_what_is_in_both(folder: Path) -> None:
+    task = load_task("gsm8k", data=str(folder))
+    report, selection = task.samples("report", None), task.samples("selection", None)
+    assert [sample.question for sample in report] == [row["question"] for row in SUMS[25:]]
+    assert [sample.question for sample in selection] == [row["question"] for row in SUMS[:25]]
+    assert report[0].gold == "1025" and task.samples("report", 3) == report[:3]
+    assert task.settings()["splits"] == "selection: train, report: test"
+    asked = load_task("gsm8k", data=str(folder), max_new_tokens=99).request(report[0], "chain")
+    prompt = (Message("user", f"What is 25 + 1000?\n{INSTRUCTION}"),)
+    assert asked == GenerationRequest(id=report[0].id, prompt=prompt, max_new_tokens=99)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("name", "text", "finish_reason", "expected"),
     [
-        ("So \\boxed{\\frac{3}{7}}.", (1, 1, "right")),
-        ("So \\boxed{\\frac37}", (1, 1, "right")),
-        ("So \\boxed{3/7}", (1, 1, "right")),
-        ("So \\boxed{\\dfrac{6}{14}}", (1, 1, "right")),
-        ("\\boxed{1}, no, \\boxed{\\frac{3}{7}}", (1, 1, "right")),
-        ("So $x = \\frac{3}{7}$.", (0, 1, "no_answer")),
-        ("The final answer is $\\frac{3}{7}$. I hope it is correct.", (0, 1, "no_answer")),
-        ("So \\boxed{0.43}", (0, 0, "wrong")),
-        ("So \\boxed{}", (0, 0, "no_answer")),
-        ("", (0, 0, "no_answer")),
-        ("It is hard to say.", (0, 0, "no_answer")),
+        ("math500", "So \\boxed{\\frac{3}{7}}.", "stop", (1, 1, "\\frac{3}{7}", "right")),
+        ("math500", "So \\boxed{\\frac37}", "stop", (1, 1, "\\frac37", "right")),
+        ("math500", "So \\boxed{3/7}", "stop", (1, 1, "3/7", "right")),
+        ("math500", "So \\boxed{\\dfrac{6}{14}}", "stop", (1, 1, "\\dfrac{6}{14}", "right")),
+        ("math500", "\\boxed{1}, no, \\boxed{\\frac{3}{7}}", "stop", (1, 1, "\\frac{3}{7}", "right")),
+        ("math500", "So $x = \\frac{3}{7}$.", "stop", (0, 1, "\\frac{3}{7}", "no_answer")),
+        ("math500", "The final answer is $\\frac{3}{7}$. I hope it is.", "stop", (0, 1, "\\frac{3}{7}", "no_answer")),
+        ("math500", "So \\boxed{0.43}", "stop", (0, 0, "0.43", "wrong")),
+        ("math500", "So \\boxed{}", "stop", (0, 0, "", "no_answer")),
+        ("math500", "", "stop", (0, 0, "", "no_answer")),
+        ("math500", "It is hard to say.", "stop", (0, 0, "", "no_answer")),
+        ("gsm8k", "It is 18 dollars.", "stop", (0, 1, "18", "no_answer")),
+        ("gsm8k", "It is 17, no, -18", "stop", (0, 0, "-18", "no_answer")),
+        ("gsm8k", "No idea.", "stop", (0, 0, "", "no_answer")),
+        ("gsm8k", "\\boxed{}", "stop", (0, 0, "", "no_answer")),
+        ("gsm8k", "\\boxed{17} or \\boxed{18}", "stop", (1, 1, "18", "right")),
+        ("gsm8k", "\\boxed{18} or \\boxed{17}", "stop", (0, 0, "17", "wrong")),
+        ("gsm8k", "\\boxed{1}. Done. No: \\boxed{18}", "stop", (1, 1, "18", "right")),
+        ("gsm8k", "\\boxed{18} and so on and", "length", (1, 1, "18", "right")),
+        ("gsm8k", "\\boxed{17} and so on and", "length", (0, 0, "17", "cut")),
+        ("gsm8k", "So 3 * 6 = 18, \\boxed{1", "length", (0, 0, "1", "cut")),
+        ("gsm8k", "", "length", (0, 0, "", "cut")),
     ],
 )
-def test_what_is_right(text: str, expected: tuple[float, float, str]) -> None:
-    assert grade(text) == expected
+def test_the_box_and_the_other_metric(name: str, text: str, finish_reason: str, expected: tuple[object, ...]) -> None:
+    assert grade(name, text, finish_reason) == expected
+
+
+@pytest.mark.parametrize(
+    "boxed",
+    [
+        *("18", "18.0", "018", "\\$18", "18\\%", "18 \\text{ dollars}", "\\text{18}"),
+        *("36/2", "\\frac{36}{2}", " 18 ", "x = 18"),
+    ],
+)
+def test_equal_values_in_the_box_are_right(boxed: str) -> None:
+    assert grade("gsm8k", f"So \\boxed{{{boxed}}}.")[:2] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("boxed", ["-18", "1.8", "180", "18, 20", "1 8", "\\frac{18}{2}", "y", "eighteen"])
+def test_other_values_in_the_box_are_wrong_whatever_stands_around(boxed: str) -> None:
+    assert grade("gsm8k", f"18 it is: \\boxed{{{boxed}}}. So 18.") == (0.0, 0.0, boxed, "wrong")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +137,7 @@ def test_the_same_value(answer: str, gold: str, same: bool) -> None:
 
 def test_the_same_in_a_thread() -> None:
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(same_value, "3/7", SAMPLE.gold).result()
+        assert pool.submit(same_value, "3/7", GOLDS["math500"]).result()
         assert not pool.submit(same_value, "x+1", "x+2").result()
 
 
@@ -132,85 +177,22 @@ def test_an_answer_that_takes_too_long_is_not_printed(
     assert not found_in("12 " * 33_000, "4") and not caplog.text
 
 
-def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
-    rows = [ROWS[0], {"problem": "p", "solution": "s"}]
-    with pytest.raises(InputError, match="line 2: no field 'answer'"):
-        load_task("math500", data=write_lines(tmp_path / "test.jsonl", rows)).samples("report", None)
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("math500", {"problem": "p", "solution": "s"}, "no field 'answer'"),
+        ("gsm8k", {"question": "q", "answer": "no mark 5"}, "the answer does not end in #### and"),
+        ("gsm8k", {"question": "q", "answer": "#### five"}, "the answer does not end in ####"),
+        ("gsm8k", {"question": "q"}, "no field 'answer'"),
+    ],
+)
+def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, name: str, row: dict[str, str], message: str) -> None:
+    good = {"math500": ROWS, "gsm8k": SUMS}[name]
+    data = write_lines(tmp_path / "test.jsonl", [*good, row])
+    with pytest.raises(InputError, match=rf"test\.jsonl, line {len(good) + 1}: {message}"):
+        load_task(name, data=data).samples("report", None)
     with pytest.raises(InputError, match="max_new_tokens 0"):
-        load_task("math500", max_new_tokens=0)
-
-
-def test_every_gold_answer_of_the_benchmark_answers_itself(benchmark_data: Path) -> None:
-    task = load_task("math500", data=str(benchmark_data / "math500"))
-    samples = [*task.samples("report", None), *task.samples("selection", None)]
-    assert len(samples) == 500
-    assert [one.gold for one in samples if not grade(f"So \\boxed{{{one.gold}}}.", gold=one.gold)[0]] == []
-
-
-SUMS = [{"question": f"What is {i} + 1000?", "answer": f"It is.\n#### {i + 1000:,}"} for i in range(40)]
-EIGHTEEN = Sample(id="a", question="q", gold="18")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_lines(tmp_path / "train.jsonl", SUMS[:30])
-    write_lines(tmp_path / "test.jsonl", SUMS[25:])
-    return tmp_path
-
-
-def grade_sum(text: str, finish_reason: str = "stop") -> tuple[float, float, str, str]:
-    score = load_task("gsm8k", data="unread").grade(EIGHTEEN, "chain", completion(text, finish_reason))
-    assert list(score.metrics) == ["boxed", "last_number"]
-    return score.metrics["boxed"], score.metrics["last_number"], score.answer, score.outcome
-
-
-def test_selection_is_train_and_report_is_test_without_what_is_in_both(folder: Path) -> None:
-    task = load_task("gsm8k", data=str(folder))
-    report, selection = task.samples("report", None), task.samples("selection", None)
-    assert [sample.question for sample in report] == [row["question"] for row in SUMS[25:]]
-    assert [sample.question for sample in selection] == [row["question"] for row in SUMS[:25]]
-    assert report[0].gold == "1025" and task.samples("report", 3) == report[:3]
-    assert task.settings()["splits"] == "selection: train, report: test"
-    asked = load_task("gsm8k", data=str(folder), max_new_tokens=99).request(report[0], "chain")
-    instruction = "Please reason step by step, and put your final answer within \\boxed{}."
-    prompt = (Message("user", f"What is 25 + 1000?\n{instruction}"),)
-    assert asked == GenerationRequest(id=report[0].id, prompt=prompt, max_new_tokens=99)
-
-
-@pytest.mark.parametrize(
-    "boxed",
-    [
-        *("18", "18.0", "018", "\\$18", "18\\%", "18 \\text{ dollars}", "\\text{18}"),
-        *("36/2", "\\frac{36}{2}", " 18 ", "x = 18"),
-    ],
-)
-def test_equal_values_in_the_box_are_right(boxed: str) -> None:
-    assert grade_sum(f"So \\boxed{{{boxed}}}.")[:2] == (1.0, 1.0)
-
-
-@pytest.mark.parametrize("boxed", ["-18", "1.8", "180", "18, 20", "1 8", "\\frac{18}{2}", "y", "eighteen"])
-def test_other_values_in_the_box_are_wrong_whatever_stands_around(boxed: str) -> None:
-    strict, flexible, answer, outcome = grade_sum(f"18 it is: \\boxed{{{boxed}}}. So 18.")
-    assert (strict, flexible, answer, outcome) == (0.0, 0.0, boxed, "wrong")
-
-
-@pytest.mark.parametrize(
-    ("text", "finish_reason", "expected"),
-    [
-        ("It is 18 dollars.", "stop", (0.0, 1.0, "18", "no_answer")),
-        ("It is 17, no, -18", "stop", (0.0, 0.0, "-18", "no_answer")),
-        ("No idea.", "stop", (0.0, 0.0, "", "no_answer")),
-        ("\\boxed{}", "stop", (0.0, 0.0, "", "no_answer")),
-        ("\\boxed{17} or \\boxed{18}", "stop", (1.0, 1.0, "18", "right")),
-        ("\\boxed{18} or \\boxed{17}", "stop", (0.0, 0.0, "17", "wrong")),
-        ("\\boxed{18} and so on and", "length", (1.0, 1.0, "18", "right")),
-        ("\\boxed{17} and so on and", "length", (0.0, 0.0, "17", "cut")),
-        ("So 3 * 6 = 18, \\boxed{1", "length", (0.0, 0.0, "1", "cut")),
-        ("", "length", (0.0, 0.0, "", "cut")),
-    ],
-)
-def test_strict_and_flexible_side_by_side(text: str, finish_reason: str, expected: tuple[object, ...]) -> None:
-    assert grade_sum(text, finish_reason) == expected
+        load_task(name, max_new_tokens=0)
 
 
 def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> None:
@@ -219,28 +201,16 @@ def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> Non
     sample = task.samples("report", 1)[0]
     assert not any(task.settled(sample, "chain", text) for text in ("", "no", "\\boxed{1}", "\\boxed{1}. Done."))
     assert task.draft(sample, "chain") == ""
-    assert grade_sum("\\boxed{1}. Done. No: \\boxed{18}")[:2] == (1.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"question": "q", "answer": "no mark 5"}, r"test\.jsonl, line 16: the answer does not end in #### and"),
-        ({"question": "q", "answer": "#### five"}, r"test\.jsonl, line 16: the answer does not end in ####"),
-        ({"question": "q"}, r"test\.jsonl, line 16: no field 'answer'"),
-    ],
-)
-def test_a_damaged_row_is_named_with_its_line(folder: Path, row: dict[str, str], message: str) -> None:
-    write_lines(folder / "test.jsonl", [*SUMS[25:], row])
-    with pytest.raises(InputError, match=message):
-        load_task("gsm8k", data=str(folder)).samples("report", None)
-
-
-def test_the_real_data(benchmark_data: Path) -> None:
-    task = load_task("gsm8k", data=str(benchmark_data / "gsm8k"))
-    report, selection = task.samples("report", None), task.samples("selection", None)
+def test_every_gold_answer_of_the_benchmarks_answers_itself(benchmark_data: Path) -> None:
+    math500, gsm8k = (load_task(name, data=str(benchmark_data / name)) for name in ("math500", "gsm8k"))
+    samples = [*math500.samples("report", None), *math500.samples("selection", None)]
+    assert len(samples) == 500
+    assert [one.gold for one in samples if not grade("math500", f"So \\boxed{{{one.gold}}}.", gold=one.gold)[0]] == []
+    report, selection = gsm8k.samples("report", None), gsm8k.samples("selection", None)
     assert (len(report), len(selection)) == (1319, 7473)
     assert report[0].gold == "18" and selection[0].gold == "72"
     assert not {sample.id for sample in report} & {sample.id for sample in selection}
     answers = [completion(f"The answer is \\boxed{{{sample.gold}}}.") for sample in report]
-    assert all(task.grade(*one).metrics["boxed"] for one in zip(report, ["chain"] * 1319, answers, strict=True))
+    assert all(gsm8k.grade(*one).metrics["boxed"] for one in zip(report, ["chain"] * 1319, answers, strict=True))

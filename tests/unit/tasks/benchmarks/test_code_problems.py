@@ -135,40 +135,38 @@ def test_splits_do_not_overlap_and_agree_between_a_benchmark_and_its_plus(benchm
         assert not sides[0][0] & sides[1][1] and not sides[0][1] & sides[1][0]
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_a_sample_of_the_reference_solutions_passes_and_empty_bodies_fail(name: str, benchmark_data: Path) -> None:
-    code_task = task(name, benchmark_data)
-    check_all(code_task, items(code_task)[:: 1 + len(items(code_task)) // (6 if name.endswith("_plus") else 20)])
+some_or_all = pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 
 
-@pytest.mark.slow
+@some_or_all
 @pytest.mark.parametrize(("name", "size"), zip(SETS, (164, 164, 427, 378, 974), strict=True))
-def test_every_reference_solution_passes_and_every_empty_body_fails(name: str, size: int, benchmark_data: Path) -> None:
+def test_reference_solutions_pass_and_empty_bodies_fail(
+    name: str, size: int, is_whole: bool, benchmark_data: Path
+) -> None:
     code_task = task(name, benchmark_data)
     samples = every(code_task)
     assert len(samples) == size
-    check_all(code_task, samples)
+    if not is_whole:
+        samples = items(code_task)[:: 1 + len(items(code_task)) // (6 if name.endswith("_plus") else 20)]
+    right = code_task.grade_all(samples, "chain", [completion(reference(sample)) for sample in samples])
+    failed = {s.id: score.answer for s, score in zip(samples, right, strict=True) if score.outcome != "right"}
+    assert not failed
+    wrong = code_task.grade_all(samples, "chain", [completion(empty(sample)) for sample in samples])
+    assert not [s.id for s, score in zip(samples, wrong, strict=True) if score.outcome != "wrong"]
 
 
+@some_or_all
 @pytest.mark.parametrize("name", SETS)
-def test_a_constant_passes_none_of_some_problems(name: str, benchmark_data: Path) -> None:
+def test_a_constant_passes_no_problem(name: str, is_whole: bool, benchmark_data: Path) -> None:
     code_task = task(name, benchmark_data)
     samples = items(code_task)
-    few = samples[:: 10 if name.endswith("_plus") else 1]
     suspects = {f"{name.split('_')[0]}-{number}" for number in CLOSE_TO_EMPTY.get(name, "").split()}
-    few += [sample for sample in samples if sample.id in suspects]
-    assert not list(passing_constants(few))
-    programs = [f"def {one.data['names'][0]}(*x):\n    return []" for one in samples if one.id in suspects]
     suspected = [sample for sample in samples if sample.id in suspects]
-    answers = [completion(f"\n{program}") for program in programs]
-    assert {score.outcome for score in code_task.grade_all(suspected, "chain", answers)} <= {"wrong"}
     assert len(suspected) == len(suspects)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SETS)
-def test_a_constant_passes_no_problem(name: str, benchmark_data: Path) -> None:
-    assert not list(passing_constants(items(task(name, benchmark_data))))
+    few = samples[:: 10 if name.endswith("_plus") else 1] + suspected
+    assert not list(passing_constants(samples if is_whole else few))
+    answers = [completion(f"\ndef {sample.data['names'][0]}(*x):\n    return []") for sample in suspected]
+    assert {score.outcome for score in code_task.grade_all(suspected, "chain", answers)} <= {"wrong"}
 
 
 def passing_constants(samples: list[Sample]) -> Iterator[tuple[str, object]]:
@@ -222,14 +220,6 @@ def test_tests_that_are_no_python_are_refused(tmp_path: Path) -> None:
     data = write_lines(tmp_path / "rows.jsonl", [{**row, "test": "def check(candidate): pass"}])
     with pytest.raises(InputError, match="line 1: .*not Python"):
         load_task("humaneval", data=data).samples("selection", None)
-
-
-def check_all(code_task: CodeTask, samples: list[Sample]) -> None:
-    right = code_task.grade_all(samples, "chain", [completion(reference(sample)) for sample in samples])
-    failed = {s.id: score.answer for s, score in zip(samples, right, strict=True) if score.outcome != "right"}
-    assert not failed
-    wrong = code_task.grade_all(samples, "chain", [completion(empty(sample)) for sample in samples])
-    assert not [s.id for s, score in zip(samples, wrong, strict=True) if score.outcome != "wrong"]
 
 
 def test_inputs_without_results_are_refused(benchmark_data: Path) -> None:

@@ -27,13 +27,17 @@ def task(tmp_path: Path) -> XSum:
     return loaded
 
 
-def test_splits_and_prompt(task: XSum) -> None:
+def test_splits_prompt_and_chance_which_is_the_lead(task: XSum) -> None:
     assert [one.question for one in task.samples("report", None)] == [row["document"] for row in ROWS[6:]]
     assert [one.question for one in task.samples("selection", None)] == [row["document"] for row in ROWS[:6]]
     sample = task.samples("report", 1)[0]
     instruction = "Write a concise one-sentence summary of this article, and nothing else."
     prompt = (Message("user", f"{ROWS[6]['document']}\n\n{instruction}"),)
     assert task.request(sample, "short") == GenerationRequest(id=sample.id, prompt=prompt, max_new_tokens=64)
+    samples = task.samples("report", None)
+    leads = [rouge_scores(lead_sentence(sample.question), sample.gold) for sample in samples]
+    mean = {metric: sum(lead[metric] for lead in leads) / 6 for metric in leads[0]}
+    assert task.chance(samples, "short") == pytest.approx(mean) and 0 < mean["rouge2"] < mean["rougeL"] < 1
 
 
 @pytest.mark.parametrize(
@@ -62,13 +66,6 @@ def test_the_class_of_an_answer_is_measured_by_the_lead(task: XSum) -> None:
     assert wrong == ({"rougeL": 0.0, "rouge1": 0.0, "rouge2": 0.0}, "Sunny tomorrow.", "wrong", "")
     assert task.grade(sample, "short", completion("")).outcome == "no_answer"
     assert task.grade(sample, "short", completion("Sunny", "length")).outcome == "cut"
-
-
-def test_chance_is_the_lead(task: XSum) -> None:
-    samples = task.samples("report", None)
-    leads = [rouge_scores(lead_sentence(sample.question), sample.gold) for sample in samples]
-    mean = {metric: sum(lead[metric] for lead in leads) / 6 for metric in leads[0]}
-    assert task.chance(samples, "short") == pytest.approx(mean) and 0 < mean["rouge2"] < mean["rougeL"] < 1
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,9 @@ def test_what_is_asked_and_graded(arc_easy: Any) -> None:
     wrong = task.grade(sample, "rank", likelihoods(-3.0, -9.0, -2.0))
     assert wrong.metrics["acc"] == 0.0 and wrong.answer == "none" and wrong.outcome == "wrong"
     assert wrong.metrics["acc_norm"] == 0.0, "-2 over the four characters of none is more than -3 over one or two"
-
-
-def test_chance_follows_the_number_of_choices(arc_easy: Any) -> None:
-    samples = arc_easy.samples("report", None)
-    expected = sum(1 / len(sample.options) for sample in samples) / len(samples)
-    assert arc_easy.chance(samples, "rank") == {"acc": expected, "acc_norm": expected}
-    assert 1 / 3 < expected < 1 / 2
+    samples = task.samples("report", None)
+    chance = sum(1 / len(sample.options) for sample in samples) / len(samples)
+    assert task.chance(samples, "rank") == {"acc": chance, "acc_norm": chance} and 1 / 3 < chance < 1 / 2
 
 
 def test_splits_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
@@ -100,12 +96,7 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
     ("name", "row", "change", "said"),
     [
         # As Google publishes BoolQ: the label under another name.
-        (
-            "boolq",
-            BOOLQ,
-            {"label": None, "answer": True},
-            "with the fields question, passage, idx(, answer)?, so",
-        ),
+        ("boolq", BOOLQ, {"label": None, "answer": True}, "with the fields question, passage, idx(, answer)?, so"),
         ("boolq", BOOLQ, {"label": -1}, "label is -1, of the options 'no', 'yes', .*so boolq has no right"),
         ("boolq", BOOLQ, {"label": 2}, "label is 2, "),
         ("piqa", PIQA, {"label": None}, "with the fields goal, sol1, sol2, so"),
@@ -113,12 +104,7 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
         ("mmlu_virology", MMLU, {"answer": None}, "with the fields question, choices, subject, so"),
         ("mmlu_virology", MMLU, {"answer": 4}, "label is 4, "),
         ("winogrande", GAP, {"answer": ""}, "cannot be read .KeyError: ''."),
-        (
-            "lambada_openai",
-            {"text": "went home to his house"},
-            {"text": ""},
-            "label is ' ', .*so lambada_openai has no right",
-        ),
+        ("lambada_openai", {"text": "to his house"}, {"text": ""}, "label is ' ', .*so lambada_openai has no right"),
     ],
 )
 def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
@@ -214,8 +200,10 @@ def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
     assert task.grade(sample, "rank", likelihoods(-1.0, -2.0)) == ({"acc": 0.0}, prompts[0], "wrong", "")
 
 
-def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_path: Path) -> None:
-    write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
+def test_items_are_the_same_with_examples_which_never_show_them_whatever_is_read_first(
+    tmp_path: Path,
+) -> None:
+    data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
     plain, shown = (load_task(name, data=str(tmp_path)) for name in ("winogrande", "winogrande:5"))
     assert shown.name == "winogrande:5" and shown.settings()["examples"] == "5 of validation, seed 1234"
     assert "examples" not in plain.settings()
@@ -228,16 +216,10 @@ def test_an_item_is_the_same_with_and_without_examples_and_never_its_own(tmp_pat
             own = sample.data["item"].doc["sentence"].partition("_")[0]
             assert all(str(prompt).count("\n\n") == 5 for prompt in asked.prompts)
             assert all(str(prompt).count(own) == 1 for prompt in asked.prompts), "once, as the question"
-
-
-def test_the_same_examples_whatever_is_read_first(tmp_path: Path) -> None:
-    data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
     first, second = load_task("winogrande:2", data=data), load_task("winogrande:2", data=data)
     second.samples("selection", 1)
     expected = [second.request(sample, "rank") for sample in second.samples("report", None)[:3]]
     assert [first.request(sample, "rank") for sample in first.samples("report", 3)] == expected
-    with pytest.raises(InputError, match="12 rows for 13 worked examples"):
-        load_task("winogrande:13", data=data)
 
 
 def mmlu_folder(folder: Path) -> Path:
@@ -261,8 +243,9 @@ def mmlu_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> None:
-    task = load_task("mmlu:5", data=str(mmlu_folder(tmp_path / "mmlu")))
+def test_a_group_is_one_task_with_its_subjects_as_clusters_and_one_that_the_data_lacks_is_named(tmp_path: Path) -> None:
+    folder = mmlu_folder(tmp_path / "mmlu")
+    task = load_task("mmlu:5", data=str(folder))
     report = task.samples("report", None)
     assert len(report) == 2 * 57 and len(task.samples("selection", None)) == 57
     assert len({one.data["cluster"] for one in report}) == 57
@@ -277,25 +260,12 @@ def test_a_group_is_one_task_with_its_subjects_as_clusters(tmp_path: Path) -> No
         f"The following are multiple choice questions (with answers) about {title}.\n\n{shown}"
         f"test 0 of {subject}?\nA. p\nB. q\nC. r\nD. s\nAnswer:"
     )
-
-
-def test_a_subject_that_the_data_lacks_is_named(tmp_path: Path) -> None:
-    folder = mmlu_folder(tmp_path / "mmlu")
     for name in ("dev", "validation", "test"):
         kept = [line for line in (folder / f"{name}.jsonl").read_text().splitlines() if "of virology" not in line]
         (folder / f"{name}.jsonl").write_text("\n".join(kept))
     with pytest.raises(InputError, match="'virology', .*mmlu_virology") as caught:
         load_task("mmlu", data=str(folder))
     assert "\n" not in str(caught.value)
-
-
-def test_examples_from_a_split_that_is_not_there_are_refused(tmp_path: Path) -> None:
-    folder = mmlu_folder(tmp_path / "mmlu")
-    (folder / "dev.jsonl").unlink()
-    (folder / "validation.jsonl").unlink()
-    with pytest.raises(InputError, match="split 'dev'"):
-        load_task("mmlu:5", data=str(folder))
-    assert load_task("mmlu", data=str(folder)).samples("report", 3)
 
 
 def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

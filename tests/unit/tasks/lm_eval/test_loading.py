@@ -44,15 +44,6 @@ def test_python_scores_it(folder: Path, tmp_path: Path) -> None:
     assert row["n"] == 12
 
 
-def test_the_command_line_scores_it_and_goes_on(folder: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
-    words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", f"lm-eval:{folder}/next_number"]
-    words += ["--out", tmp_path / "run", "--limit", 4]
-    ran = layercut(*words)
-    assert ran.code == 0, ran.err
-    assert "next_number" in ran.out
-    assert layercut(*words).code == 0, "the same command goes on"
-
-
 @pytest.fixture
 def no_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the 14,000 files of lm-eval itself, which take seconds."""
@@ -78,12 +69,14 @@ def group(folder: Path) -> Path:
     return folder
 
 
-def test_a_group_in_a_folder_is_a_task(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+def test_the_command_line_scores_a_group_in_a_folder_and_goes_on(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
     words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", f"lm-eval:{group}/both_numbers"]
-    ran = layercut(*words, "--readouts", "rank", "--out", tmp_path / "run", "--json")
+    words += ["--readouts", "rank", "--out", tmp_path / "run", "--json"]
+    ran = layercut(*words)
     assert ran.code == 0, ran.err
     row = json.loads(ran.out)["rows"][0]
     assert (row["task"], row["n"]) == ("both_numbers", 24)
+    assert layercut(*words).code == 0, "the same command goes on"
 
 
 def test_a_tag_is_a_task(group: Path, no_defaults: None) -> None:

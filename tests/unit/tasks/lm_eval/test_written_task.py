@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from layercut.engine.base import GenerationRequest
+from layercut.engine.base import GenerationRequest, Message
 from layercut.errors import InputError
-from layercut.tasks import check_task, load_task
-
-pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
-
+from layercut.tasks import base_name_of_task, check_task, load_task
 from tests.support.answers import completion
 from tests.support.harness import Rows, write_rows
+
+pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 
 def gsm(number: int, split: str = "test") -> Rows:
@@ -45,11 +44,18 @@ def test_as_many_examples_as_the_task_file_asks_for_or_as_were_named(name: str, 
     assert [one.id for one in bare.samples("report", None)] == [one.id for one in samples], "ids without examples"
 
 
-def test_selection_items_come_from_a_split_that_the_task_file_leaves_aside(gsm_folder: str) -> None:
+def test_splits_readouts_and_chance_of_a_written_task(gsm_folder: str) -> None:
     task = load_task("gsm8k_cot", data=gsm_folder)
     assert task.settings()["splits"] == "selection: train, report: test"
     assert len(task.samples("report", None)) == 12
     assert all(one.question.startswith("Q: train") for one in task.samples("selection", None))
+    chance = load_task("lm-eval:gsm8k", data=gsm_folder).split_chance("report", "chain")
+    assert chance == {"strict-match": 0.0, "flexible-extract": 0.0}
+    task = load_task("lm-eval:gsm8k", data=gsm_folder)
+    for name in ("rank", "short"):
+        with pytest.raises(InputError, match="Known: chain"):
+            task.check_readout(name)
+    check_task("lm-eval:gsm8k", ["chain"], data=gsm_folder)
 
 
 def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str) -> None:
@@ -67,19 +73,6 @@ def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str)
         assert (score.metrics, score.answer, score.outcome) == expected
     assert list(score.metrics) == [strict, flexible]
     assert not task.settled(sample, "chain", "#### 3") and task.draft(sample, "chain") == ""
-
-
-def test_chance_is_what_nothing_gets(gsm_folder: str) -> None:
-    chance = load_task("lm-eval:gsm8k", data=gsm_folder).split_chance("report", "chain")
-    assert chance == {"strict-match": 0.0, "flexible-extract": 0.0}
-
-
-def test_readouts_are_checked(gsm_folder: str) -> None:
-    task = load_task("lm-eval:gsm8k", data=gsm_folder)
-    for name in ("rank", "short"):
-        with pytest.raises(InputError, match="Known: chain"):
-            task.check_readout(name)
-    check_task("lm-eval:gsm8k", ["chain"], data=gsm_folder)
 
 
 def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
@@ -170,3 +163,34 @@ def test_what_has_no_number_per_item_is_left_to_lm_evals_own_command(tmp_path: P
         with pytest.raises(InputError, match=f"{name} .*python -m layercut.tools.lm_eval") as caught:
             load_task(name, data=data)
         assert "\n" not in str(caught.value)
+
+
+def test_gsm8k_with_examples_is_the_chain_of_thought_prompt(gsm_folder: str) -> None:
+    def prompt_of(name: str) -> str:
+        task = load_task(name, data=gsm_folder)
+        assert task.name == name
+        request = task.request(task.samples("report", None)[0], "chain")
+        assert isinstance(request, GenerationRequest) and isinstance(request.prompt, str)
+        return request.prompt
+
+    assert prompt_of("gsm8k:8") == prompt_of("gsm8k_cot")
+    assert prompt_of("gsm8k:8").count("The answer is ") == 8
+    check_task("gsm8k:8", ["chain"])
+    with pytest.raises(InputError, match="its data has 8 rows for 9 worked examples"):
+        load_task("gsm8k:9", data=gsm_folder).settings()
+
+
+def test_a_task_of_lm_eval_as_a_conversation(gsm_folder: str) -> None:
+    task = load_task("gsm8k:2+chat", data=gsm_folder)
+    assert task.name == "gsm8k:2+chat" and base_name_of_task("lm-eval:gsm8k+chat") == "gsm8k"
+    samples = task.samples("report", None)
+    request = task.request(samples[0], "chain")
+    assert isinstance(request, GenerationRequest) and not isinstance(request.prompt, str)
+    assert [turn.role for turn in request.prompt] == ["user", "assistant"] * 2 + ["user"]
+    assert request.prompt[-1] == Message("user", f"{samples[0].question}")
+    assert str(request.prompt[1].content).endswith("The answer is 6.")
+    plain = load_task("gsm8k:2", data=gsm_folder).samples("report", None)
+    assert [sample.id for sample in plain] == [sample.id for sample in samples]
+    for name in ("gsm8k+chat", "arithmetic+chat"):
+        with pytest.raises(InputError, match="takes no chat"):
+            load_task(name)
