@@ -34,15 +34,8 @@ OPTIONS = (
     *("--train-batch", "8", "--micro-batch", "2", "--max-steps", "6", "--save-every", "3", "--warmup-steps", "0"),
     *("--held-out", "0.2", "--learning-rate", "1e-3", "--patience", "0", "--device", "cpu", "--dtype", "float32"),
 )
-
-
-KINDS = (
-    "ddp",
-    "fsdp2",
-    pytest.param(
-        "zero3", marks=pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
-    ),
-)
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+KINDS = ("ddp", "fsdp2", pytest.param("zero3", marks=needs_deepspeed))
 
 
 def launcher(kind: str) -> list[str]:
@@ -60,15 +53,9 @@ def heal(folder: Path, out: Path, kind: str | None, more: tuple[str, ...]) -> su
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     environment |= {"ACCELERATE_USE_CPU": "true"} if kind == "ddp" else {}
     environment |= {"DS_ACCELERATOR": "cpu"} if kind == "zero3" else {}
-    return subprocess.Popen(
-        [*command, *OPTIONS, *more, "--out", str(out)],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command += [*OPTIONS, *more, "--out", str(out)]
+    return subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True, **pipes)
 
 
 def healed(folder: Path, out: Path, kind: str | None, more: tuple[str, ...]) -> tuple[str, str]:

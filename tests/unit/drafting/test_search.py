@@ -7,14 +7,7 @@ import random
 import pytest
 
 from layercut.drafting.assisted import measure_times
-from layercut.drafting.search import (
-    StepTimes,
-    TriedDraft,
-    WrittenAnswer,
-    best_window,
-    find_rounds,
-    forecast_seconds,
-)
+from layercut.drafting.search import StepTimes, TriedDraft, WrittenAnswer, best_window, find_rounds, forecast_seconds
 from layercut.engine.timing import CheckpointTimer, Timing
 from layercut.progress import show_nothing
 from layercut.pruning.settings import Profile

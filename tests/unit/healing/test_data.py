@@ -6,14 +6,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.healing.data import (
-    N,
-    ReportItems,
-    examples_of,
-    filter_answers,
-    normalised_words,
-    remove_contaminated,
-)
+from layercut.healing.data import N, ReportItems, examples_of, filter_answers, remove_contaminated
 from layercut.healing.settings import FilterSettings
 from tests.support.healing import record
 from tests.support.tiny import byte_tokenizer
@@ -38,7 +31,7 @@ def test_each_rule_drops_and_counts_its_own() -> None:
     assert dropped == dict.fromkeys(("empty", "unfinished", "with a repeated prompt"), 1)
 
 
-def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
+def test_by_default_languages_wrong_and_alike_answers_system_messages_and_items_of_a_task_stay() -> None:
     records = [
         record("a", "Расскажи мне короткую историю о лодке, пожалуйста.", "Это слово"),
         record("b", "e", "4", right=False),
@@ -47,6 +40,10 @@ def test_by_default_every_language_wrong_answers_and_alike_ones_stay() -> None:
         record("e", f"Extend: {STORY}", "Boats."),
     ]
     assert len(filter_answers(records, FilterSettings())[0]) == 5
+    turns = [[{"role": "system", "content": STORY}, {"role": "user", "content": text}] for text in ("add", "divide")]
+    under_system = [record(str(number), asked, f"answer {number}") for number, asked in enumerate(turns)]
+    items = [record(f"item {n}", f"{STORY} 1 + 1 =", "2", task="arithmetic") for n in range(3)]
+    assert len(filter_answers([*under_system, *items], FilterSettings())[0]) == 5
 
 
 def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
@@ -55,20 +52,6 @@ def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
     assert [r["id"] for r in kept] == ["a", "c"] and dropped == {"wrong": 1}
     with pytest.raises(InputError, match="answers was graded"):
         filter_answers([record("a", "b", "c")], FilterSettings(right_only=True))
-
-
-def test_shared_system_messages_and_the_items_of_a_task_are_no_repetition() -> None:
-    settings = FilterSettings()
-    turns = [[{"role": "system", "content": STORY}, {"role": "user", "content": text}] for text in ("add", "divide")]
-    under_system = [record(str(number), asked, f"answer {number}") for number, asked in enumerate(turns)]
-    items = [record(f"item {n}", f"{STORY} 1 + 1 =", "2", task="arithmetic") for n in range(3)]
-    assert len(filter_answers([*under_system, *items], settings)[0]) == 5
-
-
-def test_words_are_equal_but_for_case_and_spacing() -> None:
-    assert (
-        normalised_words("What is 12+3?") == normalised_words("what IS 12 + 3 ?") == ("what", "is", "12", "+", "3", "?")
-    )
 
 
 LONG = "Natalia sold clips to 48 of her friends in April and then she sold half as many clips in May, how many?"
@@ -83,16 +66,13 @@ def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_none() -> None:
     assert items.found_in(f"Listen: {twelve} !", "fine") == set()
 
 
-def test_short_items_count_where_they_are_asked_and_not_inside_an_answer() -> None:
+def test_short_items_count_where_they_are_asked_and_those_of_a_word_or_two_as_a_whole_line() -> None:
     items = ReportItems({"arithmetic": ["7 + 5"]})
     assert items.found_in("What is 7+5?", "12") == {"arithmetic"}
     assert items.found_in("What is 17 + 5?", "22") == set()
     assert items.found_in("What is 7 + 5 - 2?", "10") == set(), "another problem, of which the item is a part"
     assert items.found_in("7 + 5 =", "12") == {"arithmetic"}
     assert items.found_in("Add them all.", "7 + 5 = 12, and so on") == set()
-
-
-def test_an_item_of_a_word_or_two_is_looked_for_as_a_whole_line_alone() -> None:
     items = ReportItems({"openbookqa": ["Evaporation", "the sun"]})
     assert items.found_in("evaporation", "Water rises.") == {"openbookqa"}
     assert items.found_in("You are a helpful assistant.\nThe sun", "It shines.") == {"openbookqa"}
@@ -104,9 +84,8 @@ def test_the_number_removed_is_told_by_task() -> None:
     records = [record("a", "What is 7 + 5?", "12"), record("b", LONG, "72"), record("c", "Hello", "Hi")]
     said: list[str] = []
     (example,), counts = examples_of(records, READER, FilterSettings(), items, 1000, "self answers", said.append)
-    assert example.id == "c" and counts == {
-        "answers": 3, "dropped": {}, "contaminated": 2, "too_long_with_prompt": 0
-    }  # fmt: skip
+    assert example.id == "c"
+    assert counts == {"answers": 3, "dropped": {}, "contaminated": 2, "too_long_with_prompt": 0}
     assert said[0] == "self answers: 3 of 3 answers kept (none dropped)"
     assert said[1].endswith("(1 arithmetic, 1 gsm8k); 2 items of arithmetic, gsm8k were looked for")
 

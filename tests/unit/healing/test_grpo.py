@@ -98,11 +98,6 @@ def test_each_prompt_is_answered_by_its_group(tmp_path: Path) -> None:
     assert len(graded) == 2 * 4 * 4 and {graded.count(name) for name in set(graded)} <= {4, 8}
 
 
-def test_fewer_prompts_than_a_step_takes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="takes 4 prompts a step, not 3"):
-        heal(tmp_path, settings(), prompts_of(by_first_token, count=3))
-
-
 def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) -> None:
     """Of five questions, whatever the batches are; the greedy answers are those of the plain engine."""
     task = prompts_of(by_first_token)
@@ -123,7 +118,9 @@ def test_answers_have_the_lowest_of_three_limits() -> None:
         assert (question.request.max_new_tokens, question.request.prompt) == (limit, "111 is")
 
 
-def test_a_study_refuses_prompts_without_a_grader_and_several_processes_are_refused(tmp_path: Path) -> None:
+def test_too_few_prompts_prompts_without_a_grader_and_several_processes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="takes 4 prompts a step, not 3"):
+        heal(tmp_path, settings(), prompts_of(by_first_token, count=3))
     (tmp_path / "p.txt").write_text("Say something")
     arm = {"name": "graded", "prompts": str(tmp_path / "p.txt"), "objective": "grpo"}
     study = study_from_dict({"model": "m", "out": "runs/x", "tasks": ["copy"], "plans": {"a": "1"}, "healing": [arm]})
@@ -145,8 +142,3 @@ def test_rewards_rise(tmp_path: Path) -> None:
     trained = heal(tmp_path, wanted, task)
     rewards = [line["reward"] for line in trained.curve]
     assert sum(rewards[:4]) / 4 < 0.3 and sum(rewards[-4:]) / 4 > 0.7, rewards
-
-
-def test_the_entry_of_a_healing_names_the_group_also_where_it_is_the_default() -> None:
-    assert TrainSettings(objective="grpo").in_effect()["group"] == 8
-    assert "group" not in TrainSettings(group=4).in_effect()

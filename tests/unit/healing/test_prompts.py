@@ -82,15 +82,19 @@ def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_ow
     assert only.answer == "D"
 
 
-def test_a_table_is_read(tmp_path: Path) -> None:
+def test_tables_text_and_gzip_are_read(tmp_path: Path) -> None:
     text = '\ufeffid,question\n1,"two\nlines, ""quoted"""\n2,"A, B"\n'
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(text.encode()))
     first, second = read_prompts(tmp_path / "p.csv.gz")
     assert (first.id, first.prompt) == ("1", (Message("user", 'two\nlines, "quoted"'),))
     assert (second.id, second.prompt) == ("2", (Message("user", "A, B"),))
+    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
+    assert [p.prompt for p in read_prompts(tmp_path / "p.txt", plain=True)] == ["one", "two"]
+    (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "A"}\n'))
+    assert len(read_prompts(tmp_path / "p.jsonl.gz")) == 1
 
 
-def test_a_limit_reads_no_further_than_it_must() -> None:
+def test_a_limit_reads_no_further_than_it_must_and_rows_that_cannot_be_asked_are_told() -> None:
     def rows() -> Any:
         yield DataRow("1", {"prompt": "A"})
         yield DataRow("2", {"prompt": "A"})
@@ -99,22 +103,12 @@ def test_a_limit_reads_no_further_than_it_must() -> None:
         raise AssertionError("read too far")
 
     assert [one.prompt[0].content for one in prompts_in(rows(), "here", limit=2)] == ["A", "B"]
-
-
-def test_rows_that_cannot_be_asked_are_left_out_and_told_where_that_is_wanted() -> None:
-    rows = [DataRow("row 1", {"text": "x"}), DataRow("row 2", {"prompt": "A"}), DataRow("row 3", {"messages": ["x"]})]
+    bad = [DataRow("row 1", {"text": "x"}), DataRow("row 2", {"prompt": "A"}), DataRow("row 3", {"messages": ["x"]})]
     left_out: list[str] = []
-    assert len(prompts_in(rows, "here", left_out=left_out)) == 1
+    assert len(prompts_in(bad, "here", left_out=left_out)) == 1
     assert [reason[:5] for reason in left_out] == ["row 1", "row 3"]
     with pytest.raises(InputError, match=r"\(row 1: none"):
-        prompts_in(rows[:1], "here", left_out=[])
-
-
-def test_text_and_gzip_are_read(tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
-    assert [p.prompt for p in read_prompts(tmp_path / "p.txt", plain=True)] == ["one", "two"]
-    (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "A"}\n'))
-    assert len(read_prompts(tmp_path / "p.jsonl.gz")) == 1
+        prompts_in(bad[:1], "here", left_out=[])
 
 
 @pytest.mark.parametrize(
@@ -185,15 +179,12 @@ def texts(source: str, **how: Any) -> list[str]:
     return [prompt.prompt[-1].content for prompt in found.prompts]  # type: ignore[union-attr]
 
 
-def test_a_hub_data_set_is_shuffled_by_the_seed_and_read_as_far_as_needed(hub: str) -> None:
+def test_a_hub_data_set_is_shuffled_by_the_seed_and_rows_that_cannot_be_asked_are_counted(hub: str) -> None:
     everything = [f"say {number}" for number in range(30) if number != 3]
     drawn = texts(hub, shuffle_seed=1)
     assert drawn != everything and sorted(drawn) == sorted(everything)
     assert texts(hub, shuffle_seed=1, limit=5) == drawn[:5]
     assert texts(hub, shuffle_seed=2, limit=5) != drawn[:5]
-
-
-def test_rows_of_the_hub_that_cannot_be_asked_are_counted(hub: str) -> None:
     source = prompt_source(prompt_specs(hub))
     assert len(source.prompts) == 29
     (note,) = source.notes

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,18 +42,24 @@ def gain_in(model: Any, layer: Any) -> float:
     return norm_gain(layer, lambda: run_up_to_layer(layer, model, IDS))
 
 
+def assert_folded_is_hooked(family: str, part: Callable[[Any], Any], hook: Any, fold: Callable[[Any], None]) -> None:
+    """A cut model whose layer was changed computes what one with a hook at a part of this layer computes."""
+    hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
+    plain = hooked(input_ids=IDS).logits
+    part(decoder_layers(hooked)[1]).register_forward_hook(hook)
+    fold(decoder_layers(folded)[1])
+    expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
+    assert (expected - plain).abs().max() > 1e-2  # else the change would show nothing
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
 def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
-    hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
     torch.manual_seed(0)
     map_DD = torch.eye(32, dtype=torch.float64) + 0.1 * torch.randn(32, 32, dtype=torch.float64)
-    plain = hooked(input_ids=IDS).logits
-    residual_branch(decoder_layers(hooked)[1]).register_forward_hook(lambda _, __, output: output @ map_DD.float().T)
-    fold_map_into_mlp(decoder_layers(folded)[1], map_DD)
-    expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
-    assert (expected - plain).abs().max() > 1e-2  # else the map would show nothing
-    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+    hook = lambda _, __, output: output @ map_DD.float().T  # noqa: E731
+    assert_folded_is_hooked(family, residual_branch, hook, lambda layer: fold_map_into_mlp(layer, map_DD))
 
 
 def test_a_seam_brings_the_stream_nearer_to_the_uncut_models() -> None:
@@ -68,20 +75,15 @@ def test_a_seam_brings_the_stream_nearer_to_the_uncut_models() -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
 def test_a_changed_projection_is_a_hook_that_adds_the_change(family: str) -> None:
-    hooked, folded = (remove_layers(tiny_model(family), PLAN) for _ in range(2))
-    layer, other = decoder_layers(folded)[1], decoder_layers(hooked)[1]
+    layer = decoder_layers(tiny_model(family))[1]
     if family in WITH_EXPERTS:
         with pytest.raises(InputError, match="has experts"):
             add_to_projection(layer, torch.zeros(32, 48, dtype=torch.float64))
         return
     inputs = last_projection(layer).weight.numel() // 32
     change_DI = 0.1 * torch.randn(32, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    plain = hooked(input_ids=IDS).logits
-    last_projection(other).register_forward_hook(lambda _, given, output: output + given[0] @ change_DI.float().T)
-    add_to_projection(layer, change_DI)
-    expected, found = hooked(input_ids=IDS).logits, folded(input_ids=IDS).logits
-    assert (expected - plain).abs().max() > 1e-2
-    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+    hook = lambda _, given, output: output + given[0] @ change_DI.float().T  # noqa: E731
+    assert_folded_is_hooked(family, last_projection, hook, lambda layer: add_to_projection(layer, change_DI))
 
 
 def test_projections_come_nearer_to_the_original_stream_than_maps() -> None:
@@ -197,24 +199,19 @@ def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family: 
     assert left / whole == pytest.approx(fit.gap_left, rel=1e-3)
 
 
-def test_the_sums_are_those_of_least_squares() -> None:
+@pytest.mark.parametrize(("kind", "width"), [("linear", 8), (PROJECTION, 12)])
+def test_the_sums_are_those_of_least_squares(kind: str, width: int) -> None:
     torch.manual_seed(0)
-    x, z = torch.randn(200, 8, dtype=torch.float64), torch.randn(200, 8, dtype=torch.float64)
-    sums = Sums(8, torch.device("cpu"), 8)
+    x, z = torch.randn(200, width, dtype=torch.float64), torch.randn(200, 8, dtype=torch.float64)
+    sums = Sums(width, torch.device("cpu"), 8)
     for part in range(0, 200, 50):
         sums.add(x[part : part + 50], z[part : part + 50])
-    found = solve_linear_map(sums, "linear", ridge=0.0)
+    found = solve_linear_map(sums, kind, ridge=0.0)
     assert torch.allclose(found, torch.linalg.lstsq(x, z).solution)
     assert sums.error(found) == pytest.approx((x @ found - z).square().sum().item())
-    wide = Sums(12, torch.device("cpu"), 8)
-    features = torch.randn(200, 12, dtype=torch.float64)
-    wide.add(features, z)
-    found = solve_linear_map(wide, PROJECTION, ridge=0.0)
-    assert torch.allclose(found, torch.linalg.lstsq(features, z).solution)
-    assert wide.error(found) == pytest.approx((features @ found - z).square().sum().item())
-    assert solve_linear_map(wide, PROJECTION, ridge=1e9).abs().max() < 1e-6
-    # A strong ridge pulls to no change, not to nothing.
-    assert torch.allclose(solve_linear_map(sums, "linear", ridge=1e9), torch.eye(8, dtype=torch.float64), atol=1e-6)
+    # A strong ridge pulls to no change, which is the identity for a map.
+    unchanged = torch.eye(8, dtype=torch.float64) if kind == "linear" else torch.zeros(12, 8, dtype=torch.float64)
+    assert torch.allclose(solve_linear_map(sums, kind, ridge=1e9), unchanged, atol=1e-6)
 
 
 def test_too_little_text_for_a_map_is_said() -> None:

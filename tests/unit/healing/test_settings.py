@@ -32,13 +32,11 @@ def test_settings_of_other_rows_had_no_effect() -> None:
     assert set(lora) - set(last) == {"rank", "alpha", "dropout"}
     assert set(last) - set(lora) == {"last_k", "rollout_max"}
     assert (lora["beta1"], lora["beta2"]) == (0.9, 0.99)
+    assert TrainSettings(objective="grpo").in_effect()["group"] == 8, "named also where it is the default"
+    assert "group" not in TrainSettings(group=4).in_effect()
 
 
 SMOLLM2 = ModelSettings(model="bundled:smollm2-135m", dtype="float32", device="cpu")
-
-
-def settings(**more: Any) -> TrainSettings:
-    return TrainSettings(**({"method": "full", "batch_size": 4, "micro_batch": 2} | more))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +60,7 @@ def test_the_formula_is_near_what_was_measured(more: dict[str, Any], measured: f
 def test_the_base_of_qlora_takes_four_bits_a_weight() -> None:
     handle, longest = ModelHandle(SMOLLM2), {"num_tokens": 256, "num_in_loss": 128}
     lora, qlora = (
-        training_parts(handle, None, settings(method=method), **longest)["weights"] for method in ("lora", "qlora")
+        training_parts(handle, None, TrainSettings(method=method), **longest)["weights"] for method in ("lora", "qlora")
     )
     assert 0.3 * lora < qlora < 0.35 * lora, "of 134.5 million weights, 28.3 million are embeddings in float32"
 
@@ -82,8 +80,7 @@ def test_without_a_launcher_one_is_alone() -> None:
 def test_a_step_has_the_same_examples_whoever_trains(
     batch: int, micro: int, processes: int, expected: tuple[int, int]
 ) -> None:
-    found = TrainSettings(batch_size=batch, micro_batch=micro).batches(processes)
-    assert found == expected
+    assert TrainSettings(batch_size=batch, micro_batch=micro).batches(processes) == expected
 
 
 def test_a_batch_that_cannot_be_spread_is_refused() -> None:

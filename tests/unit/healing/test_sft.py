@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.heal import objective_of
 from layercut.healing.sft import Trained, last_checkpoint
-from layercut.healing.trainable import load_for_training, load_teacher, make_trainable
+from layercut.healing.trainable import load_for_training, load_teacher, make_trainable, nf4_quantization
 from tests.support.training import Killed, curve_of, small_settings, train_tiny
 
 DATA = tiny_data(24)
@@ -37,6 +39,25 @@ FIVE_STEPS = small_settings(max_steps=5, save_every=2)
 
 def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, data: Data = DATA) -> Trained:
     return train_tiny(tiny_loaded("llama").model, data, wanted, folder, kill_at)
+
+
+def through_and_resumed(
+    heal: Callable[..., Trained], folder: Path, wanted: TrainSettings, kill_at: int
+) -> tuple[Trained, Trained]:
+    """A training that ran through, and one that was killed at a step and went on from its checkpoint."""
+    whole = heal(folder / "whole", wanted)
+    with pytest.raises(Killed):
+        heal(folder / "killed", wanted, kill_at=kill_at)
+    checkpoint = last_checkpoint(folder / "killed")
+    assert checkpoint is not None and checkpoint.name == f"checkpoint-{kill_at - 1}"
+    return whole, heal(folder / "killed", wanted)
+
+
+def assert_same_training(one: Trained, other: Trained) -> None:
+    """The same losses, and the same weights to the last bit."""
+    assert curve_of(one) == curve_of(other)
+    weights = [next(run.final.glob("*model.safetensors")).read_bytes() for run in (one, other)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(
@@ -50,27 +71,20 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
 )
 def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: dict[str, Any], tmp_path: Path) -> None:
     wanted = small_settings(method=method, **more)
-    whole = heal(tmp_path / "whole", wanted)
-    with pytest.raises(Killed):
-        heal(tmp_path / "killed", wanted, kill_at=3)
-    found = last_checkpoint(tmp_path / "killed")
-    assert found is not None and found.name == "checkpoint-2"
-    resumed = heal(tmp_path / "killed", wanted)
-    assert curve_of(resumed) == curve_of(whole)
-    assert len([line for line in whole.curve if "loss" in line]) == 4
-    assert len({line["loss"] for line in whole.curve if "loss" in line}) == 4
-    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
-    assert (resumed.final / name).read_bytes() == (whole.final / name).read_bytes()
+    whole, resumed = through_and_resumed(heal, tmp_path, wanted, kill_at=3)
+    assert_same_training(resumed, whole)
+    losses = [line["loss"] for line in whole.curve if "loss" in line]
+    assert len(losses) == len(set(losses)) == 4
     assert heal(tmp_path / "killed", wanted) == resumed  # finished: nothing is trained again
 
 
-def heal_with_teacher(folder: Path, name: str, wanted: TrainSettings, kill_at: int | None = None) -> Trained:
-    """Heal the checkpoint ``cut`` of a folder by what ``uncut`` says."""
+def heal_with_teacher(folder: Path, wanted: TrainSettings, kill_at: int | None = None) -> Trained:
+    """Heal the checkpoint ``cut`` beside a folder by what ``uncut`` says."""
     given = {"dtype": "float32", "device": "cpu"}
-    cut, teacher = (ModelHandle(ModelSettings(model=str(folder / kind), **given)) for kind in ("cut", "uncut"))
+    cut, teacher = (ModelHandle(ModelSettings(model=str(folder.parent / kind), **given)) for kind in ("cut", "uncut"))
     loaded, uncut = load_for_training(cut, wanted), load_teacher(teacher, cut, TrainSettings())
     options = objective_of(loaded, uncut, wanted, DATA, tiny_records(24))
-    return train_tiny(loaded.model, DATA, wanted, folder / name, kill_at, **options)
+    return train_tiny(loaded.model, DATA, wanted, folder, kill_at, **options)
 
 
 @pytest.mark.parametrize(
@@ -83,20 +97,14 @@ def heal_with_teacher(folder: Path, name: str, wanted: TrainSettings, kill_at: i
     ids=str,
 )
 def test_with_a_teacher_stopped_and_resumed_is_run_through(more: dict[str, Any], tmp_path: Path) -> None:
-    """To the last bit."""
-    whole = ModelHandle(ModelSettings(model=str(save_tiny("llama", tmp_path / "uncut"))))
-    plan = CutPlan(num_layers=NUM_LAYERS, removed=(1, 4), model_hash=whole.metadata.model_hash)
+    uncut = ModelHandle(ModelSettings(model=str(save_tiny("llama", tmp_path / "uncut"))))
+    plan = CutPlan(num_layers=NUM_LAYERS, removed=(1, 4), model_hash=uncut.metadata.model_hash)
     cut_checkpoint(tmp_path / "uncut", plan, tmp_path / "cut")
     taught = {"max_steps": 3, "micro_batch": 4, "learning_rate": 1e-2, "objective": "forward-kl", "rollout_max": 8}
     wanted = small_settings(**(taught | more))
-    through = heal_with_teacher(tmp_path, "through", wanted)
-    with pytest.raises(Killed):
-        heal_with_teacher(tmp_path, "killed", wanted, kill_at=3)
-    resumed = heal_with_teacher(tmp_path, "killed", wanted)
-    assert curve_of(resumed) == curve_of(through)
-    weights = [next(run.final.glob("*.safetensors")).read_bytes() for run in (resumed, through)]
-    assert weights[0] == weights[1]
-    losses = [line["loss"] for line in curve_of(through) if "loss" in line]
+    whole, resumed = through_and_resumed(heal_with_teacher, tmp_path, wanted, kill_at=3)
+    assert_same_training(resumed, whole)
+    losses = [line["loss"] for line in whole.curve if "loss" in line]
     assert len(set(losses)) == 3 and min(losses) > 0
 
 
@@ -113,13 +121,10 @@ def heal_on_gpu(folder: Path, wanted: TrainSettings, kill_at: int | None = None)
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adafactor"])
 def test_full_fine_tuning_on_a_gpu_learns_and_resumes(optimizer: str, tmp_path: Path) -> None:
     wanted = small_settings(method="full", max_steps=6, optimizer=optimizer)
-    whole = heal_on_gpu(tmp_path / "whole", wanted)
+    whole, resumed = through_and_resumed(heal_on_gpu, tmp_path, wanted, kill_at=3)
     assert whole.held_out["last"] < whole.held_out["before"]
     kept = AutoModelForCausalLM.from_pretrained(whole.final, dtype="auto")
     assert kept.dtype == torch.float32
-    with pytest.raises(Killed):
-        heal_on_gpu(tmp_path / "killed", wanted, kill_at=3)
-    resumed = heal_on_gpu(tmp_path / "killed", wanted)
     losses = [[line["loss"] for line in run.curve if "loss" in line] for run in (whole, resumed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -159,10 +164,8 @@ def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_sa
 
 def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:
     wanted = small_settings(max_steps=9, epochs=3, save_every=7, schedule="cosine")  # five steps an epoch
-    whole = heal(tmp_path / "whole", wanted)
-    with pytest.raises(Killed):
-        heal(tmp_path / "killed", wanted, kill_at=8)
-    assert curve_of(heal(tmp_path / "killed", wanted)) == curve_of(whole)
+    whole, resumed = through_and_resumed(heal, tmp_path, wanted, kill_at=8)
+    assert_same_training(resumed, whole)
     rates = [line["learning_rate"] for line in whole.curve if "learning_rate" in line]
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
 
@@ -224,11 +227,7 @@ def whole_and_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained,
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
-    name: str,
-    damage: Any,
-    whole_and_killed: tuple[Trained, Path],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    name: str, damage: Any, whole_and_killed: tuple[Trained, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, killed = whole_and_killed
     shutil.copytree(killed, tmp_path / "killed")
@@ -266,18 +265,13 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
     assert written == pytest.approx(foretold * 2 / 3, rel=0.25), "file headers differ"
 
 
-def test_half_precision_and_too_many_layers_are_refused() -> None:
+def test_half_precision_too_many_layers_and_qlora_where_it_cannot_run_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(InputError, match="float32, not bfloat16"):
         make_trainable(tiny_model("llama").bfloat16(), small_settings(method="full"))
     with pytest.raises(InputError, match="pruned model has 6"):
         make_trainable(tiny_model("llama"), small_settings(method="last-k", last_k=7))
-
-
-def test_qlora_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import ModuleType
-
-    from layercut.healing.trainable import nf4_quantization
-
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match="pip install bitsandbytes"):
         nf4_quantization()
