@@ -1,7 +1,5 @@
 """The diagnostics that show damage."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from layercut.evidence.diagnosis import Diagnosis, layer_damages

@@ -1,7 +1,5 @@
 """Runs with written answers, made from chosen texts and ends of programs instead of a model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands in the code blocks of README and docs, and a small copy of what the README's first block works on."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Contexts for criteria that are measured on text: a tiny model, or hidden states that are made up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """One kind of question under one plan, a batch at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 
 from layercut.engine.base import (

@@ -1,8 +1,6 @@
 """FakeEngine: answers from a table or a function, in batches, without torch. For tests of tasks and studies."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +34,7 @@ class Killed(Exception):
     """What a FakeEngine raises where a real run would be killed."""
 
 
-class Unwanted(Collection[str]):
+class Unwanted(Container[str]):
     """Ids whose answers under a plan are not wanted (any more), looked up again each time."""
 
     def __init__(self, plan: CutPlan, wanted: Wanted) -> None:
@@ -45,12 +43,6 @@ class Unwanted(Collection[str]):
 
     def __contains__(self, request_id: object) -> bool:
         return not self._wanted(self._plan, str(request_id))
-
-    def __iter__(self) -> Iterator[str]:
-        raise TypeError("which ids are unwanted is known only one by one")
-
-    def __len__(self) -> int:
-        raise TypeError("which ids are unwanted is known only one by one")
 
 
 @dataclass
@@ -98,21 +90,21 @@ class FakeEngine(Engine):
                 yield plan, answers
 
     def completions(
-        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Collection[str] = ()
+        self, requests: Sequence[GenerationRequest], plan: CutPlan, decoding: Decoding, done: Container[str] = ()
     ) -> Iterator[list[Completion]]:
         self.calls.append(("completions", plan.key))
         for batch in self._pending(requests, done):
             yield [self._completion(request, plan) for request in batch]
 
     def log_likelihoods(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Collection[str] = ()
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, done: Container[str] = ()
     ) -> Iterator[list[Likelihoods]]:
         self.calls.append(("log_likelihoods", plan.key))
         for batch in self._pending(requests, done):
             yield [self._likelihoods(request, plan) for request in batch]
 
     def divergences(
-        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Collection[str] = ()
+        self, requests: Sequence[LikelihoodRequest], plan: CutPlan, reference: CutPlan, done: Container[str] = ()
     ) -> Iterator[list[Divergence]]:
         self.calls.append(("divergences", plan.key))
         assert self.damage is not None, "this FakeEngine was given no damage"
@@ -125,7 +117,7 @@ class FakeEngine(Engine):
         assert self.states is not None, "this FakeEngine was given no states"
         return self.states(texts, plan)
 
-    def _pending(self, requests: Sequence[Any], done: Collection[str]) -> Iterator[Sequence[Any]]:
+    def _pending(self, requests: Sequence[Any], done: Container[str]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(requests), self.batch_size):
             batch = requests[start : start + self.batch_size]
             if all(request.id in done for request in batch):

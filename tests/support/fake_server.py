@@ -1,7 +1,5 @@
 """A small OpenAI-compatible server in a thread, on the byte tokenizer: it knows what to answer, and fails as told."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Next-token scores are kept by (cache salt, tokens), whatever layers are out by t
 a namespace gets wrong answers here, as it does from vLLM.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Checkpoints as others publish them: layers renumbered in plain files, and no plan of layercut beside."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

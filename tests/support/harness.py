@@ -1,7 +1,5 @@
 """lm-eval's own runs, over rows of ours that its own JSON loader reads."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Records as ``layercut generate`` writes them, and tokenizers with the chat templates of several families."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, NamedTuple
 
@@ -93,21 +91,8 @@ def tiny_data(count: int = 24, held_out: float = 0.2) -> Data:
     return hold_out([encode_example(byte_tokenizer(), one) for one in tiny_records(count)], held_out, seed=1)
 
 
-HEALING: dict[str, Any] = {
-    "method": "lora",
-    "objective": "sft",
-    "removed": [2, 4],
-    "responses": "self",
-    "teacher": "uncut",
-    "teacher_hash": "a",
-    "cut_hash": "b",
-    "data_hash": "c",
-    "num_examples": 8,
-    "num_held_out": 0,
-    "loss_tokens": 64,
-    "contaminated": 0,
-    "too_long_with_prompt": 0,
-    "selection_items": {},
-    "checked": [],
-}
+HEALING: dict[str, Any] = {"method": "lora", "objective": "sft", "removed": [2, 4], "responses": "self"}
+HEALING |= {"teacher": "uncut", "teacher_hash": "a", "cut_hash": "b", "data_hash": "c", "selection_items": {}}
+HEALING |= {"num_examples": 8, "num_held_out": 0, "loss_tokens": 64, "contaminated": 0, "too_long_with_prompt": 0}
+HEALING |= {"checked": []}
 """The record of a healing, as it is before the training."""

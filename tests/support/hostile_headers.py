@@ -1,7 +1,5 @@
 """Headers of model files that lie: of GGUF and of safetensors, by name. Each must be refused in one line."""
 
-from __future__ import annotations
-
 import json
 import struct
 from typing import Any

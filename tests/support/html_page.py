@@ -1,7 +1,5 @@
 """A page of report.html as its browser would read it: headings, attributes, tables by their name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 

@@ -1,7 +1,5 @@
 """Problems of generated tasks, made once in a test run: a healing checks its training data against all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

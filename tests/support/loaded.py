@@ -1,7 +1,5 @@
 """A tiny model as ``load_model`` would give it, without a folder, and answers worked out the slow and obvious way."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,18 +7,20 @@ of the original model's interval lies above chance, so where that takes luck, it
 short.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
+from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.intervals import proportion_interval
 from layercut.evidence.paired import compare_paired
 
 NUM_EXPERIMENTS = 5_000
 NUM_RESAMPLES = 3_000
+Scores = Sequence[tuple[float, float]]
+"""Of an item before and after."""
 
 
 class NearChance(NamedTuple):
@@ -36,6 +38,29 @@ def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[float],
     """Scores of the items before and after, of which so many are right in both, in one, or in neither."""
     uncut = [1.0] * (both + lost) + [0.0] * (gained + neither)
     return uncut, [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
+
+
+def kept_pairs(
+    retention: float, n: int, rng: np.random.Generator | None = None, *, uncut: float = 0.7, chance: float = 0.1
+) -> tuple[list[float], list[float]]:
+    """Items of a model whose true retention above chance is known, drawn anew; without ``rng`` just as expected."""
+    cut, gained = chance + retention * (uncut - chance), 0.02
+    shares = [cut - gained, uncut - cut + gained, gained, 1 - uncut - gained]
+    counts = np.diff(np.rint(np.cumsum([0.0, *shares]) * n).astype(int)) if rng is None else rng.multinomial(n, shares)
+    return pairs(*counts)
+
+
+def share_that_passes(
+    scores: Scores, shares: Sequence[float], n: int, keep: float, chance: float, *, seed: int, tries: int
+) -> float:
+    """Of drawn data sets of n items with these scores before and after, how many the real rule lets pass."""
+    rng, passed = np.random.default_rng(seed), 0
+    for bootstrap_seed in range(tries):
+        before, after = np.array(scores)[rng.choice(len(scores), size=n, p=shares)].T
+        errors = {"low_error": 0.05, "high_error": 0.05}
+        low = retention_bounds(before, after, chance=chance, **errors, seed=bootstrap_seed, num_resamples=1000).low
+        passed += low is not None and low >= keep
+    return passed / tries
 
 
 def near_chance(

@@ -1,7 +1,5 @@
 """Changes of one field of a small valid file, and the line that refuses one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """A patient for diagnostics: a FakeEngine that answers everything rightly uncut, and has one known defect when cut."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re
@@ -94,14 +92,11 @@ class PatientEngine(FakeEngine):
             wanted = " " + right.split()[place]
         else:
             wanted = right
-        sick = (self._sick(plan, "never_closes") and is_about_brackets(name)) or (
-            self._sick(plan, "cannot_add") and name.startswith("expressions")
-        )
-        found = [
-            -1.0 - (option.rstrip("\n") != wanted) * 5 - index / 100
-            for index, option in enumerate(request.continuations)
-        ]
-        return [-7.5 - score for score in found] if sick else found
+        sick = self._sick(plan, "never_closes") and is_about_brackets(name)
+        sick = sick or (self._sick(plan, "cannot_add") and name.startswith("expressions"))
+        options = enumerate(request.continuations)
+        scores = [-1.0 - (option.rstrip("\n") != wanted) * 5 - index / 100 for index, option in options]
+        return [-7.5 - score for score in scores] if sick else scores
 
     def _likelihoods(self, request: LikelihoodRequest, plan: CutPlan) -> Likelihoods:
         found = super()._likelihoods(request, plan)
@@ -136,9 +131,8 @@ def models(engine: FakeEngine) -> list[SessionModel]:
 
 def session(engine: FakeEngine, folder: Path, *, limit: int = LIMIT, **fields: Any) -> DiagnosticSession:
     """A bench with journals in a folder."""
-    return DiagnosticSession(
-        models(engine),
-        lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"),
-        limit=limit,
-        **fields,
-    )
+
+    def journal(name: str, arm: str) -> Journal:
+        return Journal(folder / f"{name}.{arm}.jsonl")
+
+    return DiagnosticSession(models(engine), journal, limit=limit, **fields)

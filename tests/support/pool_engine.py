@@ -1,7 +1,5 @@
 """Engines that the members of a pool build for themselves, and what they answer."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A tiny model with two layers that do nothing, and files of prompts that it answers right, for tests of prune."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

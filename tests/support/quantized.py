@@ -1,7 +1,5 @@
 """Quantised checkpoints built by hand: tiny tensors in the layouts of the real formats, in two weight files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Every item has a difficulty of its own that all runs share, so that the runs of a study are correlated as real ones are.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A machine without bubblewrap."""
 
-from __future__ import annotations
-
 import pytest
 
 from layercut.sandbox import runner

@@ -1,7 +1,5 @@
 """Objectives with known values, and a task whose items say which layers they need."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random

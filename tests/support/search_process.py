@@ -1,7 +1,5 @@
 """One search as a process of its own, to be killed: python -m tests.support.search_process MODEL RUN GOLDS."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ changed here is this one decision; the sharding is PyTorch's, over gloo. DeepSpe
 holds is told on stderr.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """A small disk of its own (tmpfs), for tests of what happens when it is full or read-only. Needs root."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A task and a criterion that break on demand, for studies of tiny models."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

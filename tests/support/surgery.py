@@ -1,17 +1,13 @@
 """What the surgery tests share: plans, a left-padded batch, and generation with and without the cache."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from layercut.surgery.plan import CutPlan
 from tests.support.tiny import NUM_LAYERS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 PLANS = {
     "first": (0,),

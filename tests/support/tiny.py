@@ -4,17 +4,12 @@ The weights are drawn wide (``SPREAD``), else random models repeat one token and
 windows are short and layer kinds are mixed, so that a kind on the wrong layer changes the logits of a short text.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NUM_LAYERS = 6
 SPREAD = 0.15

@@ -1,7 +1,5 @@
 """Tiny random models of several architectures, written as GGUF files the way llama.cpp's converter does."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trainings of tiny models that can be killed at a step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

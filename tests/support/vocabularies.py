@@ -1,7 +1,5 @@
 """Tokenizers of two kinds, trained on this project's text, and tiny models that have them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,12 +1,61 @@
-"""A Hugging Face hub on localhost for tests of hub models, and two studies: a usual one and one at the edges."""
+"""The command line in this process, a tiny model, a hub on localhost, and two studies: a usual and an extreme one."""
 
-from __future__ import annotations
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import huggingface_hub
 import pytest
 
+from layercut.cli.main import main
 from tests.support.run_builder import build_extreme, build_quickstart
 from tests.unit.models.hub_server import fake_hub
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """What stands on stdout, however wide the terminal was."""
+        return " ".join(self.out.split())
+
+    @property
+    def said(self) -> str:
+        """Remarks and results, however wide the terminal was."""
+        return " ".join(f"{self.err} {self.out}".split())
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A tiny llama on disk."""
+    from tests.support.tiny import save_tiny
+
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def layercut(capsys, monkeypatch) -> Run:
+    """Run the command line in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr("sys.argv", ["layercut", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,50 +1,17 @@
-from __future__ import annotations
+"""The command line and the tiny model of tests/unit/conftest.py, under the name that other packages know."""
 
-from collections.abc import Callable, Iterator
+import json
 from pathlib import Path
-from typing import NamedTuple
 
-import pytest
-
-from layercut.cli.main import main
-from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
-from tests.support.tiny import save_tiny
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def words(self) -> str:
-        """What stands on stdout, however wide the terminal was."""
-        return " ".join(self.out.split())
+from tests.support.items import problems_are_made_once as problems_are_made_once
+from tests.unit.conftest import Ran as Ran
+from tests.unit.conftest import Run as Run
+from tests.unit.conftest import layercut as layercut
+from tests.unit.conftest import tiny as tiny
 
 
-Run = Callable[..., Ran]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny llama on disk."""
-    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture
-def layercut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Run the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["layercut", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
-
-    yield run
+def write_prompts(file: Path, number: int, *more: dict[str, str]) -> Path:
+    """So many prompts with answers, and more."""
+    rows = [{"instruction": f"Count to {count}", "output": "one two three"} for count in range(number)]
+    file.write_text("\n".join(map(json.dumps, [*rows, *more])))
+    return file

@@ -1,23 +1,22 @@
-"""Tables of comparisons as they are printed: they fit, a --limit shows, and each task counts once in the mean."""
+"""Tables of comparisons as they are printed, and ``layercut compare``: two runs of the same items."""
 
-from __future__ import annotations
-
+import json
 from dataclasses import replace
-from io import StringIO
 
 import pytest
-from rich.console import Console, Group
+from typer.testing import CliRunner
 
+from layercut.cli.main import app
+from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
 from layercut.evidence.means import overall_mean
+from layercut.evidence.paired import compare_paired
+from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, to_dict, verdict_on_row
 from layercut.report.comparison import comparison_tables, two_runs_table
+from layercut.runs.directory import RunFolder
+from tests.support.pages import printed
+from tests.support.run_builder import QUICKSTART, Result, build_run
 from tests.unit.report.test_advice import row
-
-
-def printed(*renderables, width: int) -> str:
-    console = Console(file=StringIO(), width=width, highlight=False)
-    console.print(Group(*renderables))
-    return console.file.getvalue()
 
 
 def table_lines(text: str) -> list[str]:
@@ -29,12 +28,11 @@ def test_a_study_fits_without_wrapped_cells(quickstart, width):
     rows = compare_runs(*quickstart)
     text = printed(*comparison_tables(rows), width=width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    lines = table_lines(text)
-    assert len(lines) == len(rows)  # every row on a line of its own
+    assert len(table_lines(text)) == len(rows), "every row on a line of its own"
     assert "…" not in text
 
 
-def test_what_a_row_says(quickstart):
+def test_what_rows_say_at_the_extremes_too(quickstart, extreme):
     rows = compare_runs(*quickstart)
     text = printed(*comparison_tables(rows), width=160)
     (line,) = [line for line in table_lines(text) if "short" in line and "lost" in line]
@@ -45,15 +43,12 @@ def test_what_a_row_says(quickstart):
         assert text.count(expected) == times
     assert "10,000 resamples, seed 0" in text
     assert "n/a" in next(line for line in table_lines(text) if "at chance" in line)
-
-
-def test_extremes_are_printed(extreme):
     text = printed(*comparison_tables(compare_runs(*extreme)), width=120)
     assert all(expected in text for expected in ("1 to 1,000", "0.0 [-61.7, +62.0]", "-3.4", "n/a"))
     assert not any(wrong in text.replace("findings", "") for wrong in ("--limit", "nan", "inf"))
 
 
-def test_each_task_counts_once_in_the_mean() -> None:
+def test_each_task_counts_once_in_the_mean():
     rows = [
         row("cut", 3, "a", 0.8, readout="rank"),
         row("cut", 3, "a", 0.2, readout="chain"),  # the ranked one came first
@@ -62,8 +57,99 @@ def test_each_task_counts_once_in_the_mean() -> None:
         replace(row("cut", 3, "f", 0.5, readout="gold"), is_share=False),
     ]
     mean = overall_mean(rows)
-    assert mean is not None and mean.tasks == ("a", "c")
-    assert mean.retention_above_chance is not None and abs(mean.retention_above_chance.value - 0.5) < 0.01
+    assert mean.tasks == ("a", "c") and abs(mean.retention_above_chance.value - 0.5) < 0.01
     (line,) = [line for line in printed(*two_runs_table(rows), width=160).splitlines() if "mean of" in line]
     assert line.startswith("mean of 2 tasks: A 70 %, B 40 %, B - A -30 [") and line.endswith("(n 800)")
     assert overall_mean(rows[:2]) is None
+
+
+RESULTS = (Result(task="copy", readout="short", score=0.9, n=60), Result(task="copy", readout="rank", score=0.9, n=60))
+
+
+@pytest.fixture(scope="module")
+def runs(quickstart) -> tuple[RunFolder, RunFolder]:
+    _, (reverse, random) = quickstart
+    return reverse, random
+
+
+def test_two_plans_are_paired_item_by_item(runs):
+    rows = compare_two(*runs)
+    assert len(rows) == len(QUICKSTART) + 1
+    row = next(row for row in rows if (row.task, row.readout) == ("copy", "short"))
+    first, second = ({one["id"]: one["metrics"]["accuracy"] for one in run.records("copy", "short")} for run in runs)
+    assert row.values == compare_paired([*first.values()], [second[item] for item in first], chance=0.0)
+    assert verdict_on_row(row) == "better"
+    assert {verdict_on_row(row) for row in compare_two(*reversed(runs))} == {"worse", "not shown"}
+
+
+def test_the_table_names_both_runs_and_every_row(runs):
+    rows = compare_two(*runs)
+    text = printed(*two_runs_table(rows, ["a note"]), width=100)
+    assert "A: reverse-3, 3 of 30 decoder layers removed" in text
+    assert "B: random-3, 3 of 30 decoder layers removed" in text
+    assert text.count("better") + text.count("worse") + text.count("not shown") == len(rows) + 2
+    assert "note: a note" in text
+
+
+def test_json_is_for_machines(runs):
+    rows = compare_two(*runs)
+    result = CliRunner().invoke(app, ["compare", str(runs[0].path), str(runs[1].path), "--json"])
+    data = json.loads(result.output)
+    assert result.exit_code == 0 and data["rows"] == json.loads(json.dumps(to_dict(rows)["rows"]))
+    assert (data["first"]["run"], data["second"]["run"]) == ("reverse-3", "random-3")
+    assert [row["verdict"] for row in data["rows"]] == [verdict_on_row(row) for row in rows]
+    assert data["rows"][0]["difference"]["n"] == 64
+    assert {"first", "second", "tasks"} <= data["mean"].keys()
+    assert not any("uncut" in values for values in (*data["rows"], data["mean"]))
+
+
+def test_what_only_one_run_holds_is_said(tmp_path):
+    both, one = build_run(tmp_path / "both", RESULTS), build_run(tmp_path / "one", RESULTS[:1])
+    assert len(compare_two(both, one)) == 1
+    assert comparison_notes(both, one) == ["copy (rank): only in both, not in one"]
+
+
+def test_a_run_is_compared_neither_with_itself_nor_with_a_study(tmp_path, quickstart):
+    run = build_run(tmp_path / "run", RESULTS)
+    with pytest.raises(InputError, match="both runs are .*/run; give two different ones"):
+        compare_two(run, RunFolder.open(tmp_path / "." / ".." / tmp_path.name / "run"))
+    with pytest.raises(InputError, match=r"is a whole study; give two of its runs, such as .*/uncut"):
+        open_run(quickstart[0].path.parent)
+
+
+def test_other_items_decoding_or_tasks_are_refused_in_one_line(tmp_path):
+    base = build_run(tmp_path / "base", RESULTS)
+    fewer = build_run(tmp_path / "fewer", [Result(**{**vars(one), "n": 50}) for one in RESULTS])
+    warm = build_run(tmp_path / "warm", RESULTS, settings={"decoding": {"temperature": 0.7}})
+    other = build_run(tmp_path / "other", [Result(task="brackets", readout="short", score=0.5)])
+    for run, message in (
+        (fewer, r"base and fewer hold different items of copy \(short\): 60 and 50, 50 in common"),
+        (warm, "base was decoded with temperature 0.0, .* warm with temperature 0.7"),
+        (other, "base and other have no task in common"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            compare_two(base, run)
+        assert "\n" not in str(error.value)
+
+
+def test_any_two_models_are_compared_on_the_same_items_and_it_is_said(tmp_path):
+    base, model = (build_run(tmp_path / name, RESULTS) for name in ("base", "model"))
+    with_model_hash(model, "another")
+    assert len(compare_two(base, model)) == len(RESULTS)
+    (said,) = comparison_notes(base, model)
+    assert said.startswith("base is of the original model 5a3c0de1f00d, model of another")
+
+
+def with_model_hash(run: RunFolder, model_hash: str) -> None:
+    metrics = run.metrics()
+    metrics["plan"]["model_hash"] = model_hash
+    (run.path / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_a_cut_checkpoint_is_known_by_the_plan_that_lies_in_it(tmp_path):
+    base, checkpoint = build_run(tmp_path / "base", RESULTS), tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "plan.json").write_text(json.dumps({"model_hash": "5a3c0de1f00d"}))
+    healed = build_run(tmp_path / "healed", RESULTS, settings={"model": str(checkpoint)})
+    with_model_hash(healed, "of the checkpoint")
+    assert len(compare_two(base, healed)) == 2

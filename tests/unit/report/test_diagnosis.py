@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +7,9 @@ from layercut.evidence.diagnosis import Diagnosis, MeasureRow, layer_damages, lo
 from layercut.report.diagnosis import damage_summary
 from layercut.report.reports import write_reports
 from layercut.report.words import first_difference
-from layercut.runs.directory import DIAGNOSIS, RunFolder
+from layercut.runs.directory import DIAGNOSIS
 from tests.support.accused import accused
+from tests.support.pages import write_diagnosis
 
 
 def row(
@@ -35,40 +32,20 @@ def diagnoses() -> dict[str, Diagnosis]:
         for measure in ("closed", "next bracket")
         for depth in (1, 2, 3)
     ]
-    data: dict[str, tuple[list[MeasureRow], dict[str, Any]]] = {
-        "arithmetic": (
-            [
-                row("arithmetic", "written", 0.8, 0.1),
-                row("arithmetic", "log-probability", -1, -3, unit="nats", headline=False),
-            ],
-            {},
-        ),
-        "brackets": (
-            [row("brackets", "closed", 0.9, 0.8, p=0.4), *by_depth],
-            {"classes": {"uncut": {"parses": 9, "cut": 1}, "reverse-3": {"never_closed": 6, "parses": 4}}},
-        ),
-        "degeneration": (
-            [row("degeneration", "loops", 0.1, 0.6, better="lower")],
-            {"finish": {"uncut": {"stop": 9}, "reverse-3": {"length": 9}}},
-        ),
-        "propagation": (
-            [row("propagation", "first choice", 1, 0.6, group="digit", headline=False)],
-            {},
-        ),
+    written = row("arithmetic", "written", 0.8, 0.1)
+    rows = {
+        "arithmetic": [written, row("arithmetic", "log-probability", -1, -3, unit="nats", headline=False)],
+        "brackets": [row("brackets", "closed", 0.9, 0.8, p=0.4), *by_depth],
+        "degeneration": [row("degeneration", "loops", 0.1, 0.6, better="lower")],
+        "propagation": [row("propagation", "first choice", 1, 0.6, group="digit", headline=False)],
     }
-    return {name: {"rows": rows, "data": found, "notes": [f"about {name}"]} for name, (rows, found) in data.items()}
+    classes = {"uncut": {"parses": 9, "cut": 1}, "reverse-3": {"never_closed": 6, "parses": 4}}
+    finish = {"uncut": {"stop": 9}, "reverse-3": {"length": 9}}
+    data = {"brackets": {"classes": classes}, "degeneration": {"finish": finish}}
+    return {name: {"rows": of, "data": data.get(name, {}), "notes": [f"about {name}"]} for name, of in rows.items()}
 
 
-def written(folder: Path, found: dict[str, Diagnosis]) -> Path:
-    with RunFolder.begin(folder, {"model": "m"}) as run:
-        arms = [{"name": "uncut", "describe": "whole"}, {"name": "reverse-3", "describe": "cut"}]
-        diagnostics = {name: {**one, "rows": [row.to_dict() for row in one["rows"]]} for name, one in found.items()}
-        data = {"format_version": 2, "model": "m", "limit": 20, "seed": 0, "arms": arms, "diagnostics": diagnostics}
-        (run.path / DIAGNOSIS).write_text(json.dumps(data))
-    return write_reports(run.path)["report"]
-
-
-def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
+def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage_the_largest_loss_first():
     found = diagnoses()
     assert accused(found, "reverse-3") == ["arithmetic", "degeneration"]
     found["arithmetic"]["rows"] = []
@@ -78,9 +55,6 @@ def test_only_what_stands_after_holm_and_goes_the_wrong_way_is_damage() -> None:
     found["degeneration"]["rows"] = [row("degeneration", "loops", 0.1, 0.6, better="lower", p=0.03)]
     assert layer_damages(found, "reverse-3") == []
     assert accused(found, "another model") == []
-
-
-def test_the_largest_loss_comes_first_in_words() -> None:
     first, others = damage_summary(diagnoses(), "reverse-3").split(".** ")
     assert first.startswith("**Broke first: arithmetic, written: 80 %")
     assert others.startswith("Also significant, the largest loss first: degeneration, loops")
@@ -101,13 +75,13 @@ def test_the_largest_loss_comes_first_in_words() -> None:
         ("one two", "one\n\n", "\n\n"),
     ],
 )
-def test_the_first_wrong_token_is_marked(uncut: str, cut: str, marked: str) -> None:
+def test_the_first_wrong_token_is_marked(uncut, cut, marked):
     start, end = first_difference(uncut, cut)
     assert cut[start:end] == marked and (marked or start == len(cut))
 
 
-def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
-    page = written(tmp_path / "run", diagnoses())
+def test_the_page_has_a_section_for_each_diagnostic_even_without_rows(tmp_path):
+    page = write_reports(write_diagnosis(tmp_path / "run", diagnoses()))["report"]
     text = page.read_text()
     for name in diagnoses():
         assert f"**{name}**" in text and f"about {name}" in text
@@ -116,15 +90,13 @@ def test_the_page_has_a_section_for_each_diagnostic(tmp_path: Path) -> None:
     before = page.read_bytes()
     write_reports(tmp_path / "run")
     assert before == page.read_bytes()
-
-
-def test_a_diagnosis_without_rows_has_a_page_too(tmp_path: Path) -> None:
     nothing: Diagnosis = {"rows": [], "data": {}, "notes": ["no traces"]}
-    text = written(tmp_path / "run", dict.fromkeys(diagnoses(), nothing)).read_text()
+    folder = write_diagnosis(tmp_path / "empty", dict.fromkeys(diagnoses(), nothing))
+    text = write_reports(folder)["report"].read_text()
     assert "None of the chosen diagnostics tests for damage." in text
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_said(tmp_path):
     for text, message in (("", "can be read here"), ("{", "is damaged"), ('{"format_version": 9}', "9 is not known")):
         if text:
             (tmp_path / DIAGNOSIS).write_text(text)

@@ -1,11 +1,7 @@
-from __future__ import annotations
-
 import re
-from io import StringIO
 
 import pytest
 from markdown_it import MarkdownIt
-from rich.console import Console
 
 from layercut.report.elements import (
     Column,
@@ -20,6 +16,7 @@ from layercut.report.words import finding_cell, kept_words, score_units, task_ce
 from layercut.report.writers import page_templates
 from layercut.runs.prune import Estimated, TaskKept
 from tests.support.html_page import read_page
+from tests.support.pages import printed
 
 
 def kept(value: float | None) -> TaskKept:
@@ -28,7 +25,7 @@ def kept(value: float | None) -> TaskKept:
     return TaskKept(task="sums", readout="short", uncut=score, cut=score, kept=share)
 
 
-def test_cells_say_the_task_the_share_and_the_verdict() -> None:
+def test_cells_say_the_task_the_share_and_the_verdict():
     assert plain_cell(task_cell("sums", "short")) == "sums short answer"
     assert (kept_words(kept(0.9).kept), kept_words(kept(None).kept)) == ("90 [80, 100] %", "n/a")
     looks = {name: finding_cell(name).style for name in ("passed", "shown to fail", "undecided")}
@@ -43,7 +40,7 @@ def test_cells_say_the_task_the_share_and_the_verdict() -> None:
         ([False, True], "Scores in %, and in the metric's own unit"),
     ],
 )
-def test_percent_is_said_of_shares_alone(shares: list[bool], says: str) -> None:
+def test_percent_is_said_of_shares_alone(shares, says):
     assert score_units(shares) == says
 
 
@@ -62,50 +59,27 @@ TABLE = Table(
 SHOWN = [[plain_cell(cell) for _, cell in line] for line in TABLE.cells]
 
 
-def cells(html: str) -> list[list[str]]:
-    """As a browser reads them, the head first."""
-    return read_page(html).tables["t"]
-
-
-def test_markdown_shows_every_cell_as_it_is() -> None:
+def test_markdown_the_page_and_the_terminal_show_every_cell_as_it_is():
     lines = markdown_lines(TABLE)
     assert lines[:3] == ["| | number | look |", "|---|---:|---|", "| 95 [88, 99] | 0 | 95 [88, 99] |"]
     assert r"| strong | 8 | **12 [3, 20]**\* |" in lines
     html = MarkdownIt().enable("table").render("\n".join(markdown_lines(TABLE)))
     assert "href" not in html and "<b>" not in html and html.count("<strong>") == 1 and html.count("<code>") == 1
-    assert cells(html.replace("<table>", '<table data-name="t">'))[1:] == SHOWN
-
-
-def test_the_page_shows_the_same() -> None:
+    assert read_page(html.replace("<table>", '<table data-name="t">')).tables["t"][1:] == SHOWN
     page_templates().filters.setdefault("plot_json", str)
     macro = page_templates().get_template("blocks.html").module
-    assert cells(str(macro.block(TABLE)))[1:] == SHOWN  # type: ignore[attr-defined]
-
-
-def test_the_terminal_shows_the_same() -> None:
-    console = Console(file=StringIO(), width=200)
-    console.print(terminal_table(TABLE))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert read_page(str(macro.block(TABLE))).tables["t"][1:] == SHOWN
+    lines = printed(terminal_table(TABLE)).splitlines()
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:]] == SHOWN
 
 
-ROWS = [("copy", 0.25), ("copy", 0.5)]
-COLUMNS = [
-    Column("task", lambda row: row[0]),
-    Column("score", lambda row: f"{row[1]:.0%}"),
-    Column("n", lambda row: "64", narrow=1),
-]
-
-
-def test_each_surface_shows_its_columns() -> None:
-    table = Table(name="t", caption="c", columns=COLUMNS, rows=ROWS)
+def test_each_surface_shows_its_columns():
+    columns = [Column("task", lambda row: row[0]), Column("score", lambda row: f"{row[1]:.0%}")]
+    columns.append(Column("n", lambda row: "64", narrow=1))
+    table = Table(name="t", caption="c", columns=columns, rows=[("copy", 0.25), ("copy", 0.5)])
     assert markdown_lines(table)[0] == "| task | score | n |" and markdown_lines(table)[2] == "| copy | 25% | 64 |"
     assert [[cell for _, cell in line] for line in table.cells] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
-    shown = []
-    for width in (20, 11):
-        console = Console(file=StringIO(), width=width)
-        console.print(terminal_table(table))
-        shown.append([line.split() for line in console.file.getvalue().splitlines()])  # type: ignore[attr-defined]
-    wide, narrow = shown
+    texts = (printed(terminal_table(table), width=width) for width in (20, 11))
+    wide, narrow = ([line.split() for line in text.splitlines()] for text in texts)
     assert wide[0] == ["task", "score", "n"] and wide[2:] == [["copy", "25%", "64"], ["copy", "50%", "64"]]
     assert narrow[0] == ["task", "score"]

@@ -1,18 +1,13 @@
-"""A report begins with its answer: the plan, what it keeps, size, speed, checkpoint and command."""
+"""A report begins with its answer: the plan, what it keeps, size, speed, side effects, checkpoint and command."""
 
-from __future__ import annotations
-
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from layercut.evidence.comparison import ComparisonRow
 from layercut.evidence.study import prune_result, study_results
 from layercut.report import words
 from layercut.report.comparison import _matrix
-from layercut.report.elements import Cell, Table, plain_cell, terminal_table, text_columns
+from layercut.report.elements import Table, plain_cell, terminal_table, text_columns
 from layercut.report.first import (
     FirstScreen,
     depths_table,
@@ -24,10 +19,11 @@ from layercut.report.first import (
 )
 from layercut.report.reports import write_reports
 from layercut.runs.directory import PAGE
-from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TimedSpeed
+from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, SideEffect, TimedSpeed, side_effect_words
 from layercut.surgery.channels import Channels
+from layercut.tasks.suites import SIDE_EFFECTS
 from tests.support.html_page import read_page
-from tests.support.pages import write_deep_study, write_prune
+from tests.support.pages import printed, write_deep_study, write_prune
 from tests.support.run_builder import Result, build_run
 
 
@@ -36,7 +32,7 @@ def first_of(folder: Path) -> FirstScreen:
     return first_of_prune(result, study.rows) if result else first_of_study(study)
 
 
-def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -> None:
+def test_a_plan_that_passed_is_recommended_with_its_checkpoint_and_a_gguf_files_own_share(tmp_path):
     first = first_of(write_prune(tmp_path))
     assert first.answer.startswith("**Remove 1 layer.**")
     facts = dict(first.facts)
@@ -50,9 +46,13 @@ def test_a_plan_that_passed_is_recommended_with_its_checkpoint(tmp_path: Path) -
     assert first.table is not None
     (row,) = [[plain_cell(cell) for _, cell in line] for line in first.table.cells]
     assert row == ["arithmetic short answer", "passed", "102 [89, 118] %", "87 %", "80 %", "81 %", "64"]
+    data = PruneResult.load(tmp_path).to_dict()
+    data["size"]["uncut"]["gguf_bytes"], data["size"]["cut"]["gguf_bytes"] = 98_000_000, 83_500_000
+    text = size_words(PruneResult.model_validate(data))
+    assert text.endswith("538 MB to 524 MB (-2.6 %) on disk, 98.0 MB to 83.5 MB (-14.8 %) from GGUF to GGUF")
 
 
-def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_path: Path) -> None:
+def test_where_none_passed_the_best_is_named_with_what_would_decide_it_and_all_depths_are_listed(tmp_path):
     first = first_of(write_prune(tmp_path, passed=False))
     assert first.answer == "**No plan passed 85%.** Best: 1 layer."
     facts = dict(first.facts)
@@ -60,10 +60,15 @@ def test_where_none_passed_the_best_one_is_named_with_what_would_decide_it(tmp_p
     assert facts["best plan"] == "`size-3`"
     assert "model" not in facts["checkpoint"]
     assert facts["to decide it"] == "the same command with `--items 240` and another `--out`"
+    table = depths_table(PruneResult.load(tmp_path))
+    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.cells] == [
+        ["90 [86, 94] %", "87 %", "undecided"],
+        ["-", "-", "not tested"],
+    ]
 
 
 @pytest.mark.parametrize("verdict", ["passed", "undecided", "shown to fail"])
-def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_path: Path) -> None:
+def test_a_row_has_one_finding_in_every_table_and_sentence(verdict, tmp_path):
     result = PruneResult.load(write_prune(tmp_path, passed=verdict == "passed"))
     one = result.tested[0]
     kept = tuple(task.model_copy(update={"kept": Estimated(value=0.7, low=0.5, high=0.8, n=64)}) for task in one.kept)
@@ -77,15 +82,11 @@ def test_a_row_has_one_finding_in_every_table_and_sentence(verdict: str, tmp_pat
     assert plain_cell(first.table.cells[0][1][1]) == verdict
     assert [cell for line in depths.cells if (cell := plain_cell(line[-1][1])) != "not tested"] == [verdict]
     assert [row.finding for row in rows] == [verdict]
-    assert [plain_cell(cell).split(" % ")[1].split(" [")[0] for cell in _matrix_cells(rows)] == [verdict]
+    matrix = _matrix(rows, [(row.task, row.readout) for row in rows])
+    assert [plain_cell(cell).split(" % ")[1].split(" [")[0] for _, cell in matrix.cells[0][2:]] == [verdict]
 
 
-def _matrix_cells(rows: list[ComparisonRow]) -> list[Cell]:
-    table = _matrix(rows, [(row.task, row.readout) for row in rows])
-    return [cell for _, cell in table.cells[0][2:]]
-
-
-def test_both_reports_begin_with_it(tmp_path: Path) -> None:
+def test_both_reports_begin_with_it(tmp_path):
     written = write_reports(write_prune(tmp_path))
     first = first_of(tmp_path)
     assert written["page"] == tmp_path / PAGE
@@ -102,15 +103,7 @@ def test_both_reports_begin_with_it(tmp_path: Path) -> None:
     assert [row[0] for row in page.tables["depths"][1:]] == ["20", "20,21"]
 
 
-def test_every_depth_of_the_path_is_listed(tmp_path: Path) -> None:
-    table = depths_table(PruneResult.load(write_prune(tmp_path, passed=False)))
-    assert [[plain_cell(cell) for _, cell in line][4:] for line in table.cells] == [
-        ["90 [86, 94] %", "87 %", "undecided"],
-        ["-", "-", "not tested"],
-    ]
-
-
-def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
+def test_advice_names_what_would_write_a_checkpoint(tmp_path):
     facts = dict(first_of(write_deep_study(tmp_path)).facts)
     assert facts["best plan"].endswith("lora`")
     assert "`checkpoints: true`" in facts["checkpoint"]
@@ -118,14 +111,12 @@ def test_advice_names_what_would_write_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_long_names_and_intervals_stay_whole_where_columns_are_left_out(width: int) -> None:
+def test_long_names_and_intervals_stay_whole_where_columns_are_left_out(width):
     names = [f"iterative-task-accuracy-6{ending}" for ending in ("", "+seam", "+seam-seed1")]
     rows = [[name, "gsm_symbolic", "short", "100", "88 [74, 106]", "undecided"] for name in names for _ in range(2)]
     head, narrow = ["plan", "task", "readout", "n", "keeps", "finding"], {"readout": 1, "n": 2}
     table = Table(name="t", caption="", columns=text_columns(*head, numeric=["n"], narrow=narrow), rows=rows)
-    console = Console(file=io.StringIO(), width=width)
-    console.print(terminal_table(table))
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    lines = [line.rstrip() for line in printed(terminal_table(table), width=width).splitlines()]
     assert max(map(len, lines)) <= width
     for name in names:
         assert sum(name in line.split() for line in lines) == 2
@@ -133,15 +124,14 @@ def test_long_names_and_intervals_stay_whole_where_columns_are_left_out(width: i
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(1.7523, "1.75 to 0.876 s"), (0.1214, "121 to 60.7 ms")])
-def test_times_have_no_exponents(seconds: float, shown: str) -> None:
-    of = {
-        name: Estimated(value=value, n=7) for name, value in (("uncut", seconds), ("cut", seconds / 2), ("ratio", 0.5))
-    }
-    one = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **of)
-    assert words.speed_words(one) == f"first token {shown} (x 0.50, batch 1, n 7)"
+def test_times_have_no_exponents(seconds, shown):
+    timed = {"uncut": seconds, "cut": seconds / 2, "ratio": 0.5}
+    timed = {name: Estimated(value=value, n=7) for name, value in timed.items()}
+    speed = TimedSpeed(name="first token", unit="s", better="lower", batch_size=1, **timed)
+    assert words.speed_words(speed) == f"first token {shown} (x 0.50, batch 1, n 7)"
 
 
-def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None:
+def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path):
     kept = {layer: tuple(range(1152)) for layer in range(30)}
     thin = Channels(field="intermediate_size", width=1536, kept=kept)
 
@@ -162,13 +152,6 @@ def test_plans_with_thinner_mlps_are_shown_by_their_size(tmp_path: Path) -> None
     )
 
 
-def test_a_gguf_files_own_share_is_said_beside_that_of_the_checkpoint(tmp_path: Path) -> None:
-    data = PruneResult.load(write_prune(tmp_path)).to_dict()
-    data["size"]["uncut"]["gguf_bytes"], data["size"]["cut"]["gguf_bytes"] = 98_000_000, 83_500_000
-    text = size_words(PruneResult.model_validate(data))
-    assert text.endswith("538 MB to 524 MB (-2.6 %) on disk, 98.0 MB to 83.5 MB (-14.8 %) from GGUF to GGUF")
-
-
 def alternative(result: PruneResult, name: str, disk_bytes: int, value: float) -> Alternative:
     share = Estimated(value=value, low=value - 0.05, high=value + 0.05, n=64)
     (one,) = result.tested[0].kept
@@ -184,16 +167,10 @@ def with_others(folder: Path) -> PruneResult:
     sizes = (524_000_000, 510_000_000)
     tested = tuple(one.model_copy(update={"disk_bytes": each}) for one, each in zip(result.tested, sizes, strict=True))
     others = alternative(result, "q4.gguf", 80_000_000, 0.97), alternative(result, "q8.gguf", 160_000_000, 0.4)
-    served = [
-        served_as(run, share) for run, share in (*zip(names(result), (0.8, 1.2), strict=True), (others[0].run, 0.9))
-    ]
-    update = {"tested": tested, "versus": others, "served": tuple(served), "error": 0.05, "serve": "batch 1"}
-    update["serve_tokens"] = 600
-    return result.model_copy(update=update)
-
-
-def names(result: PruneResult) -> list[str]:
-    return [one.name for one in result.tested]
+    shares = {tested[0].name: 0.8, tested[1].name: 1.2, others[0].run: 0.9}
+    served = tuple(served_as(run, share) for run, share in shares.items())
+    update = {"tested": tested, "versus": others, "served": served, "error": 0.05, "serve": "batch 1"}
+    return result.model_copy(update=update | {"serve_tokens": 600})
 
 
 def served_as(run: str, share: float) -> Served:
@@ -206,7 +183,7 @@ def served_as(run: str, share: float) -> Served:
     return Served(run=run, speed=(speed,), memory_bytes=1000, cache_bytes_per_token=2.0)
 
 
-def test_every_model_has_a_line_with_what_it_weighs_takes_and_keeps(tmp_path: Path) -> None:
+def test_every_model_has_a_line_with_what_it_weighs_takes_and_keeps(tmp_path):
     result = with_others(tmp_path)
     table = versus_table(result)
     rows = [[plain_cell(column.value(line)) for column in table.columns] for line in table.rows]
@@ -223,7 +200,7 @@ def test_every_model_has_a_line_with_what_it_weighs_takes_and_keeps(tmp_path: Pa
     assert not versus_table(PruneResult.load(write_prune(tmp_path))).rows
 
 
-def test_the_page_begins_with_the_model_to_take_and_weighs_all(tmp_path: Path) -> None:
+def test_the_page_begins_with_the_model_to_take_and_weighs_all(tmp_path):
     result = with_others(tmp_path)
     result.save(tmp_path)
     write_reports(tmp_path)
@@ -233,3 +210,34 @@ def test_the_page_begins_with_the_model_to_take_and_weighs_all(tmp_path: Path) -
     assert first_of_prune(result).answer.startswith("**Take q4.gguf.**")
     larger = result.model_copy(update={"versus": (alternative(result, "q8.gguf", 900_000_000, 0.97),)})
     assert larger.better is None and first_of_prune(larger).answer.startswith("**Remove 1 layer.**")
+
+
+def effect(task: str, difference: float, p: float) -> SideEffect:
+    def share(value: float) -> Estimated:
+        return Estimated(value=value, low=value - 0.1, high=value + 0.1, n=24)
+
+    scores = {"uncut": share(0.75), "cut": share(0.75 + difference), "difference": share(difference)}
+    return SideEffect(task=task, p=p, is_shown=p < 0.05, **scores)
+
+
+def with_effects(folder: Path, *effects: SideEffect) -> PruneResult:
+    return PruneResult.load(write_prune(folder)).model_copy(update={"side_effects": effects})
+
+
+def test_where_nothing_changed_one_line_says_so_and_where_nothing_was_checked_none(tmp_path):
+    result = with_effects(tmp_path / "checked", effect("endings", -0.125, 0.4), effect("instructions", 0.0, 1.0))
+    assert side_effect_words(result.side_effects) == "none shown (2 checks, 48 items)"
+    result = with_effects(tmp_path / "unchecked")
+    assert side_effect_words(result.side_effects) == ""
+    assert "side effects" not in dict(first_of_prune(result).facts)
+
+
+def test_a_difference_that_counts_is_said_in_plain_words_with_its_counts(tmp_path):
+    result = with_effects(tmp_path, effect("endings", -0.5, 0.001), effect("instructions", -0.25, 0.06))
+    first = first_of_prune(result)
+    line = "stops by itself: 6 of 24, before 18 of 24 (2 checks, 48 items)"
+    assert side_effect_words(result.side_effects) == line and line in dict(first.facts)["side effects"]
+    table = next(part for part in first.behind if getattr(part, "name", "") == "side_effects")
+    assert [row[0] for row in table.rows] == [effect.what for effect in result.side_effects]
+    for task in (*SIDE_EFFECTS, "needle_2k", "needle_8k"):
+        assert effect(task, 0, 1).what != task
