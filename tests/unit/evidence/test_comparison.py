@@ -30,27 +30,26 @@ def pair(tmp_path):
     return uncut, cut
 
 
-def test_rows_follow_the_runs_and_their_metrics(quickstart):
+def test_rows_follow_the_runs_with_their_metrics_scores_and_p_values_of_all_together(quickstart):
     uncut, cuts = quickstart
     rows = compare_runs(uncut, cuts)
     assert [row.cut.name for row in rows] == ["reverse-3"] * 9 + ["random-3"] * 9
-    assert [(row.task, row.readout, row.metric) for row in rows[7:9]] == [
-        ("gsm_symbolic", "chain", "accuracy"),
-        ("gsm_symbolic", "chain", "flexible"),
-    ]
+    metrics = [(row.task, row.readout, row.metric) for row in rows[7:9]]
+    assert metrics == [("gsm_symbolic", "chain", name) for name in ("accuracy", "flexible")]
     assert [row.is_headline for row in rows[:9]] == [True] * 8 + [False]
     assert rows[0].cut == ComparedRun(
         name="reverse-3", num_layers=30, removed=(29, 28, 27), criterion="position", num_parameters=123_895_000
     )
     assert left_out(uncut, cuts) == []
     assert json.loads(json.dumps([row.to_dict() for row in rows], allow_nan=False))[0]["finding"] == rows[0].finding
-
-
-def test_scores_equal_those_of_the_runs_themselves(quickstart):
     uncut, cuts = quickstart
     for row, own in zip(compare_runs(uncut, cuts[:1]), uncut.metrics()["rows"], strict=True):
         assert row.values.uncut == Estimate(own["value"], own["low"], own["high"], own["n"], own["method"])
         assert sum(row.uncut_outcomes.values()) == row.n == 64
+    rows = compare_runs(*quickstart)
+    assert [row.p_value for row in rows] == pytest.approx(adjust_by_holm([row.values.p_value for row in rows]))
+    assert any(row.p_value > row.values.p_value for row in rows)
+    assert rows[0].to_dict()["p_adjusted"] == rows[0].p_value
 
 
 def test_items_are_paired_by_id_whatever_their_order(pair):
@@ -68,7 +67,7 @@ def test_items_are_paired_by_id_whatever_their_order(pair):
     assert by_hand.lost + by_hand.gained > 0  # or the order could not matter
 
 
-def test_only_items_in_common_are_compared_and_the_row_says_so(pair):
+def test_what_only_one_run_holds_is_left_out_and_told(pair, tmp_path):
     uncut, cut = pair
     assert compare_runs(uncut, [cut])[0].note == ""
     rewrite(cut, lambda records: records[10:])
@@ -76,6 +75,9 @@ def test_only_items_in_common_are_compared_and_the_row_says_so(pair):
     assert row.n == 20
     assert "uncut has 30, cut has 20" in row.note
     assert sum(row.uncut_outcomes.values()) == 20
+    more = build_run(tmp_path / "more", [COPY, Result(task="brackets", readout="rank", score=0.5, n=5)], removed=(1,))
+    assert len(compare_runs(pair[0], [more])) == 1
+    assert [line.partition(":")[0] for line in left_out(pair[0], [more])] == ["brackets (rank)"]
 
 
 @pytest.mark.parametrize(
@@ -106,12 +108,6 @@ def test_versions_and_tasks_must_agree_and_runs_be_finished(tmp_path, pair):
     (cut.path / "metrics.json").unlink()
     with pytest.raises(InputError, match="cut is not finished"):
         compare_runs(uncut, [cut])
-
-
-def test_what_only_one_run_holds_is_told(tmp_path, pair):
-    more = build_run(tmp_path / "more", [COPY, Result(task="brackets", readout="rank", score=0.5, n=5)], removed=(1,))
-    assert len(compare_runs(pair[0], [more])) == 1
-    assert [line.partition(":")[0] for line in left_out(pair[0], [more])] == ["brackets (rank)"]
 
 
 def row(uncut: list[float], cut: list[float], chance: float | None = 0.25) -> ComparisonRow:
@@ -151,13 +147,6 @@ def ones(right: int, n: int = 200) -> list[float]:
 )
 def test_findings(uncut, cut, chance, finding):
     assert row(uncut, cut, chance).finding == finding
-
-
-def test_p_values_hold_for_all_rows_together(quickstart):
-    rows = compare_runs(*quickstart)
-    assert [row.p_value for row in rows] == pytest.approx(adjust_by_holm([row.values.p_value for row in rows]))
-    assert any(row.p_value > row.values.p_value for row in rows)
-    assert rows[0].to_dict()["p_adjusted"] == rows[0].p_value
 
 
 def test_a_loss_that_does_not_stand_among_many_is_not_claimed():

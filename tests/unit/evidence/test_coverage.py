@@ -3,8 +3,6 @@
 Experiments are drawn from known shares, equal ones are judged once and counted as often as they were drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,7 +21,7 @@ NUM_RESAMPLES = 3000
 
 @pytest.mark.parametrize("n", [50, 100, 500])
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
-def test_wilson(n: int, p: float) -> None:
+def test_wilson(n, p):
     """Exactly: the sum of the binomial probabilities of the outcomes whose interval holds p."""
     held = [holds(proportion_interval(k, n), p) for k in range(n + 1)]
     assert 0.93 <= binom.pmf(np.arange(n + 1), n, p) @ held <= 0.97
@@ -65,7 +63,7 @@ def simulate(n: int, uncut: float, cut: float, chance: float, correlation: float
 @pytest.mark.parametrize("n", [50, 100, 500])
 @pytest.mark.parametrize("uncut", [0.05, 0.5, 0.95])
 @pytest.mark.parametrize("kept", [1.0, 0.9])
-def test_difference_and_retention(n: int, uncut: float, kept: float) -> None:
+def test_difference_and_retention(n, uncut, kept):
     chance = 0.0 if uncut == 0.05 else 0.25  # 5 % is no score on four options
     found = simulate(n, uncut, uncut * kept, chance)
     for coverage in (found.difference, found.retention, found.above_chance):
@@ -74,7 +72,7 @@ def test_difference_and_retention(n: int, uncut: float, kept: float) -> None:
 
 
 @pytest.mark.parametrize(("n", "uncut"), [(50, 0.3), (100, 0.3), (50, 0.05)])
-def test_near_chance_retention_is_mostly_refused_and_what_is_printed_is_rarely_wrong(n: int, uncut: float) -> None:
+def test_near_chance_retention_is_mostly_refused_and_what_is_printed_is_rarely_wrong(n, uncut):
     """Printed only where luck lifted the uncut score, so its coverage among the few that are printed falls short.
 
     What a reader meets is a printed interval that misses; of all experiments these are fewer than 5 %.
@@ -89,9 +87,7 @@ def test_near_chance_retention_is_mostly_refused_and_what_is_printed_is_rarely_w
     ("uncut", "correlation", "printed", "coverage"),
     [(0.26, 0.0, 0.04, 0.76), (0.26, 0.3, 0.04, 0.88), (0.3, 0.0, 0.14, 0.88), (0.3, 0.3, 0.14, 0.92)],
 )
-def test_coverage_near_chance_is_what_the_page_on_statistics_says(
-    uncut: float, correlation: float, printed: float, coverage: float
-) -> None:
+def test_coverage_near_chance_is_what_the_page_on_statistics_says(uncut, correlation, printed, coverage):
     found = near_chance(50, uncut, 1.0, 0.25, correlation=correlation)
     assert found.printed == pytest.approx(printed, abs=0.01)
     assert found.coverage == pytest.approx(coverage, abs=0.03)
@@ -99,7 +95,7 @@ def test_coverage_near_chance_is_what_the_page_on_statistics_says(
 
 
 @pytest.mark.parametrize(("n", "uncut"), [(50, 0.05), (50, 0.95), (100, 0.95)])
-def test_models_that_hardly_differ_get_careful_intervals(n: int, uncut: float) -> None:
+def test_models_that_hardly_differ_get_careful_intervals(n, uncut):
     """Fewer than three items on which they differ are expected: no interval can be exact there, this one is wide."""
     _, lost, gained, _ = cells(uncut, uncut, 0.7)
     assert n * (lost + gained) < 3
@@ -108,7 +104,7 @@ def test_models_that_hardly_differ_get_careful_intervals(n: int, uncut: float) -
 
 
 @pytest.mark.parametrize(("k", "size"), [(8, 10), (40, 6)])
-def test_clusters(k: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clusters(k, size, monkeypatch):
     """Items of a cluster share half of what makes them hard; taken one by one they promise far too much."""
     monkeypatch.setattr("layercut.evidence.paired._sign_flip", lambda *_: 1.0)  # most of the time, and not looked at
     rng = np.random.default_rng([k, size])
@@ -138,7 +134,7 @@ def clustered_pair(rng: np.random.Generator, k: int, size: int, uncut: float, cu
         yield (latent < norm.ppf(share)).astype(float)
 
 
-def test_clustered_means_that_are_not_shares() -> None:
+def test_clustered_means_that_are_not_shares():
     rng = np.random.default_rng(3)
     held = 0
     names = [f"c{i // 8}" for i in range(160)]

@@ -1,7 +1,5 @@
 """Depths in a fixed order: what passes, where the test stops, and that it is wrong at most as often as it says."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from layercut.errors import InputError
 from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.fixed_sequence import DepthEvidence, SequenceResult, fixed_sequences
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
-from tests.support.near_chance import pairs
+from tests.support.near_chance import kept_pairs
 
 UNCUT, CHANCE = 0.7, 0.1
 
@@ -25,12 +23,7 @@ def row(
     uncut: float = UNCUT,
     chance: float | None = CHANCE,
 ) -> TaskRow:
-    """Items of a model whose true retention is known, drawn anew; without ``rng`` just as expected."""
-    floor = chance or 0.0
-    cut, gained = floor + retention * (uncut - floor), 0.02
-    shares = [cut - gained, uncut - cut + gained, gained, 1 - uncut - gained]
-    counts = np.diff(np.rint(np.cumsum([0.0, *shares]) * n).astype(int)) if rng is None else rng.multinomial(n, shares)
-    before, after = pairs(*counts)
+    before, after = kept_pairs(retention, n, rng, uncut=uncut, chance=chance or 0.0)
     return TaskRow(
         task=task, version=1, readout="short", metric="accuracy", chance=chance, limit=None, seed=0,
         values=compare_paired(before, after, chance=chance, num_resamples=200), items=PairedItems(before, after),
@@ -48,7 +41,7 @@ def fixed_sequence(depths: list[DepthEvidence], keep: float, **options: Any) -> 
     return fixed_sequences({"": depths}, keep, **options)[""]
 
 
-def test_the_deepest_of_an_unbroken_row_of_passes_is_named() -> None:
+def test_the_deepest_of_an_unbroken_row_of_passes_is_named():
     found = fixed_sequence(steps({"a": 1.0, "b": 1.0}, {"a": 0.97, "b": 1.0}, {"a": 0.6, "b": 1.0}, {"a": 1.0}), 0.9)
     assert [one.verdict for one in found.tested] == ["passed", "passed", "shown to fail"]
     assert found.deepest is found.tested[1] and found.deepest.plan == "p2"
@@ -59,14 +52,14 @@ def test_the_deepest_of_an_unbroken_row_of_passes_is_named() -> None:
     assert (one.task, one.n, one.kept, one.low, one.high) == ("a", 400, bounds.value, bounds.low, bounds.high)
 
 
-def test_a_verdict_does_not_depend_on_later_depths() -> None:
+def test_a_verdict_does_not_depend_on_later_depths():
     all_steps = steps({"a": 1.0}, {"a": 0.96}, {"a": 0.9}, {"a": 0.5})
     whole = fixed_sequence(all_steps, 0.9)
     for count in range(1, len(whole.tested) + 1):
         assert fixed_sequence(all_steps[:count], 0.9).tested == whole.tested[:count]
 
 
-def test_an_undecided_depth_says_how_many_items_decide_it() -> None:
+def test_an_undecided_depth_says_how_many_items_decide_it():
     found = fixed_sequence(steps({"a": 0.97, "b": 1.0}, n=60), 0.9)
     failed = found.tested[-1]
     assert failed.verdict == "undecided"
@@ -81,7 +74,7 @@ def test_an_undecided_depth_says_how_many_items_decide_it() -> None:
     assert low.verdict == "undecided" and low.items_needed == low.tasks[0].items_needed
 
 
-def test_a_task_on_which_the_original_model_guesses_cannot_be_judged() -> None:
+def test_a_task_on_which_the_original_model_guesses_cannot_be_judged():
     guessing = row("guessing", 1.0, uncut=0.25, chance=0.25)
     no_chance = row("free", 1.0, chance=None)
     found = fixed_sequence([DepthEvidence(1, "p1", (guessing, no_chance, row("a", 1.0)))], 0.9)
@@ -92,14 +85,14 @@ def test_a_task_on_which_the_original_model_guesses_cannot_be_judged() -> None:
     assert (nothing.tested, nothing.deepest) == ((), None)
 
 
-def test_a_task_that_a_depth_was_not_asked_keeps_it_from_passing() -> None:
+def test_a_task_that_a_depth_was_not_asked_keeps_it_from_passing():
     found = fixed_sequence(steps({"a": 1.0, "b": 1.0}, {"a": 1.0}), 0.9)
     assert found.deepest is not None and found.deepest.plan == "p1"
     failed = found.tested[-1]
     assert failed.missing == ("b (short)",) and (failed.verdict, failed.items_needed) == ("undecided", None)
 
 
-def test_paths_share_the_error_rate_and_hand_it_on() -> None:
+def test_paths_share_the_error_rate_and_hand_it_on():
     good, doubtful = steps({"a": 1.0}), steps({"a": 0.944})
     alone = fixed_sequence(doubtful, 0.9)
     assert alone.deepest is not None, "passes with all of the error rate"
@@ -109,13 +102,10 @@ def test_paths_share_the_error_rate_and_hand_it_on() -> None:
     assert handed_on["two"].tested == alone.tested
 
 
-@pytest.mark.parametrize(
-    ("keep", "level", "message"),
-    [(90, 0.95, "`keep` 90 is not a share"), (0, 0.95, "`keep` 0 is not a share")],
-)
-def test_what_cannot_be_tested_is_one_line(keep: float, level: float, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        fixed_sequence(steps({"a": 1.0}), keep, level=level)
+@pytest.mark.parametrize("keep", [90, 0])
+def test_a_share_to_keep_that_is_none_is_refused(keep):
+    with pytest.raises(InputError, match=f"`keep` {keep} is not a share"):
+        fixed_sequence(steps({"a": 1.0}), keep)
 
 
 def drawn(seed: int, retentions: list[float], n: int, num_tasks: int) -> SequenceResult:
@@ -125,9 +115,7 @@ def drawn(seed: int, retentions: list[float], n: int, num_tasks: int) -> Sequenc
 
 
 @pytest.mark.parametrize(("n", "num_tasks", "often"), [(60, 1, 0.3), (300, 2, 0.8)])
-def test_a_wrong_depth_is_recommended_in_at_most_one_of_twenty(
-    n: int, num_tasks: int, often: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_depth_is_recommended_in_at_most_one_of_twenty(n, num_tasks, often, monkeypatch):
     """The hardest curve: the first depths keep everything, all others just less than was asked for, on one task."""
     # Items that would decide are six sevenths of the time, and not asked about.
     monkeypatch.setattr("layercut.evidence.fixed_sequence.items_to_decide", lambda *_, **__: None)

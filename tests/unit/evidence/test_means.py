@@ -1,7 +1,5 @@
 """Means over tasks and tokens."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from layercut.evidence.means import TaskValues, mean_of_tasks, mean_share_kept
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 
 
-def test_the_value_is_the_mean_of_the_ratios_and_n_all_items() -> None:
+def test_the_value_is_the_mean_of_the_ratios_and_n_all_items():
     first = TaskValues("a", [1, 1, 1, 0], [1, 0, 0, 0], 0.0)
     second = TaskValues("b", [1.0, 0.6, 0.2, 0.6, 0.6], [0.6, 0.6, 0.2, 0.2, 0.4], 0.2)
     found = mean_share_kept([first, second])
@@ -19,7 +17,7 @@ def test_the_value_is_the_mean_of_the_ratios_and_n_all_items() -> None:
     assert mean_share_kept([first, second]) == found
 
 
-def test_no_ratio_to_a_model_that_guesses_and_no_interval_of_few_contexts() -> None:
+def test_no_ratio_to_a_model_that_guesses_and_no_interval_of_few_contexts():
     guesses = mean_share_kept([TaskValues("a", [0, 1, 0, 1], [0, 0, 0, 1], 0.5)])
     assert guesses.refused.startswith("the original model is not above 0.5")
     near = mean_share_kept([TaskValues("a", [1, 1, 0, 1], [0, 0, 0, 1], 0.7)]).estimate
@@ -29,7 +27,7 @@ def test_no_ratio_to_a_model_that_guesses_and_no_interval_of_few_contexts() -> N
     assert "fewer than" in few.refused
 
 
-def test_intervals_cover_the_truth() -> None:
+def test_intervals_cover_the_truth():
     rng = np.random.default_rng(1)
     hits = 0
     for trial in range(300):
@@ -55,7 +53,7 @@ def draw(rng: np.random.Generator, uncut: float, cut: float, n: int, seed: int =
     return row(list((level < uncut).astype(float)), list((level < cut).astype(float)), seed=seed)
 
 
-def test_every_task_counts_the_same_and_the_ratio_is_one_of_means() -> None:
+def test_every_task_counts_the_same_and_the_ratio_is_one_of_means():
     large = row([1.0] * 30 + [0.0] * 10, [1.0] * 20 + [0.0] * 20, task="a")
     small = row([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], 0.0, task="b")
     found = mean_of_tasks([large, small])
@@ -67,7 +65,7 @@ def test_every_task_counts_the_same_and_the_ratio_is_one_of_means() -> None:
     assert found == mean_of_tasks([large, small])
 
 
-def test_a_task_at_chance_adds_as_little_as_it_says() -> None:
+def test_a_task_at_chance_adds_as_little_as_it_says():
     rng = np.random.default_rng(0)
     good, guessed = draw(rng, 0.85, 0.55, 200), draw(rng, 0.26, 0.26, 200)
     alone, both = (
@@ -77,7 +75,7 @@ def test_a_task_at_chance_adds_as_little_as_it_says() -> None:
     assert abs(both.value - alone.value) < 0.1 and both.low < alone.value < both.high
 
 
-def test_what_is_not_known_is_not_given() -> None:
+def test_what_is_not_known_is_not_given():
     right, lost = [1.0] * 6 + [0.0] * 2, [1.0] * 4 + [0.0] * 4
     without = mean_of_tasks([row(right, lost), row(right, lost, None)])
     assert without.retention_above_chance is None and without.retention is not None
@@ -88,7 +86,7 @@ def test_what_is_not_known_is_not_given() -> None:
     assert nothing.retention is None and nothing.retention_above_chance is None
 
 
-def test_intervals_cover_the_truth_of_task_means() -> None:
+def test_intervals_cover_the_truth_of_task_means():
     rng = np.random.default_rng(1)
     levels = ((0.8, 0.6), (0.5, 0.4), (0.3, 0.28))
     uncut, cut = (np.mean(ends) for ends in zip(*levels, strict=True))

@@ -1,14 +1,17 @@
-"""Paired comparison: known values and refusals. Coverage is in test_coverage.py."""
+"""Paired comparison: known values, refusals, and rows as they stand on disk. Coverage is in test_coverage.py."""
 
-from __future__ import annotations
+import json
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from layercut.errors import InputError
+from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.diagnosis import MeasureRow
 from layercut.evidence.intervals import proportion_interval
-from layercut.evidence.paired import compare_paired, mcnemar_test
+from layercut.evidence.paired import PairedRow, TaskRow, compare_paired, mcnemar_test
+from layercut.evidence.sweep import SweepRow
 from tests.support.near_chance import pairs
 
 
@@ -108,13 +111,10 @@ def test_values_that_are_not_binary():
     assert result.retention_above_chance.value < result.retention.value < 1
 
 
-def test_the_sign_flip_test_is_exact_for_few_items():
+def test_few_items_have_an_exact_test_and_equal_losses_no_known_spread():
     result = compare_paired([0.1, 0.2, 0.3, 0.4], [0.05, 0.1, 0.2, 0.1], chance=0.0)
     assert result.p_value == 2 / 2**4
     assert compare_paired([0.1, 0.2], [0.1, 0.2], chance=0.0).p_value == 1
-
-
-def test_a_loss_that_is_equal_on_every_item_has_no_known_spread():
     result = compare_paired([0.5, 0.75, 1.0], [0.25, 0.5, 0.75], chance=0.0)
     assert result.difference == (-0.25, None, None, 3, "none")
     assert result.retention.low is not None
@@ -137,19 +137,13 @@ def test_log_likelihoods_have_a_difference_and_no_share():
     assert "a value below 0, such as a log-likelihood, has no retention" in result.refused
 
 
-def test_published_example() -> None:
+def test_mcnemars_test_of_a_published_example_concordant_items_and_few_discordant_ones():
     # Fagerland, Lydersen and Laake, "The McNemar test for binary matched-pairs data", BMC Med. Res. Methodol. 13:91
     # (2013): airway hyper-responsiveness before and after a transplant, 1 and 7 discordant of 21; exact p 0.0703.
     assert mcnemar_test(1, 7) == pytest.approx(0.0703, abs=5e-5)
-
-
-def test_concordant_items_do_not_count() -> None:
     few, many = (compare_paired(*pairs(*counts), chance=None) for counts in ((0, 9, 2, 0), (500, 9, 2, 300)))
     assert (few.lost, few.gained, few.p_value) == (many.lost, many.gained, many.p_value) == (9, 2, mcnemar_test(9, 2))
     assert mcnemar_test(0, 0) == mcnemar_test(4, 4) == 1.0
-
-
-def test_five_discordant_items_cannot_be_significant_and_six_can() -> None:
     assert mcnemar_test(5, 0) > 0.05 > mcnemar_test(6, 0)
 
 
@@ -161,6 +155,53 @@ def test_five_discordant_items_cannot_be_significant_and_six_can() -> None:
         ([1.0, 0.5], [1.0, float("nan")], "item 1 is nan"),
     ],
 )
-def test_bad_input(uncut: list[float], cut: list[float], message: str) -> None:
+def test_bad_input(uncut, cut, message):
     with pytest.raises(InputError, match=message):
         compare_paired(uncut, cut, chance=0.0)
+
+
+SHARED = {"task": "copy", "version": 1, "readout": "rank", "metric": "accuracy", "chance": 0.25, "limit": 8, "seed": 3}
+VALUES = compare_paired([1, 1, 0, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 1, 1, 1], chance=0.25, seed=3)
+ROW = SweepRow(layer=4, **SHARED, values=VALUES, outcomes={"right": 5, "wrong": 3})  # type: ignore[arg-type]
+
+
+def test_all_rows_are_paired_rows():
+    assert issubclass(TaskRow, PairedRow) and issubclass(MeasureRow, PairedRow)
+    assert issubclass(ComparisonRow, TaskRow) and issubclass(SweepRow, TaskRow)
+    assert ROW.kept_share is VALUES.retention_above_chance
+    assert ROW.n == 8
+
+
+def test_a_row_of_a_sweep_on_disk():
+    text = json.dumps(ROW.to_dict())
+    keys = "layer task version readout metric value n chance limit seed uncut cut difference retention "
+    keys += "retention_above_chance lost gained p_value refused num_clusters test outcomes"
+    assert list(json.loads(text)) == keys.split()
+    assert text == GOLDEN
+    assert SweepRow.from_dict(json.loads(text)) == ROW
+
+
+def test_a_row_of_a_diagnosis_on_disk():
+    # keys and forms as they stand in folders of earlier versions
+    held = {
+        "diagnostic": "arithmetic", "measure": "written", "group": "", "arm": "reverse-3", "better": "higher",
+        "unit": "share", "chance": 0.25, "n": 8, "uncut": [0.75, 0.4, 0.9], "cut": [0.6, 0.3, 0.8],
+        "difference": [-0.15, None, None], "kept": [0.7, 0.1, None], "p_value": 1.0, "test": "mcnemar", "seed": 3,
+        "headline": True,
+    }  # fmt: skip
+    row = MeasureRow.from_dict(held)
+    assert json.dumps(row.to_dict()) == json.dumps(held)
+    assert row.kept_share is row.values.retention_above_chance and row.is_worse and row.label == "written"
+
+
+GOLDEN = (
+    '{"layer": 4, "task": "copy", "version": 1, "readout": "rank", "metric": "accuracy", "value": 0.625, "n": 8, '
+    '"chance": 0.25, "limit": 8, "seed": 3, "uncut": {"value": 0.75, "low": 0.40927543031016883, "high": '
+    '0.9285207872478909, "n": 8, "method": "wilson"}, "cut": {"value": 0.625, "low": 0.3057423946026273, "high": '
+    '0.8631557141764027, "n": 8, "method": "wilson"}, "difference": {"value": -0.125, "low": '
+    '-0.48031855682599656, "high": 0.2876560341490316, "n": 8, "method": "bootstrap"}, "retention": {"value": '
+    '0.8333333333333334, "low": 0.41112561860912206, "high": 1.6262576370645068, "n": 8, "method": "bootstrap"}, '
+    '"retention_above_chance": {"value": 0.75, "low": 0.10863580136837638, "high": 2.524370383512099, "n": 8, '
+    '"method": "bootstrap"}, "lost": 2, "gained": 1, "p_value": 1.0, "refused": "", "num_clusters": null, "test": '
+    '"mcnemar", "outcomes": {"right": 5, "wrong": 3}}'
+)

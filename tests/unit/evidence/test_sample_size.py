@@ -1,7 +1,5 @@
 """How many items: a published number, simulation, and shares that cannot be."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 from scipy.stats import binomtest
 
 from layercut.errors import InputError
-from layercut.evidence.bounds import retention_bounds
 from layercut.evidence.sample_size import (
     MANY,
     Differences,
@@ -21,18 +18,20 @@ from layercut.evidence.sample_size import (
     outcomes_of,
     power_to_decide,
 )
-from tests.support.near_chance import pairs
+from tests.support.near_chance import pairs, share_that_passes
 
 
-def test_connors_formula_by_hand() -> None:
+def test_connors_formula_by_hand_and_the_level_without_a_difference():
     # psi = 0.2 and delta = 0.1: (1.95996 sqrt(0.2) + 0.84162 sqrt(0.19))^2 / 0.01 = 154.5
     outcomes = outcomes_of(0.5, 0.4, 0.15 / math.sqrt(0.06))
     assert outcomes == pytest.approx((0.35, 0.15, 0.05, 0.45))
     assert 155 <= items_needed(outcomes) <= 175
+    same = expect_outcomes(baseline=0.5, retention=1.0)
+    assert 0.02 < mcnemar_power(200, same) <= 0.05
 
 
 @pytest.mark.parametrize(("baseline", "retention", "chance"), [(0.6, 0.8, 0.0), (0.9, 0.9, 0.25), (0.3, 0.4, 0.02)])
-def test_the_power_is_there_in_simulation(baseline: float, retention: float, chance: float) -> None:
+def test_the_power_is_there_in_simulation(baseline, retention, chance):
     outcomes = expect_outcomes(baseline=baseline, retention=retention, chance=chance)
     needed = items_needed(outcomes)
     rng = np.random.default_rng(int(100 * baseline))
@@ -45,19 +44,11 @@ def test_the_power_is_there_in_simulation(baseline: float, retention: float, cha
     assert mcnemar_power(needed // 2, outcomes) < 0.8
 
 
-def test_the_exact_test_keeps_its_level_without_a_difference() -> None:
-    same = expect_outcomes(baseline=0.5, retention=1.0)
-    assert 0.02 < mcnemar_power(200, same) <= 0.05
-
-
-def test_what_makes_it_harder() -> None:
+def test_what_makes_it_harder_and_a_correlation_that_cannot_be():
     usual = expect_outcomes(baseline=0.6, retention=0.9)
     assert items_needed(usual) == pytest.approx(566, abs=3)
     assert items_needed(usual, comparisons=12) > items_needed(usual)
     assert items_needed(outcomes_of(0.6, 0.54, 0.2)) > items_needed(usual) > items_needed(outcomes_of(0.6, 0.54, 0.8))
-
-
-def test_the_assumed_correlation_gives_way_where_it_cannot_be() -> None:
     deep = expect_outcomes(baseline=0.6, retention=0.1)
     assert deep.gained == pytest.approx(0.0) and items_needed(deep) > 0
 
@@ -72,7 +63,7 @@ def test_the_assumed_correlation_gives_way_where_it_cannot_be() -> None:
         (lambda: items_needed(expect_outcomes(baseline=0.6, retention=0.9999)), "retention that is farther from 1"),
     ],
 )
-def test_bad_input(call, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_no_number_of_items_can_show_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
@@ -81,46 +72,31 @@ def measured(*outcomes: int) -> Differences:
     return Differences.measured(*pairs(*outcomes), keep=0.9, chance=0.0, clusters=None)
 
 
-def bound_is_reached(found: Differences, n: int, error: float, tries: int) -> float:
-    """The share of drawn data sets in which the real rule decides; scores of 0 and 1 only."""
-    rng, decided = np.random.default_rng(7), 0
-    outcomes = {0.1: (1.0, 1.0), -0.9: (1.0, 0.0), 1.0: (0.0, 1.0), 0.0: (0.0, 0.0)}
-    scores = np.array([outcomes[round(value, 6)] for value in found.values])
-    for seed in range(tries):
-        drawn = scores[rng.choice(len(scores), size=n, p=found.shares)]
-        low = retention_bounds(
-            drawn[:, 0], drawn[:, 1], chance=0.0, low_error=error, high_error=error, seed=seed, num_resamples=1000
-        ).low
-        decided += low is not None and low >= 0.9
-    return decided / tries
-
-
 @pytest.mark.parametrize("outcomes", [(12, 0, 0, 8), (55, 2, 2, 41), (30, 1, 0, 9)])
-def test_as_many_items_as_promised_decide(outcomes: tuple[int, int, int, int]) -> None:
+def test_as_many_items_as_promised_decide(outcomes):
     found = measured(*outcomes)
     needed = items_to_decide(found, 0.05, start=sum(outcomes) + 1, most=MANY * sum(outcomes))
-    assert 0.68 <= bound_is_reached(found, needed, 0.05, 100) <= 0.95
+    by_difference = {0.1: (1.0, 1.0), -0.9: (1.0, 0.0), 1.0: (0.0, 1.0), 0.0: (0.0, 0.0)}
+    scores = [by_difference[round(value, 6)] for value in found.values]
+    assert 0.68 <= share_that_passes(scores, found.shares, needed, 0.9, 0.0, seed=7, tries=100) <= 0.95
 
 
-def test_twenty_items_of_which_none_was_lost_need_few_more_and_a_plan_on_the_edge_too_many() -> None:
+def test_items_to_decide_of_few_items_of_a_plan_on_the_edge_and_of_a_loss():
     assert items_to_decide(measured(90, 10, 0, 0), 0.05, start=101, most=MANY * 100) is None
     needed = items_to_decide(measured(12, 0, 0, 8), 0.05, start=21, most=2000)
     assert 40 <= needed <= 60
-
-
-def test_the_bound_that_shows_a_loss_is_the_mirror_image() -> None:
     lost = measured(60, 40, 0, 0).negated()
     assert power_to_decide(lost, 100, 0.05) > 0.95 and power_to_decide(measured(60, 40, 0, 0), 100, 0.05) < 0.01
 
 
-def test_contexts_count_and_not_their_items() -> None:
+def test_contexts_count_and_not_their_items():
     uncut, cut = [1.0] * 200, ([1.0] * 19 + [0.0]) * 10
     alone = Differences.measured(uncut, cut, keep=0.9, chance=0.0, clusters=None)
     shared = Differences.measured(uncut, cut, keep=0.9, chance=0.0, clusters=[str(i // 20) for i in range(200)])
     assert shared.items == 20 and power_to_decide(shared, 200, 0.05) < power_to_decide(alone, 200, 0.05)
 
 
-def test_scores_between_0_and_1_need_fewer_items_than_right_and_wrong() -> None:
+def test_scores_between_0_and_1_need_fewer_items_than_right_and_wrong():
     rng = np.random.default_rng(0)
     uncut = rng.uniform(0.2, 0.6, 100)
     graded = Differences.measured(list(uncut), list(0.95 * uncut), keep=0.9, chance=0.0, clusters=None)
@@ -131,9 +107,7 @@ def test_scores_between_0_and_1_need_fewer_items_than_right_and_wrong() -> None:
 
 @pytest.mark.parametrize("outcomes", [(60, 0, 0, 40), (55, 5, 3, 37), (12, 0, 0, 8), (70, 9, 4, 17)])
 @pytest.mark.parametrize(("keep", "chance"), [(0.9, 0.0), (0.8, 0.25)])
-def test_the_tail_by_formula_is_that_of_resampling(
-    outcomes: tuple[int, int, int, int], keep: float, chance: float
-) -> None:
+def test_the_tail_by_formula_is_that_of_resampling(outcomes, keep, chance):
     found = Differences.expected(outcomes_of(0.5, 0.5, 0.5), keep=keep, chance=chance)
     (tail,) = _below_zero(np.array([*found.values, found.worst]), np.array([[*outcomes, 1.0]]))
     rng = np.random.default_rng(1)
@@ -143,7 +117,7 @@ def test_the_tail_by_formula_is_that_of_resampling(
 
 
 @pytest.mark.parametrize("score", [0.4, 0.6, 0.8])
-def test_the_items_that_were_named_have_the_power_in_other_draws(score: float) -> None:
+def test_the_items_that_were_named_have_the_power_in_other_draws(score):
     chance, kept, keep = 0.25, 0.9, 0.8
     expected = outcomes_of(score, chance + kept * (score - chance), 0.5)
     found = Differences.expected(expected, keep=keep, chance=chance)

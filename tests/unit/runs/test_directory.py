@@ -289,7 +289,7 @@ def test_the_walls_of_generated_programs_are_noted_and_a_change_of_them_too(tmp_
         assert "sandbox" not in run.environment
 
 
-def test_an_edited_row_is_one_line(tmp_path: Path) -> None:
+def test_an_edited_row_is_one_line(tmp_path):
     changes = [{"value": "x"}, {"value": 1e308}, {"low": [1]}, {"chance": {}}, {"task": 3}, {"n": "many"}]
     with RunFolder.begin(tmp_path / "run", SETTINGS) as run:
         run.write_metrics([ROW])

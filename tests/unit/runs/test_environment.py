@@ -28,7 +28,7 @@ def test_what_is_collected(monkeypatch):
     assert "secret" not in json.dumps(data)
 
 
-def test_command_line_hides_home_and_tokens(monkeypatch):
+def test_command_line_hides_tokens_and_home_only_where_it_is_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
     assert command_line(["/home/ada/.venv/bin/layercut", "cut", "/home/ada/models/l8", "--out=/home/ada/x y"]) == (
@@ -37,9 +37,6 @@ def test_command_line_hides_home_and_tokens(monkeypatch):
     assert command_line(["x/cli/__main__.py", "ls"]) == "layercut ls"
     assert command_line(["layercut", "--token", "hf_" + "a1" * 15]) == "layercut --token hf_..."
     assert command_line([]) == ""
-
-
-def test_home_is_hidden_only_where_it_is_home(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
     for text, hidden in {"/home/ada": "~", "/home/ada/x": "~/x", "in '/home/ada/x'.": "in '~/x'."}.items():
         assert hide_home(text) == hidden

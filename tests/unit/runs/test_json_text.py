@@ -1,17 +1,19 @@
-"""Untrusted YAML: bombs, depth, size and values that cannot be made are one line, at once."""
+"""Untrusted YAML and names of Python: bombs, depth, size and functions of Python itself are one line, at once."""
 
-from __future__ import annotations
-
+import os
 import time
-from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from layercut.errors import InputError
+from layercut.runs import foreign_code
 from layercut.runs.json_text import load_yaml
 from layercut.runs.settings import read_config, write_config
+from layercut.selection import find_criterion
 from layercut.study.file import read_study_file
+from layercut.tasks import load_task
 
 
 def bomb(kind: str) -> str:
@@ -46,7 +48,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("text", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_yaml_is_one_line_at_once(tmp_path: Path, text: str, message: str) -> None:
+def test_hostile_yaml_is_one_line_at_once(tmp_path, text, message):
     file = tmp_path / "config.yaml"
     file.write_text(text)
     began = time.monotonic()
@@ -59,7 +61,7 @@ def test_hostile_yaml_is_one_line_at_once(tmp_path: Path, text: str, message: st
     assert time.monotonic() - began < 10 and len(str(caught.value).splitlines()) == 1
 
 
-def test_ordinary_files_are_read_as_before(tmp_path: Path) -> None:
+def test_ordinary_files_are_read_as_before(tmp_path):
     settings = {"seed": 0, "revision": "1e-3", "tasks": [{"task": "copy", "limit": None}], "text": "é" * 5000}
     write_config(tmp_path, settings)
     assert read_config(tmp_path) == settings
@@ -68,3 +70,15 @@ def test_ordinary_files_are_read_as_before(tmp_path: Path) -> None:
     assert load_yaml(tmp_path / "a.yaml") == yaml.safe_load(text)
     (tmp_path / "a.yaml").write_text("")
     assert load_yaml(tmp_path / "a.yaml") is None
+
+
+@pytest.mark.parametrize("name", ["os:system", "shutil:rmtree", "subprocess:run", "builtins:exec", "os.path:exists"])
+def test_a_function_of_python_is_neither_imported_nor_called(name, monkeypatch):
+    def called(*_: Any) -> None:
+        raise AssertionError("called")
+
+    monkeypatch.setattr(os, "system", called)
+    monkeypatch.setattr(foreign_code, "import_module", called)
+    for load in (find_criterion, load_task):
+        with pytest.raises(InputError, match=f"{name} .*no (criterion|task)"):
+            load(name)

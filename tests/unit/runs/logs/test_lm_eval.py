@@ -1,7 +1,5 @@
 """lm-eval's samples, as lm-eval itself writes them, read as runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
@@ -13,17 +11,14 @@ from layercut.errors import InputError
 from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, verdict_on_row
 from layercut.runs.logs import open_foreign_log
 from tests.support.harness import run_of_lm_eval, scripted, with_rows, write_rows
-from tests.unit.cli.conftest import Run, layercut  # noqa: F401
 
 pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'layercut[lm-eval]'")
 NUMBER = 30
 
 
 def rows(split: str) -> list[dict[str, Any]]:
-    return [
-        {"question": f"{split}: Tom has {n} apples and buys {n}. How many?", "answer": f"Twice.\n#### {2 * n}"}
-        for n in range(NUMBER)
-    ]
+    question = f"{split}: Tom has {{0}} apples and buys {{0}}. How many?"
+    return [{"question": question.format(n), "answer": f"Twice.\n#### {2 * n}"} for n in range(NUMBER)]
 
 
 def write_logs(folder: Path, data: str, right: int, *, shots: int = 0) -> Path:
@@ -47,14 +42,14 @@ def write_logs(folder: Path, data: str, right: int, *, shots: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def logs(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("logs")
     data = write_rows(folder / "rows", {split: rows(split) for split in ("train", "test")})
     made = {"best": (28, 0), "worst": (10, 0), "shots": (28, 2)}
     return {name: write_logs(folder / name, data, right, shots=shots) for name, (right, shots) in made.items()}
 
 
-def test_documents_are_paired_and_every_filter_is_a_readout(logs: dict[str, Path]) -> None:
+def test_documents_are_paired_and_every_filter_is_a_readout(logs):
     both = open_run(logs["best"]), open_run(logs["worst"])
     found = {row.readout: row for row in compare_two(*both)}
     assert {*found} == {"strict-match", "flexible-extract"}
@@ -67,28 +62,25 @@ def test_documents_are_paired_and_every_filter_is_a_readout(logs: dict[str, Path
     assert all(row.p_value < 0.05 for row in found.values())
 
 
-def test_one_file_is_enough_and_says_what_a_folder_says(logs: dict[str, Path]) -> None:
+def test_one_file_says_what_a_folder_says_and_the_newest_samples_count(logs, tmp_path):
     files = [next(logs[name].glob("samples_gsm8k_*.jsonl")) for name in ("best", "worst")]
     of_files, of_folders = (compare_two(*map(open_run, paths)) for paths in (files, (logs["best"], logs["worst"])))
     assert [row.values for row in of_files] == [row.values for row in of_folders]
     assert open_run(logs["best"].parent).metrics()["rows"] == open_run(logs["best"]).metrics()["rows"]
-
-
-def test_the_newest_samples_of_a_task_count(logs: dict[str, Path], tmp_path: Path) -> None:
     new = next(logs["worst"].glob("samples_gsm8k_*.jsonl")).read_text()
     for date, text in (("2026-01-02T00-00-00.1", new), ("2026-01-01T00-00-00.1", "no JSON")):
         (tmp_path / f"samples_gsm8k_{date}.jsonl").write_text(text)
     assert open_run(tmp_path).metrics()["rows"][0]["n"] == NUMBER
 
 
-def test_what_was_asked_otherwise_is_named(logs: dict[str, Path]) -> None:
+def test_what_was_asked_otherwise_is_named(logs):
     said = "\n".join(comparison_notes(open_run(logs["best"]), open_run(logs["shots"])))
     assert "gsm8k: few-shot examples 0 in" in said and "2 in" in said
     assert f"gsm8k: the prompts of {NUMBER} of {NUMBER} items differ" in said
     assert comparison_notes(open_run(logs["best"]), open_run(logs["worst"])) == []
 
 
-def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+def test_the_command_compares_and_writes_a_page(logs, tmp_path, layercut):
     page = tmp_path / "page.html"
     ran = layercut("compare", logs["best"], logs["worst"], "--page", page)
     assert ran.code == 0 and "worse" in ran.out and "lm-eval's log of" in ran.out
@@ -108,7 +100,7 @@ def test_the_command_compares_and_writes_a_page(logs: dict[str, Path], tmp_path:
     assert {row["verdict"] for row in data["rows"]} == {"worse"} and data["first"]["run"] == "model-28"
 
 
-def test_equal_documents_are_paired_by_their_order(logs: dict[str, Path], tmp_path: Path) -> None:
+def test_equal_documents_are_paired_by_their_order(logs, tmp_path):
     text = next(logs["best"].glob("samples_gsm8k_*.jsonl")).read_text()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -117,7 +109,7 @@ def test_equal_documents_are_paired_by_their_order(logs: dict[str, Path], tmp_pa
     assert [row.n for row in found] == [2 * NUMBER] * 2 and not any(row.values.lost for row in found)
 
 
-def test_equal_documents_are_paired_by_doc_id(tmp_path: Path) -> None:
+def test_equal_documents_are_paired_by_doc_id(tmp_path):
     lines = [{**line(number, 0, acc=float(number % 2)), "doc_hash": f"d{number // 2}"} for number in range(12)]
     first = open_run(write_samples(tmp_path / "a" / "samples_x.jsonl", lines))
     second = open_run(write_samples(tmp_path / "b" / "samples_x.jsonl", [*reversed(lines)][2:]))
@@ -127,7 +119,7 @@ def test_equal_documents_are_paired_by_doc_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("results", [{}, {"higher_is_better": {"lambada": {"perplexity": False, "acc": True}}}])
-def test_a_log_likelihood_is_not_the_perplexity_that_lm_eval_calls_it(tmp_path: Path, results: dict[str, Any]) -> None:
+def test_a_log_likelihood_is_not_the_perplexity_that_lm_eval_calls_it(tmp_path, results):
     runs = []
     for name, nats in (("a", 0.1), ("b", 0.3)):
         metrics = [{"metrics": ["perplexity", "acc"], "perplexity": -nats * (1 + n / 100)} for n in range(60)]
@@ -140,7 +132,7 @@ def test_a_log_likelihood_is_not_the_perplexity_that_lm_eval_calls_it(tmp_path: 
     assert row.values.lost is None and row.uncut_outcomes["right"] == 0
 
 
-def test_a_task_whose_metrics_need_all_items_is_named(tmp_path: Path) -> None:
+def test_a_task_whose_metrics_need_all_items_is_named(tmp_path):
     lines = [line(n, 0) | {"metrics": ["word_perplexity"], "word_perplexity": [-9.0, 3]} for n in range(3)]
     file = write_samples(tmp_path / "samples_wikitext.jsonl", lines)
     with pytest.raises(InputError, match="holds no metric that is a number for every item of wikitext, so"):
@@ -150,17 +142,14 @@ def test_a_task_whose_metrics_need_all_items_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (
-            '{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}',
-            "x.jsonl: line 1: arguments is missing. Log the samples again",
-        ),
+        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "x.jsonl: line 1: arguments is missing. Log the"),
         ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}', "line 1: resps is 5: it should be a"),
         ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no metric that is a number"),
         ('{"other": 1}', "is no evaluation that is known"),
         ("not JSON", "cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, line: str, message: str) -> None:
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, line, message):
     (tmp_path / "samples_x.jsonl").write_text(line + "\n")
     with pytest.raises(InputError) as caught:
         open_foreign_log(tmp_path / "samples_x.jsonl")
@@ -187,13 +176,10 @@ def write_samples(file: Path, lines: list[dict[str, Any]], **results: Any) -> Pa
     return file
 
 
-def test_ranked_options_are_guessed_at_one_in_many(tmp_path: Path) -> None:
+def test_options_with_the_question_are_guessed_at_one_in_many(tmp_path):
     lines = [line(number, 4 if number % 2 else 2, acc=float(number > 3)) for number in range(8)]
     (row,) = open_run(write_samples(tmp_path / "samples_arc_easy.jsonl", lines)).metrics()["rows"]
     assert (row["readout"], row["metric"], row["chance"], row["value"]) == ("rank", "acc", 0.375, 0.5)
-
-
-def test_options_without_the_question_are_no_options(tmp_path: Path) -> None:
     lines = [line(number, 8, acc=1.0, acc_mutual_info=1.0) for number in range(8)]
     run = open_run(write_samples(tmp_path / "samples_arc_easy.jsonl", lines))
     assert [row["chance"] for row in run.metrics()["rows"]] == [0.25, 0.25]
@@ -201,7 +187,7 @@ def test_options_without_the_question_are_no_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [0, 4])
-def test_where_lower_is_better_more_is_worse(tmp_path: Path, layercut: Run, options: int) -> None:  # noqa: F811
+def test_where_lower_is_better_more_is_worse(tmp_path, layercut, options):
     senses = {"higher_is_better": {"toxic": {"errs": False, "acc": True}}}
     for name, errs in (("a", 0.0), ("b", 1.0)):
         lines = [line(number, options, errs=errs if number % 3 else 1 - errs, acc=1 - errs) for number in range(60)]
@@ -216,28 +202,24 @@ def test_where_lower_is_better_more_is_worse(tmp_path: Path, layercut: Run, opti
     assert row.uncut_outcomes["right"] == 40 and row.cut_outcomes["right"] == 20
 
 
-def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path: Path) -> None:
-    runs = [
-        open_run(write_samples(tmp_path / name / "samples_x.jsonl", [line(0, 0, errs=1.0)], **results))
-        for name, results in (("a", {}), ("b", {"higher_is_better": {"y": {"errs": False}}, "versions": {"x": 1}}))
-    ]
-    (said,) = [one for one in comparison_notes(*runs) if "higher is taken" in one]
+def test_without_results_it_is_said_that_higher_is_taken_as_better(tmp_path):
+    all_results = {"a": {}, "b": {"higher_is_better": {"y": {"errs": False}}, "versions": {"x": 1}}}
+    files = {name: tmp_path / name / "samples_x.jsonl" for name in all_results}
+    runs = [open_run(write_samples(files[name], [line(0, 0, errs=1.0)], **all_results[name])) for name in files]
+    (said,) = [note for note in comparison_notes(*runs) if "higher is taken" in note]
     assert said == "x: no results_DATE.json says for which metrics lower is better; higher is taken"
 
 
-def test_each_date_has_its_own_results(tmp_path: Path) -> None:
+def test_each_date_has_its_own_results(tmp_path):
     for task, date in (("a", "2026-01-01T00-00-00.1"), ("b", "2026-01-02T00-00-00.1")):
         write_samples(tmp_path / f"samples_{task}_{date}.jsonl", [line(0, 0, errs=1.0)])
         (tmp_path / f"results_{date}.json").write_text(json.dumps({"higher_is_better": {task: {"errs": False}}}))
-    assert {row["metric"] for row in open_run(tmp_path).metrics()["rows"]} == {"neg_errs"}
+    run = open_run(tmp_path)
+    assert {row["metric"] for row in run.metrics()["rows"]} == {"neg_errs"}
+    assert run.records("a", "written")[0]["gold"] == "the 0", "the answer and not its hash"
 
 
-def test_the_right_answer_is_the_answer_and_not_its_hash(tmp_path: Path) -> None:
-    run = open_run(write_samples(tmp_path / "samples_x.jsonl", [line(7, 0, acc=1.0)]))
-    assert run.records("x", "written")[0]["gold"] == "the 7"
-
-
-def test_a_folder_of_two_models_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_two_models_is_refused(tmp_path):
     for name in ("a", "b"):
         write_samples(tmp_path / "lm" / name / "samples_x.jsonl", [line(0, 0, acc=1.0)])
     with pytest.raises(InputError, match="holds the logs of 2 models, a, b; give the folder of one"):
@@ -246,7 +228,7 @@ def test_a_folder_of_two_models_is_refused(tmp_path: Path) -> None:
     assert open_run(tmp_path / "lm").metrics()["rows"][0]["task"] == "y"
 
 
-def test_a_renamed_file_has_the_task_of_its_results_or_the_error_names_both(tmp_path: Path) -> None:
+def test_a_renamed_file_has_the_task_of_its_results_or_the_error_names_both(tmp_path):
     known = write_samples(tmp_path / "a" / "mine.jsonl", [line(0, 0, acc=1.0)], configs={"sums": {}})
     other = write_samples(tmp_path / "b" / "samples_sums_2026-01-01T00-00-00.1.jsonl", [line(0, 0, acc=1.0)])
     assert len(compare_two(open_run(known), open_run(other))) == 1

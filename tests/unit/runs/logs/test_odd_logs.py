@@ -1,7 +1,5 @@
 """Logs of other tools and archives with one field changed: a result, or one line that names the file."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import struct
@@ -94,7 +92,7 @@ FIELDS = [(name, path) for name, (base, *_) in FORMATS.items() for path in field
 
 
 @pytest.mark.parametrize(("name", "path"), FIELDS, ids=[f"{name} {'.'.join(map(str, path))}" for name, path in FIELDS])
-def test_a_changed_field_of_a_log_is_read_or_named(tmp_path: Path, name: str, path: tuple[Any, ...]) -> None:
+def test_a_changed_field_of_a_log_is_read_or_named(tmp_path, name, path):
     base, write, place = FORMATS[name]
     for value in VALUES.values():
         try_log(write(tmp_path, mutated(base, path, value)), place)
@@ -118,7 +116,7 @@ ARCHIVES: dict[str, Callable[[bytearray], None]] = {
 
 
 @pytest.mark.parametrize("change", ARCHIVES.values(), ids=ARCHIVES)
-def test_a_damaged_archive_is_read_or_named(tmp_path: Path, change: Callable[[bytearray], None]) -> None:
+def test_a_damaged_archive_is_read_or_named(tmp_path, change):
     file = write_archive(tmp_path, json.dumps(HEADER).encode())
     data = bytearray(file.read_bytes())
     change(data)
@@ -128,7 +126,7 @@ def test_a_damaged_archive_is_read_or_named(tmp_path: Path, change: Callable[[by
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("said", [None, 100])
-def test_a_large_file_in_a_small_archive_is_not_unpacked(tmp_path: Path, kind: int, said: int | None) -> None:
+def test_a_large_file_in_a_small_archive_is_not_unpacked(tmp_path, kind, said):
     file = write_archive(tmp_path, bytes(100 * MIB), kind=kind)
     if said is not None:
         data = bytearray(file.read_bytes())
@@ -144,7 +142,7 @@ def test_a_large_file_in_a_small_archive_is_not_unpacked(tmp_path: Path, kind: i
     check_line(caught.value, "a.eval: header.json")
 
 
-def test_a_long_line_in_a_small_gzip_file_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_long_line_in_a_small_gzip_file_is_not_unpacked(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(bytes(300 * MIB), 1))
     with pytest.raises(InputError, match=r"a\.jsonl\.gz, line 1: longer than"):
         list(read_rows_of_file(tmp_path / "a.jsonl.gz"))
