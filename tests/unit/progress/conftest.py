@@ -1,7 +1,5 @@
 """One clock for every test here, and consoles whose text can be read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from io import StringIO
 
@@ -21,7 +19,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
     return clock
@@ -46,6 +44,6 @@ def live_text() -> Callable[..., str]:
     def text(progress: RunProgress, width: int = 200) -> str:
         terminal = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
         terminal.print(progress)
-        return terminal.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+        return terminal.file.getvalue()
 
     return text

@@ -1,14 +1,11 @@
 """Engines tell of tokens while an answer is under way, and without a terminal a long step is heard of."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 
 import pytest
-from rich.console import Console
 
-from layercut.engine.base import Decoding, Engine, GenerationRequest, LikelihoodRequest
+from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.progress import activity
@@ -23,7 +20,7 @@ PLAN = CutPlan(num_layers=6, removed=(2,))
 
 @pytest.mark.parametrize("build", [PlainEngine, SharedEngine])
 @pytest.mark.parametrize("lengths", [(20, 20), (20, 9)])
-def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], lengths: tuple[int, int]) -> None:
+def test_tokens_are_told_one_step_after_the_other(build, lengths):
     engine = build(tiny_loaded("llama"))
     requests = [GenerationRequest(id=f"r{i}", prompt="a b c", max_new_tokens=n) for i, n in enumerate(lengths)]
     decoding = Decoding(temperature=1.0, seed=1)
@@ -53,7 +50,7 @@ def test_tokens_are_told_one_step_after_the_other(build: Callable[..., Engine], 
     assert sum(written for written, _ in heard) <= total, "nothing is heard outside the block"
 
 
-def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it() -> None:
+def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it():
     shares: list[float] = []
 
     class Hearing:
@@ -72,7 +69,7 @@ def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it() -> N
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch) -> None:
     monkeypatch.setattr(activity, "EVERY", 0.05)
 
 
@@ -84,7 +81,7 @@ def wait_for(number: int, lines: Callable[[], list[str]]) -> list[str]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_long_batch_is_heard_of_by_its_tokens(console: Console, lines: Callable[[], list[str]]) -> None:
+def test_one_long_batch_is_heard_of_by_its_tokens(console, lines):
     with progress_bar("Answering with tiny", 8, console, "answers") as on_progress:
         on_progress(0, 8)
         report_tokens(10, 90)
@@ -95,7 +92,7 @@ def test_one_long_batch_is_heard_of_by_its_tokens(console: Console, lines: Calla
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stage_is_heard_of(console: Console, lines: Callable[[], list[str]]) -> None:
+def test_a_stage_is_heard_of(console, lines):
     with RunProgress(console, stage="Choosing layers").running() as progress:
         progress("answers", 0, 8)
         report_tokens(8, 512)
@@ -103,9 +100,7 @@ def test_a_stage_is_heard_of(console: Console, lines: Callable[[], list[str]]) -
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_innermost_step_is_the_one_described_and_nothing_runs_on(
-    console: Console, lines: Callable[[], list[str]]
-) -> None:
+def test_the_innermost_step_is_the_one_described_and_nothing_runs_on(console, lines):
     with activity.under_way(console, lambda: "outer"), activity.under_way(console, lambda: "inner"):
         assert set(wait_for(2, lines)) == {"inner"}
     count = len(lines())

@@ -1,11 +1,8 @@
 """One door: flags, YAML and Python build the same request of every verb, and each field can be set through each."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +13,7 @@ from layercut.base_settings import choices_of
 from layercut.errors import InputError
 from layercut.verbs import VERBS, verb_class
 from layercut.verbs.base import Slot, Verb, field_slots, plain_type
-from tests.support.tiny import save_tiny
-from tests.unit.cli.conftest import Run
+from layercut.verbs.results import PushVerb
 
 PYTHON: dict[str, Callable[..., Any]] = {
     verb: getattr(api, name)
@@ -47,12 +43,7 @@ VALUES: dict[str, Any] = {
     "cuts": ["1"], "compare": ["p.json"], "prompt": ["a, b"], "data_dir": "src", "languages": "en", "top_p": 0.5,
 }  # fmt: skip
 """Of fields that take no word, 9 or 0.25."""
-CONTRADICT = {
-    "prune": {"tasks"},
-    "select": set(),
-    "eval": {"base_url"},
-    "generate": {"prompts", "base_url"},
-}
+CONTRADICT = {"prune": {"tasks"}, "eval": {"base_url"}, "generate": {"prompts", "base_url"}}
 """Some fields that the needed ones exclude: all doors refuse them alike."""
 
 
@@ -98,9 +89,7 @@ def outcome(call: Callable[[], object]) -> Any:
 
 
 @pytest.mark.parametrize("verb", NEEDED)
-def test_the_three_doors_build_the_same_request_from_every_field(
-    verb: str, layercut: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_three_doors_build_the_same_request_from_every_field(verb, layercut, tmp_path, monkeypatch):
     kind, known = verb_class(verb), field_slots(verb_class(verb))
 
     def caught(request: Verb) -> None:
@@ -133,41 +122,39 @@ def test_the_three_doors_build_the_same_request_from_every_field(
     assert len(refused) < 0.35 * len(known), refused
 
 
-def test_a_request_is_printed_as_yaml_that_run_takes(layercut: Run, tmp_path: Path) -> None:
+def test_a_request_is_printed_as_yaml_that_run_takes(layercut, tmp_path):
     printed = layercut("plan-size", "--baseline", "60%", "--retention", "0.9", "--print-request").out
     assert yaml.safe_load(printed) == {"plan-size": {"baseline": 0.6, "retention": 0.9}}
     file = tmp_path / "request.yaml"
     file.write_text(printed, encoding="utf-8")
     asked = layercut("run", file, "--json")
-    assert (
-        asked.code == 0 and asked.out == layercut("plan-size", "--baseline", "0.6", "--retention", "0.9", "--json").out
-    )
+    typed = layercut("plan-size", "--baseline", "0.6", "--retention", "0.9", "--json")
+    assert asked.code == 0 and asked.out == typed.out
+    dry = layercut("run", file, "--dry-run")
+    assert dry.code == 1 and "plan-size has no dry run; leave out --dry-run." in dry.err
 
 
-def test_a_verb_without_a_dry_run_says_so_in_a_file(layercut: Run, tmp_path: Path) -> None:
-    file = tmp_path / "request.yaml"
-    file.write_text("plan-size: {baseline: 0.6, retention: 0.9}\n", encoding="utf-8")
-    ran = layercut("run", file, "--dry-run")
-    assert ran.code == 1 and "plan-size has no dry run; leave out --dry-run." in ran.err
-
-
-def test_a_request_is_checked_without_torch() -> None:
+def test_a_request_is_checked_without_torch():
     code = "import sys; from layercut.verbs import VERBS, verb_class; [verb_class(one) for one in VERBS]; "
     code += "sys.exit(' '.join({'torch', 'transformers', 'lm_eval', 'trl'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
 
 
 @pytest.mark.parametrize("verb", ["cut", "eval"])
-def test_a_request_file_runs_no_code_unless_it_is_trusted(
-    verb: str, layercut: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_file_runs_no_code_unless_it_is_trusted(verb, layercut, tiny, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "evil", raising=False)
-    model = save_tiny("llama", tmp_path / "tiny")
-    given = {"model": str(model), "remove": "evil:layers:1", "out": str(tmp_path / "out"), "tasks": "copy"}
+    given = {"model": str(tiny), "remove": "evil:layers:1", "out": str(tmp_path / "out"), "tasks": "copy"}
     asked = {name: one for name, one in given.items() if name in field_slots(verb_class(verb))}
     file = tmp_path / "request.yaml"
     file.write_text(yaml.safe_dump({verb: asked}), encoding="utf-8")
     refused = layercut("run", file)
     assert refused.code == 1 and "--trust-study-code" in refused.err and not (tmp_path / "ran").exists()
+
+
+def test_nothing_is_looked_at_before_it_is_asked_for(tmp_path):
+    request = PushVerb.of(folder=str(tmp_path), repo="me/small", private=True)
+    assert request.private and request.folder == tmp_path
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        _ = request.upload
