@@ -1,6 +1,5 @@
 """The command line in this process, a tiny model, a hub on localhost, and two studies: a usual and an extreme one."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,28 @@ class Ran(NamedTuple):
         return " ".join(f"{self.err} {self.out}".split())
 
 
-Run = Callable[..., Ran]
+class Run:
+    """The command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: object) -> Ran:
+        self._monkeypatch.setattr("sys.argv", ["layercut", *map(str, arguments)])
+        self._capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = self._capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+    def done(self, *arguments: object) -> Ran:
+        """A command that must succeed."""
+        ran = self(*arguments)
+        assert ran.code == 0, ran.err
+        return ran
 
 
 @pytest.fixture(scope="session")
@@ -41,21 +61,9 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def layercut(capsys, monkeypatch) -> Run:
-    """Run the command line in this process: exit code, stdout, stderr."""
+    """Runs the command line: exit code, stdout, stderr."""
     monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["layercut", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
-
-    return run
+    return Run(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,7 @@
 """What is printed: lines whole where they are piped, and text of files and models that does nothing to the terminal."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -24,7 +20,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("terminal", [True, False])
-def test_no_word_is_broken(form: Callable[[str], None], terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_word_is_broken(form, terminal, monkeypatch):
     where = console.SafeConsole(file=StringIO(), width=80, force_terminal=terminal, color_system=None)
     monkeypatch.setattr(console, "log", where)
     monkeypatch.setattr(console, "out", where)
@@ -48,7 +44,7 @@ def is_quiet(text: str) -> bool:
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_nothing_that_is_printed_reaches_the_terminal_raw(nasty: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_is_printed_reaches_the_terminal_raw(nasty, capsys):
     table = Table(nasty, title=nasty)
     table.add_row(nasty, style="dim")
     for show in (console.print_line, console.print_warning, console.print_result_line, console.log.print):
@@ -63,26 +59,26 @@ def test_nothing_that_is_printed_reaches_the_terminal_raw(nasty: str, capsys: py
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_json_for_machines_holds_the_very_text(nasty: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_for_machines_holds_the_very_text(nasty, capsys):
     console.show_result({nasty: [nasty]}, json=True)
     found = capsys.readouterr().out
     assert is_quiet(found) and json.loads(found) == {nasty: [nasty]}
 
 
-def test_a_terminal_is_still_coloured() -> None:
+def test_a_terminal_is_still_coloured():
     screen = console.SafeConsole(file=StringIO(), force_terminal=True, color_system="standard")
     screen.print("a\x1b[2Jb", style="red")
     assert screen.file.getvalue() == "\x1b[31ma\\x1b[2Jb\x1b[0m\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("nasty", [r"\[/x]", "[/x]", "[red]"])
-def test_an_error_about_a_file_with_such_a_name_is_one_line(layercut, tmp_path: Path, nasty: str) -> None:
+def test_an_error_about_a_file_with_such_a_name_is_one_line(layercut, tmp_path, nasty):
     ran = layercut("run", tmp_path / f"{nasty}.yaml")
     assert ran.code == 1 and nasty in ran.err and ran.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("nasty", ["\x1b[2J", "\x07", "\udcff", "\x9b1m", "\u202e"])
-def test_an_argument_with_control_characters_is_refused(layercut, nasty: str) -> None:
+def test_an_argument_with_control_characters_is_refused(layercut, nasty):
     for arguments in (["run", f"a{nasty}.yaml"], [f"--no{nasty}"], [nasty], ["eval", "x", "--tasks", nasty]):
         ran = layercut(*arguments)
         assert ran.code == 2 and ran.err.count("\n") == 1 and is_quiet(ran.err)

@@ -1,7 +1,5 @@
 """``layercut heal`` on a tiny model: from prompts to a checkpoint that plain transformers loads."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -18,7 +16,8 @@ pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
 from layercut.healing.prompt_sources import PromptGroup
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import write_prompts
+from tests.unit.conftest import Run
 
 SMALL: tuple[object, ...] = ("--max-new-tokens", 6, "--rank", 2, "--max-steps", 3, "--train-batch", 4)
 SMALL += ("--micro-batch", 4, "--save-every", 2, "--temperature", 0.8)
@@ -26,33 +25,26 @@ SMALL += ("--keep-unfinished",)  # a random model never ends an answer
 
 
 @pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
-    file = tmp_path / "prompts.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)))
-    return file
+def prompts(tmp_path) -> Path:
+    return write_prompts(tmp_path / "prompts.jsonl", 12)
 
 
 @pytest.fixture
-def cut(layercut: Run, tiny: Path, tmp_path: Path) -> Path:
-    assert layercut("cut", tiny, "--remove", "2,4", "--out", tmp_path / "cut").code == 0
+def cut(layercut: Run, tiny: Path, tmp_path) -> Path:
+    layercut.done("cut", tiny, "--remove", "2,4", "--out", tmp_path / "cut")
     return tmp_path / "cut"
 
 
-def answers(layercut: Run, model: Path, prompts: Path, out: Path) -> Path:
-    ran = layercut("generate", model, "--prompts", prompts, "--max-new-tokens", 8, "--out", out)
-    assert ran.code == 0, ran.err
+def answers(layercut: Any, model: Path, prompts: Path, out: Path) -> Path:
+    layercut.done("generate", model, "--prompts", prompts, "--max-new-tokens", 8, "--out", out)
     return out
 
 
 @pytest.mark.parametrize("objective", ["sft", "reverse-kl"])
-def test_a_healed_model_loads_and_says_how_it_was_made(
-    objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_a_healed_model_loads_and_says_how_it_was_made(objective, layercut, tiny, cut, prompts, tmp_path):
     given = answers(layercut, tiny, prompts, tmp_path / "answers")
     command = ("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", "--objective", objective)
-    ran = layercut(*command, *SMALL)
-    assert ran.code == 0, ran.err
+    ran = layercut.done(*command, *SMALL)
     assert "contain report items" in ran.err
     folder = tmp_path / "run" / "checkpoint"
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -77,9 +69,7 @@ def test_a_healed_model_loads_and_says_how_it_was_made(
     assert other.code == 1 and "was begun with" in other.err
 
 
-def test_graded_answers_need_no_answers_of_the_teacher(
-    layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graded_answers_need_no_answers_of_the_teacher(layercut, tiny, cut, tmp_path, monkeypatch):
     def are_right(self: PromptGroup, answers: Sequence[Completion]) -> list[bool]:
         return [bool(answer.tokens[0] % 2) for answer in answers]
 
@@ -90,8 +80,7 @@ def test_graded_answers_need_no_answers_of_the_teacher(
     steps = {step["name"]: step for step in json.loads(dry.out)["steps"]}
     assert list(steps) == ["training on 8 examples", "held-out examples, 3 times"]
     assert "teacher" not in json.loads(dry.out)["memory_parts"] or not json.loads(dry.out)["memory_parts"]["teacher"]
-    ran = layercut(*command)
-    assert ran.code == 0, ran.err
+    ran = layercut.done(*command)
     assert "8 prompts, 3 to each" in ran.out
     assert "held-out questions answered wrong: " in ran.out and "held-out loss" not in ran.out
     assert not (tmp_path / "run" / "samples" / "responses.jsonl").exists()
@@ -104,19 +93,16 @@ def test_graded_answers_need_no_answers_of_the_teacher(
     assert all(line["rollout_tokens"] <= 4 and 0 <= line["reward"] <= 1 for line in curve if "loss" in line)
     assert entry["selection_items"]["copy"]["num_items"] == 10
     AutoModelForCausalLM.from_pretrained(folder)
-    assert layercut(*command).code == 0
+    layercut.done(*command)
 
 
 @pytest.mark.parametrize(("kind", "what"), [("linear", "the linear map"), ("projection", "the last matrix")])
-def test_seams_are_repaired_without_training(
-    kind: str, what: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seams_are_repaired_without_training(kind, what, layercut, tiny, cut, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "layercut.healing.sft", None)  # as without the training extras
-    ran = layercut(
+    ran = layercut.done(
         *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--responses", "original"),
         *("--method", "seam", "--seam", kind, "--out", tmp_path / "run"),
     )
-    assert ran.code == 0, ran.err
     healing = json.loads((tmp_path / "run" / "checkpoint" / "plan.json").read_text())["healing"][0]
     assert [text.split(":")[0] for text in healing["seams"]] == [
         "seam of layers 2-2", "seam of layers 4-4", *["layer 5"] * (kind == "projection")
@@ -127,50 +113,34 @@ def test_seams_are_repaired_without_training(
     assert "of the gap" in ran.out
 
 
-def test_what_is_dropped_is_counted(layercut: Run, tiny: Path, cut: Path, tmp_path: Path) -> None:
-    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
-    rows.append({"instruction": "count  to 3", "output": "one"})
-    rows.append({"instruction": "word " * 30, "output": "one"})
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    ran = layercut(
-        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--out", tmp_path / "run"),
-        *("--json", *SMALL),
-    )
-    assert ran.code == 0, ran.err
+def test_what_is_dropped_is_counted(layercut, tiny, cut, tmp_path):
+    repeated, long = ({"instruction": text, "output": "one"} for text in ("count  to 3", "word " * 30))
+    prompts = write_prompts(tmp_path / "p.jsonl", 12, repeated, long)
+    command = ("heal", cut, "--teacher", tiny, "--prompts", prompts, "--json", *SMALL, "--out")
+    ran = layercut.done(*command, tmp_path / "run")
     assert "13 of 14 answers" in ran.err
     healing = json.loads(ran.out)
     assert healing["answers"] == 14 and healing["dropped"] == {"with a repeated prompt": 1}
     assert healing["num_examples"] + healing["num_held_out"] == 13
     assert (tmp_path / "run" / "samples" / "responses.jsonl").read_text().count("\n") == 14
-    original = layercut(
-        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
-        *("--out", tmp_path / "other", "--max-length", 60, "--json", *SMALL),
-    )
-    assert original.code == 0, original.err
+    original = layercut.done(*command, tmp_path / "other", "--responses", "original", "--max-length", 60)
     healing = json.loads(original.out)
     assert (healing["dropped"], healing["too_long_with_prompt"]) == ({"with a repeated prompt": 1}, 1)
 
 
-def test_items_of_every_task_whose_data_is_given_are_not_learnt(
-    layercut: Run, tiny: Path, cut: Path, tmp_path: Path
-) -> None:
+def test_items_of_every_task_whose_data_is_given_are_not_learnt(layercut, tiny, cut, tmp_path):
     question = "Natalia sold {} clips in April, and half as many in May; how many clips is that?"
     items = [{"question": question.format(n), "answer": f"#### {n}"} for n in range(2, 9)]
     data = tmp_path / "data" / "gsm8k"
     data.mkdir(parents=True)
     (data / "test.jsonl").write_text("\n".join(map(json.dumps, items)))
     (data / "train.jsonl").write_text("\n".join(map(json.dumps, items[:1])))
-    rows = [{"instruction": f"Count to {number}", "output": "one two three"} for number in range(12)]
-    rows += [
-        {"instruction": items[-1]["question"], "output": "12"},
-        {"instruction": "Say.", "output": items[-2]["question"]},
-    ]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    ran = layercut(
-        *("heal", cut, "--teacher", tiny, "--prompts", tmp_path / "p.jsonl", "--responses", "original"),
+    asked = {"instruction": items[-1]["question"], "output": "12"}
+    prompts = write_prompts(tmp_path / "p.jsonl", 12, asked, {"instruction": "Say.", "output": items[-2]["question"]})
+    ran = layercut.done(
+        *("heal", cut, "--teacher", tiny, "--prompts", prompts, "--responses", "original"),
         *("--data-dir", tmp_path / "data", "--out", tmp_path / "run", "--json", *SMALL),
     )
-    assert ran.code == 0, ran.err
     assert "report items (2 gsm8k)" in ran.err
     assert json.loads(ran.out)["contaminated"] == 2
 
@@ -182,20 +152,19 @@ def test_items_of_every_task_whose_data_is_given_are_not_learnt(
         (("--train-batch", 6, "--micro-batch", 4), "no multiple"),
         (("--right-only",), "none of these prompts is graded"),
         (("--objective", "grpo"), "grpo needs prompts whose answers are graded, and some of these are not; take task:"),
+        ((), "0 of 12 answers kept (12 unfinished)"),
     ],
 )
-def test_what_cannot_be_done_is_refused(
-    more: tuple[object, ...], says: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    more = more if "--prompts" in more else ("--prompts", prompts, *more)
-    ran = layercut("heal", cut, "--teacher", tiny, "--out", tmp_path / "run", "--max-new-tokens", 4, *more)
+def test_what_cannot_be_done_is_refused(more, says, layercut, tiny, cut, prompts, tmp_path):
+    given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--max-new-tokens", 2)
+    ran = layercut("heal", cut, *given, *more)
     assert ran.code == 1
-    assert says in " ".join(ran.err.split())
+    assert says in ran.said
+    helps = ("--max-new-tokens", "--keep-unfinished", "no examples")
+    assert more or all(words in ran.said for words in helps)
 
 
-def test_a_model_that_is_its_own_teacher_is_refused(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_is_its_own_teacher_is_refused(layercut, tiny, cut, prompts, tmp_path):
     shutil.copytree(tiny, tmp_path / "copy")  # whatever its name
     for model in (tiny, tmp_path / "copy"):
         ran = layercut("heal", model, "--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", *SMALL)
@@ -204,22 +173,9 @@ def test_a_model_that_is_its_own_teacher_is_refused(
     assert same.code == 1 and not (tmp_path / "run").exists()
 
 
-def test_unfinished_answers_name_the_flags_that_help(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
-    given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--max-new-tokens", 2)
-    ran = layercut("heal", cut, *given)
-    assert ran.code == 1 and "0 of 12 answers kept (12 unfinished)" in ran.err
-    assert "--max-new-tokens" in ran.err and "--keep-unfinished" in ran.err
-    assert "no examples" in ran.err
-
-
-def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_a_dry_run_says_what_healing_takes_and_writes_nothing(layercut, tiny, cut, prompts, tmp_path):
     given = ("--teacher", tiny, "--prompts", prompts, "--out", tmp_path / "run", "--dry-run")
-    ran = layercut("heal", cut, *given, *SMALL)
-    assert ran.code == 0, ran.err
+    ran = layercut.done("heal", cut, *given, *SMALL)
     assert "answers of the original model: 12 answers" in ran.out
     assert "examples: 3 steps" in ran.out and "nothing was written" in ran.out
     assert ran.out.startswith("heal:\n  model: "), "the request comes first"
@@ -233,15 +189,15 @@ def test_a_dry_run_says_what_healing_takes_and_writes_nothing(
     refused = layercut("heal", tiny, *given, *SMALL)
     assert refused.code == 1 and "its own teacher" in refused.err, "what the run refuses, the dry run does"
     # What is written is within what was said.
-    assert layercut("heal", cut, *given[:-1], *SMALL).code == 0
+    layercut.done("heal", cut, *given[:-1], *SMALL)
     written = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
     assert written < 1.5 * data["stays_bytes"] + 100_000, "the tokenizer comes on top"
 
 
 @pytest.mark.parametrize("objective", ["sft", "reverse-kl", "on-policy"])
-def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
-    objective: str, layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_of_the_training_are_freed_before_the_checkpoint_is_written(
+    objective, layercut, tiny, cut, prompts, tmp_path, monkeypatch
+):
     from layercut.healing import checkpoint, heal
 
     made: list[weakref.ref[Any]] = []
@@ -263,9 +219,7 @@ def test_the_models_of_the_training_are_freed_before_the_checkpoint_is_written(
     assert ran.code == 0 and len(made) == (1 if objective == "sft" else 2) and not left
 
 
-def test_answers_of_another_model_are_not_the_teachers(
-    layercut: Run, tiny: Path, cut: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_answers_of_another_model_are_not_the_teachers(layercut, tiny, cut, prompts, tmp_path):
     given = answers(layercut, cut, prompts, tmp_path / "answers")
     ran = layercut("heal", cut, "--teacher", tiny, "--prompts", given, "--out", tmp_path / "run", *SMALL)
     assert ran.code == 1

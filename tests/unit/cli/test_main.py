@@ -1,7 +1,5 @@
 """The command line as a user meets it, on a tiny model: output, exit codes, one-line errors, what lies on disk."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
@@ -16,12 +14,12 @@ from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.selected_items import record_items
-from tests.unit.cli.conftest import Run
+from tests.unit.models.test_push import hub, run  # noqa: F401
 
 VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "report", "ls", "env")
 
 
-def test_help_answers_without_torch() -> None:
+def test_help_answers_without_torch():
     code = "import sys; sys.argv = ['layercut', '--help']\nfrom layercut.cli.main import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'transformers', 'matplotlib', 'scipy') if m in sys.modules])"
@@ -29,14 +27,11 @@ def test_help_answers_without_torch() -> None:
     assert all(verb in said for verb in VERBS) and said.strip().endswith("[]")
 
 
-def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
-    layercut: Run, tiny: Path, tmp_path: Path
-) -> None:
+def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(layercut, tiny, tmp_path):
     out = tmp_path / "cut"
     dry = layercut("cut", tiny, "--remove", "reverse:2", "--out", out, "--dry-run")
     assert dry.code == 0 and "nothing was written" in dry.out and not out.exists()
-    ran = layercut("cut", tiny, "--remove", "4,1-2", "--out", out)
-    assert ran.code == 0, ran.err
+    ran = layercut.done("cut", tiny, "--remove", "4,1-2", "--out", out)
     assert "removes 3 of 6 decoder layers (50.0 %): 1, 2, 4" in ran.err
     assert "by at most 0 " in ran.out
     assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 3
@@ -49,10 +44,9 @@ def test_cut_echoes_the_expanded_list_and_writes_a_verified_checkpoint(
     assert data["plan"]["removed"] == [5] and data["parameters"][1] < data["parameters"][0]
 
 
-def test_eval_scores_and_resumes_and_refuses_another_run(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_eval_scores_and_resumes_and_refuses_another_run(layercut, tiny, tmp_path):
     command = ("eval", tiny, "--tasks", "arithmetic", "--limit", "4", "--out", tmp_path / "run", "--remove", "5")
-    first = layercut(*command)
-    assert first.code == 0, first.err
+    first = layercut.done(*command)
     assert "arithmetic" in first.out
     samples = tmp_path / "run" / "samples" / "arithmetic.short.jsonl"
     before = samples.read_bytes()
@@ -65,9 +59,9 @@ def test_eval_scores_and_resumes_and_refuses_another_run(layercut: Run, tiny: Pa
     assert "was begun with" in other.err
 
 
-def test_eval_against_the_uncut_run_says_what_each_readout_keeps(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_eval_against_the_uncut_run_says_what_each_readout_keeps(layercut, tiny, tmp_path):
     asked = (tiny, "--tasks", "copy", "--readouts", "rank,short", "--limit", 8)
-    assert layercut("eval", *asked, "--out", tmp_path / "uncut").code == 0
+    layercut.done("eval", *asked, "--out", tmp_path / "uncut")
     cut = (*asked, "--remove", "2", "--out", tmp_path / "cut")
     early = layercut("eval", *cut, "--against", tmp_path / "nowhere")
     assert (early.code, early.err.count("\n")) == (1, 1) and not (tmp_path / "cut").exists()
@@ -75,10 +69,10 @@ def test_eval_against_the_uncut_run_says_what_each_readout_keeps(layercut: Run, 
     assert ran.code == 0 and "above chance" in ran.words and "McNemar" in ran.words
     rows = json.loads(layercut("eval", *cut, "--against", tmp_path / "uncut", "--json").out)["against"]["rows"]
     assert [(row["task"], row["readout"], row["n"]) for row in rows] == [("copy", "rank", 8), ("copy", "short", 8)]
-    assert layercut("eval", *asked, "--out", tmp_path / "uncut", "--against", tmp_path / "cut").code == 0
+    layercut.done("eval", *asked, "--out", tmp_path / "uncut", "--against", tmp_path / "cut")
 
 
-def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_eval_says_which_walls_generated_programs_run_behind(layercut, tiny, tmp_path):
     if sandbox._why_not("bubblewrap") and sandbox._why_not("none"):
         pytest.skip(f"programs cannot run here: {sandbox._why_not('none')}")
     row = {"prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
@@ -86,41 +80,36 @@ def test_eval_says_which_walls_generated_programs_run_behind(layercut: Run, tiny
     rows = [{**row, "task_id": f"HumanEval/{n}"} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     command = ("eval", tiny, "--tasks", "humaneval", "--data", f"humaneval={tmp_path / 'rows.jsonl'}", "--limit", "1")
-    ran = layercut(*command, "--max-new-tokens", "4", "--out", tmp_path / "run", "--unsafe-exec")
-    assert ran.code == 0, ran.err
-    assert f"isolation of generated programs: {sandbox.describe_isolation()}" in " ".join(ran.err.split())
+    ran = layercut.done(*command, "--max-new-tokens", "4", "--out", tmp_path / "run", "--unsafe-exec")
+    assert f"isolation of generated programs: {sandbox.describe_isolation()}" in ran.said
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["sandbox"] == sandbox.describe_isolation()
     other = layercut("eval", tiny, "--tasks", "copy", "--limit", "1", "--out", tmp_path / "other", "--dry-run")
     assert "programs" not in other.err
 
 
-def test_a_study_runs_resumes_reports_and_is_listed(
-    layercut: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_runs_resumes_reports_and_is_listed(layercut, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = {"model": str(tiny), "out": "runs/s", "plans": {"last": "reverse:2", "some": "1,3"}}
     study["tasks"] = [{"task": "arithmetic", "limit": 4}]
     Path("study.yaml").write_text(yaml.safe_dump(study))
     dry = layercut("run", "study.yaml", "--dry-run")
     assert "with 2 checkpoints" in dry.out and "would write to runs/s" in dry.out and not Path("runs").exists()
-    ran = layercut("run", "study.yaml")
-    assert ran.code == 0, ran.err
+    ran = layercut.done("run", "study.yaml")
     assert "report: runs/s/report.md" in ran.out
     assert Path("runs/s/some/checkpoint/model.safetensors").is_file()
     report = Path("runs/s/report.md").read_bytes()
     monkeypatch.setattr("layercut.models.loading.load_model", None)  # a finished study loads no model
-    again = layercut("run", "study.yaml")
-    assert again.code == 0, again.err
+    layercut.done("run", "study.yaml")
     assert Path("runs/s/report.md").read_bytes() == report
     Path("runs/s/report.md").unlink()
-    assert layercut("report", "runs/s").code == 0
+    layercut.done("report", "runs/s")
     assert Path("runs/s/report.md").read_bytes() == report
     listed = layercut("ls")
     assert "runs/s/last" in listed.out and "finished" in listed.out
     assert len(json.loads(layercut("ls", "--json").out)) >= 3
 
 
-def test_select_writes_a_plan_that_cut_takes(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_select_writes_a_plan_that_cut_takes(layercut, tiny, tmp_path):
     ran = layercut(
         "select", tiny, "--criterion", "block_influence", "--remove", "2 layers", "--out", tmp_path / "s",
         "--protect", "0,5", "--calibration-texts", 2, "--calibration-tokens", 16,
@@ -129,11 +118,10 @@ def test_select_writes_a_plan_that_cut_takes(layercut: Run, tiny: Path, tmp_path
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     assert len(plan["removed"]) == 2
     assert not {0, 5} & set(plan["removed"])
-    cut = layercut("cut", tiny, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "cut")
-    assert cut.code == 0, cut.err
+    layercut.done("cut", tiny, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "cut")
 
 
-def test_items_that_chose_a_plan_do_not_judge_it(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_items_that_chose_a_plan_do_not_judge_it(layercut, tiny, tmp_path):
     plan, ids = tmp_path / "plan.json", [sample.id for sample in load_task("arithmetic").samples("report", 2)]
     scores = {"selection_items": record_items({"arithmetic": ids})}
     CutPlan(num_layers=6, removed=(5,), criterion="task_accuracy", scores=scores).save(plan)
@@ -142,35 +130,21 @@ def test_items_that_chose_a_plan_do_not_judge_it(layercut: Run, tiny: Path, tmp_
     assert refused.code == 1 and "2 of these 4" in refused.err
 
 
-def test_env_names_versions_and_no_secrets(layercut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
-    ran = layercut("env")
-    assert "torch" in ran.out
-    assert "hf_very_secret" not in ran.out
-
-
-def test_plan_size_says_how_many_items_and_what_it_assumed(layercut: Run) -> None:
+def test_plan_size_says_its_items_and_assumptions_and_env_versions_and_no_secrets(layercut, monkeypatch):
     ran = layercut("plan-size", "--retention", "0.9", "--baseline", "0.6")
     assert ran.code == 0 and ran.out.startswith("566 items show the") and "9.39 % gained (assumed)" in ran.out
     recorded = json.loads(layercut("plan-size", "--retention", "0.9", "--baseline", "0.6", "--json").out)
     assert recorded["items"] == 566 and recorded["cut"] == pytest.approx(0.54)
     wrong = layercut("plan-size", "--retention", "1", "--baseline", "0.6")
     assert wrong.code == 1 and "more than 5,000,000 items" in wrong.err
-
-
-def test_one_item_is_read_out_in_several_ways(layercut: Run, tiny: Path, tmp_path: Path) -> None:
-    command = ("eval", tiny, "--tasks", "arithmetic", "--limit", "2", "--out", tmp_path / "run")
-    command = (*command, "--readouts", "short,rank")
-    done = layercut(*command, "--json")
-    assert done.code == 0, done.err
-    rows = json.loads(done.out)["rows"]
-    assert [row["readout"] for row in rows] == ["short", "rank"]
-    again = layercut(*command)
-    assert again.code == 0 and "rank" in again.out
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    ran = layercut("env")
+    assert "torch" in ran.out
+    assert "hf_very_secret" not in ran.out
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_paragraphs_of_help_are_wrapped_once(layercut: Run, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paragraphs_of_help_are_wrapped_once(layercut, verb, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     ran = layercut(verb, "--help")
     assert ran.code == 0 and "Usage" in ran.out
@@ -180,3 +154,11 @@ def test_paragraphs_of_help_are_wrapped_once(layercut: Run, verb: str, monkeypat
     for line, following in itertools.pairwise(stripped):
         if line and following:
             assert len(line) + 1 + len(following.split(" ")[0]) > 76, f"broken early: {line!r}"
+
+
+def test_the_dry_run_of_push_uploads_nothing(run, hub, layercut):  # noqa: F811
+    ran = layercut.done("push", run, "me/small", "--dry-run")
+    assert "model.safetensors" in ran.out and "model-index" in ran.out and "nothing was uploaded" in ran.out
+    assert not hub.created and not hub.files
+    sent = layercut("push", run, "me/small")
+    assert sent.code == 0 and "uploaded: http://127.0.0.1" in sent.out and hub.files

@@ -1,7 +1,5 @@
 """Places where nothing can be written: every verb says so in one line, before the work."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable
@@ -12,7 +10,6 @@ import pytest
 from layercut.cli.main import _message
 from layercut.runs.atomic import new_directory, write_new_file
 from layercut.runs.disk import writing_to_disk
-from tests.unit.cli.conftest import Run
 
 COMMANDS = {
     "prune": "prune MODEL --tasks arithmetic --items 8 --smaller 20%",
@@ -57,7 +54,7 @@ PLACES: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.fixture(scope="module")
-def cut(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cut(tiny: Path, tmp_path_factory) -> Path:
     from layercut.api import cut as make
 
     return make(str(tiny), "2", tmp_path_factory.mktemp("cut") / "cut", verify=False)
@@ -67,9 +64,7 @@ EACH = [*(("cut", place) for place in PLACES), *((verb, "below a file") for verb
 
 
 @pytest.mark.parametrize(("verb", "place"), [*EACH, *((verb, "/proc") for verb in COMMANDS if verb != "cut")])
-def test_a_place_that_cannot_be_written_is_one_line(
-    verb: str, place: str, layercut: Run, tiny: Path, cut: Path, tmp_path: Path
-) -> None:
+def test_a_place_that_cannot_be_written_is_one_line(verb, place, layercut, tiny, cut, tmp_path):
     (tmp_path / "study.yaml").write_text(
         f"model: {tiny}\nout: {tmp_path / 'r'}\nplans: {{one: '1'}}\ntasks: [{{task: arithmetic, limit: 1}}]\n"
     )
@@ -83,7 +78,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
 
 
 @pytest.mark.parametrize("place", ["a dead link", "a link to itself"])
-def test_a_dead_link_is_refused_before_anything_is_written(place: str, tmp_path: Path) -> None:
+def test_a_dead_link_is_refused_before_anything_is_written(place, tmp_path):
     target = PLACES[place](tmp_path)
     for make in (new_directory, write_new_file):
         with pytest.raises(ValueError, match="leads nowhere. Remove it, or choose another `out`"), make(target):
@@ -91,12 +86,12 @@ def test_a_dead_link_is_refused_before_anything_is_written(place: str, tmp_path:
     assert [one.name for one in tmp_path.iterdir()] == [target.name]
 
 
-def test_a_missing_file_elsewhere_is_no_fault_of_the_place(tmp_path: Path) -> None:
+def test_a_missing_file_elsewhere_is_no_fault_of_the_place(tmp_path):
     with pytest.raises(FileNotFoundError), writing_to_disk(tmp_path / "new", "use another `out`"):
         (tmp_path.parent / "no-such-shard").read_bytes()
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
-def test_a_folder_without_permission_is_one_line_in_every_verb(code: int) -> None:
+def test_a_folder_without_permission_is_one_line_in_every_verb(code):
     said = _message(OSError(code, os.strerror(code), "/runs/x/.advice.md.layercut-abc"))
     assert said is not None and said.startswith("/runs/x/.advice.md.layercut-abc cannot be read or written (")

@@ -1,7 +1,5 @@
 """A user's own file as the only task, end to end on a tiny model: eval, resumed, select, and prompts to heal with."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -11,11 +9,10 @@ import yaml
 from layercut.runs.records import read_records
 from layercut.tasks import load_task
 from tests.support.answers import write_lines
-from tests.unit.cli.conftest import Run
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Path:
+def mine(tmp_path) -> Path:
     shared = {"choices": ["o", "e"], "grade": "choice"}
     rows = [{"text": f"{i} red", "answer": "o" if i % 2 else "e"} | shared for i in range(24)]
     return Path(write_lines(tmp_path / "mine.jsonl", rows))
@@ -27,10 +24,9 @@ def with_long_wrong_choices(file: Path) -> None:
     write_lines(file, [{**row, "choices": [row["answer"], "not this one " * 3]} for row in rows])
 
 
-def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+def test_eval_measures_all_items_and_resumes(layercut, tiny, mine, tmp_path):
     command = ("eval", tiny, "--tasks", mine, "--remove", "5", "--out", tmp_path / "run")
-    ran = layercut(*command)
-    assert ran.code == 0, ran.err
+    layercut.done(*command)
     items = read_records(tmp_path / "run" / "samples" / "mine.jsonl.rank.jsonl")
     every = load_task(str(mine)).samples("full", None)
     assert {item["id"] for item in items} == {sample.id for sample in every}
@@ -44,36 +40,29 @@ def test_eval_measures_all_items_and_resumes(layercut: Run, tiny: Path, mine: Pa
     assert changed.code == 1 and "data" in changed.err and "Traceback" not in changed.err
 
 
-def test_select_chooses_by_its_selection_items(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+def test_select_chooses_by_its_selection_items(layercut, tiny, mine, tmp_path):
     with_long_wrong_choices(mine)
     search = ("--criterion", "task_accuracy", "--objective", mine, "--remove", "1layer")
-    ran = layercut("select", tiny, *search, "--out", tmp_path / "s")
-    assert ran.code == 0, ran.err
+    layercut.done("select", tiny, *search, "--out", tmp_path / "s")
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     chosen = set(plan["scores"]["selection_items"]["mine.jsonl"]["ids"])
     assert chosen == {sample.id for sample in load_task(str(mine)).samples("selection", None)}
-    told = layercut("eval", tiny, "--tasks", mine, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "e")
-    assert told.code == 0, told.err
+    layercut.done("eval", tiny, "--tasks", mine, "--remove", tmp_path / "s" / "plan.json", "--out", tmp_path / "e")
     (row, *_) = json.loads((tmp_path / "e" / "metrics.json").read_text())["rows"]
     assert row["n"] == 24 - len(chosen), "the rest of the file"
 
 
-def test_a_bad_row_is_told_before_a_model_is_loaded(layercut: Run, mine: Path, tmp_path: Path) -> None:
-    mine.write_text(mine.read_text() + '{"text": "a", "grade": "choice"}\n')
-    ran = layercut("eval", "no/such-model", "--tasks", mine, "--out", tmp_path / "run")
-    assert ran.code == 1 and "line 25: no field 'answer'" in " ".join(ran.err.split())
-
-
-def test_two_files_of_one_name_are_refused(layercut: Run, tiny: Path, mine: Path, tmp_path: Path) -> None:
+def test_two_files_of_one_name_and_a_bad_row_are_refused_before_a_model_is_loaded(layercut, tiny, mine, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.jsonl").write_text(mine.read_text())
     ran = layercut("eval", tiny, "--tasks", f"{mine},{tmp_path}/other/mine.jsonl", "--out", tmp_path / "run")
-    assert ran.code == 1 and "have one name" in " ".join(ran.err.split())
+    assert ran.code == 1 and "have one name" in ran.said
+    mine.write_text(mine.read_text() + '{"text": "a", "grade": "choice"}\n')
+    ran = layercut("eval", "no/such-model", "--tasks", mine, "--out", tmp_path / "run")
+    assert ran.code == 1 and "line 25: no field 'answer'" in ran.said
 
 
-def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
-    layercut: Run, tiny: Path, mine: Path, tmp_path: Path
-) -> None:
+def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(layercut, tiny, mine, tmp_path):
     with_long_wrong_choices(mine)
     say = [{"prompt": f"Say {i}", "answer": f"{i}"} for i in range(60)]
     write_lines(tmp_path / "say.jsonl", say)
@@ -83,9 +72,7 @@ def test_a_study_of_it_is_healed_on_its_selection_items_and_advised(
         "tasks": [{"task": str(mine)}], "healing": [{**seam, "responses": "original"}],
     }  # fmt: skip
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    ran = layercut("run", tmp_path / "study.yaml")
-    assert ran.code == 0, ran.err
-    told = layercut("report", tmp_path / "runs" / "x", "--keep", "0.05")
-    assert told.code == 0, told.err
+    layercut.done("run", tmp_path / "study.yaml")
+    layercut.done("report", tmp_path / "runs" / "x", "--keep", "0.05")
     report = (tmp_path / "runs" / "x" / "report.md").read_text()
     assert "**For everything that was measured, remove " in report and "2 paths share" in report

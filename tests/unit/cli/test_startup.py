@@ -1,19 +1,16 @@
 """A mistake in a name is answered before anything heavy is imported, converted or fetched."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import yaml
 
 from layercut.surgery.checkpoint import cut_checkpoint
 from layercut.surgery.plan import CutPlan
-from tests.unit.cli.conftest import Run
 
 HEAVY = ("torch", "transformers", "lm_eval", "vl_convert", "scipy.stats")
 MAIN = f"""
@@ -80,7 +77,6 @@ FLAGS = {
     "method": (f"{HEAL} --method lroa", "Did you mean lora?"),
     "responses": (f"{HEAL} --responses slef", "Did you mean self?"),
     "decontaminate": (f"{HEAL} --decontaminate gms8k", "gsm8k?"),
-    "use": ("prune MODEL --use mth", "Did you mean math?"),
     "flag": ("eval MODEL --tsks copy", "No such option: --tsks"),
     "verb": ("evl MODEL", "No such command 'evl'"),
     "verb with a letter too few": ("prun x", "Did you mean 'prune'"),
@@ -91,10 +87,7 @@ FLAGS = {
     "all layers": ("cut MODEL --out OUT --remove 0-5", "all 6 decoder layers would be removed"),
     "no folder": ("cut MODEL --remove 2", "no folder to write to"),
     "no layers": ("cut MODEL --out OUT", "no layers are named"),
-    "criterion of a cut": (
-        "cut MODEL --out OUT --remove block_influence:2",
-        "Choose the layers first: layercut",
-    ),
+    "criterion of a cut": ("cut MODEL --out OUT --remove block_influence:2", "Choose the layers first: layercut"),
     "readout of another task": ("eval MODEL --tasks copy --readouts chain", "unknown readout of copy"),
     "data of another task": ("eval MODEL --tasks copy --data gsm8k=x", "not among the tasks"),
     "data without a task": ("eval MODEL --tasks copy --data copy", "is not TASK=PATH"),
@@ -102,10 +95,7 @@ FLAGS = {
     "no task": ("eval MODEL --out OUT", "or suite:builtin"),
     "nothing swept": ("sweep MODEL", "Missing option '--objective'"),
     "diagnosed name": ("diagnose MODEL nowhere", "is not a plan"),
-    "right answers of its own": (
-        f"{HEAL} --objective grpo --right-only",
-        "so --right-only has no meaning",
-    ),
+    "right answers of its own": (f"{HEAL} --objective grpo --right-only", "so --right-only has no meaning"),
     "per cent of a score": ("report nodir --keep 90", "--keep 90 is no share; write 90% or 0.9"),
     "per cent of a baseline": ("plan-size --baseline 60 --retention 90%", "--baseline 60 is no share"),
     "per cent of a retention": ("plan-size --baseline 60% --retention 90", "--retention 90 is no share"),
@@ -147,7 +137,7 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("startup")
 
 
@@ -184,21 +174,22 @@ def refused(answer: Answer, message: str) -> None:
 
 
 @pytest.mark.parametrize("mistake", FLAGS)
-def test_a_mistake_on_the_command_line_is_answered_at_once(mistake: str, answers: dict[Any, Answer]) -> None:
+def test_a_mistake_on_the_command_line_is_answered_at_once(mistake, answers):
     refused(answers["flag", mistake], FLAGS[mistake][1])
 
 
 @pytest.mark.parametrize("mistake", KEYS)
-def test_a_mistake_in_a_study_file_is_answered_at_once(mistake: str, answers: dict[Any, Answer]) -> None:
+def test_a_mistake_in_a_study_file_is_answered_at_once(mistake, answers):
     refused(answers["key", mistake], KEYS[mistake][1])
 
 
-def test_a_mistake_leaves_no_file(answers: dict[Any, Answer], folder: Path) -> None:
+def test_layers_of_a_gguf_file_are_counted_before_it_is_converted_and_no_mistake_leaves_a_file(answers, folder):
     assert {file.name for file in folder.iterdir()} == {"tiny.gguf", *(f"{name}.yaml" for name in KEYS)}
+    refused(answers["layer", "gguf"], "layer 99 is not in")
 
 
 @pytest.mark.usefixtures("shared_cache")
-def test_a_second_dry_run_loads_neither_torch_nor_transformers(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_a_second_dry_run_loads_neither_torch_nor_transformers(layercut, tiny, tmp_path):
     cut_checkpoint(tiny, CutPlan(num_layers=6, removed=(5,)), tmp_path / "cut")
     study = {**STUDY, "model": str(tiny), "device": "cpu", "healing": [HEALING], "out": str(tmp_path / "study")}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
@@ -212,11 +203,7 @@ def test_a_second_dry_run_loads_neither_torch_nor_transformers(layercut: Run, ti
     assert not (tmp_path / "out").exists()
 
 
-def test_layers_of_a_gguf_file_are_counted_before_it_is_converted(answers: dict[Any, Answer]) -> None:
-    refused(answers["layer", "gguf"], "layer 99 is not in")
-
-
-def test_warnings_of_libraries_about_their_next_versions_are_not_shown(tiny: Path, tmp_path: Path) -> None:
+def test_warnings_of_libraries_about_their_next_versions_are_not_shown(tiny, tmp_path):
     own = tmp_path / "own_task.py"
     own.write_text("import warnings\ndef task():\n    warnings.warn('old', FutureWarning)\n    raise SystemExit(3)\n")
     command = ["layercut", "eval", str(tiny), "--tasks", "own_task:task", "--dry-run"]

@@ -1,7 +1,5 @@
 """Ctrl-C, sent to a real process in the middle of its work: what is saved, how to go on, and exit 130."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -11,7 +9,6 @@ from pathlib import Path
 
 from layercut.cli.main import _stopped
 from tests.support.pruning import spare_model, written_file
-from tests.unit.cli.conftest import Run
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +39,7 @@ def interrupted(*arguments: object, once: Path | None = None, presses: int = 1) 
         return process.returncode, "".join(heard)
 
 
-def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_answers_are_counted_and_the_same_command_goes_on(layercut, tiny, tmp_path):
     out = tmp_path / "run"
     command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 400, "--batch-size", 2)
     code, said = interrupted(*command, "--out", out, once=out / "samples" / "copy.short.jsonl")
@@ -52,12 +49,12 @@ def test_answers_are_counted_and_the_same_command_goes_on(layercut: Run, tiny: P
     assert "Traceback" not in said and "Aborted" not in said
 
 
-def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it() -> None:
+def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it():
     said = _stopped(KeyboardInterrupt())
     assert said == "Stopped. Nothing new was saved; run the same command again."
 
 
-def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_prints_no_traceback(tiny, tmp_path):
     out = tmp_path / "run"
     command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 400, "--batch-size", 2)
     once = out / "samples" / "copy.short.jsonl"
@@ -65,7 +62,7 @@ def test_a_second_ctrl_c_prints_no_traceback(tiny: Path, tmp_path: Path) -> None
     assert code in (130, -signal.SIGINT) and "KeyboardInterrupt" not in said and "Traceback" not in said, said
 
 
-def test_a_limit_on_the_size_of_files_is_one_line(tiny: Path, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_one_line(tiny, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     command = f"ulimit -f 16; exec {sys.executable} -m layercut eval {tiny} --tasks arithmetic --limit 200 "
     command += f"--readouts short --device cpu --out {tmp_path / 'run'}"
@@ -75,14 +72,14 @@ def test_a_limit_on_the_size_of_files_is_one_line(tiny: Path, tmp_path: Path) ->
     assert "ulimit -f" in line or "File too large" in line
 
 
-def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tiny: Path) -> None:
+def test_without_a_run_folder_nothing_is_saved_and_a_long_answer_is_heard_of(tiny):
     code, said = interrupted("generate", tiny, "--prompt", "a b c", "--max-new-tokens", 500)
     assert code == 130
     assert "Answering with " in said and "tokens written" in said
     assert "Nothing new was saved" in said.splitlines()[-1]
 
 
-def test_a_run_of_prune_says_what_is_saved(tmp_path: Path) -> None:
+def test_a_run_of_prune_says_what_is_saved(tmp_path):
     model = spare_model(tmp_path / "spare")
     file, out = written_file(tmp_path / "mine.jsonl", model), tmp_path / "run"
     journal = out / "searches" / "path" / "samples" / "traces.divergence.jsonl"

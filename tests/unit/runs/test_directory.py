@@ -100,6 +100,10 @@ def test_going_on_under_another_version_is_noted_once(tmp_path, monkeypatch):
     assert [(entry["command"], entry["layercut"]) for entry in environment["resumed"]] == [("layercut second", "99.0")]
 
 
+TASKS = [{"task": "copy", "readout": readout, "limit": 5} for readout in ("short", "rank")]
+MORE_ITEMS = [TASKS[0], TASKS[1] | {"limit": 8}]
+
+
 @pytest.mark.parametrize(
     ("had", "now", "message"),
     [
@@ -111,33 +115,20 @@ def test_going_on_under_another_version_is_noted_once(tmp_path, monkeypatch):
         ({"chat": True}, {"chat": 1}, "with chat on, and now chat is 1."),
         ({"tasks": ["a", "b"]}, {"tasks": ["a"]}, "with tasks a,b, and now tasks is a."),
         ({"engine": {"hash": "ab", "dtype": "x"}}, {"engine": {"hash": "cd", "dtype": "x"}}, "with engine.hash ab, "),
+        ({"tasks": TASKS}, {"tasks": MORE_ITEMS}, "tasks.copy/rank.limit 5, and now tasks.copy/rank.limit is 8."),
+        ({"tasks": TASKS}, {"tasks": TASKS[:1]}, "tasks copy/short,copy/rank, and now tasks is copy/short."),
+        ({"removed": []}, {"removed": [3]}, "removed (empty), and now removed is 3."),
     ],
 )
 def test_other_settings_are_refused(tmp_path, had, now, message):
     folder = tmp_path / "l8-bi"
     RunFolder.begin(folder, had).close()
-    with pytest.raises(RunMismatch) as error:
+    with pytest.raises(RunMismatch) as caught:
         RunFolder.begin(folder, now)
-    said = str(error.value)
+    said = str(caught.value)
     assert message in said and "\n" not in said
     assert said.startswith(f"{folder} was begun with") and said.endswith("or use another `out`.")
     RunFolder.begin(folder, had).close()  # the refused one has let the lock go
-
-
-def test_a_nested_setting_is_named(tmp_path):
-    def tasks(*limits: int | None) -> dict:
-        asked = [{"task": "copy", "readout": r, "limit": n} for r, n in zip(("short", "rank"), limits, strict=False)]
-        return {"tasks": asked, "removed": []}
-
-    RunFolder.begin(tmp_path, tasks(5, 5)).close()
-    for now, message in [
-        (tasks(5, 8), "with tasks.copy/rank.limit 5, and now tasks.copy/rank.limit is 8."),
-        (tasks(5), "with tasks copy/short,copy/rank, and now tasks is copy/short."),
-        ({**tasks(5, 5), "removed": [3]}, "removed (empty), and now removed is 3."),
-    ]:
-        with pytest.raises(RunMismatch) as error:
-            RunFolder.begin(tmp_path, now)
-        assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
