@@ -1,7 +1,5 @@
 """What every test here shares: problems of generated tasks, a tiny model, a file of choices, and a run of prune."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -40,12 +38,12 @@ def run(
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory) -> Path:
     return spare_model(tmp_path_factory.mktemp("models") / "spare")
 
 
 @pytest.fixture(scope="session")
-def choices(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def choices(model: Path, tmp_path_factory) -> Path:
     return choice_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
@@ -56,5 +54,5 @@ def screen() -> StringIO:
 
 
 @pytest.fixture(scope="session")
-def whole(model: Path, choices: Path, screen: StringIO, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
+def whole(model: Path, choices: Path, screen: StringIO, tmp_path_factory) -> Pruned:
     return run(model, choices, tmp_path_factory.mktemp("whole") / "run", console=Console(file=screen, width=200))

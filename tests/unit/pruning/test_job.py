@@ -1,12 +1,9 @@
 """layercut prune on a tiny model of which two layers do nothing: what it finds, and that a stop changes nothing."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -65,14 +62,14 @@ def found(done: Pruned) -> dict[str, Any]:
     return data
 
 
-def test_each_line_names_its_step_and_no_time_that_was_not_measured(whole: Pruned, screen: StringIO) -> None:
+def test_each_line_names_its_step_and_no_time_that_was_not_measured(whole, screen):
     text = screen.getvalue()
     steps = [int(step) for step in re.findall(r"step (\d) of 5$", text, re.MULTILINE)]
     assert len(steps) >= 5 and steps == sorted(steps) and steps[-1] == 5
     assert "at most" not in text and "at least" not in text
 
 
-def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, model: Path) -> None:
+def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole, model):
     result = whole.result
     assert set(result.chosen.removed) == set(SPARE) and result.verdict == "passed"
     assert [step.name for step in result.path] == ["size-28", "size-42"]
@@ -89,7 +86,7 @@ def test_the_two_layers_that_do_nothing_are_found_and_confirmed(whole: Pruned, m
     assert set(result.seconds) == {"original", "path", "confirm", "checkpoint", "speed"}
 
 
-def test_the_checkpoint_is_the_bypassed_model(whole: Pruned, model: Path) -> None:
+def test_the_checkpoint_is_the_bypassed_model(whole, model):
     assert whole.checkpoint is not None and (whole.checkpoint / "README.md").is_file()
     cut = AutoModelForCausalLM.from_pretrained(whole.checkpoint)
     assert cut.config.num_hidden_layers == 4
@@ -100,7 +97,7 @@ def test_the_checkpoint_is_the_bypassed_model(whole: Pruned, model: Path) -> Non
     assert layercut.CutPlan.load(whole.checkpoint / "plan.json").criterion == "prune"
 
 
-def test_selection_and_report_items_are_disjoint_and_counted(whole: Pruned, choices: Path) -> None:
+def test_selection_and_report_items_are_disjoint_and_counted(whole, choices):
     (task,) = whole.result.goal.tasks
     report = {one.id for one in load_task(str(choices)).samples("report", None)}
     chosen = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
@@ -109,9 +106,7 @@ def test_selection_and_report_items_are_disjoint_and_counted(whole: Pruned, choi
     assert {one["id"] for one in asked} <= report and len(asked) == 40
 
 
-def test_no_report_item_is_asked_before_the_path_is_fixed(
-    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_report_item_is_asked_before_the_path_is_fixed(model, choices, tmp_path, monkeypatch):
     report = {one.id for one in load_task(str(choices)).samples("report", None)}
     seen: list[tuple[bool, bool]] = []
     ask = SharedEngine.ask
@@ -165,23 +160,19 @@ def in_legs(
     raise AssertionError("unreachable")
 
 
-def test_stopped_anywhere_and_resumed_is_uninterrupted(
-    model: Path, choices: Path, whole: Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_anywhere_and_resumed_is_uninterrupted(model, choices, whole, tmp_path, monkeypatch):
     ended, stops = in_legs(monkeypatch, lambda: run(model, choices, tmp_path), tmp_path)
     assert found(ended) == found(whole) and stops > 4
 
 
-def test_a_finished_run_answers_without_a_model(
-    model: Path, choices: Path, whole: Pruned, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_answers_without_a_model(model, choices, whole, monkeypatch):
     monkeypatch.setattr("layercut.models.loading.load_model", lambda *_, **__: pytest.fail("loaded"))
     assert run(model, choices, whole.folder).result == whole.result
     with pytest.raises(RunMismatch, match="keep"):
         run(model, choices, whole.folder, keep=0.7)
 
 
-def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path, whole: Pruned) -> None:
+def test_healing_learns_from_items_that_judge_nothing(model, choices, whole):
     (task,) = [load_task(str(choices))]
     judged = set(whole.plan.scores["selection_items"]["mine.jsonl"]["ids"])
     engine = SharedEngine(layercut.load_model(str(model), device="cpu"))
@@ -202,9 +193,7 @@ def test_healing_learns_from_items_that_judge_nothing(model: Path, choices: Path
     assert {one.id for one in healing_prompts(path, "hash").prompts} == asked
 
 
-def test_layers_are_proposed_by_their_damage_to_right_answers(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layers_are_proposed_by_their_damage_to_right_answers(model, tmp_path, monkeypatch):
     """Each layer alone, on the first right answers; later ones beside what is removed, of those that come first."""
     monkeypatch.setattr("layercut.pruning.path._FEWEST", 3)
     task = load_task(str(written_file(tmp_path / "mine.jsonl", model)))
@@ -227,7 +216,7 @@ def test_layers_are_proposed_by_their_damage_to_right_answers(
     assert path.proposed(alone[:1], 2) == beside[:2]
 
 
-def test_written_answers_that_heal_are_known_by_the_ids_of_their_items(model: Path, tmp_path: Path) -> None:
+def test_written_answers_that_heal_are_known_by_the_ids_of_their_items(model, tmp_path):
     task = load_task(str(written_file(tmp_path / "mine.jsonl", model)))
     part = ObjectiveTask(task=task, readout=task.readouts[0], limit=16)
     engine = SharedEngine(layercut.load_model(str(model), device="cpu"))
@@ -238,7 +227,7 @@ def test_written_answers_that_heal_are_known_by_the_ids_of_their_items(model: Pa
     assert used["mine.jsonl"] <= task.selection_part, "so that the healed model is reported on the other items alone"
 
 
-def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
+def test_a_written_file_end_to_end(model, tmp_path):
     file = written_file(tmp_path / "mine.jsonl", model)
     done = run(model, file, tmp_path / "run", items=16, smaller=DEPTHS[2], keep=0.5)
     assert set(done.result.chosen.removed) == set(SPARE) and done.result.verdict == "passed"
@@ -246,14 +235,8 @@ def test_a_written_file_end_to_end(model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run/searches/path/samples/traces.divergence.jsonl").is_file()
 
 
-def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choices: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {
-        "smaller": DEPTHS[1],
-        "items": 12,
-        "keep": 0.99,
-        "heal": "none",
-        "no_side_effects": False,
-    }
+def test_where_nothing_passes_there_is_no_model_unless_anyway(model, choices, tmp_path):
+    settings = {"smaller": DEPTHS[1], "items": 12, "keep": 0.99, "heal": "none", "no_side_effects": False}
     done = run(model, choices, tmp_path / "run", **settings)
     assert done.result.verdict == "undecided" and done.checkpoint is None and done.result.side_effects == ()
     assert not (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / "side_effects").exists()
@@ -268,19 +251,16 @@ def test_where_nothing_passes_there_is_no_model_unless_anyway(model: Path, choic
     assert "| mine.jsonl (rank) | 100 [" in card and "| 12 |" in card and "```bash" in card and UNMEASURED not in card
 
 
-def test_the_items_that_would_decide_are_named(model: Path, choices: Path, tmp_path: Path) -> None:
+def test_the_items_that_would_decide_are_named(model, choices, tmp_path):
     done = run(model, choices, tmp_path / "run", smaller=DEPTHS[1], items=12, keep=0.6, heal="none")
     needed = done.result.next
     assert needed is not None and needed == done.result.tested[0].items_needed and needed > 12
     assert f"{needed - 12:,} more items" in done.result.why
-    assert f"Next: the same command with --items {needed} --out {tmp_path}/run-{needed}" in answer_lines(
-        done.result, done.folder
-    )
+    said = answer_lines(done.result, done.folder)
+    assert f"Next: the same command with --items {needed} --out {tmp_path}/run-{needed}" in said
 
 
-def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
-    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(model, choices, tmp_path, monkeypatch):
     keep_unhealed(monkeypatch, 0.0)
     done = run(model, choices, tmp_path / "run", smaller=DEPTHS[2], keep=0.5, heal="seam")
     assert all([one.healing for one in step.tried] == [None, "seam"] for step in done.result.path)
@@ -292,9 +272,7 @@ def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(
     assert "Healing" in (done.checkpoint / "README.md").read_text()
 
 
-def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
-    model: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(model, choices, tmp_path, monkeypatch):
     def refused(*_: Any) -> float:
         raise InputError("OPTDecoderLayer has no MLP that layercut knows, so its seam cannot be repaired.")
 
@@ -306,6 +284,6 @@ def test_a_family_without_a_known_mlp_is_pruned_and_not_healed(
     assert any("OPTDecoderLayer has no MLP" in line for line in said)
 
 
-def test_a_model_that_guesses_has_nothing_to_keep(model: Path, tmp_path: Path) -> None:
+def test_a_model_that_guesses_has_nothing_to_keep(model, tmp_path):
     with pytest.raises(InputError, match="nothing to keep: .*none of the first 8 selection items"):
         run(model, Path("arithmetic"), tmp_path / "run", items=8)

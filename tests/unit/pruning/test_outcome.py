@@ -1,8 +1,7 @@
-"""The checkpoint of prune: it is the one that was verified."""
-
-from __future__ import annotations
+"""What prune says before its search, checks outside the goal, and the checkpoint that was verified."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +9,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
+from layercut.pruning.budget import ITEMS, checks_for
+from layercut.pruning.confirm import SIDE_EFFECTS
+from layercut.runs.directory import RunFolder
+from layercut.runs.prune import PruneResult
+from layercut.tasks.suites import SIDE_EFFECTS as TASKS
 from tests.unit.pruning.conftest import DEPTHS, run
 from tests.unit.pruning.test_job import found
 
 
-def test_a_checkpoint_that_changed_is_noticed_and_one_that_is_gone_written_again(
-    model: Path, choices: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_changed_is_noticed_and_one_that_is_gone_written_again(model, choices, tmp_path):
     settings: dict[str, Any] = {"smaller": DEPTHS[2], "heal": "none"}
     done = run(model, choices, tmp_path / "run", **settings)
     whole, checkpoint = found(done), tmp_path / "run" / "model"
@@ -28,3 +30,58 @@ def test_a_checkpoint_that_changed_is_noticed_and_one_that_is_gone_written_again
         run(model, choices, tmp_path / "run", **settings)
     checkpoint.rename(tmp_path / "elsewhere")
     assert found(run(model, choices, tmp_path / "run", **settings)) == whole
+
+
+@pytest.mark.parametrize(
+    ("has_template", "context", "asked"), [(True, 512, TASKS[:3]), (True, None, TASKS[:3]), (True, 511, ()),
+                                           (False, 512, ())]
+)  # fmt: skip
+def test_no_long_texts_and_no_model_that_takes_no_conversations(has_template, context, asked):
+    model: Any = SimpleNamespace(has_chat_template=has_template, context_length=context)
+    assert {cell.task.name: len(cell.samples) for cell in checks_for(model, 0)} == dict.fromkeys(asked, ITEMS)
+
+
+def test_the_checkpoint_is_compared_with_the_original_on_the_same_items(model, choices, whole, tmp_path):
+    done = run(model, choices, tmp_path / "run", no_side_effects=False)
+    checked = done.result.side_effects
+    assert [effect.task for effect in checked] == ["endings", "same_language", "instructions"]
+    for effect in checked:
+        models = [
+            RunFolder.open(done.folder / "side_effects" / name).records(effect.task, "short")
+            for name in ("uncut", done.result.chosen.name)
+        ]
+        assert [record["id"] for record in models[0]] == [record["id"] for record in models[1]]
+        means = [sum(record["metrics"]["accuracy"] for record in records) / ITEMS for records in models]
+        assert (effect.uncut.value, effect.cut.value, effect.cut.n) == (*means, ITEMS)
+        assert not effect.is_shown  # its layers do nothing
+    assert whole.result.side_effects == () and SIDE_EFFECTS in done.result.seconds
+    ours, others = found(done), found(whole)
+    both = ours.keys() & others.keys() - {"side_effects"}
+    assert {name: ours[name] for name in both} == {name: others[name] for name in both}
+    assert PruneResult.load(done.folder) == done.result
+    assert done.checkpoint is not None
+    card = (done.checkpoint / "README.md").read_text("utf-8")
+    verdict, effects = card.split("\n---\n", 1)[1].split("\n\n")[1:3]
+    assert verdict.startswith("**Passed") and effects == "**Side effects:** none shown (3 checks, 72 items)."
+
+
+def said(model: Path, file: Path, out: Path, **settings: Any) -> list[str]:
+    """Lines up to what the report items can show."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "too few" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, file, out, say=say, items=12, smaller=DEPTHS[1], **settings)
+    return lines
+
+
+def test_general_requests_are_announced_with_their_reason_and_the_way_without(model, choices, tmp_path):
+    lines = said(model, choices, tmp_path / "run")
+    (line,) = (line for line in lines if "general requests" in line)
+    assert "24 general requests" in line and "other abilities" in line and "`goal_alone`" in line
+    for name, settings in (("alone", {"goal_alone": True}), ("unhealed", {"heal": "none"})):
+        assert not any("general" in line for line in said(model, choices, tmp_path / name, **settings)), name

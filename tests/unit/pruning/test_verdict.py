@@ -1,7 +1,5 @@
 """Other models beside the plans of layercut prune: the same report items, and which one a user should take."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from tests.unit.pruning.conftest import run
 
 
 @pytest.fixture(scope="module")
-def others(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def others(model: Path, tmp_path_factory) -> tuple[str, str]:
     """The model in half as many bytes, and one whose head says the opposite."""
     folder = tmp_path_factory.mktemp("others")
     small, wrong = folder / "small", folder / "wrong"
@@ -33,15 +31,13 @@ def others(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
 
 
 @pytest.fixture(scope="module")
-def weighed(
-    model: Path, choices: Path, others: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Pruned, Pruned]:
+def weighed(model: Path, choices: Path, others: tuple[str, str], tmp_path_factory) -> tuple[Pruned, Pruned]:
     """The same run without other models and, afterwards, with them."""
     out = tmp_path_factory.mktemp("weighed") / "run"
     return run(model, choices, out), run(model, choices, out, versus=others)
 
 
-def test_other_models_answer_the_same_report_items(weighed: tuple[Pruned, Pruned], others: tuple[str, str]) -> None:
+def test_other_models_answer_the_same_report_items(weighed, others):
     before, after = weighed
     small, wrong = after.result.versus
     assert (small.model, wrong.model) == others
@@ -56,7 +52,7 @@ def test_other_models_answer_the_same_report_items(weighed: tuple[Pruned, Pruned
     assert PruneResult.load(after.folder) == after.result
 
 
-def test_the_answer_says_what_to_take(weighed: tuple[Pruned, Pruned], others: tuple[str, str]) -> None:
+def test_the_answer_says_what_to_take(weighed, others):
     before, after = weighed
     assert "Do not prune" not in before.result.why
     assert f"Do not prune for size: {others[0]} passes with" in after.result.why
@@ -66,7 +62,7 @@ def test_the_answer_says_what_to_take(weighed: tuple[Pruned, Pruned], others: tu
     assert any("10 %" in part for part in first_of_prune(after.result).behind if isinstance(part, str))
 
 
-def test_every_model_is_timed_by_turns_with_the_original(weighed: tuple[Pruned, Pruned]) -> None:
+def test_every_model_is_timed_by_turns_with_the_original(weighed):
     before, after = weighed
     assert [one.run for one in before.result.served] == [before.result.chosen.name], "there is nothing to choose"
     plans = [one.name for one in after.result.tested]
@@ -78,9 +74,7 @@ def test_every_model_is_timed_by_turns_with_the_original(weighed: tuple[Pruned, 
     assert "The fastest that passes is" in after.result.fastest and not before.result.fastest
 
 
-def test_named_at_the_start_they_share_the_error_with_the_plans(
-    model: Path, choices: Path, others: tuple[str, str], weighed: tuple[Pruned, Pruned], tmp_path: Path
-) -> None:
+def test_named_at_the_start_they_share_the_error_with_the_plans(model, choices, others, weighed, tmp_path):
     _, after = weighed
     found = run(model, choices, tmp_path / "run", versus=others).result
     assert found.error == pytest.approx(0.05) and after.result.error == pytest.approx(0.1)
@@ -91,9 +85,7 @@ def test_named_at_the_start_they_share_the_error_with_the_plans(
     assert bounds[0] < bounds[1], "a plan has half of the error, after one model passed"
 
 
-def test_asked_again_nothing_is_computed(
-    weighed: tuple[Pruned, Pruned], model: Path, choices: Path, others: tuple[str, str]
-) -> None:
+def test_asked_again_nothing_is_computed(weighed, model, choices, others):
     _, after = weighed
     stamps = {file: file.stat().st_mtime_ns for file in after.folder.rglob("*.jsonl")}
     again = run(model, choices, after.folder, versus=others)
@@ -101,15 +93,13 @@ def test_asked_again_nothing_is_computed(
     assert stamps == {file: file.stat().st_mtime_ns for file in after.folder.rglob("*.jsonl")}
 
 
-def test_a_model_that_is_not_there_is_refused_before_anything_is_asked(
-    model: Path, choices: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_is_not_there_is_refused_before_anything_is_asked(model, choices, tmp_path):
     with pytest.raises(InputError, match=r"`versus` .*nowhere"):
         run(model, choices, tmp_path / "run", versus=(str(tmp_path / "nowhere"),))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_gguf_file_runs_in_llama_cpp(model: Path) -> None:
+def test_a_gguf_file_runs_in_llama_cpp(model):
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
     from layercut.pruning.speed import other_model, run_of
     from tests.unit.models.gguf_maker import write_gguf
@@ -129,7 +119,7 @@ def alternative(name: str, disk_bytes: int, *, passed: bool) -> Alternative:
     )
 
 
-def test_the_smallest_that_passes_is_named() -> None:
+def test_the_smallest_that_passes_is_named():
     both = [alternative("large", 900, passed=True), alternative("tiny", 100, passed=False)]
     assert answer_with_others("Why.", [], 500, is_passed=True) == "Why."
     said = "Why. large passes too, with 900 bytes; the plan has 500 bytes."
@@ -149,7 +139,7 @@ def timed(share: float, low: float, high: float) -> Served:
     return Served(run="a", speed=(speed,), memory_bytes=1, cache_bytes_per_token=1.0)
 
 
-def test_a_speed_is_reached_missed_or_too_near_to_tell() -> None:
+def test_a_speed_is_reached_missed_or_too_near_to_tell():
     slow, fast = ("slow", timed(0.9, 0.88, 0.92)), ("fast", timed(0.8, 0.78, 0.82))
     found = "The fastest that passes is fast: 1.25 [1.22, 1.28] times the original's speed a request."
     assert describe_fastest([slow, fast], None) == found
@@ -160,9 +150,7 @@ def test_a_speed_is_reached_missed_or_too_near_to_tell() -> None:
     assert not describe_fastest([], None)
 
 
-def test_a_model_named_later_leaves_those_named_before_alone(
-    model: Path, choices: Path, others: tuple[str, str], tmp_path: Path
-) -> None:
+def test_a_model_named_later_leaves_those_named_before_alone(model, choices, others, tmp_path):
     first = run(model, choices, tmp_path / "run", versus=others[:1]).result
     both = run(model, choices, tmp_path / "run", versus=others).result
     assert first.error == pytest.approx(0.05) and both.error == pytest.approx(0.1)
