@@ -1,7 +1,5 @@
 """Every study in examples/ can be read, and those of offline tasks are planned on a tiny model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -25,14 +23,14 @@ def name_of(file: Path) -> str:
     return "-".join(file.relative_to(FOLDER).with_suffix("").parts)
 
 
-def test_they_are_all_here() -> None:
+def test_they_are_all_here():
     names = {"compare-criteria", "healing-study", "one-model", "paper", "paper-suite", "quickstart"}
     names |= {"reasoner", "reasoner-study", "smollm2-study"}
     names |= {"qwen-depth", "qwen-healing", "qwen-table", *REQUESTS}
     assert {name_of(file) for file in EXAMPLES} == names
 
 
-def test_the_papers_search_is_a_request_of_select() -> None:
+def test_the_papers_search_is_a_request_of_select():
     (file,) = (file for file in EXAMPLES if name_of(file) in REQUESTS)
     request = RunVerb.of(study=file).other
     assert isinstance(request, SelectVerb)
@@ -41,13 +39,13 @@ def test_the_papers_search_is_a_request_of_select() -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in EXAMPLES if name_of(file) not in REQUESTS], ids=name_of)
-def test_an_example_is_a_study(file: Path) -> None:
+def test_an_example_is_a_study(file):
     study = study_from_dict(read_study_file(file))
     assert len(list_variants(study, 30)) > 1
     assert study.out == Path("runs", name_of(file))
 
 
-def test_the_papers_study_is_the_papers() -> None:
+def test_the_papers_study_is_the_papers():
     study = study_from_dict(read_study_file(next(file for file in EXAMPLES if file.stem == "paper")))
     assert [depth.layers(layers) for depth in study.depths for layers in (28, 32)] == [7, 8]
     assert len(study.tasks) == 12 and sum(task.task.endswith(":5") for task in study.tasks) == 7
@@ -61,7 +59,7 @@ def test_the_papers_study_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "smollm2-study"])
-def test_an_example_of_the_bundled_model_can_be_planned(name: str, tmp_path: Path) -> None:
+def test_an_example_of_the_bundled_model_can_be_planned(name, tmp_path):
     study = study_from_dict(read_study_file(next(file for file in EXAMPLES if file.stem == name)))
     model = study.model.replace(model=str(save_tiny("llama", tmp_path / "tiny")))
     depths = tuple(Depth(text=text) for text in ("1", "2")) if study.depths else ()

@@ -1,10 +1,7 @@
 """Whole studies of a tiny model: what is run, reused, noted as failed and tried again."""
 
-from __future__ import annotations
-
 import errno
 import json
-from collections.abc import Callable
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -34,7 +31,7 @@ SEAM = {"name": "seam", "method": "seam", "prompts": "task:copy", "limit": 20, "
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def loads(monkeypatch) -> list[str]:
     """Every model that is loaded, by name."""
     found: list[str] = []
     load = ModelHandle.loaded.func
@@ -67,7 +64,7 @@ KEYS = {"criteria": [BI, "random"], "depths": [1, "33%"], "healing": ["none", {*
 CUTS = ["last", "last+seam", "block_influence-1", "block_influence-2", "random-1", "random-2"]
 
 
-def test_a_study_of_criteria_depths_and_healing(study: Any, loads: list[str], tmp_path: Path) -> None:
+def test_a_study_of_criteria_depths_and_healing(study, loads, tmp_path):
     outcome, _ = run(study("a", **KEYS))
     folder = tmp_path / "runs" / "a"
     assert outcome.failed == [] and len(loads) == 2, "the original model once, and the healed one"
@@ -91,22 +88,16 @@ def test_a_study_of_criteria_depths_and_healing(study: Any, loads: list[str], tm
     assert write_reports(folder)["report"].read_bytes() == report, "the folder alone rebuilds the report"
 
 
-def test_a_study_takes_further_arms_and_tasks_and_asks_nothing_again(
-    study: Any, loads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_takes_further_arms_and_tasks_and_asks_nothing_again(study, loads, tmp_path, monkeypatch):
     healed = {"healing": [{**SEAM, "plans": ["last"]}]}
     assert run(study("one/grown", **healed))[0].failed == []
     folder = tmp_path / "runs" / "one" / "grown"
     before = {file: file.stat().st_mtime_ns for file in folder.glob("*/samples/*.jsonl")}
     config = (folder / "config.yaml").read_text()
 
-    more = {
-        "plans": {"early": "1", "last": "reverse:1"},
-        "criteria": ["random"],
-        "depths": [1],
-        "healing": [{**SEAM, "name": "other", "seam": "projection", "seed": 3, "plans": ["early"]}, *healed["healing"]],
-        "seeds": [0, 1],
-    }
+    other = {**SEAM, "name": "other", "seam": "projection", "seed": 3, "plans": ["early"]}
+    more = {"plans": {"early": "1", "last": "reverse:1"}, "criteria": ["random"], "depths": [1], "seeds": [0, 1]}
+    more |= {"healing": [other, *healed["healing"]]}
     left: list[set[str]] = []
     piece = RunProgress.piece
 
@@ -136,9 +127,7 @@ def test_a_study_takes_further_arms_and_tasks_and_asks_nothing_again(
             run(study("one/grown", **fewer))
 
 
-def test_an_arm_may_change_until_it_is_begun(
-    study: Any, loads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_arm_may_change_until_it_is_begun(study, loads, tmp_path, monkeypatch):
     def stopped(*given: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -152,9 +141,7 @@ def test_an_arm_may_change_until_it_is_begun(
         run(study("changed", healing=[SEAM]))
 
 
-def test_a_healing_that_failed_may_have_other_settings(
-    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_healing_that_failed_may_have_other_settings(study, tmp_path, monkeypatch):
     other = {**SEAM, "name": "other"}
 
     def too_large(*given: Any, **more: Any) -> Any:
@@ -175,7 +162,7 @@ def test_a_healing_that_failed_may_have_other_settings(
         run(study("failed", healing=[SEAM, other], checkpoints=True))
 
 
-def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_is_compared_once(study, monkeypatch):
     compared: list[int] = []
 
     def counted(uncut: list[float], cut: list[float], **more: Any) -> Any:
@@ -188,7 +175,7 @@ def test_every_row_is_compared_once(study: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("arms", [3, [[]], [{"name": 3}], {"name": "a"}, [None]])
-def test_edited_arms_count_as_none(tmp_path: Path, arms: Any) -> None:
+def test_edited_arms_count_as_none(tmp_path, arms):
     notes = Notes(tmp_path)
     notes.put(ARMS, arms)
     assert variants_in_study(tmp_path) == []
@@ -197,7 +184,7 @@ def test_edited_arms_count_as_none(tmp_path: Path, arms: Any) -> None:
 
 
 @pytest.mark.parametrize("lost", ["half", "all"])
-def test_answers_that_were_lost_are_asked_again(study: Any, tmp_path: Path, lost: str) -> None:
+def test_answers_that_were_lost_are_asked_again(study, tmp_path, lost):
     settings = study("lost")
     run(settings)
     folder = tmp_path / "runs" / "lost"
@@ -210,9 +197,7 @@ def test_answers_that_were_lost_are_asked_again(study: Any, tmp_path: Path, lost
     assert (folder / "report.md").read_text() == report
 
 
-def test_what_fails_is_noted_and_tried_again(
-    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[str]
-) -> None:
+def test_what_fails_is_noted_and_tried_again(study, tmp_path, monkeypatch, loads):
     broken = tmp_path / "broken"
     broken.touch()
     monkeypatch.setenv(BREAK, str(broken))
@@ -238,7 +223,7 @@ def test_what_fails_is_noted_and_tried_again(
     assert "fell over" not in outcome.paths["report"].read_text()
 
 
-def test_a_full_disk_stops_the_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_study(study, monkeypatch):
     def full(*args: Any, **more: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -247,9 +232,7 @@ def test_a_full_disk_stops_the_study(study: Any, monkeypatch: pytest.MonkeyPatch
         run(study("full"))
 
 
-def test_a_study_stopped_again_and_again_is_one_that_ran_through(
-    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_stopped_again_and_again_is_one_that_ran_through(study, tmp_path, monkeypatch):
     keys = {"tasks": [STEADY], "plans": {"last": "reverse:1", "two": "0,4"}}
     assert run(study("whole", **keys))[0].failed == []
     append, left = Journal.append, 0
@@ -274,9 +257,7 @@ def test_a_study_stopped_again_and_again_is_one_that_ran_through(
     assert records(tmp_path / "runs" / "stopped") == records(tmp_path / "runs" / "whole")
 
 
-def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(
-    study: Callable[..., dict[str, Any]], tiny: Path, tmp_path: Path
-) -> None:
+def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(study, tiny, tmp_path):
     """It removes no layer, and must not be taken for the original model or for another width."""
     model = ModelHandle(ModelSettings(model=str(tiny), dtype="float32", device="cpu")).loaded.model
     for name, number in (("thin", 24), ("thinner", 12)):
@@ -294,16 +275,14 @@ def test_a_plan_with_mlp_channels_is_an_arm_with_answers_of_its_own(
     assert json.loads((folder / "thin/checkpoint/config.json").read_text())["intermediate_size"] == 24
     again, _ = run(study("wide", **keys))
     assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in outcome.rows]
-    report = (folder / "report.md").read_text()
-    assert "| thin | mlp:0.5 |" in report
+    assert "| thin | mlp:0.5 |" in (folder / "report.md").read_text()
     page = (folder / "report.html").read_text()
-    for shown in ("What can be removed?", "mlp:0.75"):
-        assert shown in page, shown
+    assert "What can be removed?" in page and "mlp:0.75" in page
 
 
 @pytest.mark.parametrize("tasks", [None, ["copy"], [{"task": "copy", "limit": 2}]], ids=["none", "names", "settings"])
-def test_the_folder_of_another_verb_is_refused_in_one_line(study: Any, tmp_path: Path, tasks: Any) -> None:
-    settings = {"model": "tiny"} if tasks is None else {"model": "tiny", "tasks": tasks}
+def test_the_folder_of_another_verb_is_refused_in_one_line(study, tmp_path, tasks):
+    settings = {"model": "tiny"} | ({} if tasks is None else {"tasks": tasks})
     RunFolder.begin(tmp_path / "runs" / "other", settings).close()
     with pytest.raises(RunMismatch, match=r"other was begun with model tiny, and now .* `out`\.$") as raised:
         run(study("other"))

@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +16,7 @@ def names(num_layers: int = 8, **keys: Any) -> list[str]:
     return [arm.name for arm in list_variants(study_from_dict(BASE | keys), num_layers)]
 
 
-def test_every_criterion_has_every_depth_and_every_cut_every_healing() -> None:
+def test_every_criterion_has_every_depth_and_every_cut_every_healing():
     found = names(criteria=["reverse", "random"], healing=["none", SFT, {**SFT, "name": "few", "plans": ["random"]}])
     assert found == [
         *("uncut", "reverse-1", "reverse-1+sft", "reverse-2", "reverse-2+sft"),
@@ -27,24 +24,21 @@ def test_every_criterion_has_every_depth_and_every_cut_every_healing() -> None:
     ]
 
 
-def test_the_uncut_model_is_trained_where_an_arm_names_it() -> None:
+def test_the_uncut_model_is_trained_where_an_arm_names_it():
     healing = [SFT, {**SFT, "name": "steps", "plans": ["uncut"]}]
-    assert names(criteria=["reverse"], depths=[1], healing=healing, seeds=[0, 5]) == [
-        *("uncut", "uncut+steps", "uncut+steps-seed5", "reverse-1", "reverse-1+sft", "reverse-1+sft-seed5"),
-    ]
-    assert [arm.name for arm in list_variants(study_from_dict({**BASE, "depths": [], "healing": healing[1:]}), 8)] == [
-        *("uncut", "uncut+steps"),
-    ]
+    seeded = ["uncut", "uncut+steps", "uncut+steps-seed5", "reverse-1", "reverse-1+sft", "reverse-1+sft-seed5"]
+    assert names(criteria=["reverse"], depths=[1], healing=healing, seeds=[0, 5]) == seeded
+    assert names(depths=[], healing=healing[1:]) == ["uncut", "uncut+steps"]
 
 
-def test_depths_may_be_shares_and_each_counts_once() -> None:
+def test_depths_may_be_shares_and_each_counts_once():
     assert names(criteria=["reverse"], depths=["25%", 2, "12.5%", "30%"]) == ["uncut", "reverse-2", "reverse-1"]
     assert names(30, criteria=["reverse"], depths=["25%"])[1] == "reverse-8", "a half is rounded up"
     with pytest.raises(InputError, match="depth 8 leaves"):
         names(criteria=["reverse"], depths=[8])
 
 
-def test_under_a_further_seed_only_what_draws_is_drawn_anew() -> None:
+def test_under_a_further_seed_only_what_draws_is_drawn_anew():
     keys: dict[str, Any] = {"criteria": ["reverse", "random"], "depths": [1], "plans": {"any": "random:1"}}
     assert names(seeds=[0, 5], **keys) == ["uncut", "any", "any-seed5", "reverse-1", "random-1", "random-1-seed5"]
     healing = [SFT, {**SFT, "name": "fixed", "seed": 42}]
@@ -57,7 +51,7 @@ def test_under_a_further_seed_only_what_draws_is_drawn_anew() -> None:
     assert sampled == ["uncut", "reverse-1", "reverse-1-seed5"]
 
 
-def test_cheap_and_informative_first() -> None:
+def test_cheap_and_informative_first():
     study = study_from_dict(
         BASE
         | {"criteria": [TASKS, "block_influence", "random"], "seeds": [0, 1], "healing": [{**SFT, "plans": ["random"]}]}
@@ -78,14 +72,8 @@ def test_cheap_and_informative_first() -> None:
     ]
 
 
-def test_one_search_serves_all_depths_where_they_are_nested() -> None:
-    criteria = [
-        "reverse",
-        "block_influence",
-        "angular_distance",
-        TASKS,
-        "my.module:mine",
-    ]
+def test_one_search_serves_all_depths_where_they_are_nested():
+    criteria = ["reverse", "block_influence", "angular_distance", TASKS, "my.module:mine"]
     found = {one.name: (one.is_nested, one.cost) for one in study_from_dict(BASE | {"criteria": criteria}).criteria}
     assert found == {
         "reverse": (True, 0),
@@ -123,20 +111,17 @@ def test_one_search_serves_all_depths_where_they_are_nested() -> None:
         ({"criteria": ["reverse"], "plans": {"searches": "3"}}, "a study uses for itself"),
         ({"criteria": ["reverse"], "plans": {"reverse-1": "3"}}, "two arms of the study would be called reverse-1"),
         ({"criteria": ["reverse"], "sweep": {}}, "unknown key"),
-        (
-            {"criteria": ["reverse"], "healing": [{**SFT, "batch_size": 3, "micro_batch": 2}]},
-            "no multiple of micro_batch",
-        ),
+        ({"criteria": ["reverse"], "healing": [{**SFT, "batch_size": 3, "micro_batch": 2}]}, "multiple of micro_batch"),
         ({"criteria": ["reverse"], "tasks": ["suite:bultin"]}, r"Did you mean builtin\?"),
     ],
 )
-def test_what_makes_no_study_is_refused_in_one_clear_line(change: dict[str, Any], message: str) -> None:
+def test_what_makes_no_study_is_refused_in_one_clear_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         names(**change)
     assert "\n" not in str(caught.value)
 
 
-def test_a_study_may_name_a_suite_and_a_folder_of_data(tmp_path: Path) -> None:
+def test_a_study_may_name_a_suite_and_a_folder_of_data(tmp_path):
     (tmp_path / "data" / "arc_easy").mkdir(parents=True)
     file = tmp_path / "study.yaml"
     file.write_text(
@@ -150,17 +135,12 @@ def test_a_study_may_name_a_suite_and_a_folder_of_data(tmp_path: Path) -> None:
     assert list(found) == ["arithmetic", "brackets", "arc_easy", "copy"]
 
 
-def test_a_folder_of_data_serves_searches_and_prompts_too(tmp_path: Path) -> None:
+def test_a_folder_of_data_serves_searches_and_prompts_too(tmp_path):
     (tmp_path / "gsm8k").mkdir()
     local, own = str(tmp_path / "gsm8k"), {"task": "gsm8k", "data": "own"}
-    study = study_from_dict(
-        {
-            **BASE,
-            "data_dir": str(tmp_path),
-            "criteria": [{"criterion": "task_accuracy", "objective": ["gsm8k", "copy", own]}, "reverse"],
-            "healing": [{"name": "sft", "prompts": ["task:gsm8k", "task:copy", "gsm8k"]}],
-        }
-    )
+    criteria = [{"criterion": "task_accuracy", "objective": ["gsm8k", "copy", own]}, "reverse"]
+    healing = [{"name": "sft", "prompts": ["task:gsm8k", "task:copy", "gsm8k"]}]
+    study = study_from_dict({**BASE, "data_dir": str(tmp_path), "criteria": criteria, "healing": healing})
     assert [[one.data for one in by.objective] for by in study.criteria] == [[local, None, "own"], []]
     assert [spec.data for spec in study.healing[0].prompts] == [local, None, None]
     assert study_from_dict({**BASE, "criteria": ["reverse"]}).criteria == study.criteria[1:], "else nothing changes"
