@@ -1,7 +1,5 @@
 """The public Python API: its names, and that its steps do what the verbs do."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import inspect
@@ -24,17 +22,12 @@ from layercut.settings import CalibrationSettings, TaskSettings
 from layercut.text import make_bare_table
 from layercut.verbs import VERBS, verb_class
 from layercut.verbs.base import Shown
-from layercut.verbs.select import SelectVerb
 from tests.support.pruning import choice_file, spare_model
-from tests.support.tiny import save_tiny
+
+SHORT = CalibrationSettings(num_texts=2, max_tokens=16)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
-
-
-def test_every_public_name_is_there_and_documented() -> None:
+def test_every_public_name_is_there_and_documented():
     promised = {"load_model", "CutPlan", "remove_layers", "select_layers", "evaluate", "heal"}
     promised |= {"prune", "run_study", "sweep", "compare"}
     assert promised < set(layercut.__all__) == set(dir(layercut))
@@ -44,11 +37,12 @@ def test_every_public_name_is_there_and_documented() -> None:
         _ = layercut.prunes
 
 
+STUDY: dict[str, Any] = {"out": "o", "plans": {"last": "reverse:1"}, "tasks": ["copy"], "checkpoints": False}
 STEPS = [name for name in layercut.__all__ if getattr(getattr(layercut, name), "__module__", "") == "layercut.api"]
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_help_names_every_argument(step: str) -> None:
+def test_help_names_every_argument(step):
     function = getattr(layercut, step)
     kinds = {one.kind for one in inspect.signature(function).parameters.values()}
     assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
@@ -58,7 +52,7 @@ def test_help_names_every_argument(step: str) -> None:
         assert {"method", "rank", "learning_rate", "seed"} <= {*inspect.signature(function).parameters}
 
 
-def test_what_a_step_returns_is_a_public_class() -> None:
+def test_what_a_step_returns_is_a_public_class():
     returned = {str(inspect.signature(getattr(layercut, step)).return_annotation) for step in STEPS}
     classes = {name for text in returned for name in re.findall(r"[A-Z]\w+", text)} - {"Path"}
     assert {"Pruned", "CutPlan", "TaskResult", "Swept", "Diagnosed", "StudyOutcome"} < classes
@@ -70,24 +64,20 @@ def test_what_a_step_returns_is_a_public_class() -> None:
 @pytest.mark.parametrize(
     "page", ["examples/tutorial.ipynb", "docs/reference/python.md", "docs/start/tutorial_python.md"]
 )
-def test_python_is_taught_with_public_names_alone(page: str) -> None:
+def test_python_is_taught_with_public_names_alone(page):
     text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
     assert not re.findall(r"(?:from|import) layercut\.[\w.]+", text)
     assert {*re.findall(r"\blayercut\.(\w+)\(", text)} <= {*layercut.__all__}
     assert " 0.0 MB" not in text
 
 
-def test_progress_is_shown_unless_it_is_silenced(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = CalibrationSettings(num_texts=2, max_tokens=16)
+def test_progress_is_shown_unless_it_is_silenced(tiny, tmp_path, capsys):
     cut = layercut.cut(tiny, "2", tmp_path / "cut")
     assert "comparing" in capsys.readouterr().err
     ranked = [TaskSettings(task="arithmetic", readouts=("rank",), limit=4)]
-    study = {"model": str(tiny), "out": "o", "plans": {"last": "reverse:1"}, "tasks": ["copy"], "checkpoints": False}
     calls: dict[str, Callable[..., object]] = {
         "select": lambda d, **how: layercut.select_layers(
-            tiny, "block_influence", "2 layers", out=d, calibration=text, **how
+            tiny, "block_influence", "2 layers", out=d, calibration=SHORT, **how
         ),
         "evaluate": lambda d, **how: layercut.evaluate_task("arithmetic", tiny, readout="rank", limit=4, **how),
         "sweep": lambda d, **how: layercut.sweep(tiny, ranked, layers="2", out=d, **how),
@@ -95,7 +85,7 @@ def test_progress_is_shown_unless_it_is_silenced(
         "heal": lambda d, **how: layercut.heal(
             cut, tiny, "task:copy", out=d, limit=20, responses="original", method="seam", **how
         ),
-        "study": lambda d, **how: layercut.run_study(study, out=d, limit=2, **how),
+        "study": lambda d, **how: layercut.run_study(STUDY | {"model": str(tiny)}, out=d, limit=2, **how),
     }
     for name, call in calls.items():
         call(tmp_path / f"{name}-quiet", progress=False)
@@ -110,19 +100,10 @@ def test_progress_is_shown_unless_it_is_silenced(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda m, d: layercut.select_layers(m, "block_influence", "40 layers", out=d),
-            "cannot remove 40 layers: 6 of 6",
-        ),
-        (
-            lambda m, d: layercut.select_layers(m, "block_influence", "3 layers", out=d, protect="9"),
-            "protected layer 9",
-        ),
+        (lambda m, d: layercut.select_layers(m, "block_influence", "40 layers", out=d), "remove 40 layers: 6 of 6"),
+        (lambda m, d: layercut.select_layers(m, "block_influence", "3 layers", out=d, protect="9"), "protected layer"),
         (lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d), "objective"),
-        (
-            lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d, objective=["aritmetic"]),
-            "Did you mean",
-        ),
+        (lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d, objective=["coppy"]), "mean copy"),
         (lambda m, d: layercut.select_layers(m, "block", "1 layers", out=d), "unknown criterion"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, race="fast"), "unknown race"),
         (lambda m, d: layercut.prune(m, use="math", one_size=True), "`one_size` needs a size"),
@@ -133,17 +114,10 @@ def test_progress_is_shown_unless_it_is_silenced(
         (lambda m, d: layercut.sweep(m, ["copi"], out=d), "Did you mean copy"),
         (lambda m, d: layercut.diagnose(m, ["40"], out=d), "layer 40 is not in"),
         (lambda m, d: layercut.diagnose(m, ["1"], only=["bracket"], out=d), "Did you mean brackets"),
-        (
-            lambda m, d: layercut.run_study(
-                {"model": str(m), "out": "o", "plans": {"a": "40"}, "tasks": ["copy"]}, out=d
-            ),
-            "layer 40 is not in",
-        ),
+        (lambda m, d: layercut.run_study(STUDY | {"model": str(m), "plans": ["40"]}, out=d), "layer 40 is not in"),
     ],
 )
-def test_what_cannot_be_is_refused_before_the_model_is_read(
-    call: Callable[[Path, Path], object], message: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_is_refused_before_the_model_is_read(call, message, tiny, tmp_path, monkeypatch):
     def read(*_: object, **__: object) -> None:
         raise AssertionError("the model was read")
 
@@ -154,20 +128,17 @@ def test_what_cannot_be_is_refused_before_the_model_is_read(
     assert message in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_too_many_layers_of_a_loaded_model_are_refused_before_it_writes_text(
-    loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_layers_of_a_loaded_model_are_refused_before_it_writes_text(loaded, tmp_path, monkeypatch):
     model, tokenizer = loaded
     monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("the model was run"))
     with pytest.raises(InputError, match="cannot remove 40 layers"):
         layercut.select_layers(model, "block_influence", "40 layers", out=tmp_path / "out", tokenizer=tokenizer)
 
 
-def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
+def test_choose_and_cut(tiny, tmp_path):
     said: list[str] = []
-    text = CalibrationSettings(num_texts=2, max_tokens=16)
     plan = layercut.select_layers(
-        tiny, "block_influence", "2 layers", out=tmp_path / "bi", protect="first:1,last:1", calibration=text
+        tiny, "block_influence", "2 layers", out=tmp_path / "bi", protect="first:1,last:1", calibration=SHORT
     )
     assert len(plan.removed) == 2 and not {0, 5} & set(plan.removed)
     assert str(plan).startswith("rank  layer  importance") and f"{tmp_path}/bi/plan.json" in str(plan)
@@ -182,34 +153,25 @@ def test_choose_and_cut(tiny: Path, tmp_path: Path) -> None:
         layercut.cut(tiny, "reverse:1", cut)
 
 
-def test_a_task_judges_plans_and_models(tiny: Path, tmp_path: Path) -> None:
-    ranked = TaskSettings(task="arithmetic", readouts=("rank",), limit=12)
+def test_steps_take_settings_engines_and_folders(tiny, tmp_path):
+    ranked = [TaskSettings(task="arithmetic", readouts=("rank",), limit=12)]
     with pytest.raises(InputError, match="not above guessing"):  # a random model knows no sums
-        layercut.select_layers(
-            tiny, "task_accuracy", "1 layer", out=tmp_path / "search", objective=[ranked], protect="none"
-        )
-    loaded, plan = layercut.load_model(str(tiny)), layercut.CutPlan(num_layers=6, removed=(1,))
-    found = layercut.evaluate_task(
-        layercut.load_task("arithmetic"), layercut.PlainEngine(loaded), plan, readout="rank", limit=4
-    )
-    assert found.metrics[0]["n"] == len(found.records) == 4
-
-
-def test_diagnose_compares_with_the_uncut_model(tiny: Path, tmp_path: Path) -> None:
+        layercut.select_layers(tiny, "task_accuracy", "1 layer", out=tmp_path / "s", objective=ranked, protect="none")
+    engine, plan = layercut.PlainEngine(layercut.load_model(str(tiny))), layercut.CutPlan(num_layers=6, removed=(1,))
+    scored = layercut.evaluate_task(layercut.load_task("arithmetic"), engine, plan, readout="rank", limit=4)
+    assert scored.metrics[0]["n"] == len(scored.records) == 4
     cut = layercut.cut(layercut.ModelSettings(model=str(tiny)), "reverse:2", tmp_path / "cut", verify=False)
     done = layercut.diagnose(tiny, [cut], only=["brackets"], limit=2, out=tmp_path / "broken")
     assert done.report.is_file() and set(done.data["diagnostics"]) == {"brackets"}
 
 
 @pytest.mark.parametrize("method", ["seam", "lora"])
-def test_heal_gives_the_folder_of_the_checkpoint(method: str, tiny: Path, tmp_path: Path) -> None:
+def test_heal_gives_the_folder_of_the_checkpoint(method, tiny, tmp_path):
     if method != "seam":
         pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
     cut = layercut.cut(tiny, "2,4", tmp_path / "cut")
-    training = {"method": method, "rank": 2, "max_steps": 2, "save_every": 2}
-    healed = layercut.heal(
-        cut, tiny, "task:arithmetic", out=tmp_path / "run", limit=40, responses="original", **training
-    )
+    asked = {"method": method, "rank": 2, "max_steps": 2, "save_every": 2, "limit": 40, "responses": "original"}
+    healed = layercut.heal(cut, tiny, "task:arithmetic", out=tmp_path / "run", **asked)
     assert healed == tmp_path / "run" / "checkpoint"
     assert json.loads((healed / "plan.json").read_text())["healing"][0]["method"] == method
     assert AutoModelForCausalLM.from_pretrained(healed).config.num_hidden_layers == 4
@@ -223,7 +185,7 @@ def loaded(tiny: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(tiny), AutoTokenizer.from_pretrained(tiny)
 
 
-def test_two_lines_make_a_loaded_model_smaller(loaded: tuple[Any, Any]) -> None:
+def test_two_lines_make_a_loaded_model_smaller(loaded):
     model, _ = loaded
     smaller = layercut.remove_layers(model, "1-2")
     assert smaller is model and model.config.num_hidden_layers == 4
@@ -234,14 +196,13 @@ def test_two_lines_make_a_loaded_model_smaller(loaded: tuple[Any, Any]) -> None:
         layercut.remove_layers(model, [9])
 
 
-def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tmp_path: Path) -> None:
+def test_every_step_takes_a_loaded_model(loaded, tiny, tmp_path):
     model, tokenizer = loaded
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    text = CalibrationSettings(num_texts=2, max_tokens=16)
     plan = layercut.select_layers(
-        model, "block_influence", "34%", out=tmp_path / "bi", tokenizer=tokenizer, calibration=text
+        model, "block_influence", "34%", out=tmp_path / "bi", tokenizer=tokenizer, calibration=SHORT
     )
-    named = layercut.select_layers(tiny, "block_influence", "2 layers", out=tmp_path / "named", calibration=text)
+    named = layercut.select_layers(tiny, "block_influence", "2 layers", out=tmp_path / "named", calibration=SHORT)
     assert plan.removed == named.removed and plan.model_hash == named.model_hash
     cut = layercut.cut(model, [2, 4], tmp_path / "cut", tokenizer=tokenizer)
     assert layercut.CutPlan.load(cut / "plan.json").removed == (2, 4)
@@ -251,17 +212,13 @@ def test_every_step_takes_a_loaded_model(loaded: tuple[Any, Any], tiny: Path, tm
     assert {row.layer for row in swept.sweep.rows} == {2}
     done = layercut.diagnose(model, ["4"], only=["brackets"], limit=2, out=tmp_path / "broken", tokenizer=tokenizer)
     assert done.report.is_file()
-    healed = layercut.heal(
-        cut, model, "task:arithmetic", tokenizer=tokenizer, out=tmp_path / "healed", limit=20, responses="original",
-        method="seam",
-    )  # fmt: skip
+    asked = {"limit": 20, "responses": "original", "method": "seam"}
+    healed = layercut.heal(cut, model, "task:arithmetic", tokenizer=tokenizer, out=tmp_path / "healed", **asked)
     assert (healed / "config.json").is_file()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_a_loaded_model_is_known_by_its_weights(
-    loaded: tuple[Any, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loaded_model_is_known_by_its_weights(loaded, tiny, tmp_path, monkeypatch):
     from layercut.models.loading import loaded_hash, wrap_loaded
 
     monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
@@ -290,18 +247,12 @@ def test_a_loaded_model_is_known_by_its_weights(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda m, d: layercut.prune(m, use="math", keeps=0.9),
-            "unknown argument of prune 'keeps'. Did you mean keep?",
-        ),
+        (lambda m, d: layercut.prune(m, use="math", keeps=0.9), "argument of prune 'keeps'. Did you mean keep?"),
         (lambda m, d: layercut.prune(m, use="mth"), "Did you mean math?"),
         (lambda m, d: layercut.prune(m), "neither was given"),
         (lambda m, d: layercut.prune(3, use="math"), "int is no model"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, protekt="0"), "Did you mean protect?"),
-        (
-            lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, calibraton=None),
-            "Did you mean calibration?",
-        ),
+        (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, calibraton=None), "mean calibration?"),
         (lambda m, d: layercut.cut(m, "1", d, verfy=False), "Did you mean verify?"),
         (lambda m, d: layercut.heal(m, m, "task:copy", out=d, max_step=2), "Did you mean max_steps?"),
         (lambda m, d: layercut.sweep(m, ["copy"], out=d, layer="1"), "Did you mean layers?"),
@@ -311,15 +262,13 @@ def test_a_loaded_model_is_known_by_its_weights(
         (lambda m, d: layercut.compare(d, d, seeds=1), "Did you mean seed?"),
     ],
 )
-def test_an_argument_that_does_not_exist_is_refused_with_the_nearest(
-    call: Callable[[Path, Path], object], message: str, tiny: Path, tmp_path: Path
-) -> None:
+def test_an_argument_that_does_not_exist_is_refused_with_the_nearest(call, message, tiny, tmp_path):
     with pytest.raises(InputError) as caught:
         call(tiny, tmp_path / "out")
     assert message in str(caught.value)
 
 
-def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path: Path) -> None:
+def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path):
     folder = spare_model(tmp_path / "spare")
     file = choice_file(tmp_path / "mine.jsonl", folder)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -338,7 +287,7 @@ def test_prune_of_a_loaded_model_is_that_of_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [name for name in STEPS if name not in ("evaluate_task", "cut", "heal", "push")])
-def test_a_result_prints_what_the_terminal_shows(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_prints_what_the_terminal_shows(step, monkeypatch):
     returns = inspect.signature(getattr(layercut, step)).return_annotation
     kind = list if returns.startswith("list[") else getattr(layercut, returns.partition(" ")[0])
     given = kind.__new__(kind, *map(str, getattr(kind, "_fields", ())))
@@ -362,28 +311,15 @@ def test_a_result_prints_what_the_terminal_shows(step: str, monkeypatch: pytest.
         assert result == given == pickle.loads(pickle.dumps(result))
 
 
-def test_studies_advice_and_comparisons_from_python(tiny: Path, tmp_path: Path) -> None:
-    study = {
-        "model": str(tiny),
-        "device": "cpu",
-        "out": str(tmp_path / "study"),
-        "plans": {"last": "reverse:1"},
-        "tasks": [{"task": "arithmetic", "readouts": ["rank"], "limit": 8}],
-        "checkpoints": False,
-    }
-    outcome = layercut.run_study(study)
+def test_studies_and_comparisons_from_python(tiny, tmp_path):
+    study = STUDY | {"model": str(tiny), "device": "cpu", "out": str(tmp_path / "study")}
+    outcome = layercut.run_study(study | {"tasks": [{"task": "arithmetic", "readouts": ["rank"], "limit": 8}]})
     assert not outcome.failed and {row.task for row in outcome.rows} == {"arithmetic"}
     rows = layercut.compare(tmp_path / "study" / "uncut", tmp_path / "study" / "last")
     assert {row.readout for row in rows} == {"rank"}
 
 
-def test_descriptions_name_what_is_done() -> None:
-    protect = SelectVerb.model_fields["protect"].description or ""
-    assert protect.endswith("layer 0 for task_accuracy.")
-    assert (layercut.prune.__doc__ or "").startswith("Make MODEL smaller")
-
-
-def test_the_stub_has_the_arguments_that_the_functions_take() -> None:
+def test_the_stub_has_the_arguments_that_the_functions_take():
     stub = ast.parse((Path(layercut.__file__).parent / "__init__.pyi").read_text("utf-8"))
     functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
     assert {"prune", "evaluate", "select_layers", "compare"} <= functions.keys() <= {*layercut.__all__}

@@ -1,7 +1,5 @@
 """Package arrows, read from the imports: which package may use which, and which stay free of torch."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys
@@ -30,13 +28,9 @@ MAY_USE = {
     "tasks": {"engine", "sandbox", "evidence", "surgery", "settings"},
     "report": {"evidence", "surgery"},
     "selection": {"tasks", "engine", "evidence", "surgery", "models", "settings"},
-    "diagnostics": {
-        "selection", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings",
-    },
+    "diagnostics": {"selection", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings"},
     "healing": {"selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
-    "study": {
-        "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "settings",
-    },
+    "study": {"healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "pruning": {
         "study", "healing", "diagnostics", "selection", "tasks", "engine", "evidence", "surgery", "models",
         "settings",
@@ -84,7 +78,7 @@ def room(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_dependencies_run_one_way(path: Path) -> None:
+def test_dependencies_run_one_way(path):
     here = room(path)
     if here.startswith("__"):  # the face of the package, and of its command
         return
@@ -98,7 +92,7 @@ def test_dependencies_run_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_optional_parts_stay_behind_their_adapters(path: Path) -> None:
+def test_optional_parts_stay_behind_their_adapters(path):
     where = path.relative_to(SOURCE)
     for name in imported(path):
         package = name.split(".")[0]
@@ -107,7 +101,7 @@ def test_optional_parts_stay_behind_their_adapters(path: Path) -> None:
             assert places & ONLY_IN[package], f"{where} imports {package}"
 
 
-def test_no_two_modules_import_each_other_even_through_others() -> None:
+def test_no_two_modules_import_each_other_even_through_others():
     names = {".".join(("layercut", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in modules()}
     names = {name.removesuffix(".__init__"): path for name, path in names.items()}
     uses = {
@@ -125,16 +119,13 @@ def test_no_two_modules_import_each_other_even_through_others() -> None:
     assert not uses, f"import circles among {sorted(uses)}"
 
 
-def test_no_public_class_name_stands_in_two_packages() -> None:
+def test_every_package_is_checked_and_no_public_class_name_stands_in_two():
     places: dict[str, set[str]] = {}
     for path in modules():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, set()).add(room(path))
     assert {name: rooms for name, rooms in places.items() if len(rooms) > 1} == {}
-
-
-def test_every_room_of_the_house_is_checked() -> None:
     assert {p.name for p in SOURCE.iterdir() if p.is_dir() and p.name != "__pycache__"} <= set(MAY_USE)
 
 
@@ -152,7 +143,7 @@ def test_every_room_of_the_house_is_checked() -> None:
         "import layercut.surgery.plan, layercut.surgery.config_fields, layercut.tasks.base, layercut.selection",
     ],
 )
-def test_light_modules_import_neither_torch_nor_transformers(statement: str) -> None:
+def test_light_modules_import_neither_torch_nor_transformers(statement):
     code = f"import sys; {statement}; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -1,7 +1,5 @@
 """The jobs of docs/explanation/architecture.md and the examples of docs/how_to/extend.md, run on a tiny model."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys
@@ -40,12 +38,12 @@ EXAMPLES = {title: found for title, text in _SECTION.findall(EXTEND) if (found :
 
 
 @pytest.fixture
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory) -> Path:
     return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path, monkeypatch) -> Iterator[Path]:
     """An empty folder that modules are imported from; what an example registers is taken back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -60,13 +58,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def test_there_is_an_example_of_everything_that_can_be_added() -> None:
+def test_there_is_an_example_of_everything_that_can_be_added():
     kinds = ("criterion", "task", "model family", "healing method", "diagnostic", "report section")
     assert list(EXAMPLES) == [f"A {kind}" for kind in kinds]
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
-def test_an_example_runs_as_it_stands_on_the_page(title: str, model: Path, here: Path) -> None:
+def test_an_example_runs_as_it_stands_on_the_page(title, model, here):
     for block in EXAMPLES[title]:
         assert max(map(len, block.splitlines())) <= 120
         if name := _FILE.match(block):
@@ -76,9 +74,7 @@ def test_an_example_runs_as_it_stands_on_the_page(title: str, model: Path, here:
 
 
 @pytest.mark.parametrize("title", COMMANDS)
-def test_a_job_enters_the_files_that_the_page_lists_in_this_order(
-    title: str, model: Path, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_enters_the_files_that_the_page_lists_in_this_order(title, model, here, monkeypatch):
     study = {"model": str(model), "device": "cpu", "out": "study", "tasks": [BRIGHT], "plans": {"last": "reverse:1"}}
     Path("study.yaml").write_text(json.dumps(study), encoding="utf-8")
     layercut.cut(model, "reverse:1", "last")

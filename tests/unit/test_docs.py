@@ -1,12 +1,12 @@
-"""Docs that are made from the code, or speak of it, say what is true; pages are in the menu and links arrive."""
-
-from __future__ import annotations
+"""Docs and docstrings that are made from the code, or speak of it, say what is true; links arrive."""
 
 import ast
+import doctest
 import importlib.util
 import inspect
 import re
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,11 @@ def anchors(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize("file", sorted(MADE), ids=lambda file: file.name)
-def test_what_is_generated_is_up_to_date(file: Path) -> None:
+def test_what_is_generated_is_up_to_date(file):
     assert file.read_text(encoding="utf-8") == MADE[file], "run `python docs/generate.py`"
 
 
-def test_every_page_is_in_the_menu_once() -> None:
+def test_every_page_is_in_the_menu_once():
     listed = menu(site()["nav"])
     assert sorted(listed) == sorted(set(listed))
     elsewhere = tuple(site()["not_in_nav"].split())
@@ -70,7 +70,7 @@ def test_every_page_is_in_the_menu_once() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
-def test_every_link_arrives(page: Path) -> None:
+def test_every_link_arrives(page):
     text = page.read_text(encoding="utf-8")
     broken = []
     for link in _LINK.findall(_CODE.sub("", text)):
@@ -85,26 +85,20 @@ def test_every_link_arrives(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
-def test_a_page_has_one_title_and_says_more(page: Path) -> None:
+def test_a_page_has_one_title_and_says_more(page):
     text = _CODE.sub("", page.read_text(encoding="utf-8"))
     assert len(re.findall(r"^# \S", text, re.MULTILINE)) == 1 and text.startswith("# ")
     assert len(text.split()) > 40
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
-def test_code_in_a_table_shows_no_backslash(page: Path) -> None:
+def test_code_in_a_table_shows_no_backslash(page):
     """GitHub wants a bar in a cell escaped, the site shows the escape: a bar is written as an entity."""
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     assert [row for row in rows if "\\|" in "".join(re.findall(r"`[^`]*`", row))] == []
 
 
-def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.index("make run") < readme.index("make test") < 900
-    assert len(readme.splitlines()) <= 90
-
-
-def test_the_page_of_the_api_names_what_has_no_twin() -> None:
+def test_the_page_of_the_api_names_what_has_no_twin():
     import layercut
     from layercut.verbs import VERBS
 
@@ -118,7 +112,7 @@ def test_the_page_of_the_api_names_what_has_no_twin() -> None:
         assert (f"`{verb}`" in with_twin) is has_one and (f"`{verb}`" in without) is not has_one, verb
 
 
-def test_the_site_asks_no_other_machine() -> None:
+def test_the_site_asks_no_other_machine():
     config = site()
     assert config["theme"]["font"] is False and config["strict"] is True
     assert not any("//" in file for file in (*config.get("extra_css", ()), *config.get("extra_javascript", ())))
@@ -126,7 +120,7 @@ def test_the_site_asks_no_other_machine() -> None:
     assert pictures and not any(link.startswith("http") for link in pictures)
 
 
-def test_the_picture_shows_every_package() -> None:
+def test_the_picture_shows_every_package():
     assert set(generate.ORDER) == set(MAY_USE)
     picture = generate.PICTURE.read_text(encoding="utf-8")
     arrows = set(re.findall(r"<title>(\w+) --&gt; (\w+)</title>", picture))
@@ -134,7 +128,7 @@ def test_the_picture_shows_every_package() -> None:
     assert [name for name in MAY_USE if not re.search(rf"[>: ]{name}[<, ]", picture)] == []
 
 
-def test_every_public_name_is_on_the_page_of_the_api() -> None:
+def test_every_public_name_is_on_the_page_of_the_api():
     page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     named = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
     # The functions of verbs are documented by the stub, which says them as names of layercut.
@@ -145,21 +139,18 @@ def test_every_public_name_is_on_the_page_of_the_api() -> None:
         assert importlib.util.find_spec(name if name == "layercut.errors" else module), function
 
 
-def test_every_criterion_has_a_row_among_the_papers() -> None:
+def test_every_criterion_and_task_is_in_the_reference_and_each_criterion_among_the_papers():
+    criteria = (DOCS / "reference" / "criteria.md").read_text(encoding="utf-8")
+    assert [name for name in CRITERIA if not re.search(rf"^## {name}\n\n\S+ .*\n\n", criteria, re.MULTILINE)] == []
+    readouts = (DOCS / "reference" / "tasks.md").read_text(encoding="utf-8").partition("## Readouts")[2]
+    assert [name for name in TASKS if f"`{name}`" not in readouts] == []
     index = (DOCS / "explanation" / "paper_index.md").read_text(encoding="utf-8")
     modules = [row.function.partition(":")[0] for row in CRITERIA.values()]
     files = [module.removeprefix("layercut.").replace(".", "/") + ".py" for module in modules]
     assert [file for file in files if f"`{file}`" not in index] == []
 
 
-def test_every_criterion_and_task_is_in_the_reference() -> None:
-    criteria = (DOCS / "reference" / "criteria.md").read_text(encoding="utf-8")
-    assert [name for name in CRITERIA if not re.search(rf"^## {name}\n\n\S+ .*\n\n", criteria, re.MULTILINE)] == []
-    readouts = (DOCS / "reference" / "tasks.md").read_text(encoding="utf-8").partition("## Readouts")[2]
-    assert [name for name in TASKS if f"`{name}`" not in readouts] == []
-
-
-def test_every_setting_has_its_own_page() -> None:
+def test_every_setting_has_its_own_page():
     from layercut.base_settings import Settings
     from layercut.engine.base import Decoding
     from layercut.healing.prompt_sources import PromptReading
@@ -176,15 +167,18 @@ def test_every_setting_has_its_own_page() -> None:
     assert ours - left_out == {kind for _, kind in generate.settings_classes()}
 
 
-def test_the_version_is_one() -> None:
+def test_the_version_is_one_and_the_readme_is_short_and_begins_with_the_two_commands():
     given = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {layercut.__version__, cited["version"]} == {given}
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [name for name in headings if name != "Unreleased"][:1] in ([], [given])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.index("make run") < readme.index("make test") < 900
+    assert len(readme.splitlines()) <= 90
 
 
-def test_python_on_the_pages_calls_what_exists() -> None:
+def test_python_on_the_pages_calls_what_exists():
     called = []
     for page in (ROOT / "README.md", *PAGES):
         for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
@@ -202,3 +196,17 @@ def test_python_on_the_pages_calls_what_exists() -> None:
                 assert takes_more or given <= {*parameters}, (page.name, node.func.attr, given - {*parameters})
                 called.append(node.func.attr)
     assert {"prune", "select_layers", "cut", "heal", "evaluate_task"} <= {*called}
+
+
+SOURCE = Path(layercut.__file__).parent
+MODULES = [
+    ".".join(("layercut", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in sorted(SOURCE.rglob("*.py"))
+    if "    >>> " in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_hold(name):
+    result = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.attempted > 0 and result.failed == 0

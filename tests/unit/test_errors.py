@@ -1,7 +1,5 @@
 """The hint for an optional part names an install that works where layercut came from."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re
@@ -50,15 +48,13 @@ class Installed:
         ),
     ],
 )
-def test_the_hint_names_where_layercut_came_from(
-    origin: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hint_names_where_layercut_came_from(origin, command, monkeypatch):
     monkeypatch.setattr(metadata, "distribution", lambda name: Installed(origin))
     assert install_command("vllm") == command
     assert str(MissingExtra("running a model with vLLM", "vllm")).endswith(f"needs an optional part: {command}")
 
 
-def test_without_metadata_the_package_index_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_metadata_the_package_index_is_named(monkeypatch):
     def none(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
@@ -66,7 +62,7 @@ def test_without_metadata_the_package_index_is_named(monkeypatch: pytest.MonkeyP
     assert install_command("heal") == "pip install '.[heal]' in a clone of layercut"
 
 
-def test_errors_of_the_library_name_fields_and_no_flags() -> None:
+def test_errors_of_the_library_name_fields_and_no_flags():
     """Python and study files have no flags; the command line puts them in, see layercut.cli.console.set_flag_names."""
     found = []
     for path in sorted((SOURCE).rglob("*.py")):
@@ -82,7 +78,7 @@ def test_errors_of_the_library_name_fields_and_no_flags() -> None:
     assert found == []
 
 
-def test_the_command_line_says_flags_for_the_fields_of_its_verb() -> None:
+def test_the_command_line_says_flags_for_the_fields_of_its_verb():
     try:
         console.set_flag_names({"rank": "--rank", "top_p": "--top-p", "batch_size": "--train-batch", "out": "--out"})
         with console.log.capture() as said:

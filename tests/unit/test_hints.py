@@ -1,7 +1,5 @@
 """What a message tells people to do can be done: its commands, flags, arguments and files exist."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ import pytest
 
 from layercut.cli.main import verb_commands
 from layercut.diagnostics import DIAGNOSTICS
-from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - the fixture
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "layercut"
@@ -62,12 +59,12 @@ def own_verb(where: str) -> str:
     return name if file.parent.name == "cli" and name in COMMANDS else ""
 
 
-def test_messages_are_found() -> None:
+def test_messages_are_found():
     assert len(MESSAGES) > 3000
     assert sum("layercut " in text for _, text in MESSAGES) > 60 and sum("--" in text for _, text in MESSAGES) > 60
 
 
-def test_every_command_that_a_message_names_has_its_flags() -> None:
+def test_every_command_that_a_message_names_has_its_flags():
     wrong = [
         (where, verb, flag)
         for where, text in MESSAGES
@@ -78,7 +75,7 @@ def test_every_command_that_a_message_names_has_its_flags() -> None:
     assert wrong == []
 
 
-def test_every_flag_that_a_message_names_exists_in_its_verb() -> None:
+def test_every_flag_that_a_message_names_exists_in_its_verb():
     every = set().union(*FLAGS.values())
     wrong = [
         (where, flag)
@@ -89,38 +86,27 @@ def test_every_flag_that_a_message_names_exists_in_its_verb() -> None:
     assert wrong == []
 
 
-def test_every_argument_in_backticks_exists() -> None:
+def test_every_argument_that_a_text_names_exists():
     every = set().union(*NAMES.values()) | {*COMMANDS}
     names = [(where, name) for where, text in MESSAGES for name in re.findall(r"`([a-z_]+)(?:=\w+)?`", text)]
     assert len(names) > 100 and [one for one in names if one[1] not in every] == []
-
-
-def test_every_file_that_the_code_names_exists() -> None:
-    texts = [file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")]
-    named = {one for text in texts for one in re.findall(r"\b(?:docs|examples|benchmarks|tests)/[\w./-]+\.\w+", text)}
-    assert len(named) > 5 and [one for one in sorted(named) if not (ROOT / one).exists()] == []
-
-
-def test_an_option_that_help_recommends_is_one() -> None:
     for verb, kind in COMMANDS.items():
         for one in kind.params:
             for name in re.findall(r"such as (\w+)=\d", getattr(one, "help", None) or ""):
                 assert name in NAMES[verb] or one.name == "data", (verb, one.name, name)
 
 
-@pytest.mark.parametrize("words", ["report", "compare RUN", "eval m --tasks copy --against"])
-def test_a_folder_that_is_not_there_is_said_to_be_none(
-    words: str,
-    layercut: Run,  # noqa: F811 - the fixture
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = layercut(*(word.replace("RUN", "nodir") for word in words.split()), "nodir")
-    assert done.code == 1 and "nodir" in done.err and "`layercut ls" in done.err, done.err
-
-
-def test_every_diagnostic_that_a_message_names_exists() -> None:
+def test_every_file_and_diagnostic_that_the_code_names_exists():
+    texts = [file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")]
+    named = {one for text in texts for one in re.findall(r"\b(?:docs|examples|benchmarks|tests)/[\w./-]+\.\w+", text)}
+    assert len(named) > 5 and [one for one in sorted(named) if not (ROOT / one).exists()] == []
     texts = [text for file in sorted(SOURCE.rglob("*.py")) for _, text in strings(file)]
     named = {name for text in texts for names in re.findall(r"--only ([a-z_,]+)", text) for name in names.split(",")}
     assert named <= {*DIAGNOSTICS}
+
+
+@pytest.mark.parametrize("words", ["report", "compare RUN", "eval m --tasks copy --against"])
+def test_a_folder_that_is_not_there_is_said_to_be_none(words, layercut, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = layercut(*(word.replace("RUN", "nodir") for word in words.split()), "nodir")
+    assert done.code == 1 and "nodir" in done.err and "`layercut ls" in done.err, done.err

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +11,28 @@ from layercut.study.healer import Healer
 GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
 
 
-def test_model_settings_stand_beside_the_studys() -> None:
+def test_keys_of_a_study_are_settings_of_its_model_tasks_and_plans():
     study = study_from_dict(GOOD | {"dtype": "float32", "seed": 4, "decoding": {"temperature": 1}})
     model = study.model
     assert (model.model, model.dtype, study.seed, study.decoding.temperature) == ("m", "float32", 4, 1)
     assert study.tasks == (TaskSettings(task="arithmetic"),)
-
-
-def test_plans_given_as_a_list_are_named_after_themselves() -> None:
-    assert study_from_dict(GOOD | {"plans": ["reverse:3", "3,8"]}).plans == {"reverse-3": "reverse:3", "3,8": "3,8"}
-
-
-def test_a_task_may_have_settings_of_its_own() -> None:
+    of_a_list = study_from_dict(GOOD | {"plans": ["reverse:3", "3,8"]})
+    assert of_a_list.plans == {"reverse-3": "reverse:3", "3,8": "3,8"}, "named after themselves"
     study = study_from_dict(GOOD | {"tasks": [{"task": "gsm8k", "limit": 5, "data": "d", "readouts": ["chain"]}]})
     assert study.tasks[0] == TaskSettings(task="gsm8k", limit=5, data="d", readouts=("chain",))
 
 
-def test_what_decides_the_numbers_of_a_run() -> None:
-    expected = {
-        "model": "m",
-        "revision": None,
-        "dtype": "auto",
-        "device": "auto",
-        "device_map": None,
-        "batch_size": 32,
-        "engine": "shared",
-        "quantize": None,
-    }
-    assert ModelSettings(model="m", engine="plain").identity() == {**expected, "engine": "plain"}
-    shared = ModelSettings(model="m", engine="shared", cache_gib=8.0)
-    assert shared.identity() == ModelSettings(model="m").identity()
-    assert shared.identity() == expected
+def identity(**given: Any) -> dict[str, Any]:
+    return ModelSettings(model="m", **given).identity()
+
+
+def test_what_decides_the_numbers_of_a_run():
+    expected = {"model": "m", "revision": None, "dtype": "auto", "device": "auto", "device_map": None}
+    expected |= {"batch_size": 32, "engine": "shared", "quantize": None}
+    assert identity(engine="plain") == {**expected, "engine": "plain"}
+    assert identity(engine="shared", cache_gib=8.0) == identity() == expected
+    servers = [identity(engine="openai", base_url=f"http://{name}/v1") for name in "ab"]
+    assert servers[0] == servers[1], "where a server is decides no numbers"
 
 
 @pytest.mark.parametrize(
@@ -61,15 +50,9 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         ({"batch_size": "4"}, "batch_size: '4' is not of the kind int"),
         ({"tasks": [{"task": "copy", 5: 1}]}, "unknown setting '5'"),
         ({"checkpoints": 1}, "not of the kind bool"),
-        (
-            {"healing": [{"name": "a", "prompts": "task:copy", "learning_rate": "fast"}]},
-            "healing arm a: learning_rate: 'fast' is not of the kind float",
-        ),
+        ({"healing": [{"name": "a", "prompts": "p", "learning_rate": "fast"}]}, "arm a: learning_rate: .* kind float"),
         ({"batch_size": 0}, "batch_size 0 is too small"),
-        (
-            {"engine": "plane"},
-            r"unknown engine 'plane'. Did you mean plain\? Known: llama.cpp, openai, plain, shared, vllm",
-        ),
+        ({"engine": "plane"}, r"'plane'. Did you mean plain\? Known: llama.cpp, openai, plain, shared, vllm"),
         ({"cache_gib": 0}, "cache_gib 0 is too small"),
         ({"cache_gib": float("nan")}, "cache_gib nan is no number; write a number above 0"),
         ({"plans": {"uncut": "3"}}, "call it otherwise"),
@@ -78,7 +61,7 @@ def test_what_decides_the_numbers_of_a_run() -> None:
         ({"tasks": [5]}, "is no task"),
     ],
 )
-def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], message: str) -> None:
+def test_bad_settings_are_refused_in_one_clear_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         study_from_dict(GOOD | change)
     assert "\n" not in str(caught.value)
@@ -91,31 +74,26 @@ def test_bad_settings_are_refused_in_one_clear_line(change: dict[str, Any], mess
         ({"engine": "vllm", "base_url": "http://x"}, "base_url is for the engine openai, and the engine is vllm"),
     ],
 )
-def test_settings_of_another_engine_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_of_another_engine_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         ModelSettings(model="m", **settings)
-
-
-def test_where_a_server_is_decides_no_numbers() -> None:
-    def served(**more: Any) -> dict[str, Any]:
-        return ModelSettings(model="m", engine="openai", **more).identity()
-
-    assert served(base_url="http://a/v1") == served(base_url="http://b/v1")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [("a: [1", "not a YAML file"), ("- 1", "holds list"), ("", "holds NoneType"), ("a: b: c", "line 1")],
 )
-def test_a_file_that_is_no_study_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_study_is_refused_by_name(tmp_path, text, message):
     path = tmp_path / "study.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
         study_from_dict(read_study_file(path))
     assert str(path) in str(caught.value)
+    with pytest.raises(InputError, match="nowhere.yaml: no study"):
+        read_study_file(Path("nowhere.yaml"))
 
 
-def test_a_learning_rate_is_a_number_as_people_write_it(tmp_path: Path) -> None:
+def test_a_learning_rate_as_people_write_it_a_short_rollout_and_the_type_of_weights_reach_healing(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(
         "model: a/b\nrevision: 12e4567\nout: runs/x\nplans: ['3']\ntasks: [copy]\n"
@@ -125,21 +103,10 @@ def test_a_learning_rate_is_a_number_as_people_write_it(tmp_path: Path) -> None:
     study = study_from_dict(read_study_file(path))
     assert [arm.train.learning_rate for arm in study.healing] == [0.001, 0.00005]
     assert study.model.revision == "12e4567", "a commit stays text"
-
-
-def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match="nowhere.yaml: no study"):
-        read_study_file(Path("nowhere.yaml"))
-
-
-def test_a_short_longest_rollout_can_be_said_in_a_study() -> None:
     arm = {"name": "a", "prompts": "task:copy", "objective": "on-policy", "rollout_max": 16, "save_dtype": "bfloat16"}
-    made = study_from_dict(GOOD | {"healing": [arm]}).healing[0]
+    study = study_from_dict(GOOD | {"healing": [arm]})
+    made = study.healing[0]
     assert (made.train.rollout_max, made.save_dtype) == (16, "bfloat16")
-
-
-def test_what_a_study_saves_healed_weights_as_reaches_healing() -> None:
-    study = study_from_dict(GOOD | {"healing": [{"name": "a", "prompts": "task:copy", "save_dtype": "bfloat16"}]})
-    healer = Healer(study.healing[0], Path("f"), "cut+arm", study.model, study.tasks, 3)
+    healer = Healer(made, Path("f"), "cut+arm", study.model, study.tasks, 3)
     assert healer.settings.save_dtype == "bfloat16"
     assert healer.identity["settings"]["save_dtype"] == "bfloat16"
