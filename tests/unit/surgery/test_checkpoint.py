@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from layercut.errors import CheckpointError, InputError
 from layercut.models.sources import resolve_source
@@ -25,6 +25,7 @@ from layercut.surgery.plan import CutPlan
 from tests.support.small_disk import small_disk
 from tests.support.surgery import plan_of
 from tests.support.tiny import NUM_LAYERS, save_tiny
+from tests.unit.models.damage import edit_json, edit_tensors
 
 PLAN = plan_of((1, 4))
 
@@ -38,17 +39,6 @@ def llama(tmp_path_factory):
 def source(llama, tmp_path):
     """A checkpoint of one's own, to be spoiled."""
     return Path(shutil.copytree(llama, tmp_path / "uncut"))
-
-
-def edit_config(folder, **fields):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def edit_tensors(folder, change):
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 COPIED = [
@@ -91,7 +81,7 @@ def test_links_of_a_hub_cache_become_files(source, tmp_path):
 
 
 def test_config_and_plan_as_written(source, tmp_path):
-    edit_config(source, my_own_field={"kept": True}, num_hidden_layers=NUM_LAYERS)
+    edit_json(source / "config.json", my_own_field={"kept": True}, num_hidden_layers=NUM_LAYERS)
     before = json.loads((source / "config.json").read_text())
     report = cut_checkpoint(source, PLAN, tmp_path / "cut")
     older = {"rope_theta": before["rope_parameters"]["rope_theta"]}
@@ -137,7 +127,6 @@ def test_what_a_killed_cut_left_does_not_take_the_room_of_the_next(source, tmp_p
 def test_a_disk_that_fills_while_writing_leaves_nothing_and_with_room_it_goes_on(source, tmp_path, monkeypatch):
     with small_disk(tmp_path / "disk", 300_000):
         ballast, out = tmp_path / "disk" / "ballast", tmp_path / "disk" / "cut"
-
         write = checkpoint.shards.write_shards
 
         def fill(*args):
@@ -205,7 +194,7 @@ def test_of_two_at_once_one_is_told_and_the_other_whole(source, tmp_path):
     assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == len(PLAN.kept)
 
 
-def lose_a_layer(tensors):
+def lose_layer_3(tensors):
     for name in [name for name in tensors if ".layers.3." in name]:
         del tensors[name]
 
@@ -215,43 +204,35 @@ def add_a_layer(tensors):
 
 
 @pytest.mark.parametrize(
-    ("change", "fields", "error", "message"),
+    ("change", "fields", "plan", "error", "message"),
     [
-        (add_a_layer, {}, CheckpointError, "6.x.*6 decoder"),
-        (lose_a_layer, {}, CheckpointError, "no weights of layer 3"),
-        (None, {"model_type": "mamba"}, InputError, "no weights of layer 0"),
-        (None, {"num_attention_heads": "many"}, CheckpointError, "config that transformers accepts"),
+        (add_a_layer, {}, PLAN, CheckpointError, "6.x.*6 decoder"),
+        (lose_layer_3, {}, PLAN, CheckpointError, "no weights of layer 3"),
+        (dict, {"model_type": "mamba"}, PLAN, InputError, "no weights of layer 0"),
+        (dict, {"num_attention_heads": "many"}, PLAN, CheckpointError, "config that transformers accepts"),
+        (dict, {}, CutPlan(num_layers=32, removed=(31,)), InputError, "model of 32"),
     ],
 )
-def test_a_checkpoint_that_is_not_as_its_config_says_is_refused(source, change, fields, error, message):
-    if change:
-        edit_tensors(source, change)
-    edit_config(source, **fields)
+def test_a_checkpoint_that_is_not_as_its_config_or_plan_says_is_refused(source, change, fields, plan, error, message):
+    edit_tensors(source / "model.safetensors", change)
+    edit_json(source / "config.json", **fields)
     with pytest.raises(error, match=message):
-        plan_cut(source, PLAN)
-
-
-def test_what_no_checkpoint_can_be_is_refused(source):
-    with pytest.raises(InputError, match="model of 32"):
-        plan_cut(source, CutPlan(num_layers=32, removed=(31,)))
+        plan_cut(source, plan)
 
 
 def test_layers_for_multi_token_prediction_move_up(source, tmp_path):
-    edit_tensors(source, add_a_layer)
-    edit_config(source, num_nextn_predict_layers=1)
+    edit_tensors(source / "model.safetensors", add_a_layer)
+    edit_json(source / "config.json", num_nextn_predict_layers=1)
     report = cut_checkpoint(source, PLAN, tmp_path / "cut")
     assert load_file(report.out / "model.safetensors")["model.layers.4.x.weight"] == 1
 
 
-def test_a_cut_that_only_tied_a_copy_of_the_embeddings_is_no_earlier_step():
+def test_earlier_steps_record_healings_and_no_cut_that_only_tied_a_copy_of_the_embeddings():
     """Else a GGUF file that was cut twice is called a healed checkpoint."""
     bare, healed = CutPlan(num_layers=2).to_dict(), PLAN.to_dict() | {"healing": [{"method": "seam"}]}
     assert steps_of_earlier_cuts([bare]) == ()
     (step,) = steps_of_earlier_cuts([bare, healed])
     assert (step["num_layers"], step["removed"], step["healed"]) == (6, [1, 4], ["seam"])
-
-
-def test_a_healing_between_two_cuts_is_recorded():
     again = CutPlan(num_layers=4, removed=(0,)).to_dict()
     steps = steps_of_earlier_cuts([PLAN.to_dict() | {"healing": [{"method": "lora"}]}, again])
     assert [step.get("healed") for step in steps] == [["lora"], None]
@@ -261,7 +242,7 @@ def test_a_healing_between_two_cuts_is_recorded():
 def test_kinds_out_of_the_familys_order_are_pointed_out(removed, warned, tmp_path):
     """gemma2 alternates sliding and full attention; engines that use the position must know of exceptions."""
     source = save_tiny("gemma2", tmp_path / "uncut")
-    edit_config(source, layer_types=None)
+    edit_json(source / "config.json", layer_types=None)
     report = plan_cut(source, plan_of(removed))
     assert [text.split(" of the kept")[0] for text in report.warnings] == (["layer_types"] if warned else [])
 
@@ -278,7 +259,7 @@ def test_a_plan_that_the_familys_config_cannot_express_is_refused(source, monkey
             config.layer_types[-1] = "full_attention"
         return config
 
-    edit_config(source, layer_types=["sliding_attention", "full_attention"] * 3)
+    edit_json(source / "config.json", layer_types=["sliding_attention", "full_attention"] * 3)
     monkeypatch.setattr(LlamaConfig, "from_dict", classmethod(overrule))
     assert plan_cut(source, plan_of((0, 1))).parameters_after
     with pytest.raises(InputError, match="layer_types of the pruned"):

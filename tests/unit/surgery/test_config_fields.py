@@ -33,9 +33,9 @@ def test_the_number_of_layers_and_nothing_else_changes_in_a_uniform_model():
     assert cut(**config) == {**config, "num_hidden_layers": 9}
     assert cut_config({"n_layer": L}, PLAN, Structure(model_type="gpt2", num_layers_field="n_layer")) == {"n_layer": 9}
     assert cut(CutPlan(num_layers=L), layer_types=["a"] * L) == {"num_hidden_layers": L, "layer_types": ["a"] * L}
-
-
-def test_a_scale_that_is_divided_by_the_root_of_the_depth_shrinks_with_it():
+    # A scale that is divided by the root of the depth shrinks with it.
+    assert cut(scale_depth=1.4)["scale_depth"] / len(KEPT) ** 0.5 == pytest.approx(1.4 / L**0.5)
+    # A scale that is divided by the root of the depth shrinks with it.
     assert cut(scale_depth=1.4)["scale_depth"] / len(KEPT) ** 0.5 == pytest.approx(1.4 / L**0.5)
 
 
@@ -108,11 +108,6 @@ def test_letters_of_each_layer_and_patterns_that_the_family_repeats(name):
     assert cut(**{name: ["r", "r", "a"]})[name] == [["r", "r", "a"][i % 3] for i in KEPT]
 
 
-def test_attention_types_of_gpt_neo():
-    kinds = ["global" if i % 2 == 0 else "local" for i in KEPT]
-    assert cut(attention_types=[[["global", "local"], 6]])["attention_types"] == [[kinds, 1]]
-
-
 # Rules on positions
 
 
@@ -152,9 +147,11 @@ def test_periods_give_way_to_the_list_that_says_the_same(name, explicit):
         cut(**{name: 3})
 
 
-def test_a_period_written_as_letters():
+def test_a_period_written_as_letters_or_as_repeated_kinds():
     fields = cut(sliding_window_pattern="LLLG", layer_types=list("lllglllglllg"))
     assert fields == {"num_hidden_layers": 9, "layer_types": list("llglllllg")}
+    kinds = ["global" if i % 2 == 0 else "local" for i in KEPT]  # gpt_neo's
+    assert cut(attention_types=[[["global", "local"], 6]])["attention_types"] == [[kinds, 1]]
 
 
 def test_a_layer_that_reuses_keys_and_values_needs_their_source():

@@ -121,7 +121,7 @@ def test_depths_at_which_llama_cpp_computes_something_else(name: str, depth: int
     assert cut(head_of("deepseek2", 61), 60) == {"deepseek2.block_count": 60}
 
 
-def test_other_reasons() -> None:
+def test_architectures_and_keys_that_no_cut_can_follow() -> None:
     assert "the GGUF architecture 'martian'" in refused(head_of("martian", 4), 1)
     assert "the GGUF architecture 't5'" in refused(head_of("t5", 4), 1)
     for key, value in (("attention__shared_kv_layers", 3), ("embedding_length_per_layer_input", 64)):
@@ -129,9 +129,6 @@ def test_other_reasons() -> None:
     deep = head_of("qwen3vl", 6, n_deepstack_layers=3)
     assert "qwen3vl.n_deepstack_layers = 3" in refused(deep, 2)
     assert cut(deep, 3) == {"qwen3vl.block_count": 5}
-
-
-def test_layers_that_differ_for_no_known_reason() -> None:
     odd = {2: ("a.weight", "b.weight")}
     assert "differ in b.weight" in refused(head_of("llama", 4, tensors=odd), 1)
     assert cut(head_of("jamba", 4, tensors=odd), 1) == {"jamba.block_count": 3}
@@ -147,11 +144,8 @@ def test_a_file_that_holds_other_layers_than_it_counts() -> None:
         cut(more, 1)
 
 
-def test_names() -> None:
+def test_names_of_blocks_and_architectures() -> None:
     assert block_tensor("blk.12.attn_q.weight") == (12, "attn_q.weight")
     assert block_tensor("token_embd.weight") is None
     assert block_tensor("enc.blk.1.attn_q.weight") is None
-
-
-def test_every_architecture_is_one_of_llama_cpp() -> None:
     assert set(ARCHITECTURES) <= set(gguf.MODEL_ARCH_NAMES.values())

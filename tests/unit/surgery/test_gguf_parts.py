@@ -47,6 +47,12 @@ def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
     return cut_gguf_file(settings, LayerSpec.parse(plan).bind, file, out, **{"verify": True, **more})
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "whole.gguf"
+    return write(build(TINY["llama"]), "llama", TINY["llama"], path, {"ffn_down.weight": Kind.Q8_0})
+
+
 def written_by(part: Part | None, data: np.ndarray, file: Path) -> bytes:
     assert part is not None
     file.write_bytes(b"head" + data.tobytes())
@@ -111,9 +117,8 @@ def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, af
     assert gguf_bytes(file, plan) == file.stat().st_size - saved
 
 
-def test_other_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_columns_are_refused(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A last matrix with the columns of other channels passes the comparison of bytes, which shares the mistake."""
-    file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf", {"ffn_down.weight": Kind.Q8_0})
     plan, right = CutPlan(num_layers=4, channels=channels_of(4)), Requantised.chunks
 
     def other(part: Requantised, file: Path, offset: int) -> Iterator[bytes]:
@@ -155,8 +160,7 @@ def test_gate_and_up_in_one_tensor_are_halves(tmp_path: Path) -> None:
     assert written_by(part, data, tmp_path / "tensor") == data[at].tobytes()
 
 
-def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf")
+def test_a_share_is_chosen_once_and_cut(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
         "layercut.verbs.cut.CutVerb._chosen",
@@ -169,8 +173,7 @@ def test_a_share_is_chosen_once_and_cut(tmp_path: Path, monkeypatch: pytest.Monk
     assert plan.channels is not None and plan.channels.kept == channels_of(4).kept
 
 
-def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
-    file = write(build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf")
+def test_what_is_no_such_model_is_refused(file: Path, tmp_path: Path) -> None:
     head = read_gguf_head(file)
     other = Channels(field="intermediate_size", width=128, kept=dict.fromkeys(range(4), tuple(range(64))))
     few = Channels(field="intermediate_size", width=WIDTH, kept=dict.fromkeys(range(3), tuple(range(64))))
@@ -181,12 +184,6 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"blk\.2\.ffn_sub_norm\.weight \[96\] holds MLP channels"):
         check_channels(type(head)(**{**vars(head), "tensors": (*head.tensors, extra)}), channels_of(4))
     assert not (tmp_path / "thin.gguf").exists()
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("gguf") / "whole.gguf"
-    return write(build(TINY["llama"]), "llama", TINY["llama"], path, {"ffn_down.weight": Kind.Q8_0})
 
 
 def healed_of(file: Path, folder: Path, plan: CutPlan, changed: str = "down_proj", **entry: Any) -> Path:

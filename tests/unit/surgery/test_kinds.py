@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from torch import nn
 
-from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model
+from benchmarks.families import NUM_LAYERS, tiny_config, tiny_model, write_cut
+from layercut import cut, remove_layers
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, check_plan_on_model, decoder_layers
-
-
-def refusal(model_type: str, removed: tuple[int, ...]) -> str:
-    model = tiny_model(tiny_config(model_type))
-    layers, before = decoder_layers(model), model.config.to_dict()
-    with pytest.raises(InputError) as caught, bypass(model, CutPlan(num_layers=NUM_LAYERS, removed=removed)):
-        pass
-    assert decoder_layers(model) is layers
-    assert model.config.to_dict() == before
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.support.tiny import byte_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -32,7 +25,14 @@ def refusal(model_type: str, removed: tuple[int, ...]) -> str:
     ],
 )
 def test_the_line_names_layer_and_field(model_type: str, says: str) -> None:
-    assert says in refusal(model_type, (1,))
+    model = tiny_model(tiny_config(model_type))
+    layers, before = decoder_layers(model), model.config.to_dict()
+    with pytest.raises(InputError) as caught, bypass(model, CutPlan(num_layers=NUM_LAYERS, removed=(1,))):
+        pass
+    assert decoder_layers(model) is layers
+    assert model.config.to_dict() == before
+    assert "\n" not in str(caught.value)
+    assert says in str(caught.value)
 
 
 def test_every_place_in_the_cache_follows_its_layer() -> None:
@@ -56,3 +56,38 @@ def test_a_search_refuses_such_a_plan_before_it_runs() -> None:
     check_plan_on_model(model, CutPlan(num_layers=NUM_LAYERS, removed=(4, 5)))
     with pytest.raises(InputError, match="attn_residual_add_idx"):
         check_plan_on_model(model, CutPlan(num_layers=NUM_LAYERS, removed=(0,)))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "removed", "why"),
+    [
+        ("bamba", [2, 5], "keep one of 2,5"),
+        ("recurrent_gemma", [2, 5], "keep one of 2,5"),
+        ("granitemoehybrid", [2, 5], "no layer with attention would stay .* keep one of 2,5"),
+        ("olmo_hybrid", [0, 1, 3, 4], "transformers accepts no such pruned model: .* at least one 'linear_attention'"),
+    ],
+)
+def test_a_plan_that_no_model_of_the_type_can_have_is_refused(
+    model_type: str, removed: list[int], why: str, tmp_path: Path
+) -> None:
+    model = tiny_model(tiny_config(model_type))
+    model.save_pretrained(tmp_path / "uncut")
+    byte_tokenizer().save_pretrained(tmp_path / "uncut")
+    for refuse in (
+        lambda: write_cut(tmp_path / "uncut", tuple(removed), tmp_path / "cut"),
+        lambda: cut(str(tmp_path / "uncut"), removed, tmp_path / "cut"),
+        lambda: remove_layers(model, removed),
+    ):
+        with pytest.raises(InputError, match=why):
+            refuse()
+    assert not (tmp_path / "cut").exists()
+
+
+def test_a_model_that_transformers_cannot_run_is_named_and_may_be_written_unchecked(tmp_path: Path) -> None:
+    """The chunked product of transformers' xLSTM fails where keys are narrower than values."""
+    tiny_model(tiny_config("xlstm")).save_pretrained(tmp_path / "uncut")
+    byte_tokenizer().save_pretrained(tmp_path / "uncut")
+    with pytest.raises(InputError, match="layers 1,3: .*`verify=false`"):
+        cut(str(tmp_path / "uncut"), [1, 3], tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    assert cut(str(tmp_path / "uncut"), [1, 3], tmp_path / "cut", verify=False).is_dir()

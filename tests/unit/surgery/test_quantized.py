@@ -294,16 +294,13 @@ def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
     assert getattr(model.config, field) is given
 
 
-def test_nested_configs() -> None:
+def test_nested_configs_follow_and_lists_of_numbers_are_refused() -> None:
     def nested(num_layers: int, entry: str) -> dict[str, Any]:
         text = {"num_hidden_layers": num_layers, "quantization_config": {"ignore": [entry]}}
         return {"text_config": text, "a": {"b": 1}}
 
     found = follow_config(nested(11, "model.layers.3"), nested(12, "model.layers.3"), numbers(1))
     assert found == nested(11, "model.layers.2")
-
-
-def test_refused_in_one_line() -> None:
     with pytest.raises(InputError, match="quantization_config.bits has 12 numbers"):
         rename_modules({"bits": [4] * 12}, numbers(1), "quantization_config")
 

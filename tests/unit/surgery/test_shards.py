@@ -22,6 +22,12 @@ def pieces_of(*files):
 
 
 @pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
 def mixed(tmp_path):
     """Two files with dtypes of one to eight bytes and odd sizes: laid end to end, most tensors would be misaligned."""
     first = {
@@ -48,10 +54,8 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("limit", [1, 16, 40, 10**9])
-def test_all_dtypes_survive_any_sharding(mixed, limit, tmp_path):
+def test_all_dtypes_survive_any_sharding(mixed, limit, out):
     pieces, tensors = mixed
-    out = tmp_path / "out"
-    out.mkdir()
     write_shards(lay_out_shards(pieces, limit), out, META, 0)
     files = safetensors_files(out)  # reads every header and refuses holes and overlaps
     assert files.keys() == tensors.keys()
@@ -64,37 +68,32 @@ def test_all_dtypes_survive_any_sharding(mixed, limit, tmp_path):
             assert piece.offset % tensors[name].dtype.itemsize == 0
 
 
-def test_the_file_is_what_the_safetensors_library_would_write(tmp_path):
+def test_the_file_is_what_the_safetensors_library_would_write(tmp_path, out):
     """One dtype, one file: byte for byte a copy, header included."""
     save_file({f"w{i}": torch.randn(3, i + 1) for i in range(4)}, tmp_path / "model.safetensors", META)
-    out = tmp_path / "out"
-    out.mkdir()
     write_shards(lay_out_shards(pieces_of(tmp_path / "model.safetensors"), 10**9), out, META, 0)
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
-def test_small_chunks_add_up(mixed, tmp_path, monkeypatch):
+def test_small_chunks_add_up(mixed, out, monkeypatch):
     pieces, _ = mixed
     monkeypatch.setattr(weights, "CHUNK", 5)
-    (tmp_path / "out").mkdir()
-    write_shards(lay_out_shards(pieces, 10**9), tmp_path / "out", META, 0)
+    write_shards(lay_out_shards(pieces, 10**9), out, META, 0)
     assert max(len(data) for piece in pieces for data in piece.chunks()) == 5
-    assert same(load_file(tmp_path / "out" / "model.safetensors")["ünï"], torch.arange(6.0).reshape(2, 3))
+    assert same(load_file(out / "model.safetensors")["ünï"], torch.arange(6.0).reshape(2, 3))
 
 
-def test_a_file_that_shrinks_meanwhile_is_reported(mixed, tmp_path):
+def test_a_file_that_shrinks_meanwhile_is_reported(mixed, out):
     pieces, _ = mixed
     plan = lay_out_shards(pieces, 10**9)
     os.truncate(pieces[-1].file, 30)
-    (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match=r"b\.safetensors became shorter"):
-        write_shards(plan, tmp_path / "out", META, 0)
+        write_shards(plan, out, META, 0)
 
 
-def test_the_index_is_as_transformers_writes_it(mixed, tmp_path):
+def test_the_index_is_as_transformers_writes_it(mixed, out):
     pieces, tensors = mixed
-    (tmp_path / "out").mkdir()
-    write_shards(lay_out_shards(pieces, 40), tmp_path / "out", META, 123)
-    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    write_shards(lay_out_shards(pieces, 40), out, META, 123)
+    index = json.loads((out / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_parameters": 123, "total_size": sum(t.nbytes for t in tensors.values())}
     assert list(index["weight_map"]) == sorted(tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ from torch import nn
 from layercut.errors import InputError, VerificationError
 from layercut.models.loading import load_model
 from layercut.models.sources import resolve_source
-from layercut.models.structure import plain_experts
+from layercut.models.structure import plain_experts, structure_of
+from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.surgery.channels import Channels
 from layercut.surgery.checkpoint import cut_checkpoint, recorded_plans_of, with_earlier
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import apply_plan_to_model, bypass, decoder_layers, masked_channels, remove_layers
-from layercut.surgery.width import ChannelSlot, config_with_width, mlp_width_in, mlp_width_of
+from layercut.surgery.width import ChannelSlot, config_with_width, map_entries, mlp_width_in, mlp_width_of, stored_slots
 from tests.invariants.test_surgery_bypass import state_of
 from tests.support.surgery import generate, logits_of
-from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, tiny_model
+from tests.support.tiny import CONFIGS, NUM_LAYERS, byte_tokenizer, save_tiny, tiny_model
 
 SHARED = "deepseek_v3"
 """Two shared experts in one MLP next to the others, and one dense layer of another width."""
@@ -107,12 +109,10 @@ def test_llama_equals_modules_sliced_by_hand() -> None:
     assert torch.equal(logits_of(remove_layers(model, plan)), logits_of(reference))
 
 
-def test_gates_and_ups_in_one_matrix_lie_in_halves_or_in_pairs() -> None:
+def test_where_the_channels_of_a_model_are() -> None:
+    """Gates and ups in one matrix lie in halves or in pairs; experts are thinned and dense layers stay."""
     assert [slot.order for slot in mlp_width_in(tiny_model("phi3")).slots[0]] == ["halves", "one"]
     assert [slot.order for slot in mlp_width_in(tiny_model(PAIRS)).slots[0]] == ["pairs", "pairs", "one"]
-
-
-def test_experts_are_thinned_where_a_model_has_them_and_dense_layers_stay() -> None:
     mlp = mlp_width_in(tiny_model("qwen3_moe"))
     assert (mlp.field, mlp.width, list(mlp.slots)) == ("moe_intermediate_size", 16, [1, 5])
     assert [mlp.mlps(layer) for layer in mlp.slots] == [4, 4]
@@ -222,3 +222,74 @@ def test_experts_can_be_run_one_after_the_other() -> None:
     model: Any = tiny_model("mixtral")
     was = model.config._experts_implementation
     assert plain_experts(model) == was and model.config._experts_implementation == "eager"
+
+
+ONE = ChannelSlot("mlp.up_proj", "weight", 0, "one", False)
+ZEROED = partial(torch.index_fill, value=0.0)
+STACK = ChannelSlot("mlp.experts", "down_proj", 2, "one", True, mlps=2, is_stacked=True)
+
+
+@pytest.mark.parametrize(
+    ("slot", "channels", "entries"),
+    [
+        (ONE, [1, 2], [1, 2]),
+        (ONE._replace(order="halves"), [1, 2], [1, 2, 5, 6]),
+        (ONE._replace(order="pairs"), [1, 2], [2, 3, 4, 5]),
+        (ONE._replace(first=2, mlps=2), [0, 5, 8, 15], [0, 7]),  # two shared experts in one, after two others
+        (ONE._replace(first=2, mlps=2, order="halves"), [0, 5, 8, 15], [0, 7, 8, 15]),
+        (STACK, [0, 1, 5, 6], [[0, 1], [1, 2]]),
+        (STACK._replace(first=1, order="halves"), [0, 5, 6, 8, 11], [[1, 2, 5, 6], [0, 3, 4, 7]]),
+    ],
+)
+def test_entries_of_channels(slot: ChannelSlot, channels: list[int], entries: list[Any]) -> None:
+    assert slot.entries(channels, 4) == entries
+
+
+def test_an_experts_own_tensor_has_its_channels() -> None:
+    own = STACK.of_expert(1, is_half=False)
+    assert (own.dim, own.first, own.is_stacked) == (1, 1, False) and own.entries([0, 1, 5, 6], 4) == [1, 2]
+    gates = STACK._replace(dim=1, order="halves").of_expert(0, is_half=True)
+    assert gates.entries([0, 1, 5, 6], 4) == [0, 1]
+
+
+def test_taken_and_zeroed_along_one_dimension() -> None:
+    stack = torch.arange(24.0).reshape(2, 3, 4)
+    assert torch.equal(map_entries(torch.index_select, stack[0], 1, [0, 3]), stack[0][:, [0, 3]])
+    both = map_entries(torch.index_select, stack, 2, [[0, 1], [1, 2]])
+    assert torch.equal(both, torch.stack([stack[0][:, [0, 1]], stack[1][:, [1, 2]]]))
+    zeros = map_entries(ZEROED, stack, 1, [[0], [2]])
+    assert not zeros[0, 0].any() and not zeros[1, 2].any() and torch.equal(zeros[1, :2], stack[1, :2])
+    assert not map_entries(ZEROED, stack[0], 0, [2])[2].any() and stack.sum() == sum(range(24))
+
+
+def slots_in(folder: Path, pieces: list[TensorSpan] | None = None) -> dict[str, tuple[int, ChannelSlot]]:
+    config, pieces = read_config(folder), pieces or stored_tensors(folder)
+    structure = structure_of(config, "it", [piece.name for piece in pieces])
+    return stored_slots(pieces, mlp_width_of(config, "it"), structure, config, "it")
+
+
+def test_each_experts_matrices_are_stored_by_themselves(tmp_path: Path) -> None:
+    found = slots_in(save_tiny("mixtral", tmp_path / "m"))
+    assert len(found) == NUM_LAYERS * 4 * 3
+    for name, dim in (("w1", 0), ("w3", 0), ("w2", 1)):
+        layer, slot = found[f"model.layers.2.block_sparse_moe.experts.3.{name}.weight"]
+        assert (layer, slot.dim, slot.first, slot.order) == (2, dim, 3, "one")
+        assert slot.entries([0, 48, 3 * 48 + 7], 48) == [7]
+    # A tensor the other way round must not be cut along the wrong dimension.
+    last = "model.layers.2.block_sparse_moe.experts.3.w2.weight"
+    pieces = stored_tensors(tmp_path / "m")
+    turned = [piece._replace(shape=piece.shape[::-1]) if piece.name == last else piece for piece in pieces]
+    assert last in found and last not in slots_in(tmp_path / "m", turned)
+
+
+def test_a_dense_model_has_its_own_names(tmp_path: Path) -> None:
+    found = slots_in(save_tiny("phi3", tmp_path / "m"))
+    assert found["model.layers.1.mlp.gate_up_proj.weight"][1].order == "halves" and len(found) == 2 * NUM_LAYERS
+
+
+def test_a_checkpoint_that_stores_them_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny("mixtral", tmp_path / "m")
+    monkeypatch.setattr("layercut.surgery.width._JOINED", frozenset({"Concatenate"}))
+    with pytest.raises(InputError, match=r"mlp\.experts\.\w+ of layer 0 in an unknown way"):
+        cut_checkpoint(folder, thin_plan(tiny_model("mixtral")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
