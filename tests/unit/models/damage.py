@@ -24,16 +24,6 @@ def edit_tensors(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
 
 
-def edit_header(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Rewrite the header of a safetensors file and leave its data as they are."""
-    raw = path.read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
-    change(header)
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-
-
 def cut_short(path: Path, num_bytes: int) -> None:
     """Take bytes off the end of a file."""
     path.write_bytes(path.read_bytes()[:-num_bytes])

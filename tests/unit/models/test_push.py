@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,69 +17,13 @@ from layercut.models.push import prepare_upload, upload_checkpoint
 from layercut.runs.prune import PruneResult
 from tests.support.pages import write_prune
 from tests.support.pruning import spare_model
+from tests.unit.models.hub_server import FakeHub
 
 
-class Hub(ThreadingHTTPServer):
-    """Takes repositories and commits; all files are small ones."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.created: list[dict[str, Any]] = []
-        self.files: dict[str, bytes] = {}
-        self.refuses = self.is_silent = False
-        self.ends = threading.Event()
-
-
-class Answers(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_POST(self) -> None:
-        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        hub, here = self.server, f"http://{self.headers['Host']}/me/small"
-        if hub.is_silent:
-            hub.ends.wait(60)
-        elif hub.refuses or self.headers.get("Authorization") != "Bearer secret":
-            self._reply({"error": f"Invalid credentials: {self.headers['Authorization']}"}, 401)
-        elif self.path.endswith("/repos/create"):
-            hub.created.append(json.loads(data))
-            self._reply({"url": here})
-        elif self.path.endswith("/validate-yaml"):
-            self._reply({"errors": [], "warnings": []})
-        elif "/preupload/" in self.path:
-            mode = {"uploadMode": "regular", "shouldIgnore": False}
-            self._reply({"files": [{"path": one["path"], **mode} for one in json.loads(data)["files"]]})
-        else:
-            for line in map(json.loads, data.splitlines()):
-                if line["key"] == "file":
-                    hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self._reply({"commitUrl": f"{here}/commit/0123", "commitOid": "0123"})
-
-    def _reply(self, data: dict[str, Any], code: int = 200) -> None:
-        body = json.dumps(data).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", address)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     monkeypatch.setenv("HF_TOKEN", "secret")
-    yield server
-    server.ends.set()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +41,7 @@ def front(text: str) -> dict[str, Any]:
     return found
 
 
-def test_the_hub_gets_the_checkpoint_the_card_and_the_evidence(run: Path, hub: Hub) -> None:
+def test_the_hub_gets_the_checkpoint_the_card_and_the_evidence(run: Path, hub: FakeHub) -> None:
     address = upload_checkpoint(prepare_upload(run, "me/small"), private=True)
     assert address.endswith("/me/small") and hub.created[0]["name"] == "small" and "private" in str(hub.created[0])
     assert {"model.safetensors", "config.json", "plan.json", "README.md", "evidence/result.json"} <= {*hub.files}
@@ -126,7 +66,7 @@ def test_the_card_says_the_scores_as_the_hub_reads_them(run: Path) -> None:
     assert card.partition("---\n")[2].partition("---\n")[2] == own.partition("---\n")[2].partition("---\n")[2]
 
 
-def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: Hub) -> None:
+def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: FakeHub) -> None:
     upload = prepare_upload(run / "model", "me/small")
     own = (run / "model" / "README.md").read_text()
     assert upload.result is None and front(upload.card).keys() == front(own).keys()
@@ -134,7 +74,7 @@ def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: Hub) -> 
     assert "evidence/result.json" not in hub.files and "plan.json" in hub.files
 
 
-def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: Hub, tmp_path: Path) -> None:
+def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no name of a repository"):
         prepare_upload(run, "small")
     with pytest.raises(InputError, match="holds no checkpoint"):
@@ -142,14 +82,14 @@ def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: Hub, tmp_p
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"has no README.md"):
         prepare_upload(tmp_path, "me/small")
-    hub.refuses = True
+    hub.status = 401
     with pytest.raises(InputError, match="the hub does not take me/small") as caught:
         upload_checkpoint(prepare_upload(run, "me/small"))
     assert "\n" not in str(caught.value) and "hf auth login" in str(caught.value)
     assert "Bearer hf_..." in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_a_hub_that_never_answers_is_left(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_never_answers_is_left(run: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.is_silent = True
     monkeypatch.setattr("layercut.models.push.SECONDS", 0.2)
     before = get_session().timeout

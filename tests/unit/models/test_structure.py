@@ -64,12 +64,15 @@ def test_leading_parts_of_a_name_may_be_missing_in_a_checkpoint() -> None:
     assert not pattern.match("other.h.11.ln_1.weight") and not pattern.match("h.x.ln_1.weight")
 
 
-def test_layers_are_counted_without_transformers() -> None:
-    assert counted_layers({"num_hidden_layers": 3}) == 3
-    assert counted_layers({"n_layer": 3}) == 3
-    assert counted_layers({"text_config": {"num_hidden_layers": 3}, "num_hidden_layers": 9}) == 3
-    assert counted_layers({"num_hidden_layers": "3"}) is None
-    assert counted_layers({}) is None
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        *(({"num_hidden_layers": 3}, 3), ({"n_layer": 3}, 3), ({"num_hidden_layers": "3"}, None), ({}, None)),
+        ({"text_config": {"num_hidden_layers": 3}, "num_hidden_layers": 9}, 3),
+    ],
+)
+def test_layers_are_counted_without_transformers(config: dict[str, Any], number: int | None) -> None:
+    assert counted_layers(config) == number
 
 
 @pytest.mark.parametrize(

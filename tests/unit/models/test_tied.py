@@ -40,9 +40,12 @@ def two_matrices(name: str, head: torch.Tensor | None = None) -> PreTrainedModel
     return model
 
 
-def file_of(model: PreTrainedModel, path: Path, name: str, embeddings: Kind | None, head: Kind | None) -> Path:
+def file_of(
+    path: Path, name: str, embeddings: Kind | None = Kind.Q4_0, head: Kind | None = Kind.Q8_0, *, own: Any = None
+) -> Path:
+    """A file of two matrices: one in two quantisations, or a head of its own."""
     kinds = {end: kind for end, kind in (("token_embd.weight", embeddings), ("output.weight", head)) if kind}
-    return write(model, name, TINY[name], path, kinds)
+    return write(two_matrices(name, own), name, TINY[name], path, kinds)
 
 
 def tied_folder(family: str, folder: Path) -> None:
@@ -65,7 +68,7 @@ def tied_folder(family: str, folder: Path) -> None:
 def test_two_quantisations_of_one_matrix_are_told(
     tmp_path: Path, embeddings: Kind | None, head: Kind | None, kept: str
 ) -> None:
-    file = file_of(two_matrices("llama"), tmp_path / "two.gguf", "llama", embeddings, head)
+    file = file_of(tmp_path / "two.gguf", "llama", embeddings, head)
     copy = find_copied_matrix(file)
     assert copy is not None and copy.kept.name == kept and copy.left_out.name != kept
 
@@ -77,14 +80,14 @@ def test_a_matrix_of_its_own_is_not_a_copy(tmp_path: Path, share: float, noise: 
     own = model.model.embed_tokens.weight.detach().clone()
     rows = max(1, round(share * len(own)))
     own[:rows] += noise * own.std() * torch.randn(rows, own.shape[1], generator=torch.Generator().manual_seed(1))
-    file = file_of(two_matrices("llama", own), tmp_path / "own.gguf", "llama", Kind.Q5_1, Kind.Q8_0)
+    file = file_of(tmp_path / "own.gguf", "llama", Kind.Q5_1, own=own)
     assert find_copied_matrix(file) is None
     loaded = load_model(str(file))
     assert loaded.model.lm_head.weight is not loaded.model.model.embed_tokens.weight
 
 
 def test_a_file_is_loaded_with_the_finer_matrix_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = file_of(two_matrices("qwen2"), tmp_path / "two.gguf", "qwen2", Kind.Q4_0, Kind.Q8_0)
+    file = file_of(tmp_path / "two.gguf", "qwen2")
     settings = ModelSettings(model=str(file), device="cpu")
     tied = ModelHandle(settings)
     monkeypatch.setattr("layercut.models.convert.find_copied_matrix", lambda path: None)
@@ -123,7 +126,7 @@ def test_a_tied_checkpoint_stays_one_matrix_through_all_steps(family: str, tmp_p
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_a_file_of_one_matrix_goes_to_a_folder_and_to_a_file(name: str, tmp_path: Path) -> None:
     """Cut, thinned, healed, and read again from GGUF."""
-    file = file_of(two_matrices(name), tmp_path / "two.gguf", name, Kind.Q4_0, Kind.Q8_0)
+    file = file_of(tmp_path / "two.gguf", name)
     layers = TINY[name].depth
     plan = CutPlan(num_layers=layers, removed=(layers - 1,), channels=channels_of(layers))
     thin = layercut.cut(str(file), plan, tmp_path / "thin", device="cpu")
@@ -145,7 +148,7 @@ def test_a_file_of_one_matrix_goes_to_a_folder_and_to_a_file(name: str, tmp_path
 
 
 def test_the_copy_alone_is_removed_from_a_file(tmp_path: Path) -> None:
-    file = file_of(two_matrices("llama"), tmp_path / "two.gguf", "llama", Kind.Q4_0, Kind.Q8_0)
+    file = file_of(tmp_path / "two.gguf", "llama")
     tied = load_model(str(file)).model(input_ids=IDS).logits
     out = layercut.cut(str(file), out=tmp_path / "tied.gguf", device="cpu")
     assert torch.equal(load_model(str(out)).model(input_ids=IDS).logits, tied)
@@ -158,7 +161,7 @@ def test_the_copy_alone_is_removed_from_a_file(tmp_path: Path) -> None:
 
 def test_llama_cpp_runs_one_matrix(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="running a GGUF file needs layercut[llama-cpp]")
-    file = file_of(two_matrices("qwen2"), tmp_path / "two.gguf", "qwen2", Kind.Q4_0, Kind.Q8_0)
+    file = file_of(tmp_path / "two.gguf", "qwen2")
     alone = layercut.cut(str(file), out=tmp_path / "tied.gguf", device="cpu")
     shared = {"engine": "llama.cpp", "device": "cpu", "cache_gib": 0.05, "batch_size": 2, "dtype": "float32"}
     handles = [ModelHandle(ModelSettings(model=str(path), **shared)) for path in (file, alone)]

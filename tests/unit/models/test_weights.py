@@ -1,11 +1,8 @@
 """Headers, shards and fingerprints: what is read, what is refused, and in which words."""
 
 import json
-import re
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +24,7 @@ from layercut.models.weights import (
 from layercut.settings import ModelSettings
 from tests.support import hostile_headers
 from tests.support.tiny import save_tiny
-from tests.unit.models.damage import cut_short, edit_header, edit_json, edit_tensors
+from tests.unit.models.damage import cut_short, edit_json, edit_tensors
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +56,8 @@ def test_header_gives_the_bytes_of_every_tensor(tmp_path):
     }
     path = tmp_path / "x.safetensors"
     save_file(tensors, path, metadata={"format": "pt"})
-    header = read_header(path)
-    raw = path.read_bytes()
+    header, raw = read_header(path), path.read_bytes()
     assert header.metadata == {"format": "pt"}
-    assert set(header.tensors) == set(tensors)
     dtypes = {name: entry.dtype for name, entry in header.tensors.items()}
     assert dtypes == {"a": "F32", "b": "BF16", "none": "I8", "scalar": "I64"}
     entry = header.tensors["a"]
@@ -87,8 +82,7 @@ def test_a_file_that_is_none(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         read_header(path)
-    assert says in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert says in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -101,28 +95,6 @@ def test_shorter_and_longer_than_its_header_says(copy):
     path.write_bytes(data + b"\0")
     with pytest.raises(CheckpointError, match="not fully covered"):
         safetensors_files(copy)
-
-
-@pytest.mark.parametrize(
-    ("lie", "says"),
-    [
-        (lambda begin, end, shape: {"data_offsets": [begin - 4, end]}, "invalid offset"),
-        (lambda begin, end, shape: {"data_offsets": [begin + 4, end]}, "invalid offset"),
-        (lambda begin, end, shape: {"data_offsets": [begin, str(end)]}, 'string "'),
-        (lambda begin, end, shape: {"shape": [*shape, 2]}, "shape, data type, or offset"),
-        (lambda begin, end, shape: {"shape": [-size for size in shape]}, "integer `-"),
-        (lambda begin, end, shape: {"dtype": "F31"}, "unknown variant `F31`"),
-    ],
-    ids=["overlap", "hole", "not whole", "shape", "negative", "dtype"],
-)
-def test_headers_that_lie(copy, lie, says):
-    def change(header):
-        entry = header[sorted(set(header) - {"__metadata__"})[2]]
-        entry.update(lie(*entry["data_offsets"], entry["shape"]))
-
-    edit_header(copy / "model.safetensors", change)
-    with pytest.raises(CheckpointError, match=rf"{re.escape(says)}.*; fetch it again\.$"):
-        read_header(copy / "model.safetensors")
 
 
 def test_files_of_one_and_of_many(whole, sharded):
@@ -147,7 +119,6 @@ def test_a_truncated_or_missing_shard_is_named(shards):
 def test_an_index_that_does_not_fit(shards):
     index = shards / "model.safetensors.index.json"
     good = json.loads(index.read_text())
-
     names = good["weight_map"]
     for weight_map, message in (
         (names | {"more.weight": "model-00001-of-00002.safetensors"}, "model-00001-of-00002.safetensors is missing"),
@@ -254,8 +225,3 @@ def test_counts_of_headers_are_those_of_the_model(family: str, layers_at: str, t
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
     size = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
     assert cached_values(handle.source.path) == 2 * heads * size
-
-
-def test_counting_loads_no_torch() -> None:
-    code = "import sys, layercut.models.weights; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
