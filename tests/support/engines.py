@@ -1,6 +1,7 @@
 """One kind of question under one plan, a batch at a time."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from layercut.engine.base import (
     GREEDY,
@@ -13,6 +14,11 @@ from layercut.engine.base import (
     Likelihoods,
 )
 from layercut.surgery.plan import CutPlan
+
+
+def by_id(batches: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Answers of all batches, by request."""
+    return {answer.id: answer for batch in batches for answer in batch}
 
 
 def completions(

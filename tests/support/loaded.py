@@ -15,14 +15,18 @@ from tests.support.tiny import NUM_LAYERS, byte_tokenizer, tiny_model
 
 def tiny_loaded(model_type: str, seed: int = 0) -> LoadedModel:
     """A tiny model with a tokenizer of its own, so that a test may change either."""
-    model = tiny_model(model_type, seed)
+    return as_loaded(tiny_model(model_type, seed), NUM_LAYERS)
+
+
+def as_loaded(model: PreTrainedModel, num_layers: int) -> LoadedModel:
+    """A model that was built here, with a byte tokenizer."""
     return LoadedModel(
         model=model,
         tokenizer=copy.deepcopy(byte_tokenizer()),
         structure=structure_in(model),
-        source=ModelSource(name=f"tiny-{model_type}", path=Path("nowhere")),
+        source=ModelSource(name=f"tiny-{model.config.model_type}", path=Path("nowhere")),
         model_hash="0" * 16,
-        num_layers=NUM_LAYERS,
+        num_layers=num_layers,
     )
 
 

@@ -24,9 +24,7 @@ def test_batches_keep_the_order_and_never_split_a_request() -> None:
     items = [Item("a", 2), Item("b", 1), Item("c", 2), Item("d", 9), Item("e", 1)]
     assert ids(lay_out(items, 4)) == ["ab", "c", "d", "e"]
     assert list(lay_out([], 4)) == []
-
-
-def test_two_requests_of_one_id_are_refused() -> None:
+    # Two requests of one id are refused.
     with pytest.raises(InputError, match="'a' is there"):
         lay_out([Item("a"), Item("b"), Item("a")], 2)
 

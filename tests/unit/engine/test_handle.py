@@ -25,6 +25,11 @@ def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny: str) -> None
     engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, cache_gib=0.5)).engine
     assert isinstance(engine, SharedEngine)
     assert (engine.describe()["batch_size"], engine.cache_gib) == (3, 0.5)
+    # The description names the weights and not the memory.
+    described = ModelHandle(ModelSettings(model=tiny, engine="shared", cache_gib=4)).describe()
+    assert described == ModelHandle(ModelSettings(model=tiny, engine="shared")).describe()
+    assert described["engine"] == "shared"
+    assert len(described["model_hash"]) == 16
 
 
 def test_the_plain_engine_imports_no_other(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,13 +37,6 @@ def test_the_plain_engine_imports_no_other(tiny: str, monkeypatch: pytest.Monkey
     engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, engine="plain")).engine
     assert type(engine) is PlainEngine
     assert engine.describe()["batch_size"] == 3
-
-
-def test_the_description_names_the_weights_and_not_the_memory(tiny: str) -> None:
-    described = ModelHandle(ModelSettings(model=tiny, engine="shared", cache_gib=4)).describe()
-    assert described == ModelHandle(ModelSettings(model=tiny, engine="shared")).describe()
-    assert described["engine"] == "shared"
-    assert len(described["model_hash"]) == 16
 
 
 def test_vllm_reads_the_weights_itself(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from layercut.models.sources import resolve_source
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
-from tests.support.engines import completions, log_likelihoods
+from tests.support.engines import by_id, completions, log_likelihoods
 from tests.support.tiny import byte_tokenizer
 from tests.support.tiny_gguf import TINY, build, write
 
@@ -64,7 +64,7 @@ def engine_of(file: Path, **more: Any) -> LlamaCppEngine:
 
 
 def answers(engine: Any, plan: CutPlan, requests: Any = REQUESTS, decoding: Decoding = GREEDY) -> dict[str, Completion]:
-    return {one.id: one for batch in completions(engine, requests, plan, decoding) for one in batch}
+    return by_id(completions(engine, requests, plan, decoding))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,10 +74,7 @@ def test_in_float32_it_answers_and_scores_as_transformers_does(files: dict[str, 
         written, expected = answers(ours, plan), answers(plain, plan)
         assert written == expected
         assert all(answer.tokens == expected[name].tokens for name, answer in written.items())
-        scores, wanted = (
-            {score.id: score for batch in log_likelihoods(each, SCORED, plan) for score in batch}
-            for each in (ours, plain)
-        )
+        scores, wanted = (by_id(log_likelihoods(engine, SCORED, plan)) for engine in (ours, plain))
         for name, score in scores.items():
             close = 5e-3 if family == "gemma3" else 2e-3  # its gelu is a table in float16
             assert score.log_likelihoods == pytest.approx(wanted[name].log_likelihoods, abs=close)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from layercut.cli.main import app
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest, Message
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
-from tests.support.engines import completions, divergences, log_likelihoods
+from tests.support.engines import by_id, completions, divergences, log_likelihoods
 from tests.support.fake_server import Body, Served, serving
 
 pytest.importorskip("openai", reason="the openai package is not installed (layercut[openai])")
@@ -41,16 +42,15 @@ def requests(count: int = 3, **more: Any) -> list[GenerationRequest]:
     ]
 
 
-def by_id(found: Iterator[list[Any]]) -> dict[str, Any]:
-    return {answer.id: answer for batch in found for answer in batch}
+def ask(engine: OpenAIEngine, asked: Sequence[GenerationRequest], decoding: Decoding = GREEDY, **more: Any) -> Any:
+    """Answers by request."""
+    return by_id(completions(engine, asked, UNCUT, decoding, **more))
 
 
 def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(server: Served) -> None:
     talk = GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)
-    begun = GenerationRequest(
-        id="begun", prompt=(Message("user", "hi"), Message("assistant", "I am")), max_new_tokens=4
-    )
-    found = by_id(completions(engine(server, concurrency=1), [*requests(1, stop=("\n",)), talk, begun], UNCUT, GREEDY))
+    begun = replace(talk, id="begun", prompt=(*talk.prompt, Message("assistant", "I am")))
+    found = ask(engine(server, concurrency=1), [*requests(1, stop=("\n",)), talk, begun])
     (plain, asked), (chat, talked), (_, went_on) = server.asked
     assert (plain, asked["prompt"], asked["stop"]) == ("/v1/completions", "How is 0?", ["\n"])
     assert (asked["model"], asked["max_tokens"], asked["temperature"]) == ("m", 9, 0.0)
@@ -62,25 +62,23 @@ def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(serve
     assert (found["talk"].num_prompt_tokens, found["talk"].num_new_tokens) == (11, 3)
 
 
-def test_more_stop_strings_than_the_interface_takes_are_looked_for_here(server: Served) -> None:
-    stops = ("1", "2", "3", "4", "Q:")
-    (found,) = by_id(completions(engine(server), requests(1, stop=stops), UNCUT, GREEDY)).values()
-    assert server.asked[0][1]["stop"] == ["1", "2", "3", "4"]
-    assert found.text == " fine\n"
-
-
-def test_an_answer_that_ran_out_of_length_says_so(server: Served) -> None:
+def test_length_and_stop_strings_end_an_answer(server: Served) -> None:
     server.finish = "length"
-    (found,) = by_id(completions(engine(server), requests(1), UNCUT, GREEDY)).values()
+    (found,) = ask(engine(server), requests(1)).values()
     assert (found.finish_reason, found.text) == ("length", " fine\nQ: more")
-    (found,) = by_id(completions(engine(server), requests(1, stop=("Q:",)), UNCUT, GREEDY)).values()
+    (found,) = ask(engine(server), requests(1, stop=("Q:",))).values()
     assert found.finish_reason == "stop"
+    # The interface takes four stop strings; more are looked for here.
+    stops = ("1", "2", "3", "4", "Q:")
+    (found,) = ask(engine(server), requests(1, stop=stops)).values()
+    assert server.asked[-1][1]["stop"] == ["1", "2", "3", "4"]
+    assert found.text == " fine\n"
 
 
 def test_draws_are_seeded_by_the_request(server: Served) -> None:
     drawn = Decoding(temperature=0.5, top_p=0.9, top_k=7, seed=3)
-    by_id(completions(engine(server), requests(2), UNCUT, drawn))
-    by_id(completions(engine(server), requests(2), UNCUT, drawn))
+    ask(engine(server), requests(2), drawn)
+    ask(engine(server), requests(2), drawn)
     bodies = [body for _, body in server.asked]
     assert all((body["temperature"], body["top_p"], body["top_k"]) == (0.5, 0.9, 7) for body in bodies)
     seeds = {body["prompt"]: {one["seed"] for one in bodies if one["prompt"] == body["prompt"]} for body in bodies}
@@ -90,7 +88,7 @@ def test_draws_are_seeded_by_the_request(server: Served) -> None:
 
 def test_failures_are_sent_again_and_answers_stay_whole(server: Served) -> None:
     server.failures = [429, 500, 503, 429]
-    found = by_id(completions(engine(server, concurrency=2), requests(5), UNCUT, GREEDY))
+    found = ask(engine(server, concurrency=2), requests(5))
     assert sorted(found) == ["0", "1", "2", "3", "4"]
     assert len(server.asked) == 9
     assert server.most_at_once <= 2
@@ -105,18 +103,16 @@ def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server: Ser
     with pytest.raises(InputError, match=r"^http://127.0.0.1:\d+/v1 refuses .*\(500\)"):
         list(found)
     server.failures = []
-    rest = by_id(completions(asking, requests(4), UNCUT, GREEDY, done=kept))
+    rest = ask(asking, requests(4), done=kept)
     assert sorted([*kept, *rest]) == ["0", "1", "2", "3"]
 
 
-def test_a_refused_request_is_not_sent_again(server: Served) -> None:
-    server.failures = [400]
-    with pytest.raises(InputError, match=r"\(400\)"):
-        by_id(completions(engine(server), requests(1), UNCUT, GREEDY))
+@pytest.mark.parametrize(("status", "says"), [(400, r"\(400\)"), (404, "ends in /v1")])
+def test_a_refused_request_is_not_sent_again(server: Served, status: int, says: str) -> None:
+    server.failures = [status]
+    with pytest.raises(InputError, match=says):
+        ask(engine(server), requests(1))
     assert len(server.asked) == 1
-    server.failures = [404]
-    with pytest.raises(InputError, match="ends in /v1"):
-        by_id(completions(engine(server), requests(1), UNCUT, GREEDY))
 
 
 def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
@@ -156,18 +152,14 @@ def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path
     assert len(server.asked) == 13
 
 
-def closed_port() -> int:
-    """A port at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{}/v1", "http://no-such-host.invalid/v1"])
 def test_a_server_that_is_not_there_is_one_line(url: str) -> None:
-    asking = OpenAIEngine("m", url.format(closed_port()), retries=0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed_port = probe.getsockname()[1]
+    asking = OpenAIEngine("m", url.format(closed_port), retries=0)
     with pytest.raises(InputError, match=r"no answer from http://.*/v1 \(.*`base_url`") as caught:
-        by_id(completions(asking, requests(1), UNCUT, GREEDY))
+        ask(asking, requests(1))
     assert "\n" not in str(caught.value)
 
 
@@ -204,14 +196,14 @@ BAD_TEXTS = {
 def test_a_reply_that_is_none_is_one_line(server: Served, raw: bytes) -> None:
     server.raw = raw
     with pytest.raises(InputError, match="end in /v1") as caught:
-        by_id(completions(engine(server), requests(1), UNCUT, GREEDY))
+        ask(engine(server), requests(1))
     assert len(str(caught.value)) < 600 and len(str(caught.value).splitlines()) == 1
 
 
 def test_what_a_reply_may_leave_out(server: Served) -> None:
     server.raw = b'{"choices": [{"text": "a"}]}'
-    (found,) = by_id(completions(engine(server), requests(1), UNCUT, GREEDY)).values()
+    (found,) = ask(engine(server), requests(1)).values()
     assert (found.text, found.finish_reason, found.num_new_tokens) == ("a", "stop", 0)
     server.raw = reply(text=None, message={"content": None}, finish_reason="content_filter")
     talk = [GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)]
-    assert by_id(completions(engine(server), talk, UNCUT, GREEDY))["talk"].text == ""
+    assert ask(engine(server), talk)["talk"].text == ""

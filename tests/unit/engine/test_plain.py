@@ -16,7 +16,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-from tests.support.engines import completions, log_likelihoods
+from tests.support.engines import by_id, completions, log_likelihoods
 from tests.support.loaded import greedy_tokens, tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 
@@ -34,22 +34,19 @@ def ask(id: str, prompt: Any = "2 + 2 =", max_new_tokens: int = 8, stop: tuple[s
 
 
 def complete(engine: PlainEngine, *requests: GenerationRequest, decoding: Decoding = GREEDY) -> list[Completion]:
-    found = {answer.id: answer for batch in completions(engine, requests, UNCUT, decoding) for answer in batch}
+    found = by_id(completions(engine, requests, UNCUT, decoding))
     return [found[request.id] for request in requests]
 
 
 def score(engine: PlainEngine, *requests: LikelihoodRequest) -> list[Likelihoods]:
-    found = {answer.id: answer for batch in log_likelihoods(engine, requests, UNCUT) for answer in batch}
+    found = by_id(log_likelihoods(engine, requests, UNCUT))
     return [found[request.id] for request in requests]
 
 
-def test_it_describes_what_decides_the_numbers() -> None:
+def test_it_describes_what_decides_the_numbers_and_counts_tokens() -> None:
     described = engine(batch_size=3).describe()
     model = {"engine": "plain", "model": "tiny-llama", "model_hash": "0" * 16}
     assert json.loads(json.dumps(described)) == {**model, "dtype": "float32", "device": "cpu", "batch_size": 3}
-
-
-def test_tokens_are_counted_and_the_limit_is_a_reason() -> None:
     (answer,) = complete(engine(), ask("a", max_new_tokens=5))
     assert answer == Completion(id="a", text=answer.text, finish_reason="length", num_prompt_tokens=7, num_new_tokens=5)
 
@@ -71,13 +68,9 @@ def test_batches_are_the_same_in_whatever_order_requests_of_one_length_come() ->
     two = engine(batch_size=2)
     asked = [ask(name, f"word {name}") for name in "dbeca"]
     scored = [LikelihoodRequest(id=name, prompt=f"word {name}", continuations=(" x",)) for name in "dbeca"]
-    for found in (
-        completions(two, asked, UNCUT, GREEDY),
-        completions(two, asked[::-1], UNCUT, GREEDY),
-        log_likelihoods(two, scored, UNCUT),
-        log_likelihoods(two, scored[::-1], UNCUT),
-    ):
-        assert [[answer.id for answer in batch] for batch in found] == [["a", "b"], ["c", "d"], ["e"]]
+    for requests in (asked, asked[::-1], scored, scored[::-1]):
+        batches = [[answer.id for answer in batch] for _, batch in two.ask(requests, [UNCUT], GREEDY)]
+        assert batches == [["a", "b"], ["c", "d"], ["e"]]
 
 
 def test_a_stop_token_ends_a_row_and_leaves_the_others_alone() -> None:
@@ -142,12 +135,12 @@ def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None
         return LikelihoodRequest(id="x", prompt=prompt, continuations=continuations)
 
     for message, wrong in {
-        "request 'x': there are no continuations": request("a"),
-        "request 'x': 1 prompts for 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
-        "request 'x': the continuation '' has no tokens": request("a", ""),
-        "request 'x': a continuation has 513 tokens and tiny-llama takes 512": request("a", "b" * 513),
+        "no continuations": request("a"),
+        "1 prompts for 2 continuations": replace(request("a", "b", "c"), prompts=("a",)),
+        "the continuation '' has no tokens": request("a", ""),
+        "513 tokens and tiny-llama takes 512": request("a", "b" * 513),
     }.items():
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=f"request 'x': .*{message}"):
             log_likelihoods(engine(), [wrong], UNCUT)
 
 
@@ -159,8 +152,8 @@ def test_a_context_that_is_too_long_loses_its_beginning_with_one_warning(caplog:
     ]
     with caplog.at_level(logging.WARNING, logger="layercut"):
         long, longer, kept = score(engine(), *requests)
-    assert long.log_likelihoods == pytest.approx(longer.log_likelihoods)
-    assert long.log_likelihoods == pytest.approx(kept.log_likelihoods)
+    for other in (longer, kept):
+        assert long.log_likelihoods == pytest.approx(other.log_likelihoods)
     assert [long.num_prompt_tokens, longer.num_prompt_tokens, kept.num_prompt_tokens] == [515, 518, 512]
     (record,) = caplog.records
     assert "2 of 3 prompts" in record.getMessage() and "up to 6 tokens" in record.getMessage()
@@ -224,12 +217,11 @@ def test_texts_that_have_no_hidden_states_are_refused_by_number() -> None:
 
 def test_whoever_stops_asking_leaves_the_model_whole() -> None:
     loaded = tiny_loaded("llama")
-    layers = list(loaded.model.model.layers)
+    plain, layers = PlainEngine(loaded, batch_size=1), list(loaded.model.model.layers)
 
     def num_hooks() -> int:
         return sum(len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in layers)
 
-    plain = PlainEngine(loaded, batch_size=1)
     next(iter(completions(plain, [ask("a"), ask("b")], CUT, GREEDY)))
     assert list(loaded.model.model.layers) == layers
     before = num_hooks()

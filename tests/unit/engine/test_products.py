@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -30,17 +32,26 @@ def linear(bias: bool) -> nn.Linear:
     return layer
 
 
+DTYPES = [torch.float32] + [torch.bfloat16] * torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1,), (3,), (4,), (15,), (70,), (1, 7), (3, 2)])
-def test_products_are_torchs_own_within_rounding(shape: tuple[int, ...], bias: bool) -> None:
-    layer, states = linear(bias), drawn(*shape, 48)
-    expected = layer(states)
-    with torch.no_grad(), fast_products(large_layers(layer)):
-        found = layer(states)
-        strided = layer(states.transpose(0, -1).contiguous().transpose(0, -1))
-    assert expected.abs().mean() > 1
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(strided, expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(
+    ("use", "dtype"),
+    [(lambda layer: fast_products(large_layers(layer)), torch.float32), *((packed_weights, dtype) for dtype in DTYPES)],
+)
+def test_products_are_torchs_own_within_rounding(use: Any, dtype: torch.dtype, bias: bool) -> None:
+    layer = linear(bias).to(dtype)
+    states = [drawn(*shape, 48).to(dtype) for shape in ((), (1,), (3,), (4,), (15,), (70,), (1, 7), (3, 2))]
+    states += [rows.transpose(0, -1).contiguous().transpose(0, -1) for rows in states]
+    with torch.no_grad():
+        expected = [layer(rows) for rows in states]
+        with use(layer):
+            found = [layer(rows) for rows in states]
+    rounding = 1e-5 if dtype == torch.float32 else 2**-6
+    for ours, own in zip(found, expected, strict=True):
+        assert own.abs().mean() > 1
+        torch.testing.assert_close(ours, own, rtol=rounding, atol=rounding)
 
 
 def test_it_is_used_from_four_rows_on_and_never_with_gradients() -> None:
@@ -73,23 +84,6 @@ def test_the_layers_own_forward_is_back_even_after_an_error() -> None:
         assert "forward" in vars(layer)
         layer(drawn(5, 47))
     assert "forward" not in vars(layer)
-
-
-DTYPES = [torch.float32] + [torch.bfloat16] * torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bias", [True, False])
-def test_packed_products_are_torchs_own_within_rounding(bias: bool, dtype: torch.dtype) -> None:
-    layer = linear(bias).to(dtype)
-    shapes = [(48,), (1, 48), (3, 48), (70, 48), (1, 7, 48), (3, 2, 48)]
-    with torch.no_grad():
-        expected = [layer(drawn(*shape).to(dtype)) for shape in shapes]
-        with packed_weights(layer):
-            found = [layer(drawn(*shape).to(dtype)) for shape in shapes]
-    for ours, own in zip(found, expected, strict=True):
-        rounding = 1e-5 if dtype == torch.float32 else 2**-6
-        torch.testing.assert_close(ours, own, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -44,9 +44,7 @@ def test_a_conversation_has_one_bos_and_ends_where_the_answer_begins(tokenizer: 
     assert tokens[0] == BOS and tokens.count(BOS) == 1
     assert tokenizer.decode(tokens) == "<|bos|>user: 2+2?<|im_end|>assistant: "
     assert tokenizer("x")["input_ids"][0] == BOS, "the tokenizer of this test must add BOS, else it shows nothing"
-
-
-def test_plain_text_gets_the_tokenizers_own_bos_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    # Plain text gets the tokenizer's own, once.
     assert encode_prompt(tokenizer, "ab")[0] == BOS
     assert encode_prompt(tokenizer, "<|bos|>ab") == encode_prompt(tokenizer, "ab")
     assert BOS not in encode_prompt(byte_tokenizer(), "ab"), "this one adds none"
@@ -56,12 +54,6 @@ def test_a_final_assistant_message_is_continued(tokenizer: PreTrainedTokenizerFa
     begun = (*QUESTION, Message("assistant", "The answer is"))
     assert render_prompt(tokenizer, begun).text.endswith("assistant: The answer is")
     assert render_prompt(tokenizer, (*QUESTION, Message("assistant", ""))) == render_prompt(tokenizer, QUESTION)
-
-
-def test_a_conversation_without_a_template_is_refused_by_the_models_name(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokenizer.chat_template = None
-    with pytest.raises(InputError, match="no chat template"):
-        render_prompt(tokenizer, QUESTION, "tiny/base")
 
 
 def test_what_a_template_refuses_is_told_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -95,26 +87,32 @@ def test_after_an_empty_context_bos_or_else_eos_stands_once() -> None:
     assert encode_pairs(tokenizer, "", ["5"]) == [((END,), tuple(five))]
 
 
-@pytest.mark.parametrize("context", ["", "A:"])
-def test_a_continuation_without_tokens_is_refused(context: str) -> None:
-    with pytest.raises(InputError, match="continuation ''"):
-        encode_pairs(byte_tokenizer(), context, ["5", ""])
-
-
-def test_a_context_of_white_space_alone_is_refused_where_nothing_stands_before_it(
-    tokenizer: PreTrainedTokenizerFast,
+@pytest.mark.parametrize(
+    ("context", "texts", "says"),
+    [("", ["5", ""], "continuation ''"), ("A:", ["5", ""], "continuation ''"), (" \n", ["5"], "more than white space")],
+)
+def test_pairs_without_tokens_before_or_behind_their_boundary_are_refused(
+    context: str, texts: list[str], says: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(InputError, match="more than white space"):
-        encode_pairs(byte_tokenizer(), " \n", ["5"])
+    with pytest.raises(InputError, match=says):
+        encode_pairs(byte_tokenizer(), context, texts)
     assert encode_pairs(tokenizer, " \n", ["5"])[0].context == (BOS,)
 
 
-@pytest.mark.parametrize("template", ["{{ 'x' + 1 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"])
-def test_a_template_that_fails_is_refused(tokenizer: PreTrainedTokenizerFast, template: str) -> None:
-    broken = copy.deepcopy(tokenizer)
-    broken.chat_template = template
-    with pytest.raises(InputError, match="chat template of tiny/base"):
-        render_prompt(broken, QUESTION, "tiny/base")
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (None, "tiny/base has no chat template"),
+        ("{{ 'x' + 1 }}", "chat template of tiny/base"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "chat template of tiny/base"),
+    ],
+)
+def test_a_template_that_is_missing_or_fails_is_refused(
+    tokenizer: PreTrainedTokenizerFast, template: str | None, says: str
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=says):
+        render_prompt(tokenizer, QUESTION, "tiny/base")
 
 
 def test_a_prompt_ends_in_a_whole_token() -> None:

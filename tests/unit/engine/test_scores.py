@@ -13,12 +13,13 @@ from scipy.stats import entropy
 from layercut.engine import plain, stack
 from layercut.engine.base import Divergence, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.scores import Reference, token_divergence
+from layercut.engine.scores import Reference, token_choice, token_divergence
+from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
-from layercut.surgery.remove import remove_layers
-from tests.support.engines import divergences, log_likelihoods
+from layercut.surgery.remove import bypass, remove_layers
+from tests.support.engines import by_id, divergences, log_likelihoods
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS, tiny_model
 
@@ -43,8 +44,8 @@ def loaded(model_type: str) -> LoadedModel:
 def compare(
     plan: CutPlan, reference: CutPlan = UNCUT, model_type: str = "llama", batch_size: int = 8, asked: Any = ASKED
 ) -> list[Divergence]:
-    found = divergences(PlainEngine(loaded(model_type), batch_size=batch_size), asked, plan, reference)
-    return sorted((answer for batch in found for answer in batch), key=lambda answer: answer.id)
+    answers = by_id(divergences(PlainEngine(loaded(model_type), batch_size=batch_size), asked, plan, reference))
+    return [answers[name] for name in sorted(answers)]
 
 
 def numbers(answer: Divergence) -> list[float]:
@@ -155,16 +156,11 @@ def test_refusals_name_the_request() -> None:
         list(divergences(PlainEngine(broken), ASKED[:1], CUT, UNCUT))
 
 
-def rows(*values: Sequence[float]) -> torch.Tensor:
-    return torch.tensor(values).log()
-
-
 def test_tokens_that_are_ruled_out_add_nothing_or_everything() -> None:
     token = torch.tensor([0])
-    apart = token_divergence(Reference.of(rows([1.0, 0.0])), rows([0.0, 1.0]), token)
-    assert float(apart.kl) == math.inf
-    same = token_divergence(Reference.of(rows([1.0, 0.0])), rows([1.0, 0.0]), token)
-    assert float(same.kl) == 0
+    reference = Reference.of(torch.tensor([[1.0, 0.0]]).log())
+    for values, kl in ([[0.0, 1.0]], math.inf), ([[1.0, 0.0]], 0):
+        assert float(token_divergence(reference, torch.tensor(values).log(), token).kl) == kl
 
 
 def test_running_out_of_memory_changes_no_answer() -> None:
@@ -175,9 +171,9 @@ def test_running_out_of_memory_changes_no_answer() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     small.model.get_input_embeddings().register_forward_pre_hook(out_of_memory)
-    found = [one for batch in divergences(PlainEngine(small, batch_size=8), ASKED, CUT, UNCUT) for one in batch]
-    for ours, theirs in zip(sorted(found, key=lambda one: one.id), compare(CUT), strict=True):
-        assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
+    answers = by_id(divergences(PlainEngine(small, batch_size=8), ASKED, CUT, UNCUT))
+    for theirs in compare(CUT):
+        assert numbers(answers[theirs.id]) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
 
 
 def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone(
@@ -197,3 +193,46 @@ def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone
     passes.clear()
     left = [plan for plan, _ in engine.compare(ASKED, plans, UNCUT, lambda plan, id: (plan.key, id) not in done)]
     assert CUT not in left and len(passes) == 3 * (1 + 1)
+
+
+BY_TOKEN = [
+    LikelihoodRequest(id="a", prompt="7 * 8 =", continuations=(" 56, as é says.",), by_token=True),
+    LikelihoodRequest(id="b", prompt="7 * 8 =", continuations=(" 56",)),
+    LikelihoodRequest(id="c", prompt="7 * 9 =", continuations=(" 63",), by_token=True),
+]
+
+
+@pytest.mark.parametrize("make", [PlainEngine, SharedEngine])
+def test_token_by_token_it_equals_a_forward_pass_over_one_row(make: type[PlainEngine] | type[SharedEngine]) -> None:
+    loaded = tiny_loaded("llama")
+    answers = by_id(divergences(make(loaded), BY_TOKEN, CUT, UNCUT))
+    assert answers["b"].tokens == ()
+    for request in (BY_TOKEN[0], BY_TOKEN[2]):
+        tokens = answers[request.id].tokens
+        prompt, given = (loaded.tokenizer(text)["input_ids"] for text in (request.prompt, request.continuations[0]))
+        ids = torch.tensor([[*prompt, *given]])
+        logits = {}
+        for plan in (CUT, UNCUT):
+            with bypass(loaded.model, plan), torch.no_grad():
+                logits[plan.key] = loaded.model(ids).logits[0, len(prompt) - 1 : -1]
+        q, p = (logits[plan.key].log_softmax(-1) for plan in (CUT, UNCUT))
+        assert len(tokens) == len(given)
+        assert "".join(token.text for token in tokens) == request.continuations[0]
+        for index, token in enumerate(tokens):
+            assert token.nll == pytest.approx(-float(q[index, given[index]]), abs=1e-4)
+            assert token.reference_nll == pytest.approx(-float(p[index, given[index]]), abs=1e-4)
+            assert token.kl == pytest.approx(float((p[index].exp() * (p[index] - q[index])).sum()), abs=1e-4)
+            for rank, scores in ((token.rank, q), (token.reference_rank, p)):
+                order = scores[index].argsort(descending=True).tolist()
+                assert rank == 1 + order.index(given[index])
+            assert token.likeliest == loaded.tokenizer.decode([int(q[index].argmax())], skip_special_tokens=True)
+        assert sum(token.nll for token in tokens) == pytest.approx(answers[request.id].nll)
+        assert sum(token.kl for token in tokens) == pytest.approx(answers[request.id].kl)
+    texts = [token.text for token in answers["a"].tokens]
+    assert texts[texts.index("é") - 1] == "", "half a character is shown with its last byte"
+
+
+def test_equally_likely_tokens_share_a_rank() -> None:
+    logits = torch.tensor([[0.0, 2.0, 2.0, 1.0]])
+    found = [int(token_choice(Reference.of(logits), logits, torch.tensor([token]))[0]) for token in range(4)]
+    assert found == [4, 1, 1, 3]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,16 +16,12 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine, fastest_engine, why_not_shared
 from layercut.engine.text_groups import Pack
 from layercut.models.loading import LoadedModel
-from layercut.models.sources import ModelSource
-from layercut.models.structure import structure_in
-from tests.support.loaded import tiny_loaded
-from tests.support.tiny import CONFIGS, byte_tokenizer
+from tests.support.loaded import as_loaded, tiny_loaded
+from tests.support.tiny import CONFIGS
 
 
 def loaded(model_type: str) -> LoadedModel:
-    model = tiny_model(tiny_config(model_type)).requires_grad_(False)
-    source = ModelSource(name=f"tiny-{model_type}", path=Path("nowhere"))
-    return LoadedModel(byte_tokenizer(), structure_in(model), source, "0" * 16, NUM_LAYERS, model)
+    return as_loaded(tiny_model(tiny_config(model_type)).requires_grad_(False), NUM_LAYERS)
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
@@ -56,20 +52,8 @@ def test_the_plain_engine_runs_what_does_not_agree_and_one_line_says_why(
         engines = [fastest_engine(model) for _ in range(2)]
     assert {type(engine) for engine in engines} == {PlainEngine}
     (line,) = [record.getMessage() for record in caplog.records if record.name == shared.__name__]
-    assert line.startswith(f"tiny-{model_type} runs in")
-    assert says in line
+    assert line.startswith(f"tiny-{model_type} runs in") and says in line
     assert "\n" not in line
-
-
-def test_a_layer_that_attends_in_another_way_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores that are a twentieth too large."""
-    right = Pack.attend
-    monkeypatch.setattr(Pack, "attend", lambda self, layer, heads: right(self, layer, _scaled(heads)))
-    assert "packed texts" in why_not_shared(tiny_loaded("llama"))
-
-
-def _scaled(heads: Heads, factor: float = 1.05) -> Heads:
-    return heads._replace(scaling=heads.scaling * factor)
 
 
 def deep_in_bfloat16() -> LoadedModel:
@@ -83,8 +67,7 @@ def deep_in_bfloat16() -> LoadedModel:
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             weight.normal_(std=0.15 if "embed" in name else 0.3)
-    source = ModelSource(name="tiny-qwen2", path=Path("nowhere"))
-    return LoadedModel(byte_tokenizer(), structure_in(model), source, "0" * 16, 24, model.bfloat16())
+    return as_loaded(model.bfloat16(), 24)
 
 
 def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_engine() -> None:
@@ -94,24 +77,26 @@ def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_e
     assert {weight.dtype for weight in model.model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("factor", [1.05, 0.9])
-def test_in_bfloat16_a_layer_that_attends_in_another_way_is_seen(
-    factor: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("make", "factor", "dtypes"),
+    [
+        (lambda: tiny_loaded("llama"), 1.05, {torch.float32}),
+        *((deep_in_bfloat16, factor, {torch.float32, torch.bfloat16}) for factor in (1.05, 0.9)),
+        (deep_in_bfloat16, 1.05, {torch.bfloat16}),  # as by a kernel that overflows; float32 agrees
+    ],
+)
+def test_a_layer_that_attends_in_another_way_is_seen(
+    make: Callable[[], LoadedModel], factor: float, dtypes: set[torch.dtype], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Pack.attend
-    monkeypatch.setattr(Pack, "attend", lambda self, layer, heads: right(self, layer, _scaled(heads, factor)))
-    assert "packed texts" in why_not_shared(deep_in_bfloat16())
-
-
-def test_packed_texts_that_are_wrong_in_bfloat16_alone_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a kernel that overflows; float32 agrees."""
+    """Scores that are a twentieth too large, or a tenth too small."""
     right = Pack.attend
 
-    def only_half(self: Pack, layer: int, heads: Heads) -> torch.Tensor:
-        return right(self, layer, _scaled(heads) if heads.query_HTd.dtype == torch.bfloat16 else heads)
+    def wrong(self: Pack, layer: int, heads: Heads) -> torch.Tensor:
+        is_wrong = heads.query_HTd.dtype in dtypes
+        return right(self, layer, heads._replace(scaling=heads.scaling * factor) if is_wrong else heads)
 
-    monkeypatch.setattr(Pack, "attend", only_half)
-    assert "packed texts" in why_not_shared(deep_in_bfloat16())
+    monkeypatch.setattr(Pack, "attend", wrong)
+    assert "packed texts" in why_not_shared(make())
 
 
 def test_a_model_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from layercut.engine.scores import Reading, group_neighbours
 from layercut.engine.shared import SharedEngine
 from layercut.engine.text_groups import Group, PackedText, group_by_length
 from layercut.surgery.plan import CutPlan
-from tests.support.engines import log_likelihoods
+from tests.support.engines import by_id, log_likelihoods
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 
@@ -94,10 +94,9 @@ def test_shared_examples_change_no_score(model_type: str) -> None:
     plans = [CutPlan(num_layers=NUM_LAYERS), CutPlan(num_layers=NUM_LAYERS, removed=(2, 4))]
     requests = [*few_shot("b", 5), *few_shot("cc", 4), *few_shot("d", 1)]
     for plan in plans:
-        expected = {one.id: one for part in log_likelihoods(PlainEngine(loaded), requests, plan) for one in part}
+        expected = by_id(log_likelihoods(PlainEngine(loaded), requests, plan))
         for size in (1, 3, 32):
-            engine = SharedEngine(loaded, batch_size=size)
-            ours = [one for part in log_likelihoods(engine, requests, plan) for one in part]
-            assert sorted(one.id for one in ours) == sorted(expected)
-            for one in ours:
-                assert one.log_likelihoods == pytest.approx(expected[one.id].log_likelihoods, rel=1e-4, abs=1e-3)
+            ours = by_id(log_likelihoods(SharedEngine(loaded, batch_size=size), requests, plan))
+            assert ours.keys() == expected.keys()
+            for name, scores in ours.items():
+                assert scores.log_likelihoods == pytest.approx(expected[name].log_likelihoods, rel=1e-4, abs=1e-3)

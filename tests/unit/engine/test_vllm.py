@@ -19,7 +19,7 @@ from layercut.models.loading import WeightlessModel, load_without_weights
 from layercut.models.sources import resolve_source
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
-from tests.support.engines import completions, divergences, log_likelihoods
+from tests.support.engines import by_id, completions, divergences, log_likelihoods
 from tests.support.fake_vllm import FakeVllm, ToyModel
 from tests.support.tiny import NUM_LAYERS, save_tiny
 
@@ -66,10 +66,6 @@ def greedy(engine: VllmEngine, text: str, plan: CutPlan, number: int) -> list[in
     return tokens[-number:]
 
 
-def answers(found: Any) -> dict[str, Any]:
-    return {answer.id: answer for batch in found for answer in batch}
-
-
 def requests(**more: Any) -> list[GenerationRequest]:
     return [GenerationRequest(id=name, prompt=SHARED + name, max_new_tokens=5, **more) for name in "abc"]
 
@@ -77,7 +73,7 @@ def requests(**more: Any) -> list[GenerationRequest]:
 def test_each_plan_is_answered_by_the_layers_that_stay(engine: VllmEngine) -> None:
     texts = set()
     for plan in PLANS:
-        for name, found in answers(completions(engine, requests(), plan, GREEDY)).items():
+        for name, found in by_id(completions(engine, requests(), plan, GREEDY)).items():
             expected = text_of(engine, greedy(engine, SHARED + name, plan, 5))
             assert (found.text, found.finish_reason, found.num_new_tokens) == (expected, "length", 5)
             assert found.num_prompt_tokens == len(SHARED) + 1
@@ -109,11 +105,11 @@ def test_an_answer_ends_where_its_request_says(engine: VllmEngine) -> None:
     first, second, third, *_ = greedy(engine, SHARED + "a", plan, 5)
     text = text_of(engine, [first, second])
     ended = replace(requests()[0], stop=(text_of(engine, [first, second, third])[len(text) :],))
-    (found,) = answers(completions(engine, [ended], plan, GREEDY)).values()
+    (found,) = by_id(completions(engine, [ended], plan, GREEDY)).values()
     assert (found.text, found.finish_reason, found.num_new_tokens) == (text, "stop", 3)
     assert engine._engine.aborted == ["0"], "no more tokens are made than are looked at"
     settled = replace(requests()[0], settled=lambda so_far: len(so_far) >= len(text))
-    (found,) = answers(completions(engine, [settled], plan, GREEDY)).values()
+    (found,) = by_id(completions(engine, [settled], plan, GREEDY)).values()
     assert (found.text, found.finish_reason) == (text, "settled")
     assert not engine._engine.live
 
@@ -122,7 +118,7 @@ def test_a_stop_token_of_the_checkpoint_ends_an_answer(engine: VllmEngine) -> No
     first, second, third, *_ = greedy(engine, SHARED + "a", PLANS[1], 5)
     assert third not in (first, second)
     engine._stop_tokens = (third,)
-    (found,) = answers(completions(engine, requests()[:1], PLANS[1], GREEDY)).values()
+    (found,) = by_id(completions(engine, requests()[:1], PLANS[1], GREEDY)).values()
     assert (found.text, found.finish_reason) == (text_of(engine, [first, second]), "stop")
     assert found.num_new_tokens == 3
     assert engine._engine.asked[0].parameters.stop_token_ids == [third]
@@ -133,7 +129,7 @@ def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, engine
     options = ("x", "y", "several", "severed")
     asked = [LikelihoodRequest(id=name, prompt=SHARED + name, continuations=options) for name in "ab"]
     for plan in PLANS:
-        for name, found in answers(log_likelihoods(engine, asked, plan)).items():
+        for name, found in by_id(log_likelihoods(engine, asked, plan)).items():
             prompt = model.tokenizer(SHARED + name)["input_ids"]
             for place, option in enumerate(options):
                 tokens = model.tokenizer(option)["input_ids"]
@@ -151,12 +147,10 @@ def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(en
     list(log_likelihoods(engine, [letters, words], PLANS[0]))
     asked = [(live.parameters.prompt_logprobs, len(live.parameters.logprob_token_ids)) for live in engine._engine.asked]
     assert sorted(asked, key=str) == [(0, 1), (0, 1), (None, 4)]
-
-
-def test_the_greedy_option_is_known_as_such(engine: VllmEngine) -> None:
+    # The greedy option is known as such.
     likeliest = text_of(engine, greedy(engine, SHARED, PLANS[1], 2))
-    asked = LikelihoodRequest(id="a", prompt=SHARED, continuations=(likeliest, likeliest[0] + "\x7f"))
-    (found,) = answers(log_likelihoods(engine, [asked], PLANS[1])).values()
+    two = LikelihoodRequest(id="a", prompt=SHARED, continuations=(likeliest, likeliest[0] + "\x7f"))
+    (found,) = by_id(log_likelihoods(engine, [two], PLANS[1])).values()
     assert found.is_greedy == (True, False)
 
 
@@ -188,7 +182,7 @@ def test_stopping_in_the_middle_leaves_nothing_under_way(engine: VllmEngine) -> 
         list(completions(engine, requests(), PLANS[1], GREEDY))
     assert not engine._engine.live
     engine._engine.fail_after = None
-    (found, *_) = answers(completions(engine, requests(), PLANS[0], GREEDY)).values()
+    (found, *_) = by_id(completions(engine, requests(), PLANS[0], GREEDY)).values()
     assert found.text == text_of(engine, greedy(engine, SHARED + "a", PLANS[0], 5))
 
 
@@ -209,7 +203,7 @@ def test_a_context_that_does_not_fit_is_said_and_kept_to(
     with caplog.at_level(logging.WARNING):
         engine = VllmEngine(model, cache_gib=0.1)
     assert f"the context is {len(SHARED) + 8} tokens, of the 512 that" in caplog.text
-    (found, *_) = answers(completions(engine, requests(), PLANS[0], GREEDY)).values()
+    (found, *_) = by_id(completions(engine, requests(), PLANS[0], GREEDY)).values()
     assert found.num_prompt_tokens == len(SHARED) + 1
     long = LikelihoodRequest(id="a", prompt="x" * 300, continuations=("y",))
     list(log_likelihoods(engine, [long], PLANS[0]))
@@ -223,17 +217,6 @@ def test_what_vllm_does_not_give_is_refused_in_one_line(engine: VllmEngine) -> N
         engine.hidden_states([], PLANS[0])
     with pytest.raises(InputError, match="of 4 .*has 6"):
         completions(engine, requests(), CutPlan(num_layers=4), GREEDY)
-
-
-def test_a_type_that_was_not_compared_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
-    with pytest.raises(InputError, match="the type martian, of which .* qwen3_moe.*`engine` shared"):
-        VllmEngine(replace(model, structure=Structure(model_type="martian")))
-
-
-def test_without_vllm_the_extra_is_named(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(MissingExtra, match=r"pip install .*\[vllm\]'"):
-        VllmEngine(model)
 
 
 def test_layers_are_found_by_their_number_and_name() -> None:
@@ -267,12 +250,16 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     assert pass_states_on(granite)("p", "h") == "h"
 
 
-def test_another_device_than_the_one_vllm_is_built_for_is_refused(model: WeightlessModel, vllm: FakeVllm) -> None:
+def test_what_cannot_be_started_is_refused_in_one_line(
+    model: WeightlessModel, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="type martian, .* qwen3_moe.*`engine` shared"):
+        VllmEngine(replace(model, structure=Structure(model_type="martian")))
     with pytest.raises(InputError, match="cpu, not on cuda"):
         VllmEngine(model, device="cuda")
-
-
-def test_what_vllm_refuses_is_one_line(model: WeightlessModel, monkeypatch: pytest.MonkeyPatch) -> None:
     install(FakeVllm(NUM_LAYERS, refuses=ValueError("no room.\nmore about it")), monkeypatch)
     with pytest.raises(InputError, match=r"\(no room\).*`cache_gib`"):
+        VllmEngine(model)
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingExtra, match=r"pip install .*\[vllm\]'"):
         VllmEngine(model)
