@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import weakref
 from collections.abc import Iterator, Sequence
@@ -43,19 +44,29 @@ def cosines(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))
 def test_equals_output_hidden_states_of_one_text_at_a_time(model_type: str) -> None:
     loaded = tiny_loaded(model_type)
-    picked: list[list[float]] = [[] for _ in range(NUM_LAYERS)]
-    for text in TEXTS:
-        states = states_of(loaded, text)
-        for layer in range(NUM_LAYERS):
-            picked[layer].extend(cosines(states[layer], states[layer + 1]))
-    expected = [1 - np.mean(found) for found in picked]
-
+    by_text = [states_of(loaded, text) for text in TEXTS]
+    turns = [np.concatenate([cosines(states[at], states[at + 1]) for states in by_text]) for at in range(NUM_LAYERS)]
+    expected = [1 - np.mean(turn) for turn in turns]
     selection = block_influence(measured_on(loaded))
-
     assert list(selection.importance) == list(range(NUM_LAYERS))
     assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-5)
     assert selection.removed == tuple(np.argsort(expected)[:2])
     assert selection.details == {"num_texts": len(TEXTS), "num_tokens": sum(map(len, TEXTS))}
+
+    def angle(first: int) -> float:
+        """Of the last token, over three layers."""
+        cosine = [cosines(states[first], states[first + 3])[-1] for states in by_text]
+        return float(np.mean(np.arccos(cosine) / np.pi))
+
+    angles = [angle(first) for first in range(NUM_LAYERS - 2)]
+    selection = angular_distance(measured_on(loaded, num_remove=3))
+    blocks = selection.details["blocks"]
+    assert [block["first"] for block in blocks] == [0, 1, 2, 3]
+    assert [block["value"] for block in blocks] == pytest.approx(angles, abs=1e-5)
+    first = int(np.argmin(angles))
+    assert selection.removed == (first + 2, first + 1, first)
+    assert selection.details["num_tokens"] == len(TEXTS)
+    json.dumps(selection.details, allow_nan=False)
 
 
 @pytest.mark.parametrize("criterion", [block_influence, angular_distance])
@@ -87,7 +98,7 @@ def test_padding_on_either_side_takes_no_part() -> None:
         expected = [1 - np.mean([math.cos(math.radians(turns[layer])) for turns in tokens]) for layer in range(3)]
         assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-6)
         assert selection.details["num_tokens"] == 2
-        last = angular_distance(made_up(3, lambda *_, side=side: iter([padded(side)]), 1, num_remove=1))
+        last = angular_distance(context)
         values = [block["value"] for block in last.details["blocks"]]
         assert values == pytest.approx([40 / 180, 0, 60 / 180], abs=1e-3) and last.details["num_tokens"] == 1
 
@@ -132,13 +143,55 @@ def test_what_cannot_be_measured_is_refused() -> None:
     infinite = [state * scale for state, scale in zip(turning([[20.0, 80.0]]), (1, float("inf"), 1), strict=True)]
     overflow = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), tuple(infinite))])  # noqa: E731
     one, whole = {"num_layers": 4, "num_remove": 1}, {"num_layers": NUM_LAYERS, "num_remove": 1, "engine": full.engine}
-    for context, message in (
-        (Context(**one, settings={"token": "all"}), "has no settings, but 'token' was given"),
-        (Context(**one), "use layercut select"),
-        (Context(**whole), "no text"),
-        (Context(**whole, calibration=calibration()), "no text"),
-        (made_up(4, lambda texts, plan: iter(()), 1, num_remove=1), "no token"),
-        (made_up(2, overflow, 1, num_remove=1), "around layer 0"),
+    for criterion, context, message in (
+        (block_influence, Context(**one, settings={"token": "all"}), "no settings, but 'token'"),
+        (block_influence, Context(**one), "use layercut select"),
+        (block_influence, Context(**whole), "no text"),
+        (block_influence, Context(**whole, calibration=calibration()), "no text"),
+        (block_influence, made_up(4, lambda texts, plan: iter(()), 1, num_remove=1), "no token"),
+        (block_influence, made_up(2, overflow, 1, num_remove=1), "around layer 0"),
+        (angular_distance, Context(**one), "no engine"),
+        (angular_distance, Context(**one, settings={"norm": "l1"}), "no settings, but 'norm'"),
+        (angular_distance, Context(num_layers=4, num_remove=3, protect=frozenset({1})), "no 3 layers"),
     ):
         with pytest.raises(InputError, match=message):
-            block_influence(context)
+            criterion(context)
+
+
+def angles_of(context: Context) -> list[float]:
+    return [block["value"] for block in angular_distance(context).details["blocks"]]
+
+
+def test_no_distance_is_exactly_zero_or_not_a_number_when_nothing_turns() -> None:
+    loaded = tiny_loaded("llama")
+    for layer in loaded.model.model.layers:
+        make_identity(layer)
+    # Rounding leaves a cosine of 1 + 2e-16 here and there: without the clamp that is no number, without float64 1e-4.
+    assert angles_of(measured_on(loaded, num_remove=2)) == pytest.approx([0] * 5, abs=1e-7)
+
+
+def test_angles_are_averaged_over_texts_and_a_block_counts_from_input_to_output() -> None:
+    first, second = turning([[30.0, -30.0, 90.0, 20.0]]), turning([[10.0, -10.0, 30.0, 150.0]])
+
+    def batches() -> Iterator[HiddenStates]:
+        yield HiddenStates((0,), torch.ones(1, 1), first)
+        yield HiddenStates((1,), torch.ones(1, 1), second)
+
+    context = made_up(4, lambda *_: batches(), 2, num_remove=2)
+    assert angles_of(context) == pytest.approx([0, 40 / 180, (110 + 180) / 2 / 180], abs=1e-6)
+    selection = angular_distance(context)
+    assert selection.removed == (1, 0)
+    assert selection.importance == {}
+
+
+def test_last_tokens_count_and_opposite_directions_are_one() -> None:
+    states = turning([[0.0, 0.0], [180.0, 0.0]])
+    batch = HiddenStates((0,), torch.ones(1, 2), states)
+    assert angles_of(made_up(2, lambda *_: iter([batch]), 1, num_remove=1))[0] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("protect", "removed"), [((), (3, 2)), ((3,), (2, 1)), ((0, 3), (2, 1))])
+def test_of_equal_blocks_the_later_goes_and_protected_ones_stay(protect: tuple[int, ...], removed: Any) -> None:
+    still = HiddenStates((0,), torch.ones(1, 1), (torch.ones(1, 1, 2),) * 5)
+    context = made_up(4, lambda *_: iter([still]), 1, num_remove=2, protect=frozenset(protect))
+    assert angular_distance(context).removed == removed

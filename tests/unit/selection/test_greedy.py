@@ -26,24 +26,22 @@ def by_hand(table: dict[Layers, float], num_layers: int, num_remove: int, protec
     return removed
 
 
-def every_set(num_layers: int, value: TableObjective) -> dict[Layers, float]:
-    sets = [frozenset(i for i in range(num_layers) if bits >> i & 1) for bits in range(2**num_layers)]
-    return {removed: value.value(removed) for removed in sets}
-
-
 @pytest.mark.parametrize("levels", [2, 4, 1_000_000])
 @pytest.mark.parametrize("seed", range(8))
 def test_chooses_what_a_table_of_all_sets_says(seed: int, levels: int) -> None:
     objective = TableObjective(random_table(seed, levels))
-    table = every_set(7, objective)
+    sets = [frozenset(layer for layer in range(7) if bits >> layer & 1) for bits in range(2**7)]
+    table = {removed: objective.value(removed) for removed in sets}
     for protect in (frozenset[int](), frozenset({0}), frozenset({2, 6})):
         selection = remove_greedily(Context(num_layers=7, num_remove=4, protect=protect), objective)
         assert list(selection.removed) == by_hand(table, 7, 4, protect)
 
 
-def test_judges_the_remaining_candidates_of_each_round_once() -> None:
-    objective = TableObjective(random_table(1))
-    remove_greedily(Context(num_layers=7, num_remove=3, protect=frozenset({0})), objective)
+def test_judges_the_remaining_candidates_of_each_round_once_and_shows_rounds() -> None:
+    objective, shown = TableObjective(random_table(1)), []
+    context = Context(num_layers=7, num_remove=3, protect=frozenset({0}), progress=lambda *told: shown.append(told))
+    remove_greedily(context, objective)
+    assert shown == [("rounds", done, 3) for done in range(4)]
     assert objective.asked[0] == frozenset()
     assert [len(removed) for removed in objective.asked[1:]] == [1] * 6 + [2] * 5 + [3] * 4
     assert len(set(objective.asked)) == len(objective.asked)
@@ -57,9 +55,7 @@ def test_later_layer_wins_ties_and_ties_are_told() -> None:
     asked = {"candidates": [0, 1, 2, 3], "values": [0.5, 0.9, 0.9, 0.7]}
     chosen = {"chosen": 2, "value": 0.9, "ties": [1], "runner_up": 1, "runner_up_value": 0.9}
     assert selection.details == {"protect": [], "uncut": 1.0, "value": 0.9, "rounds": [{**asked, **chosen}]}
-
-
-def test_one_candidate_has_no_runner_up() -> None:
+    # One candidate has no runner-up.
     context = Context(num_layers=2, num_remove=1, protect=frozenset({0}))
     (only,) = remove_greedily(context, TableObjective(lambda removed: 1.0)).details["rounds"]
     assert (only["chosen"], only["runner_up"], only["ties"]) == (1, None, [])
@@ -80,13 +76,6 @@ def test_refuses_to_choose_among_nothing_but_nan() -> None:
         remove_greedily(Context(num_layers=4, num_remove=2), objective)
     with pytest.raises(InputError, match="gives nan"):
         remove_greedily(Context(num_layers=4, num_remove=2), TableObjective(lambda removed: math.nan))
-
-
-def test_rounds_are_shown() -> None:
-    shown: list[tuple[str, int, int]] = []
-    context = Context(num_layers=4, num_remove=2, progress=lambda *recorded: shown.append(recorded))
-    remove_greedily(context, TableObjective(random_table(0)))
-    assert shown == [("rounds", 0, 2), ("rounds", 1, 2), ("rounds", 2, 2)]
 
 
 @pytest.mark.parametrize(

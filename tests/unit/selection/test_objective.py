@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from layercut.engine.base import Decoding, always_wanted
 from layercut.errors import InputError
 from layercut.selection.answers import ObjectiveTask
-from layercut.selection.objective import TaskObjective, search_settings, selected_on
+from layercut.selection.objective import TaskObjective, held_out, search_settings, selected_on
 from layercut.surgery.plan import CutPlan
-from layercut.tasks.selected_items import selection_items
+from layercut.tasks.selected_items import check_report_items, held_out_items, merge_items, selection_items
 from tests.support.search import NeedyEngine, NeedyTask, TableObjective, is_right
 
 UNCUT = CutPlan(num_layers=6)
@@ -36,15 +37,13 @@ def test_value_is_the_mean_of_cut_over_uncut() -> None:
     assert len(set(expected)) > 2  # else the comparison says little
 
 
-def test_chance_is_subtracted_on_request() -> None:
+def test_chance_is_subtracted_on_request_and_the_floor_of_a_metric_always() -> None:
     task = part(num_items=40, share_known=0.75, chance_level=0.25)
     objective = TaskObjective(NeedyEngine(), [task], normalise="chance")
     expected = [(share_right(task.task, p) - 0.25) / 0.5 for p in PLANS]  # type: ignore[arg-type]
     assert objective.values(PLANS) == pytest.approx(expected, abs=1e-12)
     assert min(objective.values(PLANS)) < 0
-
-
-def test_a_metric_between_0_and_1_loses_its_floor_under_raw_too() -> None:
+    # A metric between 0 and 1 loses its floor under raw too.
     task = part(num_items=20, share_known=0.9, partial=True, chance_level=0.2)
     objective = TaskObjective(NeedyEngine(), [task])
     # 0.2 for nonsense, 1 for right: over the floor of 0.2, just the share of right answers remains.
@@ -88,19 +87,6 @@ def test_a_task_on_which_nothing_can_be_lost_is_refused(fields: dict[str, Any], 
         objective.values([PLANS[0]])
 
 
-def test_all_plans_are_sampled_with_the_same_noise() -> None:
-    asked: list[Decoding] = []
-
-    class Watched(NeedyEngine):
-        def completions(self, requests: Sequence[Any], plan: CutPlan, decoding: Decoding, done: Any = ()) -> Any:
-            asked.append(decoding)
-            return super().completions(requests, plan, decoding, done)
-
-    decoding = Decoding(temperature=0.9, seed=3)
-    TaskObjective(Watched(), [part()], decoding=decoding).values(PLANS)
-    assert asked == [decoding] * 5
-
-
 def test_report_tells_scores_and_items_of_what_was_chosen() -> None:
     task = part(share_known=0.75, limit=8)
     objective = TaskObjective(NeedyEngine(), [task, part("rank", name="other")])
@@ -130,9 +116,6 @@ def test_search_settings_leave_out_what_may_change() -> None:
     settings = search_settings([part(limit=8)], Decoding())
     assert set(settings) == {"objective", "decoding"}
     assert settings["objective"] == [{"task": "needy", "readout": "short", "limit": 8, "version": 1, "seed": 0}]
-
-
-def test_another_kind_of_objective_says_what_it_is() -> None:
     assert selected_on(TableObjective(lambda removed: 1.0), UNCUT) == {"objective": {"objective": "table"}}
 
 
@@ -146,16 +129,17 @@ def test_items_are_shown_as_they_are_answered() -> None:
     assert [done for _, done, total in shown if total == 16] == sorted(done for _, done, total in shown if total == 16)
 
 
-def test_all_plans_are_asked_in_one_call_a_heat() -> None:
-    calls: list[tuple[int, int]] = []
+def test_all_plans_are_asked_in_one_call_a_heat_and_sampled_with_the_same_noise() -> None:
+    calls: list[tuple[int, int, Decoding]] = []
 
     class Watched(NeedyEngine):
         def ask(self, requests: Any, plans: Any, decoding: Any, wanted: Any = always_wanted) -> Any:
-            calls.append((len(requests), len(plans)))
+            calls.append((len(requests), len(plans), decoding))
             return super().ask(requests, plans, decoding, wanted)
 
-    TaskObjective(Watched(), [part(num_items=20)]).values(PLANS)
-    assert calls == [(20, 1), (20, 4)]
+    decoding = Decoding(temperature=0.9, seed=3)
+    TaskObjective(Watched(), [part(num_items=20)], decoding=decoding).values(PLANS)
+    assert calls == [(20, 1, decoding), (20, 4, decoding)]
 
 
 @pytest.mark.parametrize(
@@ -172,3 +156,77 @@ def test_all_plans_are_asked_in_one_call_a_heat() -> None:
 def test_refuses(make: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()
+
+
+PLAN = CutPlan(num_layers=6, removed=(4,))
+TASK = NeedyTask(num_items=60)
+IDS = [sample.id for sample in TASK.samples("selection", None)]
+
+
+def both_readouts(engine: NeedyEngine | None = None, limit: int | None = 12) -> TaskObjective:
+    parts = [ObjectiveTask(task=TASK, readout=readout, limit=limit) for readout in ("short", "rank")]  # type: ignore[arg-type]
+    return TaskObjective(engine or NeedyEngine(), parts)
+
+
+def share(ids: list[str]) -> float:
+    return sum(is_right(item, frozenset(PLAN.removed)) for item in ids) / len(ids)
+
+
+def test_items_behind_those_of_the_search_as_many_as_it_had() -> None:
+    engine = NeedyEngine()
+    chosen_by = both_readouts(engine)
+    chosen_by.values([PLAN])
+    before = set(engine.asked)
+    found = held_out(chosen_by, PLAN, num_items=None, seen=chosen_by.items)
+    assert found["items"]["needy"]["ids"] == sorted(IDS[12:24])
+    assert {item for _, item in set(engine.asked) - before} == set(IDS[12:24])  # and none of the search's once more
+    report = {sample.id for sample in TASK.samples("report", None)}
+    assert not report & {item for _, item in engine.asked}
+    for row in found["rows"]:
+        assert row["selected"]["cut"]["value"] == pytest.approx(share(IDS[:12]))
+        assert row["held_out"]["cut"]["value"] == pytest.approx(share(IDS[12:24]))
+        assert (row["selected"]["n"], row["held_out"]["n"]) == (12, 12)
+        assert row["held_out"]["difference"]["low"] < row["held_out"]["difference"]["value"]
+    assert found["objective"]["selected"] == chosen_by.values([PLAN])[0]
+    assert found["objective"]["held_out"]["value"] == pytest.approx(share(IDS[12:24]))
+    assert found["objective"]["held_out"]["n"] == 24  # two readouts
+    assert json.loads(json.dumps(found)) == found
+    # The number can be chosen, and what an earlier search saw is left out.
+    earlier = merge_items(chosen_by.items, {"needy": IDS[20:30]})
+    fourteen = held_out(chosen_by, PLAN, num_items=14, seen=earlier)
+    assert fourteen["items"]["needy"]["ids"] == sorted(IDS[12:20] + IDS[30:36])
+    # No report on held-out items by accident.
+    plan = replace(PLAN, scores={"held_out": found})
+    assert held_out_items(plan.scores) == {"needy": frozenset(IDS[12:24])}
+    with pytest.raises(InputError, match="2 of these 3"):
+        check_report_items([plan], "needy", [IDS[12], IDS[23], IDS[24]])
+    with pytest.raises(InputError, match="1 of these 2 .*held-out"):
+        check_report_items([plan], "needy", [IDS[12], IDS[24]])
+    check_report_items([plan], "needy", IDS[24:])
+
+
+def test_a_search_that_was_given_all_items_holds_none_out() -> None:
+    found = both_readouts(limit=None)
+    all_seen = held_out(found, PLAN, num_items=None, seen=found.items)
+    assert [row["held_out"] for row in all_seen["rows"]] == [None, None]
+    assert all_seen["objective"]["held_out"] is None
+    assert "needy (short), needy (rank)" in all_seen["objective"]["refused"]
+    assert all_seen["items"]["needy"]["num_items"] == 0
+
+
+def test_the_best_of_many_noisy_plans_looks_better_than_it_is() -> None:
+    # 30 plans that all answer half of the items; which ones is chance. The best of them on 20 items is still a half.
+    class Coins(NeedyEngine):
+        def _answer(self, item: str, plan: CutPlan) -> bool:
+            return not plan.removed or Random(f"{item} {plan.removed}").random() < 0.5
+
+    task = NeedyTask(num_items=400)
+    part = ObjectiveTask(task=task, readout="short", limit=20)
+    chosen_by = TaskObjective(Coins(num_layers=40), [part])
+    plans = [CutPlan(num_layers=40, removed=(layer,)) for layer in range(30)]
+    values = chosen_by.values(plans)
+    best = max(range(30), key=values.__getitem__)
+    found = held_out(chosen_by, plans[best], num_items=300, seen=chosen_by.items)["objective"]
+    assert found["selected"] == max(values) >= 0.7
+    assert found["held_out"]["high"] < found["selected"]
+    assert found["held_out"]["low"] < 0.5 < found["held_out"]["high"]

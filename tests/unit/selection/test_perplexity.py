@@ -47,24 +47,20 @@ def context(model_type: str = "llama", engine: Any = None, **fields: Any) -> Con
 
 
 @torch.no_grad()
-def logits_without(model_type: str, removed: Collection[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits (T, V) and tokens (T,) of each text, after BOS, by transformers alone: a new model, its list filtered."""
+def nll_by_hand(model_type: str, removed: Collection[int]) -> float:
+    """Mean loss over the tokens of all texts, after BOS, by transformers alone: a new model, its list filtered."""
     model, tokenizer = tiny_model(model_type), byte_tokenizer()
     body, name = LAYERS[model_type]
     layers = getattr(model.get_submodule(body), name)
     setattr(model.get_submodule(body), name, nn.ModuleList(x for i, x in enumerate(layers) if i not in removed))
-    found = []
+    model.config.num_hidden_layers = NUM_LAYERS - len(removed)
+    total, num_tokens = 0.0, 0
     for text in TEXTS:
         tokens = torch.tensor([tokenizer.bos_token_id, *tokenizer(text)["input_ids"]])
-        model.config.num_hidden_layers = NUM_LAYERS - len(removed)
-        found.append((model(tokens[None, :-1], use_cache=False).logits[0].double(), tokens[1:]))
-    return found
-
-
-def nll_by_hand(model_type: str, removed: Collection[int]) -> float:
-    runs = logits_without(model_type, removed)
-    total = sum(float(cross_entropy(logits, tokens, reduction="sum")) for logits, tokens in runs)
-    return total / sum(len(tokens) for _, tokens in runs)
+        logits = model(tokens[None, :-1], use_cache=False).logits[0].double()
+        total += float(cross_entropy(logits, tokens[1:], reduction="sum"))
+        num_tokens += len(tokens) - 1
+    return total / num_tokens
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
@@ -103,9 +99,7 @@ def test_details_say_what_was_measured() -> None:
     assert details["uncut_perplexity"] == pytest.approx(math.exp(nll_by_hand("llama", ())), rel=1e-5)
     assert details["perplexity"] == pytest.approx(math.exp(nll_by_hand("llama", selection.removed)), rel=1e-5)
     assert details["objective"]["measure"] == "nll"
-
-
-def test_protected_layers_stay() -> None:
+    # Protected layers stay.
     removed = choose_by_loss(context(protect=frozenset({0, 2, 5}))).removed
     assert sorted(removed) == [1, 3, 4]
 

@@ -23,9 +23,7 @@ def random(num_layers: int, num_remove: int, seed: int) -> tuple[int, ...]:
 def test_reverse_takes_the_last_layers_last_one_first() -> None:
     assert reverse(30, 3) == (29, 28, 27)
     assert reverse(30, 3, protect=frozenset({29, 27})) == (28, 26, 25)
-
-
-def test_of_equally_important_layers_the_later_one_goes() -> None:
+    # Of equally important layers the later one goes.
     context = Context(num_layers=4, num_remove=2, protect=frozenset({3}))
     assert by_importance(context, {0: 0.5, 1: 0.1, 2: 0.1, 3: 0.0}).removed == (2, 1)
 
@@ -69,9 +67,7 @@ def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:
     assert len(set(random(30, 29, seed=4))) == 29
     assert random(30, 5, seed=0) != random(30, 5, seed=1)
     assert random(30, 3, seed=0) == (15, 20, 25)  # pinned: a new hash or order would silently change published plans
-
-
-def test_random_covers_all_layers_evenly() -> None:
+    # It covers all layers evenly.
     counts = [0] * 10
     for seed in range(2000):
         counts[random(10, 1, seed)[0]] += 1
