@@ -195,16 +195,6 @@ def test_each_layer_keeps_the_kind_that_transformers_gave_it(model_type, removed
         assert per_layer_values(new, len(plan.kept)) == expected
 
 
-def test_without_what_transformers_derives_a_layer_would_change_its_kind():
-    """Why ``resolved`` is asked for: gemma2's config.json on the hub says nothing of layer kinds."""
-    config_class, plan = CONFIG_MAPPING["gemma2"], CutPlan(num_layers=L, removed=(0,))
-    bare = {"num_hidden_layers": L}
-    written = config_class(**bare).to_dict()
-    naive = config_class(**cut_config(bare, plan, ANY))
-    right = config_class(**cut_config(bare, plan, ANY, resolved=written))
-    assert right.layer_types == written["layer_types"][1:] != naive.layer_types
-
-
 DEFAULT = {"rope_theta": 1e5, "rope_type": "default"}
 FACTORS = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 SCALED = {"rope_theta": 5e5, "rope_type": "llama3", **FACTORS}

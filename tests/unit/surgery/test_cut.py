@@ -64,16 +64,14 @@ def test_a_model_from_the_hub():
         assert expected in card
 
 
-def test_a_local_model_names_no_base_model_and_no_home(monkeypatch):
+def test_only_a_model_of_the_hub_or_bundled_names_its_base_and_none_the_home(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
     card = card_of(CutPlan(num_layers=2, removed=(1,)), "/home/ada/models/tiny")
     assert "base_model" not in front_matter(card)
     for text in ("# tiny, 1 decoder layer removed", "without decoder layer 1", "by | hand", "Nothing was verified"):
         assert text in card
     assert "/home/ada" not in card and "## Warnings" not in card
-
-
-def test_a_bundled_model_may_name_its_base():
+    # A bundled model may name its base.
     card = card_of(PLAN, "bundled:smollm2-135m", origin={"base_model": "its/base"})
     assert front_matter(card)["base_model"] == "its/base"
     assert "base_model" not in front_matter(card_of(PLAN, "bundled:smollm2-135m"))

@@ -169,9 +169,7 @@ def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_pat
     assert read_gguf_head(tmp_path / "cut.gguf").num_layers == 5
 
 
-def test_a_model_that_cannot_be_converted_says_how_to_cut_it_all_the_same(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_cannot_be_converted_is_told(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise CheckpointError("it cannot be read.")
 

@@ -55,11 +55,16 @@ def test_arrays_of_one_entry_per_layer_keep_those_of_the_kept_layers() -> None:
     assert cut(other, 1) == {"qwen2vl.block_count": 3}, "as long as the model is deep, and not about layers"
 
 
-def test_leading_dense_layers_are_counted_again() -> None:
+def test_counts_and_patterns_follow_the_layers_that_stay() -> None:
     head = head_of("deepseek", 8, leading_dense_block_count=3)
     assert cut(head, 1, 5)["deepseek.leading_dense_block_count"] == 2
     assert cut(head, 0, 1, 2)["deepseek.leading_dense_block_count"] == 0
     assert "deepseek.leading_dense_block_count" not in cut(head, 4)
+    # A pattern of windows is a list, of as many entries as layers.
+    head = head_of("gemma4", 6, attention__sliding_window_pattern=(True, True, False, True, True, False))
+    assert cut(head, 1, 2)["gemma4.attention.sliding_window_pattern"] == (True, True, True, False)
+    short = head_of("gemma4", 6, attention__sliding_window_pattern=(True, False))
+    assert "sliding_window_pattern has 2 entries" in refused(short, 1)
 
 
 def test_layers_for_multi_token_prediction_stay_last() -> None:
@@ -70,13 +75,6 @@ def test_layers_for_multi_token_prediction_stay_last() -> None:
     assert cut_metadata(head, plan) == {"glm4moe.block_count": 6, "glm4moe.attention.head_count": (0, 3, 4, 5, 6, 7)}
     with pytest.raises(InputError, match="model of 8"):
         cut_metadata(head, CutPlan(num_layers=8, removed=(1,)))
-
-
-def test_window_pattern_as_a_list() -> None:
-    head = head_of("gemma4", 6, attention__sliding_window_pattern=(True, True, False, True, True, False))
-    assert cut(head, 1, 2)["gemma4.attention.sliding_window_pattern"] == (True, True, True, False)
-    short = head_of("gemma4", 6, attention__sliding_window_pattern=(True, False))
-    assert "sliding_window_pattern has 2 entries" in refused(short, 1)
 
 
 @pytest.mark.parametrize(

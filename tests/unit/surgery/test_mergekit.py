@@ -37,7 +37,7 @@ def written(folder: Path, text: str) -> Path:
 def test_half_open_ranges_are_what_stays(tmp_path: Path) -> None:
     spec = LayerSpec.parse(written(tmp_path, PUBLISHED))
     assert spec.bind(num_layers=80).removed == tuple(range(45, 74)) and not spec.is_open
-    with pytest.raises(InputError, match="keeps layers up to 79; this model has 32"):
+    with pytest.raises(InputError, match="layers up to 79; .* 32"):
         spec.bind(num_layers=32)
 
 
