@@ -47,9 +47,9 @@ def test_products_are_torchs_own_within_rounding(use: Any, dtype: torch.dtype, b
     with torch.no_grad():
         expected = [layer(rows) for rows in states]
         with use(layer):
-            found = [layer(rows) for rows in states]
+            output = [layer(rows) for rows in states]
     rounding = 1e-5 if dtype == torch.float32 else 2**-6
-    for ours, own in zip(found, expected, strict=True):
+    for ours, own in zip(output, expected, strict=True):
         assert own.abs().mean() > 1
         torch.testing.assert_close(ours, own, rtol=rounding, atol=rounding)
 

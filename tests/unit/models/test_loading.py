@@ -254,20 +254,19 @@ def test_it_knows_of_a_model_what_the_loaded_one_knows(family: str, tmp_path: Pa
     assert stops == stop_tokens(loaded.tokenizer, loaded.model.generation_config)
 
 
-def test_without_weights_missing_settings_are_those_of_the_config_or_of_the_weights(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_weights_a_missing_generation_config_is_made_up_for_and_other_gaps_are_refused(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
     assert load_without_weights(resolve_source(str(copy)), device="cpu").generation_config.eos_token_id == 259
-    # Its own dtype is that of the config, or of the weights.
-    monkeypatch.setattr("layercut.models.loading.pick_torch_dtype", lambda _, dtype, **__: dtype)  # as on a GPU
-    for named, expected in (("bfloat16", "bfloat16"), (None, "float32")):
-        edit_json(copy / "config.json", dtype=named)
-        assert load_without_weights(resolve_source(str(copy))).dtype == expected
-    assert load_without_weights(resolve_source(str(copy)), dtype="float16").dtype == "float16"
-
     with pytest.raises(InputError, match="unknown dtype 'float8'"):
         load_without_weights(resolve_source(str(copy)), dtype="float8")
     without_tokenizer(copy)
     with pytest.raises(CheckpointError, match="no tokenizer"):
         load_without_weights(resolve_source(str(copy)), device="cpu")
+
+
+def test_its_own_dtype_is_that_of_the_config_or_of_the_weights(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layercut.models.loading.pick_torch_dtype", lambda _, dtype, **__: dtype)  # as on a GPU
+    for named, expected in (("bfloat16", "bfloat16"), (None, "float32")):
+        edit_json(copy / "config.json", dtype=named)
+        assert load_without_weights(resolve_source(str(copy))).dtype == expected
+    assert load_without_weights(resolve_source(str(copy)), dtype="float16").dtype == "float16"

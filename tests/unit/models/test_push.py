@@ -110,7 +110,7 @@ def test_only_kinds_of_files_that_a_model_has_are_uploaded(copied: Path, name: s
     file = copied / "model" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
-    with pytest.raises(InputError, match=f"{name} is no file that layercut puts into a model folder; move it away"):
+    with pytest.raises(InputError, match=f"{name} is no file .*; move it away"):
         prepare_upload(copied, "me/small")
 
 
@@ -141,7 +141,7 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
 def test_an_odd_card_is_refused_in_one_line(copied: Path, card: str) -> None:
     (copied / "model" / "README.md").write_bytes(card.encode("utf-8", "surrogateescape"))
     for folder in (copied, copied / "model"):
-        with pytest.raises(InputError, match=r"README.md: mend the lines between its ---") as caught:
+        with pytest.raises(InputError, match="README.md: mend") as caught:
             prepare_upload(folder, "me/small")
         assert "\n" not in str(caught.value)
 

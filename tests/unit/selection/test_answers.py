@@ -20,7 +20,7 @@ from tests.support.search import NeedyTask
 SAMPLES = [Sample(id=f"item-{number}", question="?", gold="yes") for number in range(3 * CHUNK_SIZE + 5)]
 
 
-def test_every_item_is_in_one_heat_whatever_the_order_of_the_list() -> None:
+def test_every_item_is_in_one_chunk_whatever_the_order_of_the_list() -> None:
     found = sample_chunks(SAMPLES, 0)
     assert [len(chunk) for chunk in found] == [CHUNK_SIZE, CHUNK_SIZE, CHUNK_SIZE, 5]
     assert sorted(sample.id for chunk in found for sample in chunk) == sorted(sample.id for sample in SAMPLES)
@@ -29,7 +29,7 @@ def test_every_item_is_in_one_heat_whatever_the_order_of_the_list() -> None:
     # The order is random and of the seed.
     numbers = [int(sample.id.split("-")[1]) for chunk in sample_chunks(SAMPLES, 0) for sample in chunk]
     assert numbers != sorted(numbers)
-    # A file that is sorted by difficulty: the first heat must not be the easy ones.
+    # A file that is sorted by difficulty: the first chunk must not be the easy ones.
     assert 15 < sum(numbers[:CHUNK_SIZE]) / CHUNK_SIZE < 37
     assert sample_chunks(SAMPLES, 1) != sample_chunks(SAMPLES, 0)
 

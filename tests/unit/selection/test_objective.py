@@ -129,7 +129,7 @@ def test_items_are_shown_as_they_are_answered() -> None:
     assert [done for _, done, total in shown if total == 16] == sorted(done for _, done, total in shown if total == 16)
 
 
-def test_all_plans_are_asked_in_one_call_a_heat_and_sampled_with_the_same_noise() -> None:
+def test_all_plans_are_asked_in_one_call_a_chunk_and_sampled_with_the_same_noise() -> None:
     calls: list[tuple[int, int, Decoding]] = []
 
     class Watched(NeedyEngine):

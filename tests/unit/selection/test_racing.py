@@ -155,7 +155,7 @@ def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
     assert all(one.value in (None, 0.5) and one.upper_bound == 0.5 for one in found.candidates)
 
 
-def test_inside_a_heat_it_is_asked_again_who_is_wanted() -> None:
+def test_inside_a_chunk_it_is_asked_again_who_is_wanted() -> None:
     """The rival's answers to the second task settle the first candidate's fate before that one's turn comes."""
 
     class InTurn(Asking):
