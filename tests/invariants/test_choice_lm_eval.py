@@ -24,9 +24,7 @@ from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate_items
 from layercut.tasks.lm_eval.loading import prepare_hellaswag
-from tests.invariants.test_engine_lm_eval import trained_tokenizer
-from tests.support.harness import Rows, run_of_lm_eval, with_rows, write_rows
-from tests.support.loaded import tiny_loaded
+from tests.support.harness import Rows, loaded_with_words, run_of_lm_eval, with_rows, write_rows
 
 pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install 'layercut[lm-eval]'")
 
@@ -119,8 +117,7 @@ def compare(
 @pytest.mark.parametrize(("shots", "kind"), [(0, PlainEngine), (2, SharedEngine)])
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_tiny_model_scores_as_in_lm_evals_run(name: str, shots: int, kind: Any, tmp_path: Path) -> None:
-    loaded = tiny_loaded("llama")
-    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    loaded = loaded_with_words("llama")
     rows = {"validation": invented(name, 14, 1)}
     if name in ("arc_easy", "arc_challenge", "openbookqa"):
         rows["test"] = invented(name, 6, 2)

@@ -17,7 +17,7 @@ from layercut.surgery.channels import Channels
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, decoder_layers
 from layercut.surgery.width import mlp_width_in
-from tests.support.engines import log_likelihoods
+from tests.support.engines import by_id, log_likelihoods
 from tests.support.loaded import greedy_tokens, tiny_loaded
 from tests.support.tiny import NUM_LAYERS
 
@@ -71,8 +71,8 @@ def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type: str, kind:
     ]
     hits = {}
     for engine in (PlainEngine, SharedEngine):
-        found = [one for part in log_likelihoods(engine(tiny_loaded(model_type)), asked, plan) for one in part]
-        hits[engine] = {one.id: one.hits[0] for one in found}
+        scores = by_id(log_likelihoods(engine(tiny_loaded(model_type)), asked, plan))
+        hits[engine] = {name: score.hits[0] for name, score in scores.items()}
     assert hits[PlainEngine] == hits[SharedEngine]
     loaded = tiny_loaded(model_type)
     view = draft_view(loaded.model, plan)

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from layercut.engine.plain import PlainEngine
 from layercut.models.loading import LoadedModel
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-from tests.support.engines import completions, log_likelihoods
+from tests.support.engines import by_id, completions, log_likelihoods
 from tests.support.loaded import greedy_tokens, log_likelihood, tiny_loaded
 from tests.support.tiny import CONFIGS, NUM_LAYERS
 
@@ -65,7 +64,6 @@ SCORED = [
     LikelihoodRequest(id=f"q{i}", prompt=prompt, continuations=(" yes", " no", " no!", " forty-two")[: 1 + i % 4])
     for i, prompt in enumerate(PROMPTS)
 ]
-Answer = TypeVar("Answer", Completion, Likelihoods)
 
 
 @cache
@@ -77,18 +75,16 @@ def engine(model_type: str, batch_size: int) -> PlainEngine:
     return PlainEngine(loaded(model_type), batch_size=batch_size)
 
 
-def by_id(answers: Sequence[Answer]) -> list[Answer]:
-    return sorted(answers, key=lambda answer: answer.id)
-
-
 def complete(
     engine: PlainEngine, plan: CutPlan, decoding: Decoding, asked: Sequence[GenerationRequest]
 ) -> list[Completion]:
-    return by_id([answer for batch in completions(engine, asked, plan, decoding) for answer in batch])
+    answers = by_id(completions(engine, asked, plan, decoding))
+    return [answers[name] for name in sorted(answers)]
 
 
 def score(engine: PlainEngine, plan: CutPlan, scored: Sequence[LikelihoodRequest]) -> list[Likelihoods]:
-    return by_id([answer for batch in log_likelihoods(engine, scored, plan) for answer in batch])
+    answers = by_id(log_likelihoods(engine, scored, plan))
+    return [answers[name] for name in sorted(answers)]
 
 
 def assert_same_scores(ours: Sequence[Likelihoods], theirs: Sequence[Likelihoods]) -> None:

@@ -6,22 +6,18 @@ import logging
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 
 from layercut.engine.base import LikelihoodRequest, Message
 from layercut.engine.plain import PlainEngine
 from layercut.engine.prompts import render_prompt
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
-from tests.support.engines import log_likelihoods
-from tests.support.loaded import tiny_loaded
-from tests.support.tiny import CHATML, NUM_LAYERS
+from tests.support.engines import by_id, log_likelihoods
+from tests.support.harness import loaded_with_words
+from tests.support.tiny import NUM_LAYERS
 
 pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install 'layercut[lm-eval]'")
 
-TEXT = """Question: Which of these is larger, seven or eleven? Answer: eleven. The answer is larger than the question.
-the then there these those other others another; seven elevens are seventy-seven. 0 1 2 3 12 123 77 * + - = ?"""
 CONTEXTS = (
     "Question: Which of these is larger? Answer:",
     "Question: Which of these is larger? Answer: ",
@@ -33,23 +29,6 @@ CONTEXTS = (
     "the other " * 60,  # longer than the context
 )
 CONTINUATIONS = (" seven", " eleven", " 7", " 77", "se", " the others", "?")
-
-
-def trained_tokenizer(*, adds_bos: bool) -> PreTrainedTokenizerFast:
-    """A byte-pair tokenizer with merges, so that where a text is split matters."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<|pad|>", "<|bos|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=250, special_tokens=special, show_progress=False)
-    core.train_from_iterator([TEXT] * 3, trainer)
-    if adds_bos:
-        first = [("<|bos|>", core.token_to_id("<|bos|>"))]
-        core.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=first)
-    marks = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|im_end|>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **marks)
-    tokenizer.chat_template = CHATML
-    return tokenizer
 
 
 def lm_eval_scores(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **options: Any) -> list[Any]:
@@ -70,18 +49,14 @@ def lm_eval_scores(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **o
 @pytest.mark.parametrize("adds_bos", [False, True], ids=["no_bos", "bos"])
 @pytest.mark.parametrize("removed", [(), (0, 3)], ids=["uncut", "cut"])
 def test_scores_are_those_of_lm_eval(model_type: str, adds_bos: bool, removed: tuple[int, ...]) -> None:
-    loaded, plan = tiny_loaded(model_type), CutPlan(num_layers=NUM_LAYERS, removed=removed)
-    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=adds_bos))
+    loaded, plan = loaded_with_words(model_type, adds_bos=adds_bos), CutPlan(num_layers=NUM_LAYERS, removed=removed)
     loaded.model.config.max_position_embeddings = 100
     requests = [
         LikelihoodRequest(id=str(i), prompt=context, continuations=CONTINUATIONS) for i, context in enumerate(CONTEXTS)
     ]
-    found = {
-        answer.id: list(zip(answer.log_likelihoods, answer.is_greedy, strict=True))
-        for batch in log_likelihoods(PlainEngine(loaded, batch_size=8), requests, plan)
-        for answer in batch
-    }
-    ours = [pair for request in requests for pair in found[request.id]]
+    scores = by_id(log_likelihoods(PlainEngine(loaded, batch_size=8), requests, plan))
+    answers = [scores[request.id] for request in requests]
+    ours = [pair for answer in answers for pair in zip(answer.log_likelihoods, answer.is_greedy, strict=True)]
     pairs = [(context, continuation) for context in CONTEXTS for continuation in CONTINUATIONS]
     with bypass(loaded.model, plan):
         theirs = lm_eval_scores(loaded.model, loaded.tokenizer, pairs, max_length=100)
@@ -91,8 +66,7 @@ def test_scores_are_those_of_lm_eval(model_type: str, adds_bos: bool, removed: t
 
 
 def test_a_conversation_is_scored_as_lm_eval_scores_the_rendered_text() -> None:
-    loaded = tiny_loaded("llama")
-    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    loaded = loaded_with_words("llama")
     prompt = (Message("user", "Which of these is larger?"),)
     request = LikelihoodRequest(id="a", prompt=prompt, continuations=CONTINUATIONS)
     ((answer,),) = log_likelihoods(PlainEngine(loaded), [request], CutPlan(num_layers=NUM_LAYERS))

@@ -78,10 +78,14 @@ def assert_same_likelihoods(ours: dict[str, dict[str, Likelihoods]], theirs: dic
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_answers_are_those_of_the_plain_engine(model_type: str) -> None:
+def test_answers_are_those_of_the_plain_engine(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_loaded(model_type)
     expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
     assert len({answer.text for answers in expected.values() for answer in answers.values()}) > 10
+    assert by_plan(SharedEngine(loaded, batch_size=3).ask(asked(5), PLANS, GREEDY)) == expected
+    monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)  # by products of few rows too
+    monkeypatch.setattr(products, "_FEWEST_ROWS", 1)
+    expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
     assert by_plan(SharedEngine(loaded, batch_size=3).ask(asked(5), PLANS, GREEDY)) == expected
 
 
@@ -109,17 +113,6 @@ def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(
     ours = by_plan(SharedEngine(loaded, batch_size=4).ask(requests, PLANS, decoding))
     assert len(prefixes) == 3
     assert ours == by_plan(PlainEngine(loaded).ask(requests, PLANS, decoding))
-
-
-@pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_answers_are_those_of_the_plain_engine_by_products_of_few_rows_too(
-    monkeypatch: pytest.MonkeyPatch, model_type: str
-) -> None:
-    monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)
-    monkeypatch.setattr(products, "_FEWEST_ROWS", 1)
-    loaded = tiny_loaded(model_type)
-    expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
-    assert by_plan(SharedEngine(loaded, batch_size=3).ask(asked(5), PLANS, GREEDY)) == expected
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))

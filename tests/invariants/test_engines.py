@@ -22,7 +22,7 @@ from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate_items
-from tests.support.engines import completions, log_likelihoods
+from tests.support.engines import by_id, completions, log_likelihoods
 from tests.support.fake_server import Served, serving
 from tests.support.loaded import tiny_loaded
 from tests.support.tiny import NUM_LAYERS, save_tiny
@@ -55,10 +55,6 @@ def opened(tiny: str) -> Iterator[Callable[..., Engine]]:
         yield start
 
 
-def answers(found: Iterator[Any]) -> dict[str, Any]:
-    return {answer.id: answer for batch in found for answer in batch}
-
-
 def plans(row: EngineRow, engine: Engine) -> list[CutPlan]:
     uncut = CutPlan(num_layers=engine.num_layers)
     return [uncut] if row.is_served else [uncut, CutPlan(num_layers=NUM_LAYERS, removed=(1, 4))]
@@ -85,12 +81,12 @@ def test_answers_are_those_of_the_reference_and_only_what_is_not_done_is_answere
     engine, row = opened(name), ENGINES[name]
     assert engine.describe()["engine"] == name
     for plan in plans(row, engine):
-        found = answers(completions(engine, ASKED, plan, GREEDY))
+        found = by_id(completions(engine, ASKED, plan, GREEDY))
         assert set(found) == {one.id for one in ASKED}
         if not row.is_served:
-            reference = answers(completions(PlainEngine(tiny_loaded("llama")), ASKED, plan, GREEDY))
+            reference = by_id(completions(PlainEngine(tiny_loaded("llama")), ASKED, plan, GREEDY))
             assert {key: one.text for key, one in found.items()} == {key: one.text for key, one in reference.items()}
-        assert answers(completions(engine, ASKED, plan, GREEDY, {one.id for one in ASKED})) == {}
+        assert by_id(completions(engine, ASKED, plan, GREEDY, {one.id for one in ASKED})) == {}
     engine.close()
 
 
@@ -99,12 +95,12 @@ def test_scores_and_states_are_given_where_the_row_says_so(name: str, opened: Ca
     engine, row = opened(name), ENGINES[name]
     for plan in plans(row, engine):
         if not row.is_served:
-            scores = answers(log_likelihoods(engine, SCORED, plan))
-            for key, one in answers(log_likelihoods(PlainEngine(tiny_loaded("llama")), SCORED, plan)).items():
+            scores = by_id(log_likelihoods(engine, SCORED, plan))
+            for key, one in by_id(log_likelihoods(PlainEngine(tiny_loaded("llama")), SCORED, plan)).items():
                 assert scores[key].log_likelihoods == pytest.approx(one.log_likelihoods, abs=1e-3)
         else:
             with pytest.raises(InputError):
-                answers(log_likelihoods(engine, SCORED, plan))
+                by_id(log_likelihoods(engine, SCORED, plan))
         if not (row.reads_weights or row.is_served):
             states = [one for batch in engine.hidden_states(["a text"], plan) for one in batch.states_BTD]
             assert len(states) == NUM_LAYERS - len(plan.removed) + 1
@@ -113,7 +109,7 @@ def test_scores_and_states_are_given_where_the_row_says_so(name: str, opened: Ca
                 list(engine.hidden_states(["a text"], plan))
     if row.is_served:
         with pytest.raises(InputError):
-            answers(completions(engine, ASKED, CutPlan(num_layers=NUM_LAYERS, removed=(1,)), GREEDY))
+            by_id(completions(engine, ASKED, CutPlan(num_layers=NUM_LAYERS, removed=(1,)), GREEDY))
     engine.close()
 
 
@@ -126,7 +122,7 @@ def test_continuations_may_have_prompts_of_their_own(name: str, opened: Callable
     prompts, texts = zip(*pairs, strict=True)
     apart = [LikelihoodRequest(id=str(i), prompt=prompts[i], continuations=(texts[i],)) for i in range(3)]
     together = LikelihoodRequest(id="all", prompt="unread", continuations=texts, prompts=prompts)
-    scores = answers(log_likelihoods(engine, [*apart, together], plans(row, engine)[-1]))
+    scores = by_id(log_likelihoods(engine, [*apart, together], plans(row, engine)[-1]))
     expected = [scores[str(i)].log_likelihoods[0] for i in range(3)]
     assert scores["all"].log_likelihoods == pytest.approx(expected, abs=1e-5) and len(set(expected)) == 3
     engine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,15 +55,14 @@ def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, monke
 
 def test_killed_again_and_again_it_gets_to_the_end(tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
+    selection = None
     for _ in range(1000):
         engine = NeedyEngine(kill_after=3)
-        try:
+        with suppress(Killed):
             selection = search(tmp_path / "run", engine)
-        except Killed:
-            continue
-        finally:
-            asked += engine.asked
-        break
+        asked += engine.asked
+        if selection is not None:
+            break
     assert selection == search(tmp_path / "whole", NeedyEngine())
     assert set(Counter(asked).values()) == {1}
 

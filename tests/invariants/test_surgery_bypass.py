@@ -29,22 +29,16 @@ def state_of(model):
 
 @families
 @plans
-def test_bypass_equals_cut_in_memory(model_type, removed):
-    whole, cut = tiny_model(model_type), remove_layers(tiny_model(model_type), plan_of(removed))
-    with bypass(whole, plan_of(removed)):
-        assert torch.equal(logits_of(whole), logits_of(cut))
-        assert whole.config.to_dict() == cut.config.to_dict()
-    assert len(decoder_layers(cut)) == NUM_LAYERS - len(removed) == cut.config.num_hidden_layers
-
-
-@families
-@plans
-def test_bypass_equals_layers_skipped_in_place(model_type, removed):
+def test_bypass_equals_cut_in_memory_equals_layers_skipped_in_place(model_type, removed):
     """An independent oracle: nothing is renumbered in the original stack, and the text is written without a cache."""
     model, reference = tiny_model(model_type), tiny_model(model_type)
+    cut = remove_layers(tiny_model(model_type), plan_of(removed))
     with bypass(model, plan_of(removed)), layers_skipped(reference, removed):
         assert torch.equal(logits_of(model), logits_of(reference))
+        assert torch.equal(logits_of(model), logits_of(cut))
         assert generate(model, use_cache=True) == generate(reference, use_cache=False)
+        assert model.config.to_dict() == cut.config.to_dict()
+    assert len(decoder_layers(cut)) == NUM_LAYERS - len(removed) == cut.config.num_hidden_layers
 
 
 @families

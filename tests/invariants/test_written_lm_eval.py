@@ -7,6 +7,7 @@ every filter; the other has a real (tiny) model, whose texts must be the same.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,8 @@ from layercut.surgery.remove import bypass
 from layercut.tasks import load_task
 from layercut.tasks.evaluate import evaluate_items
 from tests.invariants.test_choice_lm_eval import invented
-from tests.invariants.test_engine_lm_eval import trained_tokenizer
 from tests.support.fake_engine import FakeEngine
-from tests.support.harness import Rows, run_of_lm_eval, scripted, with_rows, write_rows
-from tests.support.loaded import tiny_loaded
+from tests.support.harness import Rows, loaded_with_words, run_of_lm_eval, scripted, with_rows, write_rows
 
 pytest.importorskip("lm_eval", reason="compares with lm-eval: pip install 'layercut[lm-eval]'")
 
@@ -126,6 +125,18 @@ def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk_data")])
 
 
+def compare_metrics(record: Mapping[str, Any], logged: Rows, several: bool) -> int:
+    """Compare a record with what lm-eval logged of its item, and return how many metrics both have."""
+    checked = 0
+    for theirs in logged:
+        assert theirs["resps"][0][0] == record["completion"]
+        for metric in theirs["metrics"]:
+            ours = record["metrics"].get(theirs["filter"] if several else metric)
+            checked += ours is not None
+            assert ours is None or ours == pytest.approx(float(theirs[metric]), abs=1e-12)
+    return checked
+
+
 def check_packages(name: str) -> None:
     for package in ("langdetect", "immutabledict") if name == "ifeval" else ():
         pytest.importorskip(package, reason=f"lm-eval's {name} needs it")
@@ -152,7 +163,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
     samples = task.samples("report", None)
     requests = {sample.id: task.request(sample, "chain") for sample in samples}
     result = evaluate_items(task, FakeEngine(texts=lambda request, plan: answer(str(request.prompt))), PLAN)
-    several = len({one["filter"] for one in theirs["samples"][name]}) > 1
+    several = len({logged["filter"] for logged in theirs["samples"][name]}) > 1
     checked, outcomes = 0, set()
     for record in result.records:
         request = requests[record["id"]]
@@ -161,13 +172,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
         assert set(request.stop) == set([until] if isinstance(until, str) else until)
         assert request.max_new_tokens == model.asked[request.prompt].get("max_gen_toks", 256)
         logged = [one for one in theirs["samples"][name] if one["arguments"][0][0] == request.prompt]
-        for one in logged:
-            assert one["resps"][0][0] == record["completion"]
-            for metric in one["metrics"]:
-                ours = record["metrics"].get(one["filter"] if several else metric)
-                if ours is not None:
-                    assert ours == pytest.approx(float(one[metric]), abs=1e-12)
-                    checked += 1
+        checked += compare_metrics(record, logged, several)
         outcomes.add(record["outcome"])
     assert checked >= len(result.records)
     assert len(outcomes) > 1, "right and wrong answers, or none"
@@ -188,8 +193,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
 def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any, tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    loaded = tiny_loaded("llama")
-    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    loaded = loaded_with_words("llama")
     make, splits, _ = TASKS[name]
     check_packages(name)
     data = write_rows(tmp_path / "rows", {split: make(split, 9) for split in splits})
@@ -211,12 +215,8 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
         request = task.request(sample, "chain")
         assert isinstance(request, GenerationRequest)
         logged = [one for one in theirs if one["arguments"][0][0] == str(request.prompt)]
-        assert logged and all(one["resps"][0][0] == record["completion"] for one in logged)
-        for one in logged:
-            for metric in one["metrics"]:
-                ours = record["metrics"].get(one["filter"] if several else metric)
-                checked += ours is not None
-                assert ours is None or ours == pytest.approx(float(one[metric]), abs=1e-12)
+        assert logged
+        checked += compare_metrics(record, logged, several)
     assert checked >= len(result.records)
     assert {record["finish_reason"] for record in result.records} & {"stop"}, "some answers ended at a stop string"
 
@@ -225,8 +225,7 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
 def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    loaded = tiny_loaded("llama")
-    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=False))
+    loaded = loaded_with_words("llama")
     splits = ("train", "validation")
     parts = [trivia(split, 9) if name == "triviaqa" else invented(name, 9, n) for n, split in enumerate(splits)]
     data = write_rows(tmp_path / "rows", dict(zip(splits, parts, strict=True)))

@@ -5,9 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from layercut.models.loading import LoadedModel
 from tests.support.answers import write_lines
+from tests.support.loaded import tiny_loaded
+from tests.support.tiny import CHATML, SPECIAL
 
 Rows = list[dict[str, Any]]
+TEXT = """Question: Which of these is larger, seven or eleven? Answer: eleven. The answer is larger than the question.
+the then there these those other others another; seven elevens are seventy-seven. 0 1 2 3 12 123 77 * + - = ?"""
 
 
 def write_rows(folder: Path, rows: Mapping[str, Rows]) -> str:
@@ -69,3 +77,26 @@ def scripted(answer: Callable[[str], str], likelihood: Callable[[str], float]) -
             raise NotImplementedError
 
     return Scripted()
+
+
+def trained_tokenizer(*, adds_bos: bool) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer with merges, so that where a text is split matters."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=250, special_tokens=list(SPECIAL), show_progress=False)
+    core.train_from_iterator([TEXT] * 3, trainer)
+    if adds_bos:
+        first = [("<|bos|>", core.token_to_id("<|bos|>"))]
+        core.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=first)
+    marks = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|im_end|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **marks)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def loaded_with_words(model_type: str, *, adds_bos: bool = False) -> LoadedModel:
+    """A tiny model with a tokenizer that joins letters."""
+    loaded = tiny_loaded(model_type)
+    object.__setattr__(loaded, "tokenizer", trained_tokenizer(adds_bos=adds_bos))
+    return loaded
