@@ -25,7 +25,8 @@ def is_tested(module: str) -> bool:
     here, invariants = UNIT / path.parent, UNIT.parent / "invariants"
     known = (here / f"test_{path.name}.py", invariants / f"test_{'_'.join(path.parts)}.py")
     named = re.compile(rf"\blayercut\.({dotted}|{'.'.join(path.parent.parts)} import .*\b{path.name})\b")
-    texts = (file.read_text(encoding="utf-8") for file in here.glob("test_*.py"))
+    files = (UNIT / path.parts[0]).rglob("test_*.py") if path.parent.parts else UNIT.glob("test_*.py")
+    texts = (file.read_text(encoding="utf-8") for file in files)
     return any(file.is_file() for file in known) or any(named.search(text) for text in texts)
 
 
