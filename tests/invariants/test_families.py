@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.families import NUM_LAYERS, compare, hf_quiet, tiny_config, types, walk
+from benchmarks.families import NUM_LAYERS, compare, hf_quiet, tiny_config, types, walk_types
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.models.loading import load_model
@@ -51,7 +51,7 @@ def test_all_ways_agree(model_type: str) -> None:
 
 @pytest.mark.slow
 def test_no_type_differs_and_most_are_equal(tmp_path: Path) -> None:
-    found = walk(types(), tmp_path / "families.jsonl", lambda line: None)
+    found = walk_types(types(), tmp_path / "families.jsonl", compare)
     assert [one for one in found if one["state"] == "differs"] == []
     assert sum(one["state"] == "equal" for one in found) >= 120
 

@@ -14,7 +14,7 @@ from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.selected_items import record_items
-from tests.unit.models.test_push import hub, run  # noqa: F401
+from tests.unit.models.test_push import run, token  # noqa: F401
 
 VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "report", "ls", "env")
 
