@@ -120,25 +120,26 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"calls": {}, "answers": {}}
     fresh = prompts(asked, sum(counts) * 2 * asked.repeats + 8)
     first = list(islice(fresh, min(8, max(counts))))
-    for count in counts:  # llama.cpp has as many slots as the batch size, so each count has an engine of its own
-        handle = ModelHandle(
-            ModelSettings(
-                model=file or asked.model, engine="shared" if kind == "unpacked" else kind,  # type: ignore[arg-type]
-                dtype="auto" if file else what, batch_size=count, cache_gib=asked.cache_gib,
-            )
-        )  # fmt: skip
+    handle = None
+    for count in counts:
+        if handle is None or file:  # llama.cpp has as many slots as the batch size, so each count has its own
+            settings = {"model": file or asked.model, "engine": "shared" if kind == "unpacked" else kind}
+            settings |= {"dtype": "auto" if file else what, "batch_size": count if file else max(counts)}
+            handle = ModelHandle(ModelSettings(**settings, cache_gib=asked.cache_gib))  # type: ignore[arg-type]
         engine, uncut = handle.engine, CutPlan(num_layers=handle.num_layers)
         time_call(engine, uncut, [replace(request, max_new_tokens=SHORT) for request in first[:count]])
         calls = result["calls"][str(count)] = []
         for _ in range(asked.repeats):
             call = time_call(engine, uncut, list(islice(fresh, count)))
             short = [replace(request, max_new_tokens=SHORT) for request in islice(fresh, count)]
+            begun = time_call(engine, uncut, short)
+            call |= {"short_wall": begun["wall"], "short_tokens": begun["tokens"]}
             result["answers"] |= {f"{count} {answer.id}": answer.text for answer in call.pop("answers")}
-            calls.append(call | {f"short_{key}": value for key, value in time_call(engine, uncut, short).items()
-                                 if key != "answers"})  # fmt: skip
+            calls.append(call)
         print(asked.one, count, [round(call["wall"], 2) for call in calls], file=sys.stderr, flush=True)
         if file:
             engine.close()  # type: ignore[attr-defined]
+    assert handle is not None, "every count is above --most"
     weights, width = handle.counts, 4 if what == "float32" else 2
     is_tied = read_config(handle.source.path).get("tie_word_embeddings", False)
     multiplied = weights.parameters - (0 if is_tied else weights.vocabulary * weights.hidden_size)
@@ -180,26 +181,15 @@ def prompts(asked: argparse.Namespace, number: int) -> Iterator[Any]:
 def show_results(results: dict[str, dict[str, Any]], best: dict[str, float]) -> None:
     reference = next(iter(results))
     x = f"x {reference}"
-    head = (
-        "engine",
-        "requests",
-        "tokens/s",
-        x,
-        "of CPU",
-        x,
-        "step, ms",
-        "bound, ms",
-        "by",
-        "of the bound",
-        "equal answers",
-    )
+    head = ["engine", "requests", "tokens/s", x, "of CPU", x]
+    head += ["step, ms", "bound, ms", "by", "of the bound", "equal answers"]
     print(f"\n| {' | '.join(head)} |\n|---|{'---:|' * (len(head) - 1)}")
     for name, result in results.items():
         for count, calls in result["calls"].items():
             cells = []
             for clock in ("wall", "cpu"):
-                speeds = [median(call["tokens"] / call[clock] for call in made) for made in
-                          (calls, results[reference]["calls"].get(count, calls))]  # fmt: skip
+                base = results[reference]["calls"].get(count, calls)
+                speeds = [median(call["tokens"] / call[clock] for call in timed) for timed in (calls, base)]
                 cells += [f"{speeds[0]:.1f}", f"{speeds[0] / speeds[1]:.2f}"]
             step = int(count) * median(
                 (call["wall"] - call["short_wall"]) / (call["tokens"] - call["short_tokens"]) for call in calls

@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from engines import in_a_process
 
 from layercut.engine.handle import ModelHandle
 from layercut.selection.answers import ObjectiveTask
@@ -41,20 +41,22 @@ def main() -> None:
     parser.add_argument("--candidates", help="layers that may go, such as 9,17,22-25; all but 0 if left out")
     parser.add_argument("--actors", default="1,2", help="sizes of the pools")
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.set_defaults(python=[])
     asked = parser.parse_args()
-    if asked.way is not None:
-        print(json.dumps(search(asked, asked.way or None)))
+    if asked.one:
+        asked.out.write_text(json.dumps(search(asked, None if asked.one == "alone" else asked.one)))
         return
     load = os.getloadavg()[0]
     work = f"{asked.tasks} ({asked.readout}), {asked.items} items each, candidates {asked.candidates or 'all but 0'}"
     print(f"{asked.model}, {asked.dtype}, {work}, {asked.remove} go")
     print(f"{os.cpu_count()} cores, {asked.threads} thread(s) an engine, load {load:.1f} before, nice {os.nice(0)}")
-    alone = measured(asked, "")
+    alone = in_a_process(asked, "alone", __file__)
     print(f"{'engine':16} {'start':>8} {'search':>8} {'speed-up':>9}  same layers, values and answers")
     row("one process", alone, alone)
     for num in asked.actors.split(","):
-        row(f"local:{num}", measured(asked, f"local:{num}"), alone)
+        row(f"local:{num}", in_a_process(asked, f"local:{num}", __file__), alone)
 
 
 def row(name: str, found: dict[str, Any], alone: dict[str, Any]) -> None:
@@ -63,16 +65,6 @@ def row(name: str, found: dict[str, Any], alone: dict[str, Any]) -> None:
     print(f"{name:16} {found['start']:6.1f} s {found['search']:6.1f} s {speed_up:9.2f}  {'yes' if same else 'NO'}")
     if not same:
         raise SystemExit(f"{name} found something else than one process did")
-
-
-def measured(asked: argparse.Namespace, pool: str) -> dict[str, Any]:
-    names = ("model", "dtype", "tasks", "readout", "items", "remove", *(("candidates",) if asked.candidates else ()))
-    passed = [f"--{name}={getattr(asked, name)}" for name in names]
-    command = [sys.executable, str(Path(__file__).resolve()), *passed, f"--way={pool}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads)}
-    ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
 
 
 def search(asked: argparse.Namespace, pool: str | None) -> dict[str, Any]:

@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=4, help="candidates on which the slow ways are measured")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--python", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.set_defaults(python=[])
     asked = parser.parse_args()
     if asked.one:
         way, _, layers = asked.one.partition(":")
