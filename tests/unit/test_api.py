@@ -22,6 +22,7 @@ from layercut.settings import CalibrationSettings, TaskSettings
 from layercut.text import make_bare_table
 from layercut.verbs import VERBS, verb_class
 from layercut.verbs.base import Shown
+from layercut.verbs.select import SelectVerb
 from tests.support.pruning import choice_file, spare_model
 
 SHORT = CalibrationSettings(num_texts=2, max_tokens=16)
@@ -100,10 +101,19 @@ def test_progress_is_shown_unless_it_is_silenced(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, d: layercut.select_layers(m, "block_influence", "40 layers", out=d), "remove 40 layers: 6 of 6"),
-        (lambda m, d: layercut.select_layers(m, "block_influence", "3 layers", out=d, protect="9"), "protected layer"),
+        (
+            lambda m, d: layercut.select_layers(m, "block_influence", "40 layers", out=d),
+            "cannot remove 40 layers: 6 of 6",
+        ),
+        (
+            lambda m, d: layercut.select_layers(m, "block_influence", "3 layers", out=d, protect="9"),
+            "protected layer 9",
+        ),
         (lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d), "objective"),
-        (lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d, objective=["coppy"]), "mean copy"),
+        (
+            lambda m, d: layercut.select_layers(m, "task_accuracy", "1 layer", out=d, objective=["coppy"]),
+            "Did you mean copy",
+        ),
         (lambda m, d: layercut.select_layers(m, "block", "1 layers", out=d), "unknown criterion"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, race="fast"), "unknown race"),
         (lambda m, d: layercut.prune(m, use="math", one_size=True), "`one_size` needs a size"),
@@ -247,12 +257,18 @@ def test_a_loaded_model_is_known_by_its_weights(loaded, tiny, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, d: layercut.prune(m, use="math", keeps=0.9), "argument of prune 'keeps'. Did you mean keep?"),
+        (
+            lambda m, d: layercut.prune(m, use="math", keeps=0.9),
+            "unknown argument of prune 'keeps'. Did you mean keep?",
+        ),
         (lambda m, d: layercut.prune(m, use="mth"), "Did you mean math?"),
         (lambda m, d: layercut.prune(m), "neither was given"),
         (lambda m, d: layercut.prune(3, use="math"), "int is no model"),
         (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, protekt="0"), "Did you mean protect?"),
-        (lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, calibraton=None), "mean calibration?"),
+        (
+            lambda m, d: layercut.select_layers(m, "random", "1 layers", out=d, calibraton=None),
+            "Did you mean calibration?",
+        ),
         (lambda m, d: layercut.cut(m, "1", d, verfy=False), "Did you mean verify?"),
         (lambda m, d: layercut.heal(m, m, "task:copy", out=d, max_step=2), "Did you mean max_steps?"),
         (lambda m, d: layercut.sweep(m, ["copy"], out=d, layer="1"), "Did you mean layers?"),
@@ -337,3 +353,9 @@ def test_the_stub_has_the_arguments_that_the_functions_take():
         assert node.returns is not None and ast.unparse(node.returns) == signature.return_annotation, name
     imported = {one.asname for node in stub.body if isinstance(node, ast.ImportFrom) for one in node.names}
     assert {*layercut.__all__} == (imported & {*layercut.__all__}) | functions.keys() | {"__version__"}
+
+
+def test_descriptions_name_what_is_done():
+    protect = SelectVerb.model_fields["protect"].description or ""
+    assert protect.endswith("layer 0 for task_accuracy.")
+    assert (layercut.prune.__doc__ or "").startswith("Make MODEL smaller")

@@ -1,13 +1,9 @@
-"""The command line and the tiny model of tests/unit/conftest.py, under the name that other packages know."""
+"""Prompts for tests of the command line."""
 
 import json
 from pathlib import Path
 
-from tests.support.items import problems_are_made_once as problems_are_made_once
-from tests.unit.conftest import Ran as Ran
-from tests.unit.conftest import Run as Run
-from tests.unit.conftest import layercut as layercut
-from tests.unit.conftest import tiny as tiny
+from tests.support.items import problems_are_made_once  # noqa: F401 - used by every test here
 
 
 def write_prompts(file: Path, number: int, *more: dict[str, str]) -> Path:

@@ -14,7 +14,6 @@ from layercut.sandbox import runner as sandbox
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task
 from layercut.tasks.selected_items import record_items
-from tests.unit.models.test_push import run, token  # noqa: F401
 
 VERBS = ("select", "cut", "eval", "generate", "run", "plan-size", "report", "ls", "env")
 
@@ -154,11 +153,3 @@ def test_paragraphs_of_help_are_wrapped_once(layercut, verb, monkeypatch):
     for line, following in itertools.pairwise(stripped):
         if line and following:
             assert len(line) + 1 + len(following.split(" ")[0]) > 76, f"broken early: {line!r}"
-
-
-def test_the_dry_run_of_push_uploads_nothing(run, hub, layercut):  # noqa: F811
-    ran = layercut.done("push", run, "me/small", "--dry-run")
-    assert "model.safetensors" in ran.out and "model-index" in ran.out and "nothing was uploaded" in ran.out
-    assert not hub.created and not hub.files
-    sent = layercut("push", run, "me/small")
-    assert sent.code == 0 and "uploaded: http://127.0.0.1" in sent.out and hub.files

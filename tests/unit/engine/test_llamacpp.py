@@ -151,11 +151,11 @@ def test_draws_follow_the_seed(files: dict[str, Path]) -> None:
 def test_what_it_cannot_do_is_said(files: dict[str, Path]) -> None:
     engine, plan = engine_of(files["llama"]), CutPlan(num_layers=4)
     thin = Channels(field="intermediate_size", width=WIDTH, kept={0: tuple(range(64))})
-    with pytest.raises(InputError, match="a plan made for this"):
+    with pytest.raises(InputError, match="Use a plan made for this very model"):
         answers(engine, CutPlan(num_layers=4, channels=thin))
-    with pytest.raises(InputError, match="hidden states; use `engine` shared"):
+    with pytest.raises(InputError, match="llama.cpp does not give hidden states; use `engine` shared"):
         engine.hidden_states(["a"], plan)
-    with pytest.raises(InputError, match="0 tokens for each of 3 requests"):
+    with pytest.raises(InputError, match="holds 0 tokens for each of 3 requests at once"):
         engine_of(files["llama"], cache_gib=1e-6)
 
 

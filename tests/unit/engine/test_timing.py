@@ -51,5 +51,5 @@ def test_a_gguf_file_is_timed_in_llama_cpp(model: Path, tmp_path: Path) -> None:
 
 def test_llama_cpp_times_no_folder(model: Path) -> None:
     handle = ModelHandle(ModelSettings(model=str(model), device="cpu"))
-    with pytest.raises(InputError, match="`serve` engine=llama.cpp times a GGUF file"):
+    with pytest.raises(InputError, match="`serve` engine=llama.cpp times a GGUF file, and .* is none; give"):
         timer_of(handle, profile=Profile(engine="llama.cpp"))

@@ -253,7 +253,7 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
 def test_what_cannot_be_started_is_refused_in_one_line(
     model: WeightlessModel, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="type martian, .* qwen3_moe.*`engine` shared"):
+    with pytest.raises(InputError, match="the type martian, of which .* qwen3_moe.*`engine` shared"):
         VllmEngine(replace(model, structure=Structure(model_type="martian")))
     with pytest.raises(InputError, match="cpu, not on cuda"):
         VllmEngine(model, device="cuda")

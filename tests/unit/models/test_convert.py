@@ -264,8 +264,8 @@ def test_a_failed_conversion_leaves_nothing(file, tmp_path, cache):
     path = write_gguf(tmp_path / "x.gguf", leave_out="model.layers.2.mlp.up_proj.weight")
     assert "no weights for model.layers.2.mlp.up_proj.weight" in refused(path)
     for key, old, new, says in (
-        (b"llama.block_count", 6, 10**9, "says 1,000,000,000 decoder layers"),
-        (b"llama.feed_forward_length", 48, 10**8, "a model of 57,6"),
+        (b"llama.block_count", 6, 10**9, "says 1,000,000,000 decoder layers and holds"),
+        (b"llama.feed_forward_length", 48, 10**8, "describes a model of 57,6"),
     ):
         before, after = (key + struct.pack("<II", 4, size) for size in (old, new))
         assert file.read_bytes().count(before) == 1

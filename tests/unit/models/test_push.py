@@ -17,6 +17,7 @@ from layercut.models.push import prepare_upload, upload_checkpoint
 from layercut.runs.prune import PruneResult
 from tests.support.pages import write_prune
 from tests.support.pruning import spare_model
+from tests.unit.conftest import Run
 from tests.unit.models.hub_server import FakeHub
 
 
@@ -110,7 +111,7 @@ def test_only_kinds_of_files_that_a_model_has_are_uploaded(copied: Path, name: s
     file = copied / "model" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
-    with pytest.raises(InputError, match=f"{name} is no file .*; move it away"):
+    with pytest.raises(InputError, match=f"{name} is no file that layercut puts into a model folder; move it away"):
         prepare_upload(copied, "me/small")
 
 
@@ -141,7 +142,7 @@ def test_links_are_not_followed(copied: Path, tmp_path: Path) -> None:
 def test_an_odd_card_is_refused_in_one_line(copied: Path, card: str) -> None:
     (copied / "model" / "README.md").write_bytes(card.encode("utf-8", "surrogateescape"))
     for folder in (copied, copied / "model"):
-        with pytest.raises(InputError, match="README.md: mend") as caught:
+        with pytest.raises(InputError, match=r"README.md: mend the lines between its ---") as caught:
             prepare_upload(folder, "me/small")
         assert "\n" not in str(caught.value)
 
@@ -153,3 +154,11 @@ def test_a_score_that_is_none_does_not_get_into_the_card(copied: Path, value: fl
     (copied / "result.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"is not a result of layercut prune|scores .* on arithmetic; a score is a sh"):
         prepare_upload(copied, "me/small")
+
+
+def test_the_dry_run_of_push_uploads_nothing(run: Path, hub: FakeHub, layercut: Run) -> None:
+    ran = layercut.done("push", run, "me/small", "--dry-run")
+    assert "model.safetensors" in ran.out and "model-index" in ran.out and "nothing was uploaded" in ran.out
+    assert not hub.created and not hub.files
+    sent = layercut("push", run, "me/small")
+    assert sent.code == 0 and "uploaded: http://127.0.0.1" in sent.out and hub.files

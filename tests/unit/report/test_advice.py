@@ -101,7 +101,9 @@ def test_undecided_plans_come_with_the_items_that_would_settle_them():
     (one,) = advice.plans[0].tasks
     assert (advice.recommended, one.verdict) == (None, "undecided")
     assert one.items_needed > 60
-    assert re.search(r"`a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ items of each task", advice_page(advice))
+    assert re.search(
+        r"Best: plan `a` keeps 97 % \[85, 110\] of gsm8k .*; about \d+ items of each task would", advice_page(advice)
+    )
     # As many items as were named do settle it, mostly.
     drawn = [[row("a", 2, "gsm8k", 0.97, rng, n=one.items_needed)] for _ in range(20)]
     settled = [judge_plans(rows, named_use("math"), keep=0.9).recommended for rows in drawn]

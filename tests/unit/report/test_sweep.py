@@ -57,7 +57,7 @@ def test_the_file_holds_everything(holes, tmp_path):
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, text, message):
-    with pytest.raises(InputError, match="sweep.json: no finished sweep"):
+    with pytest.raises(InputError, match="sweep.json: no finished sweep can be read here"):
         Sweep.load(tmp_path)
     (tmp_path / SWEEP).write_text(text)
     with pytest.raises(InputError, match=message):

@@ -115,8 +115,8 @@ MORE_ITEMS = [TASKS[0], TASKS[1] | {"limit": 8}]
         ({"chat": True}, {"chat": 1}, "with chat on, and now chat is 1."),
         ({"tasks": ["a", "b"]}, {"tasks": ["a"]}, "with tasks a,b, and now tasks is a."),
         ({"engine": {"hash": "ab", "dtype": "x"}}, {"engine": {"hash": "cd", "dtype": "x"}}, "with engine.hash ab, "),
-        ({"tasks": TASKS}, {"tasks": MORE_ITEMS}, "tasks.copy/rank.limit 5, and now tasks.copy/rank.limit is 8."),
-        ({"tasks": TASKS}, {"tasks": TASKS[:1]}, "tasks copy/short,copy/rank, and now tasks is copy/short."),
+        ({"tasks": TASKS}, {"tasks": MORE_ITEMS}, "with tasks.copy/rank.limit 5, and now tasks.copy/rank.limit is 8."),
+        ({"tasks": TASKS}, {"tasks": TASKS[:1]}, "with tasks copy/short,copy/rank, and now tasks is copy/short."),
         ({"removed": []}, {"removed": [3]}, "removed (empty), and now removed is 3."),
     ],
 )

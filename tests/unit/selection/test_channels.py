@@ -130,5 +130,5 @@ def test_bad_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         rank_channels(tiny_loaded("llama"), (), {"a": TEXTS}, criterion="rmsx")
     # Experts whose inputs are not seen would all be ranked by their columns, in silence.
     monkeypatch.setattr("layercut.selection.channels.plain_experts", lambda model: None)
-    with pytest.raises(InputError, match=r"mlp\.experts of layer 0 .* not seen"):
+    with pytest.raises(InputError, match=r"what mlp\.experts of layer 0 of .* reads was not seen"):
         rank_channels(tiny_loaded("mixtral"), (), {"a": TEXTS})

@@ -144,7 +144,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     overflow = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), tuple(infinite))])  # noqa: E731
     one, whole = {"num_layers": 4, "num_remove": 1}, {"num_layers": NUM_LAYERS, "num_remove": 1, "engine": full.engine}
     for criterion, context, message in (
-        (block_influence, Context(**one, settings={"token": "all"}), "no settings, but 'token'"),
+        (block_influence, Context(**one, settings={"token": "all"}), "has no settings, but 'token' was given"),
         (block_influence, Context(**one), "use layercut select"),
         (block_influence, Context(**whole), "no text"),
         (block_influence, Context(**whole, calibration=calibration()), "no text"),

@@ -21,7 +21,7 @@ from layercut.tasks import load_task
 from layercut.tasks.selected_items import SELECTION_ITEMS, record_items
 from tests.support.search import NeedyTask
 from tests.support.tiny import save_tiny
-from tests.unit.cli.conftest import Run, layercut  # noqa: F401 - fixture
+from tests.unit.conftest import Run
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +150,14 @@ def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny: Path
 TASKS = ("--objective", "arithmetic,copy", "--limit", "3")
 
 
-def dry(layercut: Run, *words: object) -> dict[str, Any]:  # noqa: F811
+def dry(layercut: Run, *words: object) -> dict[str, Any]:
     ran = layercut(*words, "--dry-run", "--json")
     assert ran.code == 0, ran.err
     found: dict[str, Any] = json.loads(ran.out)
     return found
 
 
-def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     words = ("select", tiny, "--criterion", "task_accuracy", "--remove", "2 layers", *TASKS, "--race", "off")
     said = dry(layercut, *words, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -179,7 +179,7 @@ def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny:
     ],
 )
 def test_every_criterion_has_its_count(
-    layercut: Run,  # noqa: F811
+    layercut: Run,
     tiny: Path,
     tmp_path: Path,
     criterion: str,
@@ -192,7 +192,7 @@ def test_every_criterion_has_its_count(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_asks_what_it_said(layercut: Run, tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_sweep_asks_what_it_said(layercut: Run, tiny: Path, tmp_path: Path) -> None:
     words = ("sweep", tiny, *TASKS, "--layers", "1-3", "--out", tmp_path / "run")
     said = layercut(*words, "--dry-run")
     assert said.code == 0 and not (tmp_path / "run").exists()

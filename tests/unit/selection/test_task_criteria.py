@@ -265,10 +265,10 @@ def test_only_the_candidates_with_the_least_damage_beside_what_is_gone_answer() 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"settings": {"shortlist": 0}}, "shortlist of task_accuracy is 0; .* from 1"),
+        ({"settings": {"shortlist": 0}}, "shortlist of task_accuracy is 0; write a whole number from 1"),
         ({"settings": {"shortlist": 3, "traces": "few"}}, "traces of task_accuracy is 'few'"),
         ({"settings": {"traces": 3}}, "no effect without a shortlist"),
-        ({"settings": {"first_layer": "free"}}, "setting of task_accuracy 'first_layer'"),
+        ({"settings": {"first_layer": "free"}}, "unknown setting of task_accuracy 'first_layer'"),
         ({"objective": None}, "name the tasks"),
         ({"num_layers": 3, "protect": frozenset({0, 1})}, "cannot remove 2 layers: 1 of 3"),
     ],

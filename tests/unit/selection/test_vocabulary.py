@@ -63,7 +63,7 @@ def test_a_vocabulary_that_cannot_be(bytes_model: Path, tmp_path: Path, text: st
         layercut.cut(bytes_model, text, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     size = 1 + max(tokens_of_folder(bytes_model).texts)
-    with pytest.raises(InputError, match=f"vocab:99999 keeps all {size:,} rows"):
+    with pytest.raises(InputError, match=f"vocab:99999 keeps all {size:,} rows, so nothing goes"):
         vocabulary_of(tokens_of_folder(bytes_model), "99999", size, set())
 
 

@@ -111,7 +111,10 @@ def test_one_search_serves_all_depths_where_they_are_nested():
         ({"criteria": ["reverse"], "plans": {"searches": "3"}}, "a study uses for itself"),
         ({"criteria": ["reverse"], "plans": {"reverse-1": "3"}}, "two arms of the study would be called reverse-1"),
         ({"criteria": ["reverse"], "sweep": {}}, "unknown key"),
-        ({"criteria": ["reverse"], "healing": [{**SFT, "batch_size": 3, "micro_batch": 2}]}, "multiple of micro_batch"),
+        (
+            {"criteria": ["reverse"], "healing": [{**SFT, "batch_size": 3, "micro_batch": 2}]},
+            "no multiple of micro_batch",
+        ),
         ({"criteria": ["reverse"], "tasks": ["suite:bultin"]}, r"Did you mean builtin\?"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_plan_names_its_channels_and_is_read_again(tmp_path: Path) -> None:
     other = CutPlan(num_layers=2, channels=Channels(field="intermediate_size", width=7, kept={**KEPT, 1: (1, 2, 6)}))
     both = CutPlan(num_layers=2, removed=(1,), channels=CHANNELS)
     assert len({THIN.key, other.key, THIN.depth_only.key, both.key}) == 4
-    with pytest.raises(InputError, match="layer 1, .* is not in the model"):
+    with pytest.raises(InputError, match="layer 1, whose MLP channels are named, is not in the model"):
         CutPlan(num_layers=1, channels=CHANNELS)
 
 
@@ -73,7 +73,7 @@ def test_a_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
     for damage in ({"kept": "zz"}, {"size": 5}, {"kept": None}):
         data = plan.to_dict()
         data["vocabulary"] |= damage
-        with pytest.raises(InputError, match="vocabulary is not"):
+        with pytest.raises(InputError, match="vocabulary is not what layercut writes"):
             CutPlan.from_dict(data)
 
 
@@ -95,7 +95,7 @@ def test_a_layer_list_beyond_any_model_is_refused_at_once(text: str) -> None:
 )
 def test_widths_are_multiples_of_the_block(width: int, share: float, kept: int | None) -> None:
     if kept is None:
-        with pytest.raises(InputError, match="steps of 256; choose 0.029 to 0.97"):
+        with pytest.raises(InputError, match="in steps of 256; choose 0.029 to 0.97"):
             num_kept(width, share)
     else:
         assert num_kept(width, share) == kept
@@ -172,7 +172,7 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: o
 @pytest.mark.parametrize("content", [b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, b"\xff\xfe", b"{"])
 def test_a_plan_that_no_reader_takes_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"plan\.json is damaged") as caught:
+    with pytest.raises(InputError, match=r"plan\.json is damaged: it is not JSON") as caught:
         CutPlan.load(tmp_path / "plan.json")
     assert "\n" not in str(caught.value)
 

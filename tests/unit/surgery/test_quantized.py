@@ -231,7 +231,7 @@ def test_entries(entries: list[str], wanted: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_an_expression_that_picks_layers_by_more_than_a_number_is_refused(entry: str) -> None:
-    with pytest.raises(InputError, match="ignore .* more than one number"):
+    with pytest.raises(InputError, match="ignore has the entry .* more than one number"):
         rename_modules([entry], numbers(3), "ignore")
 
 

@@ -210,7 +210,7 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ({"prompt": "a", "grade": "code", "tests": "assert ("}, "the tests are not Python"),
         (
             {"prompt": "a", "answer": "b", "grade": "choice", "choices": ["a", "b"]},
-            "line 2: written answers and",
+            "line 2: written answers and choices need a file each",
         ),
     ],
 )

@@ -142,7 +142,10 @@ def test_a_task_whose_metrics_need_all_items_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}', "x.jsonl: line 1: arguments is missing. Log the"),
+        (
+            '{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}',
+            "x.jsonl: line 1: arguments is missing. Log the samples again",
+        ),
         ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": 5, "metrics": []}', "line 1: resps is 5: it should be a"),
         ('{"doc_id": 0, "doc": {}, "arguments": {}, "resps": [], "metrics": []}', "holds no metric that is a number"),
         ('{"other": 1}', "is no evaluation that is known"),

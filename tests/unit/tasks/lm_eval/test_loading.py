@@ -12,7 +12,7 @@ from layercut.errors import InputError
 from layercut.runs.foreign_code import untrusted_code
 from layercut.tasks import check_task, load_task
 from tests.support.tiny import save_tiny
-from tests.unit.cli.conftest import Run, layercut  # noqa: F401
+from tests.unit.conftest import Run
 
 harness = pytest.importorskip("lm_eval.tasks")
 
@@ -69,7 +69,7 @@ def group(folder: Path) -> Path:
     return folder
 
 
-def test_the_command_line_scores_a_group_in_a_folder_and_goes_on(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+def test_the_command_line_scores_a_group_in_a_folder_and_goes_on(group: Path, tmp_path: Path, layercut: Run) -> None:
     words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", f"lm-eval:{group}/both_numbers"]
     words += ["--readouts", "rank", "--out", tmp_path / "run", "--json"]
     ran = layercut(*words)
@@ -83,7 +83,7 @@ def test_a_tag_is_a_task(group: Path, no_defaults: None) -> None:
     assert len(load_task(f"lm-eval:{group}/of_numbers").samples("full", None)) == 12
 
 
-def test_every_verb_with_tasks_takes_it(group: Path, tmp_path: Path, layercut: Run) -> None:  # noqa: F811
+def test_every_verb_with_tasks_takes_it(group: Path, tmp_path: Path, layercut: Run) -> None:
     model, own = save_tiny("llama", tmp_path / "model"), f"lm-eval:{group}/"
     search = ("--criterion", "task_accuracy", "--remove", "1 layer")
     for words in (
