@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from layercut.errors import InputError
 from layercut.models.convert import bundled_file, bundled_model
-from layercut.models.loading import LoadedModel, load_model
+from layercut.models.loading import load_model
 from tests.support.commands import MODEL
 
 
 @pytest.fixture(scope="session")
-def bundled() -> Path:
+def bundled():
     """Its GGUF file. Without its package, a test that asks for it is skipped."""
     try:
         return bundled_file(bundled_model(MODEL))
@@ -22,6 +20,6 @@ def bundled() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2(bundled: Path) -> LoadedModel:
+def smollm2(bundled):
     """In float32; a test leaves it as it was."""
     return load_model(MODEL, dtype="float32", device="cpu")

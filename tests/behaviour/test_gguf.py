@@ -50,7 +50,7 @@ TEXT = torch.randint(0, 256, (1, 40), generator=torch.Generator().manual_seed(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def xllamacpp() -> Any:
+def xllamacpp():
     return pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
 
 
@@ -82,7 +82,7 @@ def assert_same_texts(server: Any, model: Any, tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def test_a_folder_that_was_converted_writes_what_transformers_writes(bundled: Path, tmp_path: Path) -> None:
+def test_a_folder_that_was_converted_writes_what_transformers_writes(bundled, tmp_path):
     script = os.environ.get("LAYERCUT_HF_TO_GGUF")
     if not script:
         pytest.skip("needs llama.cpp's converter (set LAYERCUT_HF_TO_GGUF to its path; docs/how_to/serve.md)")
@@ -114,7 +114,7 @@ def write_float32(quantised: Path, out: Path) -> Path:
 
 @pytest.mark.parametrize("removed", ["27-29", "3,12-13"])
 @torch.no_grad()
-def test_a_file_cut_in_float32_writes_what_transformers_writes(bundled: Path, tmp_path: Path, removed: str) -> None:
+def test_a_file_cut_in_float32_writes_what_transformers_writes(bundled, tmp_path, removed):
     whole = write_float32(bundled, tmp_path / "whole.gguf")
     loaded = load_model(str(whole), device="cpu", dtype="float32")
     server = serve(layercut.cut(str(whole), removed, tmp_path / "cut.gguf"))
@@ -123,7 +123,7 @@ def test_a_file_cut_in_float32_writes_what_transformers_writes(bundled: Path, tm
 
 
 @pytest.mark.parametrize("model", [MODEL, *filter(None, [os.environ.get("LAYERCUT_GGUF")])])
-def test_quantised_it_is_the_model_of_this_plan_and_of_no_other(bundled: Path, tmp_path: Path, model: str) -> None:
+def test_quantised_it_is_the_model_of_this_plan_and_of_no_other(bundled, tmp_path, model):
     """llama.cpp rounds activations to 8 bits, so texts part where two tokens are near. Log-probabilities do not."""
     loaded = load_model(model, device="cpu", dtype="float32")
     middle = loaded.num_layers // 2
@@ -148,7 +148,7 @@ def distance_to(loaded: LoadedModel, removed: Sequence[int], found: list[dict[in
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_accepted_plans_keep_what_the_layers_compute(tmp_path: Path, name: str, monkeypatch: Any) -> None:
+def test_accepted_plans_keep_what_the_layers_compute(tmp_path, name, monkeypatch):
     tiny = TINY[name]
     model = build(tiny)
     whole = write(model, name, tiny, tmp_path / "whole.gguf")

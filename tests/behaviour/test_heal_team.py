@@ -108,7 +108,7 @@ def assert_alike(folder: Path, one: str, two: str) -> None:
     ],
     ids=["sft", "last-k", "forward-kl", "lora"],
 )
-def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+def test_two_processes_have_the_loss_curve_of_one(more, kind, tmp_path):
     make_models(tmp_path)
     healed(tmp_path, tmp_path / "one", None, more)
     said, errors = healed(tmp_path, tmp_path / "two", kind, more)
@@ -125,7 +125,7 @@ def test_two_processes_have_the_loss_curve_of_one(more: tuple[str, ...], kind: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_that_were_killed_go_on(kind: str, tmp_path: Path) -> None:
+def test_two_processes_that_were_killed_go_on(kind, tmp_path):
     make_models(tmp_path)
     more = ("--method", "full")
     healed(tmp_path, tmp_path / "whole", kind, more)
@@ -141,7 +141,7 @@ def test_two_processes_that_were_killed_go_on(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])
-def test_the_shipped_configurations_are_what_accelerate_reads(name: str) -> None:
+def test_the_shipped_configurations_are_what_accelerate_reads(name):
     from accelerate.commands.config.config_args import load_config_from_file
 
     file = ROOT / "examples" / "accelerate" / f"{name}.yaml"

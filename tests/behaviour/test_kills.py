@@ -49,7 +49,7 @@ def answers_in(folder: Path, pattern: str = "**/samples/*.jsonl") -> dict[str, l
     return {str(file.relative_to(folder)): sorted(lines(file)) for file in sorted(folder.glob(pattern))}
 
 
-def test_generate_ends_with_the_same_answers(tmp_path: Path) -> None:
+def test_generate_ends_with_the_same_answers(tmp_path):
     model = save_tiny("llama", tmp_path / "tiny")
     prompts = tmp_path / "prompts.csv"
     prompts.write_text("question\n" + "\n".join(f"say {number}" for number in range(60)))
@@ -76,7 +76,7 @@ def test_generate_ends_with_the_same_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["sft", "forward-kl"])
-def test_heal_ends_with_the_same_weights(objective: str, tmp_path: Path) -> None:
+def test_heal_ends_with_the_same_weights(objective, tmp_path):
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
     pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
     model = save_tiny("llama", tmp_path / "tiny")
@@ -108,7 +108,7 @@ def test_heal_ends_with_the_same_weights(objective: str, tmp_path: Path) -> None
     assert len(lines(tmp_path / "killed" / "samples" / "responses.jsonl")) == 40
 
 
-def test_prune_killed_again_and_again_ends_like_a_run_that_was_not(tmp_path: Path) -> None:
+def test_prune_killed_again_and_again_ends_like_a_run_that_was_not(tmp_path):
     moments = (
         "searches/path/samples/mine.jsonl.rank.jsonl",  # the original model's first answers
         "healing/plan-*/seam/config.yaml",  # while a plan is healed
@@ -140,7 +140,7 @@ def test_prune_killed_again_and_again_ends_like_a_run_that_was_not(tmp_path: Pat
     assert result(killed) == result(whole)
 
 
-def test_a_study_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path) -> None:
+def test_a_study_killed_again_and_again_ends_like_one_that_was_not(tmp_path):
     moments = (
         "uncut/samples/arithmetic.short.jsonl",  # while the first answers are written
         "searches/block_influence/samples",  # while layers are chosen
@@ -187,9 +187,7 @@ def test_a_study_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Pat
     assert failures_in(killed) == []
 
 
-def test_a_study_of_smollm2_killed_at_random_moments_ends_as_one_that_ran_through(
-    bundled: Path, tmp_path: Path
-) -> None:
+def test_a_study_of_smollm2_killed_at_random_moments_ends_as_one_that_ran_through(bundled, tmp_path):
     data = {
         "model": MODEL,
         "out": "unused",
@@ -215,7 +213,7 @@ def test_a_study_of_smollm2_killed_at_random_moments_ends_as_one_that_ran_throug
     assert metrics[0] == metrics[1]
 
 
-def test_a_search_by_smollm2_killed_at_random_moments_finds_the_same_plan(bundled: Path, tmp_path: Path) -> None:
+def test_a_search_by_smollm2_killed_at_random_moments_finds_the_same_plan(bundled, tmp_path):
     search = ("select", MODEL, "--criterion", "task_accuracy", "--objective", "arithmetic,brackets,copy")
     search = (*search, "--remove", "2 layers", "--limit", 12, "--protect", "first:12,last:12", "--out")
     assert started(*search, tmp_path / "whole").wait() == 0
@@ -228,7 +226,7 @@ def test_a_search_by_smollm2_killed_at_random_moments_finds_the_same_plan(bundle
     assert (tmp_path / "killed" / "plan.json").read_text() == (tmp_path / "whole" / "plan.json").read_text()
 
 
-def test_a_search_of_a_tiny_model_killed_at_random_answers_finds_the_same_plan(tmp_path: Path) -> None:
+def test_a_search_of_a_tiny_model_killed_at_random_answers_finds_the_same_plan(tmp_path):
     prompts = [f"{word} {number}" for word in ("the cat", "a plan", "x =", "so", "why") for number in range(8)]
     model, golds = save_tiny("llama", tmp_path / "model"), tmp_path / "golds.json"
     golds.write_text(json.dumps(uncut_answers(model, prompts)), encoding="utf-8")

@@ -40,7 +40,7 @@ SETTINGS = TrainSettings(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory):
     out = tmp_path_factory.mktemp("cut") / "model"
     api.cut("bundled:smollm2-135m", "20-22", out)
     return out
@@ -85,7 +85,7 @@ def by_hand(checkpoint: Path, folder: Path) -> list[float]:
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
 
-def test_lora_trains_as_peft_and_trl_do(checkpoint: Path, tmp_path: Path) -> None:
+def test_lora_trains_as_peft_and_trl_do(checkpoint, tmp_path):
     loaded = load_model(str(checkpoint), dtype="float32")
     records: list[dict[str, Any]] = [
         {"id": str(number), "prompt": prompt, "completion": answer, "finish_reason": "stop"}

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     found = os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
@@ -45,7 +44,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory):
     """A folder of each kind; and a study of many plans."""
     root = tmp_path_factory.mktemp("pages")
     written = {
@@ -73,13 +72,11 @@ class Opened:
 
 
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Opened]]:
+def open_page(browser):
     """Open a page in a context of its own, which is closed after the test."""
     with ExitStack() as contexts:
 
-        def opened(
-            path: Path, width: int = DESKTOP, scheme: str = "light", scripts: bool = True, **more: Any
-        ) -> Opened:
+        def opened(path, width=DESKTOP, scheme="light", scripts=True, **more):
             context = browser.new_context(
                 viewport={"width": width, "height": 900},
                 color_scheme=scheme,
@@ -99,9 +96,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Opened]]:
 @pytest.mark.parametrize(
     ("width", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (DESKTOP, "light"), (DESKTOP, "dark")]
 )
-def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
-    open_page: Any, pages: dict[str, Path], name: str, width: int, scheme: str
-) -> None:
+def test_every_plot_is_drawn_and_nothing_scrolls_sideways(open_page, pages, name, width, scheme):
     opened = open_page(pages[name], width, scheme)
     page = opened.page
     SHOTS.mkdir(parents=True, exist_ok=True)
@@ -119,7 +114,7 @@ def test_every_plot_is_drawn_and_nothing_scrolls_sideways(
     assert all(len(shown) == 1 and 100 < shown[0] <= width for shown in sizes), "one picture for each plot"
 
 
-def test_the_matrix_is_sorted_and_filtered(open_page: Any, pages: dict[str, Path]) -> None:
+def test_the_matrix_is_sorted_and_filtered(open_page, pages):
     opened = open_page(pages["deep"])
     table = opened.page.locator("#scores .table").first
     columns = "rows => rows.filter(row => !row.hidden).map(row => row.cells[%d].textContent)"
@@ -136,7 +131,7 @@ def test_the_matrix_is_sorted_and_filtered(open_page: Any, pages: dict[str, Path
     assert table.locator("output").inner_text() == f"{len(shown)} of {len(kept)} rows"
 
 
-def test_p_and_holm_are_visible_and_a_phone_keeps_the_plan(open_page: Any, pages: dict[str, Path]) -> None:
+def test_p_and_holm_are_visible_and_a_phone_keeps_the_plan(open_page, pages):
     wide = open_page(pages["study"])
     wide.page.locator("#scores details summary").first.click()
     for table in wide.page.locator("#scores .scroll").all():
@@ -151,7 +146,7 @@ def test_p_and_holm_are_visible_and_a_phone_keeps_the_plan(open_page: Any, pages
     assert phone.page.locator("nav").bounding_box()["y"] == 0, "the contents stay in sight"
 
 
-def test_every_answer_can_be_found(open_page: Any, pages: dict[str, Path]) -> None:
+def test_every_answer_can_be_found(open_page, pages):
     opened = open_page(pages["study"])
     place = opened.page.locator("#items")
     task, plan, show = (place.locator(f"select[name={name}]") for name in ("task", "plan", "show"))
@@ -189,7 +184,7 @@ def test_every_answer_can_be_found(open_page: Any, pages: dict[str, Path]) -> No
     assert opened.errors == []
 
 
-def test_without_scripts_everything_but_the_list_of_answers_is_there(open_page: Any, pages: dict[str, Path]) -> None:
+def test_without_scripts_everything_but_the_list_of_answers_is_there(open_page, pages):
     page = open_page(pages["study"], scripts=False).page
     assert page.locator(".plot .wide").first.is_visible()
     assert page.locator("#scores .matrix").is_visible()
@@ -200,7 +195,7 @@ def test_without_scripts_everything_but_the_list_of_answers_is_there(open_page: 
 @pytest.mark.parametrize(
     ("name", "width", "scheme"), [("study", DESKTOP, "light"), ("deep", PHONE, "dark"), ("prune", DESKTOP, "dark")]
 )
-def test_axe_finds_nothing(open_page: Any, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
+def test_axe_finds_nothing(open_page, pages, name, width, scheme):
     module = importlib.util.find_spec("axe_core_python")
     found = os.environ.get("AXE") or (module and Path(module.origin or "").with_name("axe.min.js"))
     if not found or not Path(found).is_file():
@@ -213,7 +208,7 @@ def test_axe_finds_nothing(open_page: Any, pages: dict[str, Path], name: str, wi
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in broken] == []
 
 
-def test_the_button_and_the_keyboard_work(open_page: Any, pages: dict[str, Path]) -> None:
+def test_the_button_and_the_keyboard_work(open_page, pages):
     opened = open_page(pages["study"])
     page = opened.page
     behind = "getComputedStyle(document.documentElement).backgroundColor"
@@ -229,7 +224,7 @@ def test_the_button_and_the_keyboard_work(open_page: Any, pages: dict[str, Path]
     assert page.evaluate(behind) == "rgb(255, 255, 255)"
 
 
-def test_text_of_models_runs_nothing(open_page: Any, tmp_path: Path) -> None:
+def test_text_of_models_runs_nothing(open_page, tmp_path):
     bad = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     result = Result(task="copy", readout="short", score=1.0, n=6, chance=0.0)
     build_run(tmp_path / "uncut", [result])

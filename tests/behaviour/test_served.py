@@ -12,7 +12,6 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ START_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "cut"
     done = CliRunner().invoke(app, ["cut", MODEL, "--remove", "20-22", "--out", str(folder)])
     assert done.exit_code == 0, done.output
@@ -35,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(checkpoint, tmp_path_factory):
     program = os.environ.get("LAYERCUT_VLLM") or shutil.which("vllm")
     if not program:
         pytest.skip("needs vLLM's program (on the PATH, or its path in LAYERCUT_VLLM; docs/how_to/serve.md)")
@@ -76,7 +75,7 @@ def answers(folder: Path) -> dict[str, str]:
     return {one["id"]: one["completion"] for one in map(json.loads, file.read_text().splitlines())}
 
 
-def test_a_served_checkpoint_answers_as_in_transformers(server: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_served_checkpoint_answers_as_in_transformers(server, checkpoint, tmp_path):
     """The command of the page on serving; no answer differs."""
     common = ["eval", str(checkpoint), "--tasks", "copy", "--limit", "24"]
     served = ["--engine", "openai", "--base-url", server]

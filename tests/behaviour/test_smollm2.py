@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,12 +43,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def as_loaded(bundled: Path) -> Any:
+def as_loaded(bundled):
     """In the dtype of its file."""
     return load_model(MODEL, device="cpu")
 
 
-def test_it_is_smollm2_135m_instruct(as_loaded: Any) -> None:
+def test_it_is_smollm2_135m_instruct(as_loaded):
     config = as_loaded.model.config
     assert (as_loaded.num_layers, config.hidden_size, config.vocab_size) == (30, 576, 49152)
     assert (config.num_attention_heads, config.num_key_value_heads, config.intermediate_size) == (9, 3, 1536)
@@ -62,7 +61,7 @@ def test_it_is_smollm2_135m_instruct(as_loaded: Any) -> None:
     assert as_loaded.source.origin["license"] == "apache-2.0"
 
 
-def test_its_tokens_are_those_of_the_instruct_model(as_loaded: Any) -> None:
+def test_its_tokens_are_those_of_the_instruct_model(as_loaded):
     tokenizer, generation = as_loaded.tokenizer, as_loaded.model.generation_config
     special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
     assert special == ("<|im_start|>", "<|im_end|>", "<|im_end|>")
@@ -78,7 +77,7 @@ def test_its_tokens_are_those_of_the_instruct_model(as_loaded: Any) -> None:
     )
 
 
-def test_it_speaks_and_stops(as_loaded: Any) -> None:
+def test_it_speaks_and_stops(as_loaded):
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = as_loaded.tokenizer.apply_chat_template(
         chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -88,7 +87,7 @@ def test_it_speaks_and_stops(as_loaded: Any) -> None:
     assert "Paris" in as_loaded.tokenizer.decode(output, skip_special_tokens=True)
 
 
-def test_a_cut_model_generates_in_plain_transformers_in_another_process(bundled: Path, tmp_path: Path) -> None:
+def test_a_cut_model_generates_in_plain_transformers_in_another_process(bundled, tmp_path):
     command = [sys.executable, "-m", "layercut", "cut", MODEL, "--remove", "15,20,25", "--out", "cut"]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -125,7 +124,7 @@ def context(smollm2: LoadedModel, **fields: Any) -> Context:
     )
 
 
-def test_block_influence_equals_output_hidden_states(smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_influence_equals_output_hidden_states(smollm2, monkeypatch):
     body = smollm2.model.model
     cosines: list[list[float]] = [[] for _ in range(smollm2.num_layers)]
     with monkeypatch.context() as patch, torch.no_grad():
@@ -140,7 +139,7 @@ def test_block_influence_equals_output_hidden_states(smollm2: Any, monkeypatch: 
     assert list(selection.importance.values()) == pytest.approx(expected, abs=1e-5)
 
 
-def test_angular_distance_gives_a_plan(smollm2: LoadedModel) -> None:
+def test_angular_distance_gives_a_plan(smollm2):
     removed = find_criterion("angular_distance")(context(smollm2, protect=frozenset({0}))).removed
     assert len(set(removed)) == 4
     assert set(removed) <= set(range(1, 30))
@@ -161,7 +160,7 @@ def without_closing_brackets(loaded: LoadedModel) -> LoadedModel:
     return replace(loaded, model=model)
 
 
-def test_a_model_that_never_closes_brackets(smollm2: LoadedModel, tmp_path: Path) -> None:
+def test_a_model_that_never_closes_brackets(smollm2, tmp_path):
     sick = without_closing_brackets(smollm2)
     uncut = CutPlan(num_layers=smollm2.num_layers)
     engines = {"uncut": SharedEngine(smollm2), "sick": SharedEngine(sick)}
@@ -185,7 +184,7 @@ PLANS = [CutPlan(num_layers=30, removed=removed) for removed in ((), (1,), (14,)
     "decoding", [Decoding(), Decoding(temperature=0.9, top_p=0.95, seed=1)], ids=["greedy", "drawn"]
 )
 @pytest.mark.parametrize("name", ["arithmetic", "brackets", "copy"])
-def test_every_answer_and_every_score_is_equal(smollm2: LoadedModel, name: str, decoding: Decoding) -> None:
+def test_every_answer_and_every_score_is_equal(smollm2, name, decoding):
     task = load_task(name)
     samples = task.samples("selection", 10)
     asked = [task.request(sample, "short") for sample in samples]
@@ -208,7 +207,7 @@ def test_every_answer_and_every_score_is_equal(smollm2: LoadedModel, name: str, 
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "brackets", "copy", "gsm_symbolic"])
-def test_options_are_ranked_alike(smollm2: LoadedModel, name: str) -> None:
+def test_options_are_ranked_alike(smollm2, name):
     task = load_task(name)
     asked = [task.request(sample, "rank") for sample in task.samples("selection", 8)]
     requests = [request for request in asked if isinstance(request, LikelihoodRequest)]
@@ -229,7 +228,7 @@ def search_by(engine: Engine, progress: Callable[[str, int, int], None] = lambda
     return task_accuracy(Context(num_layers=engine.num_layers, num_remove=2, protect=protect, objective=objective))
 
 
-def test_a_pool_finds_what_one_process_finds_also_when_a_member_is_killed(bundled: Path) -> None:
+def test_a_pool_finds_what_one_process_finds_also_when_a_member_is_killed(bundled):
     pytest.importorskip("ray", reason="needs the extra [ray]")
     from layercut.engine.ray_pool import RayPool
 

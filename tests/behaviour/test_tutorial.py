@@ -25,7 +25,7 @@ def stdout_of(words: list[str], folder: Path) -> str:
     return ran.stdout
 
 
-def test_the_steps_work_in_order(bundled: Path, tmp_path: Path) -> None:
+def test_the_steps_work_in_order(bundled, tmp_path):
     lay_out(tmp_path)
     for said in use_block():
         stdout_of(smaller(said.words, 4), tmp_path)
@@ -36,7 +36,7 @@ def shape(line: str) -> str:
     return re.sub(r"\d+", "0", " ".join(line.split()))
 
 
-def test_the_tutorial_prints_what_the_page_shows(bundled: Path, tmp_path: Path) -> None:
+def test_the_tutorial_prints_what_the_page_shows(bundled, tmp_path):
     printed: list[str] = []
     shown = 0
     for kind, block in _BLOCK.findall(PAGE.read_text(encoding="utf-8")):
@@ -56,7 +56,7 @@ def text_of(cell: dict[str, object]) -> str:
     return "".join("".join(output["text"]) for output in outputs if output.get("name") == "stdout")
 
 
-def test_the_tutorial_runs(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tutorial_runs(bundled, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason="runs the notebook: pip install 'layercut[docs]'")
     pytest.importorskip("ipykernel", reason="runs the notebook: pip install 'layercut[docs]'")
     import nbformat
@@ -77,7 +77,7 @@ def test_the_tutorial_runs(bundled: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "report:" in said[7] and (tmp_path / "runs" / "tutorial" / "broken" / "diagnose.md").is_file()
 
 
-def test_outputs_are_kept_and_none_is_an_error() -> None:
+def test_outputs_are_kept_and_none_is_an_error():
     cells = [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert all(output["output_type"] != "error" for cell in cells for output in cell["outputs"])

@@ -17,10 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from layercut.cli.main import app
-from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest, Likelihoods
+from layercut.engine.base import Completion, Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.plain import PlainEngine
 from layercut.engine.vllm import CPU_BLOCK, VERIFIED, VllmEngine
-from layercut.models.loading import LoadedModel, load_model, load_without_weights
+from layercut.models.loading import load_model, load_without_weights
 from layercut.models.sources import resolve_source
 from layercut.surgery.plan import CutPlan
 from tests.support import tiny
@@ -54,9 +54,7 @@ def started(source: str, **settings: Any) -> VllmEngine:
     return VllmEngine(load_without_weights(resolve_source(source), dtype="float32"), **settings)
 
 
-def assert_same(
-    found: dict[str, Likelihoods], expected: dict[str, Likelihoods], tolerance: float, greedy: bool = True
-) -> None:
+def assert_same(found, expected, tolerance, greedy=True):
     assert found.keys() == expected.keys()
     for name, one in expected.items():
         assert found[name].log_likelihoods == pytest.approx(one.log_likelihoods, abs=tolerance)
@@ -76,9 +74,7 @@ def write_tiny(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.mark.parametrize("family", sorted(VERIFIED))
-def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_family_is_the_one_of_transformers_whatever_is_left_out(family, tmp_path, monkeypatch):
     folder = write_tiny(family, tmp_path, monkeypatch)
     plain = PlainEngine(load_model(folder, dtype="float32", device="cpu"))
     words = random.Random(0)
@@ -103,7 +99,7 @@ def test_a_family_is_the_one_of_transformers_whatever_is_left_out(
 
 
 @pytest.fixture(scope="module")
-def engine(bundled: Path) -> Iterator[VllmEngine]:
+def engine(bundled):
     engine = started(MODEL, cache_gib=1.0, batch_size=16)
     yield engine
     engine.close()
@@ -122,9 +118,7 @@ def sums() -> list[GenerationRequest]:
     ]
 
 
-def test_smollm2_answers_alike_under_every_plan_and_as_before_afterwards(
-    engine: VllmEngine, smollm2: LoadedModel
-) -> None:
+def test_smollm2_answers_alike_under_every_plan_and_as_before_afterwards(engine, smollm2):
     plain = PlainEngine(smollm2)
     ranked = [
         LikelihoodRequest(id=one.id, prompt=one.prompt, continuations=(" 7", " 16", " forty-one")) for one in sums()
@@ -141,7 +135,7 @@ def test_smollm2_answers_alike_under_every_plan_and_as_before_afterwards(
     assert len({one["36"].text for one in answers.values()}) > 1
 
 
-def test_a_draw_belongs_to_its_request(engine: VllmEngine) -> None:
+def test_a_draw_belongs_to_its_request(engine):
     drawn, uncut = Decoding(temperature=1.0, top_p=0.95, top_k=50, seed=3), CutPlan(num_layers=30)
     requests = [copy.copy(one) for one in sums()]
     together = by_id(completions(engine, requests, uncut, drawn))
@@ -151,7 +145,7 @@ def test_a_draw_belongs_to_its_request(engine: VllmEngine) -> None:
     assert again != together
 
 
-def test_a_greedy_search_chooses_the_same_layers(engine: VllmEngine, tmp_path: Path) -> None:
+def test_a_greedy_search_chooses_the_same_layers(engine, tmp_path):
     engine.close()  # one model at a time
     chosen = {}
     for name in ("shared", "vllm"):

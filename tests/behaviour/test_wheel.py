@@ -24,7 +24,7 @@ def say(*words: str | Path, cwd: Path | None = None, **environment: str) -> subp
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bare(tmp_path_factory):
     """The programs of a bare environment that the wheel was installed into, where no compiler works."""
     folder = tmp_path_factory.mktemp("bare")
     venv.EnvBuilder(with_pip=True).create(folder / "env")
@@ -45,13 +45,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def test_the_wheel_shows_its_help(bare: Path, tmp_path: Path) -> None:
+def test_the_wheel_shows_its_help(bare, tmp_path):
     ran = say(bare / "layercut", "--help", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "prune" in ran.stdout and "heal" in ran.stdout
 
 
-def test_the_wheel_plans_a_prune(bundled: Path, bare: Path, tmp_path: Path) -> None:
+def test_the_wheel_plans_a_prune(bundled, bare, tmp_path):
     goal = ("--use", "copy", "--keep", "0.8", "--units", "layer", "--smaller", "10%")
     ran = say(bare / "layercut", "prune", bundled, *goal, "--out", "shorter", "--dry-run", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

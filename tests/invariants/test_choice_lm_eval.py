@@ -93,9 +93,7 @@ def assert_same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     assert ours["metrics"] == {metric: float(theirs[metric]) for metric in ours["metrics"]}
 
 
-def compare(
-    engine: Any, model: Any, tokenizer: Any, name: str, rows: Mapping[str, Rows], folder: Path, shots: int, number: int
-) -> int:
+def compare(engine, model, tokenizer, name, rows, folder, shots, number):
     """Our first report items against lm-eval's run over as many rows as they lie in."""
     task = load_task(f"{name}:{shots}" if shots else name, data=write_rows(folder / "ours", rows))
     plan = CutPlan(num_layers=engine.num_layers)
@@ -116,7 +114,7 @@ def compare(
 
 @pytest.mark.parametrize(("shots", "kind"), [(0, PlainEngine), (2, SharedEngine)])
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_tiny_model_scores_as_in_lm_evals_run(name: str, shots: int, kind: Any, tmp_path: Path) -> None:
+def test_a_tiny_model_scores_as_in_lm_evals_run(name, shots, kind, tmp_path):
     loaded = loaded_with_words("llama")
     rows = {"validation": invented(name, 14, 1)}
     if name in ("arc_easy", "arc_challenge", "openbookqa"):
@@ -130,7 +128,7 @@ def benchmark(folder: Path) -> dict[str, Rows]:
 
 
 @pytest.fixture(scope="module")
-def real() -> Any:
+def real():
     try:
         bundled_file(bundled_model(NAME))
     except InputError as error:
@@ -141,9 +139,7 @@ def real() -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(("shots", "number"), [(0, 50), (5, 10)])
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_real_model_scores_as_in_lm_evals_run(
-    name: str, shots: int, number: int, real: Any, benchmark_data: Path, tmp_path: Path
-) -> None:
+def test_a_real_model_scores_as_in_lm_evals_run(name, shots, number, real, benchmark_data, tmp_path):
     rows = benchmark(benchmark_data / name)
     engine = SharedEngine(real, batch_size=16)
     assert compare(engine, real.model, real.tokenizer, name, rows, tmp_path, shots, number) == number
@@ -151,9 +147,7 @@ def test_a_real_model_scores_as_in_lm_evals_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shots", "number"), [(0, 50), (5, 10)])
-def test_mmlu_scores_as_in_lm_evals_run(
-    shots: int, number: int, real: Any, benchmark_data: Path, tmp_path: Path
-) -> None:
+def test_mmlu_scores_as_in_lm_evals_run(shots, number, real, benchmark_data, tmp_path):
     task = load_task(f"mmlu:{shots}" if shots else "mmlu", data=str(benchmark_data / "mmlu"))
     samples = task.samples("report", number)
     engine = SharedEngine(real, batch_size=16)

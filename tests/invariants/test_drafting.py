@@ -64,7 +64,7 @@ def answers_of(model_type: str) -> list[WrittenAnswer]:
 @pytest.mark.parametrize("kind", ["layers", "channels", "both"])
 @pytest.mark.parametrize("model_type", FAMILIES)
 @pytest.mark.parametrize("window", [1, 3])
-def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type: str, kind: str, window: int) -> None:
+def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type, kind, window):
     plan, answers = plan_of(model_type, kind), answers_of(model_type)
     asked = [
         LikelihoodRequest(id=one.id, prompt="", continuations=("",), tokens=(one.prompt, one.tokens)) for one in answers
@@ -91,7 +91,7 @@ def test_the_same_tokens_in_the_rounds_that_were_forecast(model_type: str, kind:
 
 @pytest.mark.parametrize("kind", ["layers", "channels", "both"])
 @pytest.mark.parametrize("model_type", [*FAMILIES, FUSED, "mixtral"])
-def test_a_view_is_the_pruned_model(model_type: str, kind: str) -> None:
+def test_a_view_is_the_pruned_model(model_type, kind):
     loaded, plan = tiny_loaded(model_type), plan_of(model_type, kind)
     ids = torch.tensor([[5, 9, 40, 7, 8, 11]])
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_a_view_is_the_pruned_model(model_type: str, kind: str) -> None:
     assert len(own) == (0 if kind == "layers" else len(decoder_layers(view)) * len(thin))
 
 
-def test_the_head_reads_contiguous_tokens() -> None:
+def test_the_head_reads_contiguous_tokens():
     loaded = tiny_loaded("llama")
     view, seen = draft_view(loaded.model, "3"), []
     head = view.get_output_embeddings()
@@ -118,7 +118,7 @@ def test_the_head_reads_contiguous_tokens() -> None:
     assert seen == [(width, width, 1)], "the stride of a slice would be three tokens"
 
 
-def test_an_answer_of_another_tokenisation_is_read_as_it_was_written() -> None:
+def test_an_answer_of_another_tokenisation_is_read_as_it_was_written():
     loaded = tiny_loaded("llama")
     tokens = (5, 9, 259)
     asked = LikelihoodRequest(id="a", prompt="", continuations=("",), tokens=((40, 41), tokens))

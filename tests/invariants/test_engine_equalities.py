@@ -14,7 +14,6 @@ import torch
 from scipy.stats import chisquare
 
 from layercut.engine.base import (
-    Completion,
     Decoding,
     GenerationRequest,
     LikelihoodRequest,
@@ -75,9 +74,7 @@ def engine(model_type: str, batch_size: int) -> PlainEngine:
     return PlainEngine(loaded(model_type), batch_size=batch_size)
 
 
-def complete(
-    engine: PlainEngine, plan: CutPlan, decoding: Decoding, asked: Sequence[GenerationRequest]
-) -> list[Completion]:
+def complete(engine, plan, decoding, asked):
     answers = by_id(completions(engine, asked, plan, decoding))
     return [answers[name] for name in sorted(answers)]
 
@@ -96,7 +93,7 @@ def assert_same_scores(ours: Sequence[Likelihoods], theirs: Sequence[Likelihoods
 @each_family
 @each_plan
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_a_batch_of_one_answers_as_a_batch_of_eight(model_type: str, plan: CutPlan, decoding: Decoding) -> None:
+def test_a_batch_of_one_answers_as_a_batch_of_eight(model_type, plan, decoding):
     eight = complete(engine(model_type, 8), plan, decoding, ASKED)
     assert eight == complete(engine(model_type, 1), plan, decoding, ASKED)
     assert len({answer.text for answer in eight}) > len(PROMPTS) / 2, "a model that repeats one answer shows nothing"
@@ -104,13 +101,13 @@ def test_a_batch_of_one_answers_as_a_batch_of_eight(model_type: str, plan: CutPl
 
 @each_family
 @each_plan
-def test_a_batch_of_one_scores_as_a_batch_of_eight(model_type: str, plan: CutPlan) -> None:
+def test_a_batch_of_one_scores_as_a_batch_of_eight(model_type, plan):
     assert_same_scores(score(engine(model_type, 8), plan, SCORED), score(engine(model_type, 1), plan, SCORED))
 
 
 @each_family
 @each_plan
-def test_greedy_is_the_argmax_of_full_passes_without_cache(model_type: str, plan: CutPlan) -> None:
+def test_greedy_is_the_argmax_of_full_passes_without_cache(model_type, plan):
     model, tokenizer = loaded(model_type).model, loaded(model_type).tokenizer
     texts = ("x", "The quick brown fox jumps.", "7 * 8 =")
     asked = [GenerationRequest(id=text, prompt=text, max_new_tokens=12) for text in sorted(texts)]
@@ -124,7 +121,7 @@ def test_greedy_is_the_argmax_of_full_passes_without_cache(model_type: str, plan
 
 @each_family
 @each_plan
-def test_log_likelihoods_are_those_of_full_passes_without_padding(model_type: str, plan: CutPlan) -> None:
+def test_log_likelihoods_are_those_of_full_passes_without_padding(model_type, plan):
     model, tokenizer = loaded(model_type).model, loaded(model_type).tokenizer
     plain = [request for request in SCORED if isinstance(request.prompt, str)]
     requests = {request.id: request for request in plain}
@@ -141,7 +138,7 @@ def test_log_likelihoods_are_those_of_full_passes_without_padding(model_type: st
 
 
 @a_few
-def test_a_greedy_answer_is_scored_as_greedy_and_no_other_is(model_type: str) -> None:
+def test_a_greedy_answer_is_scored_as_greedy_and_no_other_is(model_type):
     model, tokenizer = loaded(model_type).model, loaded(model_type).tokenizer
     tried = 0
     for prompt in (f"{number} is" for number in range(20)):
@@ -160,7 +157,7 @@ def test_a_greedy_answer_is_scored_as_greedy_and_no_other_is(model_type: str) ->
 
 @a_few
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_the_order_of_the_requests_changes_nothing(model_type: str, decoding: Decoding) -> None:
+def test_the_order_of_the_requests_changes_nothing(model_type, decoding):
     plan = PLANS["scattered"]
     shuffled = random.Random(3).sample(range(len(PROMPTS)), len(PROMPTS))
     ours = complete(engine(model_type, 4), plan, decoding, ASKED)
@@ -171,7 +168,7 @@ def test_the_order_of_the_requests_changes_nothing(model_type: str, decoding: De
 
 @a_few
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_stopped_and_resumed_is_run_through(model_type: str, decoding: Decoding) -> None:
+def test_stopped_and_resumed_is_run_through(model_type, decoding):
     plan, four = PLANS["scattered"], engine(model_type, 4)
     through = list(completions(four, ASKED, plan, decoding))
     done = {answer.id for answer in through[0]} | {through[1][0].id}  # killed in the middle of the second batch
@@ -186,7 +183,7 @@ def test_stopped_and_resumed_is_run_through(model_type: str, decoding: Decoding)
 
 @a_few
 @pytest.mark.parametrize("decoding", [Decoding(temperature=1, seed=2), Decoding(temperature=1.5, top_p=0.9, seed=2)])
-def test_sampled_tokens_follow_the_softmax(model_type: str, decoding: Decoding) -> None:
+def test_sampled_tokens_follow_the_softmax(model_type, decoding):
     prompt, num_draws = "7 * 8 =", 4000
     asked = [GenerationRequest(id=f"draw {i}", prompt=prompt, max_new_tokens=1) for i in range(num_draws)]
     answers = complete(engine(model_type, 1000), PLANS["uncut"], decoding, asked)
@@ -212,7 +209,7 @@ def test_sampled_tokens_follow_the_softmax(model_type: str, decoding: Decoding) 
     assert chisquare(counts, np.array(means) * sum(counts) / math.fsum(means)).pvalue > 0.001
 
 
-def test_an_uncut_and_a_cut_model_share_their_noise() -> None:
+def test_an_uncut_and_a_cut_model_share_their_noise():
     """With common random numbers the answers of two plans agree far more often than independent draws would."""
     eight = engine("llama", 64)
     asked = [GenerationRequest(id=f"q{i}", prompt="7 * 8 =", max_new_tokens=1) for i in range(400)]

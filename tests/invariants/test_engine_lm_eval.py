@@ -48,7 +48,7 @@ def lm_eval_scores(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], **o
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2", "qwen3", "mixtral"])
 @pytest.mark.parametrize("adds_bos", [False, True], ids=["no_bos", "bos"])
 @pytest.mark.parametrize("removed", [(), (0, 3)], ids=["uncut", "cut"])
-def test_scores_are_those_of_lm_eval(model_type: str, adds_bos: bool, removed: tuple[int, ...]) -> None:
+def test_scores_are_those_of_lm_eval(model_type, adds_bos, removed):
     loaded, plan = loaded_with_words(model_type, adds_bos=adds_bos), CutPlan(num_layers=NUM_LAYERS, removed=removed)
     loaded.model.config.max_position_embeddings = 100
     requests = [
@@ -65,7 +65,7 @@ def test_scores_are_those_of_lm_eval(model_type: str, adds_bos: bool, removed: t
     assert len({round(total, 3) for total, _ in ours}) > len(pairs) / 2
 
 
-def test_a_conversation_is_scored_as_lm_eval_scores_the_rendered_text() -> None:
+def test_a_conversation_is_scored_as_lm_eval_scores_the_rendered_text():
     loaded = loaded_with_words("llama")
     prompt = (Message("user", "Which of these is larger?"),)
     request = LikelihoodRequest(id="a", prompt=prompt, continuations=CONTINUATIONS)

@@ -78,7 +78,7 @@ def assert_same_likelihoods(ours: dict[str, dict[str, Likelihoods]], theirs: dic
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_answers_are_those_of_the_plain_engine(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_those_of_the_plain_engine(model_type, monkeypatch):
     loaded = tiny_loaded(model_type)
     expected = by_plan(PlainEngine(loaded).ask(asked(5), PLANS, GREEDY))
     assert len({answer.text for answers in expected.values() for answer in answers.values()}) > 10
@@ -91,9 +91,7 @@ def test_answers_are_those_of_the_plain_engine(model_type: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(
-    model_type: str, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(model_type, decoding, monkeypatch):
     """Three tasks in one call: two that begin alike, each in its own way, and one without anything in common."""
     beginnings = {"sums": EXAMPLES, "words": "some longer words come first. " * 2, "none": ""}
     requests = [
@@ -116,9 +114,7 @@ def test_requests_of_several_groups_share_steps_and_each_group_its_beginning(
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_answers_are_those_of_the_plain_engine_from_packed_weights_too(
-    monkeypatch: pytest.MonkeyPatch, model_type: str
-) -> None:
+def test_answers_are_those_of_the_plain_engine_from_packed_weights_too(monkeypatch, model_type):
     """And the weights are themselves again: also when the caller stops in the middle."""
     monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 0)
     monkeypatch.setattr(shared, "_PACKS", 1)
@@ -139,7 +135,7 @@ def test_answers_are_those_of_the_plain_engine_from_packed_weights_too(
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -> None:
+def test_scores_and_divergences_are_those_of_the_plain_engine(model_type):
     loaded = tiny_loaded(model_type)
     plain, shared = PlainEngine(loaded, batch_size=4), SharedEngine(loaded, batch_size=4)
     for plans in (COMB, OTHERS):
@@ -156,9 +152,7 @@ def test_scores_and_divergences_are_those_of_the_plain_engine(model_type: str) -
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_a_divergence_is_the_same_whatever_plans_are_compared_with_it(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_divergence_is_the_same_whatever_plans_are_compared_with_it(at_once, monkeypatch):
     loaded = tiny_loaded("llama")
     texts = [replace(request, continuations=("a long enough text",), by_token=True) for request in scored()]
     together = by_plan(SharedEngine(loaded, batch_size=4).compare(texts, PLANS, plan(2)))
@@ -187,7 +181,7 @@ def by_kind_and_plan(found: Iterable[tuple[CutPlan, Sequence[Completion | Likeli
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_answers_and_scores_in_one_pass_are_those_of_two(model_type: str) -> None:
+def test_answers_and_scores_in_one_pass_are_those_of_two(model_type):
     loaded = tiny_loaded(model_type)
     written, ranked = by_kind_and_plan(PlainEngine(loaded).ask(both(), COMB, GREEDY))
     drafts = [
@@ -203,7 +197,7 @@ def test_answers_and_scores_in_one_pass_are_those_of_two(model_type: str) -> Non
     assert set(ranked["uncut"]) - set(written["uncut"]) == {"alone"}
 
 
-def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch):
     loaded = tiny_loaded("llama")
     written, ranked = by_kind_and_plan(SharedEngine(loaded).ask(both(), COMB, GREEDY))
     run, sizes = Stack.run, []
@@ -224,7 +218,7 @@ def test_prompts_that_do_not_fit_in_memory_are_run_in_halves(monkeypatch: pytest
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2"])
-def test_a_draft_changes_nothing_whether_right_or_wrong(model_type: str, decoding: Decoding) -> None:
+def test_a_draft_changes_nothing_whether_right_or_wrong(model_type, decoding):
     loaded = tiny_loaded(model_type)
     expected = by_plan(PlainEngine(loaded).ask(asked(), COMB, decoding))
     texts = {name: answer.text for name, answer in expected["uncut"].items()}
@@ -235,7 +229,7 @@ def test_a_draft_changes_nothing_whether_right_or_wrong(model_type: str, decodin
     assert by_plan(SharedEngine(loaded).ask(drafts, COMB, decoding)) == expected
 
 
-def test_the_pool_takes_in_what_fits_and_parks_what_does_not() -> None:
+def test_the_pool_takes_in_what_fits_and_parks_what_does_not():
     loaded = tiny_loaded("qwen2")
     long = [replace(request, max_new_tokens=40 + n) for n, request in enumerate(asked(5))]
     expected = by_plan(PlainEngine(loaded).ask(long, COMB[:4], GREEDY))
@@ -245,7 +239,7 @@ def test_the_pool_takes_in_what_fits_and_parks_what_does_not() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "\u00e9" * 40, "a long shared beginning. " * 8], ids=["none", "bytes", "long"])
-def test_any_prefix_and_any_batch_size(prefix: str) -> None:
+def test_any_prefix_and_any_batch_size(prefix):
     loaded = tiny_loaded("mistral")  # its window of 8 tokens ends inside the prefix, or in it altogether
     expected = by_plan(PlainEngine(loaded).ask(asked(prefix=prefix), COMB, GREEDY))
     for size in (1, 2, 32):
@@ -256,14 +250,14 @@ def test_any_prefix_and_any_batch_size(prefix: str) -> None:
         assert_same_likelihoods(ours, theirs)
 
 
-def test_conversations() -> None:
+def test_conversations():
     loaded = tiny_loaded("llama")
     chats = [replace(request, prompt=(Message("user", str(request.prompt)),), draft="7 ") for request in asked()]
     expected = by_plan(PlainEngine(loaded).ask(chats, COMB, GREEDY))
     assert by_plan(SharedEngine(loaded).ask(chats, COMB, GREEDY)) == expected
 
 
-def test_an_early_verdict_ends_an_answer_with_the_beginning_of_its_text() -> None:
+def test_an_early_verdict_ends_an_answer_with_the_beginning_of_its_text():
     loaded = tiny_loaded("llama")
     whole = by_plan(PlainEngine(loaded).ask(asked(), COMB, GREEDY))
     hasty = [replace(request, settled=lambda text: len(text) >= 6) for request in asked()]
@@ -282,7 +276,7 @@ def test_an_early_verdict_ends_an_answer_with_the_beginning_of_its_text() -> Non
     assert reasons > {"settled"}
 
 
-def test_what_is_not_wanted_any_more_is_not_answered() -> None:
+def test_what_is_not_wanted_any_more_is_not_answered():
     loaded = tiny_loaded("llama")
     engine = SharedEngine(loaded, batch_size=2)
     out = {COMB[2].key, COMB[5].key}
@@ -302,16 +296,14 @@ def test_what_is_not_wanted_any_more_is_not_answered() -> None:
     assert list(completions(engine, asked(), COMB[1], GREEDY, [request.id for request in asked()])) == []
 
 
-def test_an_answer_is_handed_over_before_others_of_its_block_have_ended() -> None:
+def test_an_answer_is_handed_over_before_others_of_its_block_have_ended():
     engine = SharedEngine(tiny_loaded("llama"), batch_size=8)
     requests = [GenerationRequest(id=str(most), prompt="three sheep", max_new_tokens=most) for most in (2, 40)]
     found = [[answer.id for answer in part] for part in completions(engine, requests, plan(), Decoding())]
     assert found == [["2"], ["40"]]
 
 
-def test_a_family_may_scale_its_scores_by_another_number_than_the_size_of_a_head(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_family_may_scale_its_scores_by_another_number_than_the_size_of_a_head(monkeypatch):
     monkeypatch.setitem(CONFIGS, "gemma2", CONFIGS["gemma2"] | {"query_pre_attn_scalar": 60})
     loaded = tiny_loaded("gemma2")
     plain, shared = PlainEngine(loaded), SharedEngine(loaded)
@@ -319,7 +311,7 @@ def test_a_family_may_scale_its_scores_by_another_number_than_the_size_of_a_head
     assert_same_likelihoods(by_plan(shared.ask(scored(), COMB)), by_plan(plain.ask(scored(), COMB)))
 
 
-def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
+def test_stopping_in_the_middle_leaves_the_model_whole():
     loaded = tiny_loaded("gemma2")
     tokens = torch.arange(20).unsqueeze(0)
     with torch.no_grad():
@@ -330,7 +322,7 @@ def test_stopping_in_the_middle_leaves_the_model_whole() -> None:
         torch.testing.assert_close(loaded.model(tokens).logits, before, rtol=0, atol=0)
 
 
-def test_bad_calls_are_refused() -> None:
+def test_bad_calls_are_refused():
     loaded = tiny_loaded("llama")
     engine = SharedEngine(loaded)
     with pytest.raises(InputError, match="this one has 6"):
@@ -342,7 +334,7 @@ def test_bad_calls_are_refused() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [4, 32])
-def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawn_answers_to_one_question_share_its_text(batch_size, monkeypatch):
     """Many draws of each of two questions, with and without a draft: what is drawn is what each would draw alone."""
     loaded = tiny_loaded("llama")
     base = asked(2)
@@ -364,7 +356,7 @@ def test_drawn_answers_to_one_question_share_its_text(batch_size: int, monkeypat
         assert num_texts == [3, 1]  # of fifteen requests, and the prefix
 
 
-def test_a_question_that_is_scored_too_lends_its_text_to_draws() -> None:
+def test_a_question_that_is_scored_too_lends_its_text_to_draws():
     loaded, one = tiny_loaded("llama"), asked(1)[0]
     draws = [replace(one, id=f"q0#{n}", stop=()) for n in range(3)]
     mixed = [replace(one, stop=()), *draws, replace(scored(5)[4], id="q0", prompt=one.prompt)]
@@ -375,7 +367,7 @@ def test_a_question_that_is_scored_too_lends_its_text_to_draws() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "phi3", "gpt2", "gemma2"])
-def test_plans_with_mlp_channels_are_answered_as_by_the_plain_engine(model_type: str) -> None:
+def test_plans_with_mlp_channels_are_answered_as_by_the_plain_engine(model_type):
     """Beside plans of layers alone, in one call."""
     loaded = tiny_loaded(model_type)
     thin, other = thin_plan(loaded.model), thin_plan(loaded.model, (1,), seed=2)
@@ -393,7 +385,7 @@ def test_plans_with_mlp_channels_are_answered_as_by_the_plain_engine(model_type:
             assert ours[key][name].kl == pytest.approx(found.kl, rel=1e-2, abs=1e-4)
 
 
-def test_an_engine_under_a_plan_with_channels_answers_nothing_else_meanwhile() -> None:
+def test_an_engine_under_a_plan_with_channels_answers_nothing_else_meanwhile():
     loaded = tiny_loaded("llama")
     shared = SharedEngine(loaded, batch_size=1)
     first, second = thin_plan(loaded.model), thin_plan(loaded.model, seed=3)

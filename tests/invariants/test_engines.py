@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,12 +35,12 @@ each_engine = pytest.mark.parametrize("name", ENGINES)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+def tiny(tmp_path_factory):
     return str(save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture
-def opened(tiny: str) -> Iterator[Callable[..., Engine]]:
+def opened(tiny):
     """An engine of a row over a model of ``NUM_LAYERS`` layers, by its name; a row whose extra is missing skips."""
     with ExitStack() as servers:
 
@@ -61,7 +61,7 @@ def plans(row: EngineRow, engine: Engine) -> list[CutPlan]:
 
 
 @each_engine
-def test_settings_of_another_engine_are_refused_and_its_own_are_taken(name: str) -> None:
+def test_settings_of_another_engine_are_refused_and_its_own_are_taken(name):
     row = ENGINES[name]
     own = {field: OWN_VALUES[field] for field in row.takes}
     assert ModelSettings(model="m", engine=name, **own).engine == name
@@ -75,9 +75,7 @@ def test_settings_of_another_engine_are_refused_and_its_own_are_taken(name: str)
 
 
 @each_engine
-def test_answers_are_those_of_the_reference_and_only_what_is_not_done_is_answered(
-    name: str, opened: Callable[..., Engine]
-) -> None:
+def test_answers_are_those_of_the_reference_and_only_what_is_not_done_is_answered(name, opened):
     engine, row = opened(name), ENGINES[name]
     assert engine.describe()["engine"] == name
     for plan in plans(row, engine):
@@ -91,7 +89,7 @@ def test_answers_are_those_of_the_reference_and_only_what_is_not_done_is_answere
 
 
 @each_engine
-def test_scores_and_states_are_given_where_the_row_says_so(name: str, opened: Callable[..., Engine]) -> None:
+def test_scores_and_states_are_given_where_the_row_says_so(name, opened):
     engine, row = opened(name), ENGINES[name]
     for plan in plans(row, engine):
         if not row.is_served:
@@ -114,7 +112,7 @@ def test_scores_and_states_are_given_where_the_row_says_so(name: str, opened: Ca
 
 
 @each_engine
-def test_continuations_may_have_prompts_of_their_own(name: str, opened: Callable[..., Engine]) -> None:
+def test_continuations_may_have_prompts_of_their_own(name, opened):
     engine, row = opened(name), ENGINES[name]
     if row.is_served:
         pytest.skip(f"the engine {name} does not rank")
@@ -131,9 +129,7 @@ def test_continuations_may_have_prompts_of_their_own(name: str, opened: Callable
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("readout", ["rank", "short"])
 @each_engine
-def test_stopped_behind_any_item_and_resumed_is_run_through_bit_by_bit(
-    tmp_path: Path, name: str, readout: str, dtype: str, opened: Callable[..., Engine]
-) -> None:
+def test_stopped_behind_any_item_and_resumed_is_run_through_bit_by_bit(tmp_path, name, readout, dtype, opened):
     row = ENGINES[name]
     if row.reads_weights or row.is_served:
         pytest.skip(f"the engine {name} batches by itself")

@@ -5,8 +5,6 @@ The slow test goes through every type of the installed transformers.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -43,21 +41,21 @@ KINDS = {
 
 
 @pytest.mark.parametrize("model_type", KINDS)
-def test_all_ways_agree(model_type: str) -> None:
+def test_all_ways_agree(model_type):
     with hf_quiet():
         found = compare(model_type)
     assert (found["state"], found["reason"]) == ("equal", "")
 
 
 @pytest.mark.slow
-def test_no_type_differs_and_most_are_equal(tmp_path: Path) -> None:
+def test_no_type_differs_and_most_are_equal(tmp_path):
     found = walk_types(types(), tmp_path / "families.jsonl", compare)
     assert [one for one in found if one["state"] == "differs"] == []
     assert sum(one["state"] == "equal" for one in found) >= 120
 
 
 @pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5", "mistral3", "qwen3_vl"])
-def test_what_is_not_the_language_model_travels_byte_for_byte(model_type: str, tmp_path: Path) -> None:
+def test_what_is_not_the_language_model_travels_byte_for_byte(model_type, tmp_path):
     """The whole way: found, loaded, cut, verified, loaded again and asked."""
     from transformers import AutoModelForImageTextToText
 

@@ -38,7 +38,7 @@ def lines(path: Path) -> dict[str, Counter[str]]:
     return {file.name: Counter(file.read_text().splitlines()) for file in (path / "samples").glob("*.jsonl")}
 
 
-def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda file: None)  # the kill is an exception here, and there are many
     engine = NeedyEngine()
     whole = search(tmp_path / "whole", engine)
@@ -53,7 +53,7 @@ def test_killed_at_any_batch_and_resumed_is_as_run_through(tmp_path: Path, monke
         assert Counter(killed.asked + resumed.asked) == Counter(engine.asked)
 
 
-def test_killed_again_and_again_it_gets_to_the_end(tmp_path: Path) -> None:
+def test_killed_again_and_again_it_gets_to_the_end(tmp_path):
     asked: list[tuple[str, str]] = []
     selection = None
     for _ in range(1000):
@@ -67,7 +67,7 @@ def test_killed_again_and_again_it_gets_to_the_end(tmp_path: Path) -> None:
     assert set(Counter(asked).values()) == {1}
 
 
-def test_another_search_in_the_folder_measures_only_what_is_new(tmp_path: Path) -> None:
+def test_another_search_in_the_folder_measures_only_what_is_new(tmp_path):
     path, engine = tmp_path / "run", NeedyEngine()
     search(path, engine, num_remove=1)
     assert len({plan for plan, _ in engine.asked}) == 1 + 5
@@ -79,7 +79,7 @@ def test_another_search_in_the_folder_measures_only_what_is_new(tmp_path: Path) 
     assert len(engine.asked) == before
 
 
-def test_another_objective_in_the_folder_is_refused_by_name(tmp_path: Path) -> None:
+def test_another_objective_in_the_folder_is_refused_by_name(tmp_path):
     search(tmp_path / "run", NeedyEngine())
     longer = [ObjectiveTask(task=task.task, readout=task.readout, limit=50) for task in TASKS]
     for settings in (search_settings(longer, Decoding()), search_settings(TASKS, Decoding(temperature=0.9))):
@@ -87,7 +87,7 @@ def test_another_objective_in_the_folder_is_refused_by_name(tmp_path: Path) -> N
             RunFolder.begin(tmp_path / "run", settings)
 
 
-def test_every_record_says_what_it_was_measured_under(tmp_path: Path) -> None:
+def test_every_record_says_what_it_was_measured_under(tmp_path):
     selection = search(tmp_path / "run", NeedyEngine())
     records = RunFolder.open(tmp_path / "run").records("one", "short")
     keys = Counter(json.dumps(record["key"], sort_keys=True) for record in records)

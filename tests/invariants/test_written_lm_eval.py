@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,7 +117,7 @@ def our_name(name: str) -> str:
 
 
 @pytest.fixture
-def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def nltk_data(tmp_path, monkeypatch):
     """A place for what IFEval fetches; no instruction here needs what is in it."""
     nltk = pytest.importorskip("nltk", reason="lm-eval's ifeval needs it")
     (tmp_path / "nltk_data" / "tokenizers" / "punkt_tab").mkdir(parents=True)
@@ -145,7 +144,7 @@ def check_packages(name: str) -> None:
 @pytest.mark.usefixtures("nltk_data")
 @pytest.mark.parametrize("shots", [None, 2])
 @pytest.mark.parametrize("name", TASKS)
-def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | None, tmp_path: Path) -> None:
+def test_prompts_stops_filters_and_metrics_are_lm_evals(name, shots, tmp_path):
     make, splits, texts = TASKS[name]
     check_packages(name)
     if shots and name in WITHOUT_EXAMPLES:
@@ -190,7 +189,7 @@ def test_prompts_stops_filters_and_metrics_are_lm_evals(name: str, shots: int | 
 @pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
 @pytest.mark.usefixtures("nltk_data")
 @pytest.mark.parametrize("name", TASKS)
-def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any, tmp_path: Path) -> None:
+def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name, kind, tmp_path):
     from lm_eval.models.huggingface import HFLM
 
     loaded = loaded_with_words("llama")
@@ -222,7 +221,7 @@ def test_a_tiny_model_writes_what_it_writes_in_lm_evals_run(name: str, kind: Any
 
 
 @pytest.mark.parametrize("name", ["triviaqa", "arc_easy", "winogrande"])
-def test_a_conversation_is_that_of_lm_evals_run(name: str, tmp_path: Path) -> None:
+def test_a_conversation_is_that_of_lm_evals_run(name, tmp_path):
     from lm_eval.models.huggingface import HFLM
 
     loaded = loaded_with_words("llama")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from layercut.diagnostics import brackets as module
@@ -35,7 +33,7 @@ ENDINGS = {
 
 
 @needs_sandbox
-def test_right_bodies_pass_and_empty_ones_fail() -> None:
+def test_right_bodies_pass_and_empty_ones_fail():
     wanted = make_functions(20, 3)  # each of the ten kinds, with two numbers
     assert {one.name.rpartition("_")[0] for one in wanted} == {form.name for form in FORMS}
     for body, passed in ((None, 20), ("\n    pass", 0)):
@@ -59,7 +57,7 @@ class Programmer(PatientEngine):
 
 
 @needs_sandbox
-def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_ending_has_its_class(tmp_path, monkeypatch):
     patient = session(Programmer("healthy"), tmp_path, limit=len(ENDINGS))
     found = brackets(patient)
     assert found["data"]["classes"]["uncut"] == {"passed": len(ENDINGS)}
@@ -76,7 +74,7 @@ def test_each_ending_has_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert again == found
 
 
-def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_sandbox_the_text_alone_is_judged(tmp_path, monkeypatch):
     def none() -> str:
         raise InputError("generated programs cannot be run safely here (bubblewrap: not installed).")
 
@@ -89,7 +87,7 @@ def test_without_a_sandbox_the_text_alone_is_judged(tmp_path: Path, monkeypatch:
     assert "bubblewrap: not installed" in found["notes"][0]
 
 
-def test_functions_differ_and_grow() -> None:
+def test_functions_differ_and_grow():
     wanted = make_functions(60, 0)
     assert len({one.id for one in wanted}) == 60
     assert wanted[:10] == make_functions(10, 0)
@@ -97,7 +95,7 @@ def test_functions_differ_and_grow() -> None:
     assert {classify_program(one.head + "\n    return 1", head=one.head) for one in wanted} == {"parses"}
 
 
-def test_nested_brackets_have_the_depth_they_say() -> None:
+def test_nested_brackets_have_the_depth_they_say():
     samples = nested_brackets(seed=2).samples("report", 100)
     assert all(len(sample.gold.split()) == sample.data["depth"] for sample in samples)
     assert {sample.data["depth"] for sample in samples} == set(range(1, DEEPEST + 1))

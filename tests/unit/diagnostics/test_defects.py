@@ -50,7 +50,7 @@ def row(found: Diagnosis, measure: str, group: str = "") -> dict[str, Any]:
     return one
 
 
-def test_a_healthy_model_is_accused_of_nothing() -> None:
+def test_a_healthy_model_is_accused_of_nothing():
     found = diagnose("healthy")
     assert accused(found, "cut") == []
     assert all(one["difference"][0] == 0 for name in ASKED for one in rows(found[name]))
@@ -66,12 +66,12 @@ def test_a_healthy_model_is_accused_of_nothing() -> None:
         ("cannot_add", "arithmetic"),
     ],
 )
-def test_a_defect_is_found_by_one_diagnostic_alone(defect: Defect, culprit: str) -> None:
+def test_a_defect_is_found_by_one_diagnostic_alone(defect, culprit):
     found = diagnose(defect)
     assert accused(found, "cut") == [culprit]
 
 
-def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop() -> None:
+def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop():
     for defect, loops, empty in (("loops", 1.0, 0.0), ("silent", 0.0, 1.0)):
         found = diagnose(defect)["degeneration"]  # type: ignore[arg-type]
         assert (row(found, "loops")["cut"][0], row(found, "empty")["cut"][0]) == (loops, empty)
@@ -79,7 +79,7 @@ def test_a_loop_is_no_empty_answer_and_an_empty_one_no_loop() -> None:
     assert any("count as Rep-n 0" in note for note in found["notes"])
 
 
-def test_open_brackets_are_named() -> None:
+def test_open_brackets_are_named():
     found = diagnose("never_closes")["brackets"]
     fine = "parses" if sandbox._why_not("bubblewrap") else "passed"
     assert found["data"]["classes"] == {"uncut": {fine: 24}, "cut": {"never_closed": 24}}
@@ -88,7 +88,7 @@ def test_open_brackets_are_named() -> None:
     assert {one.group for one in found["rows"] if one.group} <= {f"depth {d}" for d in range(1, 9)}
 
 
-def test_a_token_whose_logit_is_destroyed() -> None:
+def test_a_token_whose_logit_is_destroyed():
     found = diagnose("no_times")["propagation"]
     shown = layer_damages({"propagation": found}, "cut")
     assert [(one.row.metric, one.row.group) for one in shown] == [("first choice (copy, gsm_symbolic)", "operator")]
@@ -100,7 +100,7 @@ def test_a_token_whose_logit_is_destroyed() -> None:
     assert row(found, "teacher-forced")["cut"][0] > row(found, "free-running")["cut"][0]
 
 
-def test_programs_are_traces_too_and_have_keywords() -> None:
+def test_programs_are_traces_too_and_have_keywords():
     found = diagnose("never_closes")["propagation"]
     assert row(found, "first choice", "keyword")["cut"][0] == 1
     assert row(found, "first choice", "bracket")["cut"][0] < 1
@@ -113,7 +113,7 @@ def test_programs_are_traces_too_and_have_keywords() -> None:
 SUM = ["\\", "(", "15", " +", " 2", " =", " \\$", "1", "7", ".", "5", "\\", ")"]
 
 
-def test_kinds_of_tokens_in_code_and_prose() -> None:
+def test_kinds_of_tokens_in_code_and_prose():
     pieces = ["for", " x", " in", " [", "1", "]:", "\n   "]
     assert kinds_of(pieces, code=True) == ["keyword", "other", "keyword", "bracket", "digit", "bracket", "other"]
     assert kinds_of(pieces)[0] == "other"
@@ -129,12 +129,12 @@ def test_kinds_of_tokens_in_code_and_prose() -> None:
         (["", " ", "no"], "other other other"),
     ],
 )
-def test_results_stand_behind_an_equals_sign(pieces: list[str], kinds: str) -> None:
+def test_results_stand_behind_an_equals_sign(pieces, kinds):
     names = {"digit": "other digit", "bracket": "closing bracket", "other": "all else"}
     assert token_kinds(pieces) == [names.get(kind, kind) for kind in kinds.split()]
 
 
-def test_expressions_are_right_and_of_the_size_they_say() -> None:
+def test_expressions_are_right_and_of_the_size_they_say():
     samples = make_expressions(seed=1).samples("report", 200)
     for sample in samples:
         assert str(eval(sample.question)) == sample.gold == str(expression_value(sample.question))
@@ -149,6 +149,6 @@ def test_expressions_are_right_and_of_the_size_they_say() -> None:
     assert make_expressions(seed=1).samples("report", 50) == samples[:50]
 
 
-def test_openings_differ_and_grow() -> None:
+def test_openings_differ_and_grow():
     assert len(set(text_openings(1000, 0).values())) == NUM_OPENINGS
     assert list(text_openings(7, 3)) == list(text_openings(20, 3))[:7]

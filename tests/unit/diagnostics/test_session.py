@@ -17,7 +17,7 @@ REQUEST = LikelihoodRequest(id="a", prompt="x", continuations=("12",))
 
 
 @pytest.mark.parametrize("kill_after", [1, 9])
-def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path: Path, kill_after: int) -> None:
+def test_a_killed_diagnostic_goes_on_and_asks_nothing_twice(tmp_path, kill_after):
     whole = load_diagnostic("propagation")(session(PatientEngine("no_times"), tmp_path / "whole", limit=6))
     killed, second = PatientEngine("no_times", kill_after=kill_after), PatientEngine("no_times")
     with pytest.raises(Killed):
@@ -40,7 +40,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return list(journal.records)
 
 
-def test_progress_counts_the_answers_to_each_question(tmp_path: Path) -> None:
+def test_progress_counts_the_answers_to_each_question(tmp_path):
     recorded: dict[str, list[tuple[int, int]]] = {}
 
     def progress(name: str, done: int, total: int) -> None:
@@ -53,7 +53,7 @@ def test_progress_counts_the_answers_to_each_question(tmp_path: Path) -> None:
         assert counts == sorted(counts) and len({total for _, total in counts}) == 1 and counts[-1][0] == counts[-1][1]
 
 
-def test_another_question_under_the_same_id_is_refused(tmp_path: Path) -> None:
+def test_another_question_under_the_same_id_is_refused(tmp_path):
     patient = session(PatientEngine("healthy"), tmp_path)
     request = LikelihoodRequest(id=next(iter(right_answers())), prompt="x", continuations=("a",))
     patient.ask("q", [request])
@@ -82,7 +82,7 @@ def beside(checkpoint: Checkpoint, folder: Path) -> DiagnosticSession:
     return DiagnosticSession(both, lambda name, arm: Journal(folder / f"{name}.{arm}.jsonl"))
 
 
-def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> None:
+def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path):
     own = Checkpoint(TokenDamage("1", 2, 2, 0, 7, 7, "9", "9"), TokenDamage("2", 1, 1, 0, 1, 1, "2", "2"))
     found = beside(own, tmp_path).damages("q", [REQUEST])["healed"]["a"]["tokens"]
     assert found[0] == {
@@ -92,20 +92,20 @@ def test_a_checkpoint_is_set_against_the_uncut_models_tokens(tmp_path: Path) -> 
     assert found[1]["reference_rank"] == 2
 
 
-def test_a_checkpoint_with_other_tokens_is_left_out(tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_tokens_is_left_out(tmp_path):
     both = beside(Checkpoint(TokenDamage("12", 2, 2, 0, 7, 7, "9", "9")), tmp_path)
     assert list(both.damages("q", [REQUEST])) == ["uncut"]
     assert both.notes == ["healed cuts text into other tokens, so nothing is said of it token by token."]
 
 
-def test_names_of_diagnostics() -> None:
+def test_names_of_diagnostics():
     assert chosen_diagnostics([])[0] == "arithmetic"
     assert chosen_diagnostics(["propagation", "brackets"]) == ["brackets", "propagation"]
     with pytest.raises(InputError, match="unknown diagnostic 'bracket'.*brackets"):
         chosen_diagnostics(["bracket"])
 
 
-def test_chance_does_not_depend_on_the_number_of_items(tmp_path: Path) -> None:
+def test_chance_does_not_depend_on_the_number_of_items(tmp_path):
     few, more = (
         load_diagnostic("arithmetic")(session(PatientEngine("healthy"), tmp_path / str(limit), limit=limit))["rows"]
         for limit in (2, 6)

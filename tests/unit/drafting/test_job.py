@@ -35,17 +35,17 @@ CHEAP_CHECKS = StepTimes(
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory):
     return spare_model(tmp_path_factory.mktemp("models") / "spare")
 
 
 @pytest.fixture(scope="module")
-def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def task(model, tmp_path_factory):
     return written_file(tmp_path_factory.mktemp("data") / "mine.jsonl", model)
 
 
 @pytest.fixture
-def cheap_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+def cheap_checks(monkeypatch):
     """Steps take what they would on a GPU, and the draft makes answers about twice as fast."""
     own = job.write_twice
 
@@ -62,7 +62,7 @@ def asked(model: Path, task: Path, out: Path, **more: Any) -> Any:
 
 
 @pytest.mark.usefixtures("cheap_checks")
-def test_layers_that_do_nothing_are_a_perfect_draft(model: Path, task: Path, tmp_path: Path) -> None:
+def test_layers_that_do_nothing_are_a_perfect_draft(model, task, tmp_path):
     done = asked(model, task, tmp_path / "run")
     result = done.result
     assert set(SPARE) <= set(result.chosen.removed)
@@ -77,7 +77,7 @@ def test_layers_that_do_nothing_are_a_perfect_draft(model: Path, task: Path, tmp
     assert "speculative-config" in result.commands["vllm"]
 
 
-def test_a_given_plan_is_measured_and_equal(model: Path, task: Path, tmp_path: Path) -> None:
+def test_a_given_plan_is_measured_and_equal(model, task, tmp_path):
     result = asked(model, task, tmp_path / "run", remove=",".join(map(str, SPARE)), window=4).result
     assert (result.measured.speedup.n, result.measured.num_same) == (12, 12)
     assert result.chosen.agrees == 1 and result.measured.accepted.value > 0.5
@@ -89,15 +89,7 @@ def test_a_given_plan_is_measured_and_equal(model: Path, task: Path, tmp_path: P
     ("drafted", "verdict", "has_checkpoint"),
     [([1.0, 1.1], "faster", True), ([1.0, 3.1], "undecided", True), ([2.6, 3.0], "slower", False)],
 )
-def test_measured_answers_alone_decide(
-    model: Path,
-    task: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    drafted: list[float],
-    verdict: str,
-    has_checkpoint: bool,
-) -> None:
+def test_measured_answers_alone_decide(model, task, tmp_path, monkeypatch, drafted, verdict, has_checkpoint):
     monkeypatch.setattr(job, "measure_times", lambda *_: CHEAP_CHECKS)
 
     def timed(_: Any, view: Any, answers: Sequence[WrittenAnswer], window: int) -> Iterator[MeasuredAnswer]:
@@ -115,9 +107,7 @@ def test_measured_answers_alone_decide(
     assert shown.failed == (verdict == "slower") and ("view = " in "\n".join(shown.lines)) == has_checkpoint
 
 
-def test_the_same_call_asks_and_times_nothing_again(
-    model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_call_asks_and_times_nothing_again(model, task, tmp_path, monkeypatch):
     first = asked(model, task, tmp_path / "run", window=2).result
     (tmp_path / "run" / DRAFT).unlink()
 
@@ -134,9 +124,7 @@ def test_the_same_call_asks_and_times_nothing_again(
 
 
 @pytest.mark.usefixtures("cheap_checks")
-def test_what_was_killed_goes_on_with_the_same_result(
-    model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_killed_goes_on_with_the_same_result(model, task, tmp_path, monkeypatch):
     whole = asked(model, task, tmp_path / "whole").result
     own, left = SharedEngine.ask, [4]
 
@@ -155,9 +143,7 @@ def test_what_was_killed_goes_on_with_the_same_result(
     assert resumed.measured.tokens == whole.measured.tokens and resumed.measured.num_same == whole.measured.num_same
 
 
-def test_answers_that_were_written_before_a_kill_stay(
-    model: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_that_were_written_before_a_kill_stay(model, task, tmp_path, monkeypatch):
     own, numbers, measured = job.write_twice, list[int](), list[MeasuredAnswer]()
 
     def stops(*given: Any) -> Iterator[MeasuredAnswer]:
@@ -189,16 +175,14 @@ def test_answers_that_were_written_before_a_kill_stay(
         ({"measured": 8}, "unknown argument of draft 'measured'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
-    model: Path, task: Path, tmp_path: Path, more: dict[str, Any], said: str
-) -> None:
+def test_what_cannot_be_is_refused_in_one_line(model, task, tmp_path, more, said):
     given = {"tasks": [str(task)], **more}
     with pytest.raises(InputError, match=said) as refused:
         layercut.draft(str(model), out=tmp_path / "run", progress=False, **given)
     assert "\n" not in str(refused.value)
 
 
-def test_a_ranked_task_has_nothing_to_draft(model: Path, tmp_path: Path) -> None:
+def test_a_ranked_task_has_nothing_to_draft(model, tmp_path):
     rows = [{"prompt": f"q{n}", "choices": ["a", "b"], "answer": "a", "grade": "choice"} for n in range(40)]
     (tmp_path / "ranked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match="is not written"):

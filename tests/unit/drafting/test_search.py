@@ -33,20 +33,20 @@ def answer(prompt: int, agrees: list[bool]) -> WrittenAnswer:
 RIGHT, WRONG = answer(50, [True] * 9), answer(100, [False] * 4)
 
 
-def test_seconds_by_hand() -> None:
+def test_seconds_by_hand():
     plain, drafted = forecast_seconds(RIGHT, HALF, 2, TIMES)
     assert plain == pytest.approx(0.5 * 4 + 8 * 1.0)
     # Three rounds of two proposals. The first is checked with the prompt, from which the draft writes a token as well.
     assert drafted == pytest.approx(0.5 * (4 + 2) + 5 * 0.525 + 2 * 1.2)
 
 
-def test_a_draft_that_is_never_right_costs_its_steps() -> None:
+def test_a_draft_that_is_never_right_costs_its_steps():
     plain, drafted = forecast_seconds(WRONG, HALF, 1, TIMES)
     assert plain == pytest.approx(4 + 3)
     assert drafted == pytest.approx(4 + 2 + 2 * 0.525 + 2 * 1.1 + 1.0)  # nothing is proposed for the last token
 
 
-def test_the_best_window_is_the_fastest() -> None:
+def test_the_best_window_is_the_fastest():
     window, speedup = best_window([RIGHT, WRONG], HALF, 3, TIMES)
     by_window = {}
     for tried in (1, 2, 3):
@@ -81,7 +81,7 @@ def by_hand(answer: list[int], drafted: list[int], window: int, limit: int) -> l
 
 @pytest.mark.parametrize("window", [1, 2, 5])
 @pytest.mark.parametrize("ends", [True, False])
-def test_rounds_are_those_of_the_loop(window: int, ends: bool) -> None:
+def test_rounds_are_those_of_the_loop(window, ends):
     draw = random.Random(window)
     for _ in range(200):
         answer = [draw.randrange(1, 5) for _ in range(draw.randrange(1, 20))]
@@ -94,7 +94,7 @@ def test_rounds_are_those_of_the_loop(window: int, ends: bool) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])  # full attention, and windows of 8
-def test_steps_of_any_plan_follow_from_the_timed_ones(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_any_plan_follow_from_the_timed_ones(model_type, monkeypatch):
     kept = dict.fromkeys(range(NUM_LAYERS), tuple(range(24)))
     channels = Channels(field="intermediate_size", width=48, kept=kept)
     whole, half = CutPlan(num_layers=NUM_LAYERS), CutPlan(num_layers=NUM_LAYERS, removed=(1, 2, 3))

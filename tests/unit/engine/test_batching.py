@@ -20,7 +20,7 @@ def ids(batches: list[list[Item]]) -> list[str]:
     return ["".join(item.id for item in batch) for batch in batches]
 
 
-def test_batches_keep_the_order_and_never_split_a_request() -> None:
+def test_batches_keep_the_order_and_never_split_a_request():
     items = [Item("a", 2), Item("b", 1), Item("c", 2), Item("d", 9), Item("e", 1)]
     assert ids(lay_out(items, 4)) == ["ab", "c", "d", "e"]
     assert list(lay_out([], 4)) == []
@@ -29,7 +29,7 @@ def test_batches_keep_the_order_and_never_split_a_request() -> None:
         lay_out([Item("a"), Item("b"), Item("a")], 2)
 
 
-def test_parts_are_halved_for_good_when_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_parts_are_halved_for_good_when_memory_runs_out(caplog):
     tried: list[int] = []
 
     def work(part: Sequence[int]) -> list[int]:
@@ -47,7 +47,7 @@ def test_parts_are_halved_for_good_when_memory_runs_out(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(("rows", "message"), [(1, "CUDA out of memory. Tried"), (4, "shapes do not match")])
-def test_other_errors_and_a_single_row_too_large_come_through(rows: int, message: str) -> None:
+def test_other_errors_and_a_single_row_too_large_come_through(rows, message):
     def work(part: Sequence[int]) -> None:
         raise RuntimeError(message)
 

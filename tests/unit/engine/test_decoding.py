@@ -50,9 +50,7 @@ def by_hand(heads: Heads, row: int, keys_KTd: Tensor, values_KTd: Tensor) -> Ten
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_rows_see_their_prefix_their_own_tokens_and_themselves(
-    dtype: torch.dtype, sizes: tuple[int, ...], is_skipped: bool, window: int | None, softcap: float | None
-) -> None:
+def test_rows_see_their_prefix_their_own_tokens_and_themselves(dtype, sizes, is_skipped, window, softcap):
     """Rows of different lengths, behind prefixes of one or several; of two plans one skips the layer."""
     several = len(sizes) > 1
     lengths = [2 + 5 * row if several else LONGEST - 1 - 4 * row for row in range(NUM_ROWS)]
@@ -77,7 +75,7 @@ def test_rows_see_their_prefix_their_own_tokens_and_themselves(
         torch.testing.assert_close(output[:, slot].double(), expected, rtol=0, atol=atol)
 
 
-def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine(monkeypatch):
     """gpt_oss gives its attention a learned sink for each head."""
     monkeypatch.setitem(CONFIGS, "gpt_oss", CONFIGS["mixtral"] | {"layer_types": ["full_attention"] * 6})
     loaded = tiny_loaded("gpt_oss")
@@ -92,7 +90,7 @@ def test_attention_sinks_are_refused_by_name_and_run_in_the_plain_engine(monkeyp
     [{"attention_mask": torch.zeros(1, 1, 2, 2)}, {"dropout": 0.1}, {"is_causal": False}, {"attention_chunk_size": 4}],
     ids=lambda one: next(iter(one)),
 )
-def test_masks_and_other_arguments_are_refused_by_name(argument: dict[str, object]) -> None:
+def test_masks_and_other_arguments_are_refused_by_name(argument):
     model, name = tiny_loaded("llama").model, next(iter(argument))
     attention = model.model.layers[0].self_attn
     states, turn = torch.zeros(1, 2, 32), torch.zeros(1, 2, 8)

@@ -17,11 +17,11 @@ from tests.support.tiny import NUM_LAYERS, save_tiny
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+def tiny(tmp_path_factory):
     return str(save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny: str) -> None:
+def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny):
     engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, cache_gib=0.5)).engine
     assert isinstance(engine, SharedEngine)
     assert (engine.describe()["batch_size"], engine.cache_gib) == (3, 0.5)
@@ -32,14 +32,14 @@ def test_the_shared_engine_is_the_default_and_gets_its_memory(tiny: str) -> None
     assert len(described["model_hash"]) == 16
 
 
-def test_the_plain_engine_imports_no_other(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_engine_imports_no_other(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "layercut.engine.shared", None)  # importing it would raise
     engine = ModelHandle(ModelSettings(model=tiny, device="cpu", batch_size=3, engine="plain")).engine
     assert type(engine) is PlainEngine
     assert engine.describe()["batch_size"] == 3
 
 
-def test_vllm_reads_the_weights_itself(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_reads_the_weights_itself(tiny, monkeypatch):
     fake = FakeVllm(NUM_LAYERS)
     for name in ("vllm", "vllm.platforms", "vllm.distributed"):
         monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
@@ -53,6 +53,6 @@ def test_vllm_reads_the_weights_itself(tiny: str, monkeypatch: pytest.MonkeyPatc
     assert (fake.started[0]["max_num_seqs"], fake.started[0]["kv_cache_memory_bytes"]) == (3, 2**29)
 
 
-def test_a_server_is_for_evaluating() -> None:
+def test_a_server_is_for_evaluating():
     with pytest.raises(InputError, match="only be evaluated"):
         ModelHandle(ModelSettings(model="m", engine="openai", base_url="http://localhost:1/v1"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ GREEDY = Decoding()
 
 
 @pytest.fixture
-def server() -> Iterator[Served]:
+def server():
     with serving(Served(answer=lambda body: " fine\nQ: more")) as served:
         yield served
 
@@ -47,7 +46,7 @@ def ask(engine: OpenAIEngine, asked: Sequence[GenerationRequest], decoding: Deco
     return by_id(completions(engine, asked, UNCUT, decoding, **more))
 
 
-def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(server: Served) -> None:
+def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(server):
     talk = GenerationRequest(id="talk", prompt=(Message("user", "hi"),), max_new_tokens=4)
     begun = replace(talk, id="begun", prompt=(*talk.prompt, Message("assistant", "I am")))
     found = ask(engine(server, concurrency=1), [*requests(1, stop=("\n",)), talk, begun])
@@ -62,7 +61,7 @@ def test_without_a_tokenizer_text_is_completed_and_conversations_are_chats(serve
     assert (found["talk"].num_prompt_tokens, found["talk"].num_new_tokens) == (11, 3)
 
 
-def test_length_and_stop_strings_end_an_answer(server: Served) -> None:
+def test_length_and_stop_strings_end_an_answer(server):
     server.finish = "length"
     (found,) = ask(engine(server), requests(1)).values()
     assert (found.finish_reason, found.text) == ("length", " fine\nQ: more")
@@ -75,7 +74,7 @@ def test_length_and_stop_strings_end_an_answer(server: Served) -> None:
     assert found.text == " fine\n"
 
 
-def test_draws_are_seeded_by_the_request(server: Served) -> None:
+def test_draws_are_seeded_by_the_request(server):
     drawn = Decoding(temperature=0.5, top_p=0.9, top_k=7, seed=3)
     ask(engine(server), requests(2), drawn)
     ask(engine(server), requests(2), drawn)
@@ -86,7 +85,7 @@ def test_draws_are_seeded_by_the_request(server: Served) -> None:
     assert len(set.union(*seeds.values())) == 2
 
 
-def test_failures_are_sent_again_and_answers_stay_whole(server: Served) -> None:
+def test_failures_are_sent_again_and_answers_stay_whole(server):
     server.failures = [429, 500, 503, 429]
     found = ask(engine(server, concurrency=2), requests(5))
     assert sorted(found) == ["0", "1", "2", "3", "4"]
@@ -94,7 +93,7 @@ def test_failures_are_sent_again_and_answers_stay_whole(server: Served) -> None:
     assert server.most_at_once <= 2
 
 
-def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server: Served) -> None:
+def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server):
     server.answer = lambda body: "yes"
     asking = engine(server, concurrency=1, retries=1)
     found = completions(asking, requests(4), UNCUT, GREEDY)
@@ -108,14 +107,14 @@ def test_a_lasting_failure_is_one_line_and_what_was_answered_is_kept(server: Ser
 
 
 @pytest.mark.parametrize(("status", "says"), [(400, r"\(400\)"), (404, "ends in /v1")])
-def test_a_refused_request_is_not_sent_again(server: Served, status: int, says: str) -> None:
+def test_a_refused_request_is_not_sent_again(server, status, says):
     server.failures = [status]
     with pytest.raises(InputError, match=says):
         ask(engine(server), requests(1))
     assert len(server.asked) == 1
 
 
-def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
+def test_what_a_server_cannot_do_is_refused_in_one_line(server):
     asked = [LikelihoodRequest(id="a", prompt="x", continuations=("y",))]
     with pytest.raises(InputError, match="ranks nothing by likelihood"):
         log_likelihoods(engine(server), asked, UNCUT)
@@ -130,7 +129,7 @@ def test_what_a_server_cannot_do_is_refused_in_one_line(server: Served) -> None:
         divergences(engine(server), [], UNCUT, UNCUT)
 
 
-def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path) -> None:
+def test_eval_that_was_stopped_asks_only_the_rest(server, tmp_path):
     def stops_after_five(body: Body) -> str:
         if len(server.asked) > 5:
             server.failures = [400]
@@ -153,7 +152,7 @@ def test_eval_that_was_stopped_asks_only_the_rest(server: Served, tmp_path: Path
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{}/v1", "http://no-such-host.invalid/v1"])
-def test_a_server_that_is_not_there_is_one_line(url: str) -> None:
+def test_a_server_that_is_not_there_is_one_line(url):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         closed_port = probe.getsockname()[1]
@@ -193,14 +192,14 @@ BAD_TEXTS = {
 
 
 @pytest.mark.parametrize("raw", BAD_TEXTS.values(), ids=BAD_TEXTS)
-def test_a_reply_that_is_none_is_one_line(server: Served, raw: bytes) -> None:
+def test_a_reply_that_is_none_is_one_line(server, raw):
     server.raw = raw
     with pytest.raises(InputError, match="end in /v1") as caught:
         ask(engine(server), requests(1))
     assert len(str(caught.value)) < 600 and len(str(caught.value).splitlines()) == 1
 
 
-def test_what_a_reply_may_leave_out(server: Served) -> None:
+def test_what_a_reply_may_leave_out(server):
     server.raw = b'{"choices": [{"text": "a"}]}'
     (found,) = ask(engine(server), requests(1)).values()
     assert (found.text, found.finish_reason, found.num_new_tokens) == ("a", "stop", 0)

@@ -43,7 +43,7 @@ def score(engine: PlainEngine, *requests: LikelihoodRequest) -> list[Likelihoods
     return [found[request.id] for request in requests]
 
 
-def test_it_describes_what_decides_the_numbers_and_counts_tokens() -> None:
+def test_it_describes_what_decides_the_numbers_and_counts_tokens():
     described = engine(batch_size=3).describe()
     model = {"engine": "plain", "model": "tiny-llama", "model_hash": "0" * 16}
     assert json.loads(json.dumps(described)) == {**model, "dtype": "float32", "device": "cpu", "batch_size": 3}
@@ -51,7 +51,7 @@ def test_it_describes_what_decides_the_numbers_and_counts_tokens() -> None:
     assert answer == Completion(id="a", text=answer.text, finish_reason="length", num_prompt_tokens=7, num_new_tokens=5)
 
 
-def test_rows_of_one_batch_may_differ_in_limits_and_stop_strings() -> None:
+def test_rows_of_one_batch_may_differ_in_limits_and_stop_strings():
     together = engine(batch_size=8)
     free = complete(together, ask("free", max_new_tokens=20))[0].text
     stop = free[4:6]
@@ -64,7 +64,7 @@ def test_rows_of_one_batch_may_differ_in_limits_and_stop_strings() -> None:
     assert [len(answers[0].text), answers[2].text] == [3, free]
 
 
-def test_batches_are_the_same_in_whatever_order_requests_of_one_length_come() -> None:
+def test_batches_are_the_same_in_whatever_order_requests_of_one_length_come():
     two = engine(batch_size=2)
     asked = [ask(name, f"word {name}") for name in "dbeca"]
     scored = [LikelihoodRequest(id=name, prompt=f"word {name}", continuations=(" x",)) for name in "dbeca"]
@@ -73,7 +73,7 @@ def test_batches_are_the_same_in_whatever_order_requests_of_one_length_come() ->
         assert batches == [["a", "b"], ["c", "d"], ["e"]]
 
 
-def test_a_stop_token_ends_a_row_and_leaves_the_others_alone() -> None:
+def test_a_stop_token_ends_a_row_and_leaves_the_others_alone():
     loaded = tiny_loaded("llama")
     requests = [ask("a", "one"), ask("b", "two words"), ask("c", "and three words")]
     rows = [greedy_tokens(loaded.model, loaded.tokenizer(request.prompt)["input_ids"], 8) for request in requests]
@@ -87,7 +87,7 @@ def test_a_stop_token_ends_a_row_and_leaves_the_others_alone() -> None:
     assert sum(stop in tokens for tokens in rows) < 3, "some row must go on, else this shows nothing"
 
 
-def test_the_checkpoints_sampling_parameters_are_left_aside(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_checkpoints_sampling_parameters_are_left_aside(caplog):
     loaded = tiny_loaded("llama")
     expected = complete(PlainEngine(loaded), ask("a", max_new_tokens=20))
     own = GenerationConfig(
@@ -100,14 +100,14 @@ def test_the_checkpoints_sampling_parameters_are_left_aside(caplog: pytest.LogCa
     assert not caplog.records
 
 
-def test_conversations_are_rendered_with_the_template() -> None:
+def test_conversations_are_rendered_with_the_template():
     chat = engine()
     (answer,) = complete(chat, ask("a", (Message("user", "2+2?"),)))
     written = "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
     assert answer == complete(chat, ask("a", written))[0]
 
 
-def test_errors_name_the_request_and_come_at_once() -> None:
+def test_errors_name_the_request_and_come_at_once():
     loaded = tiny_loaded("llama")
     loaded.tokenizer.chat_template = None
     plain = PlainEngine(loaded)
@@ -124,13 +124,13 @@ def test_errors_name_the_request_and_come_at_once() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
-def test_what_does_not_fit_in_the_context_is_not_generated(model_type: str) -> None:
+def test_what_does_not_fit_in_the_context_is_not_generated(model_type):
     answers = complete(engine(model_type), ask("full", "ab" * 254, 100), ask("room", "ab", 10))
     assert [(answer.finish_reason, answer.num_new_tokens) for answer in answers] == [("length", 4), ("length", 10)]
     assert answers[1] == complete(engine(model_type), ask("room", "ab", 10))[0]
 
 
-def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None:
+def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name():
     def request(prompt: Any, *continuations: str) -> LikelihoodRequest:
         return LikelihoodRequest(id="x", prompt=prompt, continuations=continuations)
 
@@ -144,7 +144,7 @@ def test_likelihood_requests_that_cannot_be_scored_are_refused_by_name() -> None
             log_likelihoods(engine(), [wrong], UNCUT)
 
 
-def test_a_context_that_is_too_long_loses_its_beginning_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_context_that_is_too_long_loses_its_beginning_with_one_warning(caplog):
     tail = "x" * 512
     requests = [
         LikelihoodRequest(id=id, prompt=prompt, continuations=("y", "n"))
@@ -159,7 +159,7 @@ def test_a_context_that_is_too_long_loses_its_beginning_with_one_warning(caplog:
     assert "2 of 3 prompts" in record.getMessage() and "up to 6 tokens" in record.getMessage()
 
 
-def test_continuations_that_differ_in_the_last_token_share_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_continuations_that_differ_in_the_last_token_share_one_row(monkeypatch):
     loaded = tiny_loaded("llama")
     seen: list[tuple[int, ...]] = []
     loaded.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
@@ -172,7 +172,7 @@ def test_continuations_that_differ_in_the_last_token_share_one_row(monkeypatch: 
     assert together.num_tokens == (3, 3, 3, 2, 3)
 
 
-def test_scores_that_are_no_numbers_are_an_error() -> None:
+def test_scores_that_are_no_numbers_are_an_error():
     loaded = tiny_loaded("llama")
     with torch.no_grad():
         loaded.model.lm_head.weight[7] = float("nan")
@@ -187,7 +187,7 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
 @pytest.mark.parametrize("plan", [UNCUT, CUT], ids=["uncut", "cut"])
-def test_hidden_states_are_those_before_the_final_norm(model_type: str, plan: CutPlan) -> None:
+def test_hidden_states_are_those_before_the_final_norm(model_type, plan):
     loaded = tiny_loaded(model_type)
     texts = ["a few words", "b", "some more words here"]
     batches = list(PlainEngine(loaded, batch_size=2).hidden_states(texts, plan))
@@ -208,14 +208,14 @@ def test_hidden_states_are_those_before_the_final_norm(model_type: str, plan: Cu
             assert not torch.allclose(found[-1], expected[-1][0], atol=1e-2)
 
 
-def test_texts_that_have_no_hidden_states_are_refused_by_number() -> None:
+def test_texts_that_have_no_hidden_states_are_refused_by_number():
     with pytest.raises(InputError, match="text 1 has 0 tokens"):
         engine().hidden_states(["a", ""], UNCUT)
     with pytest.raises(InputError, match="text 0 has 600 tokens"):
         engine().hidden_states(["a" * 600], UNCUT)
 
 
-def test_whoever_stops_asking_leaves_the_model_whole() -> None:
+def test_whoever_stops_asking_leaves_the_model_whole():
     loaded = tiny_loaded("llama")
     plain, layers = PlainEngine(loaded, batch_size=1), list(loaded.model.model.layers)
 
@@ -230,9 +230,7 @@ def test_whoever_stops_asking_leaves_the_model_whole() -> None:
     assert num_hooks() == before
 
 
-def test_running_out_of_memory_changes_no_answer(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_running_out_of_memory_changes_no_answer(monkeypatch, caplog):
     loaded = tiny_loaded("llama")
     asked = [ask(f"r{i}", "word " * (1 + i)) for i in range(7)]
     scored = [LikelihoodRequest(id=f"r{i}", prompt="word " * (1 + i), continuations=("ab", "cd")) for i in range(7)]

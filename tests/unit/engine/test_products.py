@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -18,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _small_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_weights_too(monkeypatch):
     monkeypatch.setattr(products, "_FEWEST_WEIGHTS", 64 * 48)
 
 
@@ -40,7 +38,7 @@ DTYPES = [torch.float32] + [torch.bfloat16] * torch.ops.mkldnn._is_mkldnn_bf16_s
     ("use", "dtype"),
     [(lambda layer: fast_products(large_layers(layer)), torch.float32), *((packed_weights, dtype) for dtype in DTYPES)],
 )
-def test_products_are_torchs_own_within_rounding(use: Any, dtype: torch.dtype, bias: bool) -> None:
+def test_products_are_torchs_own_within_rounding(use, dtype, bias):
     layer = linear(bias).to(dtype)
     states = [drawn(*shape, 48).to(dtype) for shape in ((), (1,), (3,), (4,), (15,), (70,), (1, 7), (3, 2))]
     states += [rows.transpose(0, -1).contiguous().transpose(0, -1) for rows in states]
@@ -54,7 +52,7 @@ def test_products_are_torchs_own_within_rounding(use: Any, dtype: torch.dtype, b
         torch.testing.assert_close(ours, own, rtol=rounding, atol=rounding)
 
 
-def test_it_is_used_from_four_rows_on_and_never_with_gradients() -> None:
+def test_it_is_used_from_four_rows_on_and_never_with_gradients():
     layer, left_to_torch = linear(True), []
 
     def usual(states: torch.Tensor) -> torch.Tensor:
@@ -68,7 +66,7 @@ def test_it_is_used_from_four_rows_on_and_never_with_gradients() -> None:
     assert left_to_torch == [1, 3, 5]
 
 
-def test_layers_that_are_small_changed_or_in_float16_are_left_alone() -> None:
+def test_layers_that_are_small_changed_or_in_float16_are_left_alone():
     class Own(nn.Linear):
         pass
 
@@ -78,7 +76,7 @@ def test_layers_that_are_small_changed_or_in_float16_are_left_alone() -> None:
     assert large_layers(model) == [model[0]]
 
 
-def test_the_layers_own_forward_is_back_even_after_an_error() -> None:
+def test_the_layers_own_forward_is_back_even_after_an_error():
     layer = linear(False)
     with pytest.raises(RuntimeError), torch.no_grad(), fast_products([layer]):
         assert "forward" in vars(layer)
@@ -87,7 +85,7 @@ def test_the_layers_own_forward_is_back_even_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype: torch.dtype) -> None:
+def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype):
     layer = linear(True).to(dtype)
     weight, before = layer.weight, layer.weight.detach().clone()
     with pytest.raises(RuntimeError), torch.no_grad(), packed_weights(layer):
@@ -101,7 +99,7 @@ def test_weights_lie_in_another_order_in_place_of_their_own_and_come_back(dtype:
     assert "forward" not in vars(layer)
 
 
-def test_a_weight_that_two_modules_hold_is_not_packed() -> None:
+def test_a_weight_that_two_modules_hold_is_not_packed():
     model = nn.ModuleDict({"embedding": nn.Embedding(64, 48), "head": linear(False), "other": linear(False)})
     model["head"].weight = model["embedding"].weight
     with torch.no_grad(), packed_weights(model):
@@ -114,7 +112,7 @@ def test_a_weight_that_two_modules_hold_is_not_packed() -> None:
         assert vars(model["other"])["forward"] is packed_way
 
 
-def test_a_weight_that_is_read_without_calling_its_layer_stays() -> None:
+def test_a_weight_that_is_read_without_calling_its_layer_stays():
     """The router of LongCat's experts is read that way, and so are some projections of state space models."""
 
     class Router(nn.Module):
@@ -134,7 +132,7 @@ def test_a_weight_that_is_read_without_calling_its_layer_stays() -> None:
     assert torch.equal(found, expected)
 
 
-def test_packing_what_is_packed_changes_nothing() -> None:
+def test_packing_what_is_packed_changes_nothing():
     layer, states = linear(True), drawn(5, 48)
     with torch.no_grad():
         expected = layer(states)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from tokenizers import processors
-from transformers import PreTrainedTokenizerFast
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, Message
 from layercut.engine.plain import PlainEngine
@@ -29,7 +28,7 @@ GEMMA_LIKE = (
 
 
 @pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer():
     """Adds BOS to plain text, as Llama 3's does, and has a template that writes BOS itself."""
     tokenizer = copy.deepcopy(byte_tokenizer())
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -39,7 +38,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def test_a_conversation_has_one_bos_and_ends_where_the_answer_begins(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_conversation_has_one_bos_and_ends_where_the_answer_begins(tokenizer):
     tokens = encode_prompt(tokenizer, QUESTION)
     assert tokens[0] == BOS and tokens.count(BOS) == 1
     assert tokenizer.decode(tokens) == "<|bos|>user: 2+2?<|im_end|>assistant: "
@@ -50,13 +49,13 @@ def test_a_conversation_has_one_bos_and_ends_where_the_answer_begins(tokenizer: 
     assert BOS not in encode_prompt(byte_tokenizer(), "ab"), "this one adds none"
 
 
-def test_a_final_assistant_message_is_continued(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_final_assistant_message_is_continued(tokenizer):
     begun = (*QUESTION, Message("assistant", "The answer is"))
     assert render_prompt(tokenizer, begun).text.endswith("assistant: The answer is")
     assert render_prompt(tokenizer, (*QUESTION, Message("assistant", ""))) == render_prompt(tokenizer, QUESTION)
 
 
-def test_what_a_template_refuses_is_told_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_what_a_template_refuses_is_told_in_one_line(tokenizer):
     with pytest.raises(InputError, match="System role not supported") as caught:
         render_prompt(tokenizer, (Message("system", "Be brief."), *QUESTION), "m")
     assert "\n" not in str(caught.value)
@@ -64,12 +63,12 @@ def test_what_a_template_refuses_is_told_in_one_line(tokenizer: PreTrainedTokeni
         render_prompt(tokenizer, ())
 
 
-def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(tokenizer):
     tokenizer.chat_template = "{% if strftime_now is defined %}{{ strftime_now('%A, %d %b %Y, %Y-%m-%d') }}{% endif %}|"
     assert render_prompt(tokenizer, QUESTION).text == "Friday, 26 Jul 2024, 2024-07-26|"
 
 
-def test_white_space_before_a_continuation_belongs_to_it(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_white_space_before_a_continuation_belongs_to_it(tokenizer):
     (pair,) = encode_pairs(tokenizer, "A: ", ["5"])
     assert tokenizer.decode(pair.context) == "<|bos|>A:"
     assert tokenizer.decode(pair.continuation) == " 5"
@@ -78,7 +77,7 @@ def test_white_space_before_a_continuation_belongs_to_it(tokenizer: PreTrainedTo
     assert tokenizer.decode(chat.continuation) == " 5"
 
 
-def test_after_an_empty_context_bos_or_else_eos_stands_once() -> None:
+def test_after_an_empty_context_bos_or_else_eos_stands_once():
     tokenizer = copy.deepcopy(byte_tokenizer())
     five = tokenizer("5")["input_ids"]
     assert encode_pairs(tokenizer, "", ["5"]) == [((BOS,), tuple(five))]
@@ -91,9 +90,7 @@ def test_after_an_empty_context_bos_or_else_eos_stands_once() -> None:
     ("context", "texts", "says"),
     [("", ["5", ""], "continuation ''"), ("A:", ["5", ""], "continuation ''"), (" \n", ["5"], "more than white space")],
 )
-def test_pairs_without_tokens_before_or_behind_their_boundary_are_refused(
-    context: str, texts: list[str], says: str, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_pairs_without_tokens_before_or_behind_their_boundary_are_refused(context, texts, says, tokenizer):
     with pytest.raises(InputError, match=says):
         encode_pairs(byte_tokenizer(), context, texts)
     assert encode_pairs(tokenizer, " \n", ["5"])[0].context == (BOS,)
@@ -107,15 +104,13 @@ def test_pairs_without_tokens_before_or_behind_their_boundary_are_refused(
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "chat template of tiny/base"),
     ],
 )
-def test_a_template_that_is_missing_or_fails_is_refused(
-    tokenizer: PreTrainedTokenizerFast, template: str | None, says: str
-) -> None:
+def test_a_template_that_is_missing_or_fails_is_refused(tokenizer, template, says):
     tokenizer.chat_template = template
     with pytest.raises(InputError, match=says):
         render_prompt(tokenizer, QUESTION, "tiny/base")
 
 
-def test_a_prompt_ends_in_a_whole_token() -> None:
+def test_a_prompt_ends_in_a_whole_token():
     """Where the tokenizer joins the quote with the line break that the answer begins with, the prompt has both."""
     request = GenerationRequest(id="f", prompt='def f():\n    "One."', begins="\n", max_new_tokens=8)
     apart, joined = byte_tokenizer(), byte_tokenizer(joins=True)
@@ -130,7 +125,7 @@ def test_a_prompt_ends_in_a_whole_token() -> None:
 
 
 @pytest.mark.parametrize("build", [PlainEngine, SharedEngine])
-def test_an_answer_has_its_line_break_whoever_gave_it(build: type[PlainEngine] | type[SharedEngine]) -> None:
+def test_an_answer_has_its_line_break_whoever_gave_it(build):
     asked = GenerationRequest(id="f", prompt='def f():\n    "One."', begins="\n", max_new_tokens=8)
     whole = GenerationRequest(id="f", prompt=f"{asked.prompt}\n", max_new_tokens=8)
 
@@ -145,7 +140,7 @@ def test_an_answer_has_its_line_break_whoever_gave_it(build: type[PlainEngine] |
     assert answer(asked, joins=False) == answer(replace(asked, begins=""), joins=False)
 
 
-def test_an_example_to_train_on_is_divided_as_its_whole_text() -> None:
+def test_an_example_to_train_on_is_divided_as_its_whole_text():
     """The loss begins behind the token that joins quote and line break, which the prompt of generation has as well."""
     tokenizer = byte_tokenizer(joins=True)
     record = {"id": "f", "prompt": 'def f():\n    "One."', "completion": "\n    return 1", "begins": "\n"}

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -39,7 +38,7 @@ GREEDY = Decoding()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_cores() -> Iterator[None]:
+def two_cores():
     if "RAY_ADDRESS" in os.environ:  # a cluster that runs already
         ray.init(log_to_driver=False)
     else:
@@ -49,12 +48,12 @@ def two_cores() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def notes(tmp_path_factory):
     return tmp_path_factory.mktemp("notes")
 
 
 @pytest.fixture(scope="module")
-def slow(notes: Path) -> Iterator[RayPool]:
+def slow(notes):
     """Two members that take 50 ms over an answer; started once, as that takes seconds."""
     with closing(RayPool("local:2", partial(slow_engine, notes, 0.05))) as pool:
         assert pool.num_layers == 6
@@ -62,7 +61,7 @@ def slow(notes: Path) -> Iterator[RayPool]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_asked(notes: Path) -> None:
+def nothing_asked(notes):
     forget(notes)
 
 
@@ -73,7 +72,7 @@ def requests(num: int, tokens: int = 6) -> list[GenerationRequest]:
     ]
 
 
-def test_it_answers_as_one_engine_does() -> None:
+def test_it_answers_as_one_engine_does():
     alone = tiny_shared_engine()
     with closing(RayPool("local:2", tiny_shared_engine)) as pool:
         assert pool.describe() == alone.describe()
@@ -108,7 +107,7 @@ def test_it_answers_as_one_engine_does() -> None:
             pool.hidden_states(["a"], PLANS[3])
 
 
-def test_what_keeps_a_member_from_its_model_is_told() -> None:
+def test_what_keeps_a_member_from_its_model_is_told():
     """Before the next pool takes both cores."""
     with (
         closing(RayPool("local:1", no_engine)) as pool,
@@ -136,7 +135,7 @@ def other_at_work(notes: Path, answer: tuple[str, str]) -> int | None:
     raise AssertionError("the other member was never asked anything")
 
 
-def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: RayPool, notes: Path) -> None:
+def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow, notes):
     plans = PLANS[:5]  # two in one block and three in the other, so that both do not end at once
     many = requests(12)
     answers: dict[tuple[str, str], str] = {}
@@ -157,7 +156,7 @@ def test_both_members_work_and_one_that_is_killed_costs_its_block_alone(slow: Ra
     assert len({pid for pid, _, _ in asked(notes)}) >= 2
 
 
-def test_what_is_out_is_not_sent_any_more(slow: RayPool, notes: Path) -> None:
+def test_what_is_out_is_not_sent_any_more(slow, notes):
     """A race: after the first answers nothing but one plan is wanted any more."""
     many = requests(40)
     going = {plan.key for plan in PLANS}
@@ -173,7 +172,7 @@ def test_what_is_out_is_not_sent_any_more(slow: RayPool, notes: Path) -> None:
     assert len(asked(notes)) < 0.75 * len(many) * len(PLANS)
 
 
-def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -> None:
+def test_whoever_stops_asking_leaves_the_pool_free(slow, notes):
     stopped = slow.ask(requests(40), PLANS, GREEDY)
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
@@ -182,27 +181,27 @@ def test_whoever_stops_asking_leaves_the_pool_free(slow: RayPool, notes: Path) -
     assert len(asked(notes)) < 40 * len(PLANS) / 2
 
 
-def test_errors_of_the_engine_are_told_as_they_are(slow: RayPool) -> None:
+def test_errors_of_the_engine_are_told_as_they_are(slow):
     wrong = [GenerationRequest(id="wrong", prompt="x", max_new_tokens=1)]
     with pytest.raises(InputError, match="the request 'wrong' is wrong"):
         flat(slow.ask(wrong, PLANS, GREEDY))
     assert len(flat(slow.ask(requests(3), PLANS, GREEDY))) == 3 * len(PLANS)
 
 
-def test_a_block_that_kills_all_who_take_it_is_given_up(slow: RayPool, notes: Path) -> None:
+def test_a_block_that_kills_all_who_take_it_is_given_up(slow, notes):
     poison = [GenerationRequest(id="poison", prompt="x", max_new_tokens=1)]
     with pytest.raises(InputError, match="members of the pool died 3 times.* on the same items"):
         flat(slow.ask(poison, PLANS[:1], GREEDY))
     assert len(asked(notes)) == 3
 
 
-def test_more_gpus_than_there_are() -> None:
+def test_more_gpus_than_there_are():
     with pytest.raises(InputError, match="2 members with 1 GPUs each do not fit in a pool that has 0"):
         RayPool("local:2?gpus=1", no_engine).describe()
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly(tmp_path):
     """The driver is interrupted in the middle; it ends at once, and so do the processes of its pool."""
     code = f"""
 from dataclasses import replace

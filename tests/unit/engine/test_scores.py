@@ -41,9 +41,7 @@ def loaded(model_type: str) -> LoadedModel:
     return tiny_loaded(model_type)
 
 
-def compare(
-    plan: CutPlan, reference: CutPlan = UNCUT, model_type: str = "llama", batch_size: int = 8, asked: Any = ASKED
-) -> list[Divergence]:
+def compare(plan, reference=UNCUT, model_type="llama", batch_size=8, asked=ASKED):
     answers = by_id(divergences(PlainEngine(loaded(model_type), batch_size=batch_size), asked, plan, reference))
     return [answers[name] for name in sorted(answers)]
 
@@ -76,9 +74,7 @@ def by_hand(model_type: str, request: LikelihoodRequest, plan: CutPlan, referenc
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2"])
 @pytest.mark.parametrize(("plan", "reference"), [(CUT, UNCUT), (OTHER, CUT)], ids=["uncut", "two cuts"])
-def test_equals_full_passes_of_both_models_compared_by_scipy(
-    model_type: str, plan: CutPlan, reference: CutPlan
-) -> None:
+def test_equals_full_passes_of_both_models_compared_by_scipy(model_type, plan, reference):
     for request, answer in zip(ASKED, compare(plan, reference, model_type), strict=True):
         assert numbers(answer) == pytest.approx(by_hand(model_type, request, plan, reference), rel=1e-4, abs=1e-5)
         assert (answer.id, answer.num_tokens) == (request.id, len(request.continuations[0]))
@@ -86,7 +82,7 @@ def test_equals_full_passes_of_both_models_compared_by_scipy(
 
 
 @pytest.mark.parametrize("model_type", list(CONFIGS))
-def test_a_batch_of_one_is_a_batch_of_eight(model_type: str) -> None:
+def test_a_batch_of_one_is_a_batch_of_eight(model_type):
     for one, eight in zip(
         compare(CUT, model_type=model_type, batch_size=1), compare(CUT, model_type=model_type), strict=True
     ):
@@ -95,14 +91,14 @@ def test_a_batch_of_one_is_a_batch_of_eight(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("plan", [UNCUT, CUT], ids=["uncut", "cut"])
-def test_a_plan_does_not_differ_from_itself(plan: CutPlan) -> None:
+def test_a_plan_does_not_differ_from_itself(plan):
     for answer in compare(plan, CutPlan(num_layers=NUM_LAYERS, removed=plan.removed[::-1])):
         assert answer.kl == 0
         assert answer.nll == answer.reference_nll
 
 
 @pytest.mark.parametrize("model_type", ["gemma2", "mixtral"])
-def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_in_chunks_are_logits_at_once(model_type, monkeypatch):
     asked = [*ASKED, LikelihoodRequest(id="options", prompt="7 * 8 =", continuations=(" 56", " 55", " no"))]
     engine = PlainEngine(loaded(model_type))
 
@@ -122,7 +118,7 @@ def test_logits_in_chunks_are_logits_at_once(model_type: str, monkeypatch: pytes
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def test_the_order_and_resuming_change_nothing_to_the_last_bit() -> None:
+def test_the_order_and_resuming_change_nothing_to_the_last_bit():
     engine = PlainEngine(loaded("llama"), batch_size=2)
     through = list(divergences(engine, ASKED, CUT, UNCUT))
     shuffled = random.Random(1).sample(ASKED, len(ASKED))
@@ -131,7 +127,7 @@ def test_the_order_and_resuming_change_nothing_to_the_last_bit() -> None:
     assert list(divergences(engine, ASKED, CUT, UNCUT, done)) == through[1:]
 
 
-def test_the_model_is_whole_whenever_somebody_stops_asking() -> None:
+def test_the_model_is_whole_whenever_somebody_stops_asking():
     model = loaded("llama").model
     names = set(vars(model.base_model))
     asking = divergences(PlainEngine(loaded("llama"), batch_size=1), ASKED, CUT, OTHER)
@@ -141,7 +137,7 @@ def test_the_model_is_whole_whenever_somebody_stops_asking() -> None:
     asking.close()
 
 
-def test_refusals_name_the_request() -> None:
+def test_refusals_name_the_request():
     engine = PlainEngine(tiny_loaded("llama"))
     for wrong in ((), ("a", "b")):
         request = LikelihoodRequest(id="r7", prompt="x", continuations=wrong)
@@ -156,14 +152,14 @@ def test_refusals_name_the_request() -> None:
         list(divergences(PlainEngine(broken), ASKED[:1], CUT, UNCUT))
 
 
-def test_tokens_that_are_ruled_out_add_nothing_or_everything() -> None:
+def test_tokens_that_are_ruled_out_add_nothing_or_everything():
     token = torch.tensor([0])
     reference = Reference.of(torch.tensor([[1.0, 0.0]]).log())
     for values, kl in ([[0.0, 1.0]], math.inf), ([[1.0, 0.0]], 0):
         assert float(token_divergence(reference, torch.tensor(values).log(), token).kl) == kl
 
 
-def test_running_out_of_memory_changes_no_answer() -> None:
+def test_running_out_of_memory_changes_no_answer():
     small = tiny_loaded("llama")
 
     def out_of_memory(_: Any, args: Sequence[torch.Tensor]) -> None:
@@ -176,9 +172,7 @@ def test_running_out_of_memory_changes_no_answer() -> None:
         assert numbers(answers[theirs.id]) == pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
 
 
-def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_plans_share_one_pass_of_the_reference_and_get_the_numbers_of_each_alone(monkeypatch):
     passes: list[Any] = []
     read_states_at = plain.read_states_at
     monkeypatch.setattr(plain, "read_states_at", lambda *given: passes.append(1) or read_states_at(*given))
@@ -203,7 +197,7 @@ BY_TOKEN = [
 
 
 @pytest.mark.parametrize("make", [PlainEngine, SharedEngine])
-def test_token_by_token_it_equals_a_forward_pass_over_one_row(make: type[PlainEngine] | type[SharedEngine]) -> None:
+def test_token_by_token_it_equals_a_forward_pass_over_one_row(make):
     loaded = tiny_loaded("llama")
     answers = by_id(divergences(make(loaded), BY_TOKEN, CUT, UNCUT))
     assert answers["b"].tokens == ()
@@ -232,7 +226,7 @@ def test_token_by_token_it_equals_a_forward_pass_over_one_row(make: type[PlainEn
     assert texts[texts.index("é") - 1] == "", "half a character is shown with its last byte"
 
 
-def test_equally_likely_tokens_share_a_rank() -> None:
+def test_equally_likely_tokens_share_a_rank():
     logits = torch.tensor([[0.0, 2.0, 2.0, 1.0]])
     found = [int(token_choice(Reference.of(logits), logits, torch.tensor([token]))[0]) for token in range(4)]
     assert found == [4, 1, 1, 3]

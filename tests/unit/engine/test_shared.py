@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,12 +24,12 @@ def loaded(model_type: str) -> LoadedModel:
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
-def test_the_shared_engine_runs_the_families_that_it_ran(model_type: str) -> None:
+def test_the_shared_engine_runs_the_families_that_it_ran(model_type):
     assert isinstance(fastest_engine(tiny_loaded(model_type)), SharedEngine)
 
 
 @pytest.mark.parametrize("model_type", ["cohere", "smollm3", "gemma3", "qwen2_5_vl", "glm4"])
-def test_and_others_that_agree(model_type: str) -> None:
+def test_and_others_that_agree(model_type):
     assert why_not_shared(loaded(model_type)) == ""
 
 
@@ -44,9 +43,7 @@ def test_and_others_that_agree(model_type: str) -> None:
         ("qwen3_next", "does not use transformers' attention interface"),
     ],
 )
-def test_the_plain_engine_runs_what_does_not_agree_and_one_line_says_why(
-    model_type: str, says: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_plain_engine_runs_what_does_not_agree_and_one_line_says_why(model_type, says, caplog):
     model = loaded(model_type)
     with caplog.at_level(logging.WARNING):
         engines = [fastest_engine(model) for _ in range(2)]
@@ -70,7 +67,7 @@ def deep_in_bfloat16() -> LoadedModel:
     return as_loaded(model.bfloat16(), 24)
 
 
-def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_engine() -> None:
+def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_engine():
     model = deep_in_bfloat16()
     assert "differ by" in shared._difference(shared._both_ways(model), model), "no bound of one step explains it"
     assert why_not_shared(model) == ""
@@ -85,9 +82,7 @@ def test_rounding_that_grows_through_the_layers_keeps_no_model_from_the_shared_e
         (deep_in_bfloat16, 1.05, {torch.bfloat16}),  # as by a kernel that overflows; float32 agrees
     ],
 )
-def test_a_layer_that_attends_in_another_way_is_seen(
-    make: Callable[[], LoadedModel], factor: float, dtypes: set[torch.dtype], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_that_attends_in_another_way_is_seen(make, factor, dtypes, monkeypatch):
     """Scores that are a twentieth too large, or a tenth too small."""
     right = Pack.attend
 
@@ -99,7 +94,7 @@ def test_a_layer_that_attends_in_another_way_is_seen(
     assert "packed texts" in why_not_shared(make())
 
 
-def test_a_model_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_asked_once(monkeypatch):
     model = tiny_loaded("llama")
     first = why_not_shared(model)
     monkeypatch.setattr(shared, "_probed", lambda _: pytest.fail("asked again"))

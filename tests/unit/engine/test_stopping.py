@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig
 
 from layercut.engine.base import Decoding, GenerationRequest
 from layercut.engine.rows import GenerationRow
@@ -64,13 +64,11 @@ def end(tokens: list[int], *stop: str, limit: int = 100) -> tuple[str, str, int]
         (ids("x→y"), ("→",), 100, ("x", "stop", 4)),  # a character of three tokens
     ],
 )
-def test_where_an_answer_ends(
-    tokens: list[int], stop: tuple[str, ...], limit: int, ended: tuple[str, str, int]
-) -> None:
+def test_where_an_answer_ends(tokens, stop, limit, ended):
     assert end(tokens, *stop, limit=limit) == ended
 
 
-def test_rows_end_for_themselves() -> None:
+def test_rows_end_for_themselves():
     rows = [ids("xxab"), ids("xxac"), ids("xxad"), ids("abxx")]
     stops = RowStops([answer("ab"), answer(limit=2), answer("ab"), answer("ab")], 2)
     assert stops(torch.tensor(rows), None).tolist() == [True, True, False, False], "prompts are no part of it"
@@ -82,11 +80,11 @@ def test_rows_end_for_themselves() -> None:
 
 
 @pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer():
     return copy.deepcopy(byte_tokenizer())
 
 
-def test_stop_tokens_come_from_config_tokenizer_and_template(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_stop_tokens_come_from_config_tokenizer_and_template(tokenizer):
     tokenizer.eos_token = "<|pad|>"
     assert stop_tokens(tokenizer, GenerationConfig(eos_token_id=BOS)) == (PAD, BOS, END)
     assert stop_tokens(tokenizer, GenerationConfig(eos_token_id=[START, BOS])) == (PAD, BOS, START, END)
@@ -105,9 +103,7 @@ def test_stop_tokens_come_from_config_tokenizer_and_template(tokenizer: PreTrain
         ("\n### ", "\n### ", None),  # words, no token of its own
     ],
 )
-def test_the_end_of_turn_is_what_the_template_writes_after_an_answer(
-    tokenizer: PreTrainedTokenizerFast, after: str, last: str, expected: int | None
-) -> None:
+def test_the_end_of_turn_is_what_the_template_writes_after_an_answer(tokenizer, after, last, expected):
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}"
         f"{{{{ {last!r} if loop.last else {after!r} }}}}{{% endfor %}}"
@@ -117,13 +113,13 @@ def test_the_end_of_turn_is_what_the_template_writes_after_an_answer(
     assert end_of_turn(tokenizer) is None
 
 
-def test_noise_is_gumbel_distributed() -> None:
+def test_noise_is_gumbel_distributed():
     noise = gumbel_noise(noise_key(0, "a"), 0, 20_000)
     assert kstest(noise, "gumbel_r").pvalue > 0.01
     assert noise.dtype == np.float32
 
 
-def test_noise_depends_on_seed_request_and_step_and_on_nothing_else() -> None:
+def test_noise_depends_on_seed_request_and_step_and_on_nothing_else():
     noises = {
         (seed, name, step): gumbel_noise(noise_key(seed, name), step, 50)
         for seed in (0, 1)
@@ -145,7 +141,7 @@ def test_noise_depends_on_seed_request_and_step_and_on_nothing_else() -> None:
     assert 22 < high < 24
 
 
-def test_rows_get_their_own_noise_wherever_they_stand() -> None:
+def test_rows_get_their_own_noise_wherever_they_stand():
     scores_BV = torch.zeros(2, 40)
     ids_BT = torch.zeros(2, 7, dtype=torch.long)
     at_random = Decoding(temperature=1, seed=5)
@@ -156,7 +152,7 @@ def test_rows_get_their_own_noise_wherever_they_stand() -> None:
     assert torch.equal(both, longer_prompt), "the step counts from the end of the prompt"
 
 
-def test_top_k_and_top_p_bound_what_can_be_drawn() -> None:
+def test_top_k_and_top_p_bound_what_can_be_drawn():
     scores_BV = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
 
     def drawn(decoding: Decoding) -> set[int]:

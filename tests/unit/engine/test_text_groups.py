@@ -33,9 +33,7 @@ def by_hand(query_KGd: Tensor, keys_KCd: Tensor, values_KCd: Tensor, heads: Head
 
 
 @pytest.mark.parametrize(("window", "softcap", "num_prefix"), product([None, 5, 50], [None, 2.0], [0, 3, 90]))
-def test_each_token_sees_the_prefix_and_its_way_from_the_root(
-    window: int | None, softcap: float | None, num_prefix: int
-) -> None:
+def test_each_token_sees_the_prefix_and_its_way_from_the_root(window, softcap, num_prefix):
     torch.manual_seed(0)
     trunk = tuple(range(70))
     texts = [
@@ -65,7 +63,7 @@ def test_each_token_sees_the_prefix_and_its_way_from_the_root(
             torch.testing.assert_close(found[:, row, :, place], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_short_texts_share_a_group_and_long_ones_stand_alone() -> None:
+def test_short_texts_share_a_group_and_long_ones_stand_alone():
     texts = [PackedText.line(tuple(range(size))) for size in (700, 10, 600, 12, 5)]
     assert group_by_length(texts, 100) == [[0], [2], [3, 1], [4]]
 
@@ -78,7 +76,7 @@ def few_shot(subject: str, number: int) -> list[LikelihoodRequest]:
     return [LikelihoodRequest(id=f"{subject}{n}", prompt=f"{shots}{n}?", continuations=options) for n in range(number)]
 
 
-def test_items_behind_the_same_examples_are_one_text() -> None:
+def test_items_behind_the_same_examples_are_one_text():
     loaded = tiny_loaded("llama")
     requests = [one for pair in zip(few_shot("b", 3), few_shot("cc", 3), strict=True) for one in pair]
     work: list[Scoring] = group_neighbours(make_scorings(loaded, requests))
@@ -89,7 +87,7 @@ def test_items_behind_the_same_examples_are_one_text() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "gemma2", "gpt2"])
-def test_shared_examples_change_no_score(model_type: str) -> None:
+def test_shared_examples_change_no_score(model_type):
     loaded = tiny_loaded(model_type)
     plans = [CutPlan(num_layers=NUM_LAYERS), CutPlan(num_layers=NUM_LAYERS, removed=(2, 4))]
     requests = [*few_shot("b", 5), *few_shot("cc", 4), *few_shot("d", 1)]

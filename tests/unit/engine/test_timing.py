@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from layercut.engine.handle import ModelHandle
@@ -17,12 +15,12 @@ from tests.support.pruning import spare_model
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory):
     return spare_model(tmp_path_factory.mktemp("models") / "spare")
 
 
 @pytest.mark.parametrize(("prompt", "middle"), [(8, 12), (8, 8)])
-def test_keys_and_values_are_those_of_all_tokens_before_the_timed_ones(model: Path, prompt: int, middle: int) -> None:
+def test_keys_and_values_are_those_of_all_tokens_before_the_timed_ones(model, prompt, middle):
     loaded = ModelHandle(ModelSettings(model=str(model), device="cpu")).loaded
     config, num_layers = loaded.model.config, len(loaded.model.model.layers)
     found = CheckpointTimer(loaded, CutPlan(num_layers=num_layers, removed=(2,)))(3, prompt, middle, 0)
@@ -31,7 +29,7 @@ def test_keys_and_values_are_those_of_all_tokens_before_the_timed_ones(model: Pa
     assert min(found) > 0 and len(loaded.model.model.layers) == num_layers
 
 
-def test_a_gguf_file_is_timed_in_llama_cpp(model: Path, tmp_path: Path) -> None:
+def test_a_gguf_file_is_timed_in_llama_cpp(model, tmp_path):
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
     from tests.unit.models.gguf_maker import write_gguf
 
@@ -49,7 +47,7 @@ def test_a_gguf_file_is_timed_in_llama_cpp(model: Path, tmp_path: Path) -> None:
     handle.release()
 
 
-def test_llama_cpp_times_no_folder(model: Path) -> None:
+def test_llama_cpp_times_no_folder(model):
     handle = ModelHandle(ModelSettings(model=str(model), device="cpu"))
     with pytest.raises(InputError, match="`serve` engine=llama.cpp times a GGUF file, and .* is none; give"):
         timer_of(handle, profile=Profile(engine="llama.cpp"))

@@ -15,7 +15,7 @@ from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
 from layercut.engine.prompts import decode_tokens
 from layercut.engine.vllm import VllmEngine, module_lists_of, pass_states_on, pick_layer_list
 from layercut.errors import InputError, MissingExtra
-from layercut.models.loading import WeightlessModel, load_without_weights
+from layercut.models.loading import load_without_weights
 from layercut.models.sources import resolve_source
 from layercut.models.structure import Structure
 from layercut.surgery.plan import CutPlan
@@ -29,18 +29,18 @@ SHARED = "a long beginning that all prompts share. " * 3 + "So:"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> WeightlessModel:
+def model(tmp_path_factory):
     folder = save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
     return load_without_weights(resolve_source(str(folder)), device="cpu")
 
 
 @pytest.fixture
-def vllm(monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
+def vllm(monkeypatch):
     return install(FakeVllm(NUM_LAYERS), monkeypatch)
 
 
 @pytest.fixture
-def engine(model: WeightlessModel, vllm: FakeVllm) -> VllmEngine:
+def engine(model, vllm):
     return VllmEngine(model)
 
 
@@ -70,7 +70,7 @@ def requests(**more: Any) -> list[GenerationRequest]:
     return [GenerationRequest(id=name, prompt=SHARED + name, max_new_tokens=5, **more) for name in "abc"]
 
 
-def test_each_plan_is_answered_by_the_layers_that_stay(engine: VllmEngine) -> None:
+def test_each_plan_is_answered_by_the_layers_that_stay(engine):
     texts = set()
     for plan in PLANS:
         for name, found in by_id(completions(engine, requests(), plan, GREEDY)).items():
@@ -81,7 +81,7 @@ def test_each_plan_is_answered_by_the_layers_that_stay(engine: VllmEngine) -> No
     assert len(texts) > len(PLANS)
 
 
-def test_a_plan_has_a_cache_namespace_of_its_own(engine: VllmEngine) -> None:
+def test_a_plan_has_a_cache_namespace_of_its_own(engine):
     for plan in (PLANS[1], PLANS[0], CutPlan(num_layers=NUM_LAYERS, removed=(0,), criterion="reverse")):
         list(completions(engine, requests(), plan, GREEDY))
     salts = [live.salt for live in engine._engine.asked]
@@ -89,7 +89,7 @@ def test_a_plan_has_a_cache_namespace_of_its_own(engine: VllmEngine) -> None:
     assert PLANS[0].key != PLANS[1].key
 
 
-def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model: WeightlessModel, engine: VllmEngine) -> None:
+def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model, engine):
     layer = toy(engine).model.layers[2]
     own = layer.forward = layer.forward  # some quantised layers carry their own
     list(completions(engine, requests(), PLANS[2], GREEDY))
@@ -100,7 +100,7 @@ def test_leaving_a_plan_puts_back_the_very_forward_that_was_there(model: Weightl
     assert "forward" not in vars(toy(engine).model.layers[3])
 
 
-def test_an_answer_ends_where_its_request_says(engine: VllmEngine) -> None:
+def test_an_answer_ends_where_its_request_says(engine):
     plan = PLANS[1]
     first, second, third, *_ = greedy(engine, SHARED + "a", plan, 5)
     text = text_of(engine, [first, second])
@@ -114,7 +114,7 @@ def test_an_answer_ends_where_its_request_says(engine: VllmEngine) -> None:
     assert not engine._engine.live
 
 
-def test_a_stop_token_of_the_checkpoint_ends_an_answer(engine: VllmEngine) -> None:
+def test_a_stop_token_of_the_checkpoint_ends_an_answer(engine):
     first, second, third, *_ = greedy(engine, SHARED + "a", PLANS[1], 5)
     assert third not in (first, second)
     engine._stop_tokens = (third,)
@@ -125,7 +125,7 @@ def test_a_stop_token_of_the_checkpoint_ends_an_answer(engine: VllmEngine) -> No
     assert not engine._engine.aborted
 
 
-def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, engine: VllmEngine) -> None:
+def test_scores_are_those_of_the_layers_that_stay(model, engine):
     options = ("x", "y", "several", "severed")
     asked = [LikelihoodRequest(id=name, prompt=SHARED + name, continuations=options) for name in "ab"]
     for plan in PLANS:
@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_layers_that_stay(model: WeightlessModel, engine
             assert found.num_prompt_tokens == len(prompt)
 
 
-def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(engine: VllmEngine) -> None:
+def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(engine):
     letters = LikelihoodRequest(id="a", prompt=SHARED, continuations=("A", "B", "C", "D"))
     words = LikelihoodRequest(id="b", prompt=SHARED, continuations=("no", "yes"))
     list(log_likelihoods(engine, [letters, words], PLANS[0]))
@@ -154,7 +154,7 @@ def test_one_token_options_share_a_request_and_may_begin_with_a_cached_prefix(en
     assert found.is_greedy == (True, False)
 
 
-def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(engine: VllmEngine) -> None:
+def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(engine):
     drawn = Decoding(temperature=0.7, top_p=0.9, top_k=20, seed=1)
     for decoding in (drawn, drawn.replace(seed=2), GREEDY):
         list(completions(engine, requests()[:2], PLANS[0], decoding))
@@ -165,7 +165,7 @@ def test_draws_are_seeded_by_the_request_and_greedy_ones_are_not(engine: VllmEng
     assert all(one.output_kind == "delta" for one in made)
 
 
-def test_blocks_that_are_done_are_left_out(model: WeightlessModel, vllm: FakeVllm) -> None:
+def test_blocks_that_are_done_are_left_out(model, vllm):
     engine = VllmEngine(model, batch_size=1)
     many = [GenerationRequest(id=str(index), prompt=f"{index:03}", max_new_tokens=1) for index in range(8)]
     blocks = [[one.id for one in block] for block in completions(engine, many, PLANS[0], GREEDY)]
@@ -176,7 +176,7 @@ def test_blocks_that_are_done_are_left_out(model: WeightlessModel, vllm: FakeVll
         completions(engine, [many[0], many[0]], PLANS[0], GREEDY)
 
 
-def test_stopping_in_the_middle_leaves_nothing_under_way(engine: VllmEngine) -> None:
+def test_stopping_in_the_middle_leaves_nothing_under_way(engine):
     engine._engine.fail_after = 2
     with pytest.raises(KeyboardInterrupt):
         list(completions(engine, requests(), PLANS[1], GREEDY))
@@ -186,7 +186,7 @@ def test_stopping_in_the_middle_leaves_nothing_under_way(engine: VllmEngine) -> 
     assert found.text == text_of(engine, greedy(engine, SHARED + "a", PLANS[0], 5))
 
 
-def test_vllm_is_started_in_this_process_and_eager(model: WeightlessModel, vllm: FakeVllm) -> None:
+def test_vllm_is_started_in_this_process_and_eager(model, vllm):
     engine = VllmEngine(model, batch_size=7, cache_gib=0.5)
     (eager,) = vllm.started
     assert eager["enforce_eager"]
@@ -196,9 +196,7 @@ def test_vllm_is_started_in_this_process_and_eager(model: WeightlessModel, vllm:
     assert engine.describe()["model_hash"] == model.model_hash
 
 
-def test_a_context_that_does_not_fit_is_said_and_kept_to(
-    model: WeightlessModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_context_that_does_not_fit_is_said_and_kept_to(model, monkeypatch, caplog):
     install(FakeVllm(NUM_LAYERS, room=len(SHARED) + 8), monkeypatch)
     with caplog.at_level(logging.WARNING):
         engine = VllmEngine(model, cache_gib=0.1)
@@ -210,7 +208,7 @@ def test_a_context_that_does_not_fit_is_said_and_kept_to(
     assert engine._engine.asked[-1].num_prompt == len(SHARED) + 7
 
 
-def test_what_vllm_does_not_give_is_refused_in_one_line(engine: VllmEngine) -> None:
+def test_what_vllm_does_not_give_is_refused_in_one_line(engine):
     with pytest.raises(InputError, match=r"whole vocabulary.*`engine` shared"):
         divergences(engine, [], PLANS[1], PLANS[0])
     with pytest.raises(InputError, match="`engine` shared"):
@@ -219,7 +217,7 @@ def test_what_vllm_does_not_give_is_refused_in_one_line(engine: VllmEngine) -> N
         completions(engine, requests(), CutPlan(num_layers=4), GREEDY)
 
 
-def test_layers_are_found_by_their_number_and_name() -> None:
+def test_layers_are_found_by_their_number_and_name():
     toy_model = ToyModel(6)
     assert module_lists_of(toy_model, num_layers=6) == ["model.layers"]
     assert module_lists_of(toy_model, num_layers=5) == []
@@ -233,7 +231,7 @@ def test_layers_are_found_by_their_number_and_name() -> None:
         pick_layer_list([], layers="transformer.h", model="x")
 
 
-def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
+def test_what_a_layer_hands_on_follows_from_its_signature():
     def both(self: Any, positions: Any, hidden_states: Any, residual: Any, **more: Any) -> Any: ...
     def mamba(self: Any, hidden_states: Any, residual: Any = None, metadata: Any = None) -> Any: ...
     def one(self: Any, position_ids: Any, hidden_states: Any) -> Any: ...
@@ -250,9 +248,7 @@ def test_what_a_layer_hands_on_follows_from_its_signature() -> None:
     assert pass_states_on(granite)("p", "h") == "h"
 
 
-def test_what_cannot_be_started_is_refused_in_one_line(
-    model: WeightlessModel, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_started_is_refused_in_one_line(model, vllm, monkeypatch):
     with pytest.raises(InputError, match="the type martian, of which .* qwen3_moe.*`engine` shared"):
         VllmEngine(replace(model, structure=Structure(model_type="martian")))
     with pytest.raises(InputError, match="cpu, not on cuda"):

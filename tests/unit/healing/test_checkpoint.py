@@ -52,14 +52,14 @@ def save_adapters(base: Any, folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uncut(tmp_path_factory):
     folder = save_tiny("llama", tmp_path_factory.mktemp("models") / "uncut")
     AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def cut(uncut: Path, tmp_path: Path) -> Path:
+def cut(uncut, tmp_path):
     cut_checkpoint(uncut, PLAN, tmp_path / "cut")
     (tmp_path / "cut" / "README.md").write_text("the cut's card")
     return tmp_path / "cut"
@@ -67,7 +67,7 @@ def cut(uncut: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
-def test_merged_weights_are_the_adapter_model(family: str, tmp_path: Path) -> None:
+def test_merged_weights_are_the_adapter_model(family, tmp_path):
     adapted = save_adapters(tiny_model(family), tmp_path / "adapter")
     expected = adapted(input_ids=IDS).logits
     plain = tiny_model(family)(input_ids=IDS).logits
@@ -79,7 +79,7 @@ def test_merged_weights_are_the_adapter_model(family: str, tmp_path: Path) -> No
     assert compared.startswith("merged weights and adapter model differ by at most ")
 
 
-def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_changes_the_model_is_noticed(tmp_path, monkeypatch):
     """One that is wrong by a twentieth of what the adapters do; sums in another order differ by less."""
     from peft.tuners.lora.layer import Linear
 
@@ -94,7 +94,7 @@ def test_a_merge_that_changes_the_model_is_noticed(tmp_path: Path, monkeypatch: 
 
 
 @torch.no_grad()
-def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path, tmp_path: Path) -> None:
+def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut, tmp_path):
     adapted = save_adapters(AutoModelForCausalLM.from_pretrained(cut, dtype=torch.float32), tmp_path / "adapter")
     source = resolve_source(str(cut))
     how, data = HealSettings(train=SETTINGS), tiny_data(8)
@@ -121,7 +121,7 @@ def test_a_healed_checkpoint_is_the_cut_ones_folder_with_other_weights(cut: Path
     assert [one["method"] for one in recorded] == ["lora", "seam"]
 
 
-def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained() -> None:
+def test_the_card_of_a_pruned_model_no_longer_says_that_nothing_was_trained():
     card = healed_card(f"# Pruned\n\n{UNTRAINED}\n", HEALING)
     assert UNTRAINED not in card and card.startswith("# Pruned\n\nHealed after the cut: see below.\n\n## Healing\n")
     assert healed_card("", HEALING).startswith("---\nlibrary_name: transformers\n")
@@ -150,7 +150,7 @@ def write(model: Any, uncut: Path, out: Path, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("size", "steps"), [(1e-5, 2), (1e-4, 5), (1e-2, 5)])
-def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut: Path, tmp_path: Path) -> None:
+def test_rounding_takes_little_of_what_was_learnt(size, steps, uncut, tmp_path):
     model = trained(uncut, size, steps)
     before, after = mean_loss_on(in_float32(uncut), DATA.held_out), mean_loss_on(model, DATA.held_out)
     logits = probe_logits(model)
@@ -167,7 +167,7 @@ def test_rounding_takes_little_of_what_was_learnt(size: float, steps: int, uncut
     assert f"written {loss:.4f}" in entry["checked"][-1] and metadata["dtype"] in entry["checked"][-1]
 
 
-def test_small_updates_survive_stochastic_rounding(uncut: Path, tmp_path: Path) -> None:
+def test_small_updates_survive_stochastic_rounding(uncut, tmp_path):
     """What this is for: rounded to the nearest, nothing of such a training is left."""
     model, judge = trained(uncut, 1e-5, 2), judge_of_rounding(in_float32(uncut), DATA)
     nearest = trained(uncut, 1e-5, 2).bfloat16().float()
@@ -180,9 +180,7 @@ def test_small_updates_survive_stochastic_rounding(uncut: Path, tmp_path: Path) 
     assert judged["written"]["loss"]["written"] < mean_loss_on(nearest, DATA.held_out)
 
 
-def test_the_dtype_stays_also_where_rounding_costs(
-    uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_dtype_stays_also_where_rounding_costs(uncut, tmp_path, monkeypatch):
     """The smaller model was larger: rounding cost 3 % of a healing's gain, and float32 doubled the bytes."""
     monkeypatch.setattr(checkpoint, "SHARE", -1.0)  # whatever it costs is too much
     entry = write(trained(uncut, 1e-4, 5), uncut, tmp_path / "healed")
@@ -194,7 +192,7 @@ def test_the_dtype_stays_also_where_rounding_costs(
     assert losses[0] == pytest.approx(losses[1])
 
 
-def test_the_dtype_that_is_asked_for_is_written_and_the_card_counts_the_bytes(uncut: Path, tmp_path: Path) -> None:
+def test_the_dtype_that_is_asked_for_is_written_and_the_card_counts_the_bytes(uncut, tmp_path):
     pruned = tmp_path / "pruned"
     cut_model(resolve_source(str(uncut)), CutPlan(num_layers=6, removed=(2,)), pruned, uncut=None)
     for dtype in ("bfloat16", "float32", "float16"):
@@ -208,7 +206,7 @@ def test_the_dtype_that_is_asked_for_is_written_and_the_card_counts_the_bytes(un
     assert loss == pytest.approx(mean_loss_on(trained(pruned, 1e-5, 2), DATA.held_out))
 
 
-def test_stochastic_rounding_is_right_in_the_mean() -> None:
+def test_stochastic_rounding_is_right_in_the_mean():
     weights = torch.tensor([1.0, 1.001, -1.001, 0.0, 3e-39, float("inf"), torch.finfo(torch.float32).max])
     generator = torch.Generator().manual_seed(1)
     draws = torch.stack([stochastic_bfloat16(weights, generator).float() for _ in range(4000)])
@@ -219,7 +217,7 @@ def test_stochastic_rounding_is_right_in_the_mean() -> None:
     assert not draws.isnan().any()
 
 
-def test_another_model_on_disk_is_noticed(uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_on_disk_is_noticed(uncut, tmp_path, monkeypatch):
     real = checkpoint._write
 
     def damaged(model: Any, folder: Path, dtype: str, how: str) -> Any:

@@ -19,7 +19,7 @@ STORY = (
 )
 
 
-def test_each_rule_drops_and_counts_its_own() -> None:
+def test_each_rule_drops_and_counts_its_own():
     records = [
         record("good", "What is up?", "Much."),
         record("empty", "a", " \n"),
@@ -31,7 +31,7 @@ def test_each_rule_drops_and_counts_its_own() -> None:
     assert dropped == dict.fromkeys(("empty", "unfinished", "with a repeated prompt"), 1)
 
 
-def test_by_default_languages_wrong_and_alike_answers_system_messages_and_items_of_a_task_stay() -> None:
+def test_by_default_languages_wrong_and_alike_answers_system_messages_and_items_of_a_task_stay():
     records = [
         record("a", "Расскажи мне короткую историю о лодке, пожалуйста.", "Это слово"),
         record("b", "e", "4", right=False),
@@ -46,7 +46,7 @@ def test_by_default_languages_wrong_and_alike_answers_system_messages_and_items_
     assert len(filter_answers([*under_system, *items], FilterSettings())[0]) == 5
 
 
-def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
+def test_wrong_answers_are_dropped_and_ungraded_ones_stay():
     records = [record("a", "d", "4", right=True), record("b", "e", "4", right=False), record("c", "f", "4")]
     kept, dropped = filter_answers(records, FilterSettings(right_only=True))
     assert [r["id"] for r in kept] == ["a", "c"] and dropped == {"wrong": 1}
@@ -57,7 +57,7 @@ def test_wrong_answers_are_dropped_and_ungraded_ones_stay() -> None:
 LONG = "Natalia sold clips to 48 of her friends in April and then she sold half as many clips in May, how many?"
 
 
-def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_none() -> None:
+def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_none():
     items = ReportItems({"gsm8k": [LONG]})
     said = LONG.split()
     thirteen, twelve = " ".join(said[3 : 3 + N]), " ".join(said[3 : 2 + N])
@@ -66,7 +66,7 @@ def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_none() -> None:
     assert items.found_in(f"Listen: {twelve} !", "fine") == set()
 
 
-def test_short_items_count_where_they_are_asked_and_those_of_a_word_or_two_as_a_whole_line() -> None:
+def test_short_items_count_where_they_are_asked_and_those_of_a_word_or_two_as_a_whole_line():
     items = ReportItems({"arithmetic": ["7 + 5"]})
     assert items.found_in("What is 7+5?", "12") == {"arithmetic"}
     assert items.found_in("What is 17 + 5?", "22") == set()
@@ -79,7 +79,7 @@ def test_short_items_count_where_they_are_asked_and_those_of_a_word_or_two_as_a_
     assert items.found_in("Describe the process of evaporation under the sun.", "Water rises.") == set()
 
 
-def test_the_number_removed_is_told_by_task() -> None:
+def test_the_number_removed_is_told_by_task():
     items = ReportItems({"arithmetic": ["7 + 5"], "gsm8k": [LONG]})
     records = [record("a", "What is 7 + 5?", "12"), record("b", LONG, "72"), record("c", "Hello", "Hi")]
     said: list[str] = []
@@ -90,14 +90,14 @@ def test_the_number_removed_is_told_by_task() -> None:
     assert said[1].endswith("(1 arithmetic, 1 gsm8k); 2 items of arithmetic, gsm8k were looked for")
 
 
-def test_a_tasks_own_selection_items_are_disjoint_by_construction() -> None:
+def test_a_tasks_own_selection_items_are_disjoint_by_construction():
     items = ReportItems({"copy": ["river stone apple"], "arithmetic": ["7 + 5"]})
     own = record("a", "river stone apple tree", "x", task="copy")
     assert remove_contaminated([own], items) == ([own], {})
     assert remove_contaminated([own | {"task": "arithmetic"}], items) == ([], {"copy": 1})
 
 
-def test_too_long_examples_are_left_out_whole() -> None:
+def test_too_long_examples_are_left_out_whole():
     records = [{"id": str(n), "prompt": f"Count to {n}", "completion": "1" * n} for n in (3, 90)]
     said: list[str] = []
     given = (ReportItems({}), 50, "prompts", said.append)

@@ -7,7 +7,6 @@ import json
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,16 +67,7 @@ def settings(**more: Any) -> TrainSettings:
     return small_settings(**({"max_steps": 3, "objective": "on-policy", "save_every": 99} | more))
 
 
-def heal(
-    folder: Path,
-    wanted: TrainSettings,
-    *,
-    kind: type[OnPolicyTrainer] = OnPolicyTrainer,
-    length: RolloutLength | None = None,
-    records: list[dict[str, Any]] | None = None,
-    data: Data = DATA,
-    family: str = "llama",
-) -> Trained:
+def heal(folder, wanted, *, kind=OnPolicyTrainer, length=None, records=None, data=DATA, family="llama"):
     cut = tiny_loaded(family)
     by_prompt = {encode_example(byte_tokenizer(), one).prompt: one for one in records or tiny_records(24)}
     options = {"trainer": kind, "teacher": tiny_model("llama", seed=1), "kind": "reverse-kl", "cut": cut}
@@ -99,8 +89,8 @@ def outcome(trained: Trained) -> tuple[list[dict[str, float]], bytes]:
     ],
 )
 def test_losses_and_weights_are_those_of_micro_batches_answered_alone_by_the_plain_engine(
-    more: dict[str, Any], window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    more, window, tmp_path, monkeypatch
+):
     monkeypatch.setattr(distill, "WINDOW", window)
     monkeypatch.setattr(distill, "WASTED", 1.0)
     wanted, length = settings(**more), RolloutLength(2, 8)
@@ -111,7 +101,7 @@ def test_losses_and_weights_are_those_of_micro_batches_answered_alone_by_the_pla
     assert outcome(together) == outcome(alone)
 
 
-def test_a_mixture_of_experts_answers_while_trl_has_it_report_its_routing(tmp_path: Path) -> None:
+def test_a_mixture_of_experts_answers_while_trl_has_it_report_its_routing(tmp_path):
     """For the loss of load balancing, which fails in transformers' ``generate`` once there are keys."""
     first, second = (heal(tmp_path / name, settings(max_steps=2), family="mixtral") for name in ("a", "b"))
     assert outcome(first) == outcome(second) and first.steps == 2
@@ -138,7 +128,7 @@ class Recorded:
         return engine
 
 
-def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path, monkeypatch):
     recorded, probed = Recorded(), shared._probed
     probes: list[LoadedModel] = []
     monkeypatch.setattr(distill, "fastest_engine", recorded)
@@ -151,9 +141,7 @@ def test_a_step_is_one_call_and_the_model_is_probed_once(tmp_path: Path, monkeyp
     assert len(probes) == 1
 
 
-def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(tmp_path, monkeypatch):
     """Of two micro batches of equal lengths; in the second one no answer has any text."""
     records = [record(str(index), f"say {index}", "given answer") for index in range(4)]
     examples = [encode_example(byte_tokenizer(), one) for one in records]
@@ -179,7 +167,7 @@ def test_a_micro_batch_without_a_usable_answer_learns_from_the_given_ones(
     assert line["rollout_tokens"] == pytest.approx(own / 2), "a batch without answers counts with length 0"
 
 
-def test_examples_with_one_prompt_get_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_with_one_prompt_get_one_answer(tmp_path, monkeypatch):
     records = [record(str(index), f"say {index // 2}", f"number {index}") for index in range(4)]
     recorded = Recorded()
     monkeypatch.setattr(distill, "fastest_engine", recorded)
@@ -190,8 +178,8 @@ def test_examples_with_one_prompt_get_one_answer(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_answers_are_written_in_the_dtype_of_the_weights_though_training_multiplies_in_bfloat16(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    method, tmp_path, monkeypatch
+):
     seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
 
     class Watched(OnPolicyTrainer):
@@ -205,7 +193,7 @@ def test_answers_are_written_in_the_dtype_of_the_weights_though_training_multipl
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
+def test_no_keys_of_earlier_weights_are_read(method):
     """Answers after the weights changed, though all prompts begin with the same 20 tokens as before."""
     cut = tiny_loaded("llama")
     model = make_trainable(cut.model, settings(method=method))
@@ -230,7 +218,7 @@ def test_no_keys_of_earlier_weights_are_read(method: str) -> None:
     assert after == {one.id: one.text for one in expected} != before
 
 
-def test_memory_of_answers_is_free_when_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_answers_is_free_when_they_are_written(monkeypatch):
     """At once, and not when Python next looks for circles of references."""
     pools: list[weakref.ref[DecodingPool]] = []
 
@@ -250,7 +238,7 @@ def test_memory_of_answers_is_free_when_they_are_written(monkeypatch: pytest.Mon
         gc.enable()
 
 
-def test_answers_grow_only_when_they_repeat_themselves_little(tmp_path: Path) -> None:
+def test_answers_grow_only_when_they_repeat_themselves_little(tmp_path):
     length = RolloutLength(8, 30)
     for _ in range(3 * WINDOW):
         length.saw(0.6)
@@ -272,7 +260,7 @@ def logits(seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("kind", "beta"), [("forward-kl", 0), ("reverse-kl", 1)])
-def test_divergences_are_those_of_trls_gkd_trainer(kind: str, beta: float) -> None:
+def test_divergences_are_those_of_trls_gkd_trainer(kind, beta):
     from trl.experimental.gkd import GKDTrainer
 
     student, teacher = logits(0), logits(1)
@@ -280,13 +268,13 @@ def test_divergences_are_those_of_trls_gkd_trainer(kind: str, beta: float) -> No
     assert torch.allclose(token_divergence(student, teacher, kind), theirs, atol=1e-5)
 
 
-def test_extreme_logits_stay_finite() -> None:
+def test_extreme_logits_stay_finite():
     student, teacher = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
     assert torch.isfinite(log_softmax(student, -1)).all()
     assert token_divergence(student, teacher, "reverse-kl").item() == pytest.approx(1e4, rel=1e-4)
 
 
-def test_a_teacher_with_other_tokens_is_refused() -> None:
+def test_a_teacher_with_other_tokens_is_refused():
     other = tiny_model("llama")
     other.resize_token_embeddings(300)
     check_teacher(tiny_model("llama"), tiny_model("llama", seed=1))
@@ -295,12 +283,12 @@ def test_a_teacher_with_other_tokens_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory):
     return write_model("bytes", tmp_path_factory.mktemp("models") / "whole")
 
 
 @pytest.mark.parametrize("objective", ["sft", "forward-kl"])
-def test_a_checkpoint_with_fewer_tokens_is_healed(whole: Path, tmp_path: Path, objective: str) -> None:
+def test_a_checkpoint_with_fewer_tokens_is_healed(whole, tmp_path, objective):
     small = layercut.cut(whole, "2 vocab:ascii", tmp_path / "small", verify=False)
     handles = [ModelHandle(ModelSettings(model=str(folder), device="cpu")) for folder in (whole, small)]
     teacher = load_teacher(*handles, TrainSettings()).model
@@ -319,7 +307,7 @@ def test_a_checkpoint_with_fewer_tokens_is_healed(whole: Path, tmp_path: Path, o
     assert entry["vocabulary"] == plan.vocabulary.key and entry["steps"] == 2
 
 
-def test_a_seam_is_solved_with_the_teachers_rows_of_the_tokens_that_stay(whole: Path, tmp_path: Path) -> None:
+def test_a_seam_is_solved_with_the_teachers_rows_of_the_tokens_that_stay(whole, tmp_path):
     """The same texts in the same tokens under other ids: the folded matrices are those of the whole vocabulary."""
     (tmp_path / "prompts.txt").write_text("Write a test.\nName the layers.\nAdd two and three.\n")
     matrices = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +46,7 @@ ROWS = 3
 
 
 @pytest.mark.parametrize("family", TEMPLATES)
-def test_the_loss_is_on_the_answer_and_its_end_of_turn_and_on_nothing_else(family: str) -> None:
+def test_the_loss_is_on_the_answer_and_its_end_of_turn_and_on_nothing_else(family):
     tokenizer, end = chat_tokenizer(family), TEMPLATES[family].end
     turns = [
         {"role": "user", "content": "Capital of Italy?"},
@@ -84,14 +83,14 @@ PLAIN = {"id": "a", "prompt": "2 + 3 =", "completion": " 5"}
         pytest.param(PLAIN, " 5<|im_end|>", id="plain text without one ends with eos"),
     ],
 )
-def test_what_is_learned_of_an_example(given: dict[str, Any], learned: str) -> None:
+def test_what_is_learned_of_an_example(given, learned):
     tokenizer = byte_tokenizer()
     example = encode_example(tokenizer, given)
     assert tokenizer.decode(example.completion) == learned
     assert tokenizer.decode(example.prompt).count("hello") == str(given["prompt"]).count("hello")
 
 
-def test_held_out_examples_follow_the_seed_and_not_the_order() -> None:
+def test_held_out_examples_follow_the_seed_and_not_the_order():
     examples = [encode_example(byte_tokenizer(), one) for one in tiny_records(20)]
     one, other = hold_out(examples, 0.1, 42), hold_out(examples[::-1], 0.1, 42)
     assert {e.id for e in one.held_out} == {e.id for e in other.held_out}
@@ -108,14 +107,14 @@ def batch_of(examples: list[TrainingExample]) -> dict[str, Any]:
     return dict(collator([{"input_ids": one.input_ids, "labels": one.labels} for one in examples]))
 
 
-def test_the_prompts_of_a_batch_are_those_of_its_examples() -> None:
+def test_the_prompts_of_a_batch_are_those_of_its_examples():
     examples = tiny_data(5, held_out=0).train
     batch = batch_of(examples)
     assert prompt_lengths_in(batch) == [one.prompt for one in examples]
     assert int(mask_of_loss(batch).sum()) == sum(len(one.completion) for one in examples)
 
 
-def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None:
+def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length():
     lengths = [7, 3, 9, 3, 8, 1, 5, 2, 6, 4]
     sampler = StepsByLength(lengths, 4, seed=11)
     drawn = torch.randperm(10, generator=torch.Generator().manual_seed(11)).tolist()
@@ -133,7 +132,7 @@ def test_a_step_has_the_examples_of_the_draw_and_orders_them_by_length() -> None
     assert list(other) == second  # as a resumed training sees it
 
 
-def test_training_is_the_same_in_any_micro_batches(tmp_path: Path) -> None:
+def test_training_is_the_same_in_any_micro_batches(tmp_path):
     def heal(micro_batch: int) -> Trained:
         wanted = small_settings(method="full", save_every=3, max_steps=7, micro_batch=micro_batch)
         return train_tiny(tiny_loaded("llama").model, tiny_data(24), wanted, tmp_path / str(micro_batch))
@@ -157,12 +156,12 @@ def logits_in_loss(model: Any, batch: dict[str, Any]) -> Tensor:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch):
     monkeypatch.setattr(examples_module, "CHUNK_SIZE", ROWS * VOCABULARY)
 
 
 @pytest.mark.parametrize("kind", ["sft", "forward-kl", "reverse-kl"])
-def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind: str, small_chunks: None) -> None:
+def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind, small_chunks):
     generator = torch.Generator().manual_seed(0)
     student, teacher, states, others = (
         torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -191,7 +190,7 @@ def test_chunks_have_the_losses_and_gradients_of_the_whole_to_ten_digits(kind: s
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(family: str, small_chunks: None) -> None:
+def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(family, small_chunks):
     """Some families scale or cap their logits behind the head."""
     model, batch = tiny_model(family), batch_of(SIX)
     made: list[int] = []
@@ -211,7 +210,7 @@ def test_every_family_has_the_loss_and_the_gradient_of_all_its_logits(family: st
             assert (parameter.grad - gradient).abs().max() <= 2e-5 * gradient.abs().max() + 1e-7
 
 
-def test_adapters_checkpointed_layers_and_autocast_are_those_of_the_whole(small_chunks: None) -> None:
+def test_adapters_checkpointed_layers_and_autocast_are_those_of_the_whole(small_chunks):
     batch = batch_of(SIX)
     for computes_in in (None, torch.bfloat16):
         model = make_trainable(tiny_model("qwen2"), TrainSettings(rank=4, dropout=0.0))
@@ -234,7 +233,7 @@ def test_adapters_checkpointed_layers_and_autocast_are_those_of_the_whole(small_
         assert (found - wanted).abs().max() < 2 * tolerance * wanted.abs().max() and found.abs().max() > 0
 
 
-def test_a_teacher_gets_no_gradient(small_chunks: None) -> None:
+def test_a_teacher_gets_no_gradient(small_chunks):
     batch, student, teacher = batch_of(SIX), tiny_model("llama"), tiny_model("llama", seed=1)
     with torch.no_grad():
         theirs = lazy_logits_in_loss(teacher, batch)
@@ -249,7 +248,7 @@ def test_a_teacher_gets_no_gradient(small_chunks: None) -> None:
 
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
-def test_logits_that_fit_in_one_chunk_are_those_of_the_model_where_something_is_learnt(family: str) -> None:
+def test_logits_that_fit_in_one_chunk_are_those_of_the_model_where_something_is_learnt(family):
     model, batch = tiny_model(family), batch_of(SIX)
     lazy, whole = lazy_logits_in_loss(model, batch), logits_in_loss(model, batch)
     assert lazy.head is None and len(whole) < batch["labels"].numel()

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from layercut.engine.base import Completion, GenerationRequest
@@ -41,7 +40,7 @@ def generate(path: Path, engine: FakeEngine, group: PromptGroup) -> list[dict[st
     return read_records(path / RESPONSES)
 
 
-def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path, monkeypatch):
     long = Completion(id="p1", text="on and", finish_reason="length", num_prompt_tokens=7, num_new_tokens=20)
     engine = HashedEngine(lambda request, _: long if request.id == "p1" else "four words are here")
     task: Any = SimpleNamespace(name="copy", settings=dict)
@@ -66,7 +65,7 @@ def test_a_record_says_who_answered_what_how_and_how_it_ended(tmp_path: Path, mo
     assert (second["finish_reason"], second["num_prompt_tokens"], second["num_new_tokens"]) == ("length", 7, 20)
 
 
-def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path: Path) -> None:
+def test_killed_and_resumed_it_goes_on_by_id_and_changes_nothing(tmp_path):
     group = PromptGroup(prompts(9), source="here.txt")
     whole = generate(tmp_path / "whole", HashedEngine(echo), group)
     file = tmp_path / "killed" / RESPONSES

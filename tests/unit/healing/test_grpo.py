@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -29,7 +28,7 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.healing.grpo import GrpoTrainer, questions_in
-from layercut.healing.sft import Trained, last_checkpoint
+from layercut.healing.sft import last_checkpoint
 from tests.support.training import Killed, small_settings, train_tiny
 
 Rule = Callable[[Completion], bool]
@@ -67,9 +66,7 @@ def settings(**more: Any) -> TrainSettings:
     return small_settings(**(graded | more))
 
 
-def heal(
-    folder: Path, wanted: TrainSettings, task: PromptGroup, *, num_held_out: int = 0, kill_at: int | None = None
-) -> Trained:
+def heal(folder, wanted, task, *, num_held_out=0, kill_at=None):
     examples = [TrainingExample(one.id, encode_prompt(byte_tokenizer(), one.prompt), (259,)) for one in task.prompts]
     data, cut = Data(examples[num_held_out:], examples[:num_held_out]), tiny_loaded("llama")
 
@@ -77,7 +74,7 @@ def heal(
     return train_tiny(cut.model, data, wanted, folder, kill_at, **options)
 
 
-def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path):
     task = prompts_of(by_first_token, count=12)
     wanted = settings(method="lora", rank=4, max_steps=4, save_every=2)
     with pytest.raises(Killed):
@@ -91,14 +88,14 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert {"before", "last", "best"} == trained.held_out.keys()
 
 
-def test_each_prompt_is_answered_by_its_group(tmp_path: Path) -> None:
+def test_each_prompt_is_answered_by_its_group(tmp_path):
     task = prompts_of(by_first_token)
     heal(tmp_path, settings(), task)
     graded = [answer.id for answer in cast("Graders", task.task).graded]
     assert len(graded) == 2 * 4 * 4 and {graded.count(name) for name in set(graded)} <= {4, 8}
 
 
-def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) -> None:
+def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path):
     """Of five questions, whatever the batches are; the greedy answers are those of the plain engine."""
     task = prompts_of(by_first_token)
     trained = heal(tmp_path, settings(max_steps=1), task, num_held_out=5)
@@ -110,7 +107,7 @@ def test_the_held_out_loss_is_the_share_of_wrong_greedy_answers(tmp_path: Path) 
     assert trained.held_out["before"] == pytest.approx(wrong)
 
 
-def test_answers_have_the_lowest_of_three_limits() -> None:
+def test_answers_have_the_lowest_of_three_limits():
     task = prompts_of(by_first_token, limit=12)
     examples = [TrainingExample("3", tuple(range(30)), (259,))]
     for more, limit in (({}, 12), ({"rollout_max": 7}, 7), ({"max_length": 34}, 4)):
@@ -118,7 +115,7 @@ def test_answers_have_the_lowest_of_three_limits() -> None:
         assert (question.request.max_new_tokens, question.request.prompt) == (limit, "111 is")
 
 
-def test_too_few_prompts_prompts_without_a_grader_and_several_processes_are_refused(tmp_path: Path) -> None:
+def test_too_few_prompts_prompts_without_a_grader_and_several_processes_are_refused(tmp_path):
     with pytest.raises(InputError, match="takes 4 prompts a step, not 3"):
         heal(tmp_path, settings(), prompts_of(by_first_token, count=3))
     (tmp_path / "p.txt").write_text("Say something")
@@ -135,7 +132,7 @@ def test_too_few_prompts_prompts_without_a_grader_and_several_processes_are_refu
         settings(group=1)
 
 
-def test_rewards_rise(tmp_path: Path) -> None:
+def test_rewards_rise(tmp_path):
     """An answer is right if it begins with a small letter: 26 of 260 tokens."""
     task = prompts_of(lambda answer: answer.text[:1].islower(), limit=1, count=8)
     wanted = settings(max_steps=16, batch_size=8, micro_batch=8, group=8, learning_rate=1e-2)

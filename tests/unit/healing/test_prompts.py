@@ -52,21 +52,19 @@ TALK = [{"from": who, "value": text} for who, text in (("human", "A"), ("gpt", "
         ({"conversations": TALK}, [("user", "A"), ("assistant", "B"), ("user", "C")], ""),
     ],
 )
-def test_all_usual_columns_are_read(
-    tmp_path: Path, row: dict[str, Any], turns: list[tuple[str, str]], answer: str
-) -> None:
+def test_all_usual_columns_are_read(tmp_path, row, turns, answer):
     (only,) = prompts_of(tmp_path, [row])
     assert (only.prompt, only.answer) == (tuple(Message(*turn) for turn in turns), answer)
 
 
-def test_a_system_message_goes_before_conversations_that_have_none(tmp_path: Path) -> None:
+def test_a_system_message_goes_before_conversations_that_have_none(tmp_path):
     own = {"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "A"}]}
     first, second = prompts_of(tmp_path, [own, {"prompt": "B"}], system="T")
     assert [turn.content for turn in first.prompt] == ["S", "A"]
     assert [turn.content for turn in second.prompt] == ["T", "B"]
 
 
-def test_ids_are_the_rows_own_or_come_from_the_content(tmp_path: Path) -> None:
+def test_ids_are_the_rows_own_or_come_from_the_content(tmp_path):
     rows = [{"id": 7, "prompt": "A"}, {"prompt": "B"}, {"prompt": "B"}]
     first, second = prompts_of(tmp_path, rows)
     assert first.id == "7"
@@ -74,7 +72,7 @@ def test_ids_are_the_rows_own_or_come_from_the_content(tmp_path: Path) -> None:
     assert second.id != make_prompt("B", system="S").id
 
 
-def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_own(tmp_path: Path) -> None:
+def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_own(tmp_path):
     said = [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D")]
     turns = [{"role": role, "content": content} for role, content in said]
     (only,) = prompts_of(tmp_path, [{"messages": turns}], system="T")
@@ -82,7 +80,7 @@ def test_the_whole_conversation_is_asked_and_only_its_last_answer_is_the_rows_ow
     assert only.answer == "D"
 
 
-def test_tables_text_and_gzip_are_read(tmp_path: Path) -> None:
+def test_tables_text_and_gzip_are_read(tmp_path):
     text = '\ufeffid,question\n1,"two\nlines, ""quoted"""\n2,"A, B"\n'
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(text.encode()))
     first, second = read_prompts(tmp_path / "p.csv.gz")
@@ -94,7 +92,7 @@ def test_tables_text_and_gzip_are_read(tmp_path: Path) -> None:
     assert len(read_prompts(tmp_path / "p.jsonl.gz")) == 1
 
 
-def test_a_limit_reads_no_further_than_it_must_and_rows_that_cannot_be_asked_are_told() -> None:
+def test_a_limit_reads_no_further_than_it_must_and_rows_that_cannot_be_asked_are_told():
     def rows() -> Any:
         yield DataRow("1", {"prompt": "A"})
         yield DataRow("2", {"prompt": "A"})
@@ -124,12 +122,12 @@ def test_a_limit_reads_no_further_than_it_must_and_rows_that_cannot_be_asked_are
         ([], "holds no prompts"),
     ],
 )
-def test_bad_rows_are_named(tmp_path: Path, rows: list[Any], message: str) -> None:
+def test_bad_rows_are_named(tmp_path, rows, message):
     with pytest.raises(InputError, match=message):
         prompts_of(tmp_path, rows)
 
 
-def test_bad_text_files_are_named(tmp_path: Path) -> None:
+def test_bad_text_files_are_named(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
     for name, message in (("empty.csv", "holds no prompts"), ("a.txt", "not UTF-8 text"), ("no.txt", "No such file")):
@@ -137,7 +135,7 @@ def test_bad_text_files_are_named(tmp_path: Path) -> None:
             read_prompts(tmp_path / name)
 
 
-def test_the_papers_settings_are_a_preset_and_what_is_given_goes_before_it() -> None:
+def test_the_papers_settings_are_a_preset_and_what_is_given_goes_before_it():
     how = answering_under("paper", DecodingSettings())
     assert how.system == SYSTEM == "You are a helpful assistant."
     assert (how.decoding.temperature, how.decoding.top_p, how.decoding.top_k) == (0.9, 0.95, 0)
@@ -150,7 +148,7 @@ def test_the_papers_settings_are_a_preset_and_what_is_given_goes_before_it() -> 
         answering_under("papers", DecodingSettings())
 
 
-def test_a_study_names_one_source_or_several_with_what_holds_for_all() -> None:
+def test_a_study_names_one_source_or_several_with_what_holds_for_all():
     def arm(**keys: Any) -> HealingArm:
         study = {"model": "m", "plans": ["reverse:1"], "tasks": ["copy"], "out": "o"}
         return study_from_dict({**study, "healing": [{"name": "a", **keys}]}).healing[0]
@@ -165,7 +163,7 @@ def test_a_study_names_one_source_or_several_with_what_holds_for_all() -> None:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> str:
+def hub(tmp_path):
     """The library ``datasets`` reads a folder under the same name as a data set of the hub."""
     pytest.importorskip("datasets", reason="hub data sets need layercut[heal]")
     rows: list[Any] = [{"messages": [{"role": "user", "content": f"say {number}"}]} for number in range(30)]
@@ -179,7 +177,7 @@ def texts(source: str, **how: Any) -> list[str]:
     return [prompt.prompt[-1].content for prompt in found.prompts]  # type: ignore[union-attr]
 
 
-def test_a_hub_data_set_is_shuffled_by_the_seed_and_rows_that_cannot_be_asked_are_counted(hub: str) -> None:
+def test_a_hub_data_set_is_shuffled_by_the_seed_and_rows_that_cannot_be_asked_are_counted(hub):
     everything = [f"say {number}" for number in range(30) if number != 3]
     drawn = texts(hub, shuffle_seed=1)
     assert drawn != everything and sorted(drawn) == sorted(everything)
@@ -193,12 +191,12 @@ def test_a_hub_data_set_is_shuffled_by_the_seed_and_rows_that_cannot_be_asked_ar
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     rows = [{"instruction": f"Say {number}", "output": f"It is {number}"} for number in range(5)]
     return Path(write_lines(tmp_path / "rows,with a comma.jsonl", rows))
 
 
-def test_sources_stand_one_after_the_other_with_their_own_limits(file: Path) -> None:
+def test_sources_stand_one_after_the_other_with_their_own_limits(file):
     source = prompt_source(
         [
             PromptSpec(source="task:chain_sum:0", limit=3),
@@ -213,14 +211,14 @@ def test_sources_stand_one_after_the_other_with_their_own_limits(file: Path) -> 
     assert [part["n"] for part in source.describe()["parts"]] == [3, 2, 2]
 
 
-def test_the_command_line_puts_commas_between_sources(file: Path) -> None:
+def test_the_command_line_puts_commas_between_sources(file):
     specs = prompt_specs("task:gsm8k,task:arithmetic,a.txt", data={"gsm8k": "g"}, limit=4)
     assert [spec.source for spec in specs] == ["task:gsm8k", "task:arithmetic", "a.txt"]
     assert [spec.data for spec in specs] == ["g", None, None]
     assert prompt_specs(str(file)) == (PromptSpec(source=str(file)),), "a file that is there is one source"
 
 
-def test_what_cannot_be_mixed_is_refused(file: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_mixed_is_refused(file, tmp_path):
     twice = [PromptSpec(source="task:copy", limit=2), PromptSpec(source="task:copy", limit=3)]
     with pytest.raises(InputError, match="2 prompts come"):
         prompt_source(twice)
@@ -233,7 +231,7 @@ def test_what_cannot_be_mixed_is_refused(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "copy", "gsm_symbolic"])
-def test_prompts_are_selection_items_asked_as_the_task_asks(name: str) -> None:
+def test_prompts_are_selection_items_asked_as_the_task_asks(name):
     task = load_task(name)
     found = task_prompts(task, limit=20)
     reported = {sample.id for sample in task.samples("report", None)}
@@ -245,7 +243,7 @@ def test_prompts_are_selection_items_asked_as_the_task_asks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "chain_sum", "gsm_symbolic:0"])
-def test_the_tasks_own_answers_are_right_by_its_own_grader(name: str) -> None:
+def test_the_tasks_own_answers_are_right_by_its_own_grader(name):
     group = task_prompts(load_task(name), limit=20)
     for prompt in group.prompts:
         answers = [completion(text, id=prompt.id) for text in (prompt.answer, " 99999")]

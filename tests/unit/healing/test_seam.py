@@ -55,14 +55,14 @@ def assert_folded_is_hooked(family: str, part: Callable[[Any], Any], hook: Any, 
 
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
-def test_cut_and_folded_is_cut_with_a_hook(family: str) -> None:
+def test_cut_and_folded_is_cut_with_a_hook(family):
     torch.manual_seed(0)
     map_DD = torch.eye(32, dtype=torch.float64) + 0.1 * torch.randn(32, 32, dtype=torch.float64)
     hook = lambda _, __, output: output @ map_DD.float().T  # noqa: E731
     assert_folded_is_hooked(family, residual_branch, hook, lambda layer: fold_map_into_mlp(layer, map_DD))
 
 
-def test_a_seam_brings_the_stream_nearer_to_the_uncut_models() -> None:
+def test_a_seam_brings_the_stream_nearer_to_the_uncut_models():
     uncut, cut = tiny_model("llama"), remove_layers(tiny_model("llama"), PLAN)
     fits = repair_seams(cut, uncut, PLAN, tiny_data(48))
     assert [(fit.seam.below, fit.seam.first, fit.seam.last) for fit in fits] == [(1, 2, 2), (3, 5, 5)]
@@ -74,7 +74,7 @@ def test_a_seam_brings_the_stream_nearer_to_the_uncut_models() -> None:
 
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.no_grad()
-def test_a_changed_projection_is_a_hook_that_adds_the_change(family: str) -> None:
+def test_a_changed_projection_is_a_hook_that_adds_the_change(family):
     layer = decoder_layers(tiny_model(family))[1]
     if family in WITH_EXPERTS:
         with pytest.raises(InputError, match="has experts"):
@@ -86,7 +86,7 @@ def test_a_changed_projection_is_a_hook_that_adds_the_change(family: str) -> Non
     assert_folded_is_hooked(family, last_projection, hook, lambda layer: add_to_projection(layer, change_DI))
 
 
-def test_projections_come_nearer_to_the_original_stream_than_maps() -> None:
+def test_projections_come_nearer_to_the_original_stream_than_maps():
     """On text that nothing was fitted on or chosen by: the distance of the stream above the cut."""
     plan, uncut = CutPlan(num_layers=NUM_LAYERS, removed=(2, 3)), tiny_model("llama")
     fitted = tiny_data(96)
@@ -110,7 +110,7 @@ def test_projections_come_nearer_to_the_original_stream_than_maps() -> None:
     assert (distances[PROJECTION] < distances["linear"]).all() and (distances["linear"] < distances[None]).all()
 
 
-def test_projections_are_solved_at_the_cut_and_above_it() -> None:
+def test_projections_are_solved_at_the_cut_and_above_it():
     plan = CutPlan(num_layers=12, removed=(2, 4, 5, 10))
     assert [tuple(place) for place in places_to_repair(plan, PROJECTION)] == [
         (1, 2, 2), (2, 4, 5), (3, None, 6), (4, None, 7), (6, 10, 10), (7, None, 11)
@@ -121,7 +121,7 @@ def test_projections_are_solved_at_the_cut_and_above_it() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mixtral"])
 @torch.no_grad()
-def test_layers_behind_the_wanted_one_are_not_run(family: str) -> None:
+def test_layers_behind_the_wanted_one_are_not_run(family):
     model, seen = tiny_model(family), []
     layers = decoder_layers(model)
     with outputs_of_layers(layers, range(NUM_LAYERS)) as wanted:
@@ -144,7 +144,7 @@ def config_model(family: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_most_layers_add_what_their_mlp_gives_as_it_is(family: str) -> None:
+def test_most_layers_add_what_their_mlp_gives_as_it_is(family):
     model = tiny_model(family)
     for layer in decoder_layers(model):
         if family in NORMALISED:
@@ -154,7 +154,7 @@ def test_most_layers_add_what_their_mlp_gives_as_it_is(family: str) -> None:
             assert gain_in(model, layer) == 1
 
 
-def test_rounding_to_bfloat16_does_not_look_like_another_layer() -> None:
+def test_rounding_to_bfloat16_does_not_look_like_another_layer():
     """In a stream that is a thousand times what the MLP adds."""
     model: Any = tiny_model("llama").bfloat16()
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_rounding_to_bfloat16_does_not_look_like_another_layer() -> None:
     assert all(gain_in(model, layer) == pytest.approx(1, abs=0.02) for layer in decoder_layers(model))
 
 
-def test_a_layer_may_multiply_what_its_mlp_gives_and_is_refused_where_it_normalises() -> None:
+def test_a_layer_may_multiply_what_its_mlp_gives_and_is_refused_where_it_normalises():
     granite, glm4 = config_model("granite", residual_multiplier=0.3), config_model("glm4")
     assert gain_in(granite, decoder_layers(granite)[2]) == pytest.approx(0.3, rel=1e-4)
     with pytest.raises(InputError, match="Glm4DecoderLayer does more"):
@@ -174,7 +174,7 @@ def test_a_layer_may_multiply_what_its_mlp_gives_and_is_refused_where_it_normali
     [("llama", "linear"), ("llama", PROJECTION), ("mixtral", "linear"), ("granite", "linear"), ("granite", PROJECTION)],
 )
 @torch.no_grad()
-def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family: str, kind: str) -> None:
+def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family, kind):
     """Measured in the streams of both models, without any of the sums."""
     made = {"granite": {"residual_multiplier": 0.3}}
     uncut, cut, repaired = (
@@ -200,7 +200,7 @@ def test_what_a_fit_leaves_of_the_gap_is_what_the_repaired_model_leaves(family: 
 
 
 @pytest.mark.parametrize(("kind", "width"), [("linear", 8), (PROJECTION, 12)])
-def test_the_sums_are_those_of_least_squares(kind: str, width: int) -> None:
+def test_the_sums_are_those_of_least_squares(kind, width):
     torch.manual_seed(0)
     x, z = torch.randn(200, width, dtype=torch.float64), torch.randn(200, 8, dtype=torch.float64)
     sums = Sums(width, torch.device("cpu"), 8)
@@ -214,7 +214,7 @@ def test_the_sums_are_those_of_least_squares(kind: str, width: int) -> None:
     assert torch.allclose(solve_linear_map(sums, kind, ridge=1e9), unchanged, atol=1e-6)
 
 
-def test_too_little_text_for_a_map_is_said() -> None:
+def test_too_little_text_for_a_map_is_said():
     sums = Sums(8, torch.device("cpu"), 8)
     with pytest.raises(InputError, match="no text"):
         solve_linear_map(sums, "linear")
@@ -224,7 +224,7 @@ def test_too_little_text_for_a_map_is_said() -> None:
 
 
 @pytest.mark.parametrize(("removed", "says"), [((), "was not cut by layercut"), ((0, 3), "no layer is below")])
-def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], says: str) -> None:
+def test_seams_that_cannot_be_repaired_are_refused(removed, says):
     with pytest.raises(InputError, match=says):
         seams_of(CutPlan(num_layers=6, removed=removed))
 
@@ -238,7 +238,7 @@ def test_seams_that_cannot_be_repaired_are_refused(removed: tuple[int, ...], say
         ("gemma2", "loud", "unknown seam"),
     ],
 )
-def test_models_that_cannot_be_repaired_are_refused(family: str, kind: str, says: str) -> None:
+def test_models_that_cannot_be_repaired_are_refused(family, kind, says):
     cut = remove_layers(tiny_model(family), PLAN)
     with pytest.raises(InputError, match=says):
         repair_seams(cut, tiny_model(family), PLAN, tiny_data(4), kind=kind)
@@ -250,7 +250,7 @@ BATCHES = [torch.arange(40).reshape(2, 20), torch.arange(5, 20).reshape(1, 15)]
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_a_held_stream_goes_on_as_the_model_itself_does(family: str) -> None:
+def test_a_held_stream_goes_on_as_the_model_itself_does(family):
     model = tiny_model(family)
     found = HeldStream(model, BATCHES)
     assert found.goes_on
@@ -265,7 +265,7 @@ def test_a_held_stream_goes_on_as_the_model_itself_does(family: str) -> None:
         assert set(seen) == {5}, "layers up to the held one run again"
 
 
-def test_a_model_whose_layers_need_more_than_the_stream_runs_from_the_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_layers_need_more_than_the_stream_runs_from_the_bottom(monkeypatch):
     model = tiny_model("llama")
     layer = decoder_layers(model)[3]
     lower = decoder_layers(model)[0]
@@ -282,7 +282,7 @@ def test_a_model_whose_layers_need_more_than_the_stream_runs_from_the_bottom(mon
 
 
 @pytest.mark.parametrize("kind", ["linear", PROJECTION])
-def test_repairs_are_those_of_models_that_run_from_the_bottom(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repairs_are_those_of_models_that_run_from_the_bottom(kind, monkeypatch):
     kept = {layer: tuple(range(40)) for layer in range(NUM_LAYERS)}
     thin = Channels(field="intermediate_size", width=48, kept=kept)
     plan = CutPlan(num_layers=NUM_LAYERS, removed=(2, 5), channels=thin if kind == PROJECTION else None)

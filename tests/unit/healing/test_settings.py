@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from layercut.engine.handle import ModelHandle
@@ -14,12 +12,12 @@ from layercut.settings import ModelSettings
 
 
 @pytest.mark.parametrize(("method", "rate"), [("lora", 2e-4), ("full", 1e-5), ("last-k", 1e-5)])
-def test_the_learning_rate_follows_the_method(method: str, rate: float) -> None:
+def test_the_learning_rate_follows_the_method(method, rate):
     assert TrainSettings(method=method).learning_rate == rate
     assert TrainSettings(method=method, learning_rate=3e-4).learning_rate == 3e-4
 
 
-def test_every_row_names_code_and_settings_that_exist() -> None:
+def test_every_row_names_code_and_settings_that_exist():
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
     assert all(callable(load_by_name(row.made_by)) for row in METHODS.values() if row.made_by)
     assert all(callable(load_by_name(row.trainer).options) for row in OBJECTIVES.values())
@@ -27,7 +25,7 @@ def test_every_row_names_code_and_settings_that_exist() -> None:
     assert {name for row in rows for name in row.takes} <= set(TrainSettings.model_fields)
 
 
-def test_settings_of_other_rows_had_no_effect() -> None:
+def test_settings_of_other_rows_had_no_effect():
     lora, last = TrainSettings().in_effect(), TrainSettings(method="last-k", objective="on-policy").in_effect()
     assert set(lora) - set(last) == {"rank", "alpha", "dropout"}
     assert set(last) - set(lora) == {"last_k", "rollout_max"}
@@ -50,14 +48,14 @@ SMOLLM2 = ModelSettings(model="bundled:smollm2-135m", dtype="float32", device="c
         ({"method": "lora", "objective": "forward-kl"}, 2.88),
     ],
 )
-def test_the_formula_is_near_what_was_measured(more: dict[str, Any], measured: float) -> None:
+def test_the_formula_is_near_what_was_measured(more, measured):
     """Peaks in GB of SmolLM2-135M, 2 examples of 256 tokens, half of them in the loss (docs/reference/healing.md)."""
     handle, train = ModelHandle(SMOLLM2), TrainSettings(batch_size=8, micro_batch=2, **more)
     parts = training_parts(handle, handle if train.goal.divergence else None, train, num_tokens=256, num_in_loss=128)
     assert sum(parts.values()) / 1e9 == pytest.approx(measured, rel=0.15)
 
 
-def test_the_base_of_qlora_takes_four_bits_a_weight() -> None:
+def test_the_base_of_qlora_takes_four_bits_a_weight():
     handle, longest = ModelHandle(SMOLLM2), {"num_tokens": 256, "num_in_loss": 128}
     lora, qlora = (
         training_parts(handle, None, TrainSettings(method=method), **longest)["weights"] for method in ("lora", "qlora")
@@ -65,7 +63,7 @@ def test_the_base_of_qlora_takes_four_bits_a_weight() -> None:
     assert 0.3 * lora < qlora < 0.35 * lora, "of 134.5 million weights, 28.3 million are embeddings in float32"
 
 
-def test_without_a_launcher_one_is_alone() -> None:
+def test_without_a_launcher_one_is_alone():
     alone = ProcessGroup.of_this_process({})
     assert alone == ProcessGroup(0, 1)
     assert alone.share({"told": 1}) == {"told": 1}
@@ -77,13 +75,11 @@ def test_without_a_launcher_one_is_alone() -> None:
     ("batch", "micro", "processes", "expected"),
     [(8, 4, 1, (4, 2)), (8, 4, 2, (4, 1)), (8, 2, 2, (2, 2)), (8, 4, 8, (1, 1)), (64, 4, 8, (4, 2)), (2, 4, 1, (2, 1))],
 )
-def test_a_step_has_the_same_examples_whoever_trains(
-    batch: int, micro: int, processes: int, expected: tuple[int, int]
-) -> None:
+def test_a_step_has_the_same_examples_whoever_trains(batch, micro, processes, expected):
     assert TrainSettings(batch_size=batch, micro_batch=micro).batches(processes) == expected
 
 
-def test_a_batch_that_cannot_be_spread_is_refused() -> None:
+def test_a_batch_that_cannot_be_spread_is_refused():
     with pytest.raises(InputError, match="micro_batch 2 .* 3 processes"):
         TrainSettings(batch_size=8, micro_batch=4).batches(3)
     with pytest.raises(InputError, match="micro_batch 1 .* 4 processes"):
@@ -100,6 +96,6 @@ def test_a_batch_that_cannot_be_spread_is_refused() -> None:
         ({"rank": 0}, "rank 0 is too small"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
+def test_settings_that_cannot_be_are_refused(wrong, says):
     with pytest.raises(InputError, match=says):
         TrainSettings(**wrong)

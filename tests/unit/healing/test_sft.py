@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -41,9 +39,7 @@ def heal(folder: Path, wanted: TrainSettings, *, kill_at: int | None = None, dat
     return train_tiny(tiny_loaded("llama").model, data, wanted, folder, kill_at)
 
 
-def through_and_resumed(
-    heal: Callable[..., Trained], folder: Path, wanted: TrainSettings, kill_at: int
-) -> tuple[Trained, Trained]:
+def through_and_resumed(heal, folder, wanted, kill_at):
     """A training that ran through, and one that was killed at a step and went on from its checkpoint."""
     whole = heal(folder / "whole", wanted)
     with pytest.raises(Killed):
@@ -69,7 +65,7 @@ def assert_same_training(one: Trained, other: Trained) -> None:
         ("last-k", {"optimizer": "adafactor", "gradient_checkpointing": "on"}),
     ],
 )
-def test_stopped_and_resumed_has_the_losses_of_a_run_through(method: str, more: dict[str, Any], tmp_path: Path) -> None:
+def test_stopped_and_resumed_has_the_losses_of_a_run_through(method, more, tmp_path):
     wanted = small_settings(method=method, **more)
     whole, resumed = through_and_resumed(heal, tmp_path, wanted, kill_at=3)
     assert_same_training(resumed, whole)
@@ -96,7 +92,7 @@ def heal_with_teacher(folder: Path, wanted: TrainSettings, kill_at: int | None =
     ],
     ids=str,
 )
-def test_with_a_teacher_stopped_and_resumed_is_run_through(more: dict[str, Any], tmp_path: Path) -> None:
+def test_with_a_teacher_stopped_and_resumed_is_run_through(more, tmp_path):
     uncut = ModelHandle(ModelSettings(model=str(save_tiny("llama", tmp_path / "uncut"))))
     plan = CutPlan(num_layers=NUM_LAYERS, removed=(1, 4), model_hash=uncut.metadata.model_hash)
     cut_checkpoint(tmp_path / "uncut", plan, tmp_path / "cut")
@@ -119,7 +115,7 @@ def heal_on_gpu(folder: Path, wanted: TrainSettings, kill_at: int | None = None)
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adafactor"])
-def test_full_fine_tuning_on_a_gpu_learns_and_resumes(optimizer: str, tmp_path: Path) -> None:
+def test_full_fine_tuning_on_a_gpu_learns_and_resumes(optimizer, tmp_path):
     wanted = small_settings(method="full", max_steps=6, optimizer=optimizer)
     whole, resumed = through_and_resumed(heal_on_gpu, tmp_path, wanted, kill_at=3)
     assert whole.held_out["last"] < whole.held_out["before"]
@@ -130,9 +126,7 @@ def test_full_fine_tuning_on_a_gpu_learns_and_resumes(optimizer: str, tmp_path: 
 
 
 @pytest.mark.gpu
-def test_logits_of_chunks_on_a_gpu_have_the_losses_of_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_of_chunks_on_a_gpu_have_the_losses_of_the_whole(tmp_path, monkeypatch):
     wanted = small_settings(method="full", max_steps=6)
     whole = heal_on_gpu(tmp_path / "whole", wanted)
     monkeypatch.setattr(examples, "CHUNK_SIZE", 260 * 4)
@@ -141,7 +135,7 @@ def test_logits_of_chunks_on_a_gpu_have_the_losses_of_the_whole(
     assert first[0] == pytest.approx(first[1], rel=1e-2)
 
 
-def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path: Path) -> None:
+def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_same(tmp_path):
     """Against the loss of the untrained model, worked out by hand."""
     wanted = small_settings(micro_batch=4)
     with_look = heal(tmp_path / "with", wanted)
@@ -162,7 +156,7 @@ def test_the_held_out_loss_is_known_before_the_first_step_and_training_is_the_sa
     assert first_two == [line["loss"] for line in without[:2]]
 
 
-def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path: Path) -> None:
+def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path):
     wanted = small_settings(max_steps=9, epochs=3, save_every=7, schedule="cosine")  # five steps an epoch
     whole, resumed = through_and_resumed(heal, tmp_path, wanted, kill_at=8)
     assert_same_training(resumed, whole)
@@ -170,7 +164,7 @@ def test_a_training_that_was_stopped_in_its_second_epoch_goes_on_there(tmp_path:
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 2
 
 
-def test_only_the_weights_that_should_learn_do() -> None:
+def test_only_the_weights_that_should_learn_do():
     def names(method: str) -> set[str]:
         model = make_trainable(tiny_model("mistral"), small_settings(method=method, last_k=2))
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -182,7 +176,7 @@ def test_only_the_weights_that_should_learn_do() -> None:
     assert last == {"4", "5", "lm_head.weight"}
 
 
-def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path: Path) -> None:
+def test_a_checkpoint_that_a_kill_tore_is_passed_over(tmp_path):
     for step, text in ((2, "{}"), (10, '{"step'), (9, "{}")):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
@@ -206,7 +200,7 @@ def _flip_bits(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole_and_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+def whole_and_killed(tmp_path_factory):
     """A training that ran through, and the folder of the same one, killed at step 5."""
     folder = tmp_path_factory.mktemp("trainings")
     whole = heal(folder / "whole", FIVE_STEPS)
@@ -227,8 +221,8 @@ def whole_and_killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained,
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
-    name: str, damage: Any, whole_and_killed: tuple[Trained, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    name, damage, whole_and_killed, tmp_path, caplog
+):
     whole, killed = whole_and_killed
     shutil.copytree(killed, tmp_path / "killed")
     damage(tmp_path / "killed" / "checkpoint-4" / name)
@@ -239,7 +233,7 @@ def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
     assert curve_of(resumed) == curve_of(whole)
 
 
-def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) -> None:
+def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path):
     trained = heal(tmp_path, small_settings(learning_rate=0.5, method="full", max_steps=30, save_every=1, patience=2))
     assert trained.stopped_early and trained.steps < 30
     looks = {line["step"]: line["held_out_loss"] for line in trained.curve if "held_out_loss" in line}
@@ -253,7 +247,7 @@ def test_training_stops_when_held_out_examples_no_longer_gain(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("method", ["lora", "last-k", "full"])
-def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path) -> None:
+def test_a_training_takes_the_disk_that_is_foretold(method, tmp_path):
     wanted = small_settings(method=method, rank=16, last_k=2)
     with pytest.raises(Killed):
         heal(tmp_path / "run", wanted.replace(max_steps=6), kill_at=5)
@@ -265,9 +259,7 @@ def test_a_training_takes_the_disk_that_is_foretold(method: str, tmp_path: Path)
     assert written == pytest.approx(foretold * 2 / 3, rel=0.25), "file headers differ"
 
 
-def test_half_precision_too_many_layers_and_qlora_where_it_cannot_run_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_half_precision_too_many_layers_and_qlora_where_it_cannot_run_are_refused(monkeypatch):
     with pytest.raises(InputError, match="float32, not bfloat16"):
         make_trainable(tiny_model("llama").bfloat16(), small_settings(method="full"))
     with pytest.raises(InputError, match="pruned model has 6"):
@@ -281,7 +273,7 @@ def test_half_precision_too_many_layers_and_qlora_where_it_cannot_run_are_refuse
         nf4_quantization()
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
     monkeypatch.delitem(sys.modules, "layercut.healing.sft")
     with pytest.raises(MissingExtra, match=r"pip install .*\[heal\]'"):

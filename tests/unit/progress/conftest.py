@@ -1,6 +1,5 @@
 """One clock for every test here, and consoles whose text can be read."""
 
-from collections.abc import Callable
 from io import StringIO
 
 import pytest
@@ -19,26 +18,26 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
     return clock
 
 
 @pytest.fixture
-def console() -> Console:
+def console():
     """Where stderr is no terminal."""
     return Console(file=StringIO(), width=200)
 
 
 @pytest.fixture
-def lines(console: Console) -> Callable[[], list[str]]:
+def lines(console):
     """What was printed so far."""
     return lambda: console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
-def live_text() -> Callable[..., str]:
+def live_text():
     """The live line of a terminal, on one line."""
 
     def text(progress: RunProgress, width: int = 200) -> str:

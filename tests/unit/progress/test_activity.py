@@ -69,7 +69,7 @@ def test_the_share_of_a_reading_grows_while_a_reference_is_read_beside_it():
 
 
 @pytest.fixture
-def quick(monkeypatch) -> None:
+def quick(monkeypatch):
     monkeypatch.setattr(activity, "EVERY", 0.05)
 
 

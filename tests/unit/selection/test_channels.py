@@ -40,7 +40,7 @@ def scores_of(states: list[Any], columns: Any, criterion: str) -> Any:
 
 @pytest.mark.parametrize("criterion", ["rms", "wanda"])
 @pytest.mark.parametrize("removed", [(), (1,)])
-def test_the_ranking_is_that_of_the_formula(criterion: str, removed: tuple[int, ...]) -> None:
+def test_the_ranking_is_that_of_the_formula(criterion, removed):
     loaded = tiny_loaded("llama")
     ranked = rank_channels(loaded, removed, {"a": TEXTS}, criterion=criterion)
     assert set(ranked) == set(range(6)) - set(removed)
@@ -51,7 +51,7 @@ def test_the_ranking_is_that_of_the_formula(criterion: str, removed: tuple[int, 
         assert (np.diff(ours) <= 1e-4 * scores.max()).all(), criterion
 
 
-def test_tasks_count_the_same_however_long_their_answers_are() -> None:
+def test_tasks_count_the_same_however_long_their_answers_are():
     loaded = tiny_loaded("llama")
     long = [tuple(range(10, 60)), tuple(range(60, 110))]
     ranked = rank_channels(loaded, (), {"long": long, "short": TEXTS})
@@ -61,7 +61,7 @@ def test_tasks_count_the_same_however_long_their_answers_are() -> None:
     assert (np.diff(scores[list(ranked[2])]) <= 1e-6 * scores.max()).all()
 
 
-def test_a_channel_that_only_the_first_token_uses_is_kept() -> None:
+def test_a_channel_that_only_the_first_token_uses_is_kept():
     """Models write huge activations at the first token by a few channels; without them they write noise."""
     loaded = tiny_loaded("llama")
     alone = states_of(loaded, 3, TEXTS)
@@ -70,14 +70,14 @@ def test_a_channel_that_only_the_first_token_uses_is_kept() -> None:
     assert ranked[3][0] in np.argsort(-first)[:12]
 
 
-def test_as_many_stay_in_each_layer_and_the_plan_says_by_what() -> None:
+def test_as_many_stay_in_each_layer_and_the_plan_says_by_what():
     channels, about = choose_channels(tiny_loaded("llama"), (4,), 0.5, {"copy": TEXTS, "more": TEXTS[:1]})
     assert {len(few) for few in channels.kept.values()} == {24} and set(channels.kept) == set(range(6))
     assert about == {"criterion": "rms", "share": 0.5, "num_kept": 24, "num_tokens": {"copy": 10, "more": 5}}
 
 
 @pytest.mark.parametrize("criterion", ["rms", "wanda"])
-def test_an_experts_channels_are_ranked_on_the_tokens_that_reach_it(criterion: str) -> None:
+def test_an_experts_channels_are_ranked_on_the_tokens_that_reach_it(criterion):
     loaded = tiny_loaded("mixtral")
     before = loaded.model.config._experts_implementation
     ranked = rank_channels(loaded, (1,), {"a": TEXTS}, criterion=criterion)
@@ -102,7 +102,7 @@ def test_an_experts_channels_are_ranked_on_the_tokens_that_reach_it(criterion: s
             assert len(own_TD) and len(ours) == 48 and (np.diff(ours) <= 1e-4 * scores.max()).all()
 
 
-def test_stacked_experts_keep_a_multiple_of_8_channels() -> None:
+def test_stacked_experts_keep_a_multiple_of_8_channels():
     """At 38 of 48 torch's grouped product of experts fails: strides should be multiples of 16 bytes."""
     loaded = tiny_loaded("mixtral")
     channels, about = choose_channels(loaded, (), 0.2, {"copy": TEXTS})
@@ -112,7 +112,7 @@ def test_stacked_experts_keep_a_multiple_of_8_channels() -> None:
     assert choose_channels(tiny_loaded("llama"), (), 0.2, {"copy": TEXTS})[0].num_kept == 38
 
 
-def test_experts_that_no_token_reaches_are_ranked_by_their_columns() -> None:
+def test_experts_that_no_token_reaches_are_ranked_by_their_columns():
     loaded = tiny_loaded("mixtral")
     ranked = rank_channels(loaded, (), {"a": [(5,)]})  # one token reaches two of four
     norms = decoder_layers(loaded.model)[0].mlp.experts.down_proj.detach().norm(dim=1)
@@ -125,7 +125,7 @@ def test_experts_that_no_token_reaches_are_ranked_by_their_columns() -> None:
     assert len(by_norm) == 2
 
 
-def test_bad_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_requests_are_refused(monkeypatch):
     with pytest.raises(InputError, match="channel criterion 'rmsx'"):
         rank_channels(tiny_loaded("llama"), (), {"a": TEXTS}, criterion="rmsx")
     # Experts whose inputs are not seen would all be ranked by their columns, in silence.

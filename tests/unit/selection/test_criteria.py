@@ -12,7 +12,7 @@ import torch
 
 from layercut.engine.base import HiddenStates
 from layercut.errors import InputError
-from layercut.selection.base import Context, Criterion
+from layercut.selection.base import Context
 from layercut.selection.criteria import angular_distance, block_influence
 from layercut.surgery.plan import CutPlan
 from tests.support.criteria import TEXTS, calibration, made_up, make_identity, measured_on, turning
@@ -42,7 +42,7 @@ def cosines(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))
-def test_equals_output_hidden_states_of_one_text_at_a_time(model_type: str) -> None:
+def test_equals_output_hidden_states_of_one_text_at_a_time(model_type):
     loaded = tiny_loaded(model_type)
     by_text = [states_of(loaded, text) for text in TEXTS]
     turns = [np.concatenate([cosines(states[at], states[at + 1]) for states in by_text]) for at in range(NUM_LAYERS)]
@@ -70,7 +70,7 @@ def test_equals_output_hidden_states_of_one_text_at_a_time(model_type: str) -> N
 
 
 @pytest.mark.parametrize("criterion", [block_influence, angular_distance])
-def test_batches_and_order_of_the_texts_change_nothing(criterion: Criterion) -> None:
+def test_batches_and_order_of_the_texts_change_nothing(criterion):
     loaded = tiny_loaded("qwen3")
     alone = criterion(measured_on(loaded, batch_size=1))
     together = criterion(measured_on(loaded, TEXTS[::-1], batch_size=8))
@@ -81,7 +81,7 @@ def test_batches_and_order_of_the_texts_change_nothing(criterion: Criterion) -> 
         assert other["value"] == pytest.approx(block["value"], abs=1e-6)
 
 
-def test_padding_on_either_side_takes_no_part() -> None:
+def test_padding_on_either_side_takes_no_part():
     states = turning([[10.0, 20.0, 30.0], [40.0, 0.0, 60.0]])
     noise = torch.full((1, 3, 2), 7.0)
     wild = [noise * torch.tensor([1.0, (-1.0) ** index]) for index in range(4)]
@@ -103,7 +103,7 @@ def test_padding_on_either_side_takes_no_part() -> None:
         assert values == pytest.approx([40 / 180, 0, 60 / 180], abs=1e-3) and last.details["num_tokens"] == 1
 
 
-def test_no_batch_is_kept_while_the_next_one_is_made() -> None:
+def test_no_batch_is_kept_while_the_next_one_is_made():
     seen: list[weakref.ref[torch.Tensor]] = []
     plans: list[CutPlan] = []
 
@@ -129,7 +129,7 @@ def test_no_batch_is_kept_while_the_next_one_is_made() -> None:
     assert recorded[-1] == ("block_influence", 70, 70)
 
 
-def test_of_layers_that_change_nothing_the_later_goes_first_and_protected_ones_stay() -> None:
+def test_of_layers_that_change_nothing_the_later_goes_first_and_protected_ones_stay():
     loaded = tiny_loaded("llama")
     for layer in (0, 1, 3, 4):
         make_identity(loaded.model.model.layers[layer])
@@ -138,7 +138,7 @@ def test_of_layers_that_change_nothing_the_later_goes_first_and_protected_ones_s
     assert selection.importance[3] == pytest.approx(0, abs=1e-12)
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_what_cannot_be_measured_is_refused():
     full = measured_on(tiny_loaded("llama"))
     infinite = [state * scale for state, scale in zip(turning([[20.0, 80.0]]), (1, float("inf"), 1), strict=True)]
     overflow = lambda *_: iter([HiddenStates((0,), torch.ones(1, 1), tuple(infinite))])  # noqa: E731
@@ -162,7 +162,7 @@ def angles_of(context: Context) -> list[float]:
     return [block["value"] for block in angular_distance(context).details["blocks"]]
 
 
-def test_no_distance_is_exactly_zero_or_not_a_number_when_nothing_turns() -> None:
+def test_no_distance_is_exactly_zero_or_not_a_number_when_nothing_turns():
     loaded = tiny_loaded("llama")
     for layer in loaded.model.model.layers:
         make_identity(layer)
@@ -170,7 +170,7 @@ def test_no_distance_is_exactly_zero_or_not_a_number_when_nothing_turns() -> Non
     assert angles_of(measured_on(loaded, num_remove=2)) == pytest.approx([0] * 5, abs=1e-7)
 
 
-def test_angles_are_averaged_over_texts_and_a_block_counts_from_input_to_output() -> None:
+def test_angles_are_averaged_over_texts_and_a_block_counts_from_input_to_output():
     first, second = turning([[30.0, -30.0, 90.0, 20.0]]), turning([[10.0, -10.0, 30.0, 150.0]])
 
     def batches() -> Iterator[HiddenStates]:
@@ -184,14 +184,14 @@ def test_angles_are_averaged_over_texts_and_a_block_counts_from_input_to_output(
     assert selection.importance == {}
 
 
-def test_last_tokens_count_and_opposite_directions_are_one() -> None:
+def test_last_tokens_count_and_opposite_directions_are_one():
     states = turning([[0.0, 0.0], [180.0, 0.0]])
     batch = HiddenStates((0,), torch.ones(1, 2), states)
     assert angles_of(made_up(2, lambda *_: iter([batch]), 1, num_remove=1))[0] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("protect", "removed"), [((), (3, 2)), ((3,), (2, 1)), ((0, 3), (2, 1))])
-def test_of_equal_blocks_the_later_goes_and_protected_ones_stay(protect: tuple[int, ...], removed: Any) -> None:
+def test_of_equal_blocks_the_later_goes_and_protected_ones_stay(protect, removed):
     still = HiddenStates((0,), torch.ones(1, 1), (torch.ones(1, 1, 2),) * 5)
     context = made_up(4, lambda *_: iter([still]), 1, num_remove=2, protect=frozenset(protect))
     assert angular_distance(context).removed == removed

@@ -28,7 +28,7 @@ def by_hand(table: dict[Layers, float], num_layers: int, num_remove: int, protec
 
 @pytest.mark.parametrize("levels", [2, 4, 1_000_000])
 @pytest.mark.parametrize("seed", range(8))
-def test_chooses_what_a_table_of_all_sets_says(seed: int, levels: int) -> None:
+def test_chooses_what_a_table_of_all_sets_says(seed, levels):
     objective = TableObjective(random_table(seed, levels))
     sets = [frozenset(layer for layer in range(7) if bits >> layer & 1) for bits in range(2**7)]
     table = {removed: objective.value(removed) for removed in sets}
@@ -37,7 +37,7 @@ def test_chooses_what_a_table_of_all_sets_says(seed: int, levels: int) -> None:
         assert list(selection.removed) == by_hand(table, 7, 4, protect)
 
 
-def test_judges_the_remaining_candidates_of_each_round_once_and_shows_rounds() -> None:
+def test_judges_the_remaining_candidates_of_each_round_once_and_shows_rounds():
     objective, shown = TableObjective(random_table(1)), []
     context = Context(num_layers=7, num_remove=3, protect=frozenset({0}), progress=lambda *told: shown.append(told))
     remove_greedily(context, objective)
@@ -47,7 +47,7 @@ def test_judges_the_remaining_candidates_of_each_round_once_and_shows_rounds() -
     assert len(set(objective.asked)) == len(objective.asked)
 
 
-def test_later_layer_wins_ties_and_ties_are_told() -> None:
+def test_later_layer_wins_ties_and_ties_are_told():
     values = {(): 1.0, (0,): 0.5, (1,): 0.9, (2,): 0.9, (3,): 0.7}
     objective = TableObjective(lambda removed: values[tuple(sorted(removed))])
     selection = remove_greedily(Context(num_layers=4, num_remove=1), objective, {"protect": []})
@@ -61,7 +61,7 @@ def test_later_layer_wins_ties_and_ties_are_told() -> None:
     assert (only["chosen"], only["runner_up"], only["ties"]) == (1, None, [])
 
 
-def test_a_cut_model_that_computes_nan_is_worse_than_any_other() -> None:
+def test_a_cut_model_that_computes_nan_is_worse_than_any_other():
     values = {0: -1e300, 1: math.nan, 2: math.inf, 3: -math.inf}
     objective = TableObjective(lambda removed: values[min(removed)] if removed else 0.0)
     selection = remove_greedily(Context(num_layers=4, num_remove=1), objective)
@@ -70,7 +70,7 @@ def test_a_cut_model_that_computes_nan_is_worse_than_any_other() -> None:
     json.dumps(selection.details, allow_nan=False)
 
 
-def test_refuses_to_choose_among_nothing_but_nan() -> None:
+def test_refuses_to_choose_among_nothing_but_nan():
     objective = TableObjective(lambda removed: 1.0 if len(removed) < 2 else math.nan)
     with pytest.raises(InputError, match="round 2: .*remove fewer"):
         remove_greedily(Context(num_layers=4, num_remove=2), objective)
@@ -82,5 +82,5 @@ def test_refuses_to_choose_among_nothing_but_nan() -> None:
     ("values", "best"),
     [([1.0], 0), ([1.0, 1.0], 1), ([math.nan, -5.0], 1), ([3.0, math.nan, 3.0 - 1e-15], 0), ([math.nan] * 2, 1)],
 )
-def test_best_of(values: list[float], best: int) -> None:
+def test_best_of(values, best):
     assert place_of_highest(values) == best

@@ -29,7 +29,7 @@ def share_right(task: NeedyTask, plan: CutPlan, limit: int | None = None) -> flo
     return sum(is_right(item, frozenset(plan.removed)) for item in items) / len(items)
 
 
-def test_value_is_the_mean_of_cut_over_uncut() -> None:
+def test_value_is_the_mean_of_cut_over_uncut():
     easy, hard = part(name="easy", num_items=20), part("rank", name="hard", num_items=30, share_known=0.5)
     objective = TaskObjective(NeedyEngine(), [easy, hard])
     expected = [(share_right(easy.task, p) / 1.0 + share_right(hard.task, p) / 0.5) / 2 for p in PLANS]  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def test_value_is_the_mean_of_cut_over_uncut() -> None:
     assert len(set(expected)) > 2  # else the comparison says little
 
 
-def test_chance_is_subtracted_on_request_and_the_floor_of_a_metric_always() -> None:
+def test_chance_is_subtracted_on_request_and_the_floor_of_a_metric_always():
     task = part(num_items=40, share_known=0.75, chance_level=0.25)
     objective = TaskObjective(NeedyEngine(), [task], normalise="chance")
     expected = [(share_right(task.task, p) - 0.25) / 0.5 for p in PLANS]  # type: ignore[arg-type]
@@ -51,14 +51,14 @@ def test_chance_is_subtracted_on_request_and_the_floor_of_a_metric_always() -> N
 
 
 @pytest.mark.parametrize("normalise", ["raw", "chance"])
-def test_the_uncut_model_is_worth_exactly_one(normalise: Any) -> None:
+def test_the_uncut_model_is_worth_exactly_one(normalise):
     floored = part(name="b", num_items=49, share_known=0.6, chance_level=0.1)
     partial = part(name="c", num_items=23, share_known=0.7, partial=True, chance_level=0.2)
     tasks = [part(name="a", num_items=7), floored, partial]
     assert TaskObjective(NeedyEngine(), tasks, normalise=normalise).values([UNCUT]) == [1.0]
 
 
-def test_only_selection_items_are_asked_each_once_a_plan() -> None:
+def test_only_selection_items_are_asked_each_once_a_plan():
     engine = NeedyEngine()
     task = part(limit=7)
     objective = TaskObjective(engine, [task, part("rank", limit=7)])
@@ -81,13 +81,13 @@ def test_only_selection_items_are_asked_each_once_a_plan() -> None:
         ({"share_known": 0.0, "partial": True, "chance_level": 0.2}, r"scores 0.2 on 12"),
     ],
 )
-def test_a_task_on_which_nothing_can_be_lost_is_refused(fields: dict[str, Any], says: str, normalise: Any) -> None:
+def test_a_task_on_which_nothing_can_be_lost_is_refused(fields, says, normalise):
     objective = TaskObjective(NeedyEngine(), [part(name="fine"), part(**fields)], normalise=normalise)
     with pytest.raises(InputError, match=says):
         objective.values([PLANS[0]])
 
 
-def test_report_tells_scores_and_items_of_what_was_chosen() -> None:
+def test_report_tells_scores_and_items_of_what_was_chosen():
     task = part(share_known=0.75, limit=8)
     objective = TaskObjective(NeedyEngine(), [task, part("rank", name="other")])
     report = objective.report(PLANS[0])
@@ -100,7 +100,7 @@ def test_report_tells_scores_and_items_of_what_was_chosen() -> None:
     json.dumps(report, allow_nan=False)
 
 
-def test_describe_names_what_decides_the_values() -> None:
+def test_describe_names_what_decides_the_values():
     described = TaskObjective(NeedyEngine(), [part(limit=8)]).describe()
     assert described["normalise"] == "raw"
     (task,) = described["objective"]
@@ -112,14 +112,14 @@ def test_describe_names_what_decides_the_values() -> None:
     json.dumps(described, allow_nan=False)
 
 
-def test_search_settings_leave_out_what_may_change() -> None:
+def test_search_settings_leave_out_what_may_change():
     settings = search_settings([part(limit=8)], Decoding())
     assert set(settings) == {"objective", "decoding"}
     assert settings["objective"] == [{"task": "needy", "readout": "short", "limit": 8, "version": 1, "seed": 0}]
     assert selected_on(TableObjective(lambda removed: 1.0), UNCUT) == {"objective": {"objective": "table"}}
 
 
-def test_items_are_shown_as_they_are_answered() -> None:
+def test_items_are_shown_as_they_are_answered():
     shown: list[tuple[str, int, int]] = []
     objective = TaskObjective(NeedyEngine(), [part(limit=8)], progress=lambda *recorded: shown.append(recorded))
     objective.values([PLANS[0], PLANS[2]])
@@ -129,7 +129,7 @@ def test_items_are_shown_as_they_are_answered() -> None:
     assert [done for _, done, total in shown if total == 16] == sorted(done for _, done, total in shown if total == 16)
 
 
-def test_all_plans_are_asked_in_one_call_a_chunk_and_sampled_with_the_same_noise() -> None:
+def test_all_plans_are_asked_in_one_call_a_chunk_and_sampled_with_the_same_noise():
     calls: list[tuple[int, int, Decoding]] = []
 
     class Watched(NeedyEngine):
@@ -153,7 +153,7 @@ def test_all_plans_are_asked_in_one_call_a_chunk_and_sampled_with_the_same_noise
         (lambda: part("chain"), "unknown readout of needy 'chain'"),
     ],
 )
-def test_refuses(make: Any, says: str) -> None:
+def test_refuses(make, says):
     with pytest.raises(InputError, match=says):
         make()
 
@@ -172,7 +172,7 @@ def share(ids: list[str]) -> float:
     return sum(is_right(item, frozenset(PLAN.removed)) for item in ids) / len(ids)
 
 
-def test_items_behind_those_of_the_search_as_many_as_it_had() -> None:
+def test_items_behind_those_of_the_search_as_many_as_it_had():
     engine = NeedyEngine()
     chosen_by = both_readouts(engine)
     chosen_by.values([PLAN])
@@ -205,7 +205,7 @@ def test_items_behind_those_of_the_search_as_many_as_it_had() -> None:
     check_report_items([plan], "needy", IDS[24:])
 
 
-def test_a_search_that_was_given_all_items_holds_none_out() -> None:
+def test_a_search_that_was_given_all_items_holds_none_out():
     found = both_readouts(limit=None)
     all_seen = held_out(found, PLAN, num_items=None, seen=found.items)
     assert [row["held_out"] for row in all_seen["rows"]] == [None, None]
@@ -214,7 +214,7 @@ def test_a_search_that_was_given_all_items_holds_none_out() -> None:
     assert all_seen["items"]["needy"]["num_items"] == 0
 
 
-def test_the_best_of_many_noisy_plans_looks_better_than_it_is() -> None:
+def test_the_best_of_many_noisy_plans_looks_better_than_it_is():
     # 30 plans that all answer half of the items; which ones is chance. The best of them on 20 items is still a half.
     class Coins(NeedyEngine):
         def _answer(self, item: str, plan: CutPlan) -> bool:

@@ -64,7 +64,7 @@ def nll_by_hand(model_type: str, removed: Collection[int]) -> float:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
-def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str) -> None:
+def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type):
     selection = choose_by_loss(context(model_type))
     removed: list[int] = []
     for number in range(3):
@@ -78,7 +78,7 @@ def test_greedy_is_a_brute_force_search_with_transformers_alone(model_type: str)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
-def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type: str) -> None:
+def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type):
     selection = choose_by_loss(context(model_type, settings={"search": "one_shot"}))
     uncut = nll_by_hand(model_type, ())
     rises = {layer: nll_by_hand(model_type, [layer]) - uncut for layer in range(NUM_LAYERS)}
@@ -87,7 +87,7 @@ def test_one_shot_ranks_by_the_rise_when_one_layer_is_skipped(model_type: str) -
     assert selection.details["without"]["2"]["nll"] == pytest.approx(nll_by_hand(model_type, [2]), rel=1e-5)
 
 
-def test_details_say_what_was_measured() -> None:
+def test_details_say_what_was_measured():
     selection = choose_by_loss(context())
     details = selection.details
     json.dumps(details, allow_nan=False)
@@ -131,7 +131,7 @@ def search(path: Path, engine: PlainEngine, **settings: str) -> Selection:
         return choose_by_loss(context(engine=engine, folder=folder, settings=settings))
 
 
-def test_killed_and_resumed_is_run_through_and_nothing_is_run_twice(tmp_path: Path) -> None:
+def test_killed_and_resumed_is_run_through_and_nothing_is_run_twice(tmp_path):
     straight = Counting(loaded("llama"), batch_size=2)
     through = search(tmp_path / "through", straight)
     assert set(Counter(straight.asked).values()) == {1}
@@ -156,7 +156,7 @@ def test_killed_and_resumed_is_run_through_and_nothing_is_run_twice(tmp_path: Pa
     assert {plan for plan, _ in again.asked} <= {outcome}, "one-shot ranks by what the first round measured"
 
 
-def test_other_text_in_the_same_folder_is_measured_anew(tmp_path: Path) -> None:
+def test_other_text_in_the_same_folder_is_measured_anew(tmp_path):
     engine = Counting(loaded("llama"))
     with RunFolder.begin(tmp_path / "run", SETTINGS) as folder:
         for texts in (TEXTS, TEXTS[:2]):
@@ -164,7 +164,7 @@ def test_other_text_in_the_same_folder_is_measured_anew(tmp_path: Path) -> None:
     assert len(engine.asked) == 7 * (len(TEXTS) + 2)
 
 
-def test_progress_counts_texts_of_a_round() -> None:
+def test_progress_counts_texts_of_a_round():
     shown: list[tuple[str, int, int]] = []
     choose_by_loss(context(num_remove=1, progress=lambda *recorded: shown.append(recorded)))
     texts = [recorded for recorded in shown if recorded[0].startswith("calibration")]
@@ -173,7 +173,7 @@ def test_progress_counts_texts_of_a_round() -> None:
     assert all(done <= total for _, done, total in shown)
 
 
-def test_refusals() -> None:
+def test_refusals():
     for asked, message in (
         (context(calibration=None), "no text here"),
         (context(calibration=calibration([])), "no text here"),

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -45,14 +44,7 @@ class Asking:
         self.calls: list[tuple[Any, ...]] = []
         """Tasks, numbers of the chunks, places."""
 
-    def __call__(
-        self,
-        group: Sequence[int],
-        chunks: Sequence[int],
-        places: Sequence[int],
-        wanted: Callable[[int], bool],
-        learn: Callable[[int, int, Sequence[float]], None],
-    ) -> None:
+    def __call__(self, group, chunks, places, wanted, learn):
         self.calls.append((*group, tuple(chunks), tuple(places)))
         pieces = []
         for task in group:
@@ -97,7 +89,7 @@ def values_of(table: Table, combine: Callable[[Sequence[float]], float]) -> list
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None:
+def test_exact_racing_finds_what_a_round_without_racing_finds(seed):
     rng = Random(seed)
     table, chunk = random_table(rng), rng.choice([2, 4, 7])
     combine = combiner(rng, len(table[0]))
@@ -117,7 +109,7 @@ def test_exact_racing_finds_what_a_round_without_racing_finds(seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(80))
-def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> None:
+def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed):
     rng = Random(seed)
     table, chunk = random_table(rng), rng.choice([2, 4, 7])
     table = [[*of_place, rng.sample(of_place[0], len(of_place[0]))] for of_place in table]  # as long as the first
@@ -140,7 +132,7 @@ def test_tasks_that_are_asked_together_are_raced_to_the_same_end(seed: int) -> N
         assert {call[:-2] for call in asking.calls} == set(groups)
 
 
-def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
+def test_candidates_that_cannot_win_are_not_asked_to_the_end():
     good, bad = [1.0] * 60, [0.0] * 60
     asking = Asking([[bad], [good], [bad]], 10, Random(0))
     found = run_race_round(asking, 3, asking.sizes, lambda scores: scores[0])
@@ -155,7 +147,7 @@ def test_candidates_that_cannot_win_are_not_asked_to_the_end() -> None:
     assert all(one.value in (None, 0.5) and one.upper_bound == 0.5 for one in found.candidates)
 
 
-def test_inside_a_chunk_it_is_asked_again_who_is_wanted() -> None:
+def test_inside_a_chunk_it_is_asked_again_who_is_wanted():
     """The rival's answers to the second task settle the first candidate's fate before that one's turn comes."""
 
     class InTurn(Asking):
@@ -172,7 +164,7 @@ def test_inside_a_chunk_it_is_asked_again_who_is_wanted() -> None:
     assert found.candidates[0].value is None
 
 
-def test_progress_ends_with_as_many_as_were_answered() -> None:
+def test_progress_ends_with_as_many_as_were_answered():
     shown: list[tuple[int, int]] = []
     asking = Asking([[[0.0] * 30], [[1.0] * 30]], 5, Random(0))
     run_race_round(asking, 2, asking.sizes, lambda s: s[0], on_progress=lambda done, total: shown.append((done, total)))
@@ -197,7 +189,7 @@ def search(engine: NeedyEngine, tasks: list[ObjectiveTask], folder: RunFolder | 
 @pytest.mark.parametrize("normalise", ["raw", "chance"])
 @pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_layers_from_fewer_answers(seed: int, partial: bool, normalise: str) -> None:
+def test_the_same_layers_from_fewer_answers(seed, partial, normalise):
     raced, whole = NeedyEngine(num_layers=9), NeedyEngine(num_layers=9)
     found = search(raced, parts(seed, partial), normalise=normalise)
     expected = search(whole, parts(seed, partial), normalise=normalise, race="off")
@@ -219,7 +211,7 @@ def test_the_same_layers_from_fewer_answers(seed: int, partial: bool, normalise:
     assert "race" not in expected.details
 
 
-def test_what_the_folder_knows_already_changes_nothing_but_the_work(tmp_path: Path) -> None:
+def test_what_the_folder_knows_already_changes_nothing_but_the_work(tmp_path):
     alone = search(NeedyEngine(num_layers=9), parts())
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder:
         search(NeedyEngine(num_layers=9), parts(), folder, race="off")
@@ -228,7 +220,7 @@ def test_what_the_folder_knows_already_changes_nothing_but_the_work(tmp_path: Pa
         assert not engine.asked
 
 
-def test_a_metric_beyond_1_cannot_be_raced() -> None:
+def test_a_metric_beyond_1_cannot_be_raced():
     class Generous(NeedyTask):
         def grade(self, *asked: Any) -> Score:
             score = super().grade(*asked)
@@ -273,7 +265,7 @@ class WordyEngine(NeedyEngine):
         self.texts = text
 
 
-def test_answers_end_as_soon_as_their_score_is_settled_but_not_the_uncut_models(tmp_path: Path) -> None:
+def test_answers_end_as_soon_as_their_score_is_settled_but_not_the_uncut_models(tmp_path):
     tasks = [ObjectiveTask(task=Wordy(num_items=20, num_layers=9), readout="short")]
     plain = [ObjectiveTask(task=Wordy(num_items=20, num_layers=9), readout="short")]
     plain[0].task.settled = lambda sample, readout, text: False  # type: ignore[method-assign]
@@ -304,7 +296,7 @@ def test_answers_end_as_soon_as_their_score_is_settled_but_not_the_uncut_models(
             assert not again.asked
 
 
-def test_whole_answers_serve_a_search(tmp_path: Path) -> None:
+def test_whole_answers_serve_a_search(tmp_path):
     tasks = [ObjectiveTask(task=Wordy(num_items=20, num_layers=9), readout="short")]
     plan = CutPlan(num_layers=9, removed=(4,))
     with RunFolder.begin(tmp_path / "run", {"a": 1}) as folder, SearchJournal(folder) as journal:

@@ -25,7 +25,7 @@ from tests.unit.conftest import Run
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory):
     return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
 
 
@@ -36,7 +36,7 @@ def select(model: Path, out: Path, criterion: str | None, **wish: Any) -> Select
     return select_layers(settings, request, out=out, progress=show_nothing, say=say)
 
 
-def test_what_is_read_is_said_with_its_time(tiny: Path, tmp_path: Path) -> None:
+def test_what_is_read_is_said_with_its_time(tiny, tmp_path):
     said: list[str] = []
     text = CalibrationSettings(num_texts=2, max_tokens=16)
     select(tiny, tmp_path / "run", "block_influence", calibration=text, say=said.append)
@@ -44,7 +44,7 @@ def test_what_is_read_is_said_with_its_time(tiny: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"block_influence: .* \(\d+ s\)", said[1])
 
 
-def test_the_settings_of_a_search_are_its_model_objective_and_text() -> None:
+def test_the_settings_of_a_search_are_its_model_objective_and_text():
     model = {"model": "m", "batch_size": 4}
     parts, drawn = [ObjectiveTask(task=NeedyTask(), readout="short", limit=8)], Decoding(temperature=0.7, seed=3)
     settings = folder_settings(model, parts, drawn, CalibrationSettings())
@@ -55,7 +55,7 @@ def test_the_settings_of_a_search_are_its_model_objective_and_text() -> None:
     assert folder_settings(model, parts, drawn, text) == {**settings, "calibration": wanted}
 
 
-def test_where_a_layer_stands_needs_no_model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_layer_stands_needs_no_model(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("layercut.models.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     assert select(tiny, tmp_path / "run", "reverse").plan.removed == (5,)
     with pytest.raises(pytest.fail.Exception, match="was loaded"):
@@ -73,7 +73,7 @@ def own_criterion(context: Context) -> Selection:
     return Selection((context.candidates[0],))
 
 
-def test_ones_own_criterion_gets_the_model_and_no_text_unless_it_is_asked_for(tiny: Path, tmp_path: Path) -> None:
+def test_ones_own_criterion_gets_the_model_and_no_text_unless_it_is_asked_for(tiny, tmp_path):
     assert select(tiny, tmp_path / "run", f"{__name__}:own_criterion", settings={"depth": 2}).plan.removed == (0,)
     (tmp_path / "text.txt").write_text("one text\n")
     text = CalibrationSettings(source=str(tmp_path / "text.txt"), max_tokens=16)
@@ -88,15 +88,13 @@ def test_ones_own_criterion_gets_the_model_and_no_text_unless_it_is_asked_for(ti
 @pytest.mark.parametrize(
     ("protect", "recorded", "removed"), [(None, None, 5), ("none", [], 5), ("5,last:2", [4, 5], 3)]
 )
-def test_a_plan_says_which_layers_were_protected(
-    tiny: Path, tmp_path: Path, protect: str | None, recorded: list[int] | None, removed: int
-) -> None:
+def test_a_plan_says_which_layers_were_protected(tiny, tmp_path, protect, recorded, removed):
     plan = select(tiny, tmp_path / "run", "reverse", protect=protect).plan
     assert plan.settings.get("protect") == recorded
     assert plan.removed == (removed,)
 
 
-def test_a_number_of_held_out_items_without_effect_is_said(tiny: Path, tmp_path: Path) -> None:
+def test_a_number_of_held_out_items_without_effect_is_said(tiny, tmp_path):
     said: list[str] = []
     select(tiny, tmp_path / "run", "reverse", held_out=5, say=said.append)
     assert len(said) == 1 and "`held_out` 5 has no" in said[0]
@@ -107,7 +105,7 @@ def choosing_by_items(context: Context) -> Selection:
     return Selection((1,), details={SELECTION_ITEMS: record_items(context.objective.items)})
 
 
-def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny: Path, tmp_path: Path) -> None:
+def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny, tmp_path):
     tasks = [TaskSettings(task="brackets", readouts=("rank",), limit=4)]
     wish = {"tasks": tasks, "held_out": 3}
     plan = select(tiny, tmp_path / "run", f"{__name__}:choosing_by_items", **wish).plan
@@ -124,7 +122,7 @@ def test_a_plan_that_was_chosen_by_items_is_scored_on_others(tiny: Path, tmp_pat
     assert "held_out" not in fewer.scores
 
 
-def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny: Path, tmp_path: Path) -> None:
+def test_mlp_channels_are_chosen_on_the_original_models_right_answers(tiny, tmp_path):
     said: list[str] = []
     wish: dict[str, Any] = {"tasks": [TaskSettings(task="copy", limit=16)], "held_out": 0}
     with pytest.raises(InputError, match="answers none of the selection items"):
@@ -157,7 +155,7 @@ def dry(layercut: Run, *words: object) -> dict[str, Any]:
     return found
 
 
-def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_a_search_counts_its_plans_items_and_held_out_items(layercut, tiny, tmp_path):
     words = ("select", tiny, "--criterion", "task_accuracy", "--remove", "2 layers", *TASKS, "--race", "off")
     said = dry(layercut, *words, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -178,21 +176,14 @@ def test_a_search_counts_its_plans_items_and_held_out_items(layercut: Run, tiny:
         ("trace_damage", TASKS, [3, 18, 3, 18]),
     ],
 )
-def test_every_criterion_has_its_count(
-    layercut: Run,
-    tiny: Path,
-    tmp_path: Path,
-    criterion: str,
-    more: tuple[object, ...],
-    items: list[int],
-) -> None:
+def test_every_criterion_has_its_count(layercut, tiny, tmp_path, criterion, more, items):
     text = ("--calibration-texts", 4, "--calibration-tokens", 16)
     words = ("select", tiny, "--criterion", criterion, "--remove", "2 layers", *text, *more, "--out", tmp_path / "run")
     assert [step["items"] for step in dry(layercut, *words)["steps"]] == items
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_asks_what_it_said(layercut: Run, tiny: Path, tmp_path: Path) -> None:
+def test_a_sweep_asks_what_it_said(layercut, tiny, tmp_path):
     words = ("sweep", tiny, *TASKS, "--layers", "1-3", "--out", tmp_path / "run")
     said = layercut(*words, "--dry-run")
     assert said.code == 0 and not (tmp_path / "run").exists()

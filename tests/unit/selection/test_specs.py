@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from layercut.base_settings import Settings
@@ -20,7 +18,7 @@ def random(num_layers: int, num_remove: int, seed: int) -> tuple[int, ...]:
     return base.random_layers(Context(num_layers=num_layers, num_remove=num_remove, seed=seed)).removed
 
 
-def test_reverse_takes_the_last_layers_last_one_first() -> None:
+def test_reverse_takes_the_last_layers_last_one_first():
     assert reverse(30, 3) == (29, 28, 27)
     assert reverse(30, 3, protect=frozenset({29, 27})) == (28, 26, 25)
     # Of equally important layers the later one goes.
@@ -36,18 +34,18 @@ def test_reverse_takes_the_last_layers_last_one_first() -> None:
         *((number, (), "choose 1 to 5") for number in (0, 6, 7)),
     ],
 )
-def test_what_cannot_be_removed_or_protected_is_refused(num_remove: int, protect: set[int], message: str) -> None:
+def test_what_cannot_be_removed_or_protected_is_refused(num_remove, protect, message):
     with pytest.raises(InputError, match=message):
         Context(num_layers=6, num_remove=num_remove, protect=frozenset(protect))
 
 
-def test_a_criterion_of_ones_own_is_named_by_module_and_function() -> None:
+def test_a_criterion_of_ones_own_is_named_by_module_and_function():
     assert find_criterion("layercut.selection.base:last_layers") is base.last_layers
     with pytest.raises(InputError, match="no.such:thing"):
         find_criterion("no.such:thing")
 
 
-def test_what_is_known_of_a_criterion_without_importing_it() -> None:
+def test_what_is_known_of_a_criterion_without_importing_it():
     assert {name: find_criterion(name).__name__ for name in CRITERIA} == {
         **{name: name for name in ("block_influence", "angular_distance", "task_accuracy", "trace_damage")},
         "random": "random_layers",
@@ -62,7 +60,7 @@ def test_what_is_known_of_a_criterion_without_importing_it() -> None:
         criterion_row("revers")
 
 
-def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:
+def test_random_is_the_same_everywhere_and_nested_in_depth():
     assert random(30, 3, seed=0) == random(30, 6, seed=0)[:3]
     assert len(set(random(30, 29, seed=4))) == 29
     assert random(30, 5, seed=0) != random(30, 5, seed=1)
@@ -75,7 +73,7 @@ def test_random_is_the_same_everywhere_and_nested_in_depth() -> None:
     assert max(counts) < 250
 
 
-def test_layers_are_named_or_counted_by_a_criterion() -> None:
+def test_layers_are_named_or_counted_by_a_criterion():
     plan = LayerSpec.parse("8,3,21-24").bind(num_layers=30)
     assert (plan.removed, plan.criterion) == ((8, 3, 21, 22, 23, 24), "explicit")
     plan = LayerSpec.parse("random:3").bind(num_layers=30, seed=7, model="m", model_hash="abc")
@@ -86,7 +84,7 @@ def test_layers_are_named_or_counted_by_a_criterion() -> None:
             find_criterion(name)(Context(num_layers=6, num_remove=1, settings={"token": 1}))
 
 
-def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
+def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path):
     path = tmp_path / "plan.json"
     CutPlan(num_layers=30, removed=(5, 2), criterion="reverse").save(path)
     assert LayerSpec.parse(str(path)).bind(num_layers=30).removed == (5, 2)
@@ -115,7 +113,7 @@ def test_a_plan_file_is_taken_if_the_depth_agrees(tmp_path: Path) -> None:
         *((spec, "is not a plan; write a layer list") for spec in ("6.attn", "3 6.mlp:0.5", "attn")),
     ],
 )
-def test_bad_specs_are_refused_in_one_clear_line(spec: object, message: str) -> None:
+def test_bad_specs_are_refused_in_one_clear_line(spec, message):
     with pytest.raises(InputError, match=message) as caught:
         LayerSpec.parse(spec).bind(num_layers=30, model="m")
     assert "\n" not in str(caught.value)
@@ -126,7 +124,7 @@ class Asked(Settings, arbitrary_types_allowed=True):
 
 
 @pytest.mark.parametrize(("given", "number"), [("3 layers", 3), ("1layer", 1), ("10%", 3), ("0.1", 3), (0.1, 3)])
-def test_a_count_is_written_as_a_count(given: object, number: int) -> None:
+def test_a_count_is_written_as_a_count(given, number):
     found = Asked(remove=given).remove
     assert found.is_open and found.count is not None and found.count.layers(30) == number
     with pytest.raises(InputError, match="not say which layers"):
@@ -137,7 +135,7 @@ def test_a_count_is_written_as_a_count(given: object, number: int) -> None:
     assert Asked(remove="mlp:0.28").remove.mlp == 0.28
 
 
-def test_layers_may_come_in_every_form() -> None:
+def test_layers_may_come_in_every_form():
     plan = CutPlan(num_layers=30, removed=(4, 2))
     for form in ("4,2", [4, 2], (4, 2), plan):
         assert LayerSpec.parse(form).bind(num_layers=30).removed == (4, 2)
@@ -155,9 +153,7 @@ def test_layers_may_come_in_every_form() -> None:
         ("25% mlp:0.1", None, "25%", 0.1),
     ],
 )
-def test_mlp_channels_stand_beside_layers(
-    given: str, layers: tuple[int, ...] | None, count: str | None, mlp: float
-) -> None:
+def test_mlp_channels_stand_beside_layers(given, layers, count, mlp):
     spec = LayerSpec.parse(given)
     assert (spec.layers, spec.count and spec.count.text, spec.mlp) == (layers, count, pytest.approx(mlp))
     assert spec.is_open and str(spec) == given and LayerSpec.parse(str(spec)) == spec
@@ -170,7 +166,7 @@ def test_mlp_channels_stand_beside_layers(
     [("first:4,last:2", {0, 1, 2, 3, 28, 29}), ("first:4,last:2,0,7-9", {0, 1, 2, 3, 7, 8, 9, 28, 29}), ("0", {0}),
      (" 5 , last:1 ", {5, 29}), ("last:0", set()), ("none", set())],
 )  # fmt: skip
-def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -> None:
+def test_protected_layers_as_people_write_them(text, protected):
     assert parse_protected(text, 30) == protected
 
 
@@ -187,7 +183,7 @@ def test_protected_layers_as_people_write_them(text: str, protected: set[int]) -
         ("first:2,", "does not name the layers to protect"),
     ],
 )
-def test_what_is_no_protection_is_refused_in_one_line(text: str, message: str) -> None:
+def test_what_is_no_protection_is_refused_in_one_line(text, message):
     with pytest.raises(InputError, match=message) as error:
         parse_protected(text, 30)
     assert "\n" not in str(error.value)

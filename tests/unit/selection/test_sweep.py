@@ -3,8 +3,6 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +12,6 @@ from rich.console import Console
 from layercut.engine.base import Decoding
 from layercut.errors import InputError
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.sweep import SweepRow
 from layercut.runs.directory import RunFolder
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.base import Context
@@ -39,13 +36,7 @@ def needy(name: str, readout: Readout = "short", **fields: object) -> Cell:
     return Cell(task=task, readout=readout, limit=None, split="selection")
 
 
-def sweep(
-    path: Path,
-    asked: list[Cell],
-    engine: NeedyEngine,
-    layers: tuple[int, ...] = tuple(range(6)),
-    say: Callable[[str], None] = lambda text: None,
-) -> list[SweepRow]:
+def sweep(path, asked, engine, layers=tuple(range(6)), say=lambda text: None):
     settings = folder_settings({"model": "fake"}, asked, GREEDY)
     with RunFolder.begin(path, settings) as run:
         model: Any = SimpleNamespace(num_layers=6, engine=engine, metadata=SimpleNamespace(model_hash=HASH))
@@ -53,7 +44,7 @@ def sweep(
         return planned.measure_layers(run, Console(file=io.StringIO()), say)
 
 
-def test_equals_what_the_items_say(tmp_path: Path) -> None:
+def test_equals_what_the_items_say(tmp_path):
     asked = [needy("one"), needy("two", "rank"), needy("one", "rank")]
     rows = sweep(tmp_path / "run", asked, NeedyEngine(num_layers=6))
     assert [(row.task, row.readout, row.layer) for row in rows] == [
@@ -69,7 +60,7 @@ def test_equals_what_the_items_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kill_after", [0, 7, 33])
-def test_a_killed_sweep_asks_only_what_is_missing(tmp_path: Path, kill_after: int) -> None:
+def test_a_killed_sweep_asks_only_what_is_missing(tmp_path, kill_after):
     asked = [needy("one"), needy("two", "rank")]
     whole = sweep(tmp_path / "whole", asked, NeedyEngine(num_layers=6))
     killed, second = NeedyEngine(num_layers=6, kill_after=kill_after), NeedyEngine(num_layers=6)
@@ -81,7 +72,7 @@ def test_a_killed_sweep_asks_only_what_is_missing(tmp_path: Path, kill_after: in
     assert len(killed.asked) + len(second.asked) == 7 * 2 * 20
 
 
-def test_more_layers_later_and_no_model_for_what_is_known(tmp_path: Path) -> None:
+def test_more_layers_later_and_no_model_for_what_is_known(tmp_path):
     asked = [needy("one")]
     sweep(tmp_path / "run", asked, NeedyEngine(num_layers=6), layers=(1, 2))
     engine = NeedyEngine(num_layers=6)
@@ -92,7 +83,7 @@ def test_more_layers_later_and_no_model_for_what_is_known(tmp_path: Path) -> Non
     assert not engine.calls
 
 
-def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
+def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path):
     asked = [needy("one"), needy("two")]
     parts = [ObjectiveTask(task=one.task, readout=one.readout, limit=None) for one in asked]
     settings = folder_settings({"model": "fake"}, parts, GREEDY)
@@ -114,7 +105,7 @@ def test_a_search_in_the_same_folder_is_not_asked_again(tmp_path: Path) -> None:
         ({"share_known": 0.3, "chance_level": 0.25}, r"not above chance \(0.25\) on 20 items"),
     ],
 )
-def test_a_task_without_retention_is_said_at_once(tmp_path: Path, fields: dict[str, float], why: str) -> None:
+def test_a_task_without_retention_is_said_at_once(tmp_path, fields, why):
     said: list[str] = []
     engine = NeedyEngine(num_layers=6, kill_after=5)  # the original model alone
     asked = [needy("dull", **fields)]
@@ -128,7 +119,7 @@ def test_a_task_without_retention_is_said_at_once(tmp_path: Path, fields: dict[s
     assert re.search(why, rows[0].values.refused)
 
 
-def test_layers_as_people_write_them() -> None:
+def test_layers_as_people_write_them():
     assert swept_layers(None, 4, "m") == (0, 1, 2, 3)
     assert swept_layers("3,0-1,1", 4, "m") == (0, 1, 3)
     with pytest.raises(InputError, match=r"layer 30 .*\(0-29\)"):
@@ -139,7 +130,7 @@ def test_layers_as_people_write_them() -> None:
         swept_layers(None, 1, "m")
 
 
-def test_items_of_the_objective() -> None:
+def test_items_of_the_objective():
     wanted = [TaskSettings(task="brackets", readouts=("rank",), limit=5), TaskSettings(task="copy", limit=3)]
     selection = swept_cells(wanted, 0)
     assert (selection[0].label, len(selection[0].samples), selection[0].work().num_items) == ("brackets (rank)", 5, 5)

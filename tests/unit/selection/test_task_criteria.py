@@ -70,7 +70,7 @@ def context(engine: NeedyEngine | None = None, parts: Any = PARTS, journal: Any 
     return Context(**{"num_layers": 6, "num_remove": 2, "engine": engine, "objective": objective, **fields})
 
 
-def test_only_right_answers_are_traces_and_only_text_that_was_written() -> None:
+def test_only_right_answers_are_traces_and_only_text_that_was_written():
     engine = TracedEngine()
     selection = trace_damage(context(engine))
     samples = [
@@ -87,7 +87,7 @@ def test_only_right_answers_are_traces_and_only_text_that_was_written() -> None:
     assert ("log_likelihoods", "uncut") not in engine.calls, "what is ranked is not asked"
 
 
-def test_traces_keep_the_completion_and_the_prompt_as_they_were() -> None:
+def test_traces_keep_the_completion_and_the_prompt_as_they_were():
     """A wrong answer, a blank one and one cut short are no traces; a chain is kept whole, from its first space on."""
 
     class Chains(NeedyTask):
@@ -110,7 +110,7 @@ def test_traces_keep_the_completion_and_the_prompt_as_they_were() -> None:
     ]
 
 
-def test_one_shot_ranks_by_the_divergence_per_token() -> None:
+def test_one_shot_ranks_by_the_divergence_per_token():
     selection = trace_damage(context())
     assert selection.importance == pytest.approx({layer: value / 2 for layer, value in DAMAGE["kl"].items()})
     assert list(selection.removed) == sorted(range(6), key=lambda layer: (DAMAGE["kl"][layer], -layer))[:2]
@@ -120,7 +120,7 @@ def test_one_shot_ranks_by_the_divergence_per_token() -> None:
     assert details["without"]["1"] == {"nll": 4.5, "kl": 1.0} and details["uncut"] == {"nll": 0.5, "kl": 0}
 
 
-def test_greedy_judges_what_is_gone_already() -> None:
+def test_greedy_judges_what_is_gone_already():
     class Together(TracedEngine):
         def _damage(self, request: LikelihoodRequest, plan: CutPlan, reference: CutPlan) -> Divergence:
             found = super()._damage(request, plan, reference)
@@ -132,7 +132,7 @@ def test_greedy_judges_what_is_gone_already() -> None:
     assert [round_["value"] for round_ in selection.details["rounds"]] == [-0.5, -2.0]
 
 
-def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_path: Path) -> None:
+def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_path):
     def select(path: Path, engine: TracedEngine, **settings: str) -> Selection:
         with RunFolder.begin(path, {"a": 1}) as folder, SearchJournal(folder) as journal:
             return trace_damage(context(engine, journal=journal, folder=folder, settings=settings))
@@ -160,7 +160,7 @@ def test_killed_and_resumed_is_run_through_and_nothing_is_measured_twice(tmp_pat
     assert len({plan for plan, _ in other.measured}) == 5, "of the greedy search only the second round is new"
 
 
-def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
+def test_on_a_real_engine_the_damage_is_that_of_the_engine():
     engine = PlainEngine(tiny_loaded("llama"), batch_size=4)
 
     class Anything(NeedyTask):
@@ -182,7 +182,7 @@ def test_on_a_real_engine_the_damage_is_that_of_the_engine() -> None:
         assert selection.importance[layer] == pytest.approx(mean, rel=1e-9)
 
 
-def test_damage_refuses_what_it_cannot_do() -> None:
+def test_damage_refuses_what_it_cannot_do():
     none = (ObjectiveTask(task=NeedyTask(name="hard", share_known=0), readout="short"),)
     for asked, message in (
         (context(parts=none), r"hard \(short\) right"),
@@ -202,7 +202,7 @@ def accuracy(engine: NeedyEngine | None = None, **fields: Any) -> Selection:
     return task_accuracy(context(engine or NeedyEngine(), WRITTEN, **fields))
 
 
-def test_removes_what_the_items_need_least() -> None:
+def test_removes_what_the_items_need_least():
     """As the paper's loop does on the items themselves: layer 0 stays, the later layer wins ties."""
     items = [sample.id for part in WRITTEN for sample in part.task.samples("selection", None)]
     removed: list[int] = []
@@ -225,7 +225,7 @@ def test_removes_what_the_items_need_least() -> None:
         (frozenset({0, 3}), [0, 3]),
     ],
 )
-def test_which_layers_are_protected(protect: frozenset[int] | None, expected: list[int]) -> None:
+def test_which_layers_are_protected(protect, expected):
     # Every removal helps the more the earlier the layer stands, so whatever is free goes from the front.
     objective = TableObjective(lambda removed: float(sum(10 - layer for layer in removed)))
     selection = accuracy(objective=objective, protect=protect)
@@ -233,7 +233,7 @@ def test_which_layers_are_protected(protect: frozenset[int] | None, expected: li
     assert list(selection.removed) == [layer for layer in range(6) if layer not in expected][:2]
 
 
-def test_details_say_what_was_measured_and_on_what() -> None:
+def test_details_say_what_was_measured_and_on_what():
     details = accuracy().details
     json.dumps(details, allow_nan=False)
     assert details["uncut"] == 1.0
@@ -243,7 +243,7 @@ def test_details_say_what_was_measured_and_on_what() -> None:
     assert [task["task"] for task in details["objective"]["objective"]] == ["one", "two"]
 
 
-def test_a_shortlist_as_long_as_the_candidates_finds_what_all_of_them_do_but_for_ties() -> None:
+def test_a_shortlist_as_long_as_the_candidates_finds_what_all_of_them_do_but_for_ties():
     selection = accuracy(TracedEngine(), num_remove=3, settings={"shortlist": 5})
     whole = accuracy(TracedEngine(), num_remove=3)
     values = [{row["value"] for row in found.details["rounds"]} for found in (selection, whole)]
@@ -251,7 +251,7 @@ def test_a_shortlist_as_long_as_the_candidates_finds_what_all_of_them_do_but_for
     assert selection.details["rounds"][0]["candidates"] == [5, 3, 2, 1, 4]  # by damage, the least last
 
 
-def test_only_the_candidates_with_the_least_damage_beside_what_is_gone_answer() -> None:
+def test_only_the_candidates_with_the_least_damage_beside_what_is_gone_answer():
     engine = TracedEngine()
     selection = accuracy(engine, num_remove=3, settings={"shortlist": 2, "traces": 3})
     rounds = selection.details["rounds"]
@@ -273,6 +273,6 @@ def test_only_the_candidates_with_the_least_damage_beside_what_is_gone_answer() 
         ({"num_layers": 3, "protect": frozenset({0, 1})}, "cannot remove 2 layers: 1 of 3"),
     ],
 )
-def test_accuracy_refuses_what_it_cannot_do(fields: dict[str, Any], words: str) -> None:
+def test_accuracy_refuses_what_it_cannot_do(fields, words):
     with pytest.raises(InputError, match=words):
         accuracy(TracedEngine(), **fields)

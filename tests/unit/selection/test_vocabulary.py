@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
@@ -22,11 +21,11 @@ from tests.support.vocabularies import write_model
 
 
 @pytest.fixture(scope="module")
-def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bytes_model(tmp_path_factory):
     return write_model("bytes", tmp_path_factory.mktemp("vocabularies") / "bytes")
 
 
-def test_which_tokens_are_kept(bytes_model: Path, tmp_path: Path) -> None:
+def test_which_tokens_are_kept(bytes_model, tmp_path):
     tokens = tokens_of_folder(bytes_model)
     kept = {name: set(choose_vocabulary(bytes_model, name).kept) for name in ("ascii", "latin")}
     others = [token for token in kept["ascii"] & tokens.texts.keys() if not tokens.bytes_of(token).isascii()]
@@ -58,7 +57,7 @@ def test_which_tokens_are_kept(bytes_model: Path, tmp_path: Path) -> None:
         ("vocab:500+600", "names two numbers"),
     ],
 )
-def test_a_vocabulary_that_cannot_be(bytes_model: Path, tmp_path: Path, text: str, match: str) -> None:
+def test_a_vocabulary_that_cannot_be(bytes_model, tmp_path, text, match):
     with pytest.raises(InputError, match=match):
         layercut.cut(bytes_model, text, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -67,7 +66,7 @@ def test_a_vocabulary_that_cannot_be(bytes_model: Path, tmp_path: Path, text: st
         vocabulary_of(tokens_of_folder(bytes_model), "99999", size, set())
 
 
-def test_a_plan_of_tokens_is_for_files(bytes_model: Path) -> None:
+def test_a_plan_of_tokens_is_for_files(bytes_model):
     with pytest.raises(InputError, match="a plan for files: layercut cut"):
         LayerSpec.parse("2 vocab:ascii").bind(num_layers=4)
     plan = CutPlan(num_layers=4, vocabulary=choose_vocabulary(bytes_model, "ascii"))
@@ -76,7 +75,7 @@ def test_a_plan_of_tokens_is_for_files(bytes_model: Path) -> None:
         handle.plan(plan)
 
 
-def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
+def test_whole_prompts_of_a_run_stay(bytes_model, tmp_path):
     run = layercut.evaluate(bytes_model, "copy", readouts="short", limit=4, device="cpu", out=tmp_path / "run").folder
     own = choose_vocabulary(bytes_model, f"600+{run}")
     ((name, note),) = used_tokens_in(bytes_model, run).items()
@@ -99,7 +98,7 @@ def test_whole_prompts_of_a_run_stay(bytes_model: Path, tmp_path: Path) -> None:
     assert used_tokens_in(small, run) == {}, "ids of another tokenizer"
 
 
-def test_only_greedy_answers_of_known_tokens_are_said_to_stay(bytes_model: Path, tmp_path: Path) -> None:
+def test_only_greedy_answers_of_known_tokens_are_said_to_stay(bytes_model, tmp_path):
     """Drawn answers and scores of options are sums over the whole vocabulary, which is smaller then."""
     drawn = layercut.evaluate(
         bytes_model, "copy", readouts="short", limit=2, device="cpu", temperature=0.8, out=tmp_path / "drawn"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,13 +209,13 @@ SCALED = {"rope_theta": 5e5, "rope_type": "llama3", **FACTORS}
         ({"rope_theta": 1e4}, {}),
     ],
 )
-def test_fields_are_added_where_they_say_the_same(config: dict[str, Any], added: dict[str, Any]) -> None:
+def test_fields_are_added_where_they_say_the_same(config, added):
     assert with_older_fields(config) == {**config, **added}
     assert with_older_fields({"text_config": config})["text_config"] == {**config, **added}
 
 
 @pytest.mark.parametrize("rope", [DEFAULT, SCALED], ids=["default", "scaled"])
-def test_a_cut_checkpoint_has_them_and_computes_the_same(rope: dict[str, Any], tmp_path: Path) -> None:
+def test_a_cut_checkpoint_has_them_and_computes_the_same(rope, tmp_path):
     source = save_tiny("llama", tmp_path / "model")
     config = json.loads((source / "config.json").read_text())
     config["rope_parameters"] = rope

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("shared_cache")
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory):
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
@@ -59,7 +59,7 @@ def metadata(file: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("removed", PLANS.values(), ids=PLANS)
-def test_it_is_the_file_that_a_model_without_these_layers_gives(file: Path, tmp_path: Path, removed: Any) -> None:
+def test_it_is_the_file_that_a_model_without_these_layers_gives(file, tmp_path, removed):
     plan = plan_of(removed)
     cut(file, plan, tmp_path / "cut.gguf")
     wanted = write_gguf(tmp_path / "wanted.gguf", kept=plan.kept)
@@ -70,7 +70,7 @@ def test_it_is_the_file_that_a_model_without_these_layers_gives(file: Path, tmp_
     assert read_gguf_head(tmp_path / "cut.gguf").arrays["layercut.removed"] == plan.removed
 
 
-def test_bypassed_is_cut_is_loaded_by_transformers(file: Path, tmp_path: Path) -> None:
+def test_bypassed_is_cut_is_loaded_by_transformers(file, tmp_path):
     plan = plan_of((4, 1, 2))
     done = cut(file, plan, tmp_path / "cut.gguf", verify=True)
     assert "96 tokens differ" in done.verified
@@ -87,7 +87,7 @@ def test_bypassed_is_cut_is_loaded_by_transformers(file: Path, tmp_path: Path) -
     assert old("2 + 3 <|im_start|>\n")["input_ids"] == new("2 + 3 <|im_start|>\n")["input_ids"]
 
 
-def test_layercut_reads_its_own_file_as_any_model(file: Path, tmp_path: Path) -> None:
+def test_layercut_reads_its_own_file_as_any_model(file, tmp_path):
     out = layercut.cut(str(file), "1-2", tmp_path / "cut.gguf")
     assert out == tmp_path / "cut.gguf"
     loaded = load_model(str(out), device="cpu")
@@ -101,7 +101,7 @@ def test_layercut_reads_its_own_file_as_any_model(file: Path, tmp_path: Path) ->
     assert [step["removed"] for step in steps] == [[1, 2]]
 
 
-def test_sizes_that_the_file_names_are_those_of_the_kept_layers(tmp_path: Path) -> None:
+def test_sizes_that_the_file_names_are_those_of_the_kept_layers(tmp_path):
     whole = write_gguf(tmp_path / "whole.gguf", size_label="54K")
     cut(whole, "4,1,2", tmp_path / "cut.gguf")
     head = read_gguf_head(tmp_path / "cut.gguf")
@@ -113,7 +113,7 @@ def test_sizes_that_the_file_names_are_those_of_the_kept_layers(tmp_path: Path) 
     assert (plan.removed, plan.num_layers) == ((4, 1, 2), 6)
 
 
-def test_a_second_cut_records_the_first(file: Path, tmp_path: Path) -> None:
+def test_a_second_cut_records_the_first(file, tmp_path):
     cut(file, "4,1", tmp_path / "one.gguf")
     cut(tmp_path / "one.gguf", "0", tmp_path / "two.gguf")
     cut(tmp_path / "two.gguf", "2", tmp_path / "three.gguf")
@@ -126,7 +126,7 @@ def test_a_second_cut_records_the_first(file: Path, tmp_path: Path) -> None:
     assert tensors(tmp_path / "three.gguf") == tensors(wanted)
 
 
-def test_another_alignment_and_odd_sizes(tmp_path: Path) -> None:
+def test_another_alignment_and_odd_sizes(tmp_path):
     whole = write_gguf(tmp_path / "whole.gguf", alignment=256)
     cut(whole, "0,3", tmp_path / "cut.gguf")
     wanted = write_gguf(tmp_path / "wanted.gguf", kept=(1, 2, 4, 5), alignment=256)
@@ -137,7 +137,7 @@ def test_another_alignment_and_odd_sizes(tmp_path: Path) -> None:
     assert (tmp_path / "cut.gguf").stat().st_size % 256 == 0
 
 
-def test_refused_in_one_line(file: Path, tmp_path: Path) -> None:
+def test_refused_in_one_line(file, tmp_path):
     out = tmp_path / "x.gguf"
     assert gguf_to_gguf(str(file), tmp_path / "folder") is None
     with pytest.raises(InputError, match="convert_hf_to_gguf"):
@@ -160,7 +160,7 @@ def test_refused_in_one_line(file: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_path: Path) -> None:
+def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_path):
     raw = write_gguf(tmp_path / "tiny.gguf").read_bytes()
     other = tmp_path / "other.gguf"
     other.write_bytes(raw.replace(b"llama.", b"arcee.").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0arcee"))
@@ -169,7 +169,7 @@ def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_pat
     assert read_gguf_head(tmp_path / "cut.gguf").num_layers == 5
 
 
-def test_a_model_that_cannot_be_converted_is_told(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_converted_is_told(file, tmp_path, monkeypatch):
     def fails(*_: Any, **__: Any) -> None:
         raise CheckpointError("it cannot be read.")
 
@@ -189,9 +189,7 @@ def test_a_model_that_cannot_be_converted_is_told(file: Path, tmp_path: Path, mo
     ],
     ids=["a byte", "a key", "a name", "the count"],
 )
-def test_a_file_that_came_out_wrong_is_never_kept(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes
-) -> None:
+def test_a_file_that_came_out_wrong_is_never_kept(file, tmp_path, monkeypatch, old, new):
     check = surgery._check_written
 
     def damage(work: Any, head: Any, source: Path, part: Path) -> None:
@@ -209,7 +207,7 @@ def test_a_file_that_came_out_wrong_is_never_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_logits_are_refused(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_logits_are_refused(file, tmp_path, monkeypatch):
     reload = checking._reload
 
     def other(model: Any, path: Path) -> Any:
@@ -234,7 +232,7 @@ def _cut_and_hang(file: Path, out: Path, reached: Any) -> None:
     cut(file, "1", out)
 
 
-def test_a_killed_cut_leaves_no_file_and_the_same_command_starts_again(file: Path, tmp_path: Path) -> None:
+def test_a_killed_cut_leaves_no_file_and_the_same_command_starts_again(file, tmp_path):
     out = tmp_path / "cut.gguf"
     start = multiprocessing.get_context("fork")
     reached = start.Event()
@@ -251,7 +249,7 @@ def test_a_killed_cut_leaves_no_file_and_the_same_command_starts_again(file: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["cut.gguf"]
 
 
-def test_a_full_disk_is_one_line(file: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line(file, tmp_path):
     with small_disk(tmp_path / "disk", 64 * 1024) as disk:
         with pytest.raises(InputError, match="too little. Free space"):
             cut(file, "1", tmp_path / "disk" / "cut.gguf")

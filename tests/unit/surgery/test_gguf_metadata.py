@@ -39,7 +39,7 @@ def refused(head: GgufHead, *removed: int) -> str:
     return str(caught.value)
 
 
-def test_arrays_of_one_entry_per_layer_keep_those_of_the_kept_layers() -> None:
+def test_arrays_of_one_entry_per_layer_keep_those_of_the_kept_layers():
     kinds, widths = (0, 8, 0, 8, 0, 8), (1, 2, 3, 4, 5, 6)
     head = head_of("lfm2", 6, attention__head_count_kv=kinds, feed_forward_length=widths, rope__other=(1, 2))
     assert cut(head, 0, 3) == {
@@ -55,7 +55,7 @@ def test_arrays_of_one_entry_per_layer_keep_those_of_the_kept_layers() -> None:
     assert cut(other, 1) == {"qwen2vl.block_count": 3}, "as long as the model is deep, and not about layers"
 
 
-def test_counts_and_patterns_follow_the_layers_that_stay() -> None:
+def test_counts_and_patterns_follow_the_layers_that_stay():
     head = head_of("deepseek", 8, leading_dense_block_count=3)
     assert cut(head, 1, 5)["deepseek.leading_dense_block_count"] == 2
     assert cut(head, 0, 1, 2)["deepseek.leading_dense_block_count"] == 0
@@ -67,7 +67,7 @@ def test_counts_and_patterns_follow_the_layers_that_stay() -> None:
     assert "sliding_window_pattern has 2 entries" in refused(short, 1)
 
 
-def test_layers_for_multi_token_prediction_stay_last() -> None:
+def test_layers_for_multi_token_prediction_stay_last():
     head = head_of("glm4moe", 8, nextn_predict_layers=2, attention__head_count=tuple(range(8)))
     assert head.num_layers == 6
     plan = CutPlan(num_layers=6, removed=(1, 2))
@@ -96,7 +96,7 @@ def test_layers_for_multi_token_prediction_stay_last() -> None:
         ("rwkv6", {"rescale_every_n_layers": 0}, 12, [(0,)], []),
     ],
 )
-def test_periods(name: str, keys: dict[str, Any], depth: int, fine: list[Any], wrong: list[Any]) -> None:
+def test_periods(name, keys, depth, fine, wrong):
     head = head_of(name, depth, **keys)
     for removed in fine:
         assert cut(head, *removed) == {f"{name}.block_count": depth - len(removed)}
@@ -113,13 +113,13 @@ def test_periods(name: str, keys: dict[str, Any], depth: int, fine: list[Any], w
     ("name", "depth"),
     [*(("gemma3", 62), ("gemma3", 63), ("gemma2", 46), ("exaone4", 64)), *(("deepseek2", 27), ("deepseek2", 49))],
 )
-def test_depths_at_which_llama_cpp_computes_something_else(name: str, depth: int) -> None:
+def test_depths_at_which_llama_cpp_computes_something_else(name, depth):
     said = refused(head_of(name, depth), depth - 1)
     assert said.startswith(f"{name}.block_count would go from {depth} to {depth - 1}")
     assert cut(head_of("deepseek2", 61), 60) == {"deepseek2.block_count": 60}
 
 
-def test_architectures_and_keys_that_no_cut_can_follow() -> None:
+def test_architectures_and_keys_that_no_cut_can_follow():
     assert "the GGUF architecture 'martian'" in refused(head_of("martian", 4), 1)
     assert "the GGUF architecture 't5'" in refused(head_of("t5", 4), 1)
     for key, value in (("attention__shared_kv_layers", 3), ("embedding_length_per_layer_input", 64)):
@@ -132,7 +132,7 @@ def test_architectures_and_keys_that_no_cut_can_follow() -> None:
     assert cut(head_of("jamba", 4, tensors=odd), 1) == {"jamba.block_count": 3}
 
 
-def test_a_file_that_holds_other_layers_than_it_counts() -> None:
+def test_a_file_that_holds_other_layers_than_it_counts():
     head = head_of("llama", 4)
     fewer = GgufHead(head.metadata, {}, {}, head.tensors[:2] + head.tensors[3:], 32, 3)
     more = GgufHead({**head.metadata, "llama.block_count": 3}, {}, {}, head.tensors, 32, 3)
@@ -142,7 +142,7 @@ def test_a_file_that_holds_other_layers_than_it_counts() -> None:
         cut(more, 1)
 
 
-def test_names_of_blocks_and_architectures() -> None:
+def test_names_of_blocks_and_architectures():
     assert block_tensor("blk.12.attn_q.weight") == (12, "attn_q.weight")
     assert block_tensor("token_embd.weight") is None
     assert block_tensor("enc.blk.1.attn_q.weight") is None

@@ -48,7 +48,7 @@ def cut(file: Path, plan: CutPlan, out: Path, **more: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "whole.gguf"
     return write(build(TINY["llama"]), "llama", TINY["llama"], path, {"ffn_down.weight": Kind.Q8_0})
 
@@ -61,7 +61,7 @@ def written_by(part: Part | None, data: np.ndarray, file: Path) -> bytes:
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2"])
 @pytest.mark.parametrize("removed", [(), (1,)], ids=["channels", "a layer too"])
-def test_it_is_the_file_that_hand_sliced_modules_give(name: str, removed: tuple[int, ...], tmp_path: Path) -> None:
+def test_it_is_the_file_that_hand_sliced_modules_give(name, removed, tmp_path):
     if name == "gemma2":  # whose layers have two kinds, by position
         removed = (4, 5) if removed else ()
     model, channels = build(TINY[name]), channels_of(TINY[name].depth)
@@ -93,7 +93,7 @@ def test_it_is_the_file_that_hand_sliced_modules_give(name: str, removed: tuple[
     ("before", "kept", "after"),
     [(Kind.Q8_0, 64, Kind.Q8_0), (Kind.Q4_1, 64, Kind.Q4_1), (Kind.Q5_0, 32, Kind.Q5_0), (Kind.Q8_0, 80, Kind.F16)],
 )
-def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, after: Kind, tmp_path: Path) -> None:
+def test_quantised_last_matrices_are_quantised_again(before, kept, after, tmp_path):
     file = write(
         build(TINY["llama"]), "llama", TINY["llama"], tmp_path / "whole.gguf",
         {"ffn_down.weight": before, "ffn_gate.weight": before},
@@ -117,7 +117,7 @@ def test_quantised_last_matrices_are_quantised_again(before: Kind, kept: int, af
     assert gguf_bytes(file, plan) == file.stat().st_size - saved
 
 
-def test_other_columns_are_refused(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_columns_are_refused(file, tmp_path, monkeypatch):
     """A last matrix with the columns of other channels passes the comparison of bytes, which shares the mistake."""
     plan, right = CutPlan(num_layers=4, channels=channels_of(4)), Requantised.chunks
 
@@ -137,7 +137,7 @@ def test_other_columns_are_refused(file: Path, tmp_path: Path, monkeypatch: pyte
         *((Kind.Q3_K, Kind.Q4_0), (Kind.IQ4_XS, Kind.Q4_0)),
     ],
 )
-def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, after: Kind, tmp_path: Path) -> None:
+def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before, after, tmp_path):
     block, block_bytes = gguf.GGML_QUANT_SIZES[before]
     data = np.random.default_rng(0).integers(0, 60, (4, 2 * block_bytes), dtype=np.uint8)  # small scales
     tensor = GgufTensor("blk.0.ffn_down.weight", (2 * block, 4), int(before), 0)
@@ -150,7 +150,7 @@ def test_blocks_of_256_become_what_llama_cpp_takes_without_them(before: Kind, af
     assert thin.num_bytes == len(written)
 
 
-def test_gate_and_up_in_one_tensor_are_halves(tmp_path: Path) -> None:
+def test_gate_and_up_in_one_tensor_are_halves(tmp_path):
     data = np.arange(2 * WIDTH * 8, dtype=np.float32).reshape(2 * WIDTH, 8)
     tensor = GgufTensor("blk.1.ffn_up.weight", (8, 2 * WIDTH), int(Kind.F32), 0)
     channels = channels_of(2)
@@ -160,7 +160,7 @@ def test_gate_and_up_in_one_tensor_are_halves(tmp_path: Path) -> None:
     assert written_by(part, data, tmp_path / "tensor") == data[at].tobytes()
 
 
-def test_a_share_is_chosen_once_and_cut(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_is_chosen_once_and_cut(file, tmp_path, monkeypatch):
     asked: list[Any] = []
     monkeypatch.setattr(
         "layercut.verbs.cut.CutVerb._chosen",
@@ -173,7 +173,7 @@ def test_a_share_is_chosen_once_and_cut(file: Path, tmp_path: Path, monkeypatch:
     assert plan.channels is not None and plan.channels.kept == channels_of(4).kept
 
 
-def test_what_is_no_such_model_is_refused(file: Path, tmp_path: Path) -> None:
+def test_what_is_no_such_model_is_refused(file, tmp_path):
     head = read_gguf_head(file)
     other = Channels(field="intermediate_size", width=128, kept=dict.fromkeys(range(4), tuple(range(64))))
     few = Channels(field="intermediate_size", width=WIDTH, kept=dict.fromkeys(range(3), tuple(range(64))))
@@ -208,9 +208,7 @@ def healed_of(file: Path, folder: Path, plan: CutPlan, changed: str = "down_proj
     ],
     ids=["thinner MLPs", "a map at the cut"],
 )
-def test_it_has_the_matrices_that_healing_solved_for(
-    file: Path, tmp_path: Path, plan: CutPlan, changed: str, count: int
-) -> None:
+def test_it_has_the_matrices_that_healing_solved_for(file, tmp_path, plan, changed, count):
     folder = healed_of(file, tmp_path / "healed", plan, changed)
     layercut.cut(str(file), plan, tmp_path / "cut.gguf", device="cpu")
     out = layercut.cut(str(file), healed=folder, out=tmp_path / "healed.gguf", device="cpu")
@@ -233,7 +231,7 @@ def test_it_has_the_matrices_that_healing_solved_for(
     ("before", "width", "after"),
     [(Kind.Q4_1, 64, Kind.Q8_0), (Kind.Q6_K, 64, Kind.Q8_0), (Kind.F32, 64, Kind.F32), (Kind.Q4_0, 80, Kind.F16)],
 )
-def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after: Kind) -> None:
+def test_solved_matrices_have_eight_bits_or_more(before, width, after):
     tensor = GgufTensor("blk.0.ffn_down.weight", (256, 8), int(before), 0)
     thin, _ = replace_matrix(tensor, TensorSpan("down", "F32", (8, width), Path("model.safetensors"), 0))
     assert (thin.kind, thin.shape) == (after, (width, 8))
@@ -241,7 +239,7 @@ def test_solved_matrices_have_eight_bits_or_more(before: Kind, width: int, after
     assert thin.num_bytes == 8 * width // block * block_bytes
 
 
-def test_from_a_pruned_file_over_its_healing_to_a_file(file: Path, tmp_path: Path) -> None:
+def test_from_a_pruned_file_over_its_healing_to_a_file(file, tmp_path):
     """A pruned GGUF file knows its plan, so that `heal` takes it."""
     plan = CutPlan(num_layers=4, channels=channels_of(4))
     thin = layercut.cut(str(file), plan, tmp_path / "thin.gguf", device="cpu")
@@ -255,7 +253,7 @@ def test_from_a_pruned_file_over_its_healing_to_a_file(file: Path, tmp_path: Pat
     assert others == {f"blk.{layer}.ffn_down.weight" for layer in range(4)}
 
 
-def test_what_is_no_such_checkpoint_is_refused(file: Path, tmp_path: Path) -> None:
+def test_what_is_no_such_checkpoint_is_refused(file, tmp_path):
     plan = CutPlan(num_layers=4, removed=(1,), channels=channels_of(4))
     out = tmp_path / "x.gguf"
     trained = healed_of(file, tmp_path / "trained", plan, method="lora")

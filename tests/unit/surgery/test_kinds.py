@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from torch import nn
 
@@ -24,7 +22,7 @@ from tests.support.tiny import byte_tokenizer
         ("gemma3n_text", "embed_tokens_per_layer holds something for every decoder layer: its shape of weight"),
     ],
 )
-def test_the_line_names_layer_and_field(model_type: str, says: str) -> None:
+def test_the_line_names_layer_and_field(model_type, says):
     model = tiny_model(tiny_config(model_type))
     layers, before = decoder_layers(model), model.config.to_dict()
     with pytest.raises(InputError) as caught, bypass(model, CutPlan(num_layers=NUM_LAYERS, removed=(1,))):
@@ -35,7 +33,7 @@ def test_the_line_names_layer_and_field(model_type: str, says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_every_place_in_the_cache_follows_its_layer() -> None:
+def test_every_place_in_the_cache_follows_its_layer():
     """longcat_flash has two attention blocks a layer, each with a place of its own."""
     model = tiny_model(tiny_config("longcat_flash"))
     layers = list(decoder_layers(model))
@@ -51,7 +49,7 @@ def places_of(layer: nn.Module) -> set[int]:
     return {part.layer_idx for part in layer.modules() if hasattr(part, "layer_idx")}  # type: ignore[misc]
 
 
-def test_a_search_refuses_such_a_plan_before_it_runs() -> None:
+def test_a_search_refuses_such_a_plan_before_it_runs():
     model = tiny_model(tiny_config("beam"))
     check_plan_on_model(model, CutPlan(num_layers=NUM_LAYERS, removed=(4, 5)))
     with pytest.raises(InputError, match="attn_residual_add_idx"):
@@ -67,9 +65,7 @@ def test_a_search_refuses_such_a_plan_before_it_runs() -> None:
         ("olmo_hybrid", [0, 1, 3, 4], "transformers accepts no such pruned model: .* at least one 'linear_attention'"),
     ],
 )
-def test_a_plan_that_no_model_of_the_type_can_have_is_refused(
-    model_type: str, removed: list[int], why: str, tmp_path: Path
-) -> None:
+def test_a_plan_that_no_model_of_the_type_can_have_is_refused(model_type, removed, why, tmp_path):
     model = tiny_model(tiny_config(model_type))
     model.save_pretrained(tmp_path / "uncut")
     byte_tokenizer().save_pretrained(tmp_path / "uncut")
@@ -83,7 +79,7 @@ def test_a_plan_that_no_model_of_the_type_can_have_is_refused(
     assert not (tmp_path / "cut").exists()
 
 
-def test_a_model_that_transformers_cannot_run_is_named_and_may_be_written_unchecked(tmp_path: Path) -> None:
+def test_a_model_that_transformers_cannot_run_is_named_and_may_be_written_unchecked(tmp_path):
     """The chunked product of transformers' xLSTM fails where keys are narrower than values."""
     tiny_model(tiny_config("xlstm")).save_pretrained(tmp_path / "uncut")
     byte_tokenizer().save_pretrained(tmp_path / "uncut")

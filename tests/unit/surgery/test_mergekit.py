@@ -12,7 +12,6 @@ from layercut.selection.specs import LayerSpec
 from layercut.surgery.channels import Channels
 from layercut.surgery.mergekit import read_slices, to_mergekit
 from layercut.surgery.plan import CutPlan
-from tests.unit.conftest import Run
 
 # As in mergekit's README, with the layers that most pruned checkpoints on the hub leave out.
 PUBLISHED = """
@@ -34,7 +33,7 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_half_open_ranges_are_what_stays(tmp_path: Path) -> None:
+def test_half_open_ranges_are_what_stays(tmp_path):
     spec = LayerSpec.parse(written(tmp_path, PUBLISHED))
     assert spec.bind(num_layers=80).removed == tuple(range(45, 74)) and not spec.is_open
     with pytest.raises(InputError, match="keeps layers up to 79; this model has 32"):
@@ -42,7 +41,7 @@ def test_half_open_ranges_are_what_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("removed", [(3,), (0,), (7,), (2, 3, 5), (6, 7, 1), ()])
-def test_a_plan_comes_back_from_what_is_written(tmp_path: Path, removed: tuple[int, ...]) -> None:
+def test_a_plan_comes_back_from_what_is_written(tmp_path, removed):
     text = to_mergekit(CutPlan(num_layers=8, removed=removed), "me/model", "float16")
     assert LayerSpec.parse(written(tmp_path, text)).bind(num_layers=8).removed == tuple(sorted(removed))
     data = yaml.safe_load(text)
@@ -76,14 +75,14 @@ def test_a_plan_comes_back_from_what_is_written(tmp_path: Path, removed: tuple[i
         (("merge_method: passthrough", "merge_method: [passthrough"), "cannot be read as a mergekit configuration"),
     ],
 )
-def test_more_than_layers_is_refused_in_one_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_more_than_layers_is_refused_in_one_line(tmp_path, change, message):
     text = PUBLISHED.replace(*change)
     with pytest.raises(InputError) as caught:
         read_slices(written(tmp_path, text))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_command_reads_and_writes_them(tmp_path: Path, layercut: Run) -> None:
+def test_the_command_reads_and_writes_them(tmp_path, layercut):
     from tests.support.pruning import spare_model
 
     model, file = spare_model(tmp_path / "model"), tmp_path / "merge.yaml"

@@ -27,7 +27,7 @@ def read_again(plan: CutPlan, folder: Path) -> CutPlan:
     return CutPlan.load(folder / "plan.json")
 
 
-def test_key_depends_on_the_set_not_on_the_order() -> None:
+def test_key_depends_on_the_set_not_on_the_order():
     assert CutPlan(num_layers=6, removed=(4, 1)).key == CutPlan(num_layers=6, removed=(1, 4)).key
     assert CutPlan(num_layers=6, removed=(4, 1)).key != CutPlan(num_layers=7, removed=(1, 4)).key
     assert CutPlan(num_layers=6).key == "uncut" and CutPlan(num_layers=6).kept == (0, 1, 2, 3, 4, 5)
@@ -35,7 +35,7 @@ def test_key_depends_on_the_set_not_on_the_order() -> None:
     assert plan.describe() == "removes 5 of 30 decoder layers (16.7 %): 3, 21, 22, 23, 24" and not plan.is_uncut
 
 
-def test_a_plan_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
+def test_a_plan_comes_back_from_disk_as_it_was(tmp_path):
     about: dict[str, Any] = {"criterion": "reverse", "model": "m", "settings": {"seed": 1}, "scores": {"4": 0.5}}
     plan = CutPlan(num_layers=6, removed=(4, 1), **about)
     assert read_again(plan, tmp_path) == plan
@@ -44,7 +44,7 @@ def test_a_plan_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     assert plan.gone == {"removed": [4, 1]} and plan.depth_only is plan
 
 
-def test_a_plan_names_its_channels_and_is_read_again(tmp_path: Path) -> None:
+def test_a_plan_names_its_channels_and_is_read_again(tmp_path):
     data = CHANNELS.to_dict()
     assert data["kept"] == {"0": "92", "1": "64"} and data["num_kept"] == 3  # 1001001. and 0110010.
     again = read_again(THIN, tmp_path)
@@ -58,14 +58,14 @@ def test_a_plan_names_its_channels_and_is_read_again(tmp_path: Path) -> None:
         CutPlan(num_layers=1, channels=CHANNELS)
 
 
-def test_channels_of_experts_are_numbered_through(tmp_path: Path) -> None:
+def test_channels_of_experts_are_numbered_through(tmp_path):
     thin = Channels(field="moe_intermediate_size", width=7, kept={0: (0, 3, 6, 8, 9, 12), 1: (1, 2, 5)})
     assert thin.mlps == {0: 2, 1: 1} and thin.num_kept == 3
     assert thin.describe() == "4 of 7 MLP channels of each expert (57.1 %)"
     assert read_again(CutPlan(num_layers=2, channels=thin), tmp_path).channels == thin
 
 
-def test_a_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_vocabulary_is_read_as_it_was_written(tmp_path):
     vocabulary = choose_vocabulary(write_model("bytes", tmp_path / "bytes"), "ascii")
     plan = CutPlan(num_layers=4, removed=(2,), vocabulary=vocabulary)
     assert CutPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
@@ -78,12 +78,12 @@ def test_a_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layers", [(0,), (1, 2), (3, 8, 21, 22, 23, 24), (0, 1, 2, 4, 6, 7, 8)])
-def test_format_is_the_inverse_of_parse(layers: tuple[int, ...]) -> None:
+def test_format_is_the_inverse_of_parse(layers):
     assert parse_layers(format_layers(layers)) == layers
 
 
 @pytest.mark.parametrize("text", ["0-999999999999", "99999", "1" * 5000, "0-" + "9" * 5000])
-def test_a_layer_list_beyond_any_model_is_refused_at_once(text: str) -> None:
+def test_a_layer_list_beyond_any_model_is_refused_at_once(text):
     with pytest.raises(InputError, match="layer") as caught:
         parse_layers(text)
     assert len(str(caught.value)) < 300
@@ -93,7 +93,7 @@ def test_a_layer_list_beyond_any_model_is_refused_at_once(text: str) -> None:
     ("width", "share", "kept"),
     [(8960, 0.28, 6400), (8960, 0.001, None), (8960 + 64, 0.28, 6528), (1536, 0.2, 1216), (48, 0.5, 24), (7, 0.5, 4)],
 )
-def test_widths_are_multiples_of_the_block(width: int, share: float, kept: int | None) -> None:
+def test_widths_are_multiples_of_the_block(width, share, kept):
     if kept is None:
         with pytest.raises(InputError, match="in steps of 256; choose 0.029 to 0.97"):
             num_kept(width, share)
@@ -101,7 +101,7 @@ def test_widths_are_multiples_of_the_block(width: int, share: float, kept: int |
         assert num_kept(width, share) == kept
 
 
-def test_layers_and_channels_of_several_cuts_are_counted_in_the_first_model() -> None:
+def test_layers_and_channels_of_several_cuts_are_counted_in_the_first_model():
     first = {"model_hash": "a", "num_layers": 6, "removed": [4, 2], "healed": ["seam"]}
     second = {"model_hash": "b", "num_layers": 4, "removed": [0], "healed": ["lora"]}
     plan = {"model_hash": "c", "num_layers": 3, "removed": [2], "earlier": [first, second]}
@@ -128,7 +128,7 @@ def test_layers_and_channels_of_several_cuts_are_counted_in_the_first_model() ->
         ({}, "as many in every MLP"),
     ],
 )
-def test_channels_that_no_model_has_are_refused(kept: dict[int, tuple[int, ...]], told: str) -> None:
+def test_channels_that_no_model_has_are_refused(kept, told):
     with pytest.raises(InputError, match=told):
         Channels(field="intermediate_size", width=7, kept=kept)
 
@@ -143,7 +143,7 @@ FIELD = {"field": "intermediate_size", "width": 7}
         *(FIELD | {"width": 10**9, "kept": {"0": "92"}}, FIELD | {"field": 3, "kept": {"0": "92"}}),
     ],
 )
-def test_damaged_channels_are_named_with_their_file(data: Any) -> None:
+def test_damaged_channels_are_named_with_their_file(data):
     with pytest.raises(InputError, match=r"^my/plan\.json: channels"):
         Channels.from_dict(data, "my/plan.json")
     if data:
@@ -161,7 +161,7 @@ def test_damaged_channels_are_named_with_their_file(data: Any) -> None:
         ("format_version", 99),
     ],
 )
-def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: object) -> None:
+def test_a_field_of_another_kind_is_refused(tmp_path, field, value):
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**CutPlan(num_layers=6, removed=(1,)).to_dict(), field: value}))
     with pytest.raises(InputError, match=r"plan\.json(: not a plan| is damaged|.*version)|no layer|not in") as caught:
@@ -170,7 +170,7 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, field: str, value: o
 
 
 @pytest.mark.parametrize("content", [b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, b"\xff\xfe", b"{"])
-def test_a_plan_that_no_reader_takes_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_plan_that_no_reader_takes_is_refused(tmp_path, content):
     (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(InputError, match=r"plan\.json is damaged: it is not JSON") as caught:
         CutPlan.load(tmp_path / "plan.json")
@@ -191,7 +191,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("path", fields_of(WHOLE), ids=lambda path: ".".join(map(str, path)))
-def test_a_changed_field_of_a_plan_is_read_or_named(tmp_path: Path, path: tuple[Any, ...]) -> None:
+def test_a_changed_field_of_a_plan_is_read_or_named(tmp_path, path):
     file = tmp_path / "plan.json"
     for value in VALUES.values():
         file.write_text(json.dumps(mutated(WHOLE, path, value)))

@@ -161,7 +161,7 @@ def raw(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bytes_stay_and_the_config_says_of_every_module_what_its_tensors_are(tmp_path: Path, name: str) -> None:
+def test_bytes_stay_and_the_config_says_of_every_module_what_its_tensors_are(tmp_path, name):
     case, source, out = CASES[name], source_of(name, tmp_path / "whole"), tmp_path / "cut"
     report = cut_checkpoint(source, PLAN, out, max_shard_bytes=20_000)
     tensors = {source: raw(source), out: raw(out)}
@@ -219,7 +219,7 @@ def numbers(*removed: int, layers: str = "model.layers", section: str = "") -> L
         (["model.vision.encoder.layers.3.mlp"], ["model.vision.encoder.layers.3.mlp"]),
     ],
 )
-def test_entries(entries: list[str], wanted: list[str]) -> None:
+def test_entries(entries, wanted):
     assert rename_modules(entries, numbers(1), "ignore") == wanted
 
 
@@ -230,12 +230,12 @@ def test_entries(entries: list[str], wanted: list[str]) -> None:
         r"re:.*\.5\.mlp.*", "*.3.mlp", "model.layers.1*",
     ],
 )  # fmt: skip
-def test_an_expression_that_picks_layers_by_more_than_a_number_is_refused(entry: str) -> None:
+def test_an_expression_that_picks_layers_by_more_than_a_number_is_refused(entry):
     with pytest.raises(InputError, match="ignore has the entry .* more than one number"):
         rename_modules([entry], numbers(3), "ignore")
 
 
-def test_other_towers_keep_their_numbers() -> None:
+def test_other_towers_keep_their_numbers():
     own = numbers(1, layers="model.language_model.layers", section="text_config")
     tower, names = "model.vision_tower.encoder.layers.3.mlp.up", ["model.language_model.layers.3.mlp.up", "layers.3"]
     new = ["model.language_model.layers.2.mlp.up", "layers.2"]
@@ -270,12 +270,12 @@ def test_other_towers_keep_their_numbers() -> None:
     ],
     ids=["AutoRound", "VPTQ", "MLX", "compressed-tensors", "GPTQModel"],
 )
-def test_other_formats(config: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_other_formats(config, wanted):
     assert rename_modules(config, numbers(1), "quantization_config") == wanted
 
 
 @pytest.mark.parametrize("field", QUANTIZED_FIELDS)
-def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
+def test_a_model_in_memory_follows_the_same_rule(field):
     model = tiny.tiny_model("llama")
     given = {
         "quant_method": "awq",
@@ -294,7 +294,7 @@ def test_a_model_in_memory_follows_the_same_rule(field: str) -> None:
     assert getattr(model.config, field) is given
 
 
-def test_nested_configs_follow_and_lists_of_numbers_are_refused() -> None:
+def test_nested_configs_follow_and_lists_of_numbers_are_refused():
     def nested(num_layers: int, entry: str) -> dict[str, Any]:
         text = {"num_hidden_layers": num_layers, "quantization_config": {"ignore": [entry]}}
         return {"text_config": text, "a": {"b": 1}}
@@ -305,7 +305,7 @@ def test_nested_configs_follow_and_lists_of_numbers_are_refused() -> None:
         rename_modules({"bits": [4] * 12}, numbers(1), "quantization_config")
 
 
-def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path: Path) -> None:
+def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path):
     source = source_of("awq", tmp_path / "whole")
 
     def fails() -> Any:
@@ -323,7 +323,7 @@ def test_a_format_that_cannot_run_here_says_how_to_cut_it_all_the_same(tmp_path:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_bitsandbytes_itself_runs_what_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+def test_bitsandbytes_itself_runs_what_was_cut(tmp_path, monkeypatch, bits):
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes, which runs on CPUs too")
     wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}  # blocks of 64 values
     monkeypatch.setitem(tiny.CONFIGS, "llama", tiny.CONFIGS["llama"] | wide)
@@ -342,7 +342,7 @@ def test_bitsandbytes_itself_runs_what_was_cut(tmp_path: Path, monkeypatch: pyte
     assert config_of(tmp_path / "cut")["llm_int8_skip_modules"] == ["lm_head", "model.layers.2.mlp.down_proj"]
 
 
-def test_a_damaged_file_beside_the_config(tmp_path: Path) -> None:
+def test_a_damaged_file_beside_the_config(tmp_path):
     source = save_quantized(tmp_path / "whole", quantized.awq, whole_down, {"quant_method": "awq"})
     (source / "quant_config.json").write_text("{")
     with pytest.raises(InputError, match=r"quant_config\.json is damaged"):
@@ -351,7 +351,7 @@ def test_a_damaged_file_beside_the_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["a name", "a dtype", "the index", "a file"])
-def test_a_folder_that_came_out_wrong_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_folder_that_came_out_wrong_is_never_kept(tmp_path, monkeypatch, what):
     source = save_quantized(tmp_path / "whole", quantized.fp8, whole_down, None)
     write = writing.write_shards
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import gguf
@@ -26,7 +25,7 @@ from tests.support.vocabularies import KINDS, ROWS, TEXT, gguf_of, write_model
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request, tmp_path_factory):
     return write_model(request.param, tmp_path_factory.mktemp("vocabularies") / request.param)
 
 
@@ -38,7 +37,7 @@ def joined_texts(seed: int, number: int = 3000) -> list[str]:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_text_of_tokens_that_stay_is_tokenised_as_before(folder: Path, share: float) -> None:
+def test_text_of_tokens_that_stay_is_tokenised_as_before(folder, share):
     """Random sets of tokens, closed: no covered text of 3,000 may differ, and some must be covered."""
     tokens, data = tokens_of_folder(folder), json.loads((folder / "tokenizer.json").read_text())
     before = Tokenizer.from_str(json.dumps(data))
@@ -57,7 +56,7 @@ def test_text_of_tokens_that_stay_is_tokenised_as_before(folder: Path, share: fl
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_trimmed_checkpoint_computes_the_same_for_tokens_that_stay(tmp_path: Path, tied: bool) -> None:
+def test_a_trimmed_checkpoint_computes_the_same_for_tokens_that_stay(tmp_path, tied):
     source = write_model("bytes", tmp_path / "whole", tied=tied)
     out = tmp_path / "out"
     layercut.cut(source, "1 vocab:ascii", out)
@@ -85,7 +84,7 @@ def test_a_trimmed_checkpoint_computes_the_same_for_tokens_that_stay(tmp_path: P
     assert new.decode(new("Привет")["input_ids"], skip_special_tokens=True) == "Привет"
 
 
-def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_kind(tmp_path):
     folder = write_model("bytes", tmp_path / "model")
     data = json.loads((folder / "tokenizer.json").read_text())
     data["model"] = {"type": "WordPiece", "vocab": data["model"]["vocab"], "unk_token": "<unk>"}
@@ -97,7 +96,7 @@ def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
         layercut.cut(folder, "vocab:ascii", tmp_path / "out")
 
 
-def test_ids_in_configs() -> None:
+def test_ids_in_configs():
     config = {
         "vocab_size": 10, "eos_token_id": [3, 9], "pad_token_id": None, "bos_token_id": -1, "num_heads": 4,
         "text_config": {"vocab_size": 10, "image_token_index": 7}, "suppress_tokens": [3], "bad_words_ids": [[7, 9]],
@@ -112,7 +111,7 @@ def test_ids_in_configs() -> None:
         follow_token_ids({"pad_token_id": 5}, vocabulary)
 
 
-def test_a_model_in_memory_loses_the_tokens_that_its_folder_loses(tmp_path: Path) -> None:
+def test_a_model_in_memory_loses_the_tokens_that_its_folder_loses(tmp_path):
     bytes_model = write_model("bytes", tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(bytes_model).eval()
     layercut.cut(str(bytes_model), "vocab:ascii", tmp_path / "folder", device="cpu")
@@ -124,7 +123,7 @@ def test_a_model_in_memory_loses_the_tokens_that_its_folder_loses(tmp_path: Path
 
 @pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize("tied", [True, False])
-def test_rows_of_a_gguf_file_keep_their_bytes(tmp_path: Path, tied: bool) -> None:
+def test_rows_of_a_gguf_file_keep_their_bytes(tmp_path, tied):
     whole = gguf_of(write_model("bytes", tmp_path / "model", tied=tied), tmp_path / "whole.gguf")
     small = tmp_path / "small.gguf"
     layercut.cut(whole, "2 vocab:ascii", small)  # with the comparison of logits

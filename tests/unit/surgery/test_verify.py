@@ -257,7 +257,7 @@ MUTATIONS = (
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-def test_a_wrong_cut_is_seen(mutate) -> None:
+def test_a_wrong_cut_is_seen(mutate):
     whole = tiny_model("gemma2")
     cut = remove_layers(deepcopy(whole), plan_of(REMOVED))
     assert not differs(cut, whole)
@@ -265,7 +265,7 @@ def test_a_wrong_cut_is_seen(mutate) -> None:
     assert differs(cut, whole)
 
 
-def test_the_model_is_itself_again() -> None:
+def test_the_model_is_itself_again():
     model = tiny_model("gemma2")
     before = logits_of(model)
     with layers_skipped(model, REMOVED):
@@ -273,7 +273,7 @@ def test_the_model_is_itself_again() -> None:
     assert torch.equal(logits_of(model), before)
 
 
-def test_layers_that_change_their_input_in_place_hand_on_what_came() -> None:
+def test_layers_that_change_their_input_in_place_hand_on_what_came():
     class InPlace(nn.Module):
         def forward(self, hidden_states, **kwargs):
             return hidden_states.mul_(2), "state"

@@ -42,7 +42,7 @@ families = pytest.mark.parametrize("family", [*CONFIGS, *EXPERTS])
 
 
 @pytest.fixture(autouse=True)
-def more_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+def more_experts(monkeypatch):
     for name, own in EXPERTS.items():
         monkeypatch.setitem(CONFIGS, name, CONFIGS["llama"] | own)
 
@@ -62,7 +62,7 @@ def thin_plan(model: Any, removed: tuple[int, ...] = (), num_kept: int | None = 
 
 @families
 @pytest.mark.parametrize("removed", [(), (1, 4)])
-def test_thinner_is_whole_with_zeros_for_the_removed_channels(family: str, removed: tuple[int, ...]) -> None:
+def test_thinner_is_whole_with_zeros_for_the_removed_channels(family, removed):
     model = tiny_model(family)
     plan, before = thin_plan(model, removed), state_of(model)
     with bypass(model, plan):
@@ -78,7 +78,7 @@ def test_thinner_is_whole_with_zeros_for_the_removed_channels(family: str, remov
 
 
 @families
-def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -> None:
+def test_bypass_is_removed_is_written_is_reloaded(family, tmp_path):
     whole, cut = tiny_model(family), tiny_model(family)
     plan = thin_plan(whole, (2,))
     remove_layers(cut, plan)
@@ -95,7 +95,7 @@ def test_bypass_is_removed_is_written_is_reloaded(family: str, tmp_path: Path) -
     assert done.parameters_after == sum(one.numel() for one in stored)
 
 
-def test_llama_equals_modules_sliced_by_hand() -> None:
+def test_llama_equals_modules_sliced_by_hand():
     model, reference = tiny_model("llama"), tiny_model("llama")
     plan = thin_plan(model)
     assert plan.channels is not None
@@ -109,7 +109,7 @@ def test_llama_equals_modules_sliced_by_hand() -> None:
     assert torch.equal(logits_of(remove_layers(model, plan)), logits_of(reference))
 
 
-def test_where_the_channels_of_a_model_are() -> None:
+def test_where_the_channels_of_a_model_are():
     """Gates and ups in one matrix lie in halves or in pairs; experts are thinned and dense layers stay."""
     assert [slot.order for slot in mlp_width_in(tiny_model("phi3")).slots[0]] == ["halves", "one"]
     assert [slot.order for slot in mlp_width_in(tiny_model(PAIRS)).slots[0]] == ["pairs", "pairs", "one"]
@@ -122,7 +122,7 @@ def test_where_the_channels_of_a_model_are() -> None:
 
 
 @pytest.mark.parametrize("family", ["mixtral", SHARED])
-def test_experts_equal_modules_sliced_by_hand(family: str) -> None:
+def test_experts_equal_modules_sliced_by_hand(family):
     """Each expert keeps its own channels, and its shared experts theirs."""
     model, reference = tiny_model(family), tiny_model(family)
     plan = thin_plan(model)
@@ -152,7 +152,7 @@ def written(model: Any, folder: Path) -> Path:
     return folder
 
 
-def test_what_cannot_be_thinner_is_refused_before_it_is_written(tmp_path: Path) -> None:
+def test_what_cannot_be_thinner_is_refused_before_it_is_written(tmp_path):
     config = {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 260}
     with pytest.raises(InputError, match="a bloom .*no MLP whose width one field says"):
         mlp_width_of(config, "a bloom")
@@ -168,7 +168,7 @@ def test_what_cannot_be_thinner_is_refused_before_it_is_written(tmp_path: Path) 
     assert not (tmp_path / "thin").exists()
 
 
-def test_weights_that_change_are_sliced_again() -> None:
+def test_weights_that_change_are_sliced_again():
     """The parts are held for the next bypass, and must not outlive the weights that they were taken from."""
     model = tiny_model("llama")
     plan = thin_plan(model)
@@ -182,7 +182,7 @@ def test_weights_that_change_are_sliced_again() -> None:
         assert not torch.equal(logits_of(model), first)
 
 
-def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path, monkeypatch):
     """Slices of the first matrices at other places than those of the last: no comparison of slices would see it."""
     model = tiny_model("phi3")
     plan, source = thin_plan(model), resolve_source(str(written(model, tmp_path / "whole")))
@@ -192,7 +192,7 @@ def test_a_channel_that_is_not_where_it_should_be_is_found(tmp_path: Path, monke
     assert not (tmp_path / "thin").exists()
 
 
-def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) -> None:
+def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path):
     model = tiny_model("llama")
     cut_checkpoint(written(model, tmp_path / "whole"), thin_plan(model), tmp_path / "thin")
     found = with_earlier(CutPlan(num_layers=NUM_LAYERS), resolve_source(str(tmp_path / "thin")))
@@ -201,9 +201,7 @@ def test_a_thin_checkpoint_says_what_it_lost_and_is_cut_again(tmp_path: Path) ->
     assert [bool(plan.get("channels")) for plan in recorded_plans_of(tmp_path / "both")] == [True, False]
 
 
-def test_pairs_that_are_taken_for_halves_are_found_when_a_cut_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_that_are_taken_for_halves_are_found_when_a_cut_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("layercut.surgery.width._IN_PAIRS", frozenset())
     monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
     model: Any = tiny_model(PAIRS)
@@ -218,7 +216,7 @@ def test_pairs_that_are_taken_for_halves_are_found_when_a_cut_is_written(
         config_with_width(config, "intermediate_size", "wide", "it")  # type: ignore[arg-type]
 
 
-def test_experts_can_be_run_one_after_the_other() -> None:
+def test_experts_can_be_run_one_after_the_other():
     model: Any = tiny_model("mixtral")
     was = model.config._experts_implementation
     assert plain_experts(model) == was and model.config._experts_implementation == "eager"
@@ -241,18 +239,18 @@ STACK = ChannelSlot("mlp.experts", "down_proj", 2, "one", True, mlps=2, is_stack
         (STACK._replace(first=1, order="halves"), [0, 5, 6, 8, 11], [[1, 2, 5, 6], [0, 3, 4, 7]]),
     ],
 )
-def test_entries_of_channels(slot: ChannelSlot, channels: list[int], entries: list[Any]) -> None:
+def test_entries_of_channels(slot, channels, entries):
     assert slot.entries(channels, 4) == entries
 
 
-def test_an_experts_own_tensor_has_its_channels() -> None:
+def test_an_experts_own_tensor_has_its_channels():
     own = STACK.of_expert(1, is_half=False)
     assert (own.dim, own.first, own.is_stacked) == (1, 1, False) and own.entries([0, 1, 5, 6], 4) == [1, 2]
     gates = STACK._replace(dim=1, order="halves").of_expert(0, is_half=True)
     assert gates.entries([0, 1, 5, 6], 4) == [0, 1]
 
 
-def test_taken_and_zeroed_along_one_dimension() -> None:
+def test_taken_and_zeroed_along_one_dimension():
     stack = torch.arange(24.0).reshape(2, 3, 4)
     assert torch.equal(map_entries(torch.index_select, stack[0], 1, [0, 3]), stack[0][:, [0, 3]])
     both = map_entries(torch.index_select, stack, 2, [[0, 1], [1, 2]])
@@ -268,7 +266,7 @@ def slots_in(folder: Path, pieces: list[TensorSpan] | None = None) -> dict[str, 
     return stored_slots(pieces, mlp_width_of(config, "it"), structure, config, "it")
 
 
-def test_each_experts_matrices_are_stored_by_themselves(tmp_path: Path) -> None:
+def test_each_experts_matrices_are_stored_by_themselves(tmp_path):
     found = slots_in(save_tiny("mixtral", tmp_path / "m"))
     assert len(found) == NUM_LAYERS * 4 * 3
     for name, dim in (("w1", 0), ("w3", 0), ("w2", 1)):
@@ -282,12 +280,12 @@ def test_each_experts_matrices_are_stored_by_themselves(tmp_path: Path) -> None:
     assert last in found and last not in slots_in(tmp_path / "m", turned)
 
 
-def test_a_dense_model_has_its_own_names(tmp_path: Path) -> None:
+def test_a_dense_model_has_its_own_names(tmp_path):
     found = slots_in(save_tiny("phi3", tmp_path / "m"))
     assert found["model.layers.1.mlp.gate_up_proj.weight"][1].order == "halves" and len(found) == 2 * NUM_LAYERS
 
 
-def test_a_checkpoint_that_stores_them_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_stores_them_otherwise_is_refused(tmp_path, monkeypatch):
     folder = save_tiny("mixtral", tmp_path / "m")
     monkeypatch.setattr("layercut.surgery.width._JOINED", frozenset({"Concatenate"}))
     with pytest.raises(InputError, match=r"stores mlp\.experts\.\w+ of layer 0 in an unknown way"):

@@ -45,7 +45,7 @@ def refuse(path: Path, message: str) -> None:
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_every_kind_of_file_gives_the_same_rows_and_hash(tmp_path: Path) -> None:
+def test_every_kind_of_file_gives_the_same_rows_and_hash(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="the extra lm-eval is not installed")
     from pyarrow.parquet import write_table
 
@@ -82,9 +82,7 @@ def test_every_kind_of_file_gives_the_same_rows_and_hash(tmp_path: Path) -> None
         ),
     ],
 )
-def test_a_folder_has_its_splits_under_the_usual_names(
-    tmp_path: Path, files: dict[str, str], rows: dict[str, list[str]]
-) -> None:
+def test_a_folder_has_its_splits_under_the_usual_names(tmp_path, files, rows):
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps([{"from": content}]))
     splits = read_local_data(str(tmp_path)).splits
@@ -105,12 +103,12 @@ def test_a_folder_has_its_splits_under_the_usual_names(
         ("a.json", b'{"rows": []}', "a list of rows was expected, but this is one dict"),
     ],
 )
-def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_damaged_file_is_named_with_its_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     refuse(tmp_path / name, message)
 
 
-def test_folders_that_cannot_be_data_are_refused(tmp_path: Path) -> None:
+def test_folders_that_cannot_be_data_are_refused(tmp_path):
     refuse(tmp_path / "nothing", "no such file or folder")
     refuse(tmp_path, "no train, validation or test file in this folder")
     for name in ("test.jsonl", "test.jsonl.gz"):
@@ -126,7 +124,7 @@ def test_folders_that_cannot_be_data_are_refused(tmp_path: Path) -> None:
         ({"question": " "}, "line 1: the field 'question' holds ' ', but text is needed"),
     ],
 )
-def test_a_field_must_hold_text(tmp_path: Path, row: dict[str, object], message: str) -> None:
+def test_a_field_must_hold_text(tmp_path, row, message):
     data = read_local_data(write_lines(tmp_path / "a.jsonl", [row]))
     with pytest.raises(InputError, match=message):
         text_field(data.splits["all"][0], "question")
@@ -142,7 +140,7 @@ BAD_TEXTS = {
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
 @pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".json", ".json.gz"])
-def test_json_that_would_break_later_is_refused_at_the_door(tmp_path: Path, name: str, kind: str) -> None:
+def test_json_that_would_break_later_is_refused_at_the_door(tmp_path, name, kind):
     content, message = BAD_TEXTS[name]
     content = b"[" + content + b"]" if ".json" in kind and "jsonl" not in kind else content
     path = tmp_path / f"bad{kind}"
@@ -151,7 +149,7 @@ def test_json_that_would_break_later_is_refused_at_the_door(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("kind", [".jsonl.gz", ".csv.gz", ".json.gz"])
-def test_a_gzip_bomb_is_left_at_the_limit(tmp_path: Path, kind: str) -> None:
+def test_a_gzip_bomb_is_left_at_the_limit(tmp_path, kind):
     path = tmp_path / f"bomb{kind}"
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(24):  # 768 MiB in one line
@@ -164,7 +162,7 @@ def test_a_gzip_bomb_is_left_at_the_limit(tmp_path: Path, kind: str) -> None:
     assert most < (3 * LARGEST_WHOLE if kind == ".json.gz" else 4 * LONGEST_LINE)
 
 
-def test_many_short_lines_are_left_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_short_lines_are_left_at_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(data_files, "LARGEST_LINES", 2**20)
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}\n' * 200_000))
@@ -172,7 +170,7 @@ def test_many_short_lines_are_left_at_the_limit(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet"])
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, kind):
     file = tmp_path / f"rows{kind}"
     os.mkfifo(file)
     with pytest.raises(InputError, match="pipe"):
@@ -180,11 +178,11 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None
 
 
 @pytest.fixture
-def datasets() -> Any:
+def datasets():
     return pytest.importorskip("datasets", reason="hub data sets need layercut[lm-eval]")
 
 
-def test_an_absent_hub_is_one_line_within_seconds(datasets: Any, tmp_path: Path) -> None:
+def test_an_absent_hub_is_one_line_within_seconds(datasets, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -199,7 +197,7 @@ def test_an_absent_hub_is_one_line_within_seconds(datasets: Any, tmp_path: Path)
     assert "`data` gsm8k=PATH." in ran.stderr.splitlines()[-1]
 
 
-def test_a_hub_that_never_answers_is_given_up_once_for_all(datasets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_never_answers_is_given_up_once_for_all(datasets, monkeypatch):
     monkeypatch.setattr(data_files, "TIMEOUT", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -218,7 +216,7 @@ def test_a_hub_that_never_answers_is_given_up_once_for_all(datasets: Any, monkey
 
 
 @pytest.fixture
-def folder(datasets: Any, tmp_path: Path) -> str:
+def folder(datasets, tmp_path):
     """The library reads a folder of files under the same name as a data set of the hub."""
     for part in range(2):
         rows = ({"prompt": f"say {part * 20 + number}"} for number in range(20))
@@ -230,7 +228,7 @@ def texts(source: str, count: int | None = None, **how: Any) -> list[str]:
     return [row.fields["prompt"] for row in islice(stream_hub_rows(source, extra="heal", **how), count)]
 
 
-def test_rows_come_in_their_order_or_shuffled_by_a_seed(folder: str) -> None:
+def test_rows_come_in_their_order_or_shuffled_by_a_seed(folder):
     plain = texts(folder)
     assert plain == [f"say {number}" for number in range(40)]
     shuffled = texts(folder, buffer=10, seed=42)
@@ -239,9 +237,7 @@ def test_rows_come_in_their_order_or_shuffled_by_a_seed(folder: str) -> None:
     assert texts(folder, 5, buffer=10, seed=42) == shuffled[:5]
 
 
-def test_without_network_or_split_one_line_says_what_to_do(
-    folder: str, datasets: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_network_or_split_one_line_says_what_to_do(folder, datasets, monkeypatch):
     def fail(*_: Any, **__: Any) -> Any:
         raise ConnectionError("no network\nand a long trace")
 

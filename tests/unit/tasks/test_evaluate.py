@@ -29,7 +29,7 @@ LIMIT = 22
 
 
 @pytest.fixture
-def task() -> FewShotTask:
+def task():
     task = load_task("copy")
     assert isinstance(task, FewShotTask)
     return task
@@ -50,7 +50,7 @@ def engine(task: FewShotTask, kill_after: int | None = None) -> FakeEngine:
     return FakeEngine(texts=text, scores=scores, kill_after=kill_after)
 
 
-def test_records_hold_what_was_asked_and_graded_and_a_row_says_how_far_it_can_be_trusted(task: FewShotTask) -> None:
+def test_records_hold_what_was_asked_and_graded_and_a_row_says_how_far_it_can_be_trusted(task):
     result = evaluate_items(task, engine(task), PLAN, limit=LIMIT, decoding=Decoding(seed=5))
     samples = task.samples("report", LIMIT)
     assert [record["id"] for record in result.records] == [sample.id for sample in samples]
@@ -76,7 +76,7 @@ def test_records_hold_what_was_asked_and_graded_and_a_row_says_how_far_it_can_be
     assert num_cut > 0 and 0 < num_right < LIMIT
 
 
-def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
+def test_rank_records_the_likelihoods(task):
     result = evaluate_items(task, engine(task), PLAN, readout="rank", limit=LIMIT)
     for record in result.records:
         assert record.keys() == {
@@ -92,7 +92,7 @@ def test_rank_records_the_likelihoods(task: FewShotTask) -> None:
 
 @pytest.mark.parametrize("readout", ["short", "rank"])
 @pytest.mark.parametrize("kill_after", [0, 3])
-def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, readout: Any, kill_after: int) -> None:
+def test_stopped_and_resumed_is_run_through(task, tmp_path, readout, kill_after):
     def run(kill_after: int | None, **more: Any) -> TaskResult:
         return evaluate_items(task, engine(task, kill_after), PLAN, readout=readout, limit=LIMIT, **more)
 
@@ -109,7 +109,7 @@ def test_stopped_and_resumed_is_run_through(task: FewShotTask, tmp_path: Path, r
     assert seen == [(done, LIMIT) for done in (*range(kill_after * 4, LIMIT, 4), LIMIT)]
 
 
-def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, tmp_path: Path) -> None:
+def test_a_batch_that_was_half_written_is_not_written_twice(task, tmp_path):
     path = tmp_path / "copy.jsonl"
     whole = evaluate_items(task, engine(task), PLAN, limit=LIMIT)
     with Journal(path) as journal:
@@ -124,9 +124,7 @@ def test_a_batch_that_was_half_written_is_not_written_twice(task: FewShotTask, t
     assert len(fake.batches[0]) == 4, "the half-done batch is asked again as a whole"
 
 
-def test_a_longer_limit_goes_on_and_a_journal_of_other_items_or_another_version_is_refused(
-    task: FewShotTask, tmp_path: Path
-) -> None:
+def test_a_longer_limit_goes_on_and_a_journal_of_other_items_or_another_version_is_refused(task, tmp_path):
     whole, fake = evaluate_items(task, engine(task), PLAN, limit=LIMIT), engine(task)
     with Journal(tmp_path / "copy.jsonl") as journal:
         evaluate_items(task, engine(task), PLAN, limit=8, journal=journal)
@@ -139,14 +137,14 @@ def test_a_longer_limit_goes_on_and_a_journal_of_other_items_or_another_version_
             evaluate_items(newer, engine(task), PLAN, limit=LIMIT, journal=journal)
 
 
-def test_selection_items_can_be_asked(task: FewShotTask) -> None:
+def test_selection_items_can_be_asked(task):
     golds = {sample.id: sample.gold for sample in task.samples("selection", 5)}
     result = evaluate_items(task, FakeEngine(texts=golds), PLAN, split="selection", limit=5)
     assert {record["id"] for record in result.records} == set(golds)
     assert result.metrics[0]["value"] == 1.0
 
 
-def test_wrong_calls_are_refused(task: FewShotTask) -> None:
+def test_wrong_calls_are_refused(task):
     with pytest.raises(InputError, match="Known: rank, short"):
         evaluate_items(task, engine(task), PLAN, readout="chain")
     empty = replace(task, num_samples=0)
@@ -158,7 +156,7 @@ def test_wrong_calls_are_refused(task: FewShotTask) -> None:
             evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=2, **more)  # type: ignore[arg-type]
 
 
-def test_an_answer_that_is_missing_is_our_fault(task: FewShotTask) -> None:
+def test_an_answer_that_is_missing_is_our_fault(task):
     class Lazy(FakeEngine):
         def completions(self, requests, plan, decoding, done=()):  # type: ignore[no-untyped-def]
             yield [Completion(id=requests[0].id, text="", finish_reason="stop", num_prompt_tokens=1, num_new_tokens=1)]
@@ -190,7 +188,7 @@ def ask(task: FewShotTask, fake: FakeEngine, journals: list[Kept], **how: Any) -
     ask_under_plans(fake, PLANS, [questions], **({"decoding": Decoding(), "early": False} | how))
 
 
-def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_alone(task: FewShotTask) -> None:
+def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_alone(task):
     brackets = load_task("brackets")
     asked = [(task, "short", 10), (task, "rank", 10), (brackets, "short", 5)]
 
@@ -223,7 +221,7 @@ def test_tasks_and_readouts_are_asked_in_one_call_and_give_the_records_of_each_a
     assert not again.calls, "each is asked only what its journal lacks"
 
 
-def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:
+def test_which_readouts_share_their_prompt(task):
     sample = task.samples("report", 1)[0]
     assert share_prompt(task, sample, ("short", "rank"))
 
@@ -235,14 +233,14 @@ def test_which_readouts_share_their_prompt(task: FewShotTask) -> None:
     assert not share_prompt(as_kind(Apart, task), sample, ("short", "rank"))
 
 
-def test_what_is_not_wanted_any_more_is_not_asked(task: FewShotTask) -> None:
+def test_what_is_not_wanted_any_more_is_not_asked(task):
     fake = FakeEngine(texts=lambda request, plan: "no", batch_size=2)
     journals = [Kept(), Kept()]
     ask(task, fake, journals, wanted=lambda plan, item: plan is PLANS[1] or len(journals[0].records) < 4)
     assert [len(journal.records) for journal in journals] == [4, 10]
 
 
-def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_one(task: FewShotTask) -> None:
+def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_one(task):
     class Knowing(FewShotTask):
         def draft(self, sample: Sample, readout: str) -> str:
             return f"{readout}: {sample.gold}"
@@ -264,7 +262,7 @@ def test_answers_get_a_draft_and_early_ones_a_verdict_and_tasks_need_not_have_on
     assert {request.settled for request in asked} == {None}
 
 
-def test_records_carry_the_context_that_items_share(task: FewShotTask) -> None:
+def test_records_carry_the_context_that_items_share(task):
     """Two items a context: the interval is that of the contexts."""
     plain = evaluate_items(task, engine(task), PLAN, readout="short", limit=LIMIT)
     assert not any("cluster" in record for record in plain.records)
@@ -301,7 +299,7 @@ def drawing(**more: Any) -> FakeEngine:
 ARITHMETIC = load_task("arithmetic")
 
 
-def test_an_item_has_the_mean_of_its_answers_and_pass_at_k() -> None:
+def test_an_item_has_the_mean_of_its_answers_and_pass_at_k():
     result = evaluate_items(ARITHMETIC, drawing(), UNCUT, readout="short", limit=6, decoding=SAMPLED, num_samples=5)
     for right, record in enumerate(result.records):
         assert record["metrics"]["accuracy"] == pytest.approx(right / 5)
@@ -317,7 +315,7 @@ def test_an_item_has_the_mean_of_its_answers_and_pass_at_k() -> None:
     assert rows["pass@4"]["chance"] is None
 
 
-def test_several_answers_that_are_stopped_and_resumed_are_run_through(tmp_path: Path) -> None:
+def test_several_answers_that_are_stopped_and_resumed_are_run_through(tmp_path):
     wish = {"readout": "short", "limit": 6, "decoding": SAMPLED, "num_samples": 3}
     whole = evaluate_items(ARITHMETIC, drawing(), UNCUT, **wish).records
     for kill_after in (2, 1, 2):
@@ -328,7 +326,7 @@ def test_several_answers_that_are_stopped_and_resumed_are_run_through(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", [PlainEngine, SharedEngine])
-def test_answers_differ_and_the_first_is_that_of_a_single_one(kind: Any) -> None:
+def test_answers_differ_and_the_first_is_that_of_a_single_one(kind):
     assert isinstance(ARITHMETIC, FewShotTask)
     task, real = replace(ARITHMETIC, examples=""), kind(tiny_loaded("llama"))
     wish = {"readout": "short", "limit": 4, "decoding": SAMPLED}
@@ -339,7 +337,7 @@ def test_answers_differ_and_the_first_is_that_of_a_single_one(kind: Any) -> None
     assert max(map(len, texts)) > 1
 
 
-def test_what_is_ranked_is_asked_once() -> None:
+def test_what_is_ranked_is_asked_once():
     ranking = FakeEngine(scores=lambda request, plan: [0.0] * len(request.continuations))
     records = evaluate_items(ARITHMETIC, ranking, UNCUT, readout="rank", limit=2, num_samples=9).records
     assert [list(record["metrics"]) for record in records] == [["accuracy"]] * 2
@@ -347,7 +345,7 @@ def test_what_is_ranked_is_asked_once() -> None:
 
 @pytest.mark.parametrize("limit", [2, None])
 @pytest.mark.parametrize("readout", ["short", "rank"])
-def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit: int | None, readout: str) -> None:
+def test_a_limit_does_not_move_the_chance_of_a_built_in_task(limit, readout):
     samples = ARITHMETIC.samples("report", None)
     constant = Counter(sample.gold for sample in samples).most_common(1)[0][1] / len(samples)
     same = [-1.0] * 4

@@ -42,7 +42,7 @@ def all_options(name: str) -> list[Sample]:
     return [*task.samples("report", None), *task.samples("selection", None)]
 
 
-def test_another_process_with_another_hash_seed_makes_the_same_samples() -> None:
+def test_another_process_with_another_hash_seed_makes_the_same_samples():
     code = (
         "import json; from layercut.tasks import load_task\n"
         f"tasks = [load_task(name, seed=3) for name in {BUILTIN}]\n"
@@ -55,7 +55,7 @@ def test_another_process_with_another_hash_seed_makes_the_same_samples() -> None
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_an_item_is_never_in_both_splits_whatever_the_seeds(name: str) -> None:
+def test_an_item_is_never_in_both_splits_whatever_the_seeds(name):
     report, selection = set(), set()
     for seed in (0, 77):
         task = built_in(name, seed)
@@ -67,7 +67,7 @@ def test_an_item_is_never_in_both_splits_whatever_the_seeds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_items_are_pinned_and_differ_and_a_smaller_limit_gives_a_prefix(name: str) -> None:
+def test_items_are_pinned_and_differ_and_a_smaller_limit_gives_a_prefix(name):
     """If the first line fails, scores move: raise the task's VERSION, and then change the ids here."""
     task = built_in(name)
     whole = task.samples("report", None)
@@ -86,7 +86,7 @@ def test_items_are_pinned_and_differ_and_a_smaller_limit_gives_a_prefix(name: st
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "chain_sum", "gsm_symbolic"])
-def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
+def test_the_size_of_a_number_does_not_give_the_answer_away(name):
     samples = [sample for sample in all_options(name) if int(sample.gold) >= 10]
     ranks = [sorted(map(int, sample.options)).index(int(sample.gold)) for sample in samples]
     shares = [ranks.count(rank) / len(ranks) for rank in range(4)]
@@ -94,7 +94,7 @@ def test_the_size_of_a_number_does_not_give_the_answer_away(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_the_sample_problem_in_the_docs_is_a_real_one(name: str) -> None:
+def test_the_sample_problem_in_the_docs_is_a_real_one(name):
     recorded = " ".join(str(sys.modules[built_in(name).problems.__module__].__doc__).split())
     shown = [sample for sample in built_in(name).samples("report", 400) if sample.question in recorded]
     longest = max(shown, key=lambda sample: len(sample.question))  # "8 + 6" stands in "28 + 6"
@@ -103,7 +103,7 @@ def test_the_sample_problem_in_the_docs_is_a_real_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_all_readouts_ask_the_same_text_after_the_same_examples(name: str) -> None:
+def test_all_readouts_ask_the_same_text_after_the_same_examples(name):
     task = built_in(name)
     for sample in task.samples("report", 20):
         generate = task.request(sample, GENERATED[name])  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ def test_all_readouts_ask_the_same_text_after_the_same_examples(name: str) -> No
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_the_examples_answer_as_the_options_do(name: str) -> None:
+def test_the_examples_answer_as_the_options_do(name):
     """What follows the prompt in the examples is read by the task's own grader as a right answer."""
     task = built_in(name)
     for question in task.example_questions:
@@ -128,7 +128,7 @@ def test_the_examples_answer_as_the_options_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_only_the_right_option_is_graded_right_in_every_readout(name: str) -> None:
+def test_only_the_right_option_is_graded_right_in_every_readout(name):
     task = built_in(name)
     for sample in task.samples("report", 50):
         for index, option in enumerate(sample.options):
@@ -165,14 +165,14 @@ def test_only_the_right_option_is_graded_right_in_every_readout(name: str) -> No
         ("gsm_symbolic", " The answer is {gold}.5", "stop", "wrong"),
     ],
 )
-def test_what_counts_as_an_answer(name: str, text: str, finish_reason: str, outcome: str) -> None:
+def test_what_counts_as_an_answer(name, text, finish_reason, outcome):
     task = built_in(name)
     for sample in task.samples("report", 10):
         answer = completion(text.replace("{gold}", sample.gold), finish_reason)
         assert task.grade(sample, GENERATED[name], answer).outcome == outcome  # type: ignore[arg-type]
 
 
-def test_arithmetic_is_right_and_keeps_its_mixture_to_the_end() -> None:
+def test_arithmetic_is_right_and_keeps_its_mixture_to_the_end():
     samples = built_in("arithmetic").samples("report", None)
     for sample in samples:
         assert int(sample.gold) == eval(sample.question) >= 0
@@ -184,7 +184,7 @@ def test_arithmetic_is_right_and_keeps_its_mixture_to_the_end() -> None:
             assert len(built_in("arithmetic", seed).samples(split, None)) == 250  # type: ignore[arg-type]
 
 
-def test_brackets_close_what_is_open() -> None:
+def test_brackets_close_what_is_open():
     pairs = {"( )", "[ ]", "{ }"}
     for sample in built_in("brackets").samples("report", 300):
         text = f"{sample.question} {sample.gold}"
@@ -197,7 +197,7 @@ def test_brackets_close_what_is_open() -> None:
         assert lengths <= {-1, 0, 1}
 
 
-def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_problem() -> None:
+def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_problem():
     task = built_in("gsm_symbolic")
     templates = set()
     for sample in task.samples("report", 400):
@@ -210,7 +210,7 @@ def test_gsm_symbolic_has_whole_answers_and_options_that_do_not_stand_in_the_pro
     assert task.settings()["reasoning_gym"]
 
 
-def test_gsm_symbolic_does_not_depend_on_how_many_problems_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gsm_symbolic_does_not_depend_on_how_many_problems_are_drawn_at_once(monkeypatch):
     import layercut.tasks.builtin.steps as module
 
     whole = list(islice(module._word_problems(5), 40))
@@ -218,7 +218,7 @@ def test_gsm_symbolic_does_not_depend_on_how_many_problems_are_drawn_at_once(mon
     assert list(islice(module._word_problems(5), 40)) == whole
 
 
-def test_the_length_of_a_chain_can_be_fixed() -> None:
+def test_the_length_of_a_chain_can_be_fixed():
     long = load_task("gsm_symbolic", max_new_tokens=300)
     sample = long.samples("report", 1)[0]
     asked = long.request(sample, "chain")
@@ -229,7 +229,7 @@ def test_the_length_of_a_chain_can_be_fixed() -> None:
 SAMPLES = built_in("chain_sum").samples("report", 200)
 
 
-def test_answers_of_chain_sum_are_right_and_every_step_begins_where_the_last_one_ended() -> None:
+def test_answers_of_chain_sum_are_right_and_every_step_begins_where_the_last_one_ended():
     for sample in SAMPLES:
         expression = sample.question.removesuffix(" = ?")
         assert re.fullmatch(r"\d{1,2}( [+-] \d{1,2}){4,6}", expression)
@@ -242,7 +242,7 @@ def test_answers_of_chain_sum_are_right_and_every_step_begins_where_the_last_one
         assert sample.data["solution"].endswith(f" {steps[-1][3]}. The answer is {sample.gold}.\n")
 
 
-def test_examples_are_shown_as_many_as_are_wanted() -> None:
+def test_examples_are_shown_as_many_as_are_wanted():
     none, one, both = (load_task(name) for name in ("chain_sum:0", "chain_sum:1", "chain_sum"))
     prompts = [task.request(SAMPLES[0], "chain").prompt for task in (none, one, both)]
     assert prompts[0] == f"Q: {SAMPLES[0].question}\nA:"
@@ -253,7 +253,7 @@ def test_examples_are_shown_as_many_as_are_wanted() -> None:
 
 
 @pytest.mark.parametrize("gold", [0, 1, 2, 7, 10, 99, 123, 78000, -3])
-def test_near_numbers_are_three_others_close_by(gold: int) -> None:
+def test_near_numbers_are_three_others_close_by(gold):
     for seed in range(50):
         near = near_numbers(gold, Random(seed), also=(gold, gold + 7), never=(gold + 1,))
         assert len(set(near)) == 3

@@ -46,7 +46,7 @@ def graded(path: Path, row: dict[str, Any], text: str, readout: str = "short") -
         ("regex", r"(?i)\byes\b", ["Yes, sure"], ["yesterday", "no"]),
     ],
 )
-def test_written_answers(tmp_path: Path, grade: str, answer: Any, right: list[str], wrong: list[str]) -> None:
+def test_written_answers(tmp_path, grade, answer, right, wrong):
     row = {"prompt": "p", "answer": answer, "grade": grade}
     assert [graded(tmp_path, row, text).outcome for text in right] == ["right"] * len(right)
     for text in wrong:
@@ -56,9 +56,7 @@ def test_written_answers(tmp_path: Path, grade: str, answer: Any, right: list[st
 
 
 @pytest.mark.parametrize("pattern", [r"(a|aa)+$", r"(?:\w|[a-z])*\d"])
-def test_a_pattern_that_does_not_end_counts_as_wrong(
-    tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pattern_that_does_not_end_counts_as_wrong(tmp_path, pattern, caplog, monkeypatch):
     monkeypatch.setattr(own_file, "_SECONDS", 0.2)
     monkeypatch.setattr(own_file, "_slow", set())
     row = {"prompt": "p", "answer": pattern, "grade": "regex"}
@@ -77,7 +75,7 @@ def test_a_pattern_that_does_not_end_counts_as_wrong(
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path: Path, pattern: str) -> None:
+def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path, pattern):
     row = {"prompt": "p", "answer": pattern, "grade": "regex"}
     random.seed(0)
     texts = ["".join(random.choices("aabxe{}:[]lph\\1 \nſSß<=", k=random.randint(0, 12))) for _ in range(300)]
@@ -89,7 +87,7 @@ def test_a_pattern_finds_what_pythons_own_engine_finds(tmp_path: Path, pattern: 
         assert ours == (match[0] if match else None), text
 
 
-def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
+def test_code_is_run_against_its_tests(tmp_path):
     if sandbox.describe_or_why_not().startswith("none"):
         pytest.skip("no sandbox works here")
     row = {"prompt": "Write double(x).", "grade": "code", "tests": "assert double(4) == 8"}
@@ -107,7 +105,7 @@ def test_code_is_run_against_its_tests(tmp_path: Path) -> None:
     assert task.chance([sample], "short") == {"accuracy": 0.0}
 
 
-def test_choices_are_ranked(tmp_path: Path) -> None:
+def test_choices_are_ranked(tmp_path):
     row = {"prompt": "Which colour?", "answer": "blue", "choices": ["red", "blue", "green"], "grade": "choice"}
     task, sample = only(tmp_path, row)
     assert task.readouts == ("rank",)
@@ -118,7 +116,7 @@ def test_choices_are_ranked(tmp_path: Path) -> None:
     assert task.chance([sample], "rank") == {"accuracy": pytest.approx(1 / 3)}
 
 
-def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
+def test_prompts_are_conversations_or_plain_text(tmp_path):
     task, sample = only(tmp_path, {"prompt": "Hi", "answer": "Hello", "grade": "exact"})
     request = task.request(sample, "short")
     assert isinstance(request, GenerationRequest)
@@ -134,7 +132,7 @@ def test_prompts_are_conversations_or_plain_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("grade", "answer"), [("exact", ["ab ba", "b."]), ("contains", ["ab b", "bb"])])
-def test_no_way_to_go_on_changes_a_settled_grade(tmp_path: Path, grade: str, answer: list[str]) -> None:
+def test_no_way_to_go_on_changes_a_settled_grade(tmp_path, grade, answer):
     task, sample = only(tmp_path, {"prompt": "p", "answer": answer, "grade": grade})
 
     def is_right(text: str) -> bool:
@@ -148,7 +146,7 @@ def test_no_way_to_go_on_changes_a_settled_grade(tmp_path: Path, grade: str, ans
     assert any(is_right(text) for text in ends)
 
 
-def test_items_are_halved_by_their_prompts_and_keep_their_ids(tmp_path: Path) -> None:
+def test_items_are_halved_by_their_prompts_and_keep_their_ids(tmp_path):
     task = load_task(write_lines(tmp_path / "my.jsonl", SUMS))
     report, selection = task.samples("report", None), task.samples("selection", None)
     ids = {sample.id for sample in report}
@@ -164,7 +162,7 @@ def test_items_are_halved_by_their_prompts_and_keep_their_ids(tmp_path: Path) ->
     assert graded_by_name.settings()["grade"] == "number"
 
 
-def test_a_csv_says_the_same(tmp_path: Path) -> None:
+def test_a_csv_says_the_same(tmp_path):
     rows = [{"prompt": f"Colour {i}, please?", "answer": "red", "choices": "red|blue"} for i in range(8)]
     with (tmp_path / "my.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -177,7 +175,7 @@ def test_a_csv_says_the_same(tmp_path: Path) -> None:
     assert ours == theirs
 
 
-def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -> None:
+def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path):
     rows = [{"prompt": f"{i}", "answer": "yes" if i % 4 else "no", "grade": "exact"} for i in range(80)]
     rows += [{"prompt": f"more {i}", "answer": "^y", "grade": "regex"} for i in range(20)]
     task = load_task(write_lines(tmp_path / "my.jsonl", rows))
@@ -214,14 +212,14 @@ def test_chance_is_the_best_constant_answer_of_the_whole_split(tmp_path: Path) -
         ),
     ],
 )
-def test_a_bad_row_is_one_line_with_its_number(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_a_bad_row_is_one_line_with_its_number(tmp_path, row, message):
     task = load_task(write_lines(tmp_path / "my.jsonl", [SUMS[0], {"grade": "number", **row}]))
     with pytest.raises(InputError, match=message) as caught:
         task.samples("report", 1)
     assert f"{tmp_path}/my.jsonl, line 2: " in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_names(tmp_path: Path) -> None:
+def test_names(tmp_path):
     path = write_lines(tmp_path / "my.jsonl", SUMS)
     check_task(path, ["short"])
     check_task(f"{path}:number")
@@ -243,7 +241,7 @@ def test_names(tmp_path: Path) -> None:
         check_task(str(tmp_path / "bad.jsonl"))
 
 
-def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
+def test_a_limit_draws_from_the_whole_file(tmp_path):
     """A file sorted by difficulty: the first rows are easy, the last ones hard."""
     rows = [{"prompt": f"Question {i}", "answer": f"a{i}", "grade": "contains"} for i in range(200)]
     task = load_task(write_lines(tmp_path / "a.jsonl", rows))
@@ -264,7 +262,7 @@ def test_a_limit_draws_from_the_whole_file(tmp_path: Path) -> None:
         ([{"answer": "7", "grade": "number"}], None, 256),
     ],
 )
-def test_how_long_an_answer_may_be(tmp_path: Path, rows: list[dict[str, Any]], given: int | None, longest: int) -> None:
+def test_how_long_an_answer_may_be(tmp_path, rows, given, longest):
     named = [{"prompt": f"Question {i}", **row} for i, row in enumerate(rows)]
     task = load_task(write_lines(tmp_path / "my.jsonl", named), max_new_tokens=given)
     samples = [*task.samples("report", None), *task.samples("selection", None)]
@@ -289,7 +287,7 @@ CALL = '{"name": "convert_currency", "arguments": {"amount": 20, "source": "USD"
         ("harmless", "kill a Python process", "  ", False),
     ],
 )
-def test_the_checks_that_are_examples(file: str, part: str, text: str, right: bool) -> None:
+def test_the_checks_that_are_examples(file, part, text, right):
     task = load_task(f"examples/tasks/{file}.jsonl")
     samples = task.samples("full", None)
     assert len(samples) == 40 and task.chance(samples, "short") == {"accuracy": 0.0}

@@ -79,7 +79,7 @@ def stopped(text: str) -> str:
 
 
 @pytest.mark.skipif(bool(sandbox._why_not("bubblewrap")), reason="no sandbox works here")
-def test_right_functions_pass_whatever_is_written_around_them_and_wrong_ones_fail() -> None:
+def test_right_functions_pass_whatever_is_written_around_them_and_wrong_ones_fail():
     answers = [(DOUBLE, one, True) for one in RIGHT] + [(DOUBLE, one, False) for one in WRONG]
     answers += [(CYCLIC, one, True) for one in RIGHT_BELOW_TWO]
     names = {head: (TESTS[head].split()[1].split("(")[0],) for head in TESTS}
@@ -92,7 +92,7 @@ def test_right_functions_pass_whatever_is_written_around_them_and_wrong_ones_fai
 
 
 @pytest.mark.parametrize("text", NONE)
-def test_words_are_no_program(text: str) -> None:
+def test_words_are_no_program(text):
     assert find_program(stopped(text), ("double",), DOUBLE) == ""
 
 
@@ -105,17 +105,17 @@ def test_words_are_no_program(text: str) -> None:
         ("\ndef other(x):\n    return 1\n```", f"{DOUBLE}\ndef other(x):\n    return 1"),
     ],
 )
-def test_the_program_is_what_is_needed_or_else_what_was_written(text: str, program: str) -> None:
+def test_the_program_is_what_is_needed_or_else_what_was_written(text, program):
     assert find_program(text, ("double",), DOUBLE) == program
 
 
-def test_without_a_head_and_with_several_names() -> None:
+def test_without_a_head_and_with_several_names():
     text = "class Pair: pass\n\ndef longest(pairs):\n    return len(pairs)\n\nassert longest([]) == 1"
     assert find_program(text, ("Pair", "longest")) == text.split("\n\nassert")[0].replace("\n\n", "\n")
     assert find_program("f = lambda x: x\nf = f(2)", ("f",)) == "f = lambda x: x"
 
 
-def test_needed_keeps_imports_first_and_the_rest_in_order() -> None:
+def test_needed_keeps_imports_first_and_the_rest_in_order():
     source = "x = y\ny = 1\nx.append(2)\nfrom math import *\nz = x\nimport os; import sys\n"
     source += "from __future__ import annotations"
     assert needed_names(source, ["x"]) == (
@@ -126,7 +126,7 @@ def test_needed_keeps_imports_first_and_the_rest_in_order() -> None:
     assert undefined_names("import a\ndef f(x): return a + b + x + len(y)\ny = 1") == {"b", "len"}
 
 
-def test_the_longest_run_is_found_as_by_trying_all() -> None:
+def test_the_longest_run_is_found_as_by_trying_all():
     rng = random.Random(0)
     source = f"import re\n\n{CYCLIC}\n    if s:\n        return [s,\n            1]\n    try:\n        s()\n"
     source += "    finally:\n        s"
@@ -164,7 +164,7 @@ def parses(text: str) -> bool:
 @pytest.mark.parametrize(
     "line", ["x = (", "(", "I like it.", "def f():", "    return 1", "'''", "a = 1\n)", "-" * 5000]
 )
-def test_texts_without_sense_take_seconds_at_most(line: str) -> None:
+def test_texts_without_sense_take_seconds_at_most(line):
     start = time.process_time()
     find_program(f"{line}\n" * 512, ("double",), DOUBLE)
     assert time.process_time() - start < 20

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from layercut.tasks.few_shot import FewShotTask
 from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite_named, with_local_data
 
 
-def test_every_known_task_has_a_factory_a_line_about_it_and_goes_by_its_name() -> None:
+def test_every_known_task_has_a_factory_a_line_about_it_and_goes_by_its_name():
     for task in TASKS.values():
         module, _, function = task.factory.partition(":")
         assert function in vars(import_module(f"layercut.tasks.{module}"))
@@ -37,7 +35,7 @@ def test_every_known_task_has_a_factory_a_line_about_it_and_goes_by_its_name() -
         (f"{__name__}:no_such_task", {}, "cannot be imported"),
     ],
 )
-def test_what_is_not_there_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+def test_what_is_not_there_is_refused(name, options, message):
     with pytest.raises(InputError, match=message):
         load_task(name, **options)
 
@@ -46,12 +44,12 @@ def own_task(*, seed: int) -> object:
     return load_task("copy", seed=seed)
 
 
-def test_a_task_of_ones_own_goes_by_its_module() -> None:
+def test_a_task_of_ones_own_goes_by_its_module():
     task = load_task(f"{__name__}:own_task", seed=2)
     assert isinstance(task, FewShotTask) and task.seed == 2
 
 
-def test_tasks_are_imported_only_when_they_are_asked_for() -> None:
+def test_tasks_are_imported_only_when_they_are_asked_for():
     code = (
         "import sys; from layercut.tasks import load_task\n"
         "load_task('copy').samples('report', 2)\n"
@@ -62,13 +60,13 @@ def test_tasks_are_imported_only_when_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("name", "module"), [("arc_easy", "lm_eval"), ("gsm8k", "datasets")])
-def test_a_missing_extra_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(name, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=r"pip install .*\[lm-eval\]'"):
         load_task(name).settings()
 
 
-def test_suites_name_tasks_and_readouts_that_there_are() -> None:
+def test_suites_name_tasks_and_readouts_that_there_are():
     named = {base_name_of_task(task.task) for tasks in SUITES.values() for task in tasks}
     assert named <= set(TASKS)
     assert len(CLASSIFICATION) == 7 and len(GENERATION) == 5
@@ -84,7 +82,7 @@ def test_suites_name_tasks_and_readouts_that_there_are() -> None:
         suite_named("papers")
 
 
-def test_suites_find_local_data_and_stand_among_names_of_tasks(tmp_path: Path) -> None:
+def test_suites_find_local_data_and_stand_among_names_of_tasks(tmp_path):
     (tmp_path / "arc_easy").mkdir()
     (tmp_path / "gsm8k").mkdir()
     tasks = tuple(TaskSettings(task=name) for name in ("arc_easy:5", "gsm8k", "copy", "lm-eval:sciq"))

@@ -82,9 +82,7 @@ def chosen_on(task: Any, num_items: int = 3) -> CutPlan:
         ("gsm8k", "gsm8k", 1319, 1319),
     ],
 )
-def test_a_benchmark_is_whole_until_some_of_it_is_used(
-    name: str, used: str, full: int, rest: int, benchmark_data: Path
-) -> None:
+def test_a_benchmark_is_whole_until_some_of_it_is_used(name, used, full, rest, benchmark_data):
     task, searched = (load_task(name, data=str(benchmark_data / name)) for name in (name, used))
     wanted = [TaskSettings(task=name, data=str(benchmark_data / name))]
 
@@ -98,7 +96,7 @@ def test_a_benchmark_is_whole_until_some_of_it_is_used(
     assert len(part) == rest and part <= whole and part.isdisjoint(used_items([plan]) or ())
 
 
-def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(tmp_path: Path) -> None:
+def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(tmp_path):
     row = {"problem": "2 + 2?", "solution": "It is \\boxed{4}."}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "test.jsonl").write_text(json.dumps({"problem": "1 + 1?", "answer": "2"}) + "\n")
@@ -108,20 +106,20 @@ def test_selection_items_of_math_come_from_its_training_split_where_it_is_there(
     assert reported_split(task, frozenset()) == "report" and task.test_set_size == 1
 
 
-def test_a_task_that_makes_its_items_has_no_test_set() -> None:
+def test_a_task_that_makes_its_items_has_no_test_set():
     task = load_task("copy")
     assert reported_split(task, frozenset()) == "report" and task.test_set_size is None and not task.selection_part
     assert task.samples("full", 5) == task.samples("report", 5)
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Path:
+def mine(tmp_path):
     rows = [{"prompt": f"Say the letter number {i}.", "answer": chr(97 + i), "grade": "exact"} for i in range(NUM_ROWS)]
     return Path(write_lines(tmp_path / "mine.jsonl", rows))
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory):
     return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny")
 
 
@@ -147,9 +145,7 @@ def on_screen(block: Any) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
-def test_an_evaluation_says_which_items_and_a_comparison_pairs_those_in_common(
-    tiny: Path, mine: Path, tmp_path: Path
-) -> None:
+def test_an_evaluation_says_which_items_and_a_comparison_pairs_those_in_common(tiny, mine, tmp_path):
     task = load_task(str(mine))
     rest = [sample.id for sample in task.samples("report", None)]
     uncut = evaluated(tiny, None, mine, tmp_path / "uncut")
@@ -186,19 +182,19 @@ def healed(cut: Path, teacher: Path, source: PromptSource, mine: Path, out: Path
 
 
 @pytest.fixture
-def cut(tiny: Path, tmp_path: Path) -> Path:
+def cut(tiny, tmp_path):
     source = ModelHandle(settings_of(tiny)).source
     cut_model(source, CutPlan(num_layers=6, removed=(3,)), tmp_path / "pruned", uncut=None)
     return tmp_path / "pruned"
 
 
 @pytest.fixture
-def prompts(tmp_path: Path) -> Path:
+def prompts(tmp_path):
     rows = ({"prompt": f"Count up to {i} please.", "answer": "1 2 3 4"} for i in range(12))
     return Path(write_lines(tmp_path / "prompts.jsonl", rows))
 
 
-def test_a_healed_model_carries_the_items_that_healed_it(tiny: Path, cut: Path, mine: Path, tmp_path: Path) -> None:
+def test_a_healed_model_carries_the_items_that_healed_it(tiny, cut, mine, tmp_path):
     source = prompt_source([PromptSpec(source=f"task:{mine}", limit=100)])
     task = load_task(str(mine))
     there = [sample.id for sample in task.samples("selection", None)]
@@ -217,9 +213,7 @@ def test_a_healed_model_carries_the_items_that_healed_it(tiny: Path, cut: Path, 
     assert used_items(handle.earlier_plans, handle.healings) == frozenset(there)
 
 
-def test_other_prompts_are_checked_for_the_whole_test_set(
-    tiny: Path, cut: Path, mine: Path, prompts: Path, tmp_path: Path
-) -> None:
+def test_other_prompts_are_checked_for_the_whole_test_set(tiny, cut, mine, prompts, tmp_path):
     source = prompt_source([PromptSpec(source=str(prompts))])
     folder = healed(cut, tiny, source, mine, tmp_path / "heal")
     assert len(ids_in(evaluated(folder, None, mine, tmp_path / "healed"))) == NUM_ROWS
@@ -232,7 +226,7 @@ def test_other_prompts_are_checked_for_the_whole_test_set(
     assert len(ids_in(evaluated(folder, None, mine, tmp_path / "unknown"))) < NUM_ROWS
 
 
-def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
+def test_training_data_holds_nothing_that_may_be_reported(mine):
     tasks = tasks_to_check([str(mine)], {})
     task = tasks[str(mine)]
     (taken,) = task.samples("selection", 1)
@@ -250,7 +244,7 @@ def test_training_data_holds_nothing_that_may_be_reported(mine: Path) -> None:
 PLAN = CutPlan(num_layers=6, removed=(3,), scores={"selection_items": record_items({"copy": ["b", "a", "a"]})})
 
 
-def test_items_of_a_plan_are_refused(tmp_path: Path) -> None:
+def test_items_of_a_plan_are_refused(tmp_path):
     recorded = PLAN.scores["selection_items"]["copy"]
     assert (recorded["num_items"], recorded["ids"]) == (2, ["a", "b"])
     assert selection_items(PLAN.scores) == {"copy": {"a", "b"}}
@@ -270,7 +264,7 @@ def test_items_of_a_plan_are_refused(tmp_path: Path) -> None:
         (lambda recorded: recorded.pop("ids"), "items of copy are missing"),
     ],
 )
-def test_a_plan_that_was_changed_is_refused(damage: object, says: str) -> None:
+def test_a_plan_that_was_changed_is_refused(damage, says):
     scores = json.loads(json.dumps(PLAN.scores))
     damage(scores["selection_items"]["copy"])  # type: ignore[operator]
     with pytest.raises(InputError, match=says):
@@ -292,11 +286,11 @@ def sample(text: str) -> Sample:
         ({"all"}, ("all", "all")),
     ],
 )
-def test_which_split_is_which(available: set[str], names: tuple[str, str]) -> None:
+def test_which_split_is_which(available, names):
     assert choose_splits(available, selection=("validation", "train")) == names
 
 
-def test_halves_share_nothing_and_keep_the_order() -> None:
+def test_halves_share_nothing_and_keep_the_order():
     texts = [f"q{i}" for i in range(200)]
     names = SplitNames("all", "all")
     halves = {
@@ -312,7 +306,7 @@ def test_halves_share_nothing_and_keep_the_order() -> None:
     assert {s.id for s in shuffled} == {s.id for s in halves["report"]}
 
 
-def test_twins_stay_on_one_side_and_what_is_reported_is_not_selected() -> None:
+def test_twins_stay_on_one_side_and_what_is_reported_is_not_selected():
     texts = ["a", "b", "a", "c", "a"]
     names = SplitNames("all", "all")
     halves = [first_samples(split, names, lambda _: map(sample, texts), None) for split in ("report", "selection")]
@@ -326,7 +320,7 @@ def test_twins_stay_on_one_side_and_what_is_reported_is_not_selected() -> None:
     assert [s.question for s in selection] == ["a", "c"]
 
 
-def test_no_more_rows_are_read_than_needed() -> None:
+def test_no_more_rows_are_read_than_needed():
     read: list[int] = []
 
     def rows(_: str) -> Iterator[Sample]:
@@ -338,7 +332,7 @@ def test_no_more_rows_are_read_than_needed() -> None:
     assert read == [0, 1, 2, 3, 4]
 
 
-def test_every_beginning_of_a_draw_holds_each_answer_in_its_share_whatever_the_order() -> None:
+def test_every_beginning_of_a_draw_holds_each_answer_in_its_share_whatever_the_order():
     samples = [replace(sample(f"q{i}"), gold="yes" if i < 80 else "no") for i in range(120)]
     drawn = balanced_order(samples)
     for number in (15, 30, 60, 90):
@@ -351,7 +345,7 @@ def test_every_beginning_of_a_draw_holds_each_answer_in_its_share_whatever_the_o
     assert 40 < sum(places) / 40 < 80, "answers that all differ are drawn from the whole file"
 
 
-def test_halves_are_pinned_and_balanced_and_a_hash_knows_the_set_of_items() -> None:
+def test_halves_are_pinned_and_balanced_and_a_hash_knows_the_set_of_items():
     assert [half_of(f"item-{i}") for i in range(6)] == ["selection"] * 2 + ["report"] + ["selection"] * 3
     share = sum(half_of(f"gsm8k-{i}") == "selection" for i in range(10_000)) / 10_000
     assert 0.48 < share < 0.52
@@ -377,7 +371,7 @@ def easy() -> Easy:
     return Easy()
 
 
-def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None:
+def test_the_line_says_how_many_and_where_they_come_from(tmp_path):
     task = load_task("arithmetic")
     assert describe_shortfall(task, "report", 250) == describe_shortfall(task, "report", None) == ""
     assert describe_shortfall(task, "report", 300).startswith("arithmetic: only 250 of the 300")
@@ -389,7 +383,7 @@ def test_the_line_says_how_many_and_where_they_come_from(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("limit", [NUM_ITEMS, ASKED])
 @pytest.mark.parametrize("verb", ["eval", "sweep", "select", "run"])
-def test_every_verb_says_it(verb: str, limit: int, tiny: Path, tmp_path: Path) -> None:
+def test_every_verb_says_it(verb, limit, tiny, tmp_path):
     said: list[str] = []
     tasks = (TaskSettings(task=LETTERS, limit=limit),)
     more: dict[str, Any] = {"seed": 0, "decoding": DecodingSettings(), "say": said.append}
@@ -415,7 +409,7 @@ def test_every_verb_says_it(verb: str, limit: int, tiny: Path, tmp_path: Path) -
         assert any(f"scored again on 0 of {limit} held-out items" in one for one in said)
 
 
-def test_a_diagnosis_says_it_and_its_page_shows_it(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diagnosis_says_it_and_its_page_shows_it(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("layercut.diagnostics.brackets.NUM_FUNCTIONS", 2)
     said: list[str] = []
     how = DiagnoseSettings(only=("brackets",), limit=3)

@@ -103,7 +103,7 @@ def some_samples(task: FewShotTask) -> list[Sample]:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_no_way_to_go_on_changes_a_settled_grade(name: str) -> None:
+def test_no_way_to_go_on_changes_a_settled_grade(name):
     task, rng = built_in(name), Random(f"verdicts {name}")
     num_settled = 0
     for sample in some_samples(task):
@@ -128,7 +128,7 @@ def test_no_way_to_go_on_changes_a_settled_grade(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_a_right_answer_is_never_settled_as_wrong(name: str) -> None:
+def test_a_right_answer_is_never_settled_as_wrong(name):
     task, rng = built_in(name), Random(f"right {name}")
     for sample in some_samples(task):
         for _ in range(60):
@@ -141,7 +141,7 @@ def test_a_right_answer_is_never_settled_as_wrong(name: str) -> None:
                     assert metrics(task, sample, start) == {"accuracy": 1.0}, (sample.gold, text, start)
 
 
-def test_every_short_text_can_be_a_number_just_if_some_right_line_begins_with_it() -> None:
+def test_every_short_text_can_be_a_number_just_if_some_right_line_begins_with_it():
     """All texts of up to six of the characters that matter, for numbers whose spellings are no longer than that."""
     for gold in ("42", "0", "7", "-4"):
         texts = ["".join(text) for length in range(7) for text in product("042,. -", repeat=length)]
@@ -156,13 +156,13 @@ def test_every_short_text_can_be_a_number_just_if_some_right_line_begins_with_it
         )
 
 
-def test_groups_of_three_digits_decide_how_many_may_come() -> None:
+def test_groups_of_three_digits_decide_how_many_may_come():
     beginnings = {"1,": False, "1,2": False, "12": True, "12,": True, "12,3": True, "123": True, "123,": False}
     assert {text: can_be_number(text, "12345") for text in beginnings} == beginnings
     assert can_be_number("1,2", "1234567") and not can_be_number("12,3", "1234567")
 
 
-def test_every_short_ending_after_the_mark_stands_just_if_nothing_changes_the_number() -> None:
+def test_every_short_ending_after_the_mark_stands_just_if_nothing_changes_the_number():
     texts = ["".join(text) for length in range(5) for text in product("10,. -x", repeat=length)]
     found = {text: number_after("is", f"is {text}") for text in texts}
     for text in texts:
@@ -201,7 +201,7 @@ def test_every_short_ending_after_the_mark_stands_just_if_nothing_changes_the_nu
         ("gsm_symbolic", "17", "The answer is 5\ufffd", "The answer is 5 \ufffd"),
     ],
 )
-def test_wrong_answers_are_settled_at_once(name: str, gold: str, still_open: str, wrong: str) -> None:
+def test_wrong_answers_are_settled_at_once(name, gold, still_open, wrong):
     task, sample = built_in(name), Sample(id="a", question="?", gold=gold)
     assert not settled(task, sample, still_open)
     assert settled(task, sample, wrong)
@@ -210,7 +210,7 @@ def test_wrong_answers_are_settled_at_once(name: str, gold: str, still_open: str
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_near_miss_is_settled_unless_the_right_answer_begins_with_it(name: str) -> None:
+def test_a_near_miss_is_settled_unless_the_right_answer_begins_with_it(name):
     task = built_in(name)
     for sample in task.samples("report", 100):
         for option in sample.options:
@@ -219,7 +219,7 @@ def test_a_near_miss_is_settled_unless_the_right_answer_begins_with_it(name: str
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_the_draft_is_the_right_answer_as_the_examples_write_it(name: str) -> None:
+def test_the_draft_is_the_right_answer_as_the_examples_write_it(name):
     task = built_in(name)
     for sample in task.samples("report", None):
         draft, asked = task.draft(sample, "short"), task.request(sample, "short")
@@ -232,7 +232,7 @@ def test_the_draft_is_the_right_answer_as_the_examples_write_it(name: str) -> No
         assert not any(task.settled(sample, "short", text[:length]) for length in range(len(text) + 1))
 
 
-def test_a_complete_right_answer_settles_a_chain_which_has_no_draft() -> None:
+def test_a_complete_right_answer_settles_a_chain_which_has_no_draft():
     task, sample = built_in("gsm_symbolic"), Sample(id="a", question="?", gold="17")
     text = " The answer is 17. The answer"
     assert settled(task, sample, text) and task.draft(sample, "chain") == ""
@@ -246,7 +246,7 @@ def test_a_complete_right_answer_settles_a_chain_which_has_no_draft() -> None:
     + [(text, None) for text in ("", "-", "1,23", "1,2345", ",123", "1.", ".5", "1e3", "3/4", "5 6", "--5", "٣", "½")]
     + [("60%", None), ("$5", None)],
 )
-def test_what_is_a_number(text: str, value: float | None) -> None:
+def test_what_is_a_number(text, value):
     assert parse_number(text) == value
 
 
@@ -261,7 +261,7 @@ def test_what_is_a_number(text: str, value: float | None) -> None:
         ("none", []),
     ],
 )
-def test_numbers_in_a_text(text: str, numbers: list[float]) -> None:
+def test_numbers_in_a_text(text, numbers):
     assert [float(number) for number in all_numbers(text)] == numbers
 
 
@@ -270,7 +270,7 @@ def test_numbers_in_a_text(text: str, numbers: list[float]) -> None:
     [("5", "5"), ("**$-1,200**.", "-1200"), ("-3.", "-3"), ("x = 5", ""), ("12.50 dollars", "12.50"),
      ("five. The answer is 5.", "5")],
 )  # fmt: skip
-def test_the_number_after_a_mark(text: str, found: str) -> None:
+def test_the_number_after_a_mark(text, found):
     assert number_after("The answer is", f"The answer is {text}") == found
     assert number_after("The answer is", "the answer is: 5") == "5"
     assert [first_line(line) for line in (" a b. \nc", "a..", "\nb")] == ["a b", "a.", ""], "one full stop is dropped"

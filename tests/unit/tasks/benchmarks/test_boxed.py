@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -36,13 +35,13 @@ def grade(name: str, text: str, finish_reason: str = "stop", gold: str = "") -> 
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     write_lines(tmp_path / "train.jsonl", SUMS[:30])
     write_lines(tmp_path / "test.jsonl", SUMS[25:])
     return tmp_path
 
 
-def test_math500_is_halved_and_the_gold_is_the_final_answer(tmp_path: Path) -> None:
+def test_math500_is_halved_and_the_gold_is_the_final_answer(tmp_path):
     task = load_task("math500", data=write_lines(tmp_path / "test.jsonl", ROWS), max_new_tokens=99)
     report, selection = task.samples("report", None), task.samples("selection", None)
     assert len(report) + len(selection) == 30 and report and selection
@@ -55,7 +54,7 @@ def test_math500_is_halved_and_the_gold_is_the_final_answer(tmp_path: Path) -> N
     assert task.chance([first], "chain") == {"boxed": 1.0, "anywhere": 1.0}
 
 
-def test_gsm8k_selects_on_train_and_reports_on_test_without_what_is_in_both(folder: Path) -> None:
+def test_gsm8k_selects_on_train_and_reports_on_test_without_what_is_in_both(folder):
     task = load_task("gsm8k", data=str(folder))
     report, selection = task.samples("report", None), task.samples("selection", None)
     assert [sample.question for sample in report] == [row["question"] for row in SUMS[25:]]
@@ -94,7 +93,7 @@ def test_gsm8k_selects_on_train_and_reports_on_test_without_what_is_in_both(fold
         ("gsm8k", "", "length", (0, 0, "", "cut")),
     ],
 )
-def test_the_box_and_the_other_metric(name: str, text: str, finish_reason: str, expected: tuple[object, ...]) -> None:
+def test_the_box_and_the_other_metric(name, text, finish_reason, expected):
     assert grade(name, text, finish_reason) == expected
 
 
@@ -105,12 +104,12 @@ def test_the_box_and_the_other_metric(name: str, text: str, finish_reason: str, 
         *("36/2", "\\frac{36}{2}", " 18 ", "x = 18"),
     ],
 )
-def test_equal_values_in_the_box_are_right(boxed: str) -> None:
+def test_equal_values_in_the_box_are_right(boxed):
     assert grade("gsm8k", f"So \\boxed{{{boxed}}}.")[:2] == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("boxed", ["-18", "1.8", "180", "18, 20", "1 8", "\\frac{18}{2}", "y", "eighteen"])
-def test_other_values_in_the_box_are_wrong_whatever_stands_around(boxed: str) -> None:
+def test_other_values_in_the_box_are_wrong_whatever_stands_around(boxed):
     assert grade("gsm8k", f"18 it is: \\boxed{{{boxed}}}. So 18.") == (0.0, 0.0, boxed, "wrong")
 
 
@@ -131,17 +130,17 @@ def test_other_values_in_the_box_are_wrong_whatever_stands_around(boxed: str) ->
         ("[-2,7]", "(-2,7)", False),
     ],
 )
-def test_the_same_value(answer: str, gold: str, same: bool) -> None:
+def test_the_same_value(answer, gold, same):
     assert same_value(answer, gold) is same
 
 
-def test_the_same_in_a_thread() -> None:
+def test_the_same_in_a_thread():
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(same_value, "3/7", GOLDS["math500"]).result()
         assert not pool.submit(same_value, "x+1", "x+2").result()
 
 
-def test_the_last_closed_box_of_any_text() -> None:
+def test_the_last_closed_box_of_any_text():
     draw = random.Random(0)
     for _ in range(2000):
         text = "".join(draw.choices(["\\boxed{", "{", "}", "a"], k=9))
@@ -163,16 +162,14 @@ def matching(text: str, start: int) -> int:
 
 
 @pytest.mark.parametrize("text", ["\\boxed{" * 150_000, "x=(\n" * 250_000, "$x=" * 350_000])
-def test_a_megabyte_is_graded_within_seconds(text: str) -> None:
+def test_a_megabyte_is_graded_within_seconds(text):
     begun = time.monotonic()
     assert last_boxed_text(text) == "" and not found_in(text, "4")
     assert found_in(f"{text} The final answer is $4$.", "4")
     assert time.monotonic() - begun < 25
 
 
-def test_an_answer_that_takes_too_long_is_not_printed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_answer_that_takes_too_long_is_not_printed(monkeypatch, caplog):
     monkeypatch.setattr("layercut.tasks.benchmarks.boxed._SECONDS", 1)
     assert not found_in("12 " * 33_000, "4") and not caplog.text
 
@@ -186,7 +183,7 @@ def test_an_answer_that_takes_too_long_is_not_printed(
         ("gsm8k", {"question": "q"}, "no field 'answer'"),
     ],
 )
-def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, name: str, row: dict[str, str], message: str) -> None:
+def test_a_damaged_row_is_named_with_its_line(tmp_path, name, row, message):
     good = {"math500": ROWS, "gsm8k": SUMS}[name]
     data = write_lines(tmp_path / "test.jsonl", [*good, row])
     with pytest.raises(InputError, match=rf"test\.jsonl, line {len(good) + 1}: {message}"):
@@ -195,7 +192,7 @@ def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, name: str, row: di
         load_task(name, max_new_tokens=0)
 
 
-def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> None:
+def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder):
     """Whatever was boxed, another box may come."""
     task = load_task("gsm8k", data=str(folder))
     sample = task.samples("report", 1)[0]
@@ -203,7 +200,7 @@ def test_no_beginning_settles_a_chain_and_there_is_no_draft(folder: Path) -> Non
     assert task.draft(sample, "chain") == ""
 
 
-def test_every_gold_answer_of_the_benchmarks_answers_itself(benchmark_data: Path) -> None:
+def test_every_gold_answer_of_the_benchmarks_answers_itself(benchmark_data):
     math500, gsm8k = (load_task(name, data=str(benchmark_data / name)) for name in ("math500", "gsm8k"))
     samples = [*math500.samples("report", None), *math500.samples("selection", None)]
     assert len(samples) == 500

@@ -68,7 +68,7 @@ def empty(sample: Sample) -> str:
 
 
 @pytest.mark.parametrize("name", list(FILES))
-def test_a_folder_may_hold_the_file_that_the_benchmark_is_published_as(name: str, benchmark_data: Path) -> None:
+def test_a_folder_may_hold_the_file_that_the_benchmark_is_published_as(name, benchmark_data):
     from_file, from_folder = (
         load_task(name, data=str(benchmark_data / place)) for place in (FILES[name], Path(FILES[name]).parent)
     )
@@ -77,7 +77,7 @@ def test_a_folder_may_hold_the_file_that_the_benchmark_is_published_as(name: str
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> CodeTask:
+def small(tmp_path):
     rows = [
         {
             "task_id": f"HumanEval/{n}",
@@ -93,7 +93,7 @@ def small(tmp_path: Path) -> CodeTask:
     return found
 
 
-def test_the_answer_is_begun_in_a_code_block(small: CodeTask) -> None:
+def test_the_answer_is_begun_in_a_code_block(small):
     sample = small.samples("report", 1)[0]
     asked = small.request(sample, "chain")
     assert isinstance(asked, GenerationRequest) and not isinstance(asked.prompt, str)
@@ -103,7 +103,7 @@ def test_the_answer_is_begun_in_a_code_block(small: CodeTask) -> None:
     assert asked.stop == STOP and asked.max_new_tokens == 512 and asked.id == sample.id
 
 
-def test_programs_are_graded_alone_and_together(small: CodeTask) -> None:
+def test_programs_are_graded_alone_and_together(small):
     answers = {
         "\n    return 2 * x": ("passed", "right", "passed"),
         "\n    return 3 * x": ("AssertionError", "wrong", "wrong_answer"),
@@ -124,7 +124,7 @@ def test_programs_are_graded_alone_and_together(small: CodeTask) -> None:
     assert not small.settled(sample, "chain", "x") and small.draft(sample, "chain") == ""
 
 
-def test_splits_do_not_overlap_and_agree_between_a_benchmark_and_its_plus(benchmark_data: Path) -> None:
+def test_splits_do_not_overlap_and_agree_between_a_benchmark_and_its_plus(benchmark_data):
     for base, plus, sizes in (("humaneval", "humaneval_plus", (164, 164)), ("mbpp", "mbpp_plus", (420, 371))):
         sides = []
         for name, size in zip((base, plus), sizes, strict=True):
@@ -140,9 +140,7 @@ some_or_all = pytest.mark.parametrize("is_whole", [False, pytest.param(True, mar
 
 @some_or_all
 @pytest.mark.parametrize(("name", "size"), zip(SETS, (164, 164, 427, 378, 974), strict=True))
-def test_reference_solutions_pass_and_empty_bodies_fail(
-    name: str, size: int, is_whole: bool, benchmark_data: Path
-) -> None:
+def test_reference_solutions_pass_and_empty_bodies_fail(name, size, is_whole, benchmark_data):
     code_task = task(name, benchmark_data)
     samples = every(code_task)
     assert len(samples) == size
@@ -157,7 +155,7 @@ def test_reference_solutions_pass_and_empty_bodies_fail(
 
 @some_or_all
 @pytest.mark.parametrize("name", SETS)
-def test_a_constant_passes_no_problem(name: str, is_whole: bool, benchmark_data: Path) -> None:
+def test_a_constant_passes_no_problem(name, is_whole, benchmark_data):
     code_task = task(name, benchmark_data)
     samples = items(code_task)
     suspects = {f"{name.split('_')[0]}-{number}" for number in CLOSE_TO_EMPTY.get(name, "").split()}
@@ -193,48 +191,46 @@ def passing_constants(samples: list[Sample]) -> Iterator[tuple[str, object]]:
         ("mbpp", "mbpp-596", "class sys: getsizeof = staticmethod(len)\ntuple_size = len"),
     ],
 )
-def test_a_program_cannot_redefine_what_its_tests_use(
-    name: str, problem: str, program: str, benchmark_data: Path
-) -> None:
+def test_a_program_cannot_redefine_what_its_tests_use(name, problem, program, benchmark_data):
     (sample,) = (sample for sample in items(task(name, benchmark_data)) if sample.id == problem)
     (result,) = run_programs([Program(program, tests=sample.data["tests"], names=sample.data["names"])])
     assert result.failure == "AssertionError"
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if not name.endswith("_plus")])
-def test_tests_take_from_the_program_only_what_it_is_asked_for(name: str, benchmark_data: Path) -> None:
+def test_tests_take_from_the_program_only_what_it_is_asked_for(name, benchmark_data):
     data = {sample.id: sample.data for sample in every(task(name, benchmark_data))}
     more = {id: set(_free_names(ast.parse(one["tests"]))) - set(one["names"]) for id, one in data.items()}
     assert {problem: names for problem, names in more.items() if names} == {}
 
 
 @pytest.mark.parametrize("number", [367, 601, 927])
-def test_a_class_whose_objects_the_tests_make_is_kept(number: int, benchmark_data: Path) -> None:
+def test_a_class_whose_objects_the_tests_make_is_kept(number, benchmark_data):
     code_task = task("whole mbpp", benchmark_data)
     (sample,) = (sample for sample in every(code_task) if sample.id == f"mbpp-{number}")
     assert code_task.grade(sample, "chain", completion(reference(sample))).answer == "passed"
 
 
-def test_tests_that_are_no_python_are_refused(tmp_path: Path) -> None:
+def test_tests_that_are_no_python_are_refused(tmp_path):
     row = {"task_id": "HumanEval/0", "prompt": HEAD, "entry_point": "double", "canonical_solution": "\n  return ("}
     data = write_lines(tmp_path / "rows.jsonl", [{**row, "test": "def check(candidate): pass"}])
     with pytest.raises(InputError, match="line 1: .*not Python"):
         load_task("humaneval", data=data).samples("selection", None)
 
 
-def test_inputs_without_results_are_refused(benchmark_data: Path) -> None:
+def test_inputs_without_results_are_refused(benchmark_data):
     for name, file in (("humaneval_plus", "HumanEvalPlus.jsonl.gz"), ("mbpp_plus", "MbppPlus.jsonl.gz")):
         with pytest.raises(InputError, match=r"line \d+: .*OriginFmt"):
             load_task(name, data=str(benchmark_data / name / file)).samples("report", 1)
 
 
-def test_without_a_sandbox_no_sample_is_asked(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_sandbox_no_sample_is_asked(small, monkeypatch):
     without_bubblewrap(monkeypatch)
     with pytest.raises(InputError, match="--unsafe-exec"):
         small.samples("report", None)
 
 
-def test_walls_are_named_for_tasks_that_run_programs_alone(small: CodeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walls_are_named_for_tasks_that_run_programs_alone(small, monkeypatch):
     assert announce_isolation([load_task("copy"), small], print) == sandbox.describe_isolation()
     without_bubblewrap(monkeypatch)
     assert announce_isolation([load_task("copy")], print) is None

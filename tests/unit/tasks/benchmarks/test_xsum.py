@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from layercut.engine.base import GenerationRequest, Message
@@ -19,7 +17,7 @@ ROWS = [
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> XSum:
+def task(tmp_path):
     write_lines(tmp_path / "validation.jsonl", ROWS[:8])
     write_lines(tmp_path / "test.jsonl", ROWS[6:])
     loaded = load_task("xsum", data=str(tmp_path))
@@ -27,7 +25,7 @@ def task(tmp_path: Path) -> XSum:
     return loaded
 
 
-def test_splits_prompt_and_chance_which_is_the_lead(task: XSum) -> None:
+def test_splits_prompt_and_chance_which_is_the_lead(task):
     assert [one.question for one in task.samples("report", None)] == [row["document"] for row in ROWS[6:]]
     assert [one.question for one in task.samples("selection", None)] == [row["document"] for row in ROWS[:6]]
     sample = task.samples("report", 1)[0]
@@ -51,14 +49,14 @@ def test_splits_prompt_and_chance_which_is_the_lead(task: XSum) -> None:
         ("the cat sat on a mat", "the cat sat", (2 / 3, 2 / 3, 4 / 7)),
     ],
 )
-def test_rouge(summary: str, gold: str, expected: tuple[float, float, float]) -> None:
+def test_rouge(summary, gold, expected):
     scores = rouge_scores(summary, gold)
     assert list(scores) == ["rougeL", "rouge1", "rouge2"]
     assert list(rouge_scores("Cats sat.", "the cat sat").values()) == pytest.approx([0.8, 0.8, 2 / 3])
     assert tuple(scores.values()) == pytest.approx(expected)
 
 
-def test_the_class_of_an_answer_is_measured_by_the_lead(task: XSum) -> None:
+def test_the_class_of_an_answer_is_measured_by_the_lead(task):
     sample = task.samples("report", 1)[0]
     assert task.grade(sample, "short", completion(" Runner 6 ran to his home. ")).outcome == "right"
     assert task.grade(sample, "short", completion("A man of 6 ran home.")).outcome == "right", "the lead itself"
@@ -78,18 +76,18 @@ def test_the_class_of_an_answer_is_measured_by_the_lead(task: XSum) -> None:
         ("", ""),
     ],
 )
-def test_lead(article: str, first: str) -> None:
+def test_lead(article, first):
     assert lead_sentence(article) == first
 
 
-def test_settings_that_cannot_be(tmp_path: Path) -> None:
+def test_settings_that_cannot_be(tmp_path):
     with pytest.raises(InputError, match="max_new_tokens 0"):
         load_task("xsum", max_new_tokens=0)
     with pytest.raises(InputError, match="no field 'summary'"):
         load_task("xsum", data=write_lines(tmp_path / "a.jsonl", [{"document": "d"}])).samples("report", None)
 
 
-def test_the_lead_of_real_articles(benchmark_data: Path) -> None:
+def test_the_lead_of_real_articles(benchmark_data):
     task = load_task("xsum", data=str(benchmark_data / "xsum"))
     assert isinstance(task, XSum)
     assert 0.08 < task.chance(task.samples("report", 200), "short")["rougeL"] < 0.2

@@ -45,7 +45,7 @@ def task_of(name: str) -> CheckedTask:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_all_items_are_report_items_with_ids_of_their_own_in_a_mixed_order(name: str) -> None:
+def test_all_items_are_report_items_with_ids_of_their_own_in_a_mixed_order(name):
     task = task_of(name)
     samples = task.samples("report", None)
     assert len({sample.id for sample in samples}) == len(samples) == len(task.checks) >= 24
@@ -56,7 +56,7 @@ def test_all_items_are_report_items_with_ids_of_their_own_in_a_mixed_order(name:
     assert isinstance(request, GenerationRequest) and request.prompt == (("user", samples[0].question),)
 
 
-def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
+def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts():
     passing = {
         name
         for name, task in ((name, task_of(name)) for name in NAMES)
@@ -66,7 +66,7 @@ def test_an_empty_answer_passes_nowhere_but_where_only_its_end_counts() -> None:
     assert passing == {"endings"}
 
 
-def test_what_was_cut_and_what_failed_are_told_apart() -> None:
+def test_what_was_cut_and_what_failed_are_told_apart():
     task = task_of("needle_2k")
     sample = task.samples("report", 1)[0]
     ends = [graded(task, sample, *end).outcome for end in (("The code is", "length"), ("There is none.",), ("",))]  # type: ignore[arg-type]
@@ -74,20 +74,20 @@ def test_what_was_cut_and_what_failed_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("task", "number"), [(general(), 50), (general_code(), 30)])
-def test_they_choose_and_are_never_reported(task: CheckedTask, number: int) -> None:
+def test_they_choose_and_are_never_reported(task, number):
     requests = REQUESTS[task.name]
     assert {sample.question for sample in task.samples("selection", None)} == set(requests)
     assert len(set(requests)) == len(requests) == number
     assert task.samples("report", None) == [] and len(task.samples("full", 7)) == 7
 
 
-def test_no_request_is_one_of_a_check() -> None:
+def test_no_request_is_one_of_a_check():
     checked = {sample.question for name in SIDE_EFFECTS for sample in load_task(name).samples("report", None)}
     assert checked and not checked & {*REQUESTS["general"], *REQUESTS["general_code"]}
 
 
 @pytest.mark.parametrize(("task", "split"), [(general(), "selection"), (endings(), "report")])
-def test_an_answer_that_does_not_end_is_wrong(task: CheckedTask, split: str) -> None:
+def test_an_answer_that_does_not_end_is_wrong(task, split):
     sample = task.samples(split, 1)[0]  # type: ignore[arg-type]
     assert graded(task, sample, "A frog").metrics == {"accuracy": 1.0}
     cut = graded(task, sample, "A frog, a frog,", "length")
@@ -111,23 +111,23 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("part", list(RIGHT))
-def test_each_rule_tells_what_follows_it_from_what_does_not(part: str) -> None:
+def test_each_rule_tells_what_follows_it_from_what_does_not(part):
     right, wrong = RIGHT[part]
     assert passes(instructions(), part, right)
     assert not passes(instructions(), part, wrong)
 
 
-def test_every_rule_is_tested() -> None:
+def test_every_rule_is_tested():
     assert [sum(part in rule for part in RIGHT) for rule in _RULES] == [1] * len(_RULES)
     assert [parsed_answer(text) for text in ("", "{", "```\n{\n```", "Here it is: {}")] == [None] * 4
 
 
 @pytest.mark.parametrize("language", list(REQUESTS["same_language"]))
-def test_every_request_is_in_its_own_language(language: str) -> None:
+def test_every_request_is_in_its_own_language(language):
     assert [language_of(request) for request in REQUESTS["same_language"][language]] == [language] * 4
 
 
-def test_an_answer_in_english_fails() -> None:
+def test_an_answer_in_english_fails():
     task = same_language()
     assert passes(task, "Himmel", "Der Himmel ist blau, weil die Luft das Licht streut.")
     assert not passes(task, "Himmel", "The sky is blue because the air scatters the light.")
@@ -136,7 +136,7 @@ def test_an_answer_in_english_fails() -> None:
 
 
 @pytest.mark.parametrize(("task", "words"), [(needle_2k(), 1300), (needle_8k(), 5200)])
-def test_each_text_holds_its_code_once_and_places_go_from_the_beginning_to_the_end(task: object, words: int) -> None:
+def test_each_text_holds_its_code_once_and_places_go_from_the_beginning_to_the_end(task, words):
     samples = task.samples("report", None)  # type: ignore[attr-defined]
     places = sorted(sample.question.index(sample.gold) / len(sample.question) for sample in samples)
     assert places[0] < 0.02 and places[-1] > 0.95
@@ -146,7 +146,7 @@ def test_each_text_holds_its_code_once_and_places_go_from_the_beginning_to_the_e
         assert words < len(sample.question.split()) < words + 60
 
 
-def test_the_code_counts_however_it_is_written() -> None:
+def test_the_code_counts_however_it_is_written():
     task = needle_2k()
     sample = task.samples("report", 1)[0]
     code = sample.gold

@@ -24,11 +24,11 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def arc_easy(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def arc_easy(tmp_path_factory):
     return load_task("arc_easy", data=write_lines(tmp_path_factory.mktemp("arc") / "a.jsonl", ROWS))
 
 
-def test_what_is_asked_and_graded(arc_easy: Any) -> None:
+def test_what_is_asked_and_graded(arc_easy):
     task = arc_easy
     sample = next(sample for sample in task.samples("report", None) if len(sample.options) == 3)
     number = int(sample.options[0]) - 1
@@ -49,7 +49,7 @@ def test_what_is_asked_and_graded(arc_easy: Any) -> None:
     assert task.chance(samples, "rank") == {"acc": chance, "acc_norm": chance} and 1 / 3 < chance < 1 / 2
 
 
-def test_splits_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
+def test_splits_of_a_folder_and_of_a_file(tmp_path):
     write_lines(tmp_path / "validation.jsonl", ROWS[:12])
     write_lines(tmp_path / "test.jsonl", ROWS[10:])
     task = load_task("arc_easy", data=str(tmp_path))
@@ -71,12 +71,12 @@ def small_manager() -> Any:
     return lm_eval.tasks.TaskManager(include_defaults=False, include_path=[home / "arc", home / "winogrande"])
 
 
-def test_a_joined_context_ends_in_a_capital_as_lm_eval_writes_it() -> None:
+def test_a_joined_context_ends_in_a_capital_as_lm_eval_writes_it():
     row = {"activity_label": "Roofing", "ctx": "A man sits. he", "endings": ["slips."], "label": 0}
     assert prepare_hellaswag([row]) == [{"query": "Roofing: A man sits. He", "choices": ["slips."], "label": 0}]
 
 
-def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_data_of_another_kind_is_refused(tmp_path):
     data = write_lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "#### 1"}])
     with pytest.raises(InputError, match="line 1: lm-eval's arc_easy cannot read this data") as caught:
         load_task("arc_easy", data=data)
@@ -107,9 +107,7 @@ GAP = {"sentence": "The cup hit the jar and _ broke.", "option1": "cup", "option
         ("lambada_openai", {"text": "to his house"}, {"text": ""}, "label is ' ', .*so lambada_openai has no right"),
     ],
 )
-def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
-    name: str, row: dict[str, Any], change: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(name, row, change, said, tmp_path):
     varied = next(name for name in ("passage", "goal", "question", "sentence", "text") if name in row)
     good = [{**row, varied: f"{n} {row[varied]}"} for n in range(9)]
     split = "test" if name.startswith(("mmlu", "lambada")) else "validation"
@@ -124,7 +122,7 @@ def test_a_row_without_a_usable_label_is_an_error_that_names_row_and_field(
         assert f"{split}.jsonl, line {first_bad}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path: Path) -> None:
+def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path):
     for split, label in (("train", -1), ("validation", 1)):
         rows = [{**BOOLQ, "passage": f"{split} {n}", "label": label} for n in range(9)]
         write_lines(tmp_path / f"{split}.jsonl", rows)
@@ -133,7 +131,7 @@ def test_a_worked_example_without_a_usable_label_is_refused_too(tmp_path: Path) 
         load_task("boolq:2", data=str(tmp_path)).samples("report", None)
 
 
-def test_no_network_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_network_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -143,7 +141,7 @@ def test_no_network_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyP
     assert "\n" not in str(caught.value)
 
 
-def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path: Path) -> None:
+def test_arc_easy_equals_lm_evals_own_processing(benchmark_data, tmp_path):
     """lm-eval's task with its own JSON loader against ours."""
     limit = 500
     folder = benchmark_data / "arc_easy"
@@ -171,7 +169,7 @@ def test_arc_easy_equals_lm_evals_own_processing(benchmark_data: Path, tmp_path:
     assert any(len(sample.options) != 4 for sample in samples), "three and five choices as well"
 
 
-def test_items_of_one_subject_share_a_cluster(arc_easy: Any, tmp_path: Path) -> None:
+def test_items_of_one_subject_share_a_cluster(arc_easy, tmp_path):
     rows = [row | {"subject": f"subject {i % 3}"} for i, row in enumerate(ROWS)]
     samples = load_task("arc_easy", data=write_lines(tmp_path / "a.jsonl", rows)).samples("report", None)
     assert {sample.data["item"].doc["subject"] for sample in samples} == {f"subject {i}" for i in range(3)}
@@ -186,7 +184,7 @@ WINOGRANDE = [
 ]
 
 
-def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
+def test_options_in_the_context_have_a_prompt_each(tmp_path):
     task = load_task("winogrande", data=write_lines(tmp_path / "validation.jsonl", WINOGRANDE))
     sample = next(one for one in task.samples("report", None) if one.data["item"].doc["answer"] == "2")
     number = sample.data["item"].doc["sentence"].split()[3]
@@ -200,9 +198,7 @@ def test_options_in_the_context_have_a_prompt_each(tmp_path: Path) -> None:
     assert task.grade(sample, "rank", likelihoods(-1.0, -2.0)) == ({"acc": 0.0}, prompts[0], "wrong", "")
 
 
-def test_items_are_the_same_with_examples_which_never_show_them_whatever_is_read_first(
-    tmp_path: Path,
-) -> None:
+def test_items_are_the_same_with_examples_which_never_show_them_whatever_is_read_first(tmp_path):
     data = write_lines(tmp_path / "validation.jsonl", WINOGRANDE)
     plain, shown = (load_task(name, data=str(tmp_path)) for name in ("winogrande", "winogrande:5"))
     assert shown.name == "winogrande:5" and shown.settings()["examples"] == "5 of validation, seed 1234"
@@ -243,7 +239,7 @@ def mmlu_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_group_is_one_task_with_its_subjects_as_clusters_and_one_that_the_data_lacks_is_named(tmp_path: Path) -> None:
+def test_a_group_is_one_task_with_its_subjects_as_clusters_and_one_that_the_data_lacks_is_named(tmp_path):
     folder = mmlu_folder(tmp_path / "mmlu")
     task = load_task("mmlu:5", data=str(folder))
     report = task.samples("report", None)
@@ -268,7 +264,7 @@ def test_a_group_is_one_task_with_its_subjects_as_clusters_and_one_that_the_data
     assert "\n" not in str(caught.value)
 
 
-def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path, monkeypatch):
     monkeypatch.setattr("layercut.tasks.lm_eval.loading._full_manager", small_manager)
     with pytest.raises(InputError, match=r"unknown lm-eval task 'arc_eazy'\. Did you mean arc_easy") as caught:
         load_task("lm-eval:arc_eazy")
@@ -279,7 +275,7 @@ def test_a_tag_and_a_bare_name_of_lm_eval(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_task("lm_eval:arc_easy", data=data).name == "arc_easy"
 
 
-def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path: Path) -> None:
+def test_a_log_likelihood_task_asks_for_one_continuation(tmp_path):
     rows = [{"text": f"In the park I saw {i} dogs and a cat named Tom. I fed Tom"} for i in range(8)]
     task = load_task("lm-eval:lambada_openai", data=write_lines(tmp_path / "test.jsonl", rows))
     sample = task.samples("report", 1)[0]
@@ -302,7 +298,7 @@ HUB_ROWS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", list(HUB_ROWS))
 @pytest.mark.parametrize("shots", [0, 2])
-def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name: str, shots: int, tmp_path: Path) -> None:
+def test_tasks_of_lm_eval_whose_data_is_on_the_hub_take_local_rows(name, shots, tmp_path):
     row = HUB_ROWS[name]
     varied = next(field for field in ("passage", "question", "text") if field in row)
     for split in ("train", "validation", "test"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -12,13 +11,12 @@ from layercut.errors import InputError
 from layercut.runs.foreign_code import untrusted_code
 from layercut.tasks import check_task, load_task
 from tests.support.tiny import save_tiny
-from tests.unit.conftest import Run
 
 harness = pytest.importorskip("lm_eval.tasks")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     tasks = tmp_path / "my_tasks"
     tasks.mkdir()
     rows = [{"question": f"{one} + 1 =", "choices": [str(one + 1), str(one + 2)], "answer": 0} for one in range(12)]
@@ -32,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return tasks
 
 
-def test_python_scores_it(folder: Path, tmp_path: Path) -> None:
+def test_python_scores_it(folder, tmp_path):
     name = f"lm-eval:{folder}/next_number"
     check_task(name)
     task = load_task(name)
@@ -45,13 +43,13 @@ def test_python_scores_it(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def no_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_defaults(monkeypatch):
     """Without the 14,000 files of lm-eval itself, which take seconds."""
     manager = harness.TaskManager
     monkeypatch.setattr(harness, "TaskManager", lambda **given: manager(**given | {"include_defaults": False}))
 
 
-def test_what_is_not_there_is_named(folder: Path, no_defaults: None) -> None:
+def test_what_is_not_there_is_named(folder, no_defaults):
     with pytest.raises(InputError, match="'next_numbr'.*next_number"):
         load_task(f"lm-eval:{folder}/next_numbr")
     with pytest.raises(InputError, match="lm-eval:FOLDER/NAME"):
@@ -59,7 +57,7 @@ def test_what_is_not_there_is_named(folder: Path, no_defaults: None) -> None:
 
 
 @pytest.fixture
-def group(folder: Path) -> Path:
+def group(folder):
     """The folder with a second task, in a tag, a group of both, and a function in its file."""
     (folder / "utils.py").write_text("def same(doc):\n    return doc['question']\n", encoding="utf-8")
     more = (folder / "of_mine.yaml").read_text(encoding="utf-8").replace("next_number", "next_one")
@@ -69,7 +67,7 @@ def group(folder: Path) -> Path:
     return folder
 
 
-def test_the_command_line_scores_a_group_in_a_folder_and_goes_on(group: Path, tmp_path: Path, layercut: Run) -> None:
+def test_the_command_line_scores_a_group_in_a_folder_and_goes_on(group, tmp_path, layercut):
     words = ["eval", save_tiny("llama", tmp_path / "model"), "--tasks", f"lm-eval:{group}/both_numbers"]
     words += ["--readouts", "rank", "--out", tmp_path / "run", "--json"]
     ran = layercut(*words)
@@ -79,11 +77,11 @@ def test_the_command_line_scores_a_group_in_a_folder_and_goes_on(group: Path, tm
     assert layercut(*words).code == 0, "the same command goes on"
 
 
-def test_a_tag_is_a_task(group: Path, no_defaults: None) -> None:
+def test_a_tag_is_a_task(group, no_defaults):
     assert len(load_task(f"lm-eval:{group}/of_numbers").samples("full", None)) == 12
 
 
-def test_every_verb_with_tasks_takes_it(group: Path, tmp_path: Path, layercut: Run) -> None:
+def test_every_verb_with_tasks_takes_it(group, tmp_path, layercut):
     model, own = save_tiny("llama", tmp_path / "model"), f"lm-eval:{group}/"
     search = ("--criterion", "task_accuracy", "--remove", "1 layer")
     for words in (
@@ -101,6 +99,6 @@ def test_every_verb_with_tasks_takes_it(group: Path, tmp_path: Path, layercut: R
     assert healed.code == 0, healed.err
 
 
-def test_a_study_file_may_not_name_code_of_its_own(group: Path) -> None:
+def test_a_study_file_may_not_name_code_of_its_own(group):
     with untrusted_code("study.yaml"), pytest.raises(InputError, match="code of its own"):
         check_task(f"lm-eval:{group}/next_one")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from layercut.engine.base import GenerationRequest, Message
@@ -20,11 +18,11 @@ def gsm(number: int, split: str = "test") -> Rows:
 
 
 @pytest.fixture
-def gsm_folder(tmp_path: Path) -> str:
+def gsm_folder(tmp_path):
     return write_rows(tmp_path / "gsm", {"train": gsm(12, "train"), "test": gsm(12)})
 
 
-def test_a_name_of_ours_is_kept_apart_from_lm_evals(gsm_folder: str) -> None:
+def test_a_name_of_ours_is_kept_apart_from_lm_evals(gsm_folder):
     ours, theirs = load_task("gsm8k", data=gsm_folder), load_task("lm-eval:gsm8k", data=gsm_folder)
     assert (ours.name, theirs.name) == ("gsm8k", "lm-eval:gsm8k")
     assert load_task("lm_eval:gsm8k:2", data=gsm_folder).name == "lm-eval:gsm8k:2"
@@ -32,7 +30,7 @@ def test_a_name_of_ours_is_kept_apart_from_lm_evals(gsm_folder: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "shown"), [("lm-eval:gsm8k", 5), ("lm-eval:gsm8k:0", 0), ("gsm8k_cot:3", 3)])
-def test_as_many_examples_as_the_task_file_asks_for_or_as_were_named(name: str, shown: int, gsm_folder: str) -> None:
+def test_as_many_examples_as_the_task_file_asks_for_or_as_were_named(name, shown, gsm_folder):
     task = load_task(name, data=gsm_folder)
     samples = task.samples("report", None)
     request = task.request(samples[0], "chain")
@@ -44,7 +42,7 @@ def test_as_many_examples_as_the_task_file_asks_for_or_as_were_named(name: str, 
     assert [one.id for one in bare.samples("report", None)] == [one.id for one in samples], "ids without examples"
 
 
-def test_splits_readouts_and_chance_of_a_written_task(gsm_folder: str) -> None:
+def test_splits_readouts_and_chance_of_a_written_task(gsm_folder):
     task = load_task("gsm8k_cot", data=gsm_folder)
     assert task.settings()["splits"] == "selection: train, report: test"
     assert len(task.samples("report", None)) == 12
@@ -58,7 +56,7 @@ def test_splits_readouts_and_chance_of_a_written_task(gsm_folder: str) -> None:
     check_task("lm-eval:gsm8k", ["chain"], data=gsm_folder)
 
 
-def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str) -> None:
+def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder):
     task = load_task("lm-eval:gsm8k", data=gsm_folder)
     sample = task.samples("report", 6)[5]
     strict, flexible = "strict-match", "flexible-extract"
@@ -75,7 +73,7 @@ def test_each_filter_is_a_metric_and_the_first_one_the_headline(gsm_folder: str)
     assert not task.settled(sample, "chain", "#### 3") and task.draft(sample, "chain") == ""
 
 
-def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
+def test_a_longest_answer_can_be_chosen(gsm_folder):
     task = load_task("lm-eval:gsm8k", data=gsm_folder, max_new_tokens=9)
     request = task.request(task.samples("report", 1)[0], "chain")
     assert isinstance(request, GenerationRequest) and request.max_new_tokens == 9
@@ -94,20 +92,20 @@ def test_a_longest_answer_can_be_chosen(gsm_folder: str) -> None:
         ("lm-eval:gsm8k:20", "its data has 12 rows for 20 worked examples"),
     ],
 )
-def test_what_is_not_supported_is_refused_in_one_line(name: str, message: str, gsm_folder: str) -> None:
+def test_what_is_not_supported_is_refused_in_one_line(name, message, gsm_folder):
     with pytest.raises(InputError, match=message) as caught:
         load_task(name, data=gsm_folder)
     assert "\n" not in str(caught.value)
 
 
-def test_examples_from_a_split_that_is_not_there(tmp_path: Path) -> None:
+def test_examples_from_a_split_that_is_not_there(tmp_path):
     data = write_rows(tmp_path, {"test": gsm(12)})
     with pytest.raises(InputError, match=r"split 'train'.*\(gsm8k:0\)"):
         load_task("lm-eval:gsm8k", data=data)
     assert load_task("lm-eval:gsm8k:0", data=data).samples("report", 2)
 
 
-def test_a_task_that_needs_a_package_names_it(gsm_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_needs_a_package_names_it(gsm_folder, monkeypatch):
     import sys
 
     for name in ("immutabledict", "langdetect"):
@@ -117,7 +115,7 @@ def test_a_task_that_needs_a_package_names_it(gsm_folder: str, monkeypatch: pyte
         load_task("ifeval", data=gsm_folder)
 
 
-def test_a_row_that_the_task_cannot_read_is_named(tmp_path: Path) -> None:
+def test_a_row_that_the_task_cannot_read_is_named(tmp_path):
     data = write_rows(tmp_path, {"validation": [{"question": f"{i}?", "answer": {"aliases": "x"}} for i in range(4)]})
     rows = (tmp_path / "validation.jsonl").read_text().splitlines()
     (tmp_path / "validation.jsonl").write_text("\n".join([*rows[:2], '{"question": "4?"}', *rows[2:]]))
@@ -126,7 +124,7 @@ def test_a_row_that_the_task_cannot_read_is_named(tmp_path: Path) -> None:
         task.samples("report", None)
 
 
-def test_a_group_of_written_tasks_is_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_written_tasks_is_one_task(tmp_path, monkeypatch):
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -156,7 +154,7 @@ def test_a_group_of_written_tasks_is_one_task(tmp_path: Path, monkeypatch: pytes
         load_task("bbh_cot_fewshot", data=write_rows(tmp_path / "few", {"test": rows[:40]}))
 
 
-def test_what_has_no_number_per_item_is_left_to_lm_evals_own_command(tmp_path: Path) -> None:
+def test_what_has_no_number_per_item_is_left_to_lm_evals_own_command(tmp_path):
     pages = write_rows(tmp_path / "pages", {"test": [{"page": f"page {i} of a book"} for i in range(4)]})
     pairs = write_rows(tmp_path / "pairs", {"test": [{"translation": {"en": "a dog", "fr": "un chien"}}] * 4})
     for name, data in (("wikitext", pages), ("wmt14-en-fr", pairs)):
@@ -165,7 +163,7 @@ def test_what_has_no_number_per_item_is_left_to_lm_evals_own_command(tmp_path: P
         assert "\n" not in str(caught.value)
 
 
-def test_gsm8k_with_examples_is_the_chain_of_thought_prompt(gsm_folder: str) -> None:
+def test_gsm8k_with_examples_is_the_chain_of_thought_prompt(gsm_folder):
     def prompt_of(name: str) -> str:
         task = load_task(name, data=gsm_folder)
         assert task.name == name
@@ -180,7 +178,7 @@ def test_gsm8k_with_examples_is_the_chain_of_thought_prompt(gsm_folder: str) -> 
         load_task("gsm8k:9", data=gsm_folder).settings()
 
 
-def test_a_task_of_lm_eval_as_a_conversation(gsm_folder: str) -> None:
+def test_a_task_of_lm_eval_as_a_conversation(gsm_folder):
     task = load_task("gsm8k:2+chat", data=gsm_folder)
     assert task.name == "gsm8k:2+chat" and base_name_of_task("lm-eval:gsm8k+chat") == "gsm8k"
     samples = task.samples("report", None)
