@@ -1,5 +1,6 @@
 """Ctrl-C, sent to a real process in the middle of its work: what is saved, how to go on, and exit 130."""
 
+import json
 import os
 import signal
 import subprocess
@@ -42,11 +43,16 @@ def interrupted(*arguments: object, once: Path | None = None, presses: int = 1) 
 def test_answers_are_counted_and_the_same_command_goes_on(layercut, tiny, tmp_path):
     out = tmp_path / "run"
     command = ("eval", tiny, "--tasks", "copy", "--readouts", "short", "--limit", 400, "--batch-size", 2)
-    code, said = interrupted(*command, "--out", out, once=out / "samples" / "copy.short.jsonl")
-    saved = (out / "samples" / "copy.short.jsonl").read_bytes().count(b"\n")
-    assert code == 130 and saved
+    samples = out / "samples" / "copy.short.jsonl"
+    code, said = interrupted(*command, "--out", out, once=samples)
+    begun = samples.read_bytes()
+    saved = begun.count(b"\n")
+    assert code == 130 and 0 < saved < 400
     assert said.splitlines()[-1].startswith(f"Stopped. {saved:,} answers are saved")
     assert "Traceback" not in said and "Aborted" not in said
+    layercut.done(*command, "--out", out)
+    whole = samples.read_bytes()
+    assert whole.startswith(begun) and len({json.loads(line)["id"] for line in whole.splitlines()}) == 400
 
 
 def test_ctrl_c_before_the_folder_is_opened_says_nothing_of_what_is_in_it():

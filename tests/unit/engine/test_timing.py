@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.timing import CheckpointTimer
+from layercut.engine.timing import NUM_NEW_TOKENS, CheckpointTimer
 from layercut.errors import InputError
 from layercut.pruning.settings import Profile
 from layercut.pruning.speed import other_model, timer_of
@@ -44,6 +44,24 @@ def test_a_gguf_file_is_timed_in_llama_cpp(model, tmp_path):
     assert thin(2, 12, 16, 0).cache_bytes == found.cache_bytes * 4 // 6
     with pytest.raises(InputError, match=r"do not fit into .* tokens of context"):
         timer(2, 10**6, 8, 0)
+    handle.release()
+
+
+def test_llama_cpp_reads_a_prompt_anew_once_and_writes_behind_what_it_holds(tmp_path, monkeypatch):
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[llama-cpp])")
+    from layercut.engine.llamacpp import ServerInProcess
+    from tests.unit.models.gguf_maker import write_gguf
+
+    asked, ask = [], ServerInProcess.ask
+
+    def ask_and_note(self, prompt, **options):
+        asked.append((len(prompt), options["n_predict"], options["cache_prompt"]))
+        return ask(self, prompt, **options)
+
+    monkeypatch.setattr(ServerInProcess, "ask", ask_and_note)
+    handle = ModelHandle(ModelSettings(model=str(write_gguf(tmp_path / "tiny.gguf")), device="cpu"))
+    timer_of(handle, profile=Profile(engine="llama.cpp"))(1, 12, 16, 0)
+    assert asked == [(12, 1, False), (16, 1, True), (16, 1, True), (16, NUM_NEW_TOKENS, True)]
     handle.release()
 
 

@@ -75,6 +75,16 @@ def test_a_checkpoint_alone_is_pushed_with_its_own_card(run: Path, hub: FakeHub)
     assert "evidence/result.json" not in hub.files and "plan.json" in hub.files
 
 
+@pytest.mark.parametrize(("checkpoint", "has_result"), [("checkpoint", True), ("model", False)])
+def test_scores_of_a_prune_are_those_of_its_own_model_alone(run, tmp_path, checkpoint, has_result):
+    folder = tmp_path / "run"
+    shutil.copytree(run / "model", folder / checkpoint)
+    if has_result:
+        shutil.copy(run / "result.json", folder)
+    upload = prepare_upload(folder, "me/small")
+    assert upload.result is None and "model-index" not in front(upload.card)
+
+
 def test_what_cannot_be_pushed_is_refused_in_one_line(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no name of a repository"):
         prepare_upload(run, "small")
