@@ -193,7 +193,7 @@ def all_logits(model: Any, tokenizer: Any, request: Any) -> Any:
     import torch
 
     from layercut.engine.base import Likelihoods
-    from layercut.engine.prompts import encode_pairs
+    from layercut.engine.rows import encode_pairs
 
     pairs = encode_pairs(tokenizer, request.prompt, request.continuations)
     rows = [(*pair.context, *pair.continuation) for pair in pairs]

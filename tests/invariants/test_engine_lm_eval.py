@@ -9,7 +9,7 @@ import pytest
 
 from layercut.engine.base import LikelihoodRequest, Message
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import render_prompt
+from layercut.engine.rows import render_prompt
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
 from tests.support.engines import by_id, log_likelihoods

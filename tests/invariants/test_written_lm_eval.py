@@ -14,7 +14,7 @@ import pytest
 
 from layercut.engine.base import GenerationRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import render_prompt
+from layercut.engine.rows import render_prompt
 from layercut.engine.shared import SharedEngine
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass

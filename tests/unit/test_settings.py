@@ -6,7 +6,7 @@ import pytest
 from layercut.errors import InputError
 from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.file import read_study_file, study_from_dict
-from layercut.study.healer import Healer
+from layercut.study.variants import Healer
 
 GOOD: dict[str, Any] = {"model": "m", "out": "runs/x", "plans": {"last": "reverse:3"}, "tasks": ["arithmetic"]}
 

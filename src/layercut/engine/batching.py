@@ -25,8 +25,7 @@ from layercut.engine.base import (
     distinct_plans,
     split_by_kind,
 )
-from layercut.engine.prompts import decode_tokens
-from layercut.engine.rows import GenerationRow, Scoring, generation_rows, make_scorings
+from layercut.engine.rows import GenerationRow, Scoring, decode_tokens, generation_rows, make_scorings
 from layercut.errors import InputError
 from layercut.surgery.plan import CutPlan
 

@@ -18,8 +18,7 @@ from layercut.engine.base import Completion, Decoding, Under, Wanted, distinct_p
 from layercut.engine.batching import halve_after, refuse_smallest
 from layercut.engine.decoding import DecodingPool, DecodingRow
 from layercut.engine.products import packed_weights
-from layercut.engine.prompts import decode_tokens, encode_draft
-from layercut.engine.rows import GenerationRow, Scoring, Tokens
+from layercut.engine.rows import GenerationRow, Scoring, Tokens, decode_tokens, encode_draft
 from layercut.engine.scores import Reading
 from layercut.engine.stack import Leaf, Stack, logits, position_chunks
 from layercut.engine.stopping import Answer, next_tokens, stop_tokens

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from layercut.engine.base import Divergence, Likelihoods, TokenDamage
-from layercut.engine.prompts import decode_tokens
-from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens
+from layercut.engine.rows import LikelihoodRow, Reader, Scoring, Tokens, decode_tokens
 from layercut.engine.stack import HeadInput, Leaf, Stack, logits, position_chunks
 from layercut.engine.text_groups import PackedText, count_common_tokens
 from layercut.errors import InputError

@@ -29,8 +29,7 @@ from transformers import (
 )
 
 from layercut.engine.base import Completion, Decoding, FinishReason, Message
-from layercut.engine.prompts import apply_template
-from layercut.engine.rows import GenerationRow, Tokens
+from layercut.engine.rows import GenerationRow, Tokens, apply_template
 from layercut.errors import InputError
 from layercut.progress.activity import report_tokens
 

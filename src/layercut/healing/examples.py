@@ -27,7 +27,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layercut.engine.base import GenerationRequest
-from layercut.engine.prompts import encode_begun, encode_draft
+from layercut.engine.rows import encode_begun, encode_draft
 from layercut.engine.stack import HeadInput, body_of_model, logits_with_gradients
 from layercut.engine.stopping import end_of_turn
 from layercut.errors import InputError

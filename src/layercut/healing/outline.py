@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from layercut.engine.handle import ModelHandle
-from layercut.engine.prompts import encode_prompt
+from layercut.engine.rows import encode_prompt
 from layercut.errors import InputError, MissingExtra, unknown_name
 from layercut.healing.prompt_sources import RESPONSES, Answering, PromptSource
 from layercut.healing.prompts import record_prompt

@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layercut.errors import InputError
-from layercut.sandbox.isolation import Limits, Mode, find_bubblewrap, isolated_command, visible_paths
-from layercut.sandbox.process import watch_process
+from layercut.sandbox.isolation import Limits, Mode, find_bubblewrap, isolated_command, visible_paths, watch_process
 
 _UNSAFE: set[bool] = set()
 _SET_UP_FAILED = 99

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layercut.engine.base import Decoding, Engine, GenerationRequest
-from layercut.engine.prompts import encode_prompt
-from layercut.engine.rows import Reader
+from layercut.engine.rows import Reader, encode_prompt
 from layercut.errors import InputError
 from layercut.progress import Progress, show_nothing
 from layercut.runs.directory import RunFolder

@@ -27,9 +27,8 @@ from layercut.runs.healing import CHECKPOINT
 from layercut.runs.records import MetricRow, Notes, data_frame
 from layercut.runs.study import ARMS, failures_in, note_failure, note_success
 from layercut.settings import UNCUT
-from layercut.study.healer import healing_folder, is_healing_begun
 from layercut.study.settings import StudySettings
-from layercut.study.variants import CELL, StudyVariant
+from layercut.study.variants import CELL, StudyVariant, healing_folder, is_healing_begun
 from layercut.study.work import StudyWork, settings_but_tasks, study_settings_to_keep
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan

@@ -21,9 +21,18 @@ from layercut.selection.base import SearchSettings
 from layercut.selection.select import SelectionRequest, objective_parts, select_layers
 from layercut.selection.specs import LayerSpec, plan_of
 from layercut.settings import GENERATED
-from layercut.study.healer import Healer, is_healing_begun, read_source
 from layercut.study.settings import CriterionSettings, StudySettings
-from layercut.study.variants import CELL, CHOSEN, StudyVariant, first_layers, list_variants, order_cells
+from layercut.study.variants import (
+    CELL,
+    CHOSEN,
+    Healer,
+    StudyVariant,
+    first_layers,
+    is_healing_begun,
+    list_variants,
+    order_cells,
+    read_source,
+)
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks import load_task

@@ -14,8 +14,7 @@ from rich.console import Console
 
 from layercut.engine.base import Decoding, Engine, split_by_kind
 from layercut.engine.handle import ModelHandle, ServedModel
-from layercut.engine.prompts import encode_text
-from layercut.engine.rows import check_longest, generation_row, make_scoring
+from layercut.engine.rows import check_longest, encode_text, generation_row, make_scoring
 from layercut.errors import InputError
 from layercut.progress import OnProgress
 from layercut.progress.bars import RunProgress, Workload

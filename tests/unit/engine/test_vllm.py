@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor, nn
 
 from layercut.engine.base import Decoding, GenerationRequest, LikelihoodRequest
-from layercut.engine.prompts import decode_tokens
+from layercut.engine.rows import decode_tokens
 from layercut.engine.vllm import VllmEngine, module_lists_of, pass_states_on, pick_layer_list
 from layercut.errors import InputError, MissingExtra
 from layercut.models.loading import load_without_weights

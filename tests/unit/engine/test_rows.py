@@ -8,7 +8,7 @@ from tokenizers import processors
 
 from layercut.engine.base import Completion, Decoding, GenerationRequest, Message
 from layercut.engine.plain import PlainEngine
-from layercut.engine.prompts import encode_begun, encode_pairs, encode_prompt, render_prompt
+from layercut.engine.rows import encode_begun, encode_pairs, encode_prompt, render_prompt
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError
 from layercut.healing.examples import encode_example
