@@ -1,7 +1,5 @@
 """The bundled SmolLM2-135M, converted from its package (about 20 s) unless the user's cache has it already."""
 
-from __future__ import annotations
-
 import pytest
 
 from layercut.errors import InputError

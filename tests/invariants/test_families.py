@@ -3,8 +3,6 @@
 The slow test goes through every type of the installed transformers.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from safetensors.torch import load_file

@@ -1,7 +1,5 @@
 """Bypass = cut in memory; cut nothing = original; with cache = without; what was bypassed comes back exactly."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

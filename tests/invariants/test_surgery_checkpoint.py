@@ -1,7 +1,5 @@
 """Cut on disk = bypassed in memory, for every family: logits, text, tensors; and the folder itself."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Timing a model: every token is counted, and the model stays whole."""
 
-from __future__ import annotations
-
 import pytest
 
 from layercut.engine.handle import ModelHandle

@@ -1,7 +1,5 @@
 """Settings of training, the memory of a step by formula, and groups of processes."""
 
-from __future__ import annotations
-
 import pytest
 
 from layercut.engine.handle import ModelHandle

@@ -1,7 +1,5 @@
 """Which tokens stay, by what is asked for, and which texts they cover."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

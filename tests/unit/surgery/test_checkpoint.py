@@ -1,7 +1,5 @@
 """The cut folder: what comes along, what is refused, and that it is there whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

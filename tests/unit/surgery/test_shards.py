@@ -1,7 +1,5 @@
 """Safetensors files made of byte ranges: any dtype, aligned, the same bytes."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """XSum: ROUGE with stemming, and chance from answers that need no model."""
 
-from __future__ import annotations
-
 import pytest
 
 from layercut.engine.base import GenerationRequest, Message

@@ -1,7 +1,5 @@
 """lm-eval tasks whose files are in a folder of one's own: ``lm-eval:FOLDER/NAME``, from every door."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
