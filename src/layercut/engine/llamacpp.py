@@ -25,11 +25,13 @@ from layercut.engine.scores import ContinuationScore, likelihoods_of
 from layercut.engine.stopping import Answer, noise_key, stop_tokens
 from layercut.engine.timing import NUM_NEW_TOKENS, Timing
 from layercut.errors import InputError, MissingExtra, one_line
+from layercut.models.gguf_file import read_gguf_head
 from layercut.models.loading import WeightlessModel
 from layercut.models.weights import cached_values
 from layercut.progress.activity import report_tokens
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf import cut_gguf_file, gguf_bytes, gguf_file
+from layercut.surgery.gguf_parts import num_rows_of_gguf
 from layercut.surgery.plan import CutPlan
 
 _FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it
@@ -209,7 +211,8 @@ class GgufTimer:
 
     def __init__(self, handle: ModelHandle, plan: CutPlan) -> None:
         self._engine, self._plan = engine_of(handle), plan
-        self._num_tokens = len(handle.weightless.tokenizer)
+        rows = num_rows_of_gguf(read_gguf_head(self._engine.file))
+        self._num_tokens = min(len(handle.weightless.tokenizer), rows)
         self.weight_bytes = gguf_bytes(self._engine.file, plan)
 
     def __call__(self, batch: int, prompt: int, middle: int, seed: int) -> Timing:

@@ -86,6 +86,7 @@ def fixed_sequences(
     *,
     level: float = 0.95,
     num_resamples: int = NUM_RESAMPLES,
+    lengths: Mapping[str, int] | None = None,
 ) -> dict[str, SequenceResult]:
     """Test the depths of each path in order, such as a path of every criterion; stop at the first that fails.
 
@@ -98,6 +99,9 @@ def fixed_sequences(
 
     What comes first on a path must not depend on these items. With a probability of ``level``, no depth that keeps less
     is passed on any path.
+
+    Args:
+        lengths: the number of depths of every path, where some are not measured yet; a path may lack in ``paths``.
 
     Raises:
         InputError: a share that cannot be.
@@ -113,20 +117,21 @@ def fixed_sequences(
     reasons = {key: reason for key, row in first.items() if (reason := _cannot_be_judged(row))}
     wanted = [key for key in first if key not in reasons]
     not_judged = tuple(SetAside(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
+    lengths = lengths or {name: len(steps) for name, steps in paths.items()}
     results: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:
-        active = [name for name in paths if name not in done]
+        active = [name for name in lengths if name not in done]
         for name in active:
             tested: list[JudgedDepth] = []
-            for step in paths[name] if wanted else ():
+            for step in paths.get(name, ()) if wanted else ():
                 tested.append(judge_depth(step, wanted, keep, (1 - level) / len(active), num_resamples))
                 if not tested[-1].passed:
                     break
             results[name] = SequenceResult(tested=tuple(tested), not_judged=not_judged)
-        finished = {name for name in active if sum(depth.passed for depth in results[name].tested) == len(paths[name])}
+        finished = {name for name in active if sum(depth.passed for depth in results[name].tested) == lengths[name]}
         done |= finished
-        if not finished or len(done) == len(paths):
+        if not finished or len(done) == len(lengths):
             return results
 
 

@@ -30,6 +30,7 @@ _TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 _WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
 _UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
 """Sub-folders (other formats), the same weights a second time, and what training left behind."""
+WEIGHTS = "weights"  # key of an origin: SHA-256 of the file that runs in place of the folder's weights
 _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
 
 
@@ -90,7 +91,8 @@ def describe_source(source: ModelSource) -> SourceFacts:
     check_counts(config, source.name)
     structure = structure_of(config, source.name, names)
     num_layers = count_layers(names, config, structure, source.name)
-    return SourceFacts(structure, num_layers, fingerprint_of(tensors, config)[:16])
+    weights = source.origin.get(WEIGHTS) or fingerprint_of(tensors, config)
+    return SourceFacts(structure, num_layers, weights[:16])
 
 
 def depth_of(source: str, revision: str | None = None) -> int | None:

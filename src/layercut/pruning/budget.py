@@ -21,6 +21,7 @@ from layercut.evidence.sample_size import (
     outcomes_of,
     power_to_decide,
 )
+from layercut.models.make_gguf import check_makers
 from layercut.pruning.settings import (
     BOTH,
     LAYER,
@@ -38,6 +39,7 @@ from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.select import planned_answers
 from layercut.settings import ModelSettings
+from layercut.surgery.gguf import gguf_file
 from layercut.tasks import load_task
 from layercut.tasks.builtin.checked import CODE, GENERAL
 from layercut.tasks.cells import Cell, make_task_cells
@@ -142,7 +144,8 @@ def prune_outline(
     paths = settings.num_plans(len(shares))
     RunFolder.check(out, wanted)
     selection, report = selection_limit(settings), settings.items or MOST
-    plans, models = 1 + paths * CANDIDATES, paths + 1 + len(settings.versus)
+    files = 2 * len(settings.gguf_types) + 2 if settings.gguf_types else 0  # of two models, and as they are
+    plans, models = 1 + paths * CANDIDATES + files, paths + 1 + len(settings.versus) + files
     steps: list[PlannedStep] = []
     for part in parts:
         chosen, shown = part.task.samples("selection", selection), part.task.samples("report", report)
@@ -166,7 +169,7 @@ def prune_outline(
     return Outline(
         steps=tuple(steps),
         checkpoints=1,
-        disk_bytes=stays + healed,
+        disk_bytes=stays + healed + files * stored,
         stays_bytes=stays,
         memory_bytes=stored * (3 if healed else 1) + round(model.cache_gib * 2**30),
         folder=out,
@@ -200,6 +203,8 @@ def check_run(
         timer_of(model, profile=profile)
     for name in settings.versus:
         other_model(model.settings, name)
+    if settings.gguf_types:
+        check_makers(converts=gguf_file(model.settings.model) is None)
     own = [part for part in parts if isinstance(part.task, OwnFile) and part.task.samples("selection", None)]
     alike = [part.label for part in own if 1 in part.task.split_chance("selection", part.readout).values()]
     if len(alike) == len(parts):

@@ -5,7 +5,9 @@ The original model, each plan and each other model answer into a run folder of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
@@ -15,9 +17,10 @@ from layercut.evidence.intervals import ALPHA, adjust_by_holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.budget import checks_for
 from layercut.pruning.run import PruneRun, healed_checkpoint, removal_of
-from layercut.pruning.speed import other_model, run_of
+from layercut.pruning.speed import MadeModel, other_model, run_of
 from layercut.runs.directory import METRICS, RunFolder
 from layercut.runs.prune import (
+    GGUF,
     MODEL,
     Alternative,
     SetAside,
@@ -35,7 +38,7 @@ from layercut.tasks.cells import Cell, evaluate_cells, run_settings
 from layercut.text import count_of
 
 LEVEL = 0.95  # confidence level of all tests together
-_PLANS = "plans"
+PLANS = "plans"  # name of the path of plans
 SIDE_EFFECTS = "side effects"  # name of the stage
 FOLDER = "side_effects"  # folder of the run folders of both models, inside the folder of prune
 
@@ -43,10 +46,17 @@ FOLDER = "side_effects"  # folder of the run folders of both models, inside the 
 class Arm(NamedTuple):
     """One model whose answers to report items are asked."""
 
-    name: str
+    name: str  # of its run folder
     plan: CutPlan  # plan on the original model
     healing: str | None = None
     stage: str = "original"  # for progress
+    other: str = ""  # a model that was named; or words for a file that was made, of which ``file`` is the path
+    file: Path | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """True for a model that was named beside the original one."""
+        return bool(self.other) and self.file is None
 
     def describe(self, seed: int) -> dict[str, Any]:
         """For metrics.json and study.json, as an arm of a study."""
@@ -65,31 +75,40 @@ class FixedSequence(NamedTuple):
 
     tested: tuple[TestedDepth, ...] = ()
     not_judged: tuple[SetAside, ...] = ()  # tasks whose report items decide nothing
-    others: tuple[Alternative, ...] = ()  # other models that answered
+    others: tuple[Alternative, ...] = ()  # files and other models that answered
+
+
+def named_arm(name: str, num_layers: int) -> Arm:
+    """A model that was named beside the original one."""
+    return Arm(run_of(name), CutPlan(num_layers=num_layers), stage=name, other=name)
+
+
+def handle_of_arm(run: PruneRun, arm: Arm, **settings: Any) -> ModelHandle:
+    """The model that answers for an arm; the original one runs under the plan of an arm that is a plan alone.
+
+    Args:
+        settings: of a file or another model, in place of the original model's.
+    """
+    if arm.file is not None:
+        return MadeModel(run.model, arm.file, **settings)
+    if arm.other:
+        return other_model(run.model.settings.replace(**settings), arm.other)
+    return run.handle_of(healed_checkpoint(run, arm.plan)) if arm.healing else run.model
 
 
 def ask_arm(run: PruneRun, arm: Arm) -> None:
     """Have one model answer the report items; InputError: one of them chose the plan."""
-    model = run.model
-    if arm.healing:
-        checkpoint = healed_checkpoint(run, arm.plan)
-        if not checkpoint.exists() and (run.folder / arm.name / METRICS).is_file():
-            return  # of a finished run, which keeps no healings
-        model = run.handle_of(checkpoint)
-    _answer_cells(run, arm.name, arm.stage, model, arm=arm)
-    if arm.healing:
-        model.release()
+    is_finished = (run.folder / arm.name / METRICS).is_file()
+    if arm.healing and not arm.other and is_finished and not healed_checkpoint(run, arm.plan).exists():
+        return  # of a finished run, which keeps no healings
+    if arm.other:
+        run.release()
+    if not (arm.file and is_finished):  # files that were made are not kept either
+        model = handle_of_arm(run, arm)
+        _answer_cells(run, arm.name, arm.stage, model, arm=arm)
+        if model is not run.model:
+            model.release()
     run.progress.end(arm.stage, note="all report items answered")
-
-
-def ask_others(run: PruneRun) -> None:
-    """Have the other models that were named answer the report items of the original model."""
-    run.release()
-    for name in run.settings.versus:
-        model = other_model(run.model.settings, name)
-        _answer_cells(run, run_of(name), name, model)
-        model.release()
-        run.progress.end(name, note="all report items answered")
 
 
 def _answer_cells(
@@ -101,41 +120,55 @@ def _answer_cells(
     arm: Arm | None = None,
 ) -> None:
     """Have a model answer ``cells``, else the report items, into a run folder: under the plan of ``arm``, which a
-    healed model has in itself.
+    healed model and a file have in themselves.
     """
     cells = cells or [
         Cell(task=part.task, readout=part.readout, limit=run.notes["report_items"][part.label]) for part in run.parts
     ]
-    plan = recorded = arm.plan if arm else model.plan()
+    plan = recorded = arm.plan if arm and not arm.is_named else model.plan()
     healed = {}
-    if arm and arm.healing:
+    if arm and (arm.healing or arm.file):
         plan = CutPlan(num_layers=model.num_layers)
+    if arm and arm.healing:
         healed = {"healing": {"method": arm.healing, "model_hash": model.metadata.model_hash}}
     run.progress.begin(stage, "scoring report items", [(cell.label, cell.work()) for cell in cells])
     settings = {**run_settings(model, recorded, cells, run.decoding, run.seed), **healed}
-    about = arm.describe(run.seed) if arm else None
+    about = arm.describe(run.seed) if arm and not arm.other else None
     with RunFolder.begin(run.folder / name, settings, sandbox=run.isolation) as folder:
         evaluate_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
 
 
-def confirm_arms(run: PruneRun, arms: Sequence[Arm]) -> FixedSequence:
-    """Test plans in a fixed order on report items, up to the first that fails; then the other models."""
-    others = run.settings.versus
-    sharing, later = ([name for name in others if (name in run.notes["shared"]) is shares] for shares in (True, False))
-    _note_arms(run, arms)
-    evidence = FixedSequence()
-    for number, arm in enumerate(arms, start=1):
+def confirm_arms(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
+    """Test each path in its order on report items, up to the first that fails; ``PLANS`` is one of the paths.
+
+    Models that were named after the plans had been tested share an error of their own.
+    """
+    named = [named_arm(name, run.model.num_layers) for name in run.settings.versus]
+    shared = {**paths, **{arm.name: [arm] for arm in named if arm.other in run.notes["shared"]}}
+    later = {arm.name: [arm] for arm in named if arm.other not in run.notes["shared"]}
+    _note_arms(run, paths[PLANS])
+    first, last = _test_paths(run, shared), _test_paths(run, later)
+    _note_arms(run, [arm for arm in paths[PLANS] if (run.folder / arm.name).exists()])
+    places = {arm.other: place for place, arm in enumerate([*itertools.chain(*paths.values()), *named])}
+    others = sorted([*first.others, *last.others], key=lambda other: places[other.model])
+    return first._replace(others=tuple(others))
+
+
+def _test_paths(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
+    """Ask and judge one model after the other, while a path goes on."""
+    asked = dict.fromkeys(paths, 0)
+    evidence, standing = FixedSequence(), dict.fromkeys(paths, True)
+    while going := [name for name, arms in paths.items() if standing[name] and asked[name] < len(arms)]:
+        arm = paths[going[0]][asked[going[0]]]
         ask_arm(run, arm)
-        evidence = judge_arms(run, arms[:number], sharing)
-        last = evidence.tested[-1] if evidence.tested else None
-        _show_verdict(run, arm.stage, last)
-        if last is None or not last.passed:
-            break
-    _note_arms(run, [arm for arm in arms if (run.folder / arm.name).exists()])
-    alternatives = evidence.others + (judge_arms(run, (), later).others if later else ())
-    evidence = evidence._replace(others=tuple(sorted(alternatives, key=lambda other: others.index(other.model))))
-    for alternative in evidence.others:
-        _show_verdict(run, alternative.model, alternative)
+        asked[going[0]] += 1
+        evidence = judge_arms(run, {name: arms[: asked[name]] for name, arms in paths.items()}, paths)
+        verdicts = {model.run: model for model in evidence.others} | {plan.name: plan for plan in evidence.tested}
+        _show_verdict(run, arm.stage, verdicts.get(arm.name))
+        # A path that passes whole hands its part of the error on, with which another may go on that had ended.
+        for name, arms in paths.items():
+            of_path = [verdicts[own.name].passed if own.name in verdicts else False for own in arms[: asked[name]]]
+            standing[name] = all(of_path)
     return evidence
 
 
@@ -153,53 +186,54 @@ def share_words(kept: Sequence[TaskKept]) -> str:
     return "n/a" if least == float("-inf") else f"{least:.0%}"
 
 
-def judge_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[str]) -> FixedSequence:
-    """Test the arms in order, the largest model first, and each other model, from their run folders.
+def judge_arms(run: PruneRun, asked: Mapping[str, Sequence[Arm]], paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
+    """Test the arms of each path in order, the largest model first, from their run folders.
 
-    All share the error 1 - LEVEL: the arms are one path and each other model is one; a path on which all passed hands
-    its part on (``fixed_sequences``).
+    All paths share the error 1 - LEVEL; one on which all passed hands its part on (``fixed_sequences``).
 
     Args:
-        arms: all that were asked, the largest model first, without the original model.
-        others: names of the other models.
+        asked: those of ``paths`` that have answered.
 
     Raises:
         InputError: a run that is not finished.
     """
     uncut = RunFolder.open(run.folder / UNCUT)
     rows: dict[str, list[ComparisonRow]] = {}
-    for name in [*(arm.name for arm in arms), *map(run_of, others)]:
-        compared = compare_runs(uncut, [RunFolder.open(run.folder / name)], seed=run.seed)
-        rows[name] = [row for row in compared if row.is_headline]
-    plans = [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
-    paths = {_PLANS: plans} if arms else {}
-    paths |= {name: [DepthEvidence(1, name, tuple(rows[name]))] for name in map(run_of, others)}
-    sequences = fixed_sequences(paths, run.settings.keep, level=LEVEL)
-    # Plans are tested in the order of the arms, up to the first that fails.
-    tested = [
-        TestedDepth(
-            name=arm.name,
-            **removal_of(arm.plan),
-            healing=arm.healing,
-            items_needed=plan.items_needed,
-            disk_bytes=plan_cut(run.model.source.path, arm.plan).bytes_after,
-            **_judgement_of(plan, rows[arm.name]),
-        )
-        for arm, plan in zip(arms, sequences[_PLANS].tested if arms else (), strict=False)
-    ]
-    alternatives = []
-    for name, folder in zip(others, map(run_of, others), strict=True):
-        judged = next(iter(sequences[folder].tested), None)
-        alternatives.append(
-            Alternative(
-                model=name,
-                run=folder,
-                disk_bytes=RunFolder.open(run.folder / folder).metrics()["disk_bytes"],
-                level=judged.level if judged else LEVEL,
-                **_judgement_of(judged, rows[folder]),
-            )
-        )
-    return FixedSequence(tuple(tested), next(iter(sequences.values())).not_judged, tuple(alternatives))
+    for arm in itertools.chain(*asked.values()):
+        compared = compare_runs(uncut, [RunFolder.open(run.folder / arm.name)], seed=run.seed)
+        rows[arm.name] = [row for row in compared if row.is_headline]
+    evidence = {
+        name: [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
+        for name, arms in asked.items()
+        if arms
+    }
+    lengths = {name: len(arms) for name, arms in paths.items()}
+    sequences = fixed_sequences(evidence, run.settings.keep, level=LEVEL, lengths=lengths)
+    tested: list[TestedDepth] = []
+    others: list[Alternative] = []
+    for name, arms in asked.items():
+        # Models are tested in the order of a path, up to the first that fails.
+        for place, arm in enumerate(arms):
+            judged = sequences[name].tested[place] if place < len(sequences[name].tested) else None
+            judgement = _judgement_of(judged, rows[arm.name])
+            if arm.other and (judged or place == 0):
+                size = RunFolder.open(run.folder / arm.name).metrics()["disk_bytes"]
+                level = judged.level if judged else LEVEL
+                others.append(Alternative(model=arm.other, run=arm.name, disk_bytes=size, level=level, **judgement))
+            elif judged:
+                size = plan_cut(run.model.source.path, arm.plan).bytes_after
+                tested.append(
+                    TestedDepth(
+                        name=arm.name,
+                        **removal_of(arm.plan),
+                        healing=arm.healing,
+                        items_needed=judged.items_needed,
+                        disk_bytes=size,
+                        **judgement,
+                    )
+                )
+    not_judged = next(iter(sequences.values())).not_judged
+    return FixedSequence(tuple(tested), not_judged, tuple(others))
 
 
 def _judgement_of(judged: JudgedDepth | None, rows: Sequence[ComparisonRow]) -> dict[str, Any]:
@@ -232,7 +266,8 @@ def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
     before, after = (f"{FOLDER}/{name}" for name in (UNCUT, arm.name))
     _answer_cells(run, before, SIDE_EFFECTS, run.model, checks)
     run.release()
-    model = run.handle_of(run.folder / MODEL)
+    folder = run.folder / MODEL
+    model = MadeModel(run.model, folder / GGUF) if arm.file else run.handle_of(folder)
     _answer_cells(run, after, SIDE_EFFECTS, model, checks)
     model.release()
     compared = compare_two(*(RunFolder.open(run.folder / name) for name in (before, after)), seed=run.seed)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,22 @@ from layercut.errors import InputError
 from layercut.models.loading import LoadedModel
 from layercut.progress.bars import RunProgress
 from layercut.pruning.budget import check_run, selection_limit
-from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, ask_others, check_side_effects, confirm_arms
-from layercut.pruning.outcome import has_checkpoint, outcome_of, time_arms, write_card, write_checkpoint
+from layercut.pruning.confirm import SIDE_EFFECTS, Arm, ask_arm, check_side_effects, confirm_arms, named_arm
+from layercut.pruning.formats import FORMATS, candidate_paths
+from layercut.pruning.outcome import (
+    has_checkpoint,
+    outcome_of,
+    smallest_passed,
+    time_arms,
+    write_card,
+    write_checkpoint,
+)
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
-from layercut.pruning.search import grow_path, tested_arms
+from layercut.pruning.search import grow_path
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
-from layercut.runs.prune import MODEL, RESULT, Estimated, PruneResult, SideEffect
+from layercut.runs.prune import GGUF, MODEL, RESULT, Estimated, PruneResult, SideEffect
 from layercut.runs.records import data_frame
 from layercut.selection.search_journal import SearchJournal
 from layercut.settings import UNCUT, ModelSettings
@@ -42,8 +51,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedModel
 
-_STEPS = ("original", "path", "confirm", "checkpoint", SIDE_EFFECTS, "speed")
-"""Of a run, in order; other models are asked while plans are confirmed."""
+_STEPS = ("original", "path", FORMATS, "confirm", "checkpoint", SIDE_EFFECTS, "speed")
+"""Of a run, in order; files and other models are asked while plans are confirmed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,7 +151,8 @@ def prune_model(
         if goal.note:
             say(goal.note)
         search = {**handle.describe(), "seed": seed, "objective": [part.task.name for part in parts]}
-        steps = [step for step in _STEPS if step != SIDE_EFFECTS or not settings.no_side_effects]
+        skipped = {SIDE_EFFECTS: settings.no_side_effects, FORMATS: not settings.gguf_types}
+        steps = [step for step in _STEPS if not skipped.get(step)]
         with RunFolder.begin(store.path / "searches" / "path", search) as searches, SearchJournal(searches) as journal:
             run = PruneRun(
                 store=store,
@@ -170,7 +180,8 @@ def _known_result(store: RunFolder, settings: PruneSettings, profile: Profile, *
     if not (store.path / RESULT).is_file():
         return None
     known = PruneResult.load(store.path)
-    is_weighed = tuple(other.model for other in known.versus) == settings.versus
+    named = {*(other.model for other in known.versus)} - {made.model for made in known.formats}
+    is_weighed = named == {*settings.versus}
     is_timed = known.serve == profile.words or "serve" not in settings.model_fields_set
     is_written = has_checkpoint(store) if known.checkpoint is not None else not anyway
     return known if is_weighed and is_timed and is_written else None
@@ -187,32 +198,39 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
             measure_original(run)
         with run.stage("path"):
             grow_path(run)
+        if settings.gguf_types:
+            with run.stage(FORMATS):
+                paths = candidate_paths(run)
+        else:
+            paths = candidate_paths(run)
         with run.stage("confirm"):
-            arms = tested_arms(run)
             if "report_items" not in run.notes:
                 run.notes.put("report_items", count_report_items(run))
             ask_arm(run, Arm(UNCUT, run.model.plan()))
-        if settings.versus:
-            with run.stage("versus"):
-                ask_others(run)
-        with run.stage("confirm"):
-            evidence = confirm_arms(run, arms)
+            evidence = confirm_arms(run, paths)
+        own = list(chain(*paths.values()))
+        plans = [arm for arm in own if not arm.file]
+        chosen = smallest_passed(plans, evidence) or plans[0]
+        written = smallest_passed(own, evidence) or (chosen if anyway else None)
         with run.stage("checkpoint"):
-            passed = {plan.name for plan in evidence.tested if plan.passed}
-            chosen = next((arm for arm in reversed(arms) if arm.name in passed), arms[0])
-            if anyway or passed:
-                write_checkpoint(run, chosen)
-        if not settings.no_side_effects and checkpoint.exists():
+            if written:
+                write_checkpoint(run, written)
+        if not settings.no_side_effects and written:
             with run.stage(SIDE_EFFECTS):
-                effects = check_side_effects(run, chosen)
-        if checkpoint.exists():
-            write_card(run, chosen.name, evidence.tested, effects)
+                effects = check_side_effects(run, written)
+        if written:
+            write_card(run, written, evidence, effects)
         with run.stage("speed"):
-            weighed = evidence.tested if settings.versus or settings.faster else ()
-            timed = {chosen.name, *(plan.name for plan in weighed)}
-            time_arms(run, [arm for arm in arms if arm.name in timed])
-        result = outcome_of(run, evidence, chosen, effects)
+            weighed = evidence.tested if evidence.others or settings.faster else ()
+            timed = {chosen.name, *(plan.name for plan in weighed), *(other.run for other in evidence.others)}
+            named = [named_arm(name, run.model.num_layers) for name in settings.versus]
+            files = [arm._replace(file=checkpoint / GGUF) if arm is written else arm for arm in own if arm.file]
+            files = [arm for arm in files if arm.name in timed]
+            time_arms(run, [arm for arm in plans if arm.name in timed], [*named, *files])
+        result = outcome_of(run, evidence, chosen, written, effects)
         result.save(run.folder)
     if checkpoint.exists():  # healed checkpoints may be wanted later only where none was written
         shutil.rmtree(run.folder / "healing", ignore_errors=True)
+    for folder in (run.folder / FORMATS).glob("*-files"):
+        shutil.rmtree(folder, ignore_errors=True)
     return result

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
+from layercut.models.convert import file_sha256
 from layercut.models.weights import fingerprint_weights, safetensors_files
-from layercut.pruning.confirm import LEVEL, Arm, FixedSequence
+from layercut.pruning.confirm import LEVEL, Arm, FixedSequence, handle_of_arm
+from layercut.pruning.formats import FORMATS, load_made_files
 from layercut.pruning.run import PruneRun, healed_checkpoint, lacking_items, removal_of
 from layercut.pruning.search import load_steps
-from layercut.pruning.speed import other_model, run_of, timed_rounds, timed_speeds, timer_of
+from layercut.pruning.speed import timed_rounds, timed_speeds, timer_of
 from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
 from layercut.runs.environment import command_line, describe_machine, shown_path
 from layercut.runs.json_text import load_json
 from layercut.runs.prune import (
+    GGUF,
     MODEL,
+    MODELFILE,
     Alternative,
     Chosen,
     Goal,
@@ -35,7 +41,9 @@ from layercut.runs.prune import (
     TestedDepth,
     Verdict,
     better_of,
+    serving_commands,
     side_effect_words,
+    smallest_of,
 )
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import UNCUT
@@ -57,7 +65,7 @@ def has_checkpoint(store: RunFolder) -> bool:
     folder = store.path / MODEL
     if not folder.exists():
         return False
-    if fingerprint_weights(folder) != store.notes[WRITTEN]:
+    if _fingerprint(folder) != store.notes[WRITTEN]:
         raise InputError(
             f"the weights in {shown_path(folder)} are not those that were verified, so this verdict does not hold for "
             "them. Move that folder elsewhere, and the same command writes it again."
@@ -65,15 +73,27 @@ def has_checkpoint(store: RunFolder) -> bool:
     return True
 
 
+def _fingerprint(folder: Path) -> str:
+    file = folder / GGUF
+    return file_sha256(file) if file.exists() else fingerprint_weights(folder)
+
+
 def write_checkpoint(run: PruneRun, arm: Arm) -> None:
-    """Write the checkpoint of a plan, verified by reload, where that was not done before."""
+    """Write the checkpoint of a plan, verified by reload, or a file that was made, where that was not done before."""
     target = run.folder / MODEL
     if "verified" in run.notes and has_checkpoint(run.store):
         return
     if target.exists():  # stopped before it was known how it was verified
         shutil.rmtree(target)
     run.progress.begin("checkpoint", "writing and reloading")
-    if arm.healing:
+    if arm.file is not None:
+        if not arm.file.exists():
+            raise InputError(f"{shown_path(target)} is gone, and only there was the file; use another `out`.")
+        with new_directory(target) as folder:
+            shutil.copyfile(arm.file, folder / GGUF)
+            write_text(folder / MODELFILE, f"FROM ./{GGUF}\n")
+        checked = f"its bytes are those of the file that answered in llama.cpp (SHA-256 {file_sha256(target / GGUF)})"
+    elif arm.healing:
         healed = healed_checkpoint(run, arm.plan)
         if not healed.exists():
             raise InputError(
@@ -84,13 +104,20 @@ def write_checkpoint(run: PruneRun, arm: Arm) -> None:
         checked = "; ".join(load_json(target / "plan.json")["healing"][-1].get("checked", []))
     else:
         checked = cut_model(run.model.source, arm.plan, target, uncut=lambda: run.model.loaded).verified
-    run.notes.put(WRITTEN, fingerprint_weights(target))
+    run.notes.put(WRITTEN, _fingerprint(target))
     run.notes.put("verified", checked)
     run.progress.end("checkpoint", note=str(target))
 
 
-def time_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
-    """Note speed and memory of the original model by turns with the plans, and then with each other model.
+def smallest_passed(arms: Iterable[Arm], evidence: FixedSequence) -> Arm | None:
+    """The one with the fewest bytes that passed; None where none did."""
+    judged = {plan.name: plan for plan in evidence.tested} | {other.run: other for other in evidence.others}
+    passed = [arm for arm in arms if arm.name in judged and judged[arm.name].passed]
+    return min(passed, key=lambda arm: judged[arm.name].disk_bytes, default=None)
+
+
+def time_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[Arm]) -> None:
+    """Note speed and memory of the original model by turns with the plans, and then with each other model and file.
 
     A plan is timed on the original's weights: what they hold does not change the time.
     """
@@ -105,21 +132,28 @@ def time_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
     run.progress.begin("speed", "timing plans by turns with the original model")
     if new := [arm for arm in arms if arm.name not in timed]:
         time({arm.name: timer_of(run.model, arm.plan, profile) for arm in new})
-    for name in run.settings.versus:
-        if run_of(name) not in timed:
-            run.progress.begin("speed", f"timing {name} by turns with the original model")
-            model = other_model(run.model.settings.replace(batch_size=profile.batch), name)
-            time({run_of(name): timer_of(model)})
+    for arm in others:
+        is_there = arm.file is None or arm.file.exists()  # files are kept until the run is finished
+        if arm.name not in timed and is_there:
+            run.progress.begin("speed", f"timing {arm.other} by turns with the original model")
+            model = handle_of_arm(run, arm, batch_size=profile.batch)
+            time({arm.name: timer_of(model)})
             model.release()
     run.progress.end("speed", note="timed")
 
 
-def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: tuple[SideEffect, ...]) -> PruneResult:
-    """All results of the run, from what its stages left in the notes and the folder; ``arm`` is the recommended model,
-    or the best one.
+def outcome_of(
+    run: PruneRun, evidence: FixedSequence, arm: Arm, written: Arm | None, side_effects: tuple[SideEffect, ...]
+) -> PruneResult:
+    """All results of the run, from what its stages left in the notes and the folder.
+
+    Args:
+        arm: the recommended plan, or the best one.
+        written: the plan or file that is handed over.
     """
     notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.model, run.profile
-    has_model, source = (folder / MODEL).exists(), model.source.path
+    has_model, source = written is arm and (folder / MODEL).exists(), model.source.path
+    made = load_made_files(run)
     ignored = [SetAside.model_validate(task) for task in notes["ignored"]]
     chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
     verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
@@ -170,13 +204,17 @@ def outcome_of(run: PruneRun, evidence: FixedSequence, arm: Arm, side_effects: t
         path_ended=notes["path_ended"],
         tested=evidence.tested,
         versus=evidence.others,
-        error=(1 - LEVEL) * (1 if {other.model for other in evidence.others} <= {*notes["shared"]} else 2),
+        formats=tuple(made),
+        not_made=tuple(notes.get(FORMATS, {}).get("not_made", ())),
+        error=(1 - LEVEL) * (1 if {*settings.versus} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
-        why=answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
+        why=answer_with_files(why, evidence, settings.keep, _original_bytes(run))
+        if made
+        else answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
         fastest=describe_fastest(passed, settings.faster) if evidence.others or settings.faster else "",
         next=items_to_decide(run, evidence.tested),
-        checkpoint=MODEL if has_model else None,
+        checkpoint=None if written is None else f"{MODEL}/{GGUF}" if written.file else MODEL,
         verified=str(notes.get("verified", "")),
         general=run.asks_general,
         side_effects=side_effects,
@@ -207,6 +245,12 @@ def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Se
     )
 
 
+def _original_bytes(run: PruneRun) -> int:
+    """Bytes of the original model as it was given: of a GGUF file without a copy of its embeddings."""
+    file = gguf_file(run.model.settings.model)
+    return _bytes_of(run.model.source.path) if file is None else gguf_bytes(file, run.model.plan())
+
+
 def _bytes_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in set(safetensors_files(folder).values()))
 
@@ -231,6 +275,16 @@ def answer_of(
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
     return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"
+
+
+def answer_with_files(why: str, evidence: FixedSequence, keep: float, original_bytes: int) -> str:
+    """The answer where files were made: the smallest model that passed, whatever made it small, comes first."""
+    if (best := smallest_of([*evidence.tested, *evidence.others])) is None:
+        return f"Nothing that was tested passes. {why}"
+    name = best.model if isinstance(best, Alternative) else f"without {_model_of(best)}"
+    change = 100 * (best.disk_bytes / original_bytes - 1)
+    size = f"{size_text(best.disk_bytes)} ({change:+.0f} %)"
+    return f"Smallest that passes: {name}, {size}, keeps {_kept(best.kept)}, asked for {keep:.0%}. {why}"
 
 
 def answer_with_others(why: str, versus: Sequence[Alternative], disk_bytes: int, *, is_passed: bool) -> str:
@@ -287,11 +341,12 @@ def items_to_decide(run: PruneRun, tested: Sequence[TestedDepth]) -> int | None:
     return items
 
 
-def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: Sequence[SideEffect]) -> None:
+def write_card(run: PruneRun, arm: Arm, evidence: FixedSequence, effects: Sequence[SideEffect]) -> None:
     """Open the checkpoint's card, once: whether the model keeps the goal, its side effects, what it keeps, and the
-    command that found it.
+    command that found it. A file has no other card, and gets the commands that serve it.
     """
-    judged = next((plan for plan in tested if plan.name == arm), None)
+    models = {plan.name: plan for plan in evidence.tested} | {other.run: other for other in evidence.others}
+    judged = models.get(arm.name)
     goal = f"{run.settings.keep:.0%} of the score above chance of every task"
     if judged is not None and judged.passed:
         text = f"**Passed: it keeps at least {goal}**, by one-sided {LEVEL:.0%} bounds."
@@ -318,8 +373,24 @@ def write_card(run: PruneRun, arm: str, tested: Sequence[TestedDepth], effects: 
         [text, "", *markdown_table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"]
     )
     card = run.folder / MODEL / "README.md"
-    if card.exists():
+    if arm.file is not None:
+        write_text(card, f"{_head_of_card(run, arm)}\n{verdict}\n\n{_how_served(run)}")
+    elif card.exists():
         write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
+
+
+def _head_of_card(run: PruneRun, arm: Arm) -> str:
+    """Front matter and title of the card of a file."""
+    origin = run.model.source.origin
+    base = origin.get("base_model") or origin.get("repo")
+    front = {"license": origin.get("license"), "base_model": base, "tags": ["gguf", "layercut"]}
+    known = yaml.safe_dump({name: value for name, value in front.items() if value}, sort_keys=False)
+    return f"---\n{known}---\n\n# {escape_inline(run.model.settings.model.rsplit('/', 1)[-1])}: {arm.other}\n"
+
+
+def _how_served(run: PruneRun) -> str:
+    lines = [f"{engine}: `{command}`" for engine, command in serving_commands(GGUF).items()]
+    return "\n".join(["## Serve it", "", *(f"- {line}" for line in lines), ""])
 
 
 def _model_of(plan: TestedDepth | Chosen) -> str:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from layercut.base_settings import Names, Number, Settings, Share, one_of
 from layercut.errors import InputError
 from layercut.evidence.uses import named_use, tasks_for_use
+from layercut.models.make_gguf import gguf_type
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.select import objective_parts
 from layercut.settings import TaskSettings
@@ -28,6 +29,7 @@ AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
 SEAM = "seam"
+SMALLEST = ("Q8_0", "Q4_K_M", "Q3_K_M")  # formats that `smallest` makes
 HEALINGS = (AUTO, NONE, SEAM)
 TRANSFORMERS, LLAMA_CPP = "transformers", "llama.cpp"
 _PART = re.compile(r"(batch|prompt|new)=([1-9]\d*)|engine=(transformers|llama\.cpp)")
@@ -140,6 +142,8 @@ class PruneSettings(GoalSettings):
         AUTO, description="auto (in closed form, where that may pay), none, seam (in closed form, every plan)."
     )
     items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
+    smallest: bool = Field(False, description="Weigh GGUF files too, and hand over the smallest that passes.")
+    formats: Names = Field((), description="The types of these files; q8_0,q4_k_m,q3_k_m with `smallest`.")
     versus: Names = Field((), description="Models to weigh: ids, folders, .gguf, MODEL@int8.")
     goal_alone: bool = Field(False, description="Learn from the goal's tasks, not general requests too.")
     no_side_effects: bool = Field(False, description="Skip the checks of endings, language and form.")
@@ -148,7 +152,13 @@ class PruneSettings(GoalSettings):
     def _check(self) -> Self:
         if self.one_size and self.smaller is None and self.faster is None:
             raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
+        _ = self.gguf_types
         return self
+
+    @property
+    def gguf_types(self) -> tuple[str, ...]:
+        """Types of the GGUF files that are made. Raises InputError: an unknown one."""
+        return tuple(dict.fromkeys(map(gguf_type, self.formats))) or (SMALLEST if self.smallest else ())
 
     def num_plans(self, num_sizes: int) -> int:
         """Plans that are tried at most, by halving."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
 from layercut.errors import InputError, MissingExtra
 from layercut.evidence.intervals import geometric_mean_ratio
+from layercut.models.convert import file_sha256
+from layercut.models.gguf_file import read_gguf_head
+from layercut.models.sources import WEIGHTS
 from layercut.models.structure import structure_of
 from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.progress import Progress
@@ -148,6 +153,20 @@ def other_model(settings: ModelSettings, name: str) -> ModelHandle:
         return ModelHandle(settings.replace(model=name, revision=None, **more))
     except InputError as error:
         raise type(error)(f"`versus` {name}: {error}") from error
+
+
+class MadeModel(ModelHandle):
+    """A GGUF file that was made of a model, in llama.cpp; the model's folder says how texts are read."""
+
+    def __init__(self, original: ModelHandle, file: Path, **settings: Any) -> None:
+        """Nothing is loaded yet; ``settings`` are taken in place of the original model's."""
+        own = {"model": str(file), "revision": None, "engine": LLAMA_CPP, "dtype": "auto"}
+        wanted = original.settings.replace(**own, **settings)
+        origin = {WEIGHTS: file_sha256(file)}
+        super().__init__(wanted, source=replace(original.source, name=str(file), revision=None, origin=origin))
+
+    def num_parameters(self, plan: CutPlan) -> int:
+        return read_gguf_head(Path(self.settings.model)).num_parameters
 
 
 def run_of(name: str) -> str:

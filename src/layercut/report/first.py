@@ -33,11 +33,19 @@ from layercut.report.elements import (
     terminal_table,
     text_columns,
 )
+from layercut.report.front import front_figure
 from layercut.report.source import Source
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
 from layercut.runs.environment import shown_path
-from layercut.runs.prune import Alternative, PruneResult, TestedDepth, side_effect_words
+from layercut.runs.prune import (
+    Alternative,
+    PruneResult,
+    TestedDepth,
+    TimedSpeed,
+    serving_commands,
+    side_effect_words,
+)
 from layercut.text import (
     PATH_CHARACTERS,
     code_span,
@@ -75,6 +83,7 @@ def answer_section(source: Source) -> Section:
     blocks += [first.table] if first.table else []
     blocks += [Facts(first.facts)] if first.facts else []
     blocks += [first.versus] if first.versus and first.versus.rows else []
+    blocks += [figure] if result and (figure := front_figure(result)) else []
     if first.behind:
         blocks.append(Details(summary="Evidence behind this answer", blocks=first.behind))
     tried, measured = count_of(len(study.cuts), "plan"), words.item_count_words(study.rows)
@@ -210,28 +219,36 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
     """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files."""
     lines = [f"{result.why} {result.fastest}".rstrip()]
     before, after = result.size.get("uncut"), result.size.get("cut")
-    if before is not None and after is not None:
+    if isinstance(result.smallest, Alternative):
+        served = [model.request for model in result.served if model.run == result.smallest.run]
+        lines.append(_change_line(result.original_bytes, result.smallest.disk_bytes, served, result.serve))
+    elif before is not None and after is not None:
         gguf = ""
         if before.gguf_bytes and after.gguf_bytes:
             gguf = f"; as a GGUF file {1 - after.gguf_bytes / before.gguf_bytes:.0%}"
-        less, sizes = (
-            1 - after.disk_bytes / before.disk_bytes,
-            (size_text(before.disk_bytes), size_text(after.disk_bytes)),
-        )
-        text = f"{less:.0%} fewer bytes ({' to '.join(sizes)}{gguf})"
-        for speed in (speed.times_as_fast for speed in result.speed if speed.name == "request"):
-            text += f", {two_decimals(speed)} times as fast ({result.serve}, n = {speed.n})"
-        lines.append(f"{text}.")
+        requests = [speed for speed in result.speed if speed.name == "request"]
+        lines.append(_change_line(before.disk_bytes, after.disk_bytes, requests, result.serve, gguf))
     if result.side_effects:
         is_worse = any(effect.is_shown for effect in result.side_effects)
         lines.append(f"{'Watch out' if is_worse else 'Side effects'}: {side_effect_words(result.side_effects)}.")
     if result.next:
         lines.append(f"Next: the same command with --items {result.next} --out {shown_path(folder)}-{result.next}")
     elif not result.versus:
-        lines.append("Next: weigh it against 4-bit weights on the same items, the same command with --versus FILE.gguf")
+        other = f"--smallest --out {shown_path(folder)}-smallest"
+        lines.append(f"Next: weigh it against 4-bit weights on the same items, the same command with {other}")
     none = "none, because no plan passed; --anyway writes the best one"
     checkpoint = folder / result.checkpoint if result.checkpoint else none
-    return [*lines, f"Checkpoint: {checkpoint}", f"Report: {folder / PAGE}"]
+    commands = serving_commands(str(checkpoint)).items() if result.checkpoint and result.formats else ()
+    serve = [f"Serve it ({engine}): {command}" for engine, command in commands]
+    return [*lines, f"Checkpoint: {checkpoint}", *serve, f"Report: {folder / PAGE}"]
+
+
+def _change_line(before: int, after: int, requests: Sequence[TimedSpeed], serve: str, more: str = "") -> str:
+    """The change of bytes and speed, for a terminal."""
+    text = f"{1 - after / before:.0%} fewer bytes ({size_text(before)} to {size_text(after)}{more})"
+    for speed in requests:
+        text += f", {two_decimals(speed.times_as_fast)} times as fast ({serve}, n = {speed.times_as_fast.n})"
+    return f"{text}."
 
 
 def result_tables(result: PruneResult) -> list[RenderableType]:
@@ -296,7 +313,7 @@ def size_words(result: PruneResult) -> str:
 
 def versus_table(result: PruneResult) -> Table:
     """A row for each tested plan or other model and task, the largest first; the answer's model is strong."""
-    served, uncut = {model.run: model for model in result.served}, result.size["uncut"].disk_bytes
+    served, uncut = {model.run: model for model in result.served}, result.original_bytes
     taken = result.better or next((plan for plan in result.tested if plan.name == result.chosen.name), None)
     models: list[tuple[TestedDepth | Alternative, str, str]] = [
         (plan, f"{plan.label}, {plan.healing}" if plan.healing else plan.label, plan.name) for plan in result.tested
@@ -316,7 +333,8 @@ def versus_table(result: PruneResult) -> Table:
             label_cell = Styled(label, "strong" if is_taken else "plain")
             lines.append([label_cell, weights, request, name, words.kept_words(task.kept), bound, verdict])
     heads = ("model", "weights", "a request", "task", "keeps", "at least", "verdict")
-    columns = text_columns(*heads, numeric=("weights", "a request", "at least"), narrow={"at least": 1})
+    narrow = {"at least": 1, "a request": 2, **({"task": 3} if len(result.goal.tasks) == 1 else {})}
+    columns = text_columns(*heads, numeric=("weights", "a request", "at least"), narrow=narrow)
     caption = "Plans and other models on the same items, with 95 % intervals"
     return Table(name="versus", caption=caption, columns=columns, rows=lines if result.versus else [])
 

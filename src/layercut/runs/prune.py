@@ -5,7 +5,7 @@ All shares and scores are between 0 and 1. Layers are zero-based and those of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,6 +18,7 @@ from layercut.text import Printed, Removal, amount_text, format_layers
 
 RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune
+GGUF, MODELFILE = "model.gguf", "Modelfile"  # in that folder, where a file is handed over: it, and a recipe for ollama
 VERSUS = "versus"  # the folder of the run folders of other models
 
 TestVerdict = Literal["passed", "shown to fail", "undecided"]
@@ -175,6 +176,17 @@ class Alternative(ResultPart):
     verdict: TestVerdict
 
 
+class MadeFile(ResultPart):
+    """A GGUF file that was made of the original model or of a plan, judged on selection items."""
+
+    model: str  # ``original, Q4_K_M``, as in Alternative
+    run: str  # of its run folder inside the folder of prune, if report items were asked
+    plan: str  # name of the plan; the original model's is ``uncut``
+    file: str  # relative to the folder of result.json; only the winner's is kept
+    disk_bytes: int
+    kept: tuple[TaskKept, ...]
+
+
 class TimedSpeed(ResultPart):
     """One speed of the original and the chosen model, timed by turns on this machine."""
 
@@ -296,7 +308,9 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     path: tuple[PathStep, ...]
     path_ended: str = ""  # reason why the path goes no further, in words
     tested: tuple[TestedDepth, ...]  # in order of size; testing stops at the first that fails
-    versus: tuple[Alternative, ...] = ()  # other models that were named, in their order
+    versus: tuple[Alternative, ...] = ()  # made files and other models that were named, in their order
+    formats: tuple[MadeFile, ...] = ()  # files that were made; those that keep less on selection items are not tested
+    not_made: tuple[str, ...] = ()  # reasons for which others were not, in words
     error: float = 0.1
     """Probability, at most, that a model which passed keeps less: 0.05 where plans and other models shared it, or where
     no model was named; twice that where models were named after the plans had been tested."""
@@ -322,6 +336,17 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     seconds: dict[str, float]  # time used, by stage
 
     @property
+    def original_bytes(self) -> int:
+        """Bytes of the original model; of its own file where it is a GGUF file and others were made."""
+        size = self.size["uncut"]
+        return (size.gguf_bytes if self.formats else None) or size.disk_bytes
+
+    @property
+    def smallest(self) -> TestedDepth | Alternative | None:
+        """The model with the fewest bytes that passed; None where none did."""
+        return smallest_of([*self.tested, *self.versus])
+
+    @property
     def better(self) -> Alternative | None:
         """The other model that a user should take: it passed, and has fewer bytes than the plan that did."""
         return better_of(self.versus, self.size["cut"].disk_bytes if self.verdict == "passed" else None)
@@ -331,6 +356,19 @@ def better_of(versus: Sequence[Alternative], disk_bytes: int | None) -> Alternat
     """The smallest that passed, where it has fewer bytes than the plan that passed (None: no plan did)."""
     passed = [other for other in versus if other.passed and (disk_bytes is None or other.disk_bytes < disk_bytes)]
     return min(passed, key=lambda other: other.disk_bytes, default=None)
+
+
+def smallest_of(models: Iterable[TestedDepth | Alternative]) -> TestedDepth | Alternative | None:
+    """The model with the fewest bytes that passed; None where none did."""
+    return min((model for model in models if model.passed), key=lambda model: model.disk_bytes, default=None)
+
+
+def serving_commands(checkpoint: str) -> dict[str, str]:
+    """By engine, the command that serves what was handed over."""
+    if not checkpoint.endswith(GGUF):
+        return {"vLLM": f"vllm serve {checkpoint}"}
+    recipe = f"{checkpoint.removesuffix(GGUF)}{MODELFILE}"
+    return {"llama.cpp": f"llama-server -m {checkpoint}", "ollama": f"ollama create mine -f {recipe}"}
 
 
 def least_kept(kept: Sequence[TaskKept]) -> float:

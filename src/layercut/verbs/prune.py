@@ -53,7 +53,10 @@ class PruneVerb(_GoalVerb):
     model: Annotated[ModelSettings, Fields("Model", without="quantize")]
     goal: Annotated[
         PruneSettings,
-        Fields(shown="use tasks keep smaller one_size faster serve heal versus items goal_alone no_side_effects"),
+        Fields(
+            shown="use tasks keep smaller one_size faster serve heal smallest formats versus items goal_alone "
+            "no_side_effects"
+        ),
     ]
     out: fields.Out = Field(None, description="Folder to write to; runs/prune-<model> if left out.")
     anyway: bool = Field(False, description="Write the best plan's checkpoint even if none passed.")

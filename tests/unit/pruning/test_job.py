@@ -58,7 +58,8 @@ def found(done: Pruned) -> dict[str, Any]:
     for file in sorted(done.folder.glob("**/samples/*.jsonl")):
         data[str(file.relative_to(done.folder))] = sorted(file.read_text().splitlines())
     if done.checkpoint is not None:
-        data["weights"] = (done.checkpoint / "model.safetensors").read_bytes()
+        is_file = done.checkpoint.is_file()  # GGUF
+        data["weights"] = (done.checkpoint if is_file else done.checkpoint / "model.safetensors").read_bytes()
     return data
 
 
