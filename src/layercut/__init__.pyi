@@ -747,25 +747,29 @@ def compare(
     first: str | PathLike[str],
     second: str | PathLike[str],
     *,
+    margin: str | None = None,
+    markdown: bool = False,
     page: str | PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> list[ComparisonRow]:
-    """Compare two runs item by item: is one better?
+    """Compare two runs item by item: is one better, or as good within a margin?
 
     ``layercut compare``.
 
     Args:
         first: A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus.
         second: Another one, of the same items.
+        margin: Loss that makes no difference: 2 for two points of score, 5% for a share of A's score above chance. Gives every row a verdict.
+        markdown: Print Markdown, for a pull request.
         page: Write a page for a browser, with both answers to every item.
         seed: Random seed.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
 
     Returns:
-        A row for each task, readout and metric; uncut of a row is the first run, cut the second.
+        A row for each task, readout and metric, then those of lm-eval's groups; uncut of a row is the first run, cut the second, by_margin its verdict.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

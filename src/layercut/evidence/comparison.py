@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from layercut.errors import InputError
+from layercut.evidence.equivalence import AnswerChanges, MarginVerdict
 from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, clusters_of, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.runs.directory import RunFolder
@@ -87,6 +88,12 @@ class ComparisonRow(TaskRow):
     """Verdict of the rule of ``layercut prune``, where it tested this row; it is then the finding."""
     bound: float | None = None
     """One-sided lower bound of the retention, by which that rule decides."""
+    by_margin: MarginVerdict | None = None
+    """Verdict under ``compare --margin``."""
+    changes: AnswerChanges | None = None
+    """Changes of the answers beyond right and wrong, of a main metric in ``compare``."""
+    group: tuple[str, ...] = ()
+    """Tasks whose items a row of a group holds; empty for a row of one task."""
 
     @property
     def asked(self) -> str:
@@ -304,4 +311,5 @@ def _compare(base: _Run, run: _Run, key: tuple[str, str, str], seed: int) -> Com
         test_set=sizes.pop() if len(sizes) == 1 else None,
         split="full" if rest is None else "report",
         items=PairedItems(uncut, cut, clusters, ids),
+        group=tuple(row.get("group", ())),
     )

@@ -114,7 +114,7 @@ def fixed_sequences(
     first: dict[tuple[str, str], TaskRow] = {}
     for row in (row for steps in paths.values() for step in steps for row in step.rows):
         first.setdefault((row.task, row.readout), row)
-    reasons = {key: reason for key, row in first.items() if (reason := _cannot_be_judged(row))}
+    reasons = {key: reason for key, row in first.items() if (reason := why_not_judged(row))}
     wanted = [key for key in first if key not in reasons]
     not_judged = tuple(SetAside(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
     lengths = lengths or {name: len(steps) for name, steps in paths.items()}
@@ -135,7 +135,7 @@ def fixed_sequences(
             return results
 
 
-def _cannot_be_judged(row: TaskRow) -> str:
+def why_not_judged(row: TaskRow) -> str:
     """Reason for which a task decides nothing; empty where it decides."""
     assert row.items is not None, "bounds need the items of a row"
     if row.chance is None:
@@ -164,7 +164,7 @@ def judge_depth(
     # Any one task can show that a depth fails, so upper bounds share the error rate. All have to pass, so lower bounds
     # have all of it.
     tasks = tuple(
-        _judge_task(rows[key], keep, error, error / len(wanted), num_resamples) for key in wanted if key in rows
+        judge_task(rows[key], keep, error, error / len(wanted), num_resamples) for key in wanted if key in rows
     )
     missing = tuple(f"{task} ({readout})" for task, readout in wanted if (task, readout) not in rows)
     verdicts = {task.verdict for task in tasks}
@@ -194,7 +194,8 @@ def _items_needed(tasks: Sequence[JudgedTask], keep: float) -> int | None:
     return max(needed, default=None) if len(needed) == len(undecided) else None
 
 
-def _judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
+def judge_task(row: TaskRow, keep: float, low_error: float, high_error: float, num_resamples: int) -> JudgedTask:
+    """One row by its two bounds, each with its own error rate."""
     assert row.items is not None and row.chance is not None
     uncut, cut, clusters, _ = row.items
     bounds = retention_bounds(

@@ -18,9 +18,11 @@ from layercut.evidence.intervals import (
     Array,
     Estimate,
     cluster_codes,
+    cluster_weights,
     finite_array,
 )
-from layercut.evidence.paired import TaskRow, estimate_change, share_over_floor
+from layercut.evidence.paired import TaskRow, estimate_change, percentile_interval, share_over_floor
+from layercut.evidence.uses import is_written
 from layercut.seed import check_seed
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class TaskMean(NamedTuple):
     retention_above_chance: Estimate | None
     """(cut - chance) / (uncut - chance) of the means; None where uncut is too near chance, or a task has no chance
     level."""
+    over_tasks: Estimate | None = None
+    """cut - uncut with an interval for other tasks like these: whole tasks are resampled. None for fewer than six."""
 
 
 def mean_of_tasks(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES) -> TaskMean:
@@ -123,14 +127,21 @@ def mean_of_tasks(rows: Sequence[TaskRow], *, num_resamples: int = NUM_RESAMPLES
         retention = share_over_floor(uncut, cut, means, 0.0, n, "bootstrap")
     if len(chances) == len(rows) and uncut > (chance := fmean(chances)):
         above_chance = share_over_floor(uncut, cut, means, chance, n, "bootstrap")
-    names = tuple(row.task for row in rows)
-    return TaskMean(names, uncut, cut, estimate_change(uncut, cut, means, n, "bootstrap"), retention, above_chance)
+    names, over_tasks = tuple(row.task for row in rows), None
+    difference = estimate_change(uncut, cut, means, n, "bootstrap")
+    if (k := len(rows)) >= FEWEST_CLUSTERS:
+        weights = cluster_weights(k, np.random.default_rng([check_seed(rows[0].seed), k]), num_resamples)
+        changes = weights @ [row.values.difference.value for row in rows] / weights.sum(axis=1)
+        over_tasks = percentile_interval(cut - uncut, changes, k, "bootstrap of tasks")
+    return TaskMean(names, uncut, cut, difference, retention, above_chance, over_tasks)
 
 
-def overall_mean(rows: Sequence[ComparisonRow]) -> TaskMean | None:
-    """Of each task of two runs the main metric of its first readout; None for one task. Nats do not count."""
-    tasks: dict[str, ComparisonRow] = {}
+def overall_means(rows: Sequence[ComparisonRow]) -> dict[str, TaskMean]:
+    """Means over tasks of ``ranked`` and of ``written`` answers, never of both: of each task the main metric of its
+    first such readout. Kinds with fewer than two tasks have none. Nats do not count.
+    """
+    tasks: dict[str, dict[str, ComparisonRow]] = {"ranked": {}, "written": {}}
     for row in rows:
-        if row.is_headline and row.is_share and row.items:
-            tasks.setdefault(row.task, row)
-    return mean_of_tasks(list(tasks.values())) if len(tasks) > 1 else None
+        if row.is_headline and row.is_share and row.items and not row.group:
+            tasks["written" if is_written(row.readout) else "ranked"].setdefault(row.task, row)
+    return {kind: mean_of_tasks(list(of_kind.values())) for kind, of_kind in tasks.items() if len(of_kind) > 1}

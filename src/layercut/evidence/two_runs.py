@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
-from layercut.evidence.intervals import ALPHA, plain_estimates
-from layercut.evidence.means import overall_mean
+from layercut.evidence.equivalence import Margin, Verdict, answer_changes, judge_by_margin, two_sided_verdict
+from layercut.evidence.intervals import plain_estimates
+from layercut.evidence.means import overall_means
 from layercut.evidence.uses import is_written
 from layercut.runs.directory import RunFolder, is_run_folder
 from layercut.runs.environment import shown_path
@@ -17,7 +19,6 @@ from layercut.runs.logs import open_foreign_log
 from layercut.runs.logs.logged import LoggedRun, settings_differences
 from layercut.runs.study import UNCUT
 
-Verdict = Literal["better", "worse", "not shown"]
 _OF_ROW = {
     "task", "version", "readout", "metric", "n", "items", "limit", "chance", "uncut", "cut", "difference", "lost",
     "gained", "p_value", "p_adjusted", "test", "num_clusters", "seed", "note",
@@ -70,6 +71,17 @@ def compare_two(first: RunFolder, second: RunFolder, *, seed: int = 0) -> list[C
     return rows
 
 
+def compare_in_full(
+    first: RunFolder, second: RunFolder, *, margin: Margin | None = None, seed: int = 0
+) -> list[ComparisonRow]:
+    """``compare_two``, with what changed in the answers behind each main metric, and a margin's verdicts."""
+    rows = []
+    for row in compare_two(first, second, seed=seed):
+        sides = ({item["id"]: item for item in run.records(row.task, row.readout)} for run in (first, second))
+        rows.append(replace(row, changes=answer_changes(row, *sides)) if row.is_headline else row)
+    return rows if margin is None else judge_by_margin(rows, margin)
+
+
 def comparison_notes(first: RunFolder, second: RunFolder) -> list[str]:
     """Remarks on tasks that one run lacks, and on special models or choices of layers, a line each."""
     if isinstance(first, LoggedRun) and isinstance(second, LoggedRun):
@@ -106,11 +118,8 @@ def _equal_answers(first: RunFolder, second: RunFolder) -> list[str]:
 
 
 def verdict_on_row(row: ComparisonRow) -> Verdict:
-    """Judge the second run against the first: the interval must exclude 0, and p be below 0.05 after Holm."""
-    low, high = row.values.difference.low, row.values.difference.high
-    if low is None or high is None or row.p_value >= ALPHA or low <= 0 <= high:
-        return "not shown"
-    return "better" if low > 0 else "worse"
+    """Judge the second run against the first: by the margin, where there is one."""
+    return two_sided_verdict(row) if row.by_margin is None else row.by_margin.verdict
 
 
 def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -120,13 +129,25 @@ def to_dict(rows: Sequence[ComparisonRow], notes: Sequence[str] = ()) -> dict[st
     for name, run in (("first", rows[0].uncut), ("second", rows[0].cut)):
         data[name] = {"run": run.name, "removed": list(run.removed), **({"mlp": run.mlp} if run.mlp else {})}
     data["rows"] = [
-        {renamed.get(name, name): value for name, value in row.to_dict().items() if name in _OF_ROW}
-        | {"verdict": verdict_on_row(row)}
+        {renamed.get(name, name): value for name, value in row.to_dict().items() if name in _OF_ROW} | _extras(row)
         for row in rows
     ]
-    if (mean := overall_mean(rows)) is not None:
-        data["mean"] = {renamed.get(name, name): value for name, value in plain_estimates(mean._asdict()).items()}
+    if means := overall_means(rows):
+        data["means"] = {
+            kind: {renamed.get(name, name): value for name, value in plain_estimates(mean._asdict()).items()}
+            for kind, mean in means.items()
+        }
     return {**data, "notes": list(notes)}
+
+
+def _extras(row: ComparisonRow) -> dict[str, Any]:
+    """What only ``compare`` knows of a row."""
+    extras = {
+        "group": list(row.group),
+        "changes": row.changes and plain_estimates(row.changes._asdict()),
+        "by_margin": row.by_margin and row.by_margin._asdict() | {"margin": row.by_margin.margin._asdict()},
+    }
+    return {"verdict": verdict_on_row(row), **{name: value for name, value in extras.items() if value}}
 
 
 def _split(run: RunFolder, task: str, readout: str) -> str:

@@ -8,7 +8,7 @@ from layercut.report.charts import DASHES, SERIES, kept_share_panel, percent_poi
 from layercut.report.elements import Figure, Key, Panel
 from layercut.report.words import task_and_readout
 from layercut.runs.prune import Estimated, PruneResult, TaskKept
-from layercut.settings import UNCUT
+from layercut.runs.study import UNCUT
 
 QUANTISED, PRUNED, TAKEN = "the original model in fewer bits, or named", "pruned, also in fewer bits", "the one to take"
 _LOOKS = {QUANTISED: SERIES[0], PRUNED: SERIES[1], TAKEN: SERIES[3]}

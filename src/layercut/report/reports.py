@@ -84,9 +84,10 @@ def write_reports(
 def write_comparison(file: Path, study: StudyResults, notes: Sequence[str]) -> Path:
     """Write a page of two runs, with remarks on them: their scores, and every answer of both; gives its path."""
     first, second = study.uncut.name, study.cuts[0].name
-    scope, table, legend = compare_two_runs(study.rows, notes)
-    blocks: list[Block] = [table, bullet_list(map(escape_inline, legend))]
-    scores_of_both = Section(name="scores", title="Scores", lead=" ".join(scope), blocks=blocks)
-    answers = items_section(study, first, "Compared with")
+    scope, tables, legend = compare_two_runs(study.rows, notes)
+    blocks: list[Block] = [bullet_list(map(escape_inline, scope)), *tables, bullet_list(map(escape_inline, legend))]
+    scores_of_both = Section(name="scores", title="Scores", blocks=blocks)
+    tasks = study._replace(rows=[row for row in study.rows if not row.group])
+    answers = items_section(tasks, first, "Compared with")
     write_output(file, html_page_text(f"{second} beside {first}", [scores_of_both, answers]), MARK)
     return file

@@ -49,6 +49,23 @@ FINDINGS: dict[str, tuple[Look, str]] = {
 """Colours and meanings of findings."""
 
 
+VERDICTS: dict[str, tuple[Look, str]] = {
+    "worse": ("wrong", "B loses more than the margin (upper bound, at 5 % for all rows together)"),
+    "too few items": ("weak", "B may lose more than the margin, or less; needed: items in all that decide in 80 %"),
+    "not worse": ("right", "B loses less than the margin (lower bound); it may gain more"),
+    "equivalent": ("right", "B differs by less than the margin (both bounds)"),
+    "better": ("right", f"B is better (interval above 0, p < {ALPHA} by Holm)"),
+    "not judged": ("faint", "see the note"),
+    "not shown": ("faint", "no significant difference"),
+}
+"""Colours and meanings of the verdicts of ``compare``, the worst first."""
+BOUNDS = "bounds: B - A in points, or for a margin in % what B keeps; each end holds in 95 %."
+CHANGES = (
+    "other answer: of the items with the same score, those with another answer. same wrong: of the items that both get "
+    "wrong, those with the same answer. right option: mean change of its log-likelihood in nats, B - A."
+)
+
+
 def finding_cell(finding: str, otherwise: Look = "plain") -> Styled:
     """A finding, or the verdict of a rule, with its colour."""
     look = FINDINGS[finding][0] if finding in FINDINGS else "plain"

@@ -20,7 +20,7 @@ VERBS = {
     "sweep": ("measure:SweepVerb", "Skip each layer of MODEL alone and measure what tasks keep."),
     "diagnose": ("measure:DiagnoseVerb", "Find out what exactly broke in each CUT of MODEL, item by item."),
     "plan-size": ("results:PlanSizeVerb", "Say how many items are needed to see a loss."),
-    "compare": ("results:CompareVerb", "Compare two runs item by item: is one better?"),
+    "compare": ("results:CompareVerb", "Compare two runs item by item: is one better, or as good within a margin?"),
     "report": ("results:ReportVerb", "Write the reports of a run again: HTML and Markdown."),
     "push": ("results:PushVerb", "Push a checkpoint to the Hugging Face hub, with its evidence."),
     "ls": ("results:LsVerb", "List runs with their state, and what killed writes left."),

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from layercut.base_settings import Share
 from layercut.evidence.comparison import ComparisonRow
+from layercut.evidence.equivalence import Margin
 from layercut.models.push import Upload, prepare_upload, upload_checkpoint
 from layercut.runs.directory import find_run_folders
 from layercut.verbs import fields
@@ -26,33 +27,49 @@ class Compared(NamedTuple):
 
 
 class CompareVerb(Verb):
-    """Compare two runs item by item: is one better?
+    """Compare two runs item by item: is one better, or as good within a margin?
 
-    Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval) or EvalPlus
-    (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two models on this
-    disk, the layers that the second lost are named.
+    Two runs of layercut, or two logs of lm-eval (samples_*.jsonl or their folder), inspect_ai (.eval or their folder)
+    or EvalPlus (*_eval_results.json), of any models. The items must be the same, and of runs the decoding. Of two
+    models on this disk, the layers that the second lost are named.
 
-    Example: layercut compare runs/quickstart/reverse-3 runs/quickstart/random-3
+    With --margin the exit code is 1 where a score is shown to be worse by more than the margin.
+
+    Example: layercut compare examples/compare_logs/original examples/compare_logs/without_25 --margin 2
     """
 
     VERB = "compare"
     POSITIONAL = ("first", "second")
-    RETURNS = "A row for each task, readout and metric; uncut of a row is the first run, cut the second."
+    RETURNS = (
+        "A row for each task, readout and metric, then those of lm-eval's groups; uncut of a row is the first run, cut "
+        "the second, by_margin its verdict."
+    )
 
     first: Annotated[Path, _RUN] = Field(
         description="A run: of a study's plan, or of an eval; or a log of lm-eval, inspect_ai or EvalPlus."
     )
     second: Annotated[Path, _RUN] = Field(description="Another one, of the same items.")
+    margin: Annotated[str | None, Flag("POINTS|SHARE%")] = Field(
+        None,
+        description="Loss that makes no difference: 2 for two points of score, 5% for a share of A's score above "
+        "chance. Gives every row a verdict.",
+    )
+    markdown: bool = Field(False, description="Print Markdown, for a pull request.")
     page: Annotated[Path | None, Flag("FILE")] = Field(
         None, description="Write a page for a browser, with both answers to every item."
     )
     seed: fields.RandomSeed = 0
 
+    def check(self) -> None:
+        if self.margin is not None:
+            Margin.parse(self.margin)
+
     def run(self, io: Io) -> Compared:
-        from layercut.evidence.two_runs import compare_two, comparison_notes, open_run
+        from layercut.evidence.two_runs import compare_in_full, comparison_notes, open_run
 
         runs = open_run(self.first), open_run(self.second)
-        done = Compared(compare_two(*runs, seed=self.seed), comparison_notes(*runs))
+        margin = None if self.margin is None else Margin.parse(self.margin)
+        done = Compared(compare_in_full(*runs, margin=margin, seed=self.seed), comparison_notes(*runs))
         if self.page is not None:
             from layercut.evidence.study import StudyResults
             from layercut.report.reports import write_comparison
@@ -63,9 +80,13 @@ class CompareVerb(Verb):
 
     def show(self, done: Compared, io: Io) -> Shown:
         from layercut.evidence.two_runs import to_dict
-        from layercut.report.comparison import two_runs_table
+        from layercut.report.comparison import two_runs_markdown, two_runs_table
 
-        return Shown(to_dict(done.rows, done.notes), two_runs_table(done.rows, done.notes))
+        data = to_dict(done.rows, done.notes)
+        is_worse = any(row.by_margin and row.by_margin.verdict == "worse" for row in done.rows)
+        if self.markdown:
+            return Shown(data, lines=[two_runs_markdown(done.rows, done.notes)], failed=is_worse)
+        return Shown(data, two_runs_table(done.rows, done.notes), failed=is_worse)
 
     def returned(self, done: Compared) -> list[ComparisonRow]:
         return done.rows

@@ -9,9 +9,16 @@ from typer.testing import CliRunner
 from layercut.cli.main import app
 from layercut.errors import InputError
 from layercut.evidence.comparison import compare_runs
-from layercut.evidence.means import overall_mean
+from layercut.evidence.means import overall_means
 from layercut.evidence.paired import compare_paired
-from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, to_dict, verdict_on_row
+from layercut.evidence.two_runs import (
+    compare_in_full,
+    compare_two,
+    comparison_notes,
+    open_run,
+    to_dict,
+    verdict_on_row,
+)
 from layercut.report.comparison import comparison_tables, two_runs_table
 from layercut.runs.directory import RunFolder
 from tests.support.pages import printed
@@ -51,16 +58,26 @@ def test_what_rows_say_at_the_extremes_too(quickstart, extreme):
 def test_each_task_counts_once_in_the_mean():
     rows = [
         row("cut", 3, "a", 0.8, readout="rank"),
-        row("cut", 3, "a", 0.2, readout="chain"),  # the ranked one came first
+        row("cut", 3, "a", 0.8, readout="short"),
+        row("cut", 3, "a", 0.2, readout="chain"),  # the short one came first
         row("cut", 3, "c", 0.2, readout="chain"),
         replace(row("cut", 3, "e", 0.5, readout="rank"), is_headline=False),
         replace(row("cut", 3, "f", 0.5, readout="gold"), is_share=False),
     ]
-    mean = overall_mean(rows)
+    (mean,) = overall_means(rows).values()
     assert mean.tasks == ("a", "c") and abs(mean.retention_above_chance.value - 0.5) < 0.01
     (line,) = [line for line in printed(*two_runs_table(rows), width=160).splitlines() if "mean of" in line]
-    assert line.startswith("mean of 2 tasks: A 70 %, B 40 %, B - A -30 [") and line.endswith("(n 800)")
-    assert overall_mean(rows[:2]) is None
+    assert line.startswith("written, mean of 2 tasks: A 70 %, B 40 %, B - A -30.0 [")
+    assert line.endswith("(n 800)") and overall_means(rows[:3]) == {}
+
+
+def test_ranked_and_written_answers_have_a_mean_each(runs):
+    means = overall_means(compare_two(*runs))
+    assert {kind: mean.tasks for kind, mean in means.items()} == {
+        "ranked": ("arithmetic", "brackets", "copy", "gsm_symbolic"),
+        "written": ("arithmetic", "brackets", "copy", "gsm_symbolic"),
+    }
+    assert means["ranked"].uncut != means["written"].uncut and means["ranked"].over_tasks is None
 
 
 RESULTS = (Result(task="copy", readout="short", score=0.9, n=60), Result(task="copy", readout="rank", score=0.9, n=60))
@@ -92,15 +109,16 @@ def test_the_table_names_both_runs_and_every_row(runs):
 
 
 def test_json_is_for_machines(runs):
-    rows = compare_two(*runs)
+    rows = compare_in_full(*runs)
     result = CliRunner().invoke(app, ["compare", str(runs[0].path), str(runs[1].path), "--json"])
     data = json.loads(result.output)
     assert result.exit_code == 0 and data["rows"] == json.loads(json.dumps(to_dict(rows)["rows"]))
     assert (data["first"]["run"], data["second"]["run"]) == ("reverse-3", "random-3")
     assert [row["verdict"] for row in data["rows"]] == [verdict_on_row(row) for row in rows]
     assert data["rows"][0]["difference"]["n"] == 64
-    assert {"first", "second", "tasks"} <= data["mean"].keys()
-    assert not any("uncut" in values for values in (*data["rows"], data["mean"]))
+    assert {*data["means"]} == {"ranked", "written"}
+    assert all({"first", "second", "tasks"} <= mean.keys() for mean in data["means"].values())
+    assert not any("uncut" in values for values in (*data["rows"], *data["means"].values()))
 
 
 def test_what_only_one_run_holds_is_said(tmp_path):

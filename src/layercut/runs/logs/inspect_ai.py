@@ -21,7 +21,7 @@ from layercut.runs.json_text import LARGEST, check_fields, parse_json
 from layercut.runs.logs import logged
 from layercut.runs.logs.logged import RANKED, WRITTEN, LoggedRun, LoggedTask, json_object
 
-FILES = "inspect_ai's .eval or .json logs"
+FILES = "inspect_ai's .eval or .json logs, or a folder of them"
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _ASKED = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "longest answer"}
 _HEADER = "header.json"
@@ -68,17 +68,38 @@ class _Header(BaseModel, strict=True):
 
 
 def holds_known_logs(path: Path) -> bool:
-    """True if a path is such a file."""
-    return (path.is_file() and path.suffix == ".eval") or {"version", "eval", "samples"} <= {*json_object(path)}
+    """True if a path is such a file, or a folder that holds some."""
+    return bool(_logs_in(path))
+
+
+def _logs_in(path: Path) -> list[Path]:
+    """The log, or those of a folder, the oldest first: names begin with dates. JSON counts where none is packed."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    packed = [file for file in files if file.suffix == ".eval" and file.is_file()]
+    return packed or [file for file in files if {"version", "eval", "samples"} <= {*json_object(file)}]
 
 
 def read_log_file(path: Path) -> LoggedRun:
-    """The samples of one log.
+    """The samples of one log, or of a folder the newest of each task.
 
     Raises:
         InputError: another version of the schema, an archive that is damaged, encrypted, too large or packed with a
-            library that is not there, or a log without samples.
+            library that is not there, a log without samples, or a folder of several models.
     """
+    tasks: dict[str, LoggedTask] = {}
+    models: dict[str, None] = {}
+    for file in _logs_in(path):
+        model, task = _read_task(file)
+        task.remark = logged.newest_of_several(path) if task.name in tasks else ""
+        tasks[task.name], models[model] = task, None
+    if len(models) > 1:
+        named = ", ".join(models)
+        raise InputError(f"{shown_path(path)} holds the logs of {len(models)} models, {named}; give a folder of one.")
+    return LoggedRun(path, "inspect_ai", next(iter(models)), tasks.values())
+
+
+def _read_task(path: Path) -> tuple[str, LoggedTask]:
+    """The model and the task of one log."""
     parts = _unpack(path) if path.suffix == ".eval" else iter([(shown_path(path), json_object(path))])
     place, data = next(parts)
     head = check_fields(_Header, data, place, _REMEDY)
@@ -96,7 +117,7 @@ def read_log_file(path: Path) -> LoggedRun:
         version=str(head.task_version or ""),
         asked={words: settings[name] for name, words in _ASKED.items() if settings.get(name) is not None},
     )
-    return LoggedRun(path, "inspect_ai", str(head.model or ""), [task])
+    return str(head.model or ""), task
 
 
 def _unpack(path: Path) -> Iterator[tuple[str, Any]]:

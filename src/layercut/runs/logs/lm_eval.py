@@ -7,9 +7,11 @@ items (perplexity of a text, F1 of a corpus) are left out.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +48,8 @@ class _Results(BaseModel, strict=True):
     higher_is_better: dict[str, dict[str, bool | None]] = {}
     num_shots: dict[str, Any] = Field({}, validation_alias="n-shot")
     versions: dict[str, Any] = {}
+    group_subtasks: dict[str, list[str]] = {}
+    groups: dict[str, Any] = {}  # those that have a score
     model_name: Any = None
     model_source: Any = None
 
@@ -59,14 +63,26 @@ def holds_known_logs(path: Path) -> bool:
 
 def read_log_file(path: Path) -> LoggedRun:
     """One task's samples, or of a folder the newest of each task. Raises InputError: a folder of several models."""
-    pairs = [(file, _results(file)) for file in ([path] if path.is_file() else _samples_in(path))]
-    tasks = [task for file, results in pairs for task in _tasks(file, results)]
-    about = pairs[-1][1]
+    newest = [(path, "")] if path.is_file() else _samples_in(path)
+    read = [(file, _results(file), remark) for file, remark in newest]
+    tasks = [task for file, results, remark in read for task in _tasks(file, results, remark)]
+    about, inner = read[-1][1], dict(pair for _, results, _ in read for pair in results.group_subtasks.items())
+    for name in dict.fromkeys(name for _, results, _ in read for name in results.groups):
+        members = [task for task in tasks if task.name in _tasks_of_group(name, inner) and not task.group]
+        for readout in dict.fromkeys(task.readout for task in members):
+            parts = [task for task in members if task.readout == readout]
+            tasks += [logged.pool_tasks(name, parts)] if len(parts) > 1 else []
     return LoggedRun(path, "lm-eval", str(about.model_name or about.model_source or ""), tasks)
 
 
-def _samples_in(folder: Path) -> list[Path]:
-    """The newest file of each task, in the folder or in the one that lm-eval makes in it for the model."""
+def _tasks_of_group(name: str, groups: Mapping[str, Sequence[str]], depth: int = 9) -> set[str]:
+    """Names of the tasks of a group, those of groups inside it as well."""
+    inner = groups.get(name) if depth else None
+    return {name} if not inner else {task for part in inner for task in _tasks_of_group(part, groups, depth - 1)}
+
+
+def _samples_in(folder: Path) -> list[tuple[Path, str]]:
+    """The newest file of each task with a remark, in the folder or in the one that lm-eval makes for the model."""
     inner = sorted(place for place in folder.iterdir() if place.is_dir())
     places = [place for place in (folder, *inner) if any(_NAME.fullmatch(file.name) for file in place.glob("*.jsonl"))]
     if len(places) > 1 and places[0] != folder:
@@ -74,10 +90,10 @@ def _samples_in(folder: Path) -> list[Path]:
         raise InputError(
             f"{shown_path(folder)} holds the logs of {len(places)} models, {models}; give the folder of one."
         )
-    newest: dict[str, Path] = {}
+    newest: dict[str, tuple[Path, str]] = {}
     for file in sorted(places[0].glob("samples_*.jsonl") if places else ()):
-        if match := _NAME.fullmatch(file.name):
-            newest[match[1]] = file  # dates sort as text
+        if match := _NAME.fullmatch(file.name):  # dates sort as text
+            newest[match[1]] = file, logged.newest_of_several(places[0]) if match[1] in newest else ""
     return list(newest.values())
 
 
@@ -92,7 +108,7 @@ def _results(samples: Path) -> _Results:
     )
 
 
-def _tasks(file: Path, results: _Results) -> Iterator[LoggedTask]:
+def _tasks(file: Path, results: _Results, remark: str) -> Iterator[LoggedTask]:
     match = _NAME.fullmatch(file.name)
     name = match[1] if match else file.stem
     if name not in results.configs and len(results.configs) == 1:  # a file that was renamed
@@ -102,7 +118,8 @@ def _tasks(file: Path, results: _Results) -> Iterator[LoggedTask]:
     if (shots := results.num_shots.get(name)) is not None:
         settings["few-shot examples"] = shots
     version = str(results.versions.get(name) or "")
-    remark = "" if senses else f"{name}: no results_DATE.json says for which metrics lower is better; higher is taken"
+    unknown = f"{name}: no results_DATE.json says for which metrics lower is better; higher is taken"
+    remark = "; ".join(filter(None, (remark, "" if senses else unknown)))
     tasks: dict[str, LoggedTask] = {}
     for where, row in _rows(file):
         sample = check_fields(_Sample, row, where, "Log the samples again with lm-eval 0.4.4 or later.")
@@ -133,14 +150,33 @@ def _record(sample: _Sample, senses: Mapping[str, bool | None]) -> dict[str, Any
         "metrics": metrics,
         "outcome": logged.outcome_of(metrics),
         "question": _question(sample.doc, requests),
-        "answer": str((sample.filtered_resps or [""])[0]),
+        "answer": "",
         "prompt": sample.prompt_hash,
     }
     if len(requests) > 1 and len(requests[0]) > 1 and isinstance(requests[0][1], str):
         if "acc_mutual_info" in sample.metrics:  # the second half are the options again, without the question
             requests = requests[: len(requests) // 2]
-        return record | {"options": [str(request[1]).strip() for request in requests if len(request) > 1]}
-    return record | {"completion": str(sample.resps[0][0] if sample.resps and sample.resps[0] else "")}
+        return record | _ranked(sample, [str(request[1]).strip() for request in requests if len(request) > 1])
+    answer = (sample.filtered_resps or [""])[0]
+    completion = str(sample.resps[0][0] if sample.resps and sample.resps[0] else "")
+    # A likelihood is no answer; a list is one for each of several repeats.
+    return record | {"completion": completion, "answer": "" if isinstance(answer, list) else str(answer)}
+
+
+def _ranked(sample: _Sample, options: list[str]) -> dict[str, Any]:
+    """Options of an item, with the right one, their log-likelihoods and the likeliest, where these are logged.
+
+    lm-eval logs the right option as text, or as its number in text. Where it may be either, neither is read.
+    """
+    record: dict[str, Any] = {"options": options}
+    with suppress(ValueError, TypeError, LookupError, OverflowError):
+        values = [float(responses[0][0]) for responses in sample.resps[: len(options)]]
+        target = str(sample.target)
+        right = options[int(target)] if target.isdecimal() and int(target) < len(options) else target
+        if len(values) == len(options) and all(map(math.isfinite, values)) and target not in {*options} - {right}:
+            answer = options[values.index(max(values))]
+            record |= {"log_likelihoods": values, "answer": answer, "right_option": right}
+    return record
 
 
 def _question(doc: Any, requests: Sequence[Sequence[Any]]) -> str:

@@ -31,7 +31,8 @@ class LoggedTask:
     asked: Mapping[str, Any] = field(default_factory=dict)
     """How the items were asked, by name: few-shot examples, filters, decoding. Two logs that differ are compared, and
     the difference is named."""
-    remark: str = ""  # a line on what the log does not hold
+    remark: str = ""  # a line on what was not read, or is not there
+    group: tuple[str, ...] = ()  # tasks whose items a group holds; empty for a task
 
 
 class LoggedRun(RunFolder):
@@ -95,10 +96,29 @@ def _rows(task: LoggedTask) -> list[dict[str, Any]]:
             "chance": None if metric.startswith(NEGATED) or NO_SHARE.search(metric) else task.chance,
             "finish": None,
             "limit": None,
+            "group": task.group,
         }
         for metric in (metrics[0] if metrics else ())
         if all(metric in item for item in metrics)
     ]
+
+
+def newest_of_several(folder: Path) -> str:
+    """Remark on a folder that holds several logs of a task."""
+    return f"{shown_path(folder)} holds several logs of a task; the newest is compared"
+
+
+def pool_tasks(name: str, tasks: Sequence[LoggedTask]) -> LoggedTask:
+    """A group of tasks with the items of all of them, so that a task counts by its number of items."""
+    records = [
+        record | {part: f"{task.name} {record.get(part, record['id'])}" for part in ("id", "cluster")}
+        for task in tasks
+        for record in task.records
+    ]
+    chances = [task.chance for task in tasks for _ in task.records if task.chance is not None]
+    chance = fmean(chances) if len(chances) == len(records) else None
+    group = tuple(task.name for task in tasks)
+    return LoggedTask(name=name, readout=tasks[0].readout, records=records, chance=chance, group=group)
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -142,7 +162,7 @@ def mean_chance(options: Sequence[int]) -> float | None:
 def settings_differences(first: LoggedRun, second: LoggedRun) -> list[str]:
     """How two evaluations were asked otherwise, a line for each task and setting; empty where nothing differs."""
     lines = [*dict.fromkeys(task.remark for run in (first, second) for task in run.tasks if task.remark)]
-    for task in first.tasks:
+    for task in (task for task in first.tasks if not task.group):
         for other in (twin for twin in second.tasks if (twin.name, twin.readout) == (task.name, task.readout)):
             for key in dict.fromkeys((*task.asked, *other.asked)):
                 here, there = task.asked.get(key), other.asked.get(key)

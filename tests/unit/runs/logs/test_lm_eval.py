@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.two_runs import compare_two, comparison_notes, open_run, verdict_on_row
+from layercut.evidence.equivalence import Margin
+from layercut.evidence.means import overall_means
+from layercut.evidence.two_runs import compare_in_full, compare_two, comparison_notes, open_run, verdict_on_row
 from layercut.runs.logs import open_foreign_log
 from tests.support.harness import run_of_lm_eval, scripted, with_rows, write_rows
 
@@ -238,3 +240,88 @@ def test_a_renamed_file_has_the_task_of_its_results_or_the_error_names_both(tmp_
     lost = write_samples(tmp_path / "c" / "samples_sums_mine.jsonl", [line(0, 0, acc=1.0)])
     with pytest.raises(InputError, match=r"in common: sums_mine and sums\..* the file's name, samples_TASK_DATE.jsonl"):
         compare_two(open_run(lost), open_run(other))
+
+
+def test_a_margin_gives_every_row_a_verdict_and_the_exit_code(logs, layercut):
+    ran = layercut("compare", logs["best"], logs["worst"], "--margin", "5%")
+    assert ran.code == 1 and "Is B as good as A, within 5 % of A's score above chance?" in ran.out
+    assert "worse: gsm8k (strict-match), gsm8k (flexible-extract)" in ran.out.replace("\n", " ")
+    assert layercut("compare", logs["best"], logs["worst"]).code == 0, "worse without a margin is no failure"
+    better = layercut("compare", logs["worst"], logs["best"], "--margin", "2", "--json")
+    assert better.code == 0
+    rows = json.loads(better.out)["rows"]
+    assert [row["verdict"] for row in rows] == ["better", "better"]
+    assert rows[0]["by_margin"]["margin"] == {"size": 0.02, "is_share": False} and rows[0]["by_margin"]["low"] > 0
+    refused = layercut("compare", logs["worst"], logs["best"], "--margin", "0.02")
+    assert refused.code == 1 and "margin '0.02' is none: write 2 for two points of score" in refused.err
+
+
+def test_markdown_for_a_pull_request(logs, layercut):
+    ran = layercut("compare", logs["best"], logs["worst"], "--margin", "2", "--markdown")
+    lines = ran.out.splitlines()
+    assert ran.code == 1 and any(line.startswith("- worse: gsm8k") for line in lines)
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table[:4]}) == 1 and "| worse |" in table[2]
+
+
+GROUPS = {
+    "group_subtasks": {"exam": ["part", "third"], "part": ["first", "second"], "tag": ["first", "third"]},
+    "groups": {"exam": {}, "part": {}},
+}
+
+
+def ranked(number: int, gold: int, best: int, **more: Any) -> dict[str, Any]:
+    """An item with four options and their log-likelihoods, of which ``best`` is the likeliest."""
+    values = [[f"{-1.0 if place == best else -3.0 - place}", "False"] for place in range(4)]
+    own = {"target": str(gold), "resps": [[value] for value in values], "filtered_resps": values}
+    return {**line(number, 4, acc=float(best == gold)), **own, "metrics": ["acc"], **more}
+
+
+def write_exam(folder: Path, wrong: set[int]) -> Path:
+    for task, size in (("first", 20), ("second", 40), ("third", 60)):
+        lines = [ranked(number, 1, 2 if number in wrong else 1) for number in range(size)]
+        write_samples(folder / f"samples_{task}_2026-01-01T00-00-00.1.jsonl", lines, **GROUPS)
+    return folder
+
+
+def test_groups_that_lm_eval_scores_pool_the_items_of_their_tasks(tmp_path, layercut):
+    folders = write_exam(tmp_path / "a", {0}), write_exam(tmp_path / "b", set(range(20)))
+    rows = {row.task: row for row in compare_in_full(*map(open_run, folders), margin=Margin.parse("5"))}
+    assert {name: row.n for name, row in rows.items()} == {
+        "first": 20, "second": 40, "third": 60, "exam": 120, "part": 60
+    }  # fmt: skip
+    assert rows["part"].group == ("first", "second") and {*rows["exam"].group} == {"first", "second", "third"}
+    assert rows["part"].values.cut.value == pytest.approx(20 / 60) and rows["part"].chance == 0.25
+    assert rows["exam"].values.lost == 57 and rows["exam"].by_margin.verdict == "worse"
+    assert rows["exam"].p_adjusted == pytest.approx(5 * rows["exam"].values.p_value), "Holm over groups too"
+    assert overall_means([*rows.values()])["ranked"].tasks == ("first", "second", "third")
+    ran = layercut("compare", *folders, "--page", tmp_path / "page.html", "--json")
+    assert [row.get("group") for row in json.loads(ran.out)["rows"]][-1] == ["first", "second"]
+    assert '"task": "exam"' not in (tmp_path / "page.html").read_text("utf-8"), "answers are listed once"
+
+
+def test_likelihoods_of_the_right_option_are_read_where_it_is_known(tmp_path):
+    for name, best in (("a", 1), ("b", 2)):
+        lines = [ranked(number, 1, best) for number in range(30)]
+        write_samples(tmp_path / name / "samples_x.jsonl", lines)
+    (row,) = compare_in_full(open_run(tmp_path / "a"), open_run(tmp_path / "b"))
+    assert row.changes.log_likelihood.value == pytest.approx(-4.0 - -1.0)
+    assert (row.changes.same_score, row.changes.both_wrong) == (0, 0) and row.values.lost == 30
+    texts = [{"arg_0": "Which?", "arg_1": f" {text}"} for text in (2, 1, 3, 4)]
+    odd = {f"gen_args_{place}": text for place, text in enumerate(texts)}
+    for target, known in (("1", True), ("2", False), ("7", False)):
+        # The target 1 is the option "1" by its number and as text; 2 is "3" by its number and "2" as text.
+        write_samples(tmp_path / "c" / "samples_x.jsonl", [ranked(0, 1, 1, arguments=odd, target=target)])
+        (record,) = open_run(tmp_path / "c").records("x", "rank")
+        assert ("right_option" in record) == (known or target == "7")
+        assert record["gold"] == target, "two logs are paired by what was logged"
+
+
+def test_of_several_logs_of_a_task_the_newest_is_compared_and_it_is_said(tmp_path):
+    for date, right in (("2026-01-01", 10.0), ("2026-01-02", 0.0)):
+        lines = [line(number, 0, acc=float(number < right)) for number in range(20)]
+        write_samples(tmp_path / "a" / f"samples_x_{date}T00-00-00.1.jsonl", lines)
+    write_samples(tmp_path / "b" / "samples_x_2026-01-01T00-00-00.1.jsonl", lines)
+    runs = open_run(tmp_path / "a"), open_run(tmp_path / "b")
+    assert compare_two(*runs)[0].values.uncut.value == 0
+    assert any("a holds several logs of a task; the newest is compared" in note for note in comparison_notes(*runs))

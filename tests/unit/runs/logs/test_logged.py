@@ -158,3 +158,19 @@ def test_an_archive_that_python_cannot_unpack_says_what_to_install(tmp_path, mon
     monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
     with pytest.raises(InputError, match="pip install zipfile-zstd"):
         open_foreign_log(file)
+
+
+def test_a_folder_of_inspect_logs_is_read_at_once_and_the_newest_of_a_task_counts(tmp_path):
+    other = head() | {"eval": head()["eval"] | {"task": "capitals"}}
+    for name, value in (("a", "C"), ("b", "I")):
+        (tmp_path / name).mkdir()
+        write_eval(tmp_path / name / "2026-11-28T10-00-00_gsm8k_x.eval", [sample(n, "N") for n in range(9)], head())
+        write_eval(tmp_path / name / "2026-11-28T11-00-00_gsm8k_y.eval", [sample(n, value) for n in range(9)], head())
+        write_eval(tmp_path / name / "2026-11-28T12-00-00_capitals.eval", [sample(n, value) for n in range(9)], other)
+    runs = open_run(tmp_path / "a"), open_run(tmp_path / "b")
+    rows = compare_two(*runs)
+    assert {row.task: row.values.lost for row in rows} == {"gsm8k": 9, "capitals": 9}
+    assert [note for note in comparison_notes(*runs) if "a holds several logs of a task" in note]
+    write_eval(tmp_path / "a" / "2026-11-29_gsm8k.eval", [sample(1, "C")], head("hf/other"))
+    with pytest.raises(InputError, match="a holds the logs of 2 models, hf/small, hf/other; give a folder of one"):
+        open_run(tmp_path / "a")
