@@ -103,8 +103,8 @@ def prune(
         serve: laptop, server, batch, or batch=1,prompt=300,new=300; of a GGUF also engine=llama.cpp.
         heal: auto (in closed form, where that may pay), none, seam (in closed form, every plan).
         items: Report items of each task, which decide.
-        smallest: Weigh GGUF files too, and hand over the smallest that passes.
-        formats: The types of these files; q8_0,q4_k_m,q3_k_m with `smallest`.
+        smallest: Weigh GGUF files too: the smallest that passes is kept.
+        formats: Types of these files: q8_0,q4_k_m,q3_k_m if left out.
         versus: Models to weigh: ids, folders, .gguf, MODEL@int8.
         goal_alone: Learn from the goal's tasks, not general requests too.
         no_side_effects: Skip the checks of endings, language and form.

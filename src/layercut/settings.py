@@ -16,8 +16,6 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE_TYPES = ("auto", "cpu", "cuda", "mps", "xpu")
 GENERATED = "generated"  # calibration text that the original model writes itself
 
-UNCUT = "uncut"
-"""Name of the original model's folder in a study; no plan may take it."""
 QUANTISED = ("int8", "int4", "fp8")
 """Kinds of weights by torchao: 8-bit and 4-bit integers, and 8-bit floating-point numbers."""
 

@@ -28,12 +28,12 @@ def blocks(page: Path) -> list[str]:
 
 
 def commands(block: str, where: str) -> list[Said]:
-    """The commands of layercut in a block, comments left out."""
+    """The commands of layercut in a block, without comments, pipes and redirections."""
     found = []
     for line in block.replace("\\\n", " ").splitlines():
         for part in line.split(" #")[0].split(";"):
             if match := _LAYERCUT.match(part.strip()):
-                found.append(Said(where, shlex.split(match[1])))
+                found.append(Said(where, shlex.split(re.split(r" [|>]", match[1])[0])))
     return found
 
 

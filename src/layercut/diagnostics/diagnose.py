@@ -19,9 +19,10 @@ from layercut.runs.atomic import write_json
 from layercut.runs.directory import DIAGNOSIS, RunFolder
 from layercut.runs.dry_run import Outline
 from layercut.runs.settings import FORMAT_VERSION, read_format
+from layercut.runs.study import UNCUT
 from layercut.sandbox.runner import describe_or_why_not
 from layercut.selection.specs import plan_of
-from layercut.settings import UNCUT, ModelSettings
+from layercut.settings import ModelSettings
 from layercut.surgery.plan import CutPlan, origin_of_plan
 from layercut.tasks.cells import folder_name
 from layercut.text import count_of

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from layercut.errors import InputError
-from layercut.evidence.equivalence import AnswerChanges, MarginVerdict
 from layercut.evidence.intervals import ALPHA, Estimate, adjust_by_holm, clusters_of, plain_estimates
 from layercut.evidence.paired import PairedItems, TaskRow, compare_paired
 from layercut.runs.directory import RunFolder
@@ -61,6 +60,58 @@ class ComparedRun(Removal):
     def is_healing_arm(self) -> bool:
         """Return True where a study healed it; a checkpoint may have been healed before a run got it."""
         return bool(self.healing and (self.plan or not self.origin))
+
+
+Verdict = Literal["better", "worse", "not shown", "equivalent", "not worse", "too few items", "not judged"]
+
+
+class Margin(NamedTuple):
+    """Change of the score that makes no difference."""
+
+    size: float  # 0.02: two points of a score from 0 to 1, or 2 % of A's score above chance
+    is_share: bool  # True for a share of A's score above chance
+
+    @classmethod
+    def parse(cls, text: str) -> Margin:
+        """Read ``2`` (points of score) or ``5%`` (of A's score above chance).
+
+        >>> Margin.parse("2"), Margin.parse("5%")
+        (Margin(size=0.02, is_share=False), Margin(size=0.05, is_share=True))
+
+        Raises:
+            InputError: text that is neither, or not from 0.1 to 100.
+        """
+        try:
+            size = float(text.strip().removesuffix("%"))
+        except ValueError:
+            size = 0.0
+        if not 0.1 <= size < 100:
+            raise InputError(f"margin {text!r:.40} is none: write 2 for two points of score, or 5% of A's score.")
+        return cls(size / 100, text.strip().endswith("%"))
+
+    def __str__(self) -> str:
+        return f"{100 * self.size:g}" + (" % of A's score above chance" if self.is_share else " points")
+
+
+class MarginVerdict(NamedTuple):
+    """Verdict on one row under a margin."""
+
+    verdict: Verdict
+    margin: Margin
+    low: float | None = None  # B - A is at least this, at 95 %; of a margin that is a share, what B keeps
+    high: float | None = None  # at most this, at 95 % of its own
+    items_needed: int | None = None  # items in all that decide ``too few items`` with a power of 80 %, if known
+    reason: str = ""  # why a row is not judged
+
+
+class AnswerChanges(NamedTuple):
+    """Changed answers to the same items; None where the samples do not hold them."""
+
+    same_score: int | None = None  # items with the same score
+    other_answer: int | None = None  # of these, answers that differ (churn)
+    both_wrong: int | None = None  # items with two wrong answers; None for metrics that are not 0/1
+    same_wrong: int | None = None  # of these, the same answer
+    log_likelihood: Estimate | None = None  # mean change of the right option's, B - A, in nats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,62 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from layercut.errors import InputError
 from layercut.evidence.bounds import resampled_means, retention_bounds
+from layercut.evidence.comparison import AnswerChanges, ComparisonRow, Margin, MarginVerdict, Verdict
 from layercut.evidence.fixed_sequence import judge_task, why_not_judged
 from layercut.evidence.intervals import ALPHA, NUM_RESAMPLES, Estimate, cluster_codes, finite_array
 from layercut.evidence.paired import estimate_change
 
-if TYPE_CHECKING:
-    from layercut.evidence.comparison import ComparisonRow
-
-Verdict = Literal["better", "worse", "not shown", "equivalent", "not worse", "too few items", "not judged"]
 _FLOOR = 1e6
 """Above a chance of -F a retention is a difference: (cut + F) / (uncut + F) is 1 + (cut - uncut) / F, but for one part
 in a million. So one bound and one forecast of items serve both kinds of margin."""
-
-
-class Margin(NamedTuple):
-    """Change of the score that makes no difference."""
-
-    size: float  # 0.02: two points of a score from 0 to 1, or 2 % of A's score above chance
-    is_share: bool  # True for a share of A's score above chance
-
-    @classmethod
-    def parse(cls, text: str) -> Margin:
-        """Read ``2`` (points of score) or ``5%`` (of A's score above chance).
-
-        >>> Margin.parse("2"), Margin.parse("5%")
-        (Margin(size=0.02, is_share=False), Margin(size=0.05, is_share=True))
-
-        Raises:
-            InputError: text that is neither, or not from 0.1 to 100.
-        """
-        try:
-            size = float(text.strip().removesuffix("%"))
-        except ValueError:
-            size = 0.0
-        if not 0.1 <= size < 100:
-            raise InputError(f"margin {text!r:.40} is none: write 2 for two points of score, or 5% of A's score.")
-        return cls(size / 100, text.strip().endswith("%"))
-
-    def __str__(self) -> str:
-        return f"{100 * self.size:g}" + (" % of A's score above chance" if self.is_share else " points")
-
-
-class MarginVerdict(NamedTuple):
-    """Verdict on one row under a margin."""
-
-    verdict: Verdict
-    margin: Margin
-    low: float | None = None  # B - A is at least this, at 95 %; of a margin that is a share, what B keeps
-    high: float | None = None  # at most this, at 95 % of its own
-    items_needed: int | None = None  # items in all that decide ``too few items`` with a power of 80 %, if known
-    reason: str = ""  # why a row is not judged
 
 
 def judge_by_margin(
@@ -130,16 +87,6 @@ def _bounds(row: ComparisonRow, high_error: float, num_resamples: int) -> tuple[
     rates: dict[str, Any] = {"low_error": ALPHA, "high_error": high_error, "num_resamples": num_resamples}
     bounds = retention_bounds(uncut, cut, chance=row.chance, seed=row.seed, clusters=clusters, **rates)
     return -math.inf if bounds.low is None else bounds.low, math.inf if bounds.high is None else bounds.high
-
-
-class AnswerChanges(NamedTuple):
-    """Changed answers to the same items; None where the samples do not hold them."""
-
-    same_score: int | None = None  # items with the same score
-    other_answer: int | None = None  # of these, answers that differ (churn)
-    both_wrong: int | None = None  # items with two wrong answers; None for metrics that are not 0/1
-    same_wrong: int | None = None  # of these, the same answer
-    log_likelihood: Estimate | None = None  # mean change of the right option's, B - A, in nats
 
 
 def answer_changes(row: ComparisonRow, first: Mapping[str, Any], second: Mapping[str, Any]) -> AnswerChanges:

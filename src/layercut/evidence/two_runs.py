@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from layercut.errors import InputError
-from layercut.evidence.comparison import ComparisonRow, arm_of, compare_runs, left_out
-from layercut.evidence.equivalence import Margin, Verdict, answer_changes, judge_by_margin, two_sided_verdict
+from layercut.evidence.comparison import ComparisonRow, Margin, Verdict, arm_of, compare_runs, left_out
+from layercut.evidence.equivalence import answer_changes, judge_by_margin, two_sided_verdict
 from layercut.evidence.intervals import plain_estimates
 from layercut.evidence.means import overall_means
 from layercut.evidence.uses import is_written

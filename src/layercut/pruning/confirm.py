@@ -30,8 +30,7 @@ from layercut.runs.prune import (
     as_estimated,
     least_kept,
 )
-from layercut.runs.study import ARMS
-from layercut.settings import UNCUT
+from layercut.runs.study import ARMS, UNCUT
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, evaluate_cells, run_settings

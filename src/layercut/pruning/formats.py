@@ -13,7 +13,7 @@ from layercut.pruning.run import PruneRun, healed_checkpoint
 from layercut.pruning.search import tested_arms
 from layercut.pruning.speed import MadeModel
 from layercut.runs.prune import MadeFile, least_kept
-from layercut.settings import UNCUT
+from layercut.runs.study import UNCUT
 from layercut.surgery.cut import cut_model
 from layercut.surgery.gguf import cut_gguf_file, gguf_file
 

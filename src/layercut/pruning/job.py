@@ -40,8 +40,9 @@ from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing
 from layercut.runs.prune import GGUF, MODEL, RESULT, Estimated, PruneResult, SideEffect
 from layercut.runs.records import data_frame
+from layercut.runs.study import UNCUT
 from layercut.selection.search_journal import SearchJournal
-from layercut.settings import UNCUT, ModelSettings
+from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import announce_isolation

@@ -45,8 +45,8 @@ from layercut.runs.prune import (
     side_effect_words,
     smallest_of,
 )
+from layercut.runs.study import UNCUT
 from layercut.selection.answers import ObjectiveTask
-from layercut.settings import UNCUT
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import UNMEASURED, cut_model
 from layercut.surgery.gguf import gguf_bytes, gguf_file

@@ -142,8 +142,8 @@ class PruneSettings(GoalSettings):
         AUTO, description="auto (in closed form, where that may pay), none, seam (in closed form, every plan)."
     )
     items: int | None = Field(None, ge=8, description="Report items of each task, which decide.")
-    smallest: bool = Field(False, description="Weigh GGUF files too, and hand over the smallest that passes.")
-    formats: Names = Field((), description="The types of these files; q8_0,q4_k_m,q3_k_m with `smallest`.")
+    smallest: bool = Field(False, description="Weigh GGUF files too: the smallest that passes is kept.")
+    formats: Names = Field((), description="Types of these files: q8_0,q4_k_m,q3_k_m if left out.")
     versus: Names = Field((), description="Models to weigh: ids, folders, .gguf, MODEL@int8.")
     goal_alone: bool = Field(False, description="Learn from the goal's tasks, not general requests too.")
     no_side_effects: bool = Field(False, description="Skip the checks of endings, language and form.")

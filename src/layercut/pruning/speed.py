@@ -33,7 +33,8 @@ from layercut.models.weights import TensorSpan, read_config, stored_tensors
 from layercut.progress import Progress
 from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
 from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, as_estimated
-from layercut.settings import QUANTISED, UNCUT, ModelSettings
+from layercut.runs.study import UNCUT
+from layercut.settings import QUANTISED, ModelSettings
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of, stored_slots

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from layercut.evidence.comparison import ComparisonRow, left_out
-from layercut.evidence.equivalence import AnswerChanges
+from layercut.evidence.comparison import AnswerChanges, ComparisonRow, left_out
 from layercut.evidence.intervals import NUM_RESAMPLES, Estimate
 from layercut.evidence.means import overall_means
 from layercut.evidence.sample_size import MANY

@@ -25,8 +25,7 @@ from layercut.runs.disk import BROKEN
 from layercut.runs.dry_run import Outline
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.records import MetricRow, Notes, data_frame
-from layercut.runs.study import ARMS, failures_in, note_failure, note_success
-from layercut.settings import UNCUT
+from layercut.runs.study import ARMS, UNCUT, failures_in, note_failure, note_success
 from layercut.study.settings import StudySettings
 from layercut.study.variants import CELL, StudyVariant, healing_folder, is_healing_begun
 from layercut.study.work import StudyWork, settings_but_tasks, study_settings_to_keep

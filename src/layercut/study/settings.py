@@ -13,11 +13,11 @@ from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering_under
 from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
+from layercut.runs.study import UNCUT
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
 from layercut.settings import (
     GENERATED,
-    UNCUT,
     CalibrationSettings,
     DecodingSettings,
     Depth,

@@ -26,7 +26,8 @@ from layercut.runs.directory import ENVIRONMENT
 from layercut.runs.healing import CHECKPOINT
 from layercut.runs.lock import LOCK
 from layercut.runs.settings import CONFIG, settings_hash
-from layercut.settings import UNCUT, ModelSettings, TaskSettings
+from layercut.runs.study import UNCUT
+from layercut.settings import ModelSettings, TaskSettings
 from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
 from layercut.surgery.checkpoint import recorded_plans_of
 from layercut.surgery.plan import CutPlan

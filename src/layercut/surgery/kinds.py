@@ -120,7 +120,7 @@ def _compared(before: _Model, after: _Model, plan: CutPlan) -> tuple[Setting, ..
         old_layer, new_layer = before.layers[old], after.layers[new]
         for place in sorted(old_layer.keys() | new_layer.keys(), key=lambda place: (place[1] != CLASS, place)):
             (module, name), was, is_now = place, old_layer.get(place), new_layer.get(place)
-            if was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12)):
+            if _are_equal(was, is_now):
                 continue
             # A list with an entry for every layer may be cut to those that stay.
             of_all = was if isinstance(was, (list, tuple)) and len(was) == plan.num_layers else ()
@@ -178,12 +178,19 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
+def _are_equal(was: Any, is_now: Any) -> bool:
+    """Whether two attributes are the same; a config that was written as JSON has lists where it had tuples."""
+    if isinstance(was, (list, tuple)) and isinstance(is_now, (list, tuple)):
+        return len(was) == len(is_now) and all(map(_are_equal, was, is_now))
+    return was == is_now or (type(was) is type(is_now) is float and math.isclose(was, is_now, rel_tol=1e-12))
+
+
 def _outside(before: Attributes, after: Attributes) -> list[Setting]:
     """Changes outside of the layers. Parts of a kind of layer that has none left (its rotary angles) may stay."""
     settings = []
     for place in sorted(before.keys() & after.keys()):
         (module, name), was, is_now = place, before[place], after[place]
-        if was == is_now or name == "training" or name.startswith(BUFFER):
+        if _are_equal(was, is_now) or name == "training" or name.startswith(BUFFER):
             continue
         if name == CLASS or name.startswith(WEIGHT):
             raise InputError(

@@ -9,8 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from layercut.base_settings import Share
-from layercut.evidence.comparison import ComparisonRow
-from layercut.evidence.equivalence import Margin
+from layercut.evidence.comparison import ComparisonRow, Margin
 from layercut.models.push import Upload, prepare_upload, upload_checkpoint
 from layercut.runs.directory import find_run_folders
 from layercut.verbs import fields

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from layercut.errors import InputError
-from layercut.evidence.equivalence import Margin
+from layercut.evidence.comparison import Margin
 from layercut.evidence.means import overall_means
 from layercut.evidence.two_runs import compare_in_full, compare_two, comparison_notes, open_run, verdict_on_row
 from layercut.runs.logs import open_foreign_log
