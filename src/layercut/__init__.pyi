@@ -96,7 +96,7 @@ def prune(
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
-        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size.
+        units: What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever does less damage at each size. vocab,both removes tokens outside of ASCII first, vocab:44000,both more.
         smaller: Most bytes to remove; 30% if left out.
         one_size: Test that size alone, not those on the way.
         faster: Times as fast a request should be, by forecast.

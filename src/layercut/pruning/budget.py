@@ -7,6 +7,7 @@ Every item is answered by both models. What items can show is simulated with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from layercut.pruning.settings import (
     fitted_profile,
 )
 from layercut.pruning.speed import Sizes, other_model, timer_of
+from layercut.pruning.vocabulary import describe_unused_tokens, plan_tokens
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
@@ -145,6 +147,7 @@ def prune_outline(
     RunFolder.check(out, wanted)
     selection, report = selection_limit(settings), settings.items or MOST
     files = 2 * len(settings.gguf_types) + 2 if settings.gguf_types else 0  # of two models, and as they are
+    files += 1 if sizes.tokens else 0
     plans, models = 1 + paths * CANDIDATES + files, paths + 1 + len(settings.versus) + files
     steps: list[PlannedStep] = []
     for part in parts:
@@ -189,16 +192,20 @@ def check_run(
     Raises:
         InputError: MLPs that cannot be thinned, where only width was asked for, or anything else that cannot be.
     """
+    units, parts = settings.removed_units, goal.parts(seed)
+    asked = [replace(part, limit=selection_limit(settings)) for part in parts]
+    tokens = None if units.tokens is None else plan_tokens(model, asked, units.tokens)
+    if tokens is None and (unused := describe_unused_tokens(model, asked)):
+        say(unused)
     try:
-        sizes = Sizes(model, thins=settings.units != LAYER)
+        sizes = Sizes(model, thins=units.kind != LAYER, tokens=tokens)
     except InputError as error:
-        if settings.units != BOTH:
+        if units.kind != BOTH:
             raise
         say(f"layers alone are removed: {error}")
-        sizes = Sizes(model, thins=False)
+        sizes = Sizes(model, thins=False, tokens=tokens)
     shares = sizes.wanted(settings)
     profile = fitted_profile(settings.serve, model.context_length, "serve" in settings.model_fields_set)
-    parts = goal.parts(seed)
     if profile.engine != TRANSFORMERS:
         timer_of(model, profile=profile)
     for name in settings.versus:

@@ -32,6 +32,7 @@ from layercut.runs.prune import (
 )
 from layercut.runs.study import ARMS, UNCUT
 from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.gguf import SUFFIX
 from layercut.surgery.plan import CutPlan
 from layercut.tasks.cells import Cell, evaluate_cells, run_settings
 from layercut.text import count_of
@@ -49,8 +50,13 @@ class Arm(NamedTuple):
     plan: CutPlan  # plan on the original model
     healing: str | None = None
     stage: str = "original"  # for progress
-    other: str = ""  # a model that was named; or words for a file that was made, of which ``file`` is the path
-    file: Path | None = None
+    other: str = ""  # a model that was named, or words for one that was made
+    file: Path | None = None  # of one that was made: a GGUF file, or the folder of the original without tokens
+
+    @property
+    def is_gguf(self) -> bool:
+        """True for a GGUF file that was made."""
+        return self.file is not None and self.file.suffix == SUFFIX
 
     @property
     def is_named(self) -> bool:
@@ -88,8 +94,10 @@ def handle_of_arm(run: PruneRun, arm: Arm, **settings: Any) -> ModelHandle:
     Args:
         settings: of a file or another model, in place of the original model's.
     """
+    if arm.name == UNCUT:
+        return run.original
     if arm.file is not None:
-        return MadeModel(run.model, arm.file, **settings)
+        return MadeModel(run.model, arm.file, **settings) if arm.is_gguf else run.model
     if arm.other:
         return other_model(run.model.settings.replace(**settings), arm.other)
     return run.handle_of(healed_checkpoint(run, arm.plan)) if arm.healing else run.model
@@ -100,7 +108,7 @@ def ask_arm(run: PruneRun, arm: Arm) -> None:
     is_finished = (run.folder / arm.name / METRICS).is_file()
     if arm.healing and not arm.other and is_finished and not healed_checkpoint(run, arm.plan).exists():
         return  # of a finished run, which keeps no healings
-    if arm.other:
+    if arm.other or (arm.name == UNCUT and run.original is not run.model):
         run.release()
     if not (arm.file and is_finished):  # files that were made are not kept either
         model = handle_of_arm(run, arm)
@@ -172,7 +180,7 @@ def _test_paths(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSeque
 
 
 def _note_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
-    run.notes.put(ARMS, [arm.describe(run.seed) for arm in (Arm(UNCUT, run.model.plan()), *arms)])
+    run.notes.put(ARMS, [arm.describe(run.seed) for arm in (Arm(UNCUT, run.original.plan()), *arms)])
 
 
 def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative | None) -> None:
@@ -258,15 +266,15 @@ def _judgement_of(judged: JudgedDepth | None, rows: Sequence[ComparisonRow]) -> 
 
 def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
     """Have the original model and the checkpoint answer the suite ``side_effects``, and compare them check by check."""
-    checks = checks_for(run.model, run.seed)
+    checks = checks_for(run.original, run.seed)
     if not checks:
         run.progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
         return ()
     before, after = (f"{FOLDER}/{name}" for name in (UNCUT, arm.name))
-    _answer_cells(run, before, SIDE_EFFECTS, run.model, checks)
+    _answer_cells(run, before, SIDE_EFFECTS, run.original, checks)
     run.release()
     folder = run.folder / MODEL
-    model = MadeModel(run.model, folder / GGUF) if arm.file else run.handle_of(folder)
+    model = MadeModel(run.model, folder / GGUF) if arm.is_gguf else run.handle_of(folder)
     _answer_cells(run, after, SIDE_EFFECTS, model, checks)
     model.release()
     compared = compare_two(*(RunFolder.open(run.folder / name) for name in (before, after)), seed=run.seed)

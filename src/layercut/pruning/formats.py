@@ -12,6 +12,7 @@ from layercut.pruning.confirm import PLANS, Arm, share_words
 from layercut.pruning.run import PruneRun, healed_checkpoint
 from layercut.pruning.search import tested_arms
 from layercut.pruning.speed import MadeModel
+from layercut.pruning.vocabulary import TRIMMED, describe_trimmed
 from layercut.runs.prune import MadeFile, least_kept
 from layercut.runs.study import UNCUT
 from layercut.surgery.cut import cut_model
@@ -24,12 +25,18 @@ _WHOLE = "whole.gguf"  # a plan's file before it is quantised
 def candidate_paths(run: PruneRun) -> dict[str, list[Arm]]:
     """What is tested on report items, in order: plans and files of the best one; files of the original model.
 
+    Without files the original model without tokens is the second path, where tokens go.
+
     Each path goes from the largest to the smallest. Two paths, because a plan that fails says nothing about the
     original model in fewer bits. Files that keep less than was asked for on selection items are left out.
     """
     plans = tested_arms(run)
-    if not run.settings.gguf_types:
+    if not run.settings.gguf_types and run.sizes.tokens is None:
         return {PLANS: plans}
+    if not run.settings.gguf_types:
+        words = describe_trimmed(run.sizes.tokens)
+        folder = run.model.source.path
+        return {PLANS: plans, UNCUT: [Arm(TRIMMED, run.model.plan(), stage=words, other=words, file=folder)]}
     if FORMATS not in run.notes:
         _make_files(run, plans[-1])
     arms = {arm.name: arm for arm in (Arm(UNCUT, run.model.plan()), *plans)}
@@ -52,7 +59,7 @@ def _make_files(run: PruneRun, best: Arm) -> None:
     made: list[MadeFile] = []
     not_made: list[str] = []
     for arm in (Arm(UNCUT, run.model.plan()), best):
-        words = " ".join(filter(None, (arm.plan.label, arm.healing))) or "original"
+        words = " ".join(filter(None, (arm.plan.label, arm.healing))) or describe_trimmed(run.sizes.tokens)
         try:
             whole, has_types = _make_whole_file(run, arm)
         except (InputError, VerificationError) as error:

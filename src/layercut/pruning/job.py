@@ -36,9 +36,10 @@ from layercut.pruning.outcome import (
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
+from layercut.pruning.vocabulary import TRIMMED_FILES, describe_tokens, trimmed_model
 from layercut.runs.directory import PAGE, RunFolder
-from layercut.runs.disk import resumable_writing
-from layercut.runs.prune import GGUF, MODEL, RESULT, Estimated, PruneResult, SideEffect
+from layercut.runs.disk import resumable_writing, size_text
+from layercut.runs.prune import GGUF, MODEL, RESULT, VERSUS, Estimated, PruneResult, SideEffect
 from layercut.runs.records import data_frame
 from layercut.runs.study import UNCUT
 from layercut.selection.search_journal import SearchJournal
@@ -145,18 +146,24 @@ def prune_model(
     sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
     if note := plan_cut(handle.source.path, handle.plan()).copy:
         say(note)
+    original = handle
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable_writing(out), RunFolder.begin(out, wanted, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):
             return Pruned(store.path, result, handle.settings)
         if goal.note:
             say(goal.note)
+        if sizes.tokens:
+            size = f"{size_text(sizes.gone)}, {sizes.gone / sizes.total:.1%} of the weights"
+            say(f"removing {describe_tokens(sizes.tokens)} first: {size}")
+            handle = trimmed_model(original, sizes.tokens, store.path)
         search = {**handle.describe(), "seed": seed, "objective": [part.task.name for part in parts]}
         skipped = {SIDE_EFFECTS: settings.no_side_effects, FORMATS: not settings.gguf_types}
         steps = [step for step in _STEPS if not skipped.get(step)]
         with RunFolder.begin(store.path / "searches" / "path", search) as searches, SearchJournal(searches) as journal:
             run = PruneRun(
                 store=store,
+                original=original,
                 model=handle,
                 settings=settings,
                 goal=goal,
@@ -173,7 +180,7 @@ def prune_model(
             )
             result = run_stages(run, anyway=anyway)
         (store.path / PAGE).unlink(missing_ok=True)  # of an earlier result
-        return Pruned(store.path, result, handle.settings)
+        return Pruned(store.path, result, original.settings)
 
 
 def _known_result(store: RunFolder, settings: PruneSettings, profile: Profile, *, anyway: bool) -> PruneResult | None:
@@ -181,7 +188,7 @@ def _known_result(store: RunFolder, settings: PruneSettings, profile: Profile, *
     if not (store.path / RESULT).is_file():
         return None
     known = PruneResult.load(store.path)
-    named = {*(other.model for other in known.versus)} - {made.model for made in known.formats}
+    named = {other.model for other in known.versus if other.run.startswith(f"{VERSUS}/")}
     is_weighed = named == {*settings.versus}
     is_timed = known.serve == profile.words or "serve" not in settings.model_fields_set
     is_written = has_checkpoint(store) if known.checkpoint is not None else not anyway
@@ -207,7 +214,7 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
         with run.stage("confirm"):
             if "report_items" not in run.notes:
                 run.notes.put("report_items", count_report_items(run))
-            ask_arm(run, Arm(UNCUT, run.model.plan()))
+            ask_arm(run, Arm(UNCUT, run.original.plan()))
             evidence = confirm_arms(run, paths)
         own = list(chain(*paths.values()))
         plans = [arm for arm in own if not arm.file]
@@ -225,7 +232,11 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
             weighed = evidence.tested if evidence.others or settings.faster else ()
             timed = {chosen.name, *(plan.name for plan in weighed), *(other.run for other in evidence.others)}
             named = [named_arm(name, run.model.num_layers) for name in settings.versus]
-            files = [arm._replace(file=checkpoint / GGUF) if arm is written else arm for arm in own if arm.file]
+            files = [
+                arm._replace(file=checkpoint / GGUF) if arm is written and arm.is_gguf else arm
+                for arm in own
+                if arm.file
+            ]
             files = [arm for arm in files if arm.name in timed]
             time_arms(run, [arm for arm in plans if arm.name in timed], [*named, *files])
         result = outcome_of(run, evidence, chosen, written, effects)
@@ -234,4 +245,6 @@ def run_stages(run: PruneRun, *, anyway: bool) -> PruneResult:
         shutil.rmtree(run.folder / "healing", ignore_errors=True)
     for folder in (run.folder / FORMATS).glob("*-files"):
         shutil.rmtree(folder, ignore_errors=True)
+    if run.sizes.tokens:  # it is written again where a later call needs it
+        shutil.rmtree(run.folder / TRIMMED_FILES, ignore_errors=True)
     return result

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from layercut.engine.handle import ModelHandle
 from layercut.engine.timing import Timer
 from layercut.errors import InputError
 from layercut.models.convert import file_sha256
@@ -19,6 +20,7 @@ from layercut.pruning.formats import FORMATS, load_made_files
 from layercut.pruning.run import PruneRun, healed_checkpoint, lacking_items, removal_of
 from layercut.pruning.search import load_steps
 from layercut.pruning.speed import timed_rounds, timed_speeds, timer_of
+from layercut.pruning.vocabulary import describe_tokens
 from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
@@ -86,7 +88,11 @@ def write_checkpoint(run: PruneRun, arm: Arm) -> None:
     if target.exists():  # stopped before it was known how it was verified
         shutil.rmtree(target)
     run.progress.begin("checkpoint", "writing and reloading")
-    if arm.file is not None:
+    if arm.file is not None and not arm.is_gguf:
+        with new_directory(target) as folder:
+            shutil.copytree(arm.file, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        checked = "the logits of the tokens that stay are those of the original model"
+    elif arm.file is not None:
         if not arm.file.exists():
             raise InputError(f"{shown_path(target)} is gone, and only there was the file; use another `out`.")
         with new_directory(target) as folder:
@@ -125,7 +131,9 @@ def time_arms(run: PruneRun, arms: Sequence[Arm], others: Sequence[Arm]) -> None
     timed: dict[str, Any] = dict(run.notes.get("timed", {}).get(profile.words, {}))
 
     def time(others: Mapping[str, Timer]) -> None:
-        rounds = timed_rounds({UNCUT: timer_of(run.model, profile=profile), **others}, profile, run.seed, run.progress)
+        rounds = timed_rounds(
+            {UNCUT: timer_of(run.original, profile=profile), **others}, profile, run.seed, run.progress
+        )
         timed.update({name: {UNCUT: rounds[UNCUT], name: rounds[name]} for name in others})
         run.notes.put("timed", {**run.notes.get("timed", {}), profile.words: timed})
 
@@ -151,23 +159,25 @@ def outcome_of(
         arm: the recommended plan, or the best one.
         written: the plan or file that is handed over.
     """
-    notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.model, run.profile
+    notes, settings, folder, model, profile = run.notes, run.settings, run.folder, run.original, run.profile
     has_model, source = written is arm and (folder / MODEL).exists(), model.source.path
     made = load_made_files(run)
     ignored = [SetAside.model_validate(task) for task in notes["ignored"]]
     chosen = Chosen(name=arm.name, healing=arm.healing, **removal_of(arm.plan))
     verdict, why = answer_of(evidence.tested, chosen, settings.keep, notes["path_ended"], run.parts)
-    cut_bytes = _bytes_of(folder / MODEL) if has_model else plan_cut(source, arm.plan).bytes_after
+    tokens = "" if run.sizes.tokens is None else describe_tokens(run.sizes.tokens)
+    why += f" Before layers and channels {tokens} went." if tokens else ""
+    cut_bytes = _bytes_of(folder / MODEL) if has_model else plan_cut(run.model.source.path, arm.plan).bytes_after
     served = _served_models(run, evidence, arm)
     labels = {plan.name: plan.label for plan in evidence.tested if plan.passed}
     labels |= {other.run: other.model for other in evidence.others if other.passed}
     passed = [(labels[timed.run], timed) for timed in served if timed.run in labels]
     data = {task.task: task.data for task in run.goal.tasks}
 
-    def size(name: str, plan: CutPlan, stored: int) -> Size:
-        timed, file = notes["timed"][profile.words][arm.name][name], gguf_file(model.settings.model)
+    def size(name: str, of: ModelHandle, plan: CutPlan, stored: int) -> Size:
+        timed, file = notes["timed"][profile.words][arm.name][name], gguf_file(of.settings.model)
         return Size(
-            parameters=model.num_parameters(plan),
+            parameters=of.num_parameters(plan),
             disk_bytes=stored,
             gguf_bytes=None if file is None else gguf_bytes(file, plan),
             memory_bytes=timed["memory_bytes"],
@@ -209,12 +219,13 @@ def outcome_of(
         error=(1 - LEVEL) * (1 if {*settings.versus} <= {*notes["shared"]} else 2),
         verdict=verdict,
         chosen=chosen,
+        tokens=tokens,
         why=answer_with_files(why, evidence, settings.keep, _original_bytes(run))
         if made
         else answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),
         fastest=describe_fastest(passed, settings.faster) if evidence.others or settings.faster else "",
         next=items_to_decide(run, evidence.tested),
-        checkpoint=None if written is None else f"{MODEL}/{GGUF}" if written.file else MODEL,
+        checkpoint=None if written is None else f"{MODEL}/{GGUF}" if written.is_gguf else MODEL,
         verified=str(notes.get("verified", "")),
         general=run.asks_general,
         side_effects=side_effects,
@@ -222,7 +233,10 @@ def outcome_of(
         serve_tokens=profile.batch * profile.tokens,
         speed=next(timed.speed for timed in served if timed.run == arm.name),
         served=served,
-        size={"uncut": size(UNCUT, model.plan(), _bytes_of(source)), "cut": size(arm.name, arm.plan, cut_bytes)},
+        size={
+            "uncut": size(UNCUT, model, model.plan(), _bytes_of(source)),
+            "cut": size(arm.name, run.model, arm.plan, cut_bytes),
+        },
         where=describe_machine(),
         seed=run.seed,
         command=command_line(sys.argv),
@@ -247,8 +261,8 @@ def _served_models(run: PruneRun, evidence: FixedSequence, arm: Arm) -> tuple[Se
 
 def _original_bytes(run: PruneRun) -> int:
     """Bytes of the original model as it was given: of a GGUF file without a copy of its embeddings."""
-    file = gguf_file(run.model.settings.model)
-    return _bytes_of(run.model.source.path) if file is None else gguf_bytes(file, run.model.plan())
+    file = gguf_file(run.original.settings.model)
+    return _bytes_of(run.original.source.path) if file is None else gguf_bytes(file, run.original.plan())
 
 
 def _bytes_of(folder: Path) -> int:
@@ -373,7 +387,7 @@ def write_card(run: PruneRun, arm: Arm, evidence: FixedSequence, effects: Sequen
         [text, "", *markdown_table(head, rows, {1, 2, 3, 4, 5}), "", note, "", "```bash", command, "```"]
     )
     card = run.folder / MODEL / "README.md"
-    if arm.file is not None:
+    if arm.is_gguf:
         write_text(card, f"{_head_of_card(run, arm)}\n{verdict}\n\n{_how_served(run)}")
     elif card.exists():
         write_text(card, card.read_text("utf-8").replace(UNMEASURED, verdict, 1))
@@ -381,11 +395,11 @@ def write_card(run: PruneRun, arm: Arm, evidence: FixedSequence, effects: Sequen
 
 def _head_of_card(run: PruneRun, arm: Arm) -> str:
     """Front matter and title of the card of a file."""
-    origin = run.model.source.origin
+    origin = run.original.source.origin
     base = origin.get("base_model") or origin.get("repo")
     front = {"license": origin.get("license"), "base_model": base, "tags": ["gguf", "layercut"]}
     known = yaml.safe_dump({name: value for name, value in front.items() if value}, sort_keys=False)
-    return f"---\n{known}---\n\n# {escape_inline(run.model.settings.model.rsplit('/', 1)[-1])}: {arm.other}\n"
+    return f"---\n{known}---\n\n# {escape_inline(run.original.settings.model.rsplit('/', 1)[-1])}: {arm.other}\n"
 
 
 def _how_served(run: PruneRun) -> str:

@@ -42,7 +42,8 @@ class PruneRun:
     """What was asked for, what is known so far, and where progress goes."""
 
     store: RunFolder
-    model: ModelHandle  # the original one
+    original: ModelHandle
+    model: ModelHandle  # the one that is pruned: the original, or the original without tokens
     settings: PruneSettings
     goal: GoalTasks
     asked: tuple[ObjectiveTask, ...]  # the tasks of the goal, each under each of its readouts, on selection items
@@ -122,9 +123,10 @@ class PruneRun:
         return ModelHandle(self.model.settings.replace(model=str(checkpoint), revision=None))
 
     def release(self) -> None:
-        """Let the weights of the original model go, and what was built on them."""
+        """Let the weights of the original model go, with and without tokens, and what was built on them."""
         vars(self).pop("path", None)
         self.model.release()
+        self.original.release()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -31,7 +31,7 @@ def grow_path(run: PruneRun) -> None:
     """Add one plan after the other, until nothing is left to be shown."""
     for step in load_steps(run):
         _show_step(run, step)
-    size_path = SizePath(run.model, run.sizes, layers=run.settings.units == BOTH)
+    size_path = SizePath(run.model, run.sizes, layers=run.settings.removed_units.kind == BOTH)
     while "path_ended" not in run.notes:
         steps = load_steps(run)
         if (place := next_size(run.shares, run.settings, steps)) is None:

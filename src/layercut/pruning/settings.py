@@ -4,6 +4,8 @@
 Profile(batch=4, prompt=300, new=100, engine='transformers')
 >>> Profile.parse("server,engine=llama.cpp")
 Profile(batch=16, prompt=1000, new=300, engine='llama.cpp')
+>>> Units.parse("width"), Units.parse("vocab,both"), Units.parse("vocab:44000,layer")
+(Units(kind='width', tokens=None), Units(kind='both', tokens='ascii'), Units(kind='layer', tokens='44000'))
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from layercut.tasks.suites import asked_tasks, with_local_data
 AUTO, NONE = "auto", "none"
 LAYER, WIDTH, BOTH = "layer", "width", "both"
 UNITS = (LAYER, WIDTH, BOTH)
+VOCAB, ASCII = "vocab", "ascii"
 SEAM = "seam"
 SMALLEST = ("Q8_0", "Q4_K_M", "Q3_K_M")  # formats that `smallest` makes
 HEALINGS = (AUTO, NONE, SEAM)
@@ -104,6 +107,26 @@ def fitted_profile(serve: str, length: int | None, is_given: bool) -> Profile:
     raise InputError(f"`serve` {serve} is {profile.tokens:,} tokens, and the model takes {length:,}; ask for less.")
 
 
+class Units(NamedTuple):
+    """What is removed."""
+
+    kind: str  # of UNITS
+    tokens: str | None  # the tokens that stay, as after ``vocab:``; None for all
+
+    @classmethod
+    def parse(cls, text: str) -> Units:
+        """``both``, or with tokens: ``vocab,both`` (ASCII stays), ``vocab:44000,width``. Raises InputError: neither."""
+        parts = [part.strip() for part in text.split(",")]
+        tokens = [part for part in parts if part.partition(":")[0] == VOCAB]
+        kinds = [part for part in parts if part not in tokens]
+        if len(tokens) > 1 or len(kinds) != 1 or kinds[0] not in UNITS:
+            raise InputError(
+                f"`units` {text!r:.60} is not known; write layer, width or both, and for tokens as well vocab,both or "
+                "vocab:44000,both."
+            )
+        return cls(kinds[0], (tokens[0].partition(":")[2] or ASCII) if tokens else None)
+
+
 class GoalSettings(Settings):
     """The tasks that a verb works for."""
 
@@ -127,10 +150,10 @@ class PruneSettings(GoalSettings):
     keep: Share = Field(
         0.9, gt=0, le=1, description="Share of the score above chance that every task must keep: 0.9 or 90%."
     )
-    units: Annotated[str, one_of(UNITS)] = Field(
+    units: Annotated[str, AfterValidator(lambda units: Units.parse(units) and units)] = Field(
         BOTH,
         description="What is removed: layer, one after the other; width, the channels of all MLPs; or both, whichever "
-        "does less damage at each size.",
+        "does less damage at each size. vocab,both removes tokens outside of ASCII first, vocab:44000,both more.",
     )
     smaller: Share | None = Field(None, gt=0, lt=1, description="Most bytes to remove; 30% if left out.")
     one_size: bool = Field(False, description="Test that size alone, not those on the way.")
@@ -154,6 +177,11 @@ class PruneSettings(GoalSettings):
             raise InputError("`one_size` needs a size: give `smaller` 15% or `faster` 1.2.")
         _ = self.gguf_types
         return self
+
+    @property
+    def removed_units(self) -> Units:
+        """``units`` as they were read."""
+        return Units.parse(self.units)
 
     @property
     def gguf_types(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
 from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, as_estimated
 from layercut.runs.study import UNCUT
 from layercut.settings import QUANTISED, ModelSettings
+from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.gguf import SUFFIX, gguf_file
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.width import mlp_width_of, stored_slots
@@ -212,11 +213,12 @@ def unread_bytes(config: Mapping[str, Any], stored: Sequence[TensorSpan]) -> int
 class Sizes:
     """The bytes of a model's weights, by layer and by MLP channel."""
 
-    def __init__(self, model: ModelHandle, *, thins: bool = True) -> None:
+    def __init__(self, model: ModelHandle, *, thins: bool = True, tokens: CutPlan | None = None) -> None:
         """Read the headers of the weight files.
 
         Args:
             thins: MLPs become thinner, else layers alone go.
+            tokens: the plan of those that go before.
 
         Raises:
             InputError: a model whose MLPs cannot be thinned.
@@ -228,6 +230,10 @@ class Sizes:
         stored = stored_tensors(model.source.path)
         structure = structure_of(config, model.settings.model, [tensor.name for tensor in stored])
         self.total = sum(tensor.num_bytes for tensor in stored)
+        self.tokens, self.gone = tokens, 0  # the bytes of the tokens
+        if tokens is not None:
+            trimmed = plan_cut(model.source.path, tokens)
+            self.gone = trimmed.bytes_before - trimmed.bytes_after
         self._read = self.total - unread_bytes(config, stored)
         self._layers = dict.fromkeys(range(model.num_layers), 0)
         self._thin = dict.fromkeys(self._layers, 0)  # of what gets thinner
@@ -244,13 +250,13 @@ class Sizes:
         """Share of the MLP channels that goes beside the layers, so that this share of the bytes does; None where the
         layers alone are more, or the channels do not suffice.
         """
-        left = smaller * self.total - sum(self._layers[layer] for layer in removed)
+        left = smaller * self.total - self.gone - sum(self._layers[layer] for layer in removed)
         share = left / sum(size for layer, size in self._thin.items() if layer not in removed)
         return share if 0 < share < 1 else None
 
     def count_layers(self, smaller: float) -> int:
         """The number of layers that is nearest to this share of the bytes, at least one."""
-        return max(1, round(smaller * self.total / self._layer))
+        return max(1, round((smaller * self.total - self.gone) / self._layer))
 
     def most_bytes(self, settings: PruneSettings) -> float:
         """The largest share of the bytes that may go: as asked for, or as forecast to have the speed asked for.
@@ -276,13 +282,20 @@ class Sizes:
         Raises:
             InputError: a size or speed that no such plan has.
         """
-        most = self.most_bytes(settings)
-        steps = [round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6)))]
+        most, first = self.most_bytes(settings), self.gone / self.total
+        if most <= first:
+            raise InputError(
+                f"the tokens alone are {first:.1%} of the bytes, and `smaller` is no more; ask for more than that, or "
+                "remove them alone: layercut cut MODEL --remove vocab:ascii."
+            )
+        sizes = (round(STEP * step, 4) for step in range(1, math.ceil(round(most / STEP, 6))))
+        steps = [size for size in sizes if size > first]
         # No plan reaches the bytes of all MLPs, and of one layer more at each size; two layers stay at least.
-        count = 0 if settings.units == WIDTH else len(steps) + 1 if self.mlp else len(self._layers) - 2
+        kind = settings.removed_units.kind
+        count = 0 if kind == WIDTH else len(steps) + 1 if self.mlp else len(self._layers) - 2
         largest = set(sorted(self._layers, key=lambda layer: -self._layers[layer])[:count])
         thin = sum(size for layer, size in self._thin.items() if layer not in largest)
-        limit = (sum(self._layers[layer] for layer in largest) + thin) / self.total
+        limit = (self.gone + sum(self._layers[layer] for layer in largest) + thin) / self.total
         if most >= limit:
             raise InputError(
                 f"no plan of this model is {most:.0%} smaller: embeddings and attention stay, and {limit:.0%} is about "
@@ -291,8 +304,8 @@ class Sizes:
         if self.mlp:
             return (*steps, most)
         whole = math.floor if settings.smaller or settings.faster is None else math.ceil
-        if (most_layers := whole(round(most * self.total / self._layer, 6))) == 0:
-            least = math.ceil(1000 * self._layer / self.total) / 10
+        if (most_layers := whole(round((most * self.total - self.gone) / self._layer, 6))) == 0:
+            least = math.ceil(1000 * (self.gone + self._layer) / self.total) / 10
             raise InputError(f"a layer has {least:g}% of the bytes, and `smaller` is less; ask for that at least.")
         counts = {min(self.count_layers(size), most_layers) for size in (*steps, most)} | {most_layers}
-        return tuple(round(count * self._layer / self.total, 4) for count in sorted(counts))
+        return tuple(round((self.gone + count * self._layer) / self.total, 4) for count in sorted(counts))

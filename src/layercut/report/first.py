@@ -205,6 +205,7 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
         ("asked for", f"{escape_inline(asked)}; at most {most}"),
         ("recommended plan" if result.verdict == "passed" else "best plan", code_span(chosen.name)),
         ("removed" if chosen.mlp else "layers removed", layers + healed),
+        *([("removed before", result.tokens)] if result.tokens else []),
         ("size", size_words(result)),
         ("speed", "; ".join(map(words.speed_words, result.speed)) or "not measured"),
         ("checkpoint", place),

@@ -57,8 +57,11 @@ def files_named_in(text: str) -> list[str]:
     return [part for part in text.split("+") if part not in _CLASSES and not _NUMBER.fullmatch(part)]
 
 
-def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
-    """The tokens of a model folder that stay; ``text`` names them, see the module. Raises InputError."""
+def choose_vocabulary(folder: Path, text: str, texts: Iterable[str] = ()) -> Vocabulary:
+    """The tokens of a model folder that stay: ``text`` names them, see the module; those of ``texts`` stay as well.
+
+    Raises InputError.
+    """
     from tokenizers import Tokenizer
 
     check_vocabulary(text)
@@ -72,7 +75,8 @@ def choose_vocabulary(folder: Path, text: str) -> Vocabulary:
     files = [Path(part).expanduser() for part in files_named_in(text)]
     notes = [note for file in files if file.is_dir() for note in used_tokens_in(folder, file).values()]
     used = {token for note in notes for token in note["ids"]}
-    required = {token for part in configs for token in ids_in(part)} | _tokens_of(tokenizer, texts_of_template(folder))
+    required = {token for part in configs for token in ids_in(part)}
+    required |= _tokens_of(tokenizer, [*texts_of_template(folder), *texts])
     return vocabulary_of(tokens, text, size, {token for token in required | used if token < size}, tokenizer)
 
 
@@ -98,7 +102,8 @@ def vocabulary_of(
             raise InputError(f"vocab:{part} needs a tokenizer.json, and a GGUF file has none; cut the model's folder.")
         else:
             wanted |= _tokens_of(tokenizer, texts_in_file(Path(part).expanduser()))
-    stay = tokens.close(wanted) if number is None else _most(tokens, tokens.close(wanted), number)
+    least = {token for token in tokens.close(wanted) if token < size}  # a tokenizer may have more than there are rows
+    stay = least if number is None else _most(tokens, least, number)
     kept = tuple(sorted(token for token in multiple_of_block(tokens, stay) if token < size))
     if len(kept) >= size:
         raise InputError(f"vocab:{text} keeps all {size:,} rows, so nothing goes; leave it out.")
