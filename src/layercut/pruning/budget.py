@@ -34,7 +34,7 @@ from layercut.pruning.settings import (
     fitted_profile,
 )
 from layercut.pruning.speed import Sizes, other_model, timer_of
-from layercut.pruning.vocabulary import describe_unused_tokens, plan_tokens
+from layercut.pruning.vocabulary import plan_tokens
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
@@ -195,8 +195,6 @@ def check_run(
     units, parts = settings.removed_units, goal.parts(seed)
     asked = [replace(part, limit=selection_limit(settings)) for part in parts]
     tokens = None if units.tokens is None else plan_tokens(model, asked, units.tokens)
-    if tokens is None and (unused := describe_unused_tokens(model, asked)):
-        say(unused)
     try:
         sizes = Sizes(model, thins=units.kind != LAYER, tokens=tokens)
     except InputError as error:

@@ -36,7 +36,7 @@ from layercut.pruning.outcome import (
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path
 from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
-from layercut.pruning.vocabulary import TRIMMED_FILES, describe_tokens, trimmed_model
+from layercut.pruning.vocabulary import TRIMMED_FILES, UNUSED, describe_tokens, describe_unused_tokens, trimmed_model
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing, size_text
 from layercut.runs.prune import GGUF, MODEL, RESULT, VERSUS, Estimated, PruneResult, SideEffect
@@ -146,7 +146,7 @@ def prune_model(
     sizes, shares, profile, parts, wanted = check_run(handle, settings, goal, seed, say)
     if note := plan_cut(handle.source.path, handle.plan()).copy:
         say(note)
-    original = handle
+    original, asked = handle, tuple(replace(part, limit=selection_limit(settings)) for part in parts)
     isolation = announce_isolation((part.task for part in parts), say)
     with resumable_writing(out), RunFolder.begin(out, wanted, sandbox=isolation) as store:
         if result := _known_result(store, settings, profile, anyway=anyway):
@@ -157,6 +157,10 @@ def prune_model(
             size = f"{size_text(sizes.gone)}, {sizes.gone / sizes.total:.1%} of the weights"
             say(f"removing {describe_tokens(sizes.tokens)} first: {size}")
             handle = trimmed_model(original, sizes.tokens, store.path)
+        elif UNUSED not in store.notes:
+            store.notes.put(UNUSED, describe_unused_tokens(handle, asked))
+        if unused := store.notes.get(UNUSED):
+            say(f"{unused}; `units` vocab,both removes them first")
         search = {**handle.describe(), "seed": seed, "objective": [part.task.name for part in parts]}
         skipped = {SIDE_EFFECTS: settings.no_side_effects, FORMATS: not settings.gguf_types}
         steps = [step for step in _STEPS if not skipped.get(step)]
@@ -167,7 +171,7 @@ def prune_model(
                 model=handle,
                 settings=settings,
                 goal=goal,
-                asked=tuple(replace(part, limit=selection_limit(settings)) for part in parts),
+                asked=asked,
                 sizes=sizes,
                 shares=shares,
                 profile=profile,

@@ -20,7 +20,7 @@ from layercut.pruning.formats import FORMATS, load_made_files
 from layercut.pruning.run import PruneRun, healed_checkpoint, lacking_items, removal_of
 from layercut.pruning.search import load_steps
 from layercut.pruning.speed import timed_rounds, timed_speeds, timer_of
-from layercut.pruning.vocabulary import describe_tokens
+from layercut.pruning.vocabulary import UNUSED, describe_tokens
 from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
@@ -220,6 +220,7 @@ def outcome_of(
         verdict=verdict,
         chosen=chosen,
         tokens=tokens,
+        unused_tokens=notes.get(UNUSED, ""),
         why=answer_with_files(why, evidence, settings.keep, _original_bytes(run))
         if made
         else answer_with_others(why, evidence.others, cut_bytes, is_passed=verdict == "passed"),

@@ -24,6 +24,7 @@ from layercut.surgery.plan import CutPlan
 
 TRIMMED = "without-tokens"  # run folder of the model without them, inside the folder of prune
 TRIMMED_FILES = "without-tokens-files"  # the folder of its files
+UNUSED = "unused tokens"  # a note: their bytes, in words
 _LEAST = 0.01  # share of the bytes from which on unused tokens are worth a line
 
 
@@ -45,10 +46,8 @@ def describe_unused_tokens(model: ModelHandle, parts: Sequence[ObjectiveTask]) -
         report = plan_cut(model.source.path, plan)
         saved = report.bytes_before - report.bytes_after
         if saved >= _LEAST * report.bytes_before:
-            return (
-                f"{describe_tokens(plan)} are neither ASCII nor in the goal's items: {size_text(saved)} "
-                f"({saved / report.bytes_before:.1%} of the weights), which `units` vocab,both removes first"
-            )
+            size = f"{size_text(saved)} ({saved / report.bytes_before:.1%} of the weights)"
+            return f"{describe_tokens(plan)} are neither ASCII nor in the goal's items: {size}"
     return ""
 
 

@@ -188,8 +188,7 @@ def compare_two_runs(rows: Sequence[ComparisonRow], notes: Sequence[str]) -> tup
         *_mean_lines(rows),
         f"{words.score_units(row.is_share for row in rows)}. B - A on the same items, 95 % intervals by a Bayesian "
         f"bootstrap ({NUM_RESAMPLES:,} resamples, seed {rows[0].seed}). -/+: items that only A or only B gets right.",
-        f"Holm: p of no difference, corrected for {count_of(len(rows), 'row')}. kept: of A's score above "
-        "chance.",
+        f"Holm: p of no difference, corrected for {count_of(len(rows), 'row')}. kept: of A's score above chance.",
         *meanings,
         *([words.BOUNDS] if rows[0].by_margin else []),
         *([words.CHANGES] if tables else []),

@@ -306,6 +306,7 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     ignored: tuple[SetAside, ...] = ()
     resolution: str  # the differences that this many report items can show, in a sentence
     tokens: str = ""  # of the vocabulary that went before layers and channels, in words; empty where none did
+    unused_tokens: str = ""  # bytes of those that the goal does not need, in words; empty where they are few
     path: tuple[PathStep, ...]
     path_ended: str = ""  # reason why the path goes no further, in words
     tested: tuple[TestedDepth, ...]  # in order of size; testing stops at the first that fails
