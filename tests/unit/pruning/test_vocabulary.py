@@ -18,6 +18,7 @@ from layercut.runs.prune import PruneResult
 from layercut.selection.answers import ObjectiveTask
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut
+from layercut.surgery.gguf_parts import tokens_of_gguf
 from layercut.surgery.remove import decoder_layers
 from layercut.tasks import load_task
 from tests.support.pruning import choice_file
@@ -151,3 +152,16 @@ def test_what_cannot_be(units, smaller, match, whole_model, rows, tmp_path):
     with pytest.raises((InputError, ValueError), match=match):
         run(whole_model, rows, tmp_path / "run", **CHOICE | {"units": units, "smaller": smaller})
     assert not (tmp_path / "run").exists()
+
+
+def test_files_of_the_original_lose_the_tokens_too(whole_model, rows, tmp_path):
+    pytest.importorskip("llama_cpp_py_sync", reason="llama-cpp-py-sync is not installed (layercut[gguf])")
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[gguf])")
+    file = gguf_of(whole_model, tmp_path / "whole.gguf")
+    done = run(file, rows, tmp_path / "run", **CHOICE | {"formats": ("q8_0",)})
+    result, whole = done.result, {made.model: made for made in done.result.formats if made.plan == "uncut"}
+    assert {*whole} == {"original without 660 tokens, Q8_0", "original without 660 tokens, own types"}
+    assert whole["original without 660 tokens, own types"].disk_bytes < file.stat().st_size
+    assert result.smallest is not None and result.smallest.passed and not result.not_made
+    assert read_gguf_head(done.folder / "model/model.gguf").num_layers in (3, 4)
+    assert max(tokens_of_gguf(read_gguf_head(done.folder / "model/model.gguf")).texts) == 639
