@@ -20,7 +20,7 @@ from layercut.pruning.formats import FORMATS, load_made_files
 from layercut.pruning.run import PruneRun, healed_checkpoint, lacking_items, removal_of
 from layercut.pruning.search import load_steps
 from layercut.pruning.speed import timed_rounds, timed_speeds, timer_of
-from layercut.pruning.vocabulary import UNUSED, describe_tokens
+from layercut.pruning.vocabulary import TRIMMED, UNUSED, describe_tokens
 from layercut.runs.atomic import new_directory, write_text
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
@@ -315,7 +315,8 @@ def answer_with_others(why: str, versus: Sequence[Alternative], disk_bytes: int,
         return f"Do not prune for size: {model}; the plan has {size_text(disk_bytes)}. {why}"
     if passed := better_of(versus, None):
         sizes = f"with {size_text(passed.disk_bytes)}; the plan has {size_text(disk_bytes)}"
-        return f"{why} {passed.model} passes too, {sizes}."
+        name = f"The {passed.model}" if passed.run == TRIMMED else passed.model
+        return f"{why} {name} passes too, {sizes}."
     names = ", ".join(f"{other.model} keeps {_kept(other.kept)}" for other in versus)
     return f"{why} No other model that was named passes: {names}." if versus else why
 

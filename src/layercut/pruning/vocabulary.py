@@ -13,6 +13,7 @@ from pathlib import Path
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.models.sources import resolve_source
 from layercut.pruning.settings import ASCII
 from layercut.runs.disk import size_text
 from layercut.runs.prune import GGUF
@@ -64,7 +65,8 @@ def trimmed_model(model: ModelHandle, plan: CutPlan, folder: Path) -> ModelHandl
         else:
             cut_gguf_file(model.settings, lambda **_: plan, file, out, verify=True)
         model.release()
-    return ModelHandle(model.settings.replace(model=str(out), revision=None))
+    source = replace(resolve_source(str(out)), name=model.source.name)
+    return ModelHandle(model.settings.replace(model=str(out), revision=None), source=source)
 
 
 def describe_tokens(plan: CutPlan) -> str:

@@ -75,6 +75,9 @@ def test_the_plan_is_one_of_the_model_without_tokens_and_both_are_handed_over(pr
     assert "660 of 1,300 tokens (50.8 %)" in result.tokens and result.tokens in result.why
     assert dict(first_of_prune(result).facts)["removed before"] == result.tokens
     earlier = json.loads((pruned.folder / "model/plan.json").read_text())
+    assert (
+        (pruned.folder / "model/README.md").read_text().partition("# ")[2].startswith("whole, 1 decoder layer removed")
+    )
     assert earlier["earlier"][0]["tokens"] == pytest.approx(660 / 1300)
     assert PruneResult.load(pruned.folder) == result
     assert not (pruned.folder / TRIMMED_FILES).exists(), "it was only needed on the way"
@@ -85,7 +88,7 @@ def test_the_original_answers_in_its_own_tokens_and_is_weighed_without_them(prun
     assert uncut["num_parameters"] == handle_of(whole_model).num_parameters(handle_of(whole_model).plan())
     (other,) = pruned.result.versus
     assert other.model == "original without 660 tokens" and other.passed and other.run == TRIMMED
-    assert other.kept[0].kept.value == 1
+    assert other.kept[0].kept.value == 1 and "The original without 660 tokens passes too" in pruned.result.why
     assert pruned.result.size["cut"].disk_bytes < other.disk_bytes < pruned.result.size["uncut"].disk_bytes
 
 
