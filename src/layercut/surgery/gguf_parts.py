@@ -236,12 +236,15 @@ class HealedCut(NamedTuple):
 
 
 def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
-    """Compare a healed checkpoint with the original's folder; one of another plan, or healed otherwise, is refused."""
-    plans = recorded_plans_of(folder)
-    healed = [entry for step in plans for entry in step.get("healing", ())]
-    methods = {str(entry.get("method")) for entry in healed}
-    if len(plans) != 1 or CutPlan.from_dict(plans[0]).key != plan.key:
+    """Compare a healed checkpoint with the original's folder; one of another plan, or healed otherwise, is refused.
+
+    An original that was cut before, such as one without tokens, has its earlier plans in both folders.
+    """
+    earlier, plans = recorded_plans_of(original), recorded_plans_of(folder)
+    last = plans[-1] if plans else {}
+    if plans != [*earlier, last] or CutPlan.from_dict(last).key != plan.key:
         raise InputError(f"{folder} was not cut by this plan in one step, so its matrices do not fit the file.")
+    methods = {str(entry.get("method")) for entry in last.get("healing", ())}
     if methods != {"seam"}:
         raise InputError(
             f"{folder} was healed by {', '.join(sorted(methods)) or 'nothing'}, and `healed` takes what `heal` "
@@ -254,7 +257,7 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
         for new, old in enumerate(plan.kept)
         if old in before and [*after[new].chunks()] != [*before[old].chunks()]
     }
-    return HealedCut(tuple(plans[0]["healing"]), changed)
+    return HealedCut(tuple(last["healing"]), changed)
 
 
 def _last_matrices(folder: Path) -> dict[int, TensorSpan]:

@@ -161,8 +161,14 @@ def test_files_of_the_original_lose_the_tokens_too(whole_model, rows, tmp_path):
     pytest.importorskip("llama_cpp_py_sync", reason="llama-cpp-py-sync is not installed (layercut[gguf])")
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (layercut[gguf])")
     file = gguf_of(whole_model, tmp_path / "whole.gguf")
-    done = run(file, rows, tmp_path / "run", **CHOICE | {"formats": ("q8_0",)})
+    done = run(
+        file,
+        rows,
+        tmp_path / "run",
+        **CHOICE | {"formats": ("q8_0",), "heal": "seam", "units": "vocab:640,width", "keep": 0.3},
+    )
     result, whole = done.result, {made.model: made for made in done.result.formats if made.plan == "uncut"}
+    assert len(result.formats) > len(whole) and "seam" in result.formats[-1].model
     assert {*whole} == {"original without 660 tokens, Q8_0", "original without 660 tokens, own types"}
     assert whole["original without 660 tokens, own types"].disk_bytes < file.stat().st_size
     assert result.smallest is not None and result.smallest.passed and not result.not_made

@@ -22,7 +22,7 @@ from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery.channels import Channels
 from layercut.surgery.gguf import cut_gguf_file, gguf_bytes
-from layercut.surgery.gguf_parts import Part, Requantised, check_channels, replace_matrix, thin_tensor
+from layercut.surgery.gguf_parts import Part, Requantised, check_channels, read_healed_cut, replace_matrix, thin_tensor
 from layercut.surgery.plan import CutPlan
 from layercut.verbs.cut import CutVerb
 from tests.support.tiny_gguf import TINY, build, write
@@ -251,6 +251,19 @@ def test_from_a_pruned_file_over_its_healing_to_a_file(file, tmp_path):
     found, before = tensors(out), tensors(thin)
     others = {name for name in found if found[name] != before[name]}
     assert others == {f"blk.{layer}.ffn_down.weight" for layer in range(4)}
+
+
+def test_a_file_that_was_cut_before_takes_what_was_healed_of_it(file, tmp_path):
+    before = layercut.cut(str(file), CutPlan(num_layers=4, removed=(1,)), tmp_path / "before.gguf", device="cpu")
+    plan = CutPlan(num_layers=3, channels=channels_of(3))
+    folder = healed_of(before, tmp_path / "healed", plan)
+    out = layercut.cut(str(before), healed=folder, out=tmp_path / "healed.gguf", device="cpu")
+    handle = ModelHandle(ModelSettings(model=str(out), device="cpu"))
+    assert [len(earlier.removed) for earlier in handle.earlier_plans] == [1, 0] and len(handle.healings) == 1
+    assert read_gguf_head(out).num_layers == 3
+    layercut.cut(str(file), CutPlan(num_layers=4, removed=(2,)), tmp_path / "other", device="cpu", verify=False)
+    with pytest.raises(InputError, match="was not cut by this plan in one step"):
+        read_healed_cut(folder, tmp_path / "other", plan)
 
 
 def test_what_is_no_such_checkpoint_is_refused(file, tmp_path):
