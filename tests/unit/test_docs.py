@@ -155,7 +155,7 @@ def test_every_setting_has_its_own_page():
     from layercut.engine.base import Decoding
     from layercut.healing.prompt_sources import PromptReading
     from layercut.healing.settings import HealSettings
-    from layercut.pruning.settings import GoalSettings
+    from layercut.selection.goal import GoalSettings
     from layercut.study.settings import Depth
 
     def below(kind: type) -> set[type]:

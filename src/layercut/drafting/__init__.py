@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from layercut.pruning.settings import GoalSettings
+from layercut.selection.goal import GoalSettings
 from layercut.selection.specs import Removed
 
 

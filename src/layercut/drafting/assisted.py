@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from layercut.drafting.search import StepTimes, TriedDraft, WrittenAnswer
+from layercut.drafting.search import StepTimes, TriedDraft
 from layercut.engine.stopping import stop_tokens
 from layercut.engine.timing import CheckpointTimer, draw_random_ids, name_of_cache, synchronised_time
 from layercut.errors import InputError
@@ -24,6 +24,7 @@ from layercut.models.quiet import quiet_transformers, without_defaults
 from layercut.progress import Progress
 from layercut.pruning.settings import Profile
 from layercut.pruning.speed import NUM_ROUNDS, TimeParts, timed_rounds
+from layercut.selection.written_answers import WrittenAnswer
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import ACTIVE, remove_layers
 

@@ -21,11 +21,9 @@ from layercut.drafting.search import (
     AnswerReader,
     StepTimes,
     TriedDraft,
-    WrittenAnswer,
     can_run,
     choose_drafts,
     mlp_of,
-    part_name,
 )
 from layercut.engine.handle import ModelHandle
 from layercut.engines import ENGINES
@@ -33,7 +31,7 @@ from layercut.errors import InputError
 from layercut.evidence.paired import ratio_of_sums
 from layercut.models.weights import read_config, stored_tensors
 from layercut.progress.bars import RunProgress
-from layercut.pruning.settings import LAPTOP, GoalTasks, Profile, fitted_profile
+from layercut.pruning.settings import LAPTOP, Profile, fitted_profile
 from layercut.pruning.speed import unread_bytes
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import resumable_writing
@@ -42,8 +40,10 @@ from layercut.runs.environment import command_line, describe_machine
 from layercut.runs.prune import Estimated, as_estimated
 from layercut.runs.records import Notes
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.goal import GoalTasks
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.specs import plan_of
+from layercut.selection.written_answers import WrittenAnswer, part_name
 from layercut.surgery.checkpoint import plan_cut
 from layercut.surgery.cut import cut_model
 from layercut.surgery.plan import CutPlan

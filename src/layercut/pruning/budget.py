@@ -23,27 +23,17 @@ from layercut.evidence.sample_size import (
     power_to_decide,
 )
 from layercut.models.make_gguf import check_makers
-from layercut.pruning.settings import (
-    BOTH,
-    LAYER,
-    NONE,
-    TRANSFORMERS,
-    GoalTasks,
-    Profile,
-    PruneSettings,
-    fitted_profile,
-)
+from layercut.pruning.settings import BOTH, LAYER, NONE, TRANSFORMERS, Profile, PruneSettings, fitted_profile
 from layercut.pruning.speed import Sizes, other_model, timer_of
 from layercut.pruning.vocabulary import plan_tokens
 from layercut.runs.directory import RunFolder
 from layercut.runs.disk import size_text
 from layercut.runs.dry_run import ANSWER_BYTES, Outline, PlannedStep
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.goal import GoalTasks, general_tasks
 from layercut.selection.select import planned_answers
 from layercut.settings import ModelSettings
 from layercut.surgery.gguf import gguf_file
-from layercut.tasks import load_task
-from layercut.tasks.builtin.checked import CODE, GENERAL
 from layercut.tasks.cells import Cell, make_task_cells
 from layercut.tasks.own_file import OwnFile
 from layercut.tasks.suites import suite_named
@@ -54,7 +44,6 @@ CANDIDATES = 4  # layers of which task scores choose the next one to remove
 ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
-REQUESTS = 12  # general requests of each list
 ITEMS = 24  # items of each check of side effects
 _ROOM = 512  # tokens of the context that checks need
 _LONG = "needle"
@@ -65,11 +54,6 @@ _NOT_DECIDING = ("use", "tasks", "versus", "serve", "no_side_effects")
 def selection_limit(settings: PruneSettings) -> int:
     """Selection items of each task, at most."""
     return min(settings.items or SELECTION_ITEMS, SELECTION_ITEMS)
-
-
-def general_tasks() -> tuple[ObjectiveTask, ...]:
-    """General requests, which count with the goal's tasks where channels are chosen and plans are healed."""
-    return tuple(ObjectiveTask(task=load_task(name), readout="short", limit=REQUESTS) for name in (GENERAL, CODE))
 
 
 class Yardstick(NamedTuple):

@@ -35,13 +35,14 @@ from layercut.pruning.outcome import (
 )
 from layercut.pruning.run import PruneRun, count_report_items, measure_original
 from layercut.pruning.search import grow_path
-from layercut.pruning.settings import GoalTasks, Profile, PruneSettings, goal_tasks
+from layercut.pruning.settings import Profile, PruneSettings
 from layercut.pruning.vocabulary import TRIMMED_FILES, UNUSED, describe_tokens, describe_unused_tokens, trimmed_model
 from layercut.runs.directory import PAGE, RunFolder
 from layercut.runs.disk import resumable_writing, size_text
 from layercut.runs.prune import GGUF, MODEL, RESULT, VERSUS, Estimated, PruneResult, SideEffect
 from layercut.runs.records import data_frame
 from layercut.runs.study import UNCUT
+from layercut.selection.goal import GoalTasks, goal_tasks
 from layercut.selection.search_journal import SearchJournal
 from layercut.settings import ModelSettings
 from layercut.surgery.checkpoint import plan_cut

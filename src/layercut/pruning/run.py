@@ -19,14 +19,15 @@ from layercut.evidence.sample_size import MANY
 from layercut.healing.fold import last_projection, norm_gain, run_up_to_layer
 from layercut.healing.seam import PROJECTION
 from layercut.progress.bars import RunProgress
-from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, general_tasks, items_for
+from layercut.pruning.budget import FEWEST, MOST, Yardstick, describe_power, items_for
 from layercut.pruning.path import PlanPath
-from layercut.pruning.settings import NONE, SEAM, GoalTasks, Profile, PruneSettings
+from layercut.pruning.settings import NONE, SEAM, Profile, PruneSettings
 from layercut.pruning.speed import Sizes
 from layercut.runs.directory import RunFolder
 from layercut.runs.prune import PathStep
 from layercut.runs.records import Notes
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.goal import GoalTasks, general_tasks
 from layercut.selection.objective import TaskObjective
 from layercut.selection.search_journal import SearchJournal
 from layercut.surgery.plan import CutPlan

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from layercut.drafting import DraftSettings
-from layercut.pruning.settings import GoalTasks, PruneSettings, goal_tasks
+from layercut.pruning.settings import PruneSettings
+from layercut.selection.goal import GoalTasks, goal_tasks
 from layercut.selection.specs import check_fits
 from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks

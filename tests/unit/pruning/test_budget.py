@@ -8,8 +8,9 @@ import pytest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError, RunMismatch
 from layercut.pruning.budget import check_run, prune_outline
-from layercut.pruning.settings import PruneSettings, goal_tasks
+from layercut.pruning.settings import PruneSettings
 from layercut.runs.directory import RunFolder
+from layercut.selection.goal import goal_tasks
 from layercut.settings import ModelSettings
 from tests.support.answers import write_lines
 

@@ -18,7 +18,6 @@ from layercut.engine.plain import PlainEngine
 from layercut.engine.shared import SharedEngine
 from layercut.errors import InputError, RunMismatch
 from layercut.progress import show_nothing
-from layercut.pruning.budget import general_tasks
 from layercut.pruning.job import Pruned
 from layercut.pruning.path import ALONE, TRACES, PlanPath
 from layercut.pruning.search import healing_prompts
@@ -26,6 +25,7 @@ from layercut.report.first import answer_lines
 from layercut.runs.prune import Estimated, PruneResult
 from layercut.runs.records import Journal, Notes
 from layercut.selection.answers import ObjectiveTask
+from layercut.selection.goal import general_tasks
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.task_criteria import correct_traces
 from layercut.surgery.cut import UNMEASURED

@@ -1,0 +1,107 @@
+"""``quantise``: a GGUF file of a given size, whose bits are where the user's task needs them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from layercut.engine.handle import ModelHandle
+from layercut.errors import InputError
+from layercut.quantising import QuantiseSettings
+from layercut.selection.goal import GoalTasks, goal_tasks
+from layercut.selection.specs import Removed
+from layercut.settings import ModelSettings
+from layercut.tasks.suites import check_tasks
+from layercut.verbs import fields
+from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
+
+if TYPE_CHECKING:
+    from layercut.quantising.job import Quantised
+
+
+class QuantiseVerb(Verb):
+    """Write MODEL as a GGUF file of a given size, with the bits where its answers to your task need them.
+
+    Measures on the model's own answers how much each weight matrix matters, and what each ggml type does to it. Then
+    gives every tensor the type with which the sum of the damages is least in so many bytes, and measures the divergence
+    of the file on answers that it did not use. llama.cpp and all that is made of it read the file.
+
+    Example: layercut quantise bundled:smollm2-135m --tasks mine.jsonl --size 75MB --out mine.gguf
+    """
+
+    VERB = "quantise"
+    POSITIONAL = ("model", "tokenizer")
+    RETURNS = "result, all that quantise.json holds, folder and file."
+    RUNS_PROGRAMS = True
+    HIDDEN = "unsafe_exec"
+
+    model: Annotated[ModelSettings, Fields("Model", shown="dtype device", without="quantize engine_pool base_url")]
+    goal: Annotated[QuantiseSettings, Fields(shown="use tasks size bits types answers general imatrix recipe")]
+    remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
+        None, description="What is removed first, as in cut: a plan.json, layers, vocab:ascii, mlp:0.1."
+    )
+    out: fields.Out = Field(
+        None, description="The file, which ends in .gguf, or a run folder; runs/quantise-<model> if left out."
+    )
+    write_imatrix: Annotated[Path | None, Flag("FILE")] = Field(
+        None, description="Write the importance matrix too, for llama-quantize --imatrix; .dat is the older form."
+    )
+    data: Annotated[fields.Data, Flag("TASK=PATH", hidden=True, repeated=True)]
+    data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
+    seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
+
+    def check(self) -> None:
+        check_tasks(self.tasks.tasks)
+        if not self.goal.writes_file and self.write_imatrix is None:
+            raise InputError("say how large the file may be: `size` 600MB or 55%, `bits` 3.2, or a `recipe`.")
+
+    @cached_property
+    def tasks(self) -> GoalTasks:
+        """The tasks whose answers count."""
+        return goal_tasks(self.goal, self.data, self.data_dir)
+
+    @property
+    def run_folder(self) -> Path:
+        folder = super().run_folder
+        return folder.with_suffix("") if folder.suffix == ".gguf" else folder
+
+    def run(self, io: Io) -> Quantised:
+        from layercut.quantising.job import quantise_model
+
+        original = io.handle(self.model)
+        return quantise_model(
+            original,
+            self._remaining(io, original),
+            self.goal,
+            self.tasks,
+            folder=self.run_folder,
+            file=self.out if self.out is not None and self.out.suffix == ".gguf" else None,
+            imatrix=self.write_imatrix,
+            seed=self.seed,
+            console=io.console,
+            say=io.say,
+        )
+
+    def _remaining(self, io: Io, original: ModelHandle) -> ModelHandle:
+        """What a plan leaves of the model, written by ``cut`` beside the run folder once."""
+        from layercut.surgery.gguf import gguf_file
+        from layercut.verbs.cut import CutVerb
+
+        if self.remove is None:
+            return original
+        ending = "" if gguf_file(self.model.model) is None else ".gguf"
+        cut = self.run_folder.with_name(f"{self.run_folder.name}-cut{ending}")
+        if not cut.exists():
+            CutVerb(model=self.model, remove=self.remove, out=cut, seed=self.seed).run(io)
+        return ModelHandle(self.model.replace(model=str(cut), revision=None))
+
+    def show(self, done: Quantised, io: Io) -> Shown:
+        from layercut.report.elements import terminal_table
+        from layercut.report.quantise import quantise_lines, quantise_tables
+
+        tables = map(terminal_table, quantise_tables(done.result))
+        tasks: Any = ",".join(task.task for task in self.tasks.tasks)
+        return Shown(done.result.to_dict(), tables, quantise_lines(done.result, tasks), notes=done.result.notes)
