@@ -27,13 +27,13 @@ PICTURE = DOCS / "images" / "packages.svg"
 CRITERIA_PAGE = DOCS / "reference" / "criteria.md"
 STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
-    "cli", "api", "verbs", "tools", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report",
-    "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings", "progress",
-    "runs", "text", "seed", "errors",
+    "cli", "api", "verbs", "tools", "drafting", "quantising", "pruning", "study", "healing", "diagnostics", "selection",
+    "report", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings",
+    "progress", "runs", "text", "seed", "errors",
 )  # fmt: skip
 """Packages in the tree and in the picture, from the top down."""
 COLUMN = {"cli": -1.1, "tools": 1.9, "study": -1.1, "diagnostics": 1.1, "report": -1, "tasks": 1, "evidence": -1}
-COLUMN |= {"engine": 0.7, "sandbox": 1.9}
+COLUMN |= {"quantising": 1.1, "engine": 0.7, "sandbox": 1.9}
 """Where a package stands in the picture, in boxes from the middle; in the middle if left out."""
 
 
@@ -259,6 +259,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
     from layercut.healing.prompt_sources import Answering, PromptSpec
     from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
     from layercut.pruning.settings import PruneSettings
+    from layercut.quantising import QuantiseSettings
     from layercut.selection.base import SearchSettings
     from layercut.settings import CalibrationSettings, DecodingSettings, ModelSettings, TaskSettings
     from layercut.study.settings import CriterionSettings, HealingArm, StudySettings
@@ -276,6 +277,7 @@ def settings_classes() -> tuple[tuple[str, type[Settings]], ...]:
         ("Healing: prompt sources", PromptSpec),
         ("Prune", PruneSettings),
         ("Draft", DraftSettings),
+        ("Quantise", QuantiseSettings),
         ("Diagnosis", DiagnoseSettings),
         ("Study", StudySettings),
         ("Study: criterion", CriterionSettings),

@@ -28,6 +28,7 @@ _PUBLIC = {
     # steps that are kept in run folders
     "prune": "layercut.api",
     "draft": "layercut.api",
+    "quantise": "layercut.api",
     "draft_view": "layercut.drafting.assisted",
     "ModelSettings": "layercut.settings",
     "select_layers": "layercut.api",
@@ -52,6 +53,7 @@ _PUBLIC = {
     "Comparison": "layercut.evidence.paired",
     "Pruned": "layercut.pruning.job",
     "DraftDone": "layercut.drafting.job",
+    "Quantised": "layercut.quantising.job",
     "Swept": "layercut.selection.sweep",
     "Evaluated": "layercut.tasks.cells",
     "AnswerRecord": "layercut.healing.prompts",

@@ -21,6 +21,7 @@ from layercut.healing.prompts import AnswerRecord as AnswerRecord
 from layercut.models.loading import LoadedModel as LoadedModel
 from layercut.models.loading import load_model as load_model
 from layercut.pruning.job import Pruned as Pruned
+from layercut.quantising.job import Quantised as Quantised
 from layercut.report.reports import write_reports as write_reports
 from layercut.selection.sweep import Swept as Swept
 from layercut.settings import CalibrationSettings as CalibrationSettings
@@ -588,6 +589,81 @@ def draft(
 
     Returns:
         result, all that draft.json holds, and folder.
+    Raises:
+        InputError: a value that cannot be used, or a run folder that holds another run.
+    """
+
+def quantise(
+    model: str | PathLike[str] | ModelSettings | PreTrainedModel,
+    tokenizer: Any = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    batch_size: int = 32,
+    engine: str = "shared",
+    cache_gib: float | str = 2.0,
+    use: str | None = None,
+    tasks: str | Sequence[str] = (),
+    max_new_tokens: int | None = None,
+    size: str | None = None,
+    bits: float | str | None = None,
+    types: str | Sequence[str] = (),
+    recipe: str | PathLike[str] | None = None,
+    answers: int = 16,
+    general: int = 8,
+    held_out: int = 8,
+    gradients: bool = True,
+    imatrix: str | PathLike[str] | None = None,
+    compare_plain: bool = True,
+    remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    out: str | PathLike[str] | None = None,
+    write_imatrix: str | PathLike[str] | None = None,
+    data: Mapping[str, str | PathLike[str]] = {},
+    data_dir: str | PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Quantised:
+    """Write MODEL as a GGUF file of a given size, with the bits where its answers to your task need them.
+
+    ``layercut quantise``.
+
+    Args:
+        model: Hugging Face id, local Hugging Face folder, .gguf file, or bundled:smollm2-135m (the embedded default).
+        revision: Branch, tag or commit on the hub.
+        dtype: auto (the checkpoint's own, on a CPU float32), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps, xpu.
+        device_map: Spread a large model over devices, as in transformers: auto, balanced.
+        batch_size: Sequences run at once; halved when memory runs out.
+        engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
+        cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
+        use: One of math, code, summarize, classify, chat, copy, all.
+        tasks: Tasks in place of a use: names, or a .jsonl or .csv.
+        max_new_tokens: Longest answer, of tasks where it can be chosen.
+        size: Most bytes of the file: 600MB, 0.6GB, or 55% of MODEL's.
+        bits: In place of a size: mean bits of a weight, such as 3.2.
+        types: ggml types that tensors may get, such as q3_k,q4_k,q6_k; all that fit if left out.
+        recipe: In place of a size: types by tensor, a file as llama-quantize --tensor-type-file takes it.
+        answers: Own answers to selection items of each task that types follow.
+        general: Own answers to general requests that types follow too; 0 for none.
+        held_out: Other own answers of each task, on which the divergence is measured.
+        gradients: Weigh errors by gradients; else by what matrices read alone.
+        imatrix: An importance matrix (imatrix.gguf or .dat) in place of the one measured here.
+        compare_plain: Measure the plain type of the nearest size as well.
+        remove: What is removed first, as in cut: a plan.json, layers, vocab:ascii, mlp:0.1.
+        out: The file, which ends in .gguf, or a run folder; runs/quantise-<model> if left out.
+        write_imatrix: Write the importance matrix too, for llama-quantize --imatrix; .dat is the older form.
+        data: Local data of a task: gsm8k=PATH. May be repeated.
+        data_dir: Folder with local data, in a folder for each task, such as gsm8k.
+        seed: Random seed.
+        tokenizer: of a model in memory.
+        progress: show progress on stderr, also in a notebook.
+        say: called with each line for people, in place of stderr.
+
+    Returns:
+        result, all that quantise.json holds, folder and file.
     Raises:
         InputError: a value that cannot be used, or a run folder that holds another run.
     """

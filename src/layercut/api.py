@@ -144,9 +144,10 @@ def _heard(progress: bool, say: Any) -> Io:
     return Io(console, say or (lambda text: console.print(text, soft_wrap=True)))
 
 
-prune, draft, select_layers, cut, evaluate, generate = (
-    function_of(verb_class(name)) for name in ("prune", "draft", "select", "cut", "eval", "generate")
+prune, draft, quantise, select_layers, cut = (
+    function_of(verb_class(name)) for name in ("prune", "draft", "quantise", "select", "cut")
 )
+evaluate, generate = (function_of(verb_class(name)) for name in ("eval", "generate"))
 sweep, diagnose, heal, run_study = (function_of(verb_class(name)) for name in ("sweep", "diagnose", "heal", "run"))
 compare, push = (function_of(verb_class(name)) for name in ("compare", "push"))
 

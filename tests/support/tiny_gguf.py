@@ -84,11 +84,11 @@ def write(
     writer = gguf.GGUFWriter(path, name)
     own = {
         "context_length": 512,
-        "embedding_length": HEADS * SIZE,
+        "embedding_length": model.config.hidden_size,
         "block_count": model.config.num_hidden_layers,
         "feed_forward_length": model.config.intermediate_size,
-        "attention.head_count": HEADS,
-        "attention.head_count_kv": HEADS_KV,
+        "attention.head_count": model.config.num_attention_heads,
+        "attention.head_count_kv": model.config.num_key_value_heads,
         "attention.key_length": SIZE,
         "attention.value_length": SIZE,
         "attention.layer_norm_rms_epsilon": float(getattr(model.config, "rms_norm_eps", 1e-6)),
@@ -119,7 +119,7 @@ def write(
         if "norm" in old and name in ("gemma2", "gemma3"):
             values = values + 1
         if tiny.permuted and re.search(r"[qk]_proj\.weight$", old):
-            rows = values.reshape(HEADS if "q_proj" in old else HEADS_KV, 2, -1, values.shape[1])
+            rows = values.reshape(len(values) // SIZE, 2, -1, values.shape[1])
             values = rows.swapaxes(1, 2).reshape(values.shape)
         values = np.ascontiguousarray(values)
         kind = next((kind for end, kind in kinds.items() if new.endswith(end)), None)

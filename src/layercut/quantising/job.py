@@ -41,6 +41,7 @@ from layercut.selection.goal import GoalTasks, general_tasks
 from layercut.selection.search_journal import SearchJournal
 from layercut.selection.written_answers import AnswerWriter, WrittenAnswer
 from layercut.surgery.gguf import cut_gguf_file, gguf_file
+from layercut.surgery.plan import CutPlan
 
 _SIZES = ("size", "bits", "types", "recipe", "imatrix", "compare_plain", "use", "tasks")
 """Settings that may differ when a run goes on: they choose among what was measured, or are recorded elsewhere."""
@@ -64,7 +65,7 @@ class OwnAnswers(NamedTuple):
 
 def quantise_model(
     original: ModelHandle,
-    base: ModelHandle,
+    remaining: ModelHandle | None,
     settings: QuantiseSettings,
     goal: GoalTasks,
     *,
@@ -78,19 +79,19 @@ def quantise_model(
     """Measure, choose, write and compare; the same call again goes on where it was stopped.
 
     Args:
-        original: the model whose answers count.
-        base: the model that is quantised: the same one, or what a plan left of it.
+        original: the model whose answers count; its engine may be llama.cpp, which answers faster.
+        remaining: what a plan left of it, which is quantised in its place.
         folder: the run folder.
         file: the GGUF file to write; one in the folder, named by its size, if left out.
         imatrix: where the importance matrix is written too.
     """
+    base, cut = remaining or original, None if remaining is None else remaining.last_cut
+    if ENGINES[base.settings.engine].reads_weights:  # gradients need the weights in memory
+        base = ModelHandle(base.settings.replace(engine=next(iter(ENGINES))))
     check_makers(converts=gguf_file(base.settings.model) is None)
-    if ENGINES[original.settings.engine].reads_weights:
-        raise InputError("gradients need the model in memory; use `engine` shared or plain.")
     fixed = {name: value for name, value in settings.as_dict().items() if name not in _SIZES}
     tasks = [{**part.describe(), "limit": None} for part in goal.parts(seed)]
-    removed = {} if base is original else base.last_cut.gone
-    wanted = {**original.describe(), **removed, "tasks": tasks, **fixed, "seed": seed}
+    wanted = {**original.describe(), **({} if cut is None else cut.gone), "tasks": tasks, **fixed, "seed": seed}
     progress = RunProgress(console, steps=["answers", "statistics", "damage", "writing", "divergence"])
 
     @contextmanager
@@ -105,7 +106,7 @@ def quantise_model(
         say(goal.note)
     with resumable_writing(folder), RunFolder.begin(folder, wanted) as run, progress.running():
         with stage("answers", "answers of the original model"), SearchJournal(run) as journal:
-            own = _own_answers(AnswerWriter(original, journal, progress), base, settings, goal, seed)
+            own = _own_answers(AnswerWriter(original, journal, progress), cut, settings, goal, seed)
         if base is not original:
             original.release()
         whole = _write_whole_file(base, folder, say)
@@ -123,7 +124,7 @@ def quantise_model(
         layout = Layout(whole, matrices)
         result = QuantiseResult(
             model=original.settings.model,
-            removed="" if base is original else base.last_cut.describe(),
+            removed="" if cut is None else cut.describe(),
             bytes_before=whole.stat().st_size,
             num_texts=len(own.learned),
             num_tokens=tokens,
@@ -157,7 +158,7 @@ def _label(settings: QuantiseSettings) -> str:
 
 
 def _own_answers(
-    writer: AnswerWriter, base: ModelHandle, settings: QuantiseSettings, goal: GoalTasks, seed: int
+    writer: AnswerWriter, cut: CutPlan | None, settings: QuantiseSettings, goal: GoalTasks, seed: int
 ) -> OwnAnswers:
     """Answers to selection items of each task, and to general requests; those after the first ones are held out."""
     learned, held_out = list[WrittenAnswer](), list[WrittenAnswer]()
@@ -170,7 +171,7 @@ def _own_answers(
         held_out += answers[first : first + settings.held_out]
     for part in general_tasks(settings.general // 2) if settings.general > 1 else ():
         learned += writer.write(part, "selection", settings.general // 2)
-    vocabulary = None if base is writer.model else base.last_cut.vocabulary
+    vocabulary = None if cut is None else cut.vocabulary
 
     def texts(answers: Sequence[WrittenAnswer]) -> list[Text]:
         kept = []

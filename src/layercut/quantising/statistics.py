@@ -81,11 +81,8 @@ class Statistics:
         progress("texts", len(texts), len(texts))
 
     def _add(self, sums: Mapping[str, np.ndarray]) -> None:
-        if wrong := [name for name, values in sums.items() if not np.isfinite(values).all()]:
-            raise InputError(
-                f"{wrong[0].rpartition('.')[0]} has activations or gradients that are no numbers; load the model in "
-                "float32 (`dtype`)."
-            )
+        for name, values in sums.items():
+            _refuse_no_numbers(name.rpartition(".")[0], values)
         known, new = self._sums, {**sums, "num_texts": np.ones(1)}
         self._sums = {name: np.asarray(known.get(name, 0) + new.get(name, 0)) for name in sorted({*known, *new})}
         stored = io.BytesIO()
@@ -125,12 +122,20 @@ def _read_text(
                 raise InputError(f"{type(model).__name__} has no backward pass, so no gradients can be taken.")
             # The last position predicts what follows the answer, which is not part of it.
             log_TV = output.logits[0, -text.num_answer - 1 : -1].float().log_softmax(-1)
+            _refuse_no_numbers("output head", log_TV.detach().sum(-1).cpu().numpy())
             noise = torch.Generator().manual_seed(noise_key(seed, text.id) % 2**63)
             drawn_T1 = torch.multinomial(log_TV.detach().exp().cpu(), 1, generator=noise).to(log_TV.device)
             log_TV.gather(1, drawn_T1).sum().backward()
             assert embedded_1TD.grad is not None
             sums |= _lookup_sums(text, embedded_1TD.grad[0], model.get_input_embeddings().num_embeddings)
     return sums
+
+
+def _refuse_no_numbers(name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"the model's {name} has activations or gradients that are no numbers; load it in float32 (`dtype`)."
+        )
 
 
 def _adding(sums: dict[str, np.ndarray], name: str, reads_back: bool) -> Callable[..., None]:

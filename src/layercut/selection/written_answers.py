@@ -11,6 +11,7 @@ from layercut.engine.handle import ModelHandle
 from layercut.engine.rows import generation_row
 from layercut.engine.stopping import stop_tokens
 from layercut.errors import InputError
+from layercut.models.loading import LoadedModel
 from layercut.progress.bars import RunProgress
 from layercut.selection.answers import ObjectiveTask
 from layercut.selection.search_journal import JournalPart, JournalQuestion, SearchJournal
@@ -50,15 +51,16 @@ class AnswerWriter:
             replace(cast("GenerationRequest", part.task.request(sample, part.readout)), settled=None, draft="")
             for sample in part.task.samples(split, limit)
         ]
-        uncut, name, loaded = CutPlan(num_layers=self.model.num_layers), part_name(part), self.model.loaded
+        uncut, name, reader = CutPlan(num_layers=self.model.num_layers), part_name(part), self.model.reader
         (records,) = self._ask(
             part.label, (name, "answers"), requests, [uncut], lambda reply: {"tokens": list(reply.tokens)}
         )
-        stops = stop_tokens(loaded.tokenizer, loaded.model.generation_config)
+        config = reader.model.generation_config if isinstance(reader, LoadedModel) else reader.generation_config
+        stops = stop_tokens(reader.tokenizer, config)
         answers = []
         for request, record in zip(requests, records, strict=True):
             if tokens := tuple(record["tokens"]):
-                row = generation_row(loaded, request)
+                row = generation_row(reader, request)
                 # An answer that a text ended, and not a token, is written without that text again: to its length.
                 limit = row.limit if tokens[-1] in stops else len(tokens)
                 answers.append(WrittenAnswer(f"{name}.{request.id}", name, row.prompt, tokens, limit))

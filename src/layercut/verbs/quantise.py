@@ -71,10 +71,9 @@ class QuantiseVerb(Verb):
     def run(self, io: Io) -> Quantised:
         from layercut.quantising.job import quantise_model
 
-        original = io.handle(self.model)
         return quantise_model(
-            original,
-            self._remaining(io, original),
+            io.handle(self.model),
+            self._remaining(io),
             self.goal,
             self.tasks,
             folder=self.run_folder,
@@ -85,13 +84,13 @@ class QuantiseVerb(Verb):
             say=io.say,
         )
 
-    def _remaining(self, io: Io, original: ModelHandle) -> ModelHandle:
-        """What a plan leaves of the model, written by ``cut`` beside the run folder once."""
+    def _remaining(self, io: Io) -> ModelHandle | None:
+        """What a plan leaves of the model, written by ``cut`` once; None where nothing is removed."""
         from layercut.surgery.gguf import gguf_file
         from layercut.verbs.cut import CutVerb
 
         if self.remove is None:
-            return original
+            return None
         ending = "" if gguf_file(self.model.model) is None else ".gguf"
         cut = self.run_folder.with_name(f"{self.run_folder.name}-cut{ending}")
         if not cut.exists():
