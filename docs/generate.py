@@ -28,8 +28,8 @@ CRITERIA_PAGE = DOCS / "reference" / "criteria.md"
 STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
     "cli", "api", "verbs", "tools", "drafting", "pruning", "study", "healing", "diagnostics", "selection", "report",
-    "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings", "progress",
-    "runs", "text", "seed", "errors",
+    "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "known_tasks",
+    "base_settings", "progress", "runs", "text", "seed", "errors",
 )  # fmt: skip
 """Packages in the tree and in the picture, from the top down."""
 COLUMN = {"cli": -1.1, "tools": 1.9, "study": -1.1, "diagnostics": 1.1, "report": -1, "tasks": 1, "evidence": -1}

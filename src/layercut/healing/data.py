@@ -33,7 +33,7 @@ FEWEST = 3
 """Words of an item that is searched for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
 questions, and contaminate only as a whole line.
 """
-BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
+BUILT_IN = tuple(name for name, row in TASKS.items() if not row.needs_files)  # their report items need no files
 _OPERATORS = frozenset("+-*/×÷−")
 
 
@@ -226,6 +226,7 @@ def report_items(tasks: Mapping[str, Task], source: PromptSource, say: Say) -> R
     in_full = full_test_sets(tasks, source)
     splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
     questions = {name: [item.question for item in task.samples(splits[name], None)] for name, task in tasks.items()}
+    questions = {name: texts for name, texts in questions.items() if texts}
     missing = [name for name in TASKS if name not in tasks]
     if missing:
         say(
