@@ -127,6 +127,7 @@ def heal_model(
             record = {
                 "method": train.method,
                 "objective": train.objective,
+                "graded": train.goal.is_graded,
                 **plan.gone,
                 "responses": answers,
                 "teacher": teacher_model.model,
@@ -139,7 +140,7 @@ def heal_model(
                 **counts,
                 "selection_items": record_items(items_used(to_check, source)),
             }
-            if METHODS[train.method].made_by:
+            if not METHODS[train.method].repairs:
                 from layercut.healing.sft import finished_training, training_record
 
                 trained = finished_training(folder)
@@ -150,8 +151,8 @@ def heal_model(
                 record |= training_record(trained, train)
                 write_trained(cut.source, trained.final, settings, data, out=checkpoint, record=record, say=say)
             else:
-                model, judge, repairs = _repair(cut, teacher, plan, data, train, console, say)
-                record, dtype = record | repairs, settings.save_dtype
+                model, judge, repaired = _repair(cut, teacher, plan, data, train, console, say)
+                record, dtype = record | repaired, settings.save_dtype
                 write_healed(model, cut.source, out=checkpoint, record=record, dtype=dtype, judge=judge)
         remove_weights(folder)
         run.write_metrics([], plan=plan.to_dict())
@@ -188,19 +189,17 @@ def _repair(
     cut: ModelHandle, teacher: ModelHandle, plan: CutPlan, data: Data, train: TrainSettings, console: Console, say: Say
 ) -> tuple[Any, Judge, dict[str, Any]]:
     """The pruned model with maps at its seams, solved for in closed form; what judges it; and what the record gets."""
-    from layercut.healing.seam import places_to_repair, repair_seams
-
-    began = time.monotonic()
-    model, uncut = load_for_training(cut, train).model, load_teacher(teacher, cut, train).model
+    began, repair = time.monotonic(), load_by_name(str(METHODS[train.method].repairs))
+    model = load_for_training(cut, train).model
     judge, half = judge_of_rounding(model, data), train.autocasts(has_bfloat16=has_bfloat16(cut))
-    total = len(places_to_repair(plan, train.seam)) * (len(data.train) + len(data.held_out))
-    with progress_bar("Reading both models", total, console, "texts") as on_progress:
-        fits = repair_seams(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
+    uncut = load_teacher(teacher, cut, train).model  # from here on both are in memory
+    with progress_bar("Reading both models", len(data.train) + len(data.held_out), console, "texts") as on_progress:
+        fits = repair(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
+    del uncut
+    give_back_memory()
     lines = [fit.describe() for fit in fits]
     for line in lines:
         say(line)
-    del uncut
-    give_back_memory()
     return (
         model,
         judge,
