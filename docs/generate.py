@@ -340,7 +340,7 @@ def study_keys() -> str:
 
     lines = ["| entry | its keys | defaults and limits |", "|---|---|---|"]
     for entry, *kinds in (
-        ("beside `model`, and in `models`", ModelSettings),
+        ("beside `model`", ModelSettings),
         ("`tasks`, `objective`", TaskSettings),
         ("`criteria`", CriterionSettings),
         ("`calibration` of a criterion", CalibrationSettings),

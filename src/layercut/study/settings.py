@@ -72,7 +72,7 @@ class CriterionSettings(SearchSettings):
 
     @property
     def cost(self) -> int:
-        """0: needs no model, 1: reads text or weights, 2: answers tasks."""
+        """0: needs no model, 1: runs the model on text, 2: answers tasks."""
         return 2 if self.row.needs_objective or self.objective else int(self.row.needs_model)
 
     def draws(self, decoding: DecodingSettings) -> bool:
