@@ -33,90 +33,80 @@ class KnownTask(NamedTuple):
     suites: tuple[InSuite, ...] = ()
 
 
-_BOXED, _CODE, _CHECKED, _LOCAL = "benchmarks.boxed", "benchmarks.code_problems", "builtin.checked", "or a local copy"
+def _built_in(factory: str, summary: str, *suites: InSuite, **columns: Any) -> KnownTask:
+    return KnownTask(f"builtin.{factory}", f"{summary} (built in)", suites=suites, **columns)
+
+
+def _from_hub(factory: str, summary: str, hub: str, uses: tuple[str, ...], *suites: InSuite, **more: Any) -> KnownTask:
+    summary = f"{summary} ({hub}, or a local copy)"
+    return KnownTask(f"benchmarks.{factory}", summary, needs_files=True, uses=uses, suites=suites, **more)
+
+
+def _choices(summary: str, *suites: InSuite) -> KnownTask:
+    """Multiple choice by lm-eval; of arXiv:2602.01997, with five worked examples."""
+    places = (InSuite("paper", "rank", num_shots=5), *suites)
+    return KnownTask(BY_LM_EVAL, summary, needs_files=True, uses=("all/rank", "classify/rank"), suites=places)
+
+
 _BUILT_IN, _QUICK, _PAPER, _EFFECT = (
     InSuite("builtin"),
     InSuite("quick", "short"),
     InSuite("paper"),
     InSuite("side_effects"),
 )
-_MATH, _PROGRAMS, _CHOICES = ("all/chain", "math/chain"), ("all/chain", "code/chain"), ("all/rank", "classify/rank")
-_PAPER_5 = InSuite("paper", "rank", num_shots=5)
-
-
-def _built_in(factory: str, summary: str, **columns: Any) -> KnownTask:
-    return KnownTask(factory, f"{summary} (built in)", **columns)
-
-
-def _of_files(factory: str, summary: str, uses: tuple[str, ...], *suites: InSuite, **columns: Any) -> KnownTask:
-    return KnownTask(factory, summary, needs_files=True, uses=uses, suites=suites, **columns)
-
-
+_MATH, _CODE = ("all/chain", "math/chain"), ("all/chain", "code/chain")
 TASKS = {
     "arithmetic": _built_in(
-        "builtin.lines:arithmetic_task", "sums, differences and products of one and two digits",
-        uses=("all/short", "classify/rank", "math/short"), suites=(_BUILT_IN, _QUICK),
+        "lines:arithmetic_task", "sums, differences and products of one and two digits", _BUILT_IN, _QUICK,
+        uses=("all/short", "classify/rank", "math/short"),
     ),
     "brackets": _built_in(
-        "builtin.lines:brackets_task", "close open brackets: ( [ {",
-        uses=("all/short", "classify/rank"), part_of=("code/short",), suites=(_BUILT_IN, _QUICK),
+        "lines:brackets_task", "close open brackets: ( [ {", _BUILT_IN, _QUICK,
+        uses=("all/short", "classify/rank"), part_of=("code/short",),
     ),
     "copy": _built_in(
-        "builtin.lines:copying_task", "repeat a list of four to eight words", suites=(_BUILT_IN, _QUICK),
+        "lines:copying_task", "repeat a list of four to eight words", _BUILT_IN, _QUICK,
         uses=("all/short", "classify/rank", "copy/short"), part_of=("summarize/short", "chat/short"),
     ),
-    "chain_sum": _built_in("builtin.steps:chain_sum", "sums of five to seven numbers, in steps", uses=("math",)),
+    "chain_sum": _built_in("steps:chain_sum", "sums of five to seven numbers, worked out in steps", uses=("math",)),
     "gsm_symbolic": _built_in(
-        "builtin.steps:gsm_symbolic", "grade-school word problems made from templates",
-        uses=_MATH, part_of=("chat/chain",), suites=(_BUILT_IN,),
+        "steps:gsm_symbolic", "grade-school word problems made from templates", _BUILT_IN,
+        uses=_MATH, part_of=("chat/chain",),
     ),
-    "mmlu": _of_files(BY_LM_EVAL, "exam questions of 57 subjects with four choices", _CHOICES, _PAPER_5),
-    "arc_challenge": _of_files(BY_LM_EVAL, "the harder of these science questions", _CHOICES, _PAPER_5),
-    "arc_easy": _of_files(
-        BY_LM_EVAL, "science questions with three to five choices", _CHOICES,
-        InSuite("quick", "rank", limit=100), _PAPER_5,
-    ),
-    "hellaswag": _of_files(BY_LM_EVAL, "which of four sentences continues a text", _CHOICES, _PAPER_5),
-    "winogrande": _of_files(BY_LM_EVAL, "which of two names fits into a sentence", _CHOICES, _PAPER_5),
-    "piqa": _of_files(BY_LM_EVAL, "which of two ways reaches an everyday goal", _CHOICES, _PAPER_5),
-    "openbookqa": _of_files(BY_LM_EVAL, "elementary science with four choices", _CHOICES, _PAPER_5),
-    "gsm8k": _of_files(
-        f"{_BOXED}:gsm8k_task", f"grade-school word problems (openai/gsm8k, {_LOCAL})", _MATH, _PAPER,
+    "mmlu": _choices("exam questions of 57 subjects with four choices"),
+    "arc_challenge": _choices("the harder questions of arc_easy's kind"),
+    "arc_easy": _choices("science questions with three to five choices", InSuite("quick", "rank", limit=100)),
+    "hellaswag": _choices("which of four sentences continues a text"),
+    "winogrande": _choices("which of two names fits into a sentence"),
+    "piqa": _choices("which of two ways reaches an everyday goal"),
+    "openbookqa": _choices("elementary science with four choices"),
+    "gsm8k": _from_hub(
+        "boxed:gsm8k_task", "grade-school word problems", "openai/gsm8k", _MATH, _PAPER,
         part_of=("chat/chain",), worked="gsm8k_cot",
     ),
-    "math500": _of_files(
-        f"{_BOXED}:math500_task", f"competition mathematics (HuggingFaceH4/MATH-500, {_LOCAL})", _MATH, _PAPER
+    "math500": _from_hub("boxed:math500_task", "competition mathematics", "HuggingFaceH4/MATH-500", _MATH, _PAPER),
+    "humaneval_plus": _from_hub(
+        "code_problems:humaneval_plus", "complete a function, many tests", "evalplus/humanevalplus", _CODE, _PAPER
     ),
-    "humaneval_plus": _of_files(
-        f"{_CODE}:humaneval_plus", f"complete a Python function, many tests (evalplus/humanevalplus, {_LOCAL})",
-        _PROGRAMS, _PAPER,
+    "mbpp_plus": _from_hub(
+        "code_problems:mbpp_plus", "short Python problems, many tests", "evalplus/mbppplus", _CODE, _PAPER
     ),
-    "mbpp_plus": _of_files(
-        f"{_CODE}:mbpp_plus", f"short Python problems, many tests (evalplus/mbppplus, {_LOCAL})", _PROGRAMS, _PAPER
+    "xsum": _from_hub(
+        "xsum:XSum", "one-sentence summaries, by ROUGE", "EdinburghNLP/xsum", ("all/short", "summarize/short"), _PAPER,
+        part_of=("chat/short",),
     ),
-    "xsum": _of_files(
-        "benchmarks.xsum:XSum", f"one-sentence summaries, by ROUGE (EdinburghNLP/xsum, {_LOCAL})",
-        ("all/short", "summarize/short"), _PAPER, part_of=("chat/short",),
+    "humaneval": _from_hub(
+        "code_problems:humaneval_task", "the functions of humaneval_plus, few tests", "openai/openai_humaneval", _CODE
     ),
-    "humaneval": _of_files(
-        f"{_CODE}:humaneval_task", f"the functions of humaneval_plus, few tests (openai/openai_humaneval, {_LOCAL})",
-        _PROGRAMS,
+    "mbpp": _from_hub(
+        "code_problems:mbpp_task", "problems as in mbpp_plus, few tests", "google-research-datasets/mbpp", _CODE
     ),
-    "mbpp": _of_files(
-        f"{_CODE}:mbpp_task", f"those of mbpp_plus, few tests (google-research-datasets/mbpp, {_LOCAL})", _PROGRAMS
-    ),
-    "general": _built_in(f"{_CHECKED}:general", "everyday requests, to choose and heal with"),
-    "general_code": _built_in(f"{_CHECKED}:general_code", "short programs to write, to choose and heal with"),
-    "endings": _built_in(
-        f"{_CHECKED}:endings", "answers of one or two sentences that end by themselves", suites=(_EFFECT,)
-    ),
-    "same_language": _built_in(
-        f"{_CHECKED}:same_language", "answers in the language of the request, one of ten", suites=(_EFFECT,)
-    ),
-    "instructions": _built_in(
-        f"{_CHECKED}:instructions", "instructions about an answer's form, after IFEval", suites=(_EFFECT,)
-    ),
-    "needle_2k": _built_in(f"{_CHECKED}:needle_2k", "a number in a text of 2,000 tokens", suites=(_EFFECT,)),
-    "needle_8k": _built_in(f"{_CHECKED}:needle_8k", "a number in a text of 8,000 tokens"),
+    "general": _built_in("checked:general", "everyday requests, to choose and heal with"),
+    "general_code": _built_in("checked:general_code", "short programs to write, to choose and heal with"),
+    "endings": _built_in("checked:endings", "answers of one or two sentences that end by themselves", _EFFECT),
+    "same_language": _built_in("checked:same_language", "answers in the language of the request, one of ten", _EFFECT),
+    "instructions": _built_in("checked:instructions", "instructions about an answer's form, after IFEval", _EFFECT),
+    "needle_2k": _built_in("checked:needle_2k", "a number in a text of 2,000 tokens", _EFFECT),
+    "needle_8k": _built_in("checked:needle_8k", "a number in a text of 8,000 tokens"),
 }  # fmt: skip
 """By name. The order is that of suites and of the tasks of a use."""

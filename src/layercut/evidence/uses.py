@@ -71,7 +71,7 @@ def _is_any(task: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(base, pattern) for pattern in patterns)
 
 
-_USES = (
+USES = {use.name: use for use in (
     Use("all", "everything that was measured", "either", ("*",)),
     Use("classify", "choosing among given options", "ranked", ("*",)),
     Use("math", "writing calculations", "written"),
@@ -79,8 +79,7 @@ _USES = (
     Use("copy", "repeating what was given", "written"),
     Use("summarize", "writing summaries", "written"),
     Use("chat", "conversation", "written"),
-)
-USES = {use.name: use for use in _USES}
+)}  # fmt: skip
 
 
 def named_use(name: str) -> Use:

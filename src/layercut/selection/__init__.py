@@ -30,25 +30,21 @@ class CriterionRow:
     ``one_shot`` each layer once. Empty: the original model is read once, or there is nothing to choose."""
 
 
+_HERE = "layercut.selection"
 CRITERIA = {
-    "angular_distance": CriterionRow(function="layercut.selection.criteria:angular_distance", needs_text=True),
-    "block_influence": CriterionRow(
-        function="layercut.selection.criteria:block_influence", needs_text=True, is_nested=True
-    ),
+    "angular_distance": CriterionRow(function=f"{_HERE}.criteria:angular_distance", needs_text=True),
+    "block_influence": CriterionRow(function=f"{_HERE}.criteria:block_influence", needs_text=True, is_nested=True),
     "perplexity": CriterionRow(
-        function="layercut.selection.perplexity:choose_by_loss", needs_text=True, is_nested=True,
-        searches=("greedy", "one_shot"),
+        function=f"{_HERE}.perplexity:choose_by_loss", needs_text=True, is_nested=True, searches=("greedy", "one_shot")
     ),
-    "random": CriterionRow(
-        function="layercut.selection.base:random_layers", needs_model=False, is_nested=True, is_drawn=True
-    ),
-    "reverse": CriterionRow(function="layercut.selection.base:last_layers", needs_model=False, is_nested=True),
+    "random": CriterionRow(function=f"{_HERE}.base:random_layers", needs_model=False, is_nested=True, is_drawn=True),
+    "reverse": CriterionRow(function=f"{_HERE}.base:last_layers", needs_model=False, is_nested=True),
     "task_accuracy": CriterionRow(
-        function="layercut.selection.task_criteria:task_accuracy", needs_objective=True, protects_first_layer=True,
+        function=f"{_HERE}.task_criteria:task_accuracy", needs_objective=True, protects_first_layer=True,
         is_nested=True, searches=("greedy",),
     ),
     "trace_damage": CriterionRow(
-        function="layercut.selection.task_criteria:trace_damage", needs_objective=True, needs_traces=True,
+        function=f"{_HERE}.task_criteria:trace_damage", needs_objective=True, needs_traces=True,
         is_nested=True, searches=("one_shot", "greedy"),
     ),
 }  # fmt: skip
