@@ -28,8 +28,8 @@ CRITERIA_PAGE = DOCS / "reference" / "criteria.md"
 STUDY = DOCS / "experiments" / "smollm2.md"
 ORDER = (
     "cli", "api", "verbs", "tools", "drafting", "quantising", "pruning", "study", "healing", "diagnostics", "selection",
-    "report", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "base_settings",
-    "progress", "runs", "text", "seed", "errors",
+    "report", "tasks", "engine", "sandbox", "evidence", "surgery", "models", "settings", "engines", "known_tasks",
+    "base_settings", "progress", "runs", "text", "seed", "errors",
 )  # fmt: skip
 """Packages in the tree and in the picture, from the top down."""
 COLUMN = {"cli": -1.1, "tools": 1.9, "study": -1.1, "diagnostics": 1.1, "report": -1, "tasks": 1, "evidence": -1}
@@ -342,7 +342,7 @@ def study_keys() -> str:
 
     lines = ["| entry | its keys | defaults and limits |", "|---|---|---|"]
     for entry, *kinds in (
-        ("beside `model`, and in `models`", ModelSettings),
+        ("beside `model`", ModelSettings),
         ("`tasks`, `objective`", TaskSettings),
         ("`criteria`", CriterionSettings),
         ("`calibration` of a criterion", CalibrationSettings),

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 SHARED = (
     "runs/", "progress/", "text/", "models/", "engine/", "sandbox/", "settings.py", "base_settings.py", "errors.py",
-    "seed.py", "engines.py", "cli/main.py", "cli/console.py", "cli/options.py", "verbs/base.py", "verbs/base.py",
+    "seed.py", "engines.py", "known_tasks.py", "cli/main.py", "cli/console.py", "cli/options.py", "verbs/base.py",
     "verbs/__init__.py", "tasks/base.py", "tasks/brackets.py", "tasks/copying.py", "__init__.py",
 )  # fmt: skip
 JOBS = {

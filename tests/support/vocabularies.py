@@ -1,4 +1,4 @@
-"""Tokenizers of two kinds, trained on this project's text, and tiny models that have them."""
+"""Tokenizers of two kinds, trained on a text that stays as it is, and tiny models that have them."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 TEXT = [
-    *(Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n"),
+    *Path(__file__).with_name("vocabulary.txt").read_text(encoding="utf-8").split("\n"),
     *["Grüße aus Köln, où l'été est déjà fini; mañana será otro día."] * 5,
     "Привет, как дела? Сегодня хорошая погода в Москве.",
     "今日はいい天気ですね。",

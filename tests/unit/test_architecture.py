@@ -18,6 +18,7 @@ MAY_USE = {
     "progress": {"errors", "text", "runs"},
     "base_settings": {"errors", "seed"},
     "engines": set(),
+    "known_tasks": set(),
     "settings": {"errors", "seed", "engines", "base_settings"},
     "sandbox": {"errors", "text"},
     # May use all of BASE, and what is listed.
@@ -45,7 +46,7 @@ MAY_USE = {
     "api": {"verbs", "selection", "tasks", "engine", "surgery", "models", "settings"},
     "cli": {"verbs", "selection", "tasks", "sandbox"},
 }  # fmt: skip
-BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines"}
+BASE = {"errors", "seed", "text", "runs", "progress", "base_settings", "engines", "known_tasks"}
 ONLY_IN = {
     "lm_eval": {"tasks/lm_eval", "tools/lm_eval.py"},  # lm-eval's tasks here, and layercut's model there
     "vllm": {"engine/vllm.py"},

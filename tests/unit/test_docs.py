@@ -21,6 +21,7 @@ from tests.unit.test_architecture import MAY_USE
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+SOURCE = Path(layercut.__file__).parent
 _spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
 assert _spec is not None and _spec.loader is not None
 generate = importlib.util.module_from_spec(_spec)
@@ -178,6 +179,20 @@ def test_the_version_is_one_and_the_readme_is_short_and_begins_with_the_two_comm
     assert len(readme.splitlines()) <= 90
 
 
+_OF_NOW = [page for page in PAGES if page.parent.name != "experiments" and page.name != "upgrade.md"]
+
+
+@pytest.mark.parametrize("page", [*_OF_NOW, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    """In the tree or in a package: ``healing/heal.py``. Not those of a commit that is named, nor ``<name>.py``."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`(?! at [0-9a-f]{8})", text)
+    paths = {path for span in spans for path in re.findall(r"(?<![\w./<>*-])[\w.-]+/[\w./-]*\.\w+", span)}
+    of_tree = ("src/", "tests/", "docs/", "tools/", "benchmarks/", "examples/")
+    ours = [path for path in paths if path.startswith(of_tree) or path.endswith(".py")]
+    assert [path for path in ours if not any((place / path).exists() for place in (ROOT, SOURCE))] == []
+
+
 def test_python_on_the_pages_calls_what_exists():
     called = []
     for page in (ROOT / "README.md", *PAGES):
@@ -198,7 +213,6 @@ def test_python_on_the_pages_calls_what_exists():
     assert {"prune", "select_layers", "cut", "heal", "evaluate_task"} <= {*called}
 
 
-SOURCE = Path(layercut.__file__).parent
 MODULES = [
     ".".join(("layercut", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
     for path in sorted(SOURCE.rglob("*.py"))

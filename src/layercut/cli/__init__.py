@@ -1,1 +1,1 @@
-"""The command line, one file per verb."""
+"""The command line: flags made from the fields of verbs, output, exit codes. The verbs are in ``layercut.verbs``."""

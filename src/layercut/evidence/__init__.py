@@ -1,1 +1,1 @@
-"""Statistics over items: intervals, paired comparisons, and the split into selection and report items."""
+"""Statistics over items and what they show: intervals, paired comparisons, tests, results of studies, uses."""

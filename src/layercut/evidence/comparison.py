@@ -223,21 +223,25 @@ def compare_runs(uncut: RunFolder, cuts: Sequence[RunFolder], *, seed: int = 0) 
         InputError: a run is not finished, or two that cannot be compared.
     """
     base = _Run.read(uncut)
-    rows: list[ComparisonRow] = []
-    for folder in cuts:
-        run = _Run.read(folder, base)
-        shared = [key for key in base.rows if key in run.rows]
-        if not shared:
-            tasks = (", ".join(sorted({task for task, _, _ in side.rows})) for side in (base, run))
-            renamed = "lm-eval's log" in f"{base.arm.origin} {run.arm.origin}"
-            raise InputError(
-                f"{base.arm.name} and {run.arm.name} have no task in common: {' and '.join(tasks)}. Run both on at "
-                "least one common task"
-                + ("; lm-eval's task is read from the file's name, samples_TASK_DATE.jsonl." if renamed else ".")
-            )
-        rows += [_compare(base, run, key, seed) for key in shared]
+    with uncut.reading_once():
+        rows = [row for folder in cuts for row in _compare_run(base, folder, seed)]
     adjusted = adjust_by_holm([row.values.p_value for row in rows])
     return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _compare_run(base: _Run, folder: RunFolder, seed: int) -> list[ComparisonRow]:
+    run = _Run.read(folder, base)
+    shared = [key for key in base.rows if key in run.rows]
+    if not shared:
+        tasks = (", ".join(sorted({task for task, _, _ in side.rows})) for side in (base, run))
+        renamed = "lm-eval's log" in f"{base.arm.origin} {run.arm.origin}"
+        raise InputError(
+            f"{base.arm.name} and {run.arm.name} have no task in common: {' and '.join(tasks)}. Run both on at "
+            "least one common task"
+            + ("; lm-eval's task is read from the file's name, samples_TASK_DATE.jsonl." if renamed else ".")
+        )
+    with folder.reading_once():
+        return [_compare(base, run, key, seed) for key in shared]
 
 
 def left_out(uncut: RunFolder, cuts: Sequence[RunFolder]) -> list[str]:

@@ -7,22 +7,35 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from layercut.errors import InputError, unknown_name
+from layercut.known_tasks import TASKS
 
 
 class Use(NamedTuple):
-    """One use."""
+    """One use. The tasks that measure it are those of the columns ``uses`` and ``part_of`` of the table of tasks."""
 
     name: str
     what: str  # it, in a few words: "this model can be cut for ..."
-    tasks: tuple[str, ...]  # patterns of task names that speak of it, without their number of examples
     answers: Literal["ranked", "written", "either"]
     """Kind of readouts that decide. A model that still ranks right answers first may no longer write them, and the
     other way round."""
-    built_in: tuple[str, ...]  # ``task/readout`` to run where no data is at hand; they need none
-    benchmarks: tuple[str, ...] = ()  # ``task/readout`` to run in their place where their data is given
-    parts: tuple[str, ...] = ()
-    """Those of ``tasks`` that are a part of the use and not the use: a proxy. What they lose is lost; what they keep
-    does not show that the whole use is kept."""
+    patterns: tuple[str, ...] = ()  # of names of tasks, such as those of lm-eval, that measure it too
+
+    @property
+    def readouts(self) -> dict[str, str]:
+        """By task that measures it, the readout that is run for it; empty for a task that counts where it was run."""
+        entries = ((task, entry.partition("/")) for task, row in TASKS.items() for entry in (*row.uses, *row.part_of))
+        return {task: readout for task, (use, _, readout) in entries if use == self.name}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Tasks that measure a part of the use: a proxy. What they keep does not show that the whole use is kept."""
+        entries = ((task, entry.partition("/")[0]) for task, row in TASKS.items() for entry in row.part_of)
+        return tuple(task for task, use in entries if use == self.name)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Patterns of task names that measure it, without their number of examples."""
+        return (*self.patterns, *(task for task in self.readouts if not _is_any(task, self.patterns)))
 
     def speaks_of(self, task: str) -> bool:
         """Return True for a task that measures this use.
@@ -58,38 +71,15 @@ def _is_any(task: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(base, pattern) for pattern in patterns)
 
 
-_CHOICES = ("arc_easy", "arc_challenge", "hellaswag", "mmlu", "openbookqa", "piqa", "winogrande")
-_PROGRAMS = ("humaneval_plus", "mbpp_plus", "humaneval", "mbpp")
-_USES = (
-    Use(
-        "all", "everything that was measured", ("*",), "either",
-        ("arithmetic/short", "brackets/short", "copy/short", "gsm_symbolic/chain"),
-        ("gsm8k/chain", "math500/chain", "xsum/short", *(f"{name}/chain" for name in _PROGRAMS),
-         *(f"{name}/rank" for name in _CHOICES)),
-    ),
-    Use(
-        "classify", "choosing among given options", ("*",), "ranked", ("arithmetic/rank", "brackets/rank", "copy/rank"),
-        tuple(f"{name}/rank" for name in _CHOICES),
-    ),
-    Use(
-        "math", "writing calculations", ("arithmetic", "chain_sum", "gsm_symbolic", "gsm8k", "math500"), "written",
-        ("arithmetic/short", "gsm_symbolic/chain"), ("gsm8k/chain", "math500/chain"),
-    ),
-    Use(
-        "code", "writing programs", ("humaneval*", "mbpp*", "brackets"), "written", ("brackets/short",),
-        tuple(f"{name}/chain" for name in _PROGRAMS), parts=("brackets",),
-    ),
-    Use("copy", "repeating what was given", ("copy",), "written", ("copy/short",)),
-    Use(
-        "summarize", "writing summaries", ("xsum", "copy"), "written", ("copy/short",), ("xsum/short",), parts=("copy",)
-    ),
-    Use(
-        "chat", "conversation", ("copy", "gsm_symbolic", "gsm8k", "xsum"), "written",
-        ("copy/short", "gsm_symbolic/chain"), ("gsm8k/chain", "xsum/short"),
-        parts=("copy", "gsm_symbolic", "gsm8k", "xsum"),
-    ),
-)  # fmt: skip
-USES = {use.name: use for use in _USES}
+USES = {use.name: use for use in (
+    Use("all", "everything that was measured", "either", ("*",)),
+    Use("classify", "choosing among given options", "ranked", ("*",)),
+    Use("math", "writing calculations", "written"),
+    Use("code", "writing programs", "written", ("humaneval*", "mbpp*")),
+    Use("copy", "repeating what was given", "written"),
+    Use("summarize", "writing summaries", "written"),
+    Use("chat", "conversation", "written"),
+)}  # fmt: skip
 
 
 def named_use(name: str) -> Use:
@@ -109,9 +99,6 @@ def tasks_for_use(name: str, *, data: Collection[str] = ()) -> list[tuple[str, s
     >>> tasks_for_use("math", data=["gsm8k"])
     [('gsm8k', 'chain')]
     """
-    use = named_use(name)
-    built_in, benchmarks = (
-        [(task, readout) for task, _, readout in (entry.partition("/") for entry in entries)]
-        for entries in (use.built_in, use.benchmarks)
-    )
-    return [(task, readout) for task, readout in benchmarks if task in data] or built_in
+    run = [(task, readout) for task, readout in named_use(name).readouts.items() if readout]
+    benchmarks = [(task, readout) for task, readout in run if TASKS[task].needs_files and task in data]
+    return benchmarks or [(task, readout) for task, readout in run if not TASKS[task].needs_files]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ FEWEST = 3
 """Words of an item that is searched for inside lines of a prompt. Shorter ones (a stem such as ``evaporation``) are no
 questions, and contaminate only as a whole line.
 """
-BUILT_IN = ("arithmetic", "brackets", "copy", "chain_sum", "gsm_symbolic")  # tasks whose report items need no files
+BUILT_IN = tuple(name for name, row in TASKS.items() if not row.needs_files)  # their report items need no files
 _OPERATORS = frozenset("+-*/×÷−")
 
 
@@ -196,12 +197,20 @@ def remove_contaminated(records: Sequence[AnswerRecord], items: ReportItems) -> 
     return [record for record, of_record in zip(records, tasks, strict=True) if not of_record], removed
 
 
+@cache
+def _built_in_items(name: str) -> tuple[Task, list[str]]:
+    """A task that needs no files, and the questions of its report items: made once for all healings of a process."""
+    task = load_task(name)
+    return task, [item.question for item in task.samples("report", None)]
+
+
 def tasks_to_check(names: Iterable[str], data: Mapping[str, str]) -> dict[str, Task]:
     """Tasks whose report items training data must not hold, by base name; ``data``: local files by name."""
     tasks = {}
     # The number of examples before an item does not change it, so arc_easy:5 is checked as arc_easy.
     for base, name in {base_name_of_task(name): name for name in names}.items():
-        tasks[base] = load_task(name, data=data.get(name))
+        is_built_in = name in BUILT_IN and name not in data
+        tasks[base] = _built_in_items(name)[0] if is_built_in else load_task(name, data=data.get(name))
     return tasks
 
 
@@ -225,7 +234,13 @@ def report_items(tasks: Mapping[str, Task], source: PromptSource, say: Say) -> R
     """Questions of report items, or of the whole test set (``full_test_sets``), of tasks; says what was not checked."""
     in_full = full_test_sets(tasks, source)
     splits: dict[str, Split] = {name: "full" if name in in_full else "report" for name in tasks}
-    questions = {name: [item.question for item in task.samples(splits[name], None)] for name, task in tasks.items()}
+    questions = {
+        name: known[1]
+        if name in BUILT_IN and (known := _built_in_items(name))[0] is task
+        else [item.question for item in task.samples(splits[name], None)]
+        for name, task in tasks.items()
+    }
+    questions = {name: texts for name, texts in questions.items() if texts}
     missing = [name for name in TASKS if name not in tasks]
     if missing:
         say(

@@ -81,6 +81,7 @@ def heal_model(
     Raises InputError: settings that do not fit each other or the models, or prompts that leave nothing to train on.
     """
     train, group = settings.train, ProcessGroup.of_this_process()
+    is_graded = train.goal.is_graded
     cut, teacher = ModelHandle(cut_model), ModelHandle(teacher_model)
     if group.rank > 0:
         check_method(train, group)
@@ -96,9 +97,7 @@ def heal_model(
         "teacher": teacher.describe(),
         **source.asked(how, train.seed),
     }
-    isolation = announce_isolation(
-        [part.task for part in source.tasks if part.task] if train.goal.is_graded else [], say
-    )
+    isolation = announce_isolation([part.task for part in source.tasks if part.task and is_graded], say)
     with resumable_writing(out), RunFolder.begin(out, run_settings, sandbox=isolation) as run:
         checkpoint, folder = run.path / CHECKPOINT, run.path / TRAINING
         if (checkpoint / PLAN_FILE).is_file():  # a checkpoint is complete or absent
@@ -106,27 +105,28 @@ def heal_model(
         else:
             from layercut.healing.checkpoint import write_healed, write_trained
 
-            answers = "own" if train.goal.is_graded else settings.responses
+            answers = "own" if is_graded else settings.responses
             for line in (f"{cut_model.model}: {train.method}, {train.objective}, on {answers} answers", *source.notes):
                 say(line)
             to_check = tasks_to_check((*BUILT_IN, *settings.decontaminate, *settings.data), settings.data)
             items = report_items(to_check, source, say)
             records = _answers_to_learn(run, teacher, source, settings, how, console, say)
             teacher.release()  # it has answered
-            filters = None if train.goal.is_graded else settings.filters
+            filters = None if is_graded else settings.filters
             if filters and answers == "original":  # they were not graded and need not be
                 filters = filters.replace(right_only=False)
-            what = "prompts" if train.goal.is_graded else f"{answers} answers"
+            what = "prompts" if is_graded else f"{answers} answers"
             examples, counts = examples_of(records, cut.weightless, filters, items, train.max_length, what, say)
             data = hold_out(examples, train.held_out, train.seed)
             num_tokens = sum(len(example.completion) for example in data.train)
             what = f"{count_of(len(data.train), 'example')} with {count_of(num_tokens, 'answer token')}"
-            if train.goal.is_graded:
+            if is_graded:
                 what = f"{count_of(len(data.train), 'prompt')}, {train.group} answers to each at a time"
             say(f"training on {what}, {len(data.held_out)} held out (data {data.hash})")
             record = {
                 "method": train.method,
                 "objective": train.objective,
+                "graded": is_graded,
                 **plan.gone,
                 "responses": answers,
                 "teacher": teacher_model.model,
@@ -135,11 +135,11 @@ def heal_model(
                 "data_hash": data.hash,
                 "num_examples": len(data.train),
                 "num_held_out": len(data.held_out),
-                **({} if train.goal.is_graded else {"loss_tokens": num_tokens}),
+                **({} if is_graded else {"loss_tokens": num_tokens}),
                 **counts,
                 "selection_items": record_items(items_used(to_check, source)),
             }
-            if METHODS[train.method].made_by:
+            if not METHODS[train.method].repairs:
                 from layercut.healing.sft import finished_training, training_record
 
                 trained = finished_training(folder)
@@ -150,8 +150,8 @@ def heal_model(
                 record |= training_record(trained, train)
                 write_trained(cut.source, trained.final, settings, data, out=checkpoint, record=record, say=say)
             else:
-                model, judge, repairs = _repair(cut, teacher, plan, data, train, console, say)
-                record, dtype = record | repairs, settings.save_dtype
+                model, judge, repaired = _repair(cut, teacher, plan, data, train, console, say)
+                record, dtype = record | repaired, settings.save_dtype
                 write_healed(model, cut.source, out=checkpoint, record=record, dtype=dtype, judge=judge)
         remove_weights(folder)
         run.write_metrics([], plan=plan.to_dict())
@@ -188,19 +188,17 @@ def _repair(
     cut: ModelHandle, teacher: ModelHandle, plan: CutPlan, data: Data, train: TrainSettings, console: Console, say: Say
 ) -> tuple[Any, Judge, dict[str, Any]]:
     """The pruned model with maps at its seams, solved for in closed form; what judges it; and what the record gets."""
-    from layercut.healing.seam import places_to_repair, repair_seams
-
-    began = time.monotonic()
-    model, uncut = load_for_training(cut, train).model, load_teacher(teacher, cut, train).model
+    began, repair = time.monotonic(), load_by_name(str(METHODS[train.method].repairs))
+    model = load_for_training(cut, train).model
     judge, half = judge_of_rounding(model, data), train.autocasts(has_bfloat16=has_bfloat16(cut))
-    total = len(places_to_repair(plan, train.seam)) * (len(data.train) + len(data.held_out))
-    with progress_bar("Reading both models", total, console, "texts") as on_progress:
-        fits = repair_seams(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
+    uncut = load_teacher(teacher, cut, train).model  # from here on both are in memory
+    with progress_bar("Reading both models", len(data.train) + len(data.held_out), console, "texts") as on_progress:
+        fits = repair(model, uncut, plan, data, train.seam, half=half, on_progress=on_progress)
+    del uncut
+    give_back_memory()
     lines = [fit.describe() for fit in fits]
     for line in lines:
         say(line)
-    del uncut
-    give_back_memory()
     return (
         model,
         judge,

@@ -101,7 +101,7 @@ def healing_outline(
     longest, limit = _longest_prompt(cut, source), min(how.max_new_tokens or source.max_new_tokens, train.max_length)
     num_answers = _num_unanswered(source, out) if source.records is None and settings.asks_teacher else None
     steps = [] if num_answers is None else [PlannedStep("answers of the original model", num_answers, "answer")]
-    if not METHODS[train.method].made_by:
+    if METHODS[train.method].repairs:
         steps.append(PlannedStep("reading both models", prompts, "text"))
         # At its fullest the process holds both models, and the file of the second one that it is still reading.
         both = {"weights": 4 * counts.parameters, "teacher": 4 * teacher.counts.parameters}
@@ -174,7 +174,7 @@ def check_method(train: TrainSettings, group: ProcessGroup, source: PromptSource
         from layercut.healing.trainable import nf4_quantization
 
         nf4_quantization()
-    if method.made_by:
+    if not method.repairs:
         train.batches(group.size)
         if find_spec("trl") is None:
             raise MissingExtra("healing by training", "heal")
@@ -227,7 +227,7 @@ def training_parts(
 def training_disk(counts: WeightCounts, train: TrainSettings) -> int:
     """Most bytes on disk while a model is trained: three checkpoints, with the weights and both moments of AdamW."""
     method = METHODS[train.method]
-    if not method.made_by:
+    if method.repairs:
         return 0
     trainable = method.num_trainable(counts, train)
     return 3 * (4 * (trainable if method.has_adapter else counts.parameters) + 8 * trainable)

@@ -41,8 +41,9 @@ class MethodRow:
 
     help: str = ""
     made_by: str | None = None
-    """``module:function`` that takes a model and TrainSettings and returns it with gradients; None: nothing is trained,
-    the weights are solved for in closed form."""
+    """``module:function`` that takes a model and TrainSettings and returns it with gradients."""
+    repairs: str | None = None
+    """``module:function`` that solves for weights in closed form, in place of training: ``repair_seams``."""
     num_trainable: Callable[[WeightCounts, Any], int] = lambda counts, train: 0  # number of trained weights
     base: Literal["stored", "nf4", "float32"] = "float32"  # how the model's own weights are in memory
     has_adapter: bool = False  # trains adapters and leaves the model's own weights unchanged
@@ -72,7 +73,9 @@ METHODS = {
         ),
         takes=("last_k",),
     ),
-    "seam": MethodRow(learning_rate=ADAPTER_RATE, is_distributed=False),
+    "seam": MethodRow(
+        repairs="layercut.healing.seam:repair_seams", learning_rate=ADAPTER_RATE, takes=("seam",), is_distributed=False
+    ),
 }
 """By name; the first is the default. ``seam`` solves for a linear map at each cut."""
 
@@ -208,7 +211,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not METHODS[self.method].made_by and self.objective != next(iter(OBJECTIVES)):
+        if METHODS[self.method].repairs and self.objective != next(iter(OBJECTIVES)):
             raise InputError(f"the method {self.method} trains nothing, so leave out {self.objective}.")
         return self
 
@@ -219,7 +222,7 @@ class TrainSettings(Settings):
 
     def in_effect(self) -> dict[str, Any]:
         """The settings that had an effect."""
-        unused = {"seam", "report_to"}
+        unused = {"report_to"}
         for rows, chosen in ((METHODS, self.method), (OBJECTIVES, self.objective)):
             unused |= {name for row in rows.values() for name in row.takes} - {*rows[chosen].takes}
         return {name: value for name, value in self.as_dict().items() if name not in unused} | BETAS

@@ -60,6 +60,7 @@ class RunFolder:
         self.path = path
         self.settings = settings  # the resolved settings, as they stand in config.yaml
         self._lock = lock
+        self._read: dict[Path, list[dict[str, Any]]] | None = None
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -172,7 +173,20 @@ class RunFolder:
 
     def records(self, task: str, readout: str) -> list[dict[str, Any]]:
         """The records of one task and readout; InputError if there are none, or the file is damaged."""
-        return read_records(self._samples_path(task, readout))
+        path, known = self._samples_path(task, readout), {} if self._read is None else self._read
+        if path not in known:
+            known[path] = read_records(path)
+        return known[path]
+
+    @contextmanager
+    def reading_once(self) -> Iterator[None]:
+        """Parse each file of records once while the block lasts. They stay in memory until then, and as they are."""
+        outer = self._read
+        self._read = {} if outer is None else outer
+        try:
+            yield
+        finally:
+            self._read = outer
 
     def write_metrics(
         self,

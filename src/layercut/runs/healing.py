@@ -37,7 +37,7 @@ def _trained_on(entry: Mapping[str, Any]) -> str:
 
 def is_graded(entry: Mapping[str, Any]) -> bool:
     """Return True where training minimised wrong answers, not a loss of tokens."""
-    return bool(entry["objective"] == "grpo")
+    return bool(entry.get("graded", "loss_tokens" not in entry))  # records of layercut 0.3 lack it
 
 
 def held_out_value(entry: Mapping[str, Any], value: float) -> str:

@@ -13,6 +13,7 @@ from layercut.engine.base import Engine, LikelihoodRequest, Wanted
 from layercut.errors import InputError
 from layercut.progress import Progress, show_nothing
 from layercut.runs.settings import settings_hash
+from layercut.selection import CRITERIA
 from layercut.selection.base import Context, Objective, Selection, by_importance, chosen_settings, engine_and_text
 from layercut.selection.greedy import as_json, remove_greedily
 from layercut.selection.search_journal import JournalQuestion, SearchJournal
@@ -162,7 +163,7 @@ def choose_by_loss(context: Context) -> Selection:
     Raises:
         InputError: an unknown setting or value, no engine or no text, or losses that are not numbers.
     """
-    chosen = chosen_settings("perplexity", context.settings, search=("greedy", "one_shot"))
+    chosen = chosen_settings("perplexity", context.settings, search=CRITERIA["perplexity"].searches)
     engine, calibration = engine_and_text(context, "perplexity")
     texts = calibration.texts
     requests = [LikelihoodRequest(id=str(i), prompt="", continuations=(text,)) for i, text in enumerate(texts)]

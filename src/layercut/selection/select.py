@@ -276,20 +276,20 @@ def selection_outline(model: ModelSettings, request: SelectionRequest, *, out: P
     if request.protect:
         candidates = handle.num_layers - len(parse_protected(request.protect, handle.num_layers))
     greedy = count_greedy_plans(candidates, num_remove)
+    search = settings.get("search", row.searches[0] if row.searches else None)
+    measured = greedy if search == "greedy" else candidates
     steps: list[PlannedStep] = []
     if row.needs_model and row.needs_text:
         if calibration.source == GENERATED:
             steps.append(PlannedStep("calibration text that the model writes", calibration.num_texts, "text"))
-        passes = 1
-        if criterion == "perplexity":
-            passes = (greedy if settings.get("search", "greedy") == "greedy" else candidates) + 1
+        passes = measured + 1 if row.searches else 1
         steps.append(PlannedStep(f"{criterion} on the text, at most", passes * calibration.num_texts, "text"))
     for part in request.parts() if row.needs_model else ():
         samples, plans = part.task.samples("selection", part.limit), greedy
-        if criterion == "trace_damage":
-            steps += _traces(handle, part, samples, greedy if settings.get("search") == "greedy" else candidates)
+        if row.needs_traces:
+            steps += _traces(handle, part, samples, measured)
             continue
-        if criterion == "task_accuracy" and "shortlist" in settings:
+        if row.needs_objective and "shortlist" in settings:
             numbers = whole_numbers(criterion, settings, shortlist=1, traces=TRACES)
             plans = min(greedy, num_remove * numbers["shortlist"])
             steps += _traces(handle, part, samples[: numbers["traces"]], greedy)[1:]

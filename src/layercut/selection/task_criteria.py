@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from layercut.engine.base import GenerationRequest, LikelihoodRequest
 from layercut.errors import InputError
+from layercut.selection import CRITERIA
 from layercut.selection.base import Context, Selection, check_names, chosen_settings, wanted_objective, whole_numbers
 from layercut.selection.greedy import remove_greedily
 from layercut.selection.objective import TaskObjective, TaskRecords, selected_on
@@ -105,7 +106,7 @@ def trace_damage(context: Context) -> Selection:
         InputError: an unknown setting or value, no objective of tasks or none with a readout that generates, no right
             answer by the original model, or measures that are not numbers.
     """
-    chosen = chosen_settings("trace_damage", context.settings, search=("one_shot", "greedy"))
+    chosen = chosen_settings("trace_damage", context.settings, search=CRITERIA["trace_damage"].searches)
     tasks = wanted_objective(context, "trace_damage")
     if context.engine is None or not isinstance(tasks, TaskObjective):
         raise InputError(

@@ -1,1 +1,1 @@
-"""Studies: many models, plans, healing arms and tasks in one resumable job."""
+"""Studies: plans, healing arms and tasks of one model in one resumable job."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from layercut.base_settings import Names, Seed, Settings
 from layercut.errors import InputError
 from layercut.healing.prompt_sources import Answering, PromptSpec, answering_under
-from layercut.healing.settings import ArmSettings, FilterSettings, TrainSettings
+from layercut.healing.settings import METHODS, ArmSettings, FilterSettings, TrainSettings
 from layercut.runs.study import UNCUT
 from layercut.selection import CriterionRow, criterion_row
 from layercut.selection.base import SearchSettings
@@ -29,8 +29,6 @@ NO_HEALING = "none"  # the arm that every cut has by default
 LONGEST_NAME = 100
 """Bytes. The folder of a healed plan has the names of the plan, the arm and the seed, and a system allows 255."""
 RESERVED = (UNCUT, "searches", "answers", "failures")  # folders of a study that no plan may have
-_ONE_BY_ONE = ("block_influence", "reverse", "random", "perplexity", "task_accuracy", "trace_damage")
-"""Criteria whose deeper cut contains the shallower one, whatever their settings."""
 
 
 class CriterionSettings(SearchSettings):
@@ -73,20 +71,15 @@ class CriterionSettings(SearchSettings):
         return criterion_row(self.criterion)
 
     @property
-    def is_nested(self) -> bool:
-        """True if each plan is a prefix of the plans with more layers."""
-        return self.criterion in _ONE_BY_ONE
-
-    @property
     def cost(self) -> int:
-        """0: needs no model, 1: reads text or weights, 2: answers tasks."""
+        """0: needs no model, 1: runs the model on text, 2: answers tasks."""
         return 2 if self.row.needs_objective or self.objective else int(self.row.needs_model)
 
     def draws(self, decoding: DecodingSettings) -> bool:
         """True if a seed matters: random layers, generated text, sampled answers."""
         made_text = self.row.needs_text and self.calibration.source == GENERATED
         sampled = self.cost == 2 and decoding.temperature > 0
-        return self.criterion == "random" or ":" in self.criterion or made_text or sampled
+        return self.row.is_drawn or made_text or sampled
 
 
 class HealingArm(ArmSettings, Answering):
@@ -112,7 +105,7 @@ class HealingArm(ArmSettings, Answering):
             raise InputError(f"a healing arm is called {NO_HEALING!r}, which every plan has anyway; call it otherwise.")
         if not self.prompts:
             raise InputError(f"healing arm {self.name} has no prompts; give a file, or task:NAME for selection items.")
-        if self.train.method != "seam":
+        if not METHODS[self.train.method].repairs:
             self.train.batches()  # a study runs in one process
         return self
 

@@ -125,7 +125,7 @@ class StudyWork:
         assert criterion is not None, "a search has a criterion"
         depths = sorted(cut.depth for cut in cuts)
         plans, chosen = {}, Notes(self.folder)
-        for depth in depths[-1:] if criterion.is_nested else depths:
+        for depth in depths[-1:] if criterion.row.is_nested else depths:
             key = settings_hash(self._search_identity(criterion, depth, seed))
             if (known := chosen.get(CHOSEN + key)) is not None:
                 plans[depth] = CutPlan.from_dict(known)

@@ -1,4 +1,4 @@
-"""Tasks by name. A new one is a file here and a line in TASKS; it is imported on first use."""
+"""Tasks by name, imported on first use. A new one is a file here and a row in ``layercut.known_tasks``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from layercut.errors import InputError, unknown_name
+from layercut.known_tasks import BY_LM_EVAL
+from layercut.known_tasks import TASKS as TASKS
 from layercut.runs.foreign_code import check_function_name, check_trust, function_named
 from layercut.seed import check_seed
 from layercut.tasks.lm_eval import has_lm_eval, own_task_folder
@@ -25,53 +27,6 @@ _PREFIXES = (LM_EVAL, LM_EVAL.replace("-", "_"))
 _LONGEST_NAME = 200
 _NAME = re.compile(r"(?P<base>.+?)(:(?P<shots>\d+))?(?P<chat>\+chat)?")
 _OWN_FILE = re.compile(r"(?P<path>.+\.(?:jsonl|json|csv|parquet)(?:\.gz)?)(?::(?P<grade>[a-z_]+))?")
-_BY_LM_EVAL = "lm_eval.loading:lm_eval_task"
-_BOXED, _CODE, _CHECKED = "benchmarks.boxed", "benchmarks.code_problems", "builtin.checked"
-
-
-class KnownTask(NamedTuple):
-    """One line of the list of tasks."""
-
-    factory: str  # ``module:function`` below layercut.tasks; the function takes the options that the task has
-    summary: str
-    worked: str = ""  # the task of lm-eval that is asked for with worked examples, ``NAME:8``, where it is another one
-
-
-_LOCAL = "or a local copy"
-TASKS = {
-    name: KnownTask(*known)
-    for name, known in {
-        "arithmetic": (
-            "builtin.lines:arithmetic_task",
-            "sums, differences and products of one and two digits (built in)",
-        ),
-        "brackets": ("builtin.lines:brackets_task", "close open brackets: ( [ { (built in)"),
-        "copy": ("builtin.lines:copying_task", "repeat a list of four to eight words (built in)"),
-        "chain_sum": ("builtin.steps:chain_sum", "sums of five to seven numbers, worked out in steps (built in)"),
-        "gsm_symbolic": ("builtin.steps:gsm_symbolic", "grade-school word problems made from templates (built in)"),
-        "gsm8k": (f"{_BOXED}:gsm8k_task", f"grade-school word problems (openai/gsm8k, {_LOCAL})", "gsm8k_cot"),
-        "humaneval": (f"{_CODE}:humaneval_task", f"complete a Python function (openai/openai_humaneval, {_LOCAL})"),
-        "humaneval_plus": (f"{_CODE}:humaneval_plus", f"the same, many more tests (evalplus/humanevalplus, {_LOCAL})"),
-        "mbpp": (f"{_CODE}:mbpp_task", f"short Python problems (google-research-datasets/mbpp, {_LOCAL})"),
-        "mbpp_plus": (f"{_CODE}:mbpp_plus", f"the same, many more tests (evalplus/mbppplus, {_LOCAL})"),
-        "math500": (f"{_BOXED}:math500_task", f"competition mathematics (HuggingFaceH4/MATH-500, {_LOCAL})"),
-        "xsum": ("benchmarks.xsum:XSum", f"one-sentence summaries, by ROUGE (EdinburghNLP/xsum, {_LOCAL})"),
-        "arc_easy": (_BY_LM_EVAL, "science questions with three to five choices"),
-        "arc_challenge": (_BY_LM_EVAL, "the harder of these science questions"),
-        "hellaswag": (_BY_LM_EVAL, "which of four sentences continues a text"),
-        "mmlu": (_BY_LM_EVAL, "exam questions of 57 subjects with four choices"),
-        "openbookqa": (_BY_LM_EVAL, "elementary science with four choices"),
-        "piqa": (_BY_LM_EVAL, "which of two ways reaches an everyday goal"),
-        "winogrande": (_BY_LM_EVAL, "which of two names fits into a sentence"),
-        "general": (f"{_CHECKED}:general", "everyday requests, to choose and heal with (built in)"),
-        "general_code": (f"{_CHECKED}:general_code", "short programs to write, to choose and heal with (built in)"),
-        "endings": (f"{_CHECKED}:endings", "answers of one or two sentences that end by themselves (built in)"),
-        "same_language": (f"{_CHECKED}:same_language", "answers in the language of the request, one of ten (built in)"),
-        "instructions": (f"{_CHECKED}:instructions", "instructions about an answer's form, after IFEval (built in)"),
-        "needle_2k": (f"{_CHECKED}:needle_2k", "a number in a text of 2,000 tokens (built in)"),
-        "needle_8k": (f"{_CHECKED}:needle_8k", "a number in a text of 8,000 tokens (built in)"),
-    }.items()
-}
 
 
 def load_task(name: str, *, data: str | None = None, seed: int = 0, max_new_tokens: int | None = None) -> Task:
@@ -190,7 +145,7 @@ def _factory(name: str) -> tuple[Any, dict[str, Any]]:
 
 def _is_ours(base: str) -> bool:
     """True if layercut asks and grades a task of this name itself."""
-    return base in TASKS and TASKS[base].factory != _BY_LM_EVAL
+    return base in TASKS and TASKS[base].factory != BY_LM_EVAL
 
 
 def _is_function(base: str) -> bool:

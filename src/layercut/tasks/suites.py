@@ -1,4 +1,4 @@
-"""Suites: named lists of tasks and readouts."""
+"""Suites: named lists of tasks and readouts, from the column ``suites`` of the table of tasks."""
 
 from __future__ import annotations
 
@@ -6,35 +6,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from layercut.errors import InputError, unknown_name
+from layercut.known_tasks import TASKS
 from layercut.settings import TaskSettings
 from layercut.tasks import base_name_of_task, check_task
 
-CLASSIFICATION = ("mmlu", "arc_challenge", "arc_easy", "hellaswag", "winogrande", "piqa", "openbookqa")
-"""Multiple choice in arXiv:2602.01997, all with five worked examples, by likelihood."""
-GENERATION = ("gsm8k", "math500", "humaneval_plus", "mbpp_plus", "xsum")
-"""The tasks that are generated there, without examples, in the chat format."""
-BUILT_IN = ("arithmetic", "brackets", "copy")
-SIDE_EFFECTS = ("endings", "same_language", "instructions", "needle_2k")
-"""Checks of abilities outside a goal. ``needle_8k`` is asked by name."""
-
 SUITE = "suite:"  # prefix of the name of a suite among names of tasks
 
-SUITES: dict[str, tuple[TaskSettings, ...]] = {
-    "builtin": tuple(TaskSettings(task=name) for name in (*BUILT_IN, "gsm_symbolic")),
-    "quick": (
-        *(TaskSettings(task=name, readouts=("short",)) for name in BUILT_IN),
-        TaskSettings(task="arc_easy", readouts=("rank",), limit=100),
-    ),
-    "side_effects": tuple(TaskSettings(task=name) for name in SIDE_EFFECTS),
-    "paper": (
-        *(TaskSettings(task=f"{name}:5", readouts=("rank",)) for name in CLASSIFICATION),
-        *(TaskSettings(task=name) for name in GENERATION),
-    ),
-}
+SUITES: dict[str, tuple[TaskSettings, ...]] = {}
 """``builtin``: the generated tasks under both readouts, offline. ``quick``: short answers of the same and 100 items of
-ARC-Easy. ``side_effects``: what pruning and healing may break in silence, built in. ``paper``: the seven
-classification and five generation tasks of arXiv:2602.01997; there the first 20 % of each classification task, here all
-of it or a limit."""
+ARC-Easy. ``paper``: the seven classification tasks and the five generation tasks, in the chat format, of
+arXiv:2602.01997; there the first 20 % of each classification task, here all of it or a limit. ``side_effects``: what
+pruning and healing may break in silence, built in; ``needle_8k`` is asked by name."""
+for _name, _row in TASKS.items():
+    for _place in _row.suites:
+        _task = TaskSettings(
+            task=_name if _place.num_shots is None else f"{_name}:{_place.num_shots}",
+            readouts=(_place.readout,) if _place.readout else None,
+            limit=_place.limit,
+        )
+        SUITES[_place.suite] = (*SUITES.get(_place.suite, ()), _task)
+SIDE_EFFECTS = tuple(task.task for task in SUITES["side_effects"])
 
 
 def suite_named(

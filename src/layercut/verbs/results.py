@@ -68,13 +68,14 @@ class CompareVerb(Verb):
 
         runs = open_run(self.first), open_run(self.second)
         margin = None if self.margin is None else Margin.parse(self.margin)
-        done = Compared(compare_in_full(*runs, margin=margin, seed=self.seed), comparison_notes(*runs))
-        if self.page is not None:
-            from layercut.evidence.study import StudyResults
-            from layercut.report.reports import write_comparison
+        with runs[0].reading_once(), runs[1].reading_once():
+            done = Compared(compare_in_full(*runs, margin=margin, seed=self.seed), comparison_notes(*runs))
+            if self.page is not None:
+                from layercut.evidence.study import StudyResults
+                from layercut.report.reports import write_comparison
 
-            study = StudyResults(runs[0], [runs[1]], done.rows, self.seed, [])
-            io.say(f"page: {write_comparison(self.page, study, done.notes)}")
+                study = StudyResults(runs[0], [runs[1]], done.rows, self.seed, [])
+                io.say(f"page: {write_comparison(self.page, study, done.notes)}")
         return done
 
     def show(self, done: Compared, io: Io) -> Shown:

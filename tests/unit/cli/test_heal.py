@@ -15,7 +15,10 @@ pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
 pytest.importorskip("peft", reason="healing by training needs layercut[heal]")
 
 from layercut.engine.base import Completion
+from layercut.healing.checkpoint import judge_of_rounding
 from layercut.healing.prompt_sources import PromptGroup
+from layercut.models.loading import load_model
+from layercut.runs.healing import is_graded
 from tests.unit.cli.conftest import write_prompts
 from tests.unit.conftest import Run
 
@@ -52,7 +55,12 @@ def test_a_healed_model_loads_and_says_how_it_was_made(objective, layercut, tiny
     plan = json.loads((folder / "plan.json").read_text())
     healing = plan["healing"][0]
     assert plan["removed"] == [2, 4]
-    assert healing["objective"] == objective and healing["steps"] == 3 and healing["num_held_out"] == 1
+    assert (
+        not healing["graded"]
+        and healing["objective"] == objective
+        and healing["steps"] == 3
+        and healing["num_held_out"] == 1
+    )
     assert healing["settings"]["rank"] == 2 and len(healing["data_hash"]) == 16 and healing["seconds"] > 0
     curve = [json.loads(line) for line in (tmp_path / "run" / "training" / "loss.jsonl").read_text().splitlines()]
     assert [line["step"] for line in curve if "loss" in line] == [1, 2, 3]
@@ -87,6 +95,7 @@ def test_graded_answers_need_no_answers_of_the_teacher(layercut, tiny, cut, tmp_
     folder = tmp_path / "run" / "checkpoint"
     entry = json.loads((folder / "plan.json").read_text())["healing"][0]
     assert (entry["objective"], entry["responses"], entry["settings"]["group"]) == ("grpo", "own", 3)
+    assert entry["graded"] and is_graded({name: value for name, value in entry.items() if name != "graded"})
     assert "loss_tokens" not in entry and entry["tokens"] > 0 and entry["written"]["dtype"] == "float32"
     assert set(entry["held_out_loss"].values()) <= {0.0, 0.5, 1.0}, "shares of two questions"
     curve = [json.loads(line) for line in (tmp_path / "run" / "training" / "loss.jsonl").read_text().splitlines()]
@@ -94,6 +103,42 @@ def test_graded_answers_need_no_answers_of_the_teacher(layercut, tiny, cut, tmp_
     assert entry["selection_items"]["copy"]["num_items"] == 10
     AutoModelForCausalLM.from_pretrained(folder)
     layercut.done(*command)
+
+
+@pytest.mark.parametrize(
+    ("settings", "loads"),
+    [
+        (("--method", "full", "--max-steps", 1), ["uncut", "cut"]),
+        (("--objective", "forward-kl", *SMALL), ["uncut", "cut", "cut uncut"]),
+        (("--method", "seam"), ["uncut", "cut", "cut uncut"]),
+    ],
+)
+def test_both_models_are_in_memory_only_where_both_are_needed(
+    settings, loads, layercut, tiny, cut, tmp_path, monkeypatch
+):
+    """The teacher answers and goes before the pruned model comes, which is judged before the teacher comes again."""
+    models: list[tuple[str, Any]] = []
+    seen: list[str] = []
+
+    def load(source: Any, **options: Any) -> Any:
+        loaded = load_model(source, **options)
+        models.append(("cut" if loaded.num_layers == 4 else "uncut", weakref.ref(loaded.model)))
+        seen.append(" ".join(sorted(which for which, model in models if model() is not None)))
+        return loaded
+
+    def judge(model: Any, data: Any) -> Any:
+        seen.append(f"judged {seen[-1]}")
+        return judge_of_rounding(model, data)
+
+    monkeypatch.setattr("layercut.models.loading.load_model", load)
+    monkeypatch.setattr("layercut.healing.trainable.load_model", load)
+    monkeypatch.setattr("layercut.healing.heal.judge_of_rounding", judge)
+    layercut.done(
+        *("heal", cut, "--teacher", tiny, "--prompts", "task:arithmetic", "--limit", 40, "--max-new-tokens", 4),
+        *("--keep-unfinished", *settings, "--out", tmp_path / "run"),
+    )
+    judged = ["judged cut"] if "seam" in settings else []
+    assert seen == [*loads[:2], *judged, *loads[2:]]
 
 
 @pytest.mark.parametrize(("kind", "what"), [("linear", "the linear map"), ("projection", "the last matrix")])

@@ -17,7 +17,8 @@ def test_the_learning_rate_follows_the_method(method, rate):
 
 def test_every_row_names_code_and_settings_that_exist():
     pytest.importorskip("trl", reason="healing by training needs layercut[heal]")
-    assert all(callable(load_by_name(row.made_by)) for row in METHODS.values() if row.made_by)
+    assert all((row.made_by is None) != (row.repairs is None) for row in METHODS.values()), "trains, or repairs"
+    assert all(callable(load_by_name(str(row.made_by or row.repairs))) for row in METHODS.values())
     assert all(callable(load_by_name(row.trainer).options) for row in OBJECTIVES.values())
     rows = (*METHODS.values(), *OBJECTIVES.values())
     assert {name for row in rows for name in row.takes} <= set(TrainSettings.model_fields)
@@ -30,6 +31,7 @@ def test_settings_of_other_rows_had_no_effect():
     assert (lora["beta1"], lora["beta2"]) == (0.9, 0.99)
     assert TrainSettings(objective="grpo").in_effect()["group"] == 8, "named also where it is the default"
     assert "group" not in TrainSettings(group=4).in_effect()
+    assert "seam" in TrainSettings(method="seam").in_effect() and "seam" not in lora | last
 
 
 SMOLLM2 = ModelSettings(model="bundled:smollm2-135m", dtype="float32", device="cpu")

@@ -1,7 +1,10 @@
 """Tables of comparisons as they are printed, and ``layercut compare``: two runs of the same items."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -21,6 +24,7 @@ from layercut.evidence.two_runs import (
 )
 from layercut.report.comparison import comparison_tables, two_runs_table
 from layercut.runs.directory import RunFolder
+from layercut.runs.records import read_records
 from tests.support.pages import printed
 from tests.support.run_builder import QUICKSTART, Result, build_run
 from tests.unit.report.test_advice import row
@@ -119,6 +123,27 @@ def test_json_is_for_machines(runs):
     assert {*data["means"]} == {"ranked", "written"}
     assert all({"first", "second", "tasks"} <= mean.keys() for mean in data["means"].values())
     assert not any("uncut" in values for values in (*data["rows"], *data["means"].values()))
+
+
+def test_each_file_of_samples_is_parsed_once(runs, quickstart, tmp_path, monkeypatch):
+    """By ``compare`` with its notes and page, which passes over two metrics of one file; by a report of two plans."""
+    parsed: Counter[str] = Counter()
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        parsed[f"{path.parts[-3]}/{path.name}"] += 1
+        return read_records(path)
+
+    monkeypatch.setattr("layercut.runs.directory.read_records", read)
+    command = ["compare", str(runs[0].path), str(runs[1].path), "--page", str(tmp_path / "page.html")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert len(parsed) == 2 * len(QUICKSTART) and {*parsed.values()} == {1}
+    parsed.clear()
+    uncut, cuts = quickstart
+    once = compare_runs(uncut, cuts)
+    assert len(parsed) == 3 * len(QUICKSTART) and {*parsed.values()} == {1}
+    compare_runs(uncut, cuts)
+    assert {*parsed.values()} == {2}, "nothing stays in memory"
+    assert once == compare_runs(RunFolder.open(uncut.path), [RunFolder.open(cut.path) for cut in cuts])
 
 
 def test_what_only_one_run_holds_is_said(tmp_path):

@@ -74,7 +74,7 @@ def test_cheap_and_informative_first():
 
 def test_one_search_serves_all_depths_where_they_are_nested():
     criteria = ["reverse", "block_influence", "angular_distance", TASKS, "my.module:mine"]
-    found = {one.name: (one.is_nested, one.cost) for one in study_from_dict(BASE | {"criteria": criteria}).criteria}
+    found = {one.name: (one.row.is_nested, one.cost) for one in study_from_dict(BASE | {"criteria": criteria}).criteria}
     assert found == {
         "reverse": (True, 0),
         "block_influence": (True, 1),

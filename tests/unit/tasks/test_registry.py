@@ -12,7 +12,7 @@ from layercut.errors import InputError, MissingExtra
 from layercut.settings import TaskSettings
 from layercut.tasks import TASKS, base_name_of_task, load_task
 from layercut.tasks.few_shot import FewShotTask
-from layercut.tasks.suites import CLASSIFICATION, GENERATION, SUITES, asked_tasks, suite_named, with_local_data
+from layercut.tasks.suites import SUITES, asked_tasks, suite_named, with_local_data
 
 
 def test_every_known_task_has_a_factory_a_line_about_it_and_goes_by_its_name():
@@ -69,7 +69,8 @@ def test_a_missing_extra_is_named(name, module, monkeypatch):
 def test_suites_name_tasks_and_readouts_that_there_are():
     named = {base_name_of_task(task.task) for tasks in SUITES.values() for task in tasks}
     assert named <= set(TASKS)
-    assert len(CLASSIFICATION) == 7 and len(GENERATION) == 5
+    assert [task.readouts for task in suite_named("paper")] == [*[("rank",)] * 7, *[None] * 5]
+    assert list(SUITES) == ["builtin", "quick", "paper", "side_effects"]
     assert [task.task for task in suite_named("paper")][:2] == ["mmlu:5", "arc_challenge:5"]
     assert [load_task(task.task).readouts for task in suite_named("builtin") if task.readouts is None] == [
         *[("short", "rank")] * 3, ("chain", "rank"),

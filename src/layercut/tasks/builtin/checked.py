@@ -207,10 +207,12 @@ def _needles(name: str, num_words: int) -> CheckedTask:
     checks = []
     for index, place in enumerate(_PLACES):
         rng = Random(f"needle {VERSION} {index} {num_words}")
-        code, sentences = str(rng.randint(100_000, 999_999)), list[str]()
-        while sum(len(sentence.split()) for sentence in sentences) < num_words:
-            other = rng.choice([name for name in _PLACES if name != place])
+        code, sentences, num_written = str(rng.randint(100_000, 999_999)), list[str](), 0
+        others = [name for name in _PLACES if name != place]
+        while num_written < num_words:
+            other = rng.choice(others)
             sentences.append(f"{rng.choice(_WHO)} {rng.choice(_DOES)} {other} {rng.choice(_WHEN)}.")
+            num_written += len(sentences[-1].split())
         sentences.insert(round(index / (len(_PLACES) - 1) * len(sentences)), f"The code of {place} is {code}.")
         prompt = f"{' '.join(sentences)}\n\nWhat is the code of {place}? Answer with the code alone."
         checks.append(Check(prompt, partial(_holds, code), code))
