@@ -129,9 +129,7 @@ def _answer_cells(
     """Have a model answer ``cells``, else the report items, into a run folder: under the plan of ``arm``, which a
     healed model and a file have in themselves.
     """
-    cells = cells or [
-        Cell(task=part.task, readout=part.readout, limit=run.notes["report_items"][part.label]) for part in run.parts
-    ]
+    cells = cells or _report_cells(run)
     plan = recorded = arm.plan if arm and not arm.is_named else model.plan()
     healed = {}
     if arm and (arm.healing or arm.file):
@@ -143,6 +141,11 @@ def _answer_cells(
     about = arm.describe(run.seed) if arm and not arm.other else None
     with RunFolder.begin(run.folder / name, settings, sandbox=run.isolation) as folder:
         evaluate_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
+
+
+def _report_cells(run: PruneRun) -> list[Cell]:
+    limits = run.notes["report_items"]
+    return [Cell(task=part.task, readout=part.readout, limit=limits[part.label]) for part in run.parts]
 
 
 def confirm_arms(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
@@ -251,13 +254,13 @@ def _judgement_of(judged: JudgedDepth | None, rows: Sequence[ComparisonRow]) -> 
 
 def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
     """Have the original model and the checkpoint answer the suite ``side_effects``, and compare them check by check."""
-    checks = checks_for(run.original, run.seed)
+    checks = checks_for(run.original, [*run.parts, *_report_cells(run)], run.seed)
     if not checks:
         run.progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
         return ()
     before, after = (f"{FOLDER}/{name}" for name in (UNCUT, arm.name))
     _answer_cells(run, before, SIDE_EFFECTS, run.original, checks)
-    run.release()
+    run.release_if_large()
     folder = run.folder / MODEL
     model = MadeModel(run.model, folder / GGUF) if arm.is_gguf else run.handle_of(folder)
     _answer_cells(run, after, SIDE_EFFECTS, model, checks)
@@ -275,6 +278,7 @@ def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
         )
         for row, p in zip(rows, adjust_by_holm([row.values.p_value for row in rows]), strict=True)
     )
-    shown = sum(effect.is_shown for effect in effects)
-    run.progress.end(SIDE_EFFECTS, note=f"{count_of(len(effects), 'check')}, {shown} with a difference that counts")
+    shown = count_of(sum(effect.is_shown for effect in effects), "difference")
+    note = f"{shown} shown, {sum(effect.is_unconfirmed for effect in effects)} unconfirmed"
+    run.progress.end(SIDE_EFFECTS, note=f"{count_of(len(effects), 'check')}, {note}")
     return effects
