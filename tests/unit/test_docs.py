@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 import layercut
+from layercut.cli.main import app
 from layercut.selection import CRITERIA
 from layercut.tasks import TASKS
+from layercut.text import PURPOSE
 from tests.unit.test_architecture import MAY_USE
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +178,18 @@ def test_the_version_is_one_and_the_readme_is_short_and_begins_with_the_two_comm
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.index("make run") < readme.index("make test") < 900
     assert len(readme.splitlines()) <= 90
+
+
+def test_all_say_what_layercut_is_for_in_the_same_words():
+    """The docstring, the package, the site, README, the site's first page, the citation and ``--help``."""
+    purpose = f"layercut {PURPOSE}."
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["description"]
+    assert package == site()["site_description"] == app.info.help == purpose
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        assert page.read_text(encoding="utf-8").split("\n", 3)[2].startswith(purpose), page.name
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["abstract"]
+    docstring = " ".join((layercut.__doc__ or "").split())
+    assert cited.startswith(purpose) and docstring.startswith(purpose)
 
 
 def test_python_on_the_pages_calls_what_exists():
