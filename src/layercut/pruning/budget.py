@@ -24,16 +24,7 @@ from layercut.evidence.sample_size import (
     power_to_decide,
 )
 from layercut.models.make_gguf import check_makers
-from layercut.pruning.settings import (
-    BOTH,
-    LAYER,
-    NONE,
-    TRANSFORMERS,
-    GoalTasks,
-    Profile,
-    PruneSettings,
-    fitted_profile,
-)
+from layercut.pruning.settings import BOTH, LAYER, NONE, TRANSFORMERS, GoalTasks, Profile, PruneSettings, fitted_profile
 from layercut.pruning.speed import Sizes, other_model, timer_of
 from layercut.pruning.vocabulary import plan_tokens
 from layercut.runs.directory import RunFolder

@@ -38,14 +38,7 @@ from layercut.report.source import Source
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
 from layercut.runs.environment import change_command, shown_path
-from layercut.runs.prune import (
-    Alternative,
-    PruneResult,
-    TestedDepth,
-    TimedSpeed,
-    serving_commands,
-    side_effect_words,
-)
+from layercut.runs.prune import Alternative, PruneResult, TestedDepth, TimedSpeed, serving_commands, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
     code_span,
