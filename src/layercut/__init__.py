@@ -1,4 +1,5 @@
-"""layercut: remove decoder layers from a language model and learn what it can still do.
+"""layercut finds the smallest or fastest version of your model that is shown to do your task: fewer layers, MLP
+channels, tokens or bits.
 
     result = layercut.prune(model, tokenizer, use="math", keep=0.9)     # a loaded model, or its name
     smaller = layercut.remove_layers(model, "24-26")                    # in place

@@ -75,6 +75,7 @@ def prune(
     data_dir: str | PathLike[str] | None = None,
     seed: int = 0,
     report_to: str | Sequence[str] = (),
+    verbose: bool = False,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Pruned:
@@ -93,7 +94,7 @@ def prune(
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
         engine_pool: Engines in many processes: local:N here, or ray://HOST:PORT, one for each GPU there (?gpus=K for each).
         base_url: openai: the server, such as http://localhost:8000/v1.
-        use: One of math, code, summarize, classify, chat, copy, all.
+        use: math, code, summarize, classify, chat, copy or all.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         keep: Share of the score above chance that every task must keep: 0.9 or 90%.
@@ -115,6 +116,7 @@ def prune(
         data_dir: Folder with local data, in a folder for each task, such as gsm8k.
         seed: Random seed.
         report_to: Trackers that get every number: trackio, wandb, tensorboard, mlflow.
+        verbose: Print which items choose, too.
         tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.
@@ -639,7 +641,7 @@ def quantise(
         batch_size: Sequences run at once; halved when memory runs out.
         engine: shared: what plans have in common is computed once; plain; vllm; llama.cpp: GGUF files; openai: a server, evaluated unchanged.
         cache_gib: GiB of memory for keys and values: those that plans share (shared), or all (vllm).
-        use: One of math, code, summarize, classify, chat, copy, all.
+        use: math, code, summarize, classify, chat, copy or all.
         tasks: Tasks in place of a use: names, or a .jsonl or .csv.
         max_new_tokens: Longest answer, of tasks where it can be chosen.
         size: Most bytes of the file: 600MB, 0.6GB, or 55% of MODEL's.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -60,7 +61,8 @@ def install_command(extra: str) -> str:
     url = str(origin.get("url", ""))
     if url.startswith("file://") and "dir_info" in origin:
         editable = "--editable " if origin["dir_info"].get("editable") else ""
-        return f"pip install {editable}'{url2pathname(urlsplit(url).path)}[{extra}]'"
+        folder = Path(url2pathname(urlsplit(url).path))
+        return f"pip install {editable}'{'.' if folder == Path.cwd() else folder}[{extra}]'"
     if version := origin.get("vcs_info"):
         return f"pip install 'layercut[{extra}] @ {version['vcs']}+{url}@{version['commit_id']}'"
     return f"pip install 'layercut[{extra}] @ {url}'" if url else f"pip install '.[{extra}]' in a clone of layercut"

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+PURPOSE = (
+    "finds the smallest or fastest version of your model that is shown to do your task: fewer layers, MLP channels, "
+    "tokens or bits"
+)
+"""What layercut does: a sentence without its subject and full stop."""
+
 
 def count_of(n: int, what: str) -> str:
     """``1 item``, ``2 items``, ``1,234 items``."""

@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 import layercut
+from layercut.cli.main import app
 from layercut.selection import CRITERIA
 from layercut.tasks import TASKS
+from layercut.text import PURPOSE
 from tests.unit.test_architecture import MAY_USE
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +193,18 @@ def test_files_that_a_page_names_are_there(page):
     of_tree = ("src/", "tests/", "docs/", "tools/", "benchmarks/", "examples/")
     ours = [path for path in paths if path.startswith(of_tree) or path.endswith(".py")]
     assert [path for path in ours if not any((place / path).exists() for place in (ROOT, SOURCE))] == []
+
+
+def test_all_say_what_layercut_is_for_in_the_same_words():
+    """The docstring, the package, the site, README, the site's first page, the citation and ``--help``."""
+    purpose = f"layercut {PURPOSE}."
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["description"]
+    assert package == site()["site_description"] == app.info.help == purpose
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        assert page.read_text(encoding="utf-8").split("\n", 3)[2].startswith(purpose), page.name
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["abstract"]
+    docstring = " ".join((layercut.__doc__ or "").split())
+    assert cited.startswith(purpose) and docstring.startswith(purpose)
 
 
 def test_python_on_the_pages_calls_what_exists():

@@ -66,5 +66,7 @@ def show_result(data: Any, blocks: Iterable[RenderableType] = (), lines: Iterabl
 
 
 def _print(console: Console, text: str | Text) -> None:
-    """A line: whole where it is piped, broken between words on a terminal, which would break it anywhere."""
-    console.print(text, soft_wrap=not console.is_terminal)
+    """A line: broken between words on a terminal, which would break it anywhere; whole where it is piped, and where it
+    begins with a space: it is a command to paste.
+    """
+    console.print(text, soft_wrap=not console.is_terminal or f"{text}".startswith(" "))

@@ -23,7 +23,7 @@ from layercut.errors import InputError, VerificationError
 from layercut.progress.activity import under_way
 from layercut.progress.bars import clock_text
 from layercut.runs.disk import disk_problem
-from layercut.text import printable_text
+from layercut.text import PURPOSE, printable_text
 from layercut.verbs import VERBS, verb_class
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -91,7 +91,7 @@ def _stopped(stop: KeyboardInterrupt) -> str:
 app = typer.Typer(
     name="layercut",
     cls=_Verbs,
-    help="Remove decoder layers from a language model and learn what it can still do.",
+    help=f"layercut {PURPOSE}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -129,8 +129,8 @@ def _option_of(slot: Slot) -> inspect.Parameter:
         about += f" One of {', '.join(choices_of(info))}."
     words = (name, f"no-{name}") if default is True else (name,)  # what is on can be switched off
     word = "--" + "/--".join(words)
-    word = flag.spelled if flag.spelled.startswith("--") else word
-    mark = typer.Option(word, help=about, rich_help_panel=slot.panel, hidden=flag.hidden and not required, **more)
+    spelled = flag.spelled.split(",") if flag.spelled.startswith("--") else [word]
+    mark = typer.Option(*spelled, help=about, rich_help_panel=slot.panel, hidden=flag.hidden and not required, **more)
     if required:
         return _keyword(slot.name, Annotated[kind, mark])
     default = None if is_many or not isinstance(default, str | int | float | bool) else default

@@ -6,7 +6,7 @@ the test, so each depth has it too. Papers: docs/reference/statistics.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -87,6 +87,7 @@ def fixed_sequences(
     level: float = 0.95,
     num_resamples: int = NUM_RESAMPLES,
     lengths: Mapping[str, int] | None = None,
+    judged: dict[Hashable, JudgedDepth] | None = None,
 ) -> dict[str, SequenceResult]:
     """Test the depths of each path in order, such as a path of every criterion; stop at the first that fails.
 
@@ -102,6 +103,7 @@ def fixed_sequences(
 
     Args:
         lengths: the number of depths of every path, where some are not measured yet; a path may lack in ``paths``.
+        judged: verdicts of earlier calls on the same rows, which are not computed again; new ones are added.
 
     Raises:
         InputError: a share that cannot be.
@@ -118,14 +120,19 @@ def fixed_sequences(
     wanted = [key for key in first if key not in reasons]
     not_judged = tuple(SetAside(task=task, readout=readout, reason=why) for (task, readout), why in reasons.items())
     lengths = lengths or {name: len(steps) for name, steps in paths.items()}
+    judged = {} if judged is None else judged
     results: dict[str, SequenceResult] = {}
     done: set[str] = set()
     while True:
         active = [name for name in lengths if name not in done]
         for name in active:
             tested: list[JudgedDepth] = []
+            error = (1 - level) / len(active)
             for step in paths.get(name, ()) if wanted else ():
-                tested.append(judge_depth(step, wanted, keep, (1 - level) / len(active), num_resamples))
+                key = (name, step.plan, error, *wanted)
+                if key not in judged:
+                    judged[key] = judge_depth(step, wanted, keep, error, num_resamples)
+                tested.append(judged[key])
                 if not tested[-1].passed:
                     break
             results[name] = SequenceResult(tested=tuple(tested), not_judged=not_judged)

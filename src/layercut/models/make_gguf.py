@@ -96,8 +96,13 @@ def check_ggml_types(names: Sequence[str]) -> tuple[str, ...]:
 
 def check_makers(*, converts: bool) -> None:
     """Refuse to begin where a package is missing. Raises MissingExtra."""
-    if find_spec(_LIBRARY) is None or (converts and find_spec(_CONVERTER) is None):
+    if not can_make_gguf(converts=converts):
         raise MissingExtra("making GGUF files", "gguf")
+
+
+def can_make_gguf(*, converts: bool) -> bool:
+    """True if the packages are installed that make GGUF files, and ``converts`` folders to them."""
+    return find_spec(_LIBRARY) is not None and not (converts and find_spec(_CONVERTER) is None)
 
 
 def convert_folder(folder: Path, out: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from layercut.engine.base import GenerationRequest
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
 from layercut.evidence.sample_size import (
@@ -44,7 +45,7 @@ CANDIDATES = 4  # layers of which task scores choose the next one to remove
 ERROR = 0.05
 HEALING_ITEMS, FEWEST_FRESH = 48, 24
 """Items of each task that healing learns from at most, and how many there must be beside those that judge."""
-ITEMS = 24  # items of each check of side effects
+ITEMS = 24  # items of each check of side effects, at least
 _ROOM = 512  # tokens of the context that checks need
 _LONG = "needle"
 """Checks of long texts, of which one costs as much as twenty others, so that too few to show anything fit in."""
@@ -139,7 +140,9 @@ def prune_outline(
         steps.append(planned_answers(handle, part, chosen, plans, f"selection, up to {plans} plans"))
         steps.append(planned_answers(handle, part, shown, models, f"report, up to {models} models"))
     texts = min(steps[0].items, HEALING_ITEMS)
-    if not settings.no_side_effects and (checks := checks_for(handle, seed)):
+    cells = [replace(part, split="report", limit=report) for part in parts]
+    cells += [replace(part, limit=selection) for part in parts]
+    if not settings.no_side_effects and (checks := checks_for(handle, cells, seed)):
         num_answers = 2 * sum(len(check.samples) for check in checks)
         steps.append(PlannedStep("side effects, original model and checkpoint", num_answers))
     if not settings.goal_alone and handle.has_chat_template:
@@ -210,9 +213,24 @@ def check_run(
     return sizes, shares, profile, parts, decides
 
 
-def checks_for(model: ModelHandle, seed: int) -> list[Cell]:
-    """The checks of side effects, but no long texts; none of a model that takes no conversations, or short ones."""
+def checks_for(model: ModelHandle, cells: Sequence[Cell], seed: int) -> list[Cell]:
+    """The checks of side effects, but no long texts; none of a model that takes no conversations, or short ones.
+
+    A check has ``ITEMS`` items, and as many more as add at most a tenth to the tokens that answers to ``cells``, the
+    goal's selection and report items, may have. Both models write both. Settings decide it and no clock, so that a
+    resumed run asks the same.
+    """
     if not model.has_chat_template or (model.context_length or _ROOM) < _ROOM:
         return []
-    cells = make_task_cells(suite_named("side_effects", limit=ITEMS), seed)
-    return [cell for cell in cells if not cell.task.name.startswith(_LONG)]
+
+    def checks(limit: int) -> list[Cell]:
+        suite = make_task_cells(suite_named("side_effects", limit=limit), seed)
+        return [cell for cell in suite if not cell.task.name.startswith(_LONG)]
+
+    return checks(ITEMS + _longest_answers(cells) // (10 * _longest_answers(checks(1))))
+
+
+def _longest_answers(cells: Sequence[Cell]) -> int:
+    """Tokens of all answers, each as long as it may be; none of those that are ranked."""
+    requests = (cell.task.request(sample, cell.readout) for cell in cells for sample in cell.samples)
+    return sum(request.max_new_tokens for request in requests if isinstance(request, GenerationRequest))

@@ -5,14 +5,14 @@ The original model, each plan and each other model answer into a run folder of t
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layercut.engine.handle import ModelHandle
 from layercut.evidence.comparison import ComparisonRow, compare_runs
-from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, fixed_sequences
+from layercut.evidence.fixed_sequence import DepthEvidence, JudgedDepth, SequenceResult, fixed_sequences
 from layercut.evidence.intervals import ALPHA, adjust_by_holm
 from layercut.evidence.two_runs import compare_two
 from layercut.pruning.budget import checks_for
@@ -129,9 +129,7 @@ def _answer_cells(
     """Have a model answer ``cells``, else the report items, into a run folder: under the plan of ``arm``, which a
     healed model and a file have in themselves.
     """
-    cells = cells or [
-        Cell(task=part.task, readout=part.readout, limit=run.notes["report_items"][part.label]) for part in run.parts
-    ]
+    cells = cells or _report_cells(run)
     plan = recorded = arm.plan if arm and not arm.is_named else model.plan()
     healed = {}
     if arm and (arm.healing or arm.file):
@@ -145,6 +143,11 @@ def _answer_cells(
         evaluate_cells(folder, model, plan, cells, run.decoding, run.progress, recorded=recorded, arm=about)
 
 
+def _report_cells(run: PruneRun) -> list[Cell]:
+    limits = run.notes["report_items"]
+    return [Cell(task=part.task, readout=part.readout, limit=limits[part.label]) for part in run.parts]
+
+
 def confirm_arms(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
     """Test each path in its order on report items, up to the first that fails; ``PLANS`` is one of the paths.
 
@@ -156,35 +159,46 @@ def confirm_arms(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSequ
     _note_arms(run, paths[PLANS])
     first, last = _test_paths(run, shared), _test_paths(run, later)
     _note_arms(run, [arm for arm in paths[PLANS] if (run.folder / arm.name).exists()])
-    places = {arm.other: place for place, arm in enumerate([*itertools.chain(*paths.values()), *named])}
+    places = {arm.other: place for place, arm in enumerate([*chain(*paths.values()), *named])}
     others = sorted([*first.others, *last.others], key=lambda other: places[other.model])
     return first._replace(others=tuple(others))
 
 
 def _test_paths(run: PruneRun, paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
-    """Ask and judge one model after the other, while a path goes on."""
-    asked = dict.fromkeys(paths, 0)
-    evidence, standing = FixedSequence(), dict.fromkeys(paths, True)
-    while going := [name for name, arms in paths.items() if standing[name] and asked[name] < len(arms)]:
-        arm = paths[going[0]][asked[going[0]]]
+    """Ask and judge one model after the other, the largest of a path first, while the path goes on.
+
+    All paths share the error 1 - LEVEL; one on which all passed hands its part on (``fixed_sequences``). Each model is
+    compared with the original once, and judged once at each level.
+    """
+    lengths = {name: len(arms) for name, arms in paths.items()}
+    answered: dict[str, list[Arm]] = {name: [] for name in paths}
+    uncut, rows = RunFolder.open(run.folder / UNCUT), dict[str, tuple[ComparisonRow, ...]]()
+    judged, sequences = dict[Hashable, JudgedDepth](), dict[str, SequenceResult]()
+    standing = dict.fromkeys(paths, True)
+    while going := [name for name in paths if standing[name] and len(answered[name]) < lengths[name]]:
+        arm = paths[going[0]][len(answered[going[0]])]
         ask_arm(run, arm)
-        asked[going[0]] += 1
-        evidence = judge_arms(run, {name: arms[: asked[name]] for name, arms in paths.items()}, paths)
-        verdicts = {model.run: model for model in evidence.others} | {plan.name: plan for plan in evidence.tested}
-        _show_verdict(run, arm.stage, verdicts.get(arm.name))
+        answered[going[0]].append(arm)
+        compared = compare_runs(uncut, [RunFolder.open(run.folder / arm.name)], seed=run.seed)
+        rows[arm.name] = tuple(row for row in compared if row.is_headline)
+        depths = {
+            name: [DepthEvidence(turn, arm.name, rows[arm.name]) for turn, arm in enumerate(arms, start=1)]
+            for name, arms in answered.items()
+            if arms
+        }
+        sequences = fixed_sequences(depths, run.settings.keep, level=LEVEL, lengths=lengths, judged=judged)
+        verdicts = {depth.plan: depth for sequence in sequences.values() for depth in sequence.tested}
+        verdict = _judgement_of(verdicts.get(arm.name), rows[arm.name])
+        shown = f"{share_words(verdict['kept'])} {verdict['verdict']}" if verdict["kept"] else "n/a"
+        run.progress.end(arm.stage, shown=shown)
         # A path that passes whole hands its part of the error on, with which another may go on that had ended.
-        for name, arms in paths.items():
-            of_path = [verdicts[own.name].passed if own.name in verdicts else False for own in arms[: asked[name]]]
-            standing[name] = all(of_path)
-    return evidence
+        for name, arms in answered.items():
+            standing[name] = all(own.name in verdicts and verdicts[own.name].passed for own in arms)
+    return _evidence_of(run, answered, rows, sequences)
 
 
 def _note_arms(run: PruneRun, arms: Sequence[Arm]) -> None:
     run.notes.put(ARMS, [arm.describe(run.seed) for arm in (Arm(UNCUT, run.original.plan()), *arms)])
-
-
-def _show_verdict(run: PruneRun, stage: str, judged: TestedDepth | Alternative | None) -> None:
-    run.progress.end(stage, shown=f"{share_words(judged.kept)} {judged.verdict}" if judged and judged.kept else "n/a")
 
 
 def share_words(kept: Sequence[TaskKept]) -> str:
@@ -193,53 +207,27 @@ def share_words(kept: Sequence[TaskKept]) -> str:
     return "n/a" if least == float("-inf") else f"{least:.0%}"
 
 
-def judge_arms(run: PruneRun, asked: Mapping[str, Sequence[Arm]], paths: Mapping[str, Sequence[Arm]]) -> FixedSequence:
-    """Test the arms of each path in order, the largest model first, from their run folders.
-
-    All paths share the error 1 - LEVEL; one on which all passed hands its part on (``fixed_sequences``).
-
-    Args:
-        asked: those of ``paths`` that have answered.
-
-    Raises:
-        InputError: a run that is not finished.
-    """
-    uncut = RunFolder.open(run.folder / UNCUT)
-    rows: dict[str, list[ComparisonRow]] = {}
-    for arm in itertools.chain(*asked.values()):
-        compared = compare_runs(uncut, [RunFolder.open(run.folder / arm.name)], seed=run.seed)
-        rows[arm.name] = [row for row in compared if row.is_headline]
-    evidence = {
-        name: [DepthEvidence(turn, arm.name, tuple(rows[arm.name])) for turn, arm in enumerate(arms, start=1)]
-        for name, arms in asked.items()
-        if arms
-    }
-    lengths = {name: len(arms) for name, arms in paths.items()}
-    sequences = fixed_sequences(evidence, run.settings.keep, level=LEVEL, lengths=lengths)
+def _evidence_of(
+    run: PruneRun,
+    answered: Mapping[str, Sequence[Arm]],
+    rows: Mapping[str, Sequence[ComparisonRow]],
+    sequences: Mapping[str, SequenceResult],
+) -> FixedSequence:
+    """The models of each path that were tested, and others whose items decide nothing."""
     tested: list[TestedDepth] = []
     others: list[Alternative] = []
-    for name, arms in asked.items():
-        # Models are tested in the order of a path, up to the first that fails.
-        for place, arm in enumerate(arms):
-            judged = sequences[name].tested[place] if place < len(sequences[name].tested) else None
-            judgement = _judgement_of(judged, rows[arm.name])
-            if arm.other and (judged or place == 0):
+    for name, arms in answered.items():
+        for arm, depth in zip_longest(arms, sequences[name].tested if sequences else ()):
+            judgement = _judgement_of(depth, rows[arm.name])
+            if arm.other and (depth or arm is arms[0]):
                 size = RunFolder.open(run.folder / arm.name).metrics()["disk_bytes"]
-                level = judged.level if judged else LEVEL
+                level = depth.level if depth else LEVEL
                 others.append(Alternative(model=arm.other, run=arm.name, disk_bytes=size, level=level, **judgement))
-            elif judged:
+            elif depth:
                 size = plan_cut(run.model.source.path, arm.plan).bytes_after
-                tested.append(
-                    TestedDepth(
-                        name=arm.name,
-                        **removal_of(arm.plan),
-                        healing=arm.healing,
-                        items_needed=judged.items_needed,
-                        disk_bytes=size,
-                        **judgement,
-                    )
-                )
-    not_judged = next(iter(sequences.values())).not_judged
+                own = {**removal_of(arm.plan), "healing": arm.healing, "items_needed": depth.items_needed}
+                tested.append(TestedDepth(name=arm.name, disk_bytes=size, **own, **judgement))
+    not_judged = next((sequence.not_judged for sequence in sequences.values()), ())
     return FixedSequence(tuple(tested), not_judged, tuple(others))
 
 
@@ -266,13 +254,13 @@ def _judgement_of(judged: JudgedDepth | None, rows: Sequence[ComparisonRow]) -> 
 
 def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
     """Have the original model and the checkpoint answer the suite ``side_effects``, and compare them check by check."""
-    checks = checks_for(run.original, run.seed)
+    checks = checks_for(run.original, [*run.parts, *_report_cells(run)], run.seed)
     if not checks:
         run.progress.end(SIDE_EFFECTS, note="not checked: the model can be asked none of them")
         return ()
     before, after = (f"{FOLDER}/{name}" for name in (UNCUT, arm.name))
     _answer_cells(run, before, SIDE_EFFECTS, run.original, checks)
-    run.release()
+    run.release_if_large()
     folder = run.folder / MODEL
     model = MadeModel(run.model, folder / GGUF) if arm.is_gguf else run.handle_of(folder)
     _answer_cells(run, after, SIDE_EFFECTS, model, checks)
@@ -290,6 +278,7 @@ def check_side_effects(run: PruneRun, arm: Arm) -> tuple[SideEffect, ...]:
         )
         for row, p in zip(rows, adjust_by_holm([row.values.p_value for row in rows]), strict=True)
     )
-    shown = sum(effect.is_shown for effect in effects)
-    run.progress.end(SIDE_EFFECTS, note=f"{count_of(len(effects), 'check')}, {shown} with a difference that counts")
+    shown = count_of(sum(effect.is_shown for effect in effects), "difference")
+    note = f"{shown} shown, {sum(effect.is_unconfirmed for effect in effects)} unconfirmed"
+    run.progress.end(SIDE_EFFECTS, note=f"{count_of(len(effects), 'check')}, {note}")
     return effects

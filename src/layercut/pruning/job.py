@@ -129,6 +129,7 @@ def prune_model(
     anyway: bool = False,
     console: Console,
     say: Callable[[str], None],
+    detail: Callable[[str], None] = lambda text: None,
 ) -> Pruned:
     """Find the smallest plan that keeps the goal, and write its checkpoint; ``layercut prune``.
 
@@ -137,6 +138,7 @@ def prune_model(
     Args:
         goal: the tasks, where they have local data; those that the settings name if left out.
         anyway: write the best plan's checkpoint even where none passed.
+        detail: prints what ``--verbose`` adds.
 
     Raises:
         InputError: a model, task or setting that cannot be used, an original model that is not above chance on any
@@ -182,6 +184,7 @@ def prune_model(
                 progress=RunProgress(console, steps=steps),
                 console=console,
                 say=say,
+                detail=detail,
             )
             result = run_stages(run, anyway=anyway)
         (store.path / PAGE).unlink(missing_ok=True)  # of an earlier result

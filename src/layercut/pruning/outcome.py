@@ -286,7 +286,7 @@ def answer_of(
     failed = next((plan for plan in tested if not plan.passed), None)
     if passed:
         text = f"Passed: without {_model_of(chosen)} it keeps {_kept(passed[-1].kept)}, asked for {keep:.0%}."
-        return "passed", f"{text} {_failed(failed, parts) if failed else f'Stopped there: {path_ended}.'}"
+        return "passed", f"{text} {_failed(failed, parts) if failed else f'{path_ended}.'}"
     assert failed is not None
     verdict: Verdict = "refuted" if failed.verdict == "shown to fail" else "undecided"
     return verdict, f"No plan passed, asked for {keep:.0%}. {_failed(failed, parts, best=True)}"

@@ -35,6 +35,7 @@ from layercut.surgery.remove import decoder_layers
 from layercut.tasks.own_file import OwnFile
 from layercut.tasks.selected_items import tell_shortfalls
 
+_SMALL = 1_000_000_000  # parameters up to which the original model stays in memory beside another
 _PROBED = 16  # tokens on which it is measured how a layer adds what its MLP gives
 
 
@@ -57,6 +58,7 @@ class PruneRun:
     progress: RunProgress
     console: Console
     say: Callable[[str], None]
+    detail: Callable[[str], None]  # prints what ``--verbose`` adds
 
     @property
     def folder(self) -> Path:
@@ -129,6 +131,11 @@ class PruneRun:
         self.model.release()
         self.original.release()
 
+    def release_if_large(self) -> None:
+        """Let the original model go before another is loaded, unless it is so small that it is not read again."""
+        if self.model.num_parameters(self.model.plan()) > _SMALL:
+            self.release()
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Show a stage, and note the time that it takes."""
@@ -164,10 +171,10 @@ def measure_original(run: PruneRun) -> None:
     counts = {part.task.name: len(part.task.samples("selection", part.limit)) for part in run.parts}
     by_task = {"each task": max(counts.values())} if len(set(counts.values())) == 1 else counts
     listed = ", ".join(f"{number} selection items of {name}" for name, number in by_task.items())
-    run.say(f"{listed} choose the layers")
+    run.detail(f"{listed} choose the layers")
     if run.asks_general and (run.sizes.mlp or run.settings.heal != NONE):
         number = sum(part.limit or 0 for part in general_tasks())
-        run.say(
+        run.detail(
             f"the original model also answers {number} general requests, which channels and healing follow so that "
             "other abilities stay; `goal_alone` leaves them out"
         )
@@ -204,7 +211,7 @@ def _tasks_at_chance(run: PruneRun) -> list[dict[str, str]]:
             _ = all_items.uncut
         except AtChance as error:
             ignored.append({"task": part.task.name, "readout": part.readout, "reason": str(error)})
-            run.say(f"{part.label} decides nothing: {error}")
+            run.detail(f"{part.label} decides nothing: {error}")
     if len(ignored) == len(run.asked):
         raise InputError(
             "the original model is not above guessing on any task of this goal, so there is nothing to keep: "
@@ -232,8 +239,13 @@ def count_report_items(run: PruneRun) -> dict[str, int]:
         known = {label: number for label, number in needed.items() if number is not None}
         ways = lacking_items(run.parts, known) or [f"give `items` {max(known.values())}"] if known == needed else []
         text += f"; {', '.join(ways)}, or ask for a lower `keep`" if ways else "; ask for a lower `keep`"
+    ignored = ", ".join(f"{row['task']} ({row['readout']})" for row in run.notes["ignored"])
+    if ignored and "announced" not in run.notes:
+        verb = "decides" if len(run.notes["ignored"]) == 1 else "decide"
+        run.say(f"{ignored} {verb} nothing, as the original model is not above guessing there; {text}")
+    elif run.notes.get("resolution") != text:
+        run.say(text)
     run.notes.put("resolution", text)
-    run.say(text)
     return counts
 
 

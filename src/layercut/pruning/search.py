@@ -24,7 +24,6 @@ from layercut.tasks.base import is_generated
 
 PLANS = "plans"  # folder of the plans of a path of sizes
 _SHOWN = 5  # repairs of a plan that are named one by one; healing.json has all of them
-_SMALL = 1_000_000_000  # parameters up to which the original model stays in memory while another is healed
 
 
 def grow_path(run: PruneRun) -> None:
@@ -111,9 +110,12 @@ def next_size(sizes: Sequence[float], settings: PruneSettings, steps: Sequence[P
 def _why_ended(run: PruneRun, steps: Sequence[PathStep]) -> str:
     keep = run.settings.keep
     if run.settings.one_size or least_kept(steps[-1].chosen.kept) >= keep:
-        return f"{run.sizes.most_bytes(run.settings):.0%} of the weights' bytes is the most that was asked for"
+        most = f"{100 * run.sizes.most_bytes(run.settings):.0f} %"
+        was_asked = run.settings.smaller is not None
+        limit = f"You asked for {most} at most" if was_asked else f"{most} fewer bytes was the most that was tried"
+        return f"{limit}; a smaller model may pass too"
     weak = next(step for step in steps if least_kept(step.chosen.kept) < keep)
-    return f"{weak.stage} keeps {least_kept(weak.chosen.kept):.0%} on selection items"
+    return f"The search ended at {weak.stage}, which keeps {least_kept(weak.chosen.kept):.0%} on selection items"
 
 
 # Healing
@@ -125,8 +127,7 @@ def _heal_step(run: PruneRun, step: PathStep) -> Tried:
     run.progress.begin(step.stage, "healing in closed form")
     source = healing_prompts(run.path, run.model.metadata.model_hash)
     _ = run.seam  # measured, as the source is asked, while the original model is in memory
-    if run.model.num_parameters(run.model.plan()) > _SMALL:
-        run.release()
+    run.release_if_large()
     checkpoint = heal_plan(run, plan, source)
     run.progress.begin(step.stage, "scoring the healed model")
     healed = run.handle_of(checkpoint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,15 +37,8 @@ from layercut.report.front import front_figure
 from layercut.report.source import Source
 from layercut.runs.directory import PAGE
 from layercut.runs.disk import size_change, size_text
-from layercut.runs.environment import shown_path
-from layercut.runs.prune import (
-    Alternative,
-    PruneResult,
-    TestedDepth,
-    TimedSpeed,
-    serving_commands,
-    side_effect_words,
-)
+from layercut.runs.environment import change_command, shown_path
+from layercut.runs.prune import Alternative, PruneResult, TestedDepth, TimedSpeed, serving_commands, side_effect_words
 from layercut.text import (
     PATH_CHARACTERS,
     code_span,
@@ -217,8 +210,12 @@ def _prune_facts(result: PruneResult) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
-def answer_lines(result: PruneResult, folder: Path) -> list[str]:
-    """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files."""
+def answer_lines(result: PruneResult, folder: Path, install: str = "") -> list[str]:
+    """The answer of prune on a terminal: the verdict, size and speed, side effects, what to do next, and files.
+
+    Args:
+        install: the command that installs what makes GGUF files, where that is missing.
+    """
     lines = [f"{result.why} {result.fastest}".rstrip()]
     before, after = result.size.get("uncut"), result.size.get("cut")
     if isinstance(result.smallest, Alternative):
@@ -231,18 +228,30 @@ def answer_lines(result: PruneResult, folder: Path) -> list[str]:
         requests = [speed for speed in result.speed if speed.name == "request"]
         lines.append(_change_line(before.disk_bytes, after.disk_bytes, requests, result.serve, gguf))
     if result.side_effects:
-        is_worse = any(effect.is_shown for effect in result.side_effects)
+        is_worse = any(effect.is_loss for effect in result.side_effects)
         lines.append(f"{'Watch out' if is_worse else 'Side effects'}: {side_effect_words(result.side_effects)}.")
     if result.next:
-        lines.append(f"Next: the same command with --items {result.next} --out {shown_path(folder)}-{result.next}")
+        more = {"items": str(result.next), "out": f"{shown_path(folder)}-{result.next}"}
+        lines += _next_lines("ask more items", result.command, more)
     elif not result.versus:
-        other = f"--smallest --out {shown_path(folder)}-smallest"
-        lines.append(f"Next: weigh it against 4-bit weights on the same items, the same command with {other}")
+        what, smallest = "weigh it against 4-bit weights on the same items", f"{shown_path(folder)}-smallest"
+        lines += _next_lines(what, result.command, {"smallest": "", "out": smallest}, install)
     none = "none, because no plan passed; --anyway writes the best one"
     checkpoint = folder / result.checkpoint if result.checkpoint else none
     commands = serving_commands(str(checkpoint)).items() if result.checkpoint and result.formats else ()
     serve = [f"Serve it ({engine}): {command}" for engine, command in commands]
     return [*lines, f"Checkpoint: {checkpoint}", *serve, f"Report: {folder / PAGE}"]
+
+
+def _next_lines(what: str, command: str, options: Mapping[str, str], install: str = "") -> list[str]:
+    """The next step, with its commands whole where the last one has flags; a request in YAML or Python has none."""
+    if command.split()[1:2] == ["prune"]:
+        changed = change_command(command, **options)
+        place = changed.partition(" ")[0].rpartition("/")
+        commands = [f"{place[0]}{place[1]}{install}"] if install else []
+        return [f"Next: {what}:", *(f"  {line}" for line in (*commands, changed))]
+    flags = " ".join(filter(None, (word for name, value in options.items() for word in (f"--{name}", value))))
+    return [f"Next: {what}, the same request with {flags}"]
 
 
 def _change_line(before: int, after: int, requests: Sequence[TimedSpeed], serve: str, more: str = "") -> str:
@@ -293,7 +302,8 @@ def side_effect_table(result: PruneResult) -> Table:
     heads = ("check", "original", "pruned", "difference, points", "p", "n")
     columns = text_columns(*heads, numeric=("original", "pruned", "p", "n"))
     caption = (
-        "What else changed: share of the answers that pass each check, in %, with 95 % intervals; p adjusted (Holm)"
+        "What else changed: share of the answers that pass each check, in %, with 95 % intervals of each check by "
+        "itself; p adjusted (Holm)"
     )
     return Table(name="side_effects", caption=caption, columns=columns, rows=rows)
 

@@ -8,9 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import layercut
@@ -67,8 +69,27 @@ def command_line(argv: Sequence[str]) -> str:
     program = Path(argv[0]).name
     if program in ("__main__.py", "main.py"):  # python -m layercut...
         program = "layercut"
-    words = [_TOKEN.sub("hf_...", hide_home(word)) for word in argv[1:]]
-    return " ".join([program, *(shlex.quote(word) if "~" not in word or " " in word else word for word in words)])
+    return _join_words([program, *(_TOKEN.sub("hf_...", hide_home(word)) for word in argv[1:])])
+
+
+def _join_words(words: Iterable[str]) -> str:
+    return " ".join(shlex.quote(word) if "~" not in word or " " in word else word for word in words)
+
+
+def change_command(command: str, **options: str) -> str:
+    """A recorded command with other options, ready to paste where layercut is on the path or was called by its path.
+
+    >>> change_command("/bin/layercut prune m --out=runs/m --items 8", items="20", out="runs/m-20", smallest="")
+    '/bin/layercut prune m --items 20 --out runs/m-20 --smallest'
+    """
+    words, kept = shlex.split(command), list[str]()
+    flags = {f"--{name}": value for name, value in options.items()}
+    for before, word in pairwise(["", *words]):
+        if word.partition("=")[0] not in flags and not flags.get(before):
+            kept.append(word)
+    if kept[0] == "layercut" and which("layercut") is None and Path(sys.argv[0]).name == "layercut":
+        kept[0] = shown_path(Path(sys.argv[0]))
+    return _join_words([*kept, *filter(None, (word for pair in flags.items() for word in pair))])
 
 
 def hide_home(text: str) -> str:

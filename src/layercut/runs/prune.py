@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from layercut.errors import InputError
 from layercut.runs.atomic import write_json
 from layercut.runs.settings import FORMAT_VERSION, read_format
-from layercut.text import Printed, Removal, amount_text, format_layers
+from layercut.text import Printed, Removal, amount_text, count_of, format_layers, number_text, with_interval
 
 RESULT = "result.json"
 MODEL = "model"  # the folder of the checkpoint in a folder of prune
@@ -255,18 +255,40 @@ class SideEffect(ResultPart):
         return _CHECKS.get(self.task, self.task)
 
     @property
+    def is_loss(self) -> bool:
+        """True if the checkpoint is shown to be worse."""
+        return self.is_shown and self.difference.value < 0
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """True if the difference's own 95 % interval leaves out 0, but Holm's correction over all checks does not."""
+        return not self.is_shown and (self.difference.low or 0) * (self.difference.high or 0) > 0
+
+    @property
     def words(self) -> str:
-        """``stops by itself: 13 of 24, before 24 of 24``."""
+        """``stops by itself: 13 of 24, before 24 of 24 (-46 [-62, -23] points)``."""
         after, before = (f"{round(estimate.value * estimate.n)} of {estimate.n}" for estimate in (self.cut, self.uncut))
-        return f"{self.what}: {after}, before {before}"
+        note = f"; unconfirmed, n = {self.cut.n}" if self.is_unconfirmed else ""
+        return f"{self.what}: {after}, before {before} ({with_interval(self.difference, sign=True)} points{note})"
 
 
 def side_effect_words(effects: Sequence[SideEffect]) -> str:
-    """The checks that differ, in words; that none does; or nothing where nothing was checked."""
+    """Differences that the checks show, losses that they do not exclude, and differences that are unconfirmed; nothing
+    where nothing was checked.
+    """
     if not effects:
         return ""
-    worse = "; ".join(effect.words for effect in effects if effect.is_shown)
-    return f"{worse or 'none shown'} ({len(effects)} checks, {sum(effect.cut.n for effect in effects)} items)"
+    numbers = sorted({effect.cut.n for effect in effects})
+    parts = [effect.words for effect in effects if effect.is_shown]
+    parts = parts if any(effect.is_loss for effect in effects) else ["no loss shown", *parts]
+    lows = [effect.difference.low or 0.0 for effect in effects if not effect.is_loss]
+    if losses := [number_text(-low) for low in lows if low < -0.005]:
+        several = " and ".join(filter(None, (", ".join(losses[:-1]), losses[-1])))
+        rest = "" if len(losses) == len(effects) else " in other checks"
+        parts.append(f"losses of up to {several} points{rest} are not excluded")
+    parts += [effect.words for effect in effects if effect.is_unconfirmed]
+    items = f"{' to '.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))} items"
+    return f"{count_of(len(effects), 'check')} of {items}: {'; '.join(parts)}"
 
 
 class ResultFile(Printed, BaseModel, frozen=True, extra="forbid"):
@@ -308,7 +330,7 @@ class PruneResult(ResultFile, frozen=True, allow_inf_nan=False):
     tokens: str = ""  # of the vocabulary that went before layers and channels, in words; empty where none did
     unused_tokens: str = ""  # bytes of those that the goal does not need, in words; empty where they are few
     path: tuple[PathStep, ...]
-    path_ended: str = ""  # reason why the path goes no further, in words
+    path_ended: str = ""  # reason why the path goes no further, a sentence without its full stop
     tested: tuple[TestedDepth, ...]  # in order of size; testing stops at the first that fails
     versus: tuple[Alternative, ...] = ()  # made files and other models that were named, in their order
     formats: tuple[MadeFile, ...] = ()  # files that were made; those that keep less on selection items are not tested

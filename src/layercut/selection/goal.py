@@ -24,7 +24,7 @@ REQUESTS = 12  # general requests of each list
 class GoalSettings(Settings):
     """The tasks that a verb works for."""
 
-    use: str | None = Field(None, description="One of math, code, summarize, classify, chat, copy, all.")
+    use: str | None = Field(None, description="math, code, summarize, classify, chat, copy or all.")
     tasks: Names = Field((), description="Tasks in place of a use: names, or a .jsonl or .csv.")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest answer, of tasks where it can be chosen.")
 

@@ -18,7 +18,7 @@ from layercut.runs.environment import hide_home
 from layercut.surgery.checkpoint import CutReport, cut_checkpoint, plan_cut
 from layercut.surgery.config_fields import is_quantized
 from layercut.surgery.plan import CutPlan, list_removed, origin_of_plan
-from layercut.text import count_of, escape_inline, format_layers, markdown_table, parameters_text
+from layercut.text import PURPOSE, count_of, escape_inline, format_layers, markdown_table, parameters_text
 
 UNMEASURED = "**Not measured.** This card says what was removed, not what the model can still do: `layercut eval` does."
 """The first line of a card, until scores of this very checkpoint are known."""
@@ -144,7 +144,7 @@ def model_card(report: CutReport, source: ModelSource, size: str) -> str:
         "chosen by": "; ".join(filter(None, (chosen, thin))),
         "parameters": f"{parameters_text(after)}, before {parameters_text(before)} ({after / before - 1:+.1%})",
         "weights": size,
-        "made with": f"layercut {__version__}",
+        "made with": f"layercut {__version__}, which {PURPOSE}",
     }
     amounts = [count_of(len(plan.removed), "decoder layer")] if plan.removed else []
     amounts += [f"{channels.share:.1%} of the MLP channels"] if channels else []

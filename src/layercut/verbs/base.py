@@ -58,7 +58,7 @@ class Flag(NamedTuple):
     """Marks a plain field, for the command line."""
 
     metavar: str | None = None
-    spelled: str = ""  # the flag, where it is not the field's name: ``--set``, ``--verify/--no-verify``
+    spelled: str = ""  # the flag, where it is not the field's name: ``--set``, ``--verify/--no-verify``, ``--long,-l``
     hidden: bool = False
     argument: bool = False
     repeated: bool = False  # written once for each entry; other lists are text with commas

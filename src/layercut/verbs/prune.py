@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from layercut.drafting import DraftSettings
+from layercut.errors import install_command
+from layercut.models.make_gguf import can_make_gguf
 from layercut.pruning.settings import PruneSettings
 from layercut.selection.goal import GoalTasks, goal_tasks
 from layercut.selection.specs import check_fits
@@ -65,6 +67,7 @@ class PruneVerb(_GoalVerb):
     data_dir: Annotated[fields.DataDir, Flag("DIR", hidden=True)]
     seed: Annotated[fields.RandomSeed, Flag("INTEGER", hidden=True)] = 0
     report_to: fields.ReportTo
+    verbose: Annotated[bool, Flag(spelled="--verbose,-v")] = Field(False, description="Print which items choose, too.")
 
     def run(self, io: Io) -> Pruned:
         from layercut.pruning.job import prune_model
@@ -80,6 +83,7 @@ class PruneVerb(_GoalVerb):
             anyway=self.anyway,
             console=io.console,
             say=io.say,
+            detail=io.say if self.verbose else lambda text: None,
         )
         if not (done.folder / PAGE).is_file():
             write_reports(done.folder)
@@ -93,7 +97,8 @@ class PruneVerb(_GoalVerb):
     def show(self, done: Pruned, io: Io) -> Shown:
         from layercut.report.first import answer_lines, result_tables
 
-        lines = answer_lines(done.result, done.folder)
+        install = "" if can_make_gguf(converts=True) else install_command("gguf")
+        lines = answer_lines(done.result, done.folder, install)
         return Shown(done.result.to_dict(), result_tables(done.result), lines, failed=done.checkpoint is None)
 
 

@@ -25,6 +25,7 @@ def run(
     *,
     anyway: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    detail: Callable[[str], None] = lambda text: None,
     console: Console | None = None,
     **settings: Any,
 ) -> Pruned:
@@ -32,7 +33,7 @@ def run(
     given = {"tasks": (str(file),), "keep": 0.8, "units": "layer", "smaller": DEPTHS[3], "items": 40}
     given |= {"no_side_effects": True, **settings}
     given = {name: value for name, value in given.items() if value is not None}
-    places: dict[str, Any] = {"out": out, "console": console or Console(quiet=True), "say": say}
+    places: dict[str, Any] = {"out": out, "console": console or Console(quiet=True), "say": say, "detail": detail}
     settings_of_model = ModelSettings(model=str(model), device="cpu")
     return prune_model(settings_of_model, PruneSettings(**given), anyway=anyway, **places)
 

@@ -258,7 +258,16 @@ def test_the_items_that_would_decide_are_named(model, choices, tmp_path):
     assert needed is not None and needed == done.result.tested[0].items_needed and needed > 12
     assert f"{needed - 12:,} more items" in done.result.why
     said = answer_lines(done.result, done.folder)
-    assert f"Next: the same command with --items {needed} --out {tmp_path}/run-{needed}" in said
+    next_items = f"--items {needed} --out {tmp_path}/run-{needed}"
+    assert f"Next: ask more items, the same request with {next_items}" in said
+    of_flags = done.result.model_copy(update={"command": "layercut prune tiny --items=12 --keep 0.6 --out run"})
+    assert f"  layercut prune tiny --keep 0.6 {next_items}" in answer_lines(of_flags, done.folder)
+    passed = of_flags.model_copy(update={"next": None})
+    assert answer_lines(passed, Path("run"), "pip install x")[-5:-2] == [
+        "Next: weigh it against 4-bit weights on the same items:",
+        "  pip install x",
+        "  layercut prune tiny --items=12 --keep 0.6 --smallest --out run-smallest",
+    ]
 
 
 def test_a_healed_model_is_confirmed_and_written_where_it_was_chosen(model, choices, tmp_path, monkeypatch):

@@ -1,16 +1,21 @@
 """Other models beside the plans of layercut prune: the same report items, and which one a user should take."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from layercut.errors import InputError
+from layercut.evidence.comparison import compare_runs
+from layercut.evidence.fixed_sequence import DepthEvidence, judge_depth
 from layercut.pruning.job import Pruned
 from layercut.pruning.outcome import answer_with_others, describe_fastest
 from layercut.report.first import first_of_prune, versus_table
+from layercut.runs.directory import RunFolder
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, TaskKept, TimedSpeed
 from layercut.settings import ModelSettings
 from tests.unit.pruning.conftest import run
@@ -50,6 +55,27 @@ def test_other_models_answer_the_same_report_items(weighed, others):
         assert len(ids[0].splitlines()) == 40 == one.kept[0].uncut.n
     assert after.result.tested == before.result.tested, "they change nothing about the plans"
     assert PruneResult.load(after.folder) == after.result
+
+
+def test_each_model_is_compared_once_and_judged_once_at_each_level(model, choices, others, tmp_path, monkeypatch):
+    compared, judged = list[str](), list[tuple[str, float]]()
+
+    def compare(uncut: RunFolder, cuts: Sequence[RunFolder], **settings: Any) -> Any:
+        compared.extend(folder.name for folder in cuts)
+        return compare_runs(uncut, cuts, **settings)
+
+    def judge(step: DepthEvidence, wanted: Any, keep: float, error: float, *settings: Any) -> Any:
+        judged.append((step.plan, error))
+        return judge_depth(step, wanted, keep, error, *settings)
+
+    monkeypatch.setattr("layercut.pruning.confirm.compare_runs", compare)
+    monkeypatch.setattr("layercut.evidence.fixed_sequence.judge_depth", judge)
+    result = run(model, choices, tmp_path / "run", versus=others).result
+    assert compared == [plan.name for plan in result.tested] + [Path(other.run).name for other in result.versus]
+    assert len(judged) == len({*judged}) and {plan for plan, _ in judged} == {
+        *(plan.name for plan in result.tested),
+        *(other.run for other in result.versus),
+    }
 
 
 def test_the_answer_says_what_to_take(weighed, others):

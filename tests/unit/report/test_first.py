@@ -10,6 +10,7 @@ from layercut.report.comparison import _matrix
 from layercut.report.elements import Table, plain_cell, terminal_table, text_columns
 from layercut.report.first import (
     FirstScreen,
+    answer_lines,
     depths_table,
     first_of_prune,
     first_of_study,
@@ -22,6 +23,7 @@ from layercut.runs.directory import PAGE
 from layercut.runs.prune import Alternative, Estimated, PruneResult, Served, SideEffect, TimedSpeed, side_effect_words
 from layercut.surgery.channels import Channels
 from layercut.tasks.suites import SIDE_EFFECTS
+from layercut.text import escape_inline
 from tests.support.html_page import read_page
 from tests.support.pages import printed, write_deep_study, write_prune
 from tests.support.run_builder import Result, build_run
@@ -225,8 +227,9 @@ def with_effects(folder: Path, *effects: SideEffect) -> PruneResult:
 
 
 def test_where_nothing_changed_one_line_says_so_and_where_nothing_was_checked_none(tmp_path):
-    result = with_effects(tmp_path / "checked", effect("endings", -0.125, 0.4), effect("instructions", 0.0, 1.0))
-    assert side_effect_words(result.side_effects) == "none shown (2 checks, 48 items)"
+    result = with_effects(tmp_path / "checked", effect("endings", -0.08, 0.4), effect("instructions", 0.0, 1.0))
+    words = "2 checks of 24 items: no loss shown; losses of up to 18 and 10 points are not excluded"
+    assert side_effect_words(result.side_effects) == words
     result = with_effects(tmp_path / "unchecked")
     assert side_effect_words(result.side_effects) == ""
     assert "side effects" not in dict(first_of_prune(result).facts)
@@ -235,9 +238,18 @@ def test_where_nothing_changed_one_line_says_so_and_where_nothing_was_checked_no
 def test_a_difference_that_counts_is_said_in_plain_words_with_its_counts(tmp_path):
     result = with_effects(tmp_path, effect("endings", -0.5, 0.001), effect("instructions", -0.25, 0.06))
     first = first_of_prune(result)
-    line = "stops by itself: 6 of 24, before 18 of 24 (2 checks, 48 items)"
-    assert side_effect_words(result.side_effects) == line and line in dict(first.facts)["side effects"]
+    line = (
+        "2 checks of 24 items: stops by itself: 6 of 24, before 18 of 24 (-50 [-60, -40] points); losses of up to 35 "
+        "points in other checks are not excluded; follows instructions about form: 12 of 24, before 18 of 24 (-25 "
+        "[-35, -15] points; unconfirmed, n = 24)"
+    )
+    assert [line for line in answer_lines(result, tmp_path) if line.startswith("Watch out: 2 checks")]
+    assert side_effect_words(result.side_effects) == line and escape_inline(line) in dict(first.facts)["side effects"]
     table = next(part for part in first.behind if getattr(part, "name", "") == "side_effects")
     assert [row[0] for row in table.rows] == [effect.what for effect in result.side_effects]
+    better = with_effects(tmp_path / "better", effect("endings", 0.25, 0.01), effect("instructions", -0.08, 0.4))
+    line = side_effect_words(better.side_effects)
+    assert line.startswith("2 checks of 24 items: no loss shown; stops by itself: 24 of 24")
+    assert line.endswith("; losses of up to 18 points in other checks are not excluded")
     for task in (*SIDE_EFFECTS, "needle_2k", "needle_8k"):
         assert effect(task, 0, 1).what != task
