@@ -17,9 +17,10 @@ from layercut.errors import CheckpointError, InputError, first_line, unknown_nam
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_cache_once
 from layercut.models.checks import refuse_incomplete, refuse_larger
 from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copied_matrix, read_gguf_head, recorded_plans
+from layercut.models.gguf_weights import ALIKE, fingerprint_of_gguf, spans_of_gguf
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class
-from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TENSORS_FILE, WEIGHTS, read_config, read_object
 from layercut.runs.atomic import write_json
 from layercut.runs.disk import check_free_space
 
@@ -37,10 +38,14 @@ _SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact"})
 _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
-def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
+def convert_gguf(
+    path: Path, *, weights: bool = True, label: str | None = None, sha256: str | None = None, **recorded: Any
+) -> Path:
     """The Hugging Face folder of a GGUF file: from the cache, or converted now, with one matrix where two are copies.
 
-    ``label`` begins its name; ``sha256`` is what the file must have; ``recorded`` goes into ``layercut_source.json``.
+    Without ``weights`` all that follows from the header, and the fingerprint of the weights; they are converted
+    nevertheless where the architecture needs them for that. ``label`` begins the folder's name; ``sha256`` is what the
+    file must have; ``recorded`` goes into ``layercut_source.json``.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -48,14 +53,17 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
-    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
+    weights = weights or read_gguf_head(path).architecture not in ALIKE
+    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if weights else '-header'}"
     with fill_cache_once(target, lambda: is_whole_conversion(target), f"converts {path.name}") as folder:
         if folder is not None:
             head = read_gguf_head(path)
-            logger.info("converting %s to bfloat16 safetensors, once", path.name)
-            check_free_space(target, 2 * head.num_parameters, ELSEWHERE)
+            logger.info(
+                "converting %s of %s, once", "all tensors to bfloat16" if weights else "tokenizer and config", path.name
+            )
+            check_free_space(target, 2 * head.num_parameters if weights else 0, ELSEWHERE)
             copy = find_copied_matrix(path)
-            _write_checkpoint(path, head, folder, copy)
+            fingerprint = _write_checkpoint(path, head, folder, copy, weights)
             # The plans by which layercut cut the file, as a folder that it cut holds them.
             if plans := recorded_plans(head):
                 write_json(folder / PLAN_FILE, plans[-1])
@@ -70,6 +78,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
                 "license": head.metadata.get("general.license"),
                 "dtype": "bfloat16",
                 **({"copy": copy.to_dict()} if copy else {}),
+                **({} if weights else {WEIGHTS: fingerprint}),
                 "transformers": version("transformers"),
                 **recorded,
                 "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
@@ -122,7 +131,9 @@ def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
     return model
 
 
-def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None, weights: bool) -> str:
+    """Write the folder; returns the fingerprint of the weights where they are not written."""
+    import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoConfig, AutoTokenizer
 
@@ -137,7 +148,11 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             config = AutoConfig.from_pretrained(**where)
             loader = auto_class(config, path.name)
             refuse_larger(config, head.num_parameters, str(path))
-            model = load_gguf_model(loader, path, config=config)  # else the metadata are parsed twice more, in seconds
+            if weights:
+                model = load_gguf_model(loader, path, config=config)  # else the metadata are parsed twice more
+            else:
+                with torch.device("meta"):
+                    model = loader.from_config(config, dtype=torch.bfloat16)
             tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         except InputError:
             raise
@@ -172,10 +187,15 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
             tokenizer.add_bos_token = True
         length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         tokenizer.model_max_length = int(length) if length else int(1e30)  # transformers' own sign for "not known"
-        model.save_pretrained(folder)
+        if weights:
+            model.save_pretrained(folder)
+        else:
+            model.config.dtype, model.config.architectures = "bfloat16", [type(model).__name__]
+            model.config.save_pretrained(folder)
+            model.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
-        shutil.copymode(folder / "config.json", weights)
+    for file in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
+        shutil.copymode(folder / "config.json", file)
     # The tokenizer's class as transformers 4 and 5 both know it; what it does is written in tokenizer.json.
     settings = read_object(folder / "tokenizer_config.json")
     if settings.get("tokenizer_class") == "TokenizersBackend":
@@ -183,6 +203,11 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
         settings.pop(passing, None)
     write_json(folder / "tokenizer_config.json", settings)
+    if weights:
+        return ""
+    spans = spans_of_gguf(path, model, head, copy)
+    write_json(folder / TENSORS_FILE, {span.name: [span.dtype, span.shape] for span in spans})
+    return fingerprint_of_gguf(path, head, spans, read_config(folder))
 
 
 class Package(NamedTuple):

@@ -19,7 +19,7 @@ from layercut.models import checks
 from layercut.models.cache import cache_dir
 from layercut.models.placement import dtype_as_set, pick_torch_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource, describe_source, resolve_source
+from layercut.models.sources import ModelSource, describe_source, resolve_source, with_weights
 from layercut.models.structure import Structure, auto_class, text_config_of
 from layercut.models.weights import BOOKKEEPING, num_elements, safetensors_files, stored_tensors
 from layercut.runs.atomic import new_directory
@@ -103,6 +103,7 @@ def load_model(
     placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
         source = resolve_source(source, revision=revision)
+    source = with_weights(source)
     dtype = pick_torch_dtype(source.path, dtype, device=device, device_map=device_map)
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement)
