@@ -7,11 +7,13 @@ import importlib.util
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, first_line, unknown_name
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_cache_once
@@ -23,6 +25,9 @@ from layercut.models.structure import auto_class
 from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TENSORS_FILE, WEIGHTS, read_config, read_object
 from layercut.runs.atomic import write_json
 from layercut.runs.disk import check_free_space
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +119,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
+def _load_gguf_model(loader: Any, path: Path, config: Any) -> Any:
     """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models."""
     import torch
     from transformers import GgufConfig
@@ -125,41 +130,57 @@ def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
         output_loading_info=True,
-        **more,
+        config=config,
     )
     refuse_incomplete(info, str(path))
     return model
 
 
-def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None, weights: bool) -> str:
-    """Write the folder; returns the fingerprint of the weights where they are not written."""
+def empty_model(path: Path, head: GgufHead) -> PreTrainedModel:
+    """The model that transformers reads from the header of a GGUF file, without weights.
+
+    Raises CheckpointError: an architecture that it does not read, or sizes that the tensors do not have.
+    """
     import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > len(head.tensors):
         raise CheckpointError(
             f"{path} says {blocks:,} decoder layers and holds {len(head.tensors)} tensors; fetch it again."
         )
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    with quiet_transformers(), _one_line(path, head):
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        loader = auto_class(config, path.name)
+        refuse_larger(config, head.num_parameters, str(path))
+        with torch.device("meta"):
+            model: PreTrainedModel = loader.from_config(config, dtype=torch.bfloat16)
+    return model
+
+
+@contextmanager
+def _one_line(path: Path, head: GgufHead) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
+        raise CheckpointError(
+            f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
+        ) from error
+
+
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None, weights: bool) -> str:
+    """Write the folder; returns the fingerprint of the weights where they are not written."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
     with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(**where)
-            loader = auto_class(config, path.name)
-            refuse_larger(config, head.num_parameters, str(path))
-            if weights:
-                model = load_gguf_model(loader, path, config=config)  # else the metadata are parsed twice more
-            else:
-                with torch.device("meta"):
-                    model = loader.from_config(config, dtype=torch.bfloat16)
-            tokenizer: Any = AutoTokenizer.from_pretrained(**where)
-        except InputError:
-            raise
-        except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
-            raise CheckpointError(
-                f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
-            ) from error
+        model: Any = empty_model(path, head)
+        with _one_line(path, head):
+            if weights:  # with this config, else the metadata are parsed twice more, in seconds
+                model = _load_gguf_model(type(model), path, model.config)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         if copy is not None:  # one matrix as embeddings and as head
             embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
             embeddings.weight = output.weight = (output if copy.kept.name == HEAD else embeddings).weight
@@ -185,7 +206,7 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
         begins = head.metadata.get("tokenizer.ggml.add_bos_token")
         if begins and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
             tokenizer.add_bos_token = True
-        length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        length = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
         tokenizer.model_max_length = int(length) if length else int(1e30)  # transformers' own sign for "not known"
         if weights:
             model.save_pretrained(folder)

@@ -106,6 +106,12 @@ def plan_cut(source: Path, plan: CutPlan) -> CutReport:
     return _prepare(source, plan, MAX_SHARD_BYTES).report
 
 
+def pruned_model(source: Path, plan: CutPlan) -> tuple[dict[str, Any], list[TensorSpan]]:
+    """The config and the tensors that ``cut_checkpoint`` would write."""
+    work = _prepare(source, plan, MAX_SHARD_BYTES)
+    return work.config, [span for spans in work.shards.values() for span in spans]
+
+
 def cut_checkpoint(
     source: Path,
     plan: CutPlan,

@@ -82,8 +82,8 @@ def test_one_matrix_where_two_are_copies_has_the_same_hash(tmp_path: Path) -> No
 def test_llama_cpp_converts_no_tensor_until_torch_asks_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
     converted: list[Path] = []
-    load = convert.load_gguf_model
-    monkeypatch.setattr(convert, "load_gguf_model", lambda *of, **more: converted.append(of[1]) or load(*of, **more))
+    load = convert._load_gguf_model
+    monkeypatch.setattr(convert, "_load_gguf_model", lambda *of: converted.append(of[1]) or load(*of))
     handle = ModelHandle(ModelSettings(model=str(file), engine="llama.cpp", device="cpu"))
     plan = handle.plan(CutPlan(num_layers=6, removed=(1,)))
     assert handle.has_chat_template and handle.context_length == 512
