@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -149,7 +149,7 @@ def empty_model(path: Path, head: GgufHead) -> PreTrainedModel:
         raise CheckpointError(
             f"{path} says {blocks:,} decoder layers and holds {len(head.tensors)} tensors; fetch it again."
         )
-    with quiet_transformers(), _one_line(path, head):
+    with quiet_transformers(), _reading(path, head):
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         loader = auto_class(config, path.name)
         refuse_larger(config, head.num_parameters, str(path))
@@ -159,7 +159,30 @@ def empty_model(path: Path, head: GgufHead) -> PreTrainedModel:
 
 
 @contextmanager
-def _one_line(path: Path, head: GgufHead) -> Iterator[None]:
+def _reading(path: Path, head: GgufHead) -> Iterator[None]:
+    """Raise what transformers raises of a GGUF file in one line, and have it parse the header once, without memmaps.
+
+    It parses it for each config, tokenizer and model; a slice of a memmap takes three times as long as one of an array.
+    """
+    import gguf
+    import numpy as np
+
+    library: Any = gguf
+    reader = library.GGUFReader
+    if not isinstance(reader, type):  # inside another such block
+        yield
+        return
+
+    class QuickReader(reader):  # type: ignore[misc, valid-type]
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = mapped.view(np.ndarray)
+
+    library.GGUFReader = lru_cache(maxsize=1)(QuickReader)
     try:
         yield
     except InputError:
@@ -168,6 +191,8 @@ def _one_line(path: Path, head: GgufHead) -> Iterator[None]:
         raise CheckpointError(
             f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
         ) from error
+    finally:
+        library.GGUFReader = reader
 
 
 def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None, weights: bool) -> str:
@@ -176,9 +201,9 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     from transformers import AutoTokenizer
 
     with quiet_transformers():
-        model: Any = empty_model(path, head)
-        with _one_line(path, head):
-            if weights:  # with this config, else the metadata are parsed twice more, in seconds
+        with _reading(path, head):
+            model: Any = empty_model(path, head)
+            if weights:
                 model = _load_gguf_model(type(model), path, model.config)
             tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         if copy is not None:  # one matrix as embeddings and as head

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models import checks
-from layercut.models.cache import cache_dir
+from layercut.models.cache import cache_dir, hold_entry, trim_cache
 from layercut.models.placement import dtype_as_set, pick_torch_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
 from layercut.models.sources import ModelSource, describe_source, resolve_source, with_weights
@@ -226,7 +226,7 @@ def wrap_loaded(
         folder = origin
     else:
         folder = cache_dir() / "loaded" / loaded_hash(model, tokenizer)
-        if not folder.exists():
+        if not hold_entry(folder):
             if tokenizer is None and origin is None:
                 raise InputError(
                     "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
@@ -240,6 +240,8 @@ def wrap_loaded(
             with new_directory(folder) as part, quiet_transformers():
                 model.save_pretrained(part)
                 written.save_pretrained(part)
+            hold_entry(folder)
+            trim_cache()
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
     own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source)

@@ -79,7 +79,7 @@ class CutVerb(Verb):
     seed: fields.RandomSeed = 0
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
         True,
-        description="Reload the result and compare it with the original model: logits; of a GGUF file tensors and config.",
+        description="Compare the result with the original model: logits; of a GGUF file tensors and config.",
     )
 
     def check(self) -> None:
