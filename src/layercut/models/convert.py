@@ -58,14 +58,13 @@ def convert_gguf(
             f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
-    weights = weights or read_gguf_head(path).architecture not in ALIKE
+    head = read_gguf_head(path)
+    weights = weights or head.architecture not in ALIKE
     target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if weights else '-header'}"
     with fill_cache_once(target, lambda: is_whole_conversion(target), f"converts {path.name}") as folder:
         if folder is not None:
-            head = read_gguf_head(path)
-            logger.info(
-                "converting %s of %s, once", "all tensors to bfloat16" if weights else "tokenizer and config", path.name
-            )
+            what = "all tensors to bfloat16" if weights else "tokenizer and config"
+            logger.info("converting %s of %s, once", what, path.name)
             check_free_space(target, 2 * head.num_parameters if weights else 0, ELSEWHERE)
             copy = find_copied_matrix(path)
             fingerprint = _write_checkpoint(path, head, folder, copy, weights)
