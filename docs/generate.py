@@ -77,6 +77,7 @@ EXIT_CODES = (
 )
 VARIABLES = (
     ("`LAYERCUT_CACHE`", "where converted models, and what dry runs remember, are kept"),
+    ("`LAYERCUT_CACHE_GIB`", "most GiB of converted models (30); beyond it those go that were used longest ago"),
     ("`LAYERCUT_TRACEBACK=1`", "show where an error arose"),
 )
 

@@ -246,7 +246,7 @@ def cut(
         out: Folder to write to, or a file that ends in .gguf.
         mergekit: Write the plan as a configuration for mergekit, and cut nothing.
         seed: Random seed.
-        verify: Reload the result and compare logits with the bypassed model.
+        verify: Compare the result with the original model: logits; of a GGUF file tensors and config.
         tokenizer: of a model in memory.
         progress: show progress on stderr, also in a notebook.
         say: called with each line for people, in place of stderr.

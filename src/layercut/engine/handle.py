@@ -32,7 +32,9 @@ class ModelHandle:
         if ENGINES[settings.engine].is_served:
             raise InputError("a served model can only be evaluated; for this use `engine` vllm, shared or plain.")
         self.settings = settings
-        self.source: ModelSource = source or resolve_source(settings.model, revision=settings.revision)
+        self.source: ModelSource = source or resolve_source(
+            settings.model, revision=settings.revision, weights=not ENGINES[settings.engine].runs_gguf
+        )
         self.metadata = describe_source(self.source)
         self.num_layers = self.metadata.num_layers
         self._given = loaded

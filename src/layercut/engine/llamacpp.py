@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import secrets
@@ -33,6 +34,8 @@ from layercut.settings import ModelSettings
 from layercut.surgery.gguf import cut_gguf_file, gguf_bytes, gguf_file
 from layercut.surgery.gguf_parts import num_rows_of_gguf
 from layercut.surgery.plan import CutPlan
+
+logger = logging.getLogger(__name__)
 
 _FORCED = 1e9  # added to the logit of a token that must come; probabilities are those from before it
 _HERE = build_opener(ProxyHandler({}))  # asks this machine itself, past any proxy
@@ -129,6 +132,8 @@ class LlamaCppEngine(PlanByPlan):
             if self._leaves_copy_out or not bare.is_uncut:
                 file = Path(files.enter_context(TemporaryDirectory(prefix="layercut-"))) / "plan.gguf"
                 settings = ModelSettings(model=str(self.file))
+                if bare.is_uncut:
+                    logger.info("writing %s for llama.cpp, without a copy of its embeddings", self.file.name)
                 cut_gguf_file(settings, lambda **_: bare, self.file, file, verify=False)
             try:
                 parameters = self.parameters(file)

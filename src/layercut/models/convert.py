@@ -7,21 +7,27 @@ import importlib.util
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layercut.errors import CheckpointError, InputError, first_line, unknown_name
 from layercut.models.cache import ELSEWHERE, cache_dir, fill_cache_once
 from layercut.models.checks import refuse_incomplete, refuse_larger
 from layercut.models.gguf_file import HEAD, Copy, GgufHead, find_copied_matrix, read_gguf_head, recorded_plans
+from layercut.models.gguf_weights import ALIKE, fingerprint_of_gguf, spans_of_gguf
 from layercut.models.quiet import quiet_transformers
 from layercut.models.structure import auto_class
-from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, read_object
+from layercut.models.weights import EARLIER_PLANS_FILE, PLAN_FILE, TENSORS_FILE, WEIGHTS, read_config, read_object
 from layercut.runs.atomic import write_json
 from layercut.runs.disk import check_free_space
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +43,14 @@ _SINGLE_DIGITS = frozenset({"smollm", "starcoder", "refact"})
 _GPT2_RULE = frozenset({"gpt-2", "gpt2", "olmo", "default"})
 
 
-def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = None, **recorded: Any) -> Path:
+def convert_gguf(
+    path: Path, *, weights: bool = True, label: str | None = None, sha256: str | None = None, **recorded: Any
+) -> Path:
     """The Hugging Face folder of a GGUF file: from the cache, or converted now, with one matrix where two are copies.
 
-    ``label`` begins its name; ``sha256`` is what the file must have; ``recorded`` goes into ``layercut_source.json``.
+    Without ``weights`` all that follows from the header, and the fingerprint of the weights; they are converted
+    nevertheless where the architecture needs them for that. ``label`` begins the folder's name; ``sha256`` is what the
+    file must have; ``recorded`` goes into ``layercut_source.json``.
     """
     digest = file_sha256(path)
     if sha256 is not None and digest != sha256:
@@ -48,14 +58,16 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
             f"{path} is not the file it should be: its SHA-256 is {digest}, not {sha256}. Install it again."
         )
     name = re.sub(r"[^\w.-]+", "-", label or path.stem)
-    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}"
+    head = read_gguf_head(path)
+    weights = weights or head.architecture not in ALIKE
+    target = cache_dir() / "gguf" / f"{name}-{digest[:16]}-v{FORMAT_VERSION}{'' if weights else '-header'}"
     with fill_cache_once(target, lambda: is_whole_conversion(target), f"converts {path.name}") as folder:
         if folder is not None:
-            head = read_gguf_head(path)
-            logger.info("converting %s to bfloat16 safetensors, once", path.name)
-            check_free_space(target, 2 * head.num_parameters, ELSEWHERE)
+            what = "all tensors to bfloat16" if weights else "tokenizer and config"
+            logger.info("converting %s of %s, once", what, path.name)
+            check_free_space(target, 2 * head.num_parameters if weights else 0, ELSEWHERE)
             copy = find_copied_matrix(path)
-            _write_checkpoint(path, head, folder, copy)
+            fingerprint = _write_checkpoint(path, head, folder, copy, weights)
             # The plans by which layercut cut the file, as a folder that it cut holds them.
             if plans := recorded_plans(head):
                 write_json(folder / PLAN_FILE, plans[-1])
@@ -70,6 +82,7 @@ def convert_gguf(path: Path, *, label: str | None = None, sha256: str | None = N
                 "license": head.metadata.get("general.license"),
                 "dtype": "bfloat16",
                 **({"copy": copy.to_dict()} if copy else {}),
+                **({} if weights else {WEIGHTS: fingerprint}),
                 "transformers": version("transformers"),
                 **recorded,
                 "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
@@ -105,7 +118,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
+def _load_gguf_model(loader: Any, path: Path, config: Any) -> Any:
     """The model of a GGUF file as transformers reads it, dequantised to bfloat16, by a class of its models."""
     import torch
     from transformers import GgufConfig
@@ -116,35 +129,82 @@ def load_gguf_model(loader: Any, path: Path, **more: Any) -> Any:
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
         output_loading_info=True,
-        **more,
+        config=config,
     )
     refuse_incomplete(info, str(path))
     return model
 
 
-def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None) -> None:
-    from tokenizers import pre_tokenizers
-    from transformers import AutoConfig, AutoTokenizer
+def empty_model(path: Path, head: GgufHead) -> PreTrainedModel:
+    """The model that transformers reads from the header of a GGUF file, without weights.
+
+    Raises CheckpointError: an architecture that it does not read, or sizes that the tensors do not have.
+    """
+    import torch
+    from transformers import AutoConfig
 
     blocks = head.metadata.get(f"{head.architecture}.block_count", 0)
     if blocks > len(head.tensors):
         raise CheckpointError(
             f"{path} says {blocks:,} decoder layers and holds {len(head.tensors)} tensors; fetch it again."
         )
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    with quiet_transformers(), _reading(path, head):
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        loader = auto_class(config, path.name)
+        refuse_larger(config, head.num_parameters, str(path))
+        with torch.device("meta"):
+            model: PreTrainedModel = loader.from_config(config, dtype=torch.bfloat16)
+    return model
+
+
+@contextmanager
+def _reading(path: Path, head: GgufHead) -> Iterator[None]:
+    """Raise what transformers raises of a GGUF file in one line, and have it parse the header once, without memmaps.
+
+    It parses it for each config, tokenizer and model; a slice of a memmap takes three times as long as one of an array.
+    """
+    import gguf
+    import numpy as np
+
+    library: Any = gguf
+    reader = library.GGUFReader
+    if not isinstance(reader, type):  # inside another such block
+        yield
+        return
+
+    class QuickReader(reader):  # type: ignore[misc, valid-type]
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = mapped.view(np.ndarray)
+
+    library.GGUFReader = lru_cache(maxsize=1)(QuickReader)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
+        raise CheckpointError(
+            f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
+        ) from error
+    finally:
+        library.GGUFReader = reader
+
+
+def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | None, weights: bool) -> str:
+    """Write the folder; returns the fingerprint of the weights where they are not written."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
     with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(**where)
-            loader = auto_class(config, path.name)
-            refuse_larger(config, head.num_parameters, str(path))
-            model = load_gguf_model(loader, path, config=config)  # else the metadata are parsed twice more, in seconds
-            tokenizer: Any = AutoTokenizer.from_pretrained(**where)
-        except InputError:
-            raise
-        except Exception as error:  # transformers raises all kinds here, for reasons that lie in the file
-            raise CheckpointError(
-                f"{path} (GGUF, architecture {head.architecture}) cannot be read by transformers: {first_line(error)}"
-            ) from error
+        with _reading(path, head):
+            model: Any = empty_model(path, head)
+            if weights:
+                model = _load_gguf_model(type(model), path, model.config)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         if copy is not None:  # one matrix as embeddings and as head
             embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
             embeddings.weight = output.weight = (output if copy.kept.name == HEAD else embeddings).weight
@@ -170,12 +230,17 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
         begins = head.metadata.get("tokenizer.ggml.add_bos_token")
         if begins and tokenizer("x")["input_ids"][:1] != [tokenizer.bos_token_id]:
             tokenizer.add_bos_token = True
-        length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        length = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
         tokenizer.model_max_length = int(length) if length else int(1e30)  # transformers' own sign for "not known"
-        model.save_pretrained(folder)
+        if weights:
+            model.save_pretrained(folder)
+        else:
+            model.config.dtype, model.config.architectures = "bfloat16", [type(model).__name__]
+            model.config.save_pretrained(folder)
+            model.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
-        shutil.copymode(folder / "config.json", weights)
+    for file in folder.glob("*.safetensors"):  # safetensors writes them for their owner alone; caches can be shared
+        shutil.copymode(folder / "config.json", file)
     # The tokenizer's class as transformers 4 and 5 both know it; what it does is written in tokenizer.json.
     settings = read_object(folder / "tokenizer_config.json")
     if settings.get("tokenizer_class") == "TokenizersBackend":
@@ -183,6 +248,11 @@ def _write_checkpoint(path: Path, head: GgufHead, folder: Path, copy: Copy | Non
     for passing in ("is_local", "local_files_only"):  # how this process loaded it, no property of the tokenizer
         settings.pop(passing, None)
     write_json(folder / "tokenizer_config.json", settings)
+    if weights:
+        return ""
+    spans = spans_of_gguf(path, model, head, copy)
+    write_json(folder / TENSORS_FILE, {span.name: [span.dtype, span.shape] for span in spans})
+    return fingerprint_of_gguf(path, head, spans, read_config(folder))
 
 
 class Package(NamedTuple):

@@ -264,7 +264,7 @@ def _find_copy(path: Path, changed: int, size: int) -> Copy | None:
     num_rows, num_others, num_zero = embeddings.shape[1], 0, 0
     for begin in range(0, num_rows, _CHUNK):
         count = min(_CHUNK, num_rows - begin)
-        (a_ND, a_N), (b_ND, b_N) = (_rows(path, tensor, begin, count) for tensor in (embeddings, output))
+        (a_ND, a_N), (b_ND, b_N) = (dequantised_rows(path, tensor, begin, count) for tensor in (embeddings, output))
         # Rows that differ by more than rounding explains, and rows of zeros in both.
         is_other_N = np.linalg.norm(a_ND - b_ND, axis=1) > SLACK * np.sqrt(a_N + b_N)
         num_others += int(is_other_N.sum())
@@ -277,7 +277,7 @@ def _find_copy(path: Path, changed: int, size: int) -> Copy | None:
     return Copy(left_out=coarser, kept=finer)
 
 
-def _rows(path: Path, tensor: GgufTensor, begin: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def dequantised_rows(path: Path, tensor: GgufTensor, begin: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (N, D) in float32, and the sum over each of the expected squared error of rounding, (N,)."""
     import gguf
     import numpy as np

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from layercut.errors import CheckpointError, InputError, one_line
 from layercut.models import checks
-from layercut.models.cache import cache_dir
+from layercut.models.cache import cache_dir, hold_entry, trim_cache
 from layercut.models.placement import dtype_as_set, pick_torch_dtype, placement_of
 from layercut.models.quiet import quiet_transformers
-from layercut.models.sources import ModelSource, describe_source, resolve_source
+from layercut.models.sources import ModelSource, describe_source, resolve_source, with_weights
 from layercut.models.structure import Structure, auto_class, text_config_of
 from layercut.models.weights import BOOKKEEPING, num_elements, safetensors_files, stored_tensors
 from layercut.runs.atomic import new_directory
@@ -103,6 +103,7 @@ def load_model(
     placement = placement_of(device, device_map)
     if not isinstance(source, ModelSource):
         source = resolve_source(source, revision=revision)
+    source = with_weights(source)
     dtype = pick_torch_dtype(source.path, dtype, device=device, device_map=device_map)
     facts = describe_source(source)
     model = _load_weights(source, dtype, placement)
@@ -225,7 +226,7 @@ def wrap_loaded(
         folder = origin
     else:
         folder = cache_dir() / "loaded" / loaded_hash(model, tokenizer)
-        if not folder.exists():
+        if not hold_entry(folder):
             if tokenizer is None and origin is None:
                 raise InputError(
                     "the model came without its tokenizer; give it as well: layercut.prune(model, tokenizer, ...)."
@@ -239,6 +240,8 @@ def wrap_loaded(
             with new_directory(folder) as part, quiet_transformers():
                 model.save_pretrained(part)
                 written.save_pretrained(part)
+            hold_entry(folder)
+            trim_cache()
     source = ModelSource(name=str(folder), path=folder, origin={"kind": "folder"})
     metadata = describe_source(source)
     own = copy.deepcopy(tokenizer) if tokenizer is not None else load_tokenizer(source)

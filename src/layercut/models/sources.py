@@ -20,7 +20,7 @@ from layercut.models.checks import check_counts, count_layers, refuse_absurd_cou
 from layercut.models.convert import PREFIX, bundled_file, bundled_model, convert_gguf, read_conversion
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.structure import Structure, counted_layers, structure_of
-from layercut.models.weights import fingerprint_of, pickled_only, read_config, stored_tensors
+from layercut.models.weights import TENSORS_FILE, WEIGHTS, fingerprint_of, pickled_only, read_config, stored_tensors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -30,7 +30,6 @@ _TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 _WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md")
 _UNWANTED = ("*/*", "consolidated*", "adapter_*", "*.fp16.*", "*.fp16-*", "training_args*", "trainer_state*")
 """Sub-folders (other formats), the same weights a second time, and what training left behind."""
-WEIGHTS = "weights"  # key of an origin: SHA-256 of the file that runs in place of the folder's weights
 _KINDS = "Give a hub id, a local model folder, a .gguf file, or bundled:smollm2-135m"
 
 
@@ -46,8 +45,11 @@ class ModelSource:
     such as the SHA-256 of the file."""
 
 
-def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
-    """Find a hub id, folder, ``.gguf`` file or ``bundled:NAME``, downloaded or converted if it has not been yet."""
+def resolve_source(source: str, *, revision: str | None = None, weights: bool = True) -> ModelSource:
+    """Find a hub id, folder, ``.gguf`` file or ``bundled:NAME``, downloaded or converted if it has not been yet.
+
+    Without ``weights``, the folder of a GGUF file has what follows from its header, and ``with_weights`` adds the rest.
+    """
     source = os.fspath(source)
     path = Path(source).expanduser()
     if not source.strip():
@@ -56,7 +58,7 @@ def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
         raise InputError(f"{source} has no revisions (`revision` {revision} is for models of the hub); leave it out.")
     if source.startswith(PREFIX):
         row, label = bundled_model(source), source.removeprefix(PREFIX)
-        folder = convert_gguf(bundled_file(row), label=label, sha256=row.sha256, package=row.install)
+        folder = convert_gguf(bundled_file(row), weights=weights, label=label, sha256=row.sha256, package=row.install)
         origin = {**read_conversion(folder), "kind": "bundled", "base_model": row.base_model}
         return ModelSource(name=source, path=folder, origin=origin)
     if path.is_dir():
@@ -64,7 +66,7 @@ def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
             raise InputError(f"{source} is an adapter; merge it by PEFT's merge_and_unload, and give the saved model.")
         return ModelSource(name=source, path=path, origin={**read_conversion(path), "kind": "folder"})
     if path.exists():
-        folder = convert_gguf(path)
+        folder = convert_gguf(path, weights=weights)
         return ModelSource(name=source, path=folder, origin=read_conversion(folder))
     if _looks_like_path(source):
         raise InputError(f"{source} does not exist. {_KINDS}.")
@@ -72,6 +74,11 @@ def resolve_source(source: str, *, revision: str | None = None) -> ModelSource:
     commit = path.name
     origin = {"kind": "hub", "repo": source, "revision": commit}
     return ModelSource(name=source, path=path, revision=commit, origin=origin)
+
+
+def with_weights(source: ModelSource) -> ModelSource:
+    """The source with a folder that holds the weights: a GGUF file is converted if it has not been yet."""
+    return resolve_source(source.name) if (source.path / TENSORS_FILE).is_file() else source
 
 
 class SourceFacts(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,10 @@ from layercut.runs.json_text import load_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+TENSORS_FILE = "layercut_tensors.json"  # dtype and shape of each tensor, in a folder that has no weights
 PLAN_FILE, EARLIER_PLANS_FILE = "plan.json", "earlier_plans.json"
 """What layercut writes into a checkpoint that it cut: the plan, and those of earlier cuts, oldest first."""
+WEIGHTS = "weights"  # key of a model's origin: the fingerprint of weights that its folder does not hold
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 DTYPE_BITS = {
     "F4": 4,
@@ -156,6 +158,9 @@ def stored_tensors(folder: Path) -> list[TensorSpan]:
     folder = Path(folder)
     if (folder / SINGLE_FILE).is_file():  # as transformers, which prefers it to an index
         return [*read_header(folder / SINGLE_FILE).tensors.values()]
+    if (listed := folder / TENSORS_FILE).is_file():
+        shapes = read_object(listed).items()
+        return [TensorSpan(name, dtype, tuple(shape), folder / SINGLE_FILE, 0) for name, (dtype, shape) in shapes]
     index = folder / INDEX_FILE
     if not index.is_file():
         raise _no_weights(folder)
@@ -203,7 +208,18 @@ def fingerprint_weights(folder: Path) -> str:
     return fingerprint_of(stored_tensors(folder), read_config(folder))
 
 
-def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> str:
+def read_bytes(tensor: TensorSpan, offset: int, count: int) -> bytes:
+    """Bytes of a whole tensor; ``offset`` is counted from its first."""
+    with tensor.file.open("rb", buffering=0) as file:
+        file.seek(tensor.offset + offset)
+        return file.read(count)
+
+
+def fingerprint_of(
+    tensors: Iterable[TensorSpan],
+    config: Mapping[str, Any],
+    read: Callable[[TensorSpan, int, int], bytes] = read_bytes,
+) -> str:
     """``fingerprint_weights`` of these whole tensors with this config.json."""
     digest = hashlib.sha256(b"layercut fingerprint 1\n")
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
@@ -211,10 +227,8 @@ def fingerprint_of(tensors: Iterable[TensorSpan], config: Mapping[str, Any]) -> 
         few = range(0, tensor.num_bytes, _SAMPLE_BYTES)
         spread = [(tensor.num_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
         offsets = few if len(few) <= _SAMPLES else spread
-        with tensor.file.open("rb", buffering=0) as file:
-            for offset in offsets:
-                file.seek(tensor.offset + offset)
-                digest.update(file.read(min(_SAMPLE_BYTES, tensor.num_bytes - offset)))
+        for offset in offsets:
+            digest.update(read(tensor, offset, min(_SAMPLE_BYTES, tensor.num_bytes - offset)))
     architecture = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     digest.update(json.dumps(architecture, sort_keys=True).encode())
     return digest.hexdigest()

@@ -27,9 +27,8 @@ from layercut.errors import InputError, MissingExtra
 from layercut.evidence.intervals import geometric_mean_ratio
 from layercut.models.convert import file_sha256
 from layercut.models.gguf_file import read_gguf_head
-from layercut.models.sources import WEIGHTS
 from layercut.models.structure import structure_of
-from layercut.models.weights import TensorSpan, read_config, stored_tensors
+from layercut.models.weights import WEIGHTS, TensorSpan, read_config, stored_tensors
 from layercut.progress import Progress
 from layercut.pruning.settings import LLAMA_CPP, WIDTH, Profile, PruneSettings
 from layercut.runs.prune import VERSUS, Estimated, TimedSpeed, as_estimated

@@ -106,6 +106,12 @@ def plan_cut(source: Path, plan: CutPlan) -> CutReport:
     return _prepare(source, plan, MAX_SHARD_BYTES).report
 
 
+def pruned_model(source: Path, plan: CutPlan) -> tuple[dict[str, Any], list[TensorSpan]]:
+    """The config and the tensors that ``cut_checkpoint`` would write."""
+    work = _prepare(source, plan, MAX_SHARD_BYTES)
+    return work.config, [span for spans in work.shards.values() for span in spans]
+
+
 def cut_checkpoint(
     source: Path,
     plan: CutPlan,
@@ -162,7 +168,7 @@ def _prepare(source: Path, plan: CutPlan, max_shard_bytes: int) -> _Work:
     if field is not None:  # before transformers makes layers and lists of that number
         config_fields.check_depth(config_text_part(raw), plan, Structure(model_type="", num_layers_field=field))
     before, metadata = stored_tensors(source), {"format": "pt"}
-    for file in dict.fromkeys(piece.file for piece in before):
+    for file in () if (source / weights.TENSORS_FILE).is_file() else dict.fromkeys(piece.file for piece in before):
         metadata = {**weights.read_header(file).metadata, **metadata}
     structure = structure_of(raw, str(source), [piece.name for piece in before])
     following = [raw, asdict(structure), plan.num_layers, plan.removed]
@@ -231,7 +237,7 @@ def files_to_copy(source: Path) -> tuple[str, ...]:
     here = [path.name for path in source.iterdir() if path.is_file() and not _NOT_COPIED.fullmatch(path.name)]
     below = [f"{name}/{path.name}" for name in _COPIED_FOLDERS for path in source.glob(f"{name}/*") if path.is_file()]
     # Plans are written again, and what a converted file was speaks of other weights than those of the pruned model.
-    return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE}))
+    return tuple(sorted({*here, *below} - {PLAN_FILE, EARLIER_PLANS_FILE, SOURCE_FILE, weights.TENSORS_FILE}))
 
 
 def _warnings(cut: Mapping[str, Any], config: Mapping[str, Any], source: Path, structure: Structure) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import yaml
 from layercut import __version__
 from layercut.errors import CheckpointError, InputError
 from layercut.models.loading import LoadedModel
-from layercut.models.sources import ModelSource
+from layercut.models.sources import ModelSource, with_weights
 from layercut.models.weights import read_config
 from layercut.runs.environment import hide_home
 from layercut.surgery.checkpoint import CutReport, cut_checkpoint, plan_cut
@@ -74,6 +74,7 @@ def cut_model(
         raise InputError("the plan removes nothing, so there is nothing to cut.")
     if out is None:
         return plan_cut(source.path, plan)
+    source = with_weights(source)
     loaded: LoadedModel | None = None
     verified = ""
     if uncut is not None and is_quantized(read_config(source.path)):

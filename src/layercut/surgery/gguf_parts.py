@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layercut.errors import CheckpointError, InputError
+from layercut.errors import CheckpointError, InputError, VerificationError
 from layercut.models.gguf_file import EMBEDDINGS, HEAD, GgufHead, GgufTensor, block_sizes
 from layercut.models.sources import ModelSource, describe_source
 from layercut.models.weights import CHUNK, TensorSpan, entry_bytes, read_config, stored_tensors
 from layercut.surgery.channels import Channels, Vocabulary
-from layercut.surgery.checkpoint import recorded_plans_of
+from layercut.surgery.checkpoint import pruned_model, recorded_plans_of
 from layercut.surgery.gguf_metadata import block_tensor
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.trimming import TokenTable, is_byte_token, merges_within, ranks_of_merges
@@ -252,12 +253,28 @@ def read_healed_cut(folder: Path, original: Path, plan: CutPlan) -> HealedCut:
         )
 
     before, after = _last_matrices(original), _last_matrices(folder)
+    _, expected = pruned_model(original, plan)
+    held = {span.name: span for span in stored_tensors(folder)}
+    solved = {span.name for span in after.values()}
+    for span in expected:
+        if span.name not in held or (span.name not in solved and _digest(span) != _digest(held[span.name])):
+            raise VerificationError(
+                f"{folder} is not the model that was asked for: after its healing, {span.name} differs from that of "
+                "the original model, and `method` seam changes the last matrices of MLPs alone."
+            )
     changed = {
         old: after[new]
         for new, old in enumerate(plan.kept)
-        if old in before and [*after[new].chunks()] != [*before[old].chunks()]
+        if old in before and _digest(after[new]) != _digest(before[old])
     }
     return HealedCut(tuple(last["healing"]), changed)
+
+
+def _digest(span: TensorSpan) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in span.chunks():
+        digest.update(chunk)
+    return digest.digest()
 
 
 def _last_matrices(folder: Path) -> dict[int, TensorSpan]:

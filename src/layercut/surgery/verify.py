@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from layercut.errors import InputError, VerificationError, one_line
-from layercut.models.convert import load_gguf_model
 from layercut.models.loading import LoadedModel
 from layercut.models.placement import widened_model
 from layercut.models.quiet import quiet_transformers, without_defaults
@@ -23,7 +21,6 @@ from layercut.models.structure import auto_class, structure_in, text_config_of
 from layercut.surgery.config_fields import INDEX_LISTS, LISTS
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass, masked_channels
-from layercut.surgery.width import mlp_width_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,9 +34,6 @@ sums; what that explains vanishes in a wider dtype, where the same tolerance hol
 REFERENCE_TOLERANCE = 1e-4
 """Difference from the reference that passes, as a share of the largest logit: rwkv halves its states every few layers,
 and a norm whose epsilon then weighs more gives other digits, where a wrong layer gives other logits."""
-MOST_ROUNDING = 0.2
-"""Relative change of a matrix that may come from quantising it again: 4 bits change normal numbers by 8 %, and other
-channels in its place by 140 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +47,12 @@ class Verification:
     num_tokens: int  # positions compared; each has as many logits as the vocabulary has entries
     num_new_tokens: int
     """Tokens that both models wrote behind the texts, compared up to the first that rounding decided."""
-    rounding: float | None = None
-    """The largest relative change of the last matrix of an MLP, where these were quantised again; the rest is compared
-    with the original ones in both models."""
 
-    def describe(self, of: str = "the original model under a bypass") -> str:
-        """One line for people; ``of`` is the model that it was compared with."""
-        but = "" if self.rounding is None else f" (last matrices of MLPs within {self.rounding:.1%})"
+    def describe(self) -> str:
+        """One line for people."""
         return (
-            f"reloaded with transformers, its tensors are equal{but} and its logits at {self.num_tokens} tokens differ "
-            f"from those of {of} by at most {self.max_abs_diff:g} ({self.dtype}; up to "
+            f"reloaded with transformers, its tensors are equal and its logits at {self.num_tokens} tokens differ "
+            f"from those of the original model under a bypass by at most {self.max_abs_diff:g} ({self.dtype}; up to "
             f"{self.tolerance:.2g} is rounding), and behind the {self.num_new_tokens} tokens that both write with the "
             f"cache by at most {self.max_written_diff:g}"
         )
@@ -73,15 +63,14 @@ class Verification:
         return self.max_abs_diff <= self.tolerance and self.max_written_diff <= self.tolerance
 
 
-def verify_checkpoint(uncut: LoadedModel, plan: CutPlan, path: Path, *, rounds: bool = False) -> Verification:
-    """Reload the pruned checkpoint, or GGUF file, at ``path`` and compare it with the original model under a bypass.
+def verify_checkpoint(uncut: LoadedModel, plan: CutPlan, path: Path) -> Verification:
+    """Reload the pruned checkpoint at ``path`` and compare it with the original model under a bypass.
 
-    All tensors must be equal, but last matrices of MLPs with ``rounds``: quantised again, they differ by MOST_ROUNDING.
-    Both models run on the same seeded tokens (TEXT_LENGTHS, left-padded) and write NEW_TOKENS behind them, which shows
-    a cache or a recurrent state of another layer; kinds of layers are compared by name, as short texts show no window
-    of thousands of tokens. The longest text is compared with the original whose layers are skipped in place. What
-    differs by more than ROUNDING_STEPS x epsilon x the largest logit is computed again in a wider dtype. Raises
-    VerificationError.
+    All tensors must be equal. Both models run on the same seeded tokens (TEXT_LENGTHS, left-padded) and write
+    NEW_TOKENS behind them, which shows a cache or a recurrent state of another layer; kinds of layers are compared by
+    name, as short texts show no window of thousands of tokens. The longest text is compared with the original whose
+    layers are skipped in place. What differs by more than ROUNDING_STEPS x epsilon x the largest logit is computed
+    again in a wider dtype. Raises VerificationError.
     """
     model = uncut.model
     # torch picks the kernel of a product by whether gradients may be needed, so both models say the same of it.
@@ -120,7 +109,6 @@ def verify_checkpoint(uncut: LoadedModel, plan: CutPlan, path: Path, *, rounds: 
             if wanted != held:
                 raise VerificationError(f"{path}: {name} is {held} after reloading, but should be {wanted}.")
         thin_NV = _logits(model, batch) if plan.channels else None
-        rounding = _take_last_matrices(cut, model, path) if rounds else None
         tensors = cut.state_dict()
         for name, wanted in model.state_dict().items():
             if not isinstance(wanted, Tensor) or wanted.is_meta:  # offloaded: the logits tell
@@ -161,34 +149,13 @@ def verify_checkpoint(uncut: LoadedModel, plan: CutPlan, path: Path, *, rounds: 
                 f"{path} is not the model that was asked for: its logits differ by {reference.max_abs_diff:g} from "
                 f"those of the original model with layers {plan.label} skipped in place ({reference.dtype})."
             )
-    return replace(result, rounding=rounding)
-
-
-@torch.no_grad()
-def _take_last_matrices(cut: PreTrainedModel, model: PreTrainedModel, path: Path) -> float:
-    """Give ``cut`` the last matrices of all MLPs of ``model``, bypassed; returns the largest relative change."""
-    largest, mlp, stack = 0.0, mlp_width_in(cut), structure_in(cut).layers
-    for name in (f"{stack}.{layer}.{slot.name}" for layer in mlp.slots for slot in mlp.readers(layer)):
-        held, wanted = cut.get_parameter(name), model.get_parameter(name)
-        change = math.inf
-        if held.shape == wanted.shape:
-            change = float((held.float() - wanted.float()).norm() / wanted.float().norm())
-        if not change <= MOST_ROUNDING:
-            raise VerificationError(f"{path}: {name} differs from that of the original model by {change:.1%}.")
-        held.copy_(wanted)
-        largest = max(largest, change)
-    return largest
+    return result
 
 
 def _reload(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     from transformers import AutoConfig
 
     config: Any = model.config
-    if path.is_file():  # GGUF: in bfloat16, as the converted original, then in the dtype of ``model``
-        attention = config._attn_implementation
-        with quiet_transformers():
-            read = load_gguf_model(type(model), path, attn_implementation=attention, local_files_only=True)
-        return read.eval().to(device=model.device, dtype=model.dtype)  # type: ignore[no-any-return]
     spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
     # Each part with a config of its own may have another attention.
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}

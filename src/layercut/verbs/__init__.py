@@ -24,7 +24,7 @@ VERBS = {
     "compare": ("results:CompareVerb", "Compare two runs item by item: is one better, or as good within a margin?"),
     "report": ("results:ReportVerb", "Write the reports of a run again: HTML and Markdown."),
     "push": ("results:PushVerb", "Push a checkpoint to the Hugging Face hub, with its evidence."),
-    "ls": ("results:LsVerb", "List runs with their state, and what killed writes left."),
+    "ls": ("results:LsVerb", "List runs with their state, and what killed writes left; or the models in the cache."),
     "env": ("results:EnvVerb", "Print versions, machine and devices, for a bug report."),
 }
 """By name, in the order of ``--help``: the class, which is imported on first use, and its summary."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from layercut.engine.handle import ModelHandle
 from layercut.errors import InputError
+from layercut.models.sources import resolve_source
 from layercut.models.weights import PLAN_FILE, read_config
 from layercut.runs.atomic import refuse_used, write_output
 from layercut.selection.specs import LayerSpec, Removed, check_fits
@@ -77,7 +78,8 @@ class CutVerb(Verb):
     )
     seed: fields.RandomSeed = 0
     verify: Annotated[bool, Flag(spelled="--verify/--no-verify")] = Field(
-        True, description="Reload the result and compare logits with the bypassed model."
+        True,
+        description="Compare the result with the original model: logits; of a GGUF file tensors and config.",
     )
 
     def check(self) -> None:
@@ -183,7 +185,7 @@ class CutVerb(Verb):
         return choose_vocabulary(self._files(), self.removed.vocabulary)
 
     def _files(self) -> Path:
-        return ModelHandle(self.model).source.path
+        return resolve_source(self.model.model, revision=self.model.revision, weights=False).path
 
     def _chosen(self, io: Io, num_layers: int) -> CutPlan:
         """A plan of that many layers, chosen by block influence on text that the model itself writes, and of MLP

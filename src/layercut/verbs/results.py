@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from layercut.base_settings import Share
+from layercut.errors import InputError
 from layercut.evidence.comparison import ComparisonRow, Margin
 from layercut.models.push import Upload, prepare_upload, upload_checkpoint
 from layercut.runs.directory import find_run_folders
@@ -163,7 +165,10 @@ class PlanSizeVerb(Verb):
 
 
 class LsVerb(Verb):
-    """List runs with their state, and what killed writes left.
+    """List runs with their state, and what killed writes left; or the models in the cache.
+
+    The cache holds converted GGUF files, in LAYERCUT_CACHE or ~/.cache/layercut. Beyond LAYERCUT_CACHE_GIB (30), those
+    that were used longest ago are removed.
 
     Example: layercut ls runs
     """
@@ -171,17 +176,36 @@ class LsVerb(Verb):
     VERB = "ls"
 
     root: Annotated[Path, Flag("DIR", argument=True)] = Field(Path("runs"), description="Folder to look in.")
+    cache: bool = Field(False, description="List the models in the cache in place of runs.")
+    empty: bool = Field(False, description="With --cache: remove all that no process uses.")
+
+    def check(self) -> None:
+        if self.empty and not self.cache:
+            raise InputError("`empty` removes models of the cache; say `cache` too.")
 
     def run(self, io: Io) -> Any:
+        from layercut.models.cache import list_cache, trim_cache
         from layercut.runs.lock import find_leftovers
 
+        if self.cache:
+            return (trim_cache(0) if self.empty else []), list_cache()
         return find_run_folders(self.root), find_leftovers(self.root)
 
     def show(self, done: Any, io: Io) -> Shown:
+        from layercut.models.cache import cache_dir
         from layercut.report.runs import table_of_runs
         from layercut.runs.disk import size_text
 
         runs, left = done
+        if self.cache:
+            lines = [
+                f"{size_text(entry.num_bytes):>8}  {datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}  "
+                f"{entry.path.parent.name}/{entry.path.name}{'  in use' if entry.is_in_use else ''}"
+                for entry in left
+            ]
+            total = f"{size_text(sum(entry.num_bytes for entry in left))} in {cache_dir()}"
+            data = [entry._asdict() | {"path": str(entry.path)} for entry in left]
+            return Shown(data, lines=[*lines, total])
         notes = [f"left by a killed process: {part.path} ({size_text(part.num_bytes)})" for part in left]
         if left:
             total = size_text(sum(part.num_bytes for part in left))

@@ -23,7 +23,6 @@ from layercut.models.loading import load_model
 from layercut.selection.specs import LayerSpec
 from layercut.settings import ModelSettings
 from layercut.surgery import gguf as surgery
-from layercut.surgery import verify as checking
 from layercut.surgery.gguf import cut_gguf_file, gguf_to_gguf
 from layercut.surgery.plan import CutPlan
 from layercut.surgery.remove import bypass
@@ -73,7 +72,10 @@ def test_it_is_the_file_that_a_model_without_these_layers_gives(file, tmp_path, 
 def test_bypassed_is_cut_is_loaded_by_transformers(file, tmp_path):
     plan = plan_of((4, 1, 2))
     done = cut(file, plan, tmp_path / "cut.gguf", verify=True)
-    assert "96 tokens differ" in done.verified
+    assert done.verified == (
+        "29 tensors have the bytes of the original's; transformers reads from it the config of the original with 3 "
+        "layers, and the names and shapes of its 29 tensors"
+    )
     assert "29 tensors" in done.verified
     loaded = load_model(str(file), device="cpu").model
     model = AutoModelForCausalLM.from_pretrained(
@@ -165,7 +167,7 @@ def test_what_transformers_cannot_run_is_said_and_the_bytes_are_compared(tmp_pat
     other = tmp_path / "other.gguf"
     other.write_bytes(raw.replace(b"llama.", b"arcee.").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0arcee"))
     done = cut(other, "1", tmp_path / "cut.gguf", verify=True)
-    assert "47 tensors" in done.verified
+    assert done.verified.startswith("47 tensors have the bytes of the original's; its header was not read again, as")
     assert read_gguf_head(tmp_path / "cut.gguf").num_layers == 5
 
 
@@ -174,7 +176,7 @@ def test_a_model_that_cannot_be_converted_is_told(file, tmp_path, monkeypatch):
         raise CheckpointError("it cannot be read.")
 
     monkeypatch.setattr("layercut.models.sources.convert_gguf", fails)
-    with pytest.raises(CheckpointError, match="without comparing logits"):
+    with pytest.raises(CheckpointError, match="by its bytes, unread by transformers"):
         cut(file, "1", tmp_path / "x.gguf", verify=True)
     cut(file, "1", tmp_path / "x.gguf", verify=False)
 
@@ -207,19 +209,36 @@ def test_a_file_that_came_out_wrong_is_never_kept(file, tmp_path, monkeypatch, o
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_logits_are_refused(file, tmp_path, monkeypatch):
-    reload = checking._reload
-
-    def other(model: Any, path: Path) -> Any:
-        cut = reload(model, path)
-        with torch.no_grad():
-            cut.model.norm.weight[0] += 1
-        return cut
-
-    monkeypatch.setattr(checking, "_reload", other)
-    with pytest.raises(VerificationError, match="not the model"):
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("llama.rope.freq_base", 500.0, "reads rope_parameters = "),
+        ("llama.attention.head_count", 8, r"has the shape \[32, 32\], its metadata ask for \[32, 64\]"),
+        ("llama.attention.head_count_kv", 4, r"has the shape \[16, 32\], its metadata ask for \[32, 32\]"),
+        ("llama.attention.layer_norm_rms_epsilon", 1e-3, "reads rms_norm_eps = "),
+        ("llama.context_length", 256, "reads max_position_embeddings = 256"),
+        ("llama.feed_forward_length", 40, r"has the shape \[32, 48\], its metadata ask for \[32, 40\]"),
+        ("llama.vocab_size", 260, r"has the shape \[262, 32\], its metadata ask for \[260, 32\]"),
+        ("tokenizer.ggml.eos_token_id", 5, "reads eos_token_id = 5 from it"),
+    ],
+)
+def test_metadata_of_another_model_are_refused(file, tmp_path, monkeypatch, key, value, says):
+    """The comparison of bytes takes what was to be written for granted."""
+    changes = surgery._changes
+    monkeypatch.setattr(surgery, "_changes", lambda *of: changes(*of) | {key: value})
+    with pytest.raises(VerificationError, match=says):
         cut(file, "1", tmp_path / "cut.gguf", verify=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_tensor_is_converted_to_verify_a_cut(file, tmp_path, monkeypatch):
+    def fails(*_: Any) -> None:
+        raise AssertionError("a tensor was converted")
+
+    monkeypatch.setenv("LAYERCUT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("layercut.models.convert._load_gguf_model", fails)
+    plan = cut(file, "1", tmp_path / "cut.gguf", verify=True).plan
+    assert plan.model_hash == ModelHandle(ModelSettings(model=str(file), engine="llama.cpp")).metadata.model_hash
 
 
 def _cut_and_hang(file: Path, out: Path, reached: Any) -> None:
