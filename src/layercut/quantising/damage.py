@@ -69,12 +69,9 @@ class Matrix(NamedTuple):
         return self.tensor.shape[0] * self.tensor.shape[1] // block * size
 
     def types(self, names: Sequence[str]) -> list[str]:
-        """Those of the named types that divide its rows; its own one too."""
-        return [
-            name
-            for name in dict.fromkeys((*names, self.kind))
-            if name == self.kind or self.tensor.shape[0] % type_sizes(name)[0] == 0
-        ]
+        """Those of the named types that divide its rows, and its own one, but 32 bits where another fits."""
+        fitting = [name for name in names if self.tensor.shape[0] % type_sizes(name)[0] == 0]
+        return fitting if self.kind in fitting or (self.kind == "F32" and fitting) else [*fitting, self.kind]
 
 
 def type_name(number: int) -> str:
