@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from layercut.base_settings import Names, Number
+from layercut.base_settings import Names
 from layercut.errors import InputError
 from layercut.models.make_gguf import check_ggml_types
 from layercut.selection.goal import GoalSettings
