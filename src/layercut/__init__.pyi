@@ -628,7 +628,7 @@ def quantise(
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Quantised:
-    """Write MODEL as a GGUF file of a given size, with the bits where its answers to your task need them.
+    """Write MODEL as a GGUF file of a given size, with more bits where your task needs them.
 
     ``layercut quantise``.
 

@@ -20,6 +20,7 @@ FLAGS = {
 NAMES = {verb: {str(one.name) for one in kind.params} | {*kind.flags} for verb, kind in COMMANDS.items()}
 FOREIGN = {"--help", "--version", "--editable", "--no-deps", "--force-reinstall", "--merge"}
 FOREIGN |= {"--speculative-config", "--spec-type", "--spec-draft-n-max", "--spec-draft-n-min"}
+FOREIGN |= {"--outtype", "--outfile", "--tensor-type-file", "--imatrix"}
 """Of every command, of pip, of llama.cpp and of vLLM."""
 NOT_FOR_PEOPLE = ("report/html", "report/figures", "sandbox/isolation.py", "runs/environment.py")
 

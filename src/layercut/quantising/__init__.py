@@ -38,9 +38,7 @@ class QuantiseSettings(GoalSettings):
     size: Annotated[str, AfterValidator(lambda size: size_in_bytes(size, 10**15) and size)] | None = Field(
         None, description="Most bytes of the file: 600MB, 0.6GB, or 55% of MODEL's."
     )
-    bits: Number | None = Field(
-        None, gt=0, le=16, description="In place of a size: mean bits of a weight, such as 3.2."
-    )
+    bits: float | None = Field(None, gt=0, le=16, description="In place of a size: mean bits of a weight, such as 3.2.")
     types: Annotated[Names, AfterValidator(check_ggml_types)] = Field(
         (), description="ggml types that tensors may get, such as q3_k,q4_k,q6_k; all that fit if left out."
     )

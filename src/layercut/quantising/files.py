@@ -61,7 +61,7 @@ class Layout:
     def __init__(self, whole: Path, matrices: Sequence[Matrix]) -> None:
         self._file_bytes, self._tensors = whole.stat().st_size, read_gguf_head(whole).tensors
         self.sizes = {own.name: {kind: own.num_bytes(kind) for kind in own.types(TYPES)} for own in matrices}
-        self.kinds = {own.name: own.kind for own in matrices}  # the types before
+        self.finest = {name: max(sizes, key=lambda kind: sizes[kind]) for name, sizes in self.sizes.items()}
         self.num_weights = sum(math.prod(own.tensor.shape) for own in matrices)
 
     @cached_property
@@ -124,7 +124,7 @@ def decide_types(settings: QuantiseSettings, layout: Layout, damages: Damages) -
     """
     if settings.recipe is not None:
         lines = settings.recipe.read_text(encoding="utf-8").splitlines()
-        types = layout.kinds | read_types(lines, [*layout.kinds])
+        types = layout.finest | read_types(lines, [*layout.finest])
         if wrong := [name for name, kind in types.items() if kind not in layout.sizes[name]]:
             raise InputError(f"{settings.recipe} gives {wrong[0]} a type that its rows do not fit.")
         return types

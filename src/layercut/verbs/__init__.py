@@ -16,7 +16,10 @@ VERBS = {
     "generate": ("heal:GenerateVerb", "Let MODEL answer prompts, whole or without some layers."),
     "heal": ("heal:HealVerb", "Train MODEL, a pruned checkpoint, on the original model's answers."),
     "draft": ("prune:DraftVerb", "Find a pruned MODEL that drafts for MODEL and makes it write faster."),
-    "quantise": ("quantise:QuantiseVerb", "Write MODEL as a GGUF file of a given size, with the bits your task needs."),
+    "quantise": (
+        "quantise:QuantiseVerb",
+        "Write MODEL as a GGUF file of a given size, with more bits where your task needs them.",
+    ),
     "run": ("run:RunVerb", "Run a study: plans, criteria, healing, tasks and seeds."),
     "sweep": ("measure:SweepVerb", "Skip each layer of MODEL alone and measure what tasks keep."),
     "diagnose": ("measure:DiagnoseVerb", "Find out what exactly broke in each CUT of MODEL, item by item."),

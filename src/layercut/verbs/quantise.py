@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class QuantiseVerb(Verb):
-    """Write MODEL as a GGUF file of a given size, with the bits where its answers to your task need them.
+    """Write MODEL as a GGUF file of a given size, with more bits where your task needs them.
 
     Measures on the model's own answers how much each weight matrix matters, and what each ggml type does to it. Then
     gives every tensor the type with which the sum of the damages is least in so many bytes, and measures the divergence

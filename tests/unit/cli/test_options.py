@@ -204,7 +204,7 @@ def test_what_is_no_seed_is_refused_with_what_would_be_one(seed):
 def test_every_verb_refuses_it_as_it_reads_its_flags(layercut, verb, seed):
     needed = [one for one in COMMANDS[verb].params if one.required]
     words = [word for one in needed for word in ((one.opts[0],) if one.param_type_name == "option" else ()) + ("1",)]
-    ran = layercut(verb, *words, *(("--use", "math") if verb in ("prune", "draft") else ()), "--seed", seed)
+    ran = layercut(verb, *words, *(("--use", "math") if verb in ("prune", "draft", "quantise") else ()), "--seed", seed)
     assert ran.code == 1 and f"--seed {seed}" in ran.err
 
 
