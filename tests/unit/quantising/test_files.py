@@ -2,6 +2,7 @@
 
 import pytest
 
+from layercut.errors import InputError
 from layercut.models.gguf_file import read_gguf_head
 from layercut.models.make_gguf import quantise_gguf, types_of_plain_file
 from layercut.quantising import QuantiseSettings
