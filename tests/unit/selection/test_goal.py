@@ -9,8 +9,8 @@ from layercut.selection.goal import GoalSettings, general_tasks, goal_tasks
 def test_a_use_names_its_tasks_and_its_proxy_and_tasks_name_themselves():
     by_use = goal_tasks(GoalSettings(use="math", max_new_tokens=9))
     assert [task.task for task in by_use.tasks] == ["arithmetic", "gsm_symbolic"]
-    named = goal_tasks(GoalSettings(tasks=("copy", "brackets"), max_new_tokens=9))
-    assert [(task.task, task.max_new_tokens) for task in named.tasks] == [("copy", 9), ("brackets", 9)]
+    named = goal_tasks(GoalSettings(tasks=("copy", "brackets")))
+    assert [task.task for task in named.tasks] == ["copy", "brackets"]
     assert named.note == "" and [part.task.name for part in named.parts(0)][:1] == ["copy"]
 
 
