@@ -620,6 +620,7 @@ def quantise(
     imatrix: str | PathLike[str] | None = None,
     compare_plain: bool = True,
     remove: str | PathLike[str] | Sequence[int] | CutPlan | None = None,
+    items: int | None = None,
     out: str | PathLike[str] | None = None,
     write_imatrix: str | PathLike[str] | None = None,
     data: Mapping[str, str | PathLike[str]] = {},
@@ -655,6 +656,7 @@ def quantise(
         imatrix: An importance matrix (imatrix.gguf or .dat) in place of the one measured here.
         compare_plain: Measure the plain type of the nearest size as well.
         remove: What is removed first, as in cut: a plan.json, layers, vocab:ascii, mlp:0.1.
+        items: Test the file at once, on so many report items of each task that MODEL answers too.
         out: The file, which ends in .gguf, or a run folder; runs/quantise-<model> if left out.
         write_imatrix: Write the importance matrix too, for llama-quantize --imatrix; .dat is the older form.
         data: Local data of a task: gsm8k=PATH. May be repeated.

@@ -42,17 +42,20 @@ from layercut.selection.search_journal import SearchJournal
 from layercut.selection.written_answers import AnswerWriter, WrittenAnswer
 from layercut.surgery.gguf import cut_gguf_file, gguf_file
 from layercut.surgery.plan import CutPlan
+from layercut.tasks.cells import Evaluated
 
 _SIZES = ("size", "bits", "types", "recipe", "imatrix", "compare_plain", "use", "tasks")
 """Settings that may differ when a run goes on: they choose among what was measured, or are recorded elsewhere."""
 _FEWEST = 3  # answers of each task
+_FLOAT32 = "float32"  # of gradients and divergences; answers are written in the dtype of the settings
 
 
 class Quantised(NamedTuple):
-    """The result, and its folder."""
+    """The result, its folder, and the test of the file where one was asked for."""
 
     folder: Path
     result: QuantiseResult
+    tested: Evaluated | None = None
 
 
 class OwnAnswers(NamedTuple):
@@ -79,15 +82,15 @@ def quantise_model(
     """Measure, choose, write and compare; the same call again goes on where it was stopped.
 
     Args:
-        original: the model whose answers count; its engine may be llama.cpp, which answers faster.
+        original: the model whose answers count; they are written by its engine, in its dtype.
         remaining: what a plan left of it, which is quantised in its place.
         folder: the run folder.
         file: the GGUF file to write; one in the folder, named by its size, if left out.
         imatrix: where the importance matrix is written too.
     """
     base, cut = remaining or original, None if remaining is None else remaining.last_cut
-    if ENGINES[base.settings.engine].reads_weights:  # gradients need the weights in memory
-        base = ModelHandle(base.settings.replace(engine=next(iter(ENGINES))))
+    if ENGINES[base.settings.engine].reads_weights or base.dtype != _FLOAT32:  # gradients need both
+        base = ModelHandle(base.settings.replace(engine=next(iter(ENGINES)), dtype=_FLOAT32))
     check_makers(converts=gguf_file(base.settings.model) is None)
     fixed = {name: value for name, value in settings.as_dict().items() if name not in _SIZES}
     tasks = [{**part.describe(), "limit": None} for part in goal.parts(seed)]

@@ -35,8 +35,8 @@ def quantise_tables(result: QuantiseResult) -> list[Table]:
     ]
 
 
-def quantise_lines(result: QuantiseResult, tasks: str) -> Iterator[str]:
-    """The answer: the file, how it is served, and how it is tested."""
+def quantise_lines(result: QuantiseResult, untested: str | None) -> Iterator[str]:
+    """The answer: the file, how it is served, and how it is tested on tasks that it was not tested on."""
     if result.imatrix is not None:
         yield f"Importance matrix: {result.imatrix} ({result.num_texts} answers, {result.num_tokens:,} tokens)"
     if result.file is None:
@@ -47,7 +47,8 @@ def quantise_lines(result: QuantiseResult, tasks: str) -> Iterator[str]:
     if result.embeddings:
         yield f"Embeddings: {result.embeddings}"
     yield f"Serve: llama-server -m {result.file}"
-    yield f"Not tested on your task yet: layercut eval {result.file} --engine llama.cpp --tasks {tasks}"
+    if untested is not None:
+        yield f"Not tested on your task yet: layercut eval {result.file} --engine llama.cpp --tasks {untested}"
 
 
 def _nats(estimate: Estimated | None) -> str:

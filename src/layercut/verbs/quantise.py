@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from layercut.settings import ModelSettings
 from layercut.tasks.suites import check_tasks
 from layercut.verbs import fields
 from layercut.verbs.base import Fields, Flag, Io, Shown, Verb
+from layercut.verbs.measure import EvalVerb
 
 if TYPE_CHECKING:
     from layercut.quantising.job import Quantised
@@ -42,6 +43,9 @@ class QuantiseVerb(Verb):
     goal: Annotated[QuantiseSettings, Fields(shown="use tasks size bits types answers general imatrix recipe")]
     remove: Annotated[Removed | None, Flag("LAYERS")] = Field(
         None, description="What is removed first, as in cut: a plan.json, layers, vocab:ascii, mlp:0.1."
+    )
+    items: int | None = Field(
+        None, ge=1, description="Test the file at once, on so many report items of each task that MODEL answers too."
     )
     out: fields.Out = Field(
         None, description="The file, which ends in .gguf, or a run folder; runs/quantise-<model> if left out."
@@ -71,7 +75,7 @@ class QuantiseVerb(Verb):
     def run(self, io: Io) -> Quantised:
         from layercut.quantising.job import quantise_model
 
-        return quantise_model(
+        done = quantise_model(
             io.handle(self.model),
             self._remaining(io),
             self.goal,
@@ -82,6 +86,21 @@ class QuantiseVerb(Verb):
             seed=self.seed,
             console=io.console,
             say=io.say,
+        )
+        if self.items is None or done.result.file is None:
+            return done
+        before = self._test(done, None).run(io)
+        return done._replace(tested=self._test(done, before.folder).run(io))
+
+    def _test(self, done: Quantised, against: Path | None) -> EvalVerb:
+        """The test of MODEL, or of the file against it: the same items in the same engine."""
+        file = Path(done.result.file or "")
+        return EvalVerb.of(
+            model=self.model if against is None else self.model.replace(model=str(file), revision=None),
+            tasks=tuple(task.replace(limit=self.items) for task in self.tasks.tasks),
+            out=done.folder / f"test-{'original' if against is None else file.stem}-{self.items}",
+            against=against,
+            seed=self.seed,
         )
 
     def _remaining(self, io: Io) -> ModelHandle | None:
@@ -101,6 +120,11 @@ class QuantiseVerb(Verb):
         from layercut.report.elements import terminal_table
         from layercut.report.quantise import quantise_lines, quantise_tables
 
-        tables = map(terminal_table, quantise_tables(done.result))
-        tasks: Any = ",".join(task.task for task in self.tasks.tasks)
-        return Shown(done.result.to_dict(), tables, quantise_lines(done.result, tasks), notes=done.result.notes)
+        tables = [*map(terminal_table, quantise_tables(done.result))]
+        tasks = ",".join(task.task for task in self.tasks.tasks)
+        lines = [*quantise_lines(done.result, None if done.tested else tasks)]
+        data = done.result.to_dict()
+        if done.tested is not None:
+            tested = self._test(done, self._test(done, None).run_folder).show(done.tested, io)
+            tables, lines, data = [*tables, *tested.blocks], [*lines, *tested.lines], data | {"tested": tested.data}
+        return Shown(data, tables, lines, notes=done.result.notes)

@@ -106,6 +106,15 @@ def test_layers_go_first_and_the_bytes_are_those_that_are_left(model, task, tmp_
     assert done.result.bytes_before < model.stat().st_size
 
 
+def test_the_file_is_tested_at_once_on_items_that_the_model_answers_too(model, task, tmp_path):
+    done = quantise(model, task, tmp_path / "a.gguf", size="20%", items=6, compare_plain=False)
+    (row, *_) = done.tested.metrics["rows"]
+    assert row["n"] == 6 and done.tested.folder == tmp_path / "a" / "test-a-6"
+    assert sorted(path.name for path in (tmp_path / "a").glob("test-*")) == ["test-a-6", "test-original-6"]
+    again = quantise(model, task, tmp_path / "a.gguf", size="20%", items=6, compare_plain=False)
+    assert again.tested.metrics == done.tested.metrics
+
+
 def test_types_that_are_named_are_the_only_ones(model, task, tmp_path):
     done = quantise(model, task, tmp_path / "a.gguf", size="20%", types="q4_k,q6_k,q8_0", compare_plain=False)
     assert set(done.result.by_tensor.values()) <= {"Q4_K", "Q6_K", "Q8_0"}

@@ -17,6 +17,7 @@ def test_tables_hold_the_types_and_both_divergences():
 def test_lines_say_what_is_not_tested_yet():
     lines = [*quantise_lines(RESULT, "mine.jsonl")]
     assert lines[0] == "File: m/75MB.gguf, 75.0 MB (77% of 98.0 MB), 4.35 bits a weight"
+    assert [*quantise_lines(RESULT, None)] == lines[:-1]
     assert lines[-1].endswith("layercut eval m/75MB.gguf --engine llama.cpp --tasks mine.jsonl")
 
 
